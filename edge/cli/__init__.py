@@ -1,0 +1,83 @@
+"""The command line: one file per command in this folder, each with `add_arguments` and `run`.
+
+`edge --help` imports argparse and nothing of ours beyond this file; a command's file is imported when
+the command is asked for, and engines only inside its functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from runtimes.errors import EdgeError
+
+# Command → its one line in `edge --help`, in the order of a model's way to a device.
+COMMANDS = {
+    "devices": "this machine, what is plugged in, engines installed, every known profile",
+    "inspect": "what is in a model file: inputs, outputs, ops, precision, size",
+    "convert": "convert a trained model for a device or to a format, and prove the result",
+    "verify": "check an artifact's digests and self-check on this machine",
+    "run": "classify pictures with a model or artifact: top-5 with names",
+    "bench": "measure models: every sample, honest statistics, what made them",
+    "table": "the MobileNetV2 table: published rows, and this machine's",
+    "doctor": "what is missing or wrong on this machine, and the command that mends it",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; `argv` defaults to the process's own arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    parser = _parser(command if command in COMMANDS else None)
+    args = parser.parse_args(words)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return int(_module(args.command).run(args))
+    except EdgeError as error:
+        if args.debug:
+            raise
+        _report(error, as_json=getattr(args, "json", False))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edge: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (`edge table | head`) has left
+        sys.stderr.close()
+        return 141
+
+
+def _module(command: str):  # type: ignore[no-untyped-def] # a command module has add_arguments(parser) and run(args)
+    return import_module(f"edge.cli.{command}")
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser of all commands, in which only `command` has its arguments."""
+    from edge import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="Take a trained model to a small machine: converted, proven equal, and measured.",
+        epilog="`edge COMMAND --help` explains one command.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, line in COMMANDS.items():
+        sub = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
+        if name == command:
+            _module(name).add_arguments(sub)
+            sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _report(error: EdgeError, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.as_dict()), file=sys.stderr)
+        return
+    print(f"edge: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"      {error.hint}", file=sys.stderr)

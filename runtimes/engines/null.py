@@ -1,0 +1,36 @@
+"""An engine that does nothing: what it costs is what the harness costs. Opens `.null` files, which hold any byte."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import numpy as np
+
+from runtimes.arrays import Array
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.session import CheckedSession, RunOptions, Session, check_settings
+
+_SPEC = TensorSpec("x", "float32", (1,))
+
+
+class Adapter:
+    """Answers its input of one float with itself."""
+
+    id = "null"
+    formats = ("null",)
+    requires = ""
+    settings: Mapping[str, str] = {}  # noqa: RUF012 - read-only by its type
+
+    def version(self) -> str:
+        """There is no library behind it."""
+        return "1"
+
+    def open(self, artifact: Artifact, options: RunOptions) -> Session:
+        """Open anything; only the settings are checked."""
+        check_settings(options.settings, self.settings, self.id)
+        return _NullSession(artifact.manifest.inputs or (_SPEC,), artifact.manifest.outputs or (_SPEC,))
+
+
+class _NullSession(CheckedSession):
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"x": np.copy(feeds["x"])}

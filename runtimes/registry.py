@@ -1,0 +1,129 @@
+"""Engine id → adapter. The ids are the files in `runtimes/engines/`; each is imported on first use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import pkgutil
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module, metadata
+from typing import List, Tuple, cast
+
+import runtimes.engines
+from runtimes.errors import EngineError, EngineMissing, UsageError
+from runtimes.session import Runtime
+
+# Where several engines open a format, the one that is tried first.
+PREFERRED = {
+    "onnx": "onnxruntime",
+    "tflite": "litert",
+    "edgetpu": "edgetpu",
+    "openvino": "openvino",
+    "keras": "keras",
+    "savedmodel": "tensorflow",
+    "pt2": "torch",
+    "null": "null",
+}
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """Whether an engine's library is installed, told without importing it."""
+
+    id: str
+    requires: str
+    formats: Tuple[str, ...]
+    installed: bool
+    version: "str | None"
+
+
+def runtime_ids() -> List[str]:
+    """All engine ids, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(runtimes.engines.__path__))
+
+
+@lru_cache(maxsize=None)
+def runtime(runtime_id: str) -> Runtime:
+    """The adapter of one engine; UsageError with the nearest names for an unknown id."""
+    known = runtime_ids()
+    if runtime_id not in known:
+        near = difflib.get_close_matches(runtime_id, known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"engines: {', '.join(known)}"
+        raise UsageError(f"there is no engine '{runtime_id}'", hint)
+    module = import_module(f"runtimes.engines.{runtime_id}")
+    return cast(Runtime, module.Adapter())
+
+
+def for_format(model_format: str, wanted: "str | None" = None) -> Runtime:
+    """The engine to open a format with: `wanted`, else the preferred one, else any other that is installed.
+
+    UsageError when `wanted` does not open the format; EngineMissing, naming the extra, when none is installed.
+    """
+    if wanted is not None:
+        return _wanted(model_format, runtime(wanted))
+    first = PREFERRED.get(model_format)
+    able = [i for i in runtime_ids() if model_format in runtime(i).formats]
+    able.sort(key=lambda i: i != first)
+    if not able:
+        raise UsageError(
+            f"no engine here opens the format '{model_format}'", f"formats: {', '.join(sorted(PREFERRED))}"
+        )
+    ready = [i for i in able if is_installed(runtime(i))]
+    if not ready:
+        raise missing(runtime(able[0]))
+    return runtime(ready[0])
+
+
+def status(runtime_id: str) -> EngineStatus:
+    """Whether an engine is installed and which version, without importing the engine."""
+    adapter = runtime(runtime_id)
+    installed = is_installed(adapter)
+    try:
+        version = adapter.version() if installed else None
+    except EngineError:
+        version = None
+    return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version)
+
+
+def is_installed(adapter: Runtime) -> bool:
+    """Whether the adapter's library can be found, without importing it."""
+    if not adapter.requires:
+        return True
+    return any(_found(name) for name in adapter.requires.split("|"))
+
+
+def missing(adapter: Runtime) -> EngineMissing:
+    """The error to raise when an adapter's library is not installed; names the extra that installs it."""
+    return EngineMissing(f"the engine '{adapter.id}' is not installed", install_hint(adapter.id))
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs one of the project's extras."""
+    return f"pip install 'edge-toolkit[{extra}]'"
+
+
+def distribution_version(*names: str) -> str:
+    """The version of the first of these distributions that is installed; "unknown" where none has metadata."""
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _wanted(model_format: str, adapter: Runtime) -> Runtime:
+    if model_format not in adapter.formats:
+        hint = f"it opens: {', '.join(adapter.formats)}"
+        raise UsageError(f"the engine '{adapter.id}' does not open the format '{model_format}'", hint)
+    if not is_installed(adapter):
+        raise missing(adapter)
+    return adapter
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent package is absent, or broken
+        return False
