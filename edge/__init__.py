@@ -17,7 +17,7 @@ _PUBLIC = {
     "EdgeError": "runtimes.errors",
 }
 
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 - the names are plain strings
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Mapping, Tuple
+from typing import Mapping
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Artifact:
         return not self.manifest.files
 
     @classmethod
-    def open(cls, path: Path) -> "Artifact":
+    def open(cls, path: Path) -> Artifact:
         """Open an artifact folder or a bare model file; InputError when it is neither."""
         if not path.exists():
             raise InputError(f"{path} does not exist", "give an artifact folder or a model file")
@@ -66,7 +66,7 @@ class Artifact:
         return cls(path.parent, Manifest(path.stem, model_format, "unknown", path.name))
 
     @classmethod
-    def _read(cls, folder: Path) -> "Artifact":
+    def _read(cls, folder: Path) -> Artifact:
         document = folder / MANIFEST
         if document.stat().st_size > _LARGEST_MANIFEST:
             raise InputError(f"{document} is larger than any manifest", _REMAKE)
@@ -87,7 +87,7 @@ class Artifact:
             if sha256(path) != digest:
                 raise InputError(f"{path} has changed since the artifact was written", _REMAKE)
 
-    def labels(self) -> "List[str] | None":
+    def labels(self) -> list[str] | None:
         """One label for each class of the first output, or None where the artifact carries none."""
         if self.manifest.output is None or self.manifest.output.labels is None:
             return None
@@ -97,7 +97,7 @@ class Artifact:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as labels: {error}", _REMAKE) from None
 
-    def selfcheck(self) -> Tuple[Arrays, Arrays]:
+    def selfcheck(self) -> tuple[Arrays, Arrays]:
         """Stored inputs, as fed to the model, and the source's outputs as real numbers.
 
         Each array is stacked over the samples on a new first axis: {input name: [n, *shape]}.
@@ -109,10 +109,8 @@ class Artifact:
         return _part(arrays, "input"), _part(arrays, "output")
 
 
-def write(
-    folder: Path, manifest: Manifest, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
-) -> Artifact:
-    """Finish an artifact whose model files lie in `folder`: store the self-check, digest every file, write the manifest.
+def write(folder: Path, manifest: Manifest, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Artifact:
+    """Finish an artifact whose model files lie in `folder`: self-check, digest of every file, manifest.
 
     `inputs` and `outputs` are as `Artifact.selfcheck` returns them. The same content gives the same bytes.
     """

@@ -16,8 +16,6 @@ to this tree at one place per adapter.
 
 from __future__ import annotations
 
-from typing import Dict, Type
-
 
 class EdgeError(Exception):
     """Base of all deliberate errors.
@@ -33,7 +31,7 @@ class EdgeError(Exception):
         self.message = message
         self.hint = hint
 
-    def as_dict(self) -> Dict[str, str]:
+    def as_dict(self) -> dict[str, str]:
         """The error as machines read it: keys `error`, `message`, `hint`."""
         return {"error": self.branch, "message": self.message, "hint": self.hint}
 
@@ -91,13 +89,13 @@ class WorkerError(EdgeError):
     exit_code = 8
 
 
-_BRANCHES: Dict[str, Type[EdgeError]] = {
+_BRANCHES: dict[str, type[EdgeError]] = {
     kind.branch: kind
     for kind in (UsageError, InputError, EngineError, RefusedError, ProofError, HostError, WorkerError)
 }
 
 
-def from_dict(error: Dict[str, str]) -> EdgeError:
+def from_dict(error: dict[str, str]) -> EdgeError:
     """The error that `as_dict` described, as one of this tree; how errors cross a process boundary."""
     kind = _BRANCHES.get(error.get("error", ""), EdgeError)
     return kind(error.get("message", "unknown error"), error.get("hint", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Mapping, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from runtimes.errors import InputError
 
@@ -30,25 +30,25 @@ class Fields:
 
     def text(self, key: str) -> str:
         """A required string."""
-        return self._typed(key, str)
+        return str(self._typed(key, str))
 
     def whole(self, key: str) -> int:
         """A required integer."""
-        return self._typed(key, int)
+        return int(self._typed(key, int))
 
     def number(self, key: str) -> float:
         """A required number, integer or not."""
         return float(self._typed(key, float))
 
-    def texts(self, key: str) -> Tuple[str, ...]:
+    def texts(self, key: str) -> tuple[str, ...]:
         """A required list of strings."""
         return tuple(self._items(key, str))
 
-    def wholes(self, key: str) -> Tuple[int, ...]:
+    def wholes(self, key: str) -> tuple[int, ...]:
         """A required list of integers."""
         return tuple(self._items(key, int))
 
-    def numbers(self, key: str) -> Tuple[float, ...]:
+    def numbers(self, key: str) -> tuple[float, ...]:
         """A required list of numbers."""
         return tuple(float(item) for item in self._items(key, float))
 
@@ -65,16 +65,16 @@ class Fields:
             )
         return self._values[key]
 
-    def child(self, key: str) -> "Fields":
+    def child(self, key: str) -> Fields:
         """A required object, to be read in turn."""
         return Fields(self.value(key), self._document, self._at(key))
 
-    def children(self, key: str) -> Iterator["Fields"]:
+    def children(self, key: str) -> Iterator[Fields]:
         """A required list of objects, each to be read in turn."""
         for index, item in enumerate(self._typed(key, list)):
             yield Fields(item, self._document, f"{self._at(key)}[{index}]")
 
-    def optional(self, key: str, read: Callable[["Fields"], T]) -> "T | None":
+    def optional(self, key: str, read: Callable[[Fields], T]) -> T | None:
         """`read` applied to the object at `key`, or None where there is none."""
         return read(self.child(key)) if self.has(key) else None
 
@@ -90,10 +90,7 @@ class Fields:
         return self._checked(self.value(key), kind, self._at(key))
 
     def _items(self, key: str, kind: Any) -> Sequence[Any]:
-        return [
-            self._checked(item, kind, f"{self._at(key)}[{i}]")
-            for i, item in enumerate(self._typed(key, list))
-        ]
+        return [self._checked(item, kind, f"{self._at(key)}[{i}]") for i, item in enumerate(self._typed(key, list))]
 
     def _checked(self, value: Any, kind: Any, path: str) -> Any:
         accepted = (int, float) if kind is float else kind
@@ -105,9 +102,7 @@ class Fields:
         return f"{self._path}.{key}" if self._path else key
 
     def _error(self, path: str, reason: str) -> InputError:
-        return InputError(
-            f"{self._document}: '{path}' {reason}", "write the artifact again with `edge convert`"
-        )
+        return InputError(f"{self._document}: '{path}' {reason}", "write the artifact again with `edge convert`")
 
 
 def _describe(value: Any) -> str:

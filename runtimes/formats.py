@@ -42,13 +42,9 @@ def _check_content(path: Path, expected: str) -> None:
         with path.open("rb") as stream:
             head = stream.read(64)
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from None
+        raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     if not _plausible(path, expected, head):
-        raise InputError(
-            f"{path} is not a {expected} model: {_what(head)}", "check how the file was made or copied"
-        )
+        raise InputError(f"{path} is not a {expected} model: {_what(head)}", "check how the file was made or copied")
 
 
 def _plausible(path: Path, expected: str, head: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, ClassVar, Mapping
 
 from runtimes.errors import InputError
 from runtimes.fields import Fields
@@ -20,12 +20,12 @@ SCHEMA = 1
 class Quantization:
     """Affine quantisation: real = (q − zero_point) × scale; one pair per tensor, or one per index of `axis`."""
 
-    scales: Tuple[float, ...]
-    zero_points: Tuple[int, ...]
-    axis: "int | None" = None
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int | None = None
 
     @classmethod
-    def read(cls, fields: Fields) -> "Quantization":
+    def read(cls, fields: Fields) -> Quantization:
         """From JSON; raises InputError when scales and zero points do not pair up."""
         scales, zero_points = fields.numbers("scales"), fields.wholes("zero_points")
         if len(scales) != len(zero_points) or not scales:
@@ -39,11 +39,11 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: "Tuple[int | str, ...]"
-    quantization: "Quantization | None" = None
+    shape: tuple[int | str, ...]
+    quantization: Quantization | None = None
 
     @classmethod
-    def read(cls, fields: Fields) -> "TensorSpec":
+    def read(cls, fields: Fields) -> TensorSpec:
         """From JSON; raises InputError for a dimension that is neither a size ≥ 0 nor a name."""
         shape = fields.value("shape")
         if not isinstance(shape, list) or not all(_is_dimension(size) for size in shape):
@@ -67,14 +67,14 @@ class Preprocess:
 
     resize: str
     size: int
-    crop: Tuple[int, int]
+    crop: tuple[int, int]
     method: str
     layout: str
     color: str
-    mean: Tuple[float, ...]
-    scale: Tuple[float, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
 
-    ALLOWED = {  # noqa: RUF012 - a constant, and ClassVar would say no more
+    ALLOWED: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "resize": ("shorter_side", "stretch"),
         "method": ("nearest", "bilinear", "bicubic"),
         "layout": ("NHWC", "NCHW"),
@@ -82,18 +82,18 @@ class Preprocess:
     }
 
     @classmethod
-    def read(cls, fields: Fields) -> "Preprocess":
+    def read(cls, fields: Fields) -> Preprocess:
         """From JSON; raises InputError for a word or a size that is not allowed."""
-        for key, words in cls.ALLOWED.items():
-            if fields.text(key) not in words:
-                raise fields.reject(key, f"is {fields.text(key)!r}, not one of {', '.join(words)}")
+        chosen = {key: fields.text(key) for key in cls.ALLOWED}
+        for key, word in chosen.items():
+            if word not in cls.ALLOWED[key]:
+                raise fields.reject(key, f"is {word!r}, not one of {', '.join(cls.ALLOWED[key])}")
         crop, mean, scale = fields.wholes("crop"), fields.numbers("mean"), fields.numbers("scale")
         if len(crop) != 2 or min(crop) < 1:
             raise fields.reject("crop", f"is {crop}, not a height and a width")
         if len(mean) != 3 or len(scale) != 3:
             raise fields.reject("mean", "and 'scale' need one value for each of three channels")
-        words = {key: fields.text(key) for key in cls.ALLOWED}
-        return cls(size=fields.whole("size"), crop=(crop[0], crop[1]), mean=mean, scale=scale, **words)
+        return cls(size=fields.whole("size"), crop=(crop[0], crop[1]), mean=mean, scale=scale, **chosen)
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,15 @@ class OutputMeaning:
 
     kind: str
     label_offset: int = 0
-    labels: "str | None" = None
+    labels: str | None = None
 
     @classmethod
-    def read(cls, fields: Fields) -> "OutputMeaning":
+    def read(cls, fields: Fields) -> OutputMeaning:
         """From JSON; raises InputError for a kind that is neither probability nor logit."""
         kind = fields.text("kind")
         if kind not in ("probability", "logit"):
             raise fields.reject("kind", f"is {kind!r}, not probability or logit")
-        return cls(
-            kind, fields.whole("label_offset"), fields.text("labels") if fields.has("labels") else None
-        )
+        return cls(kind, fields.whole("label_offset"), fields.text("labels") if fields.has("labels") else None)
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class SelfCheck:
     inputs: str
 
     @classmethod
-    def read(cls, fields: Fields) -> "SelfCheck":
+    def read(cls, fields: Fields) -> SelfCheck:
         """From JSON; the metric's name is checked where it is computed (`runtimes.selfcheck`)."""
         return cls(fields.text("metric"), fields.number("tolerance"), fields.text("inputs"))
 
@@ -142,17 +140,17 @@ class Manifest:
     precision: str
     model: str
     files: Mapping[str, str] = field(default_factory=dict)
-    inputs: Tuple[TensorSpec, ...] = ()
-    outputs: Tuple[TensorSpec, ...] = ()
-    preprocess: "Preprocess | None" = None
-    output: "OutputMeaning | None" = None
-    selfcheck: "SelfCheck | None" = None
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    preprocess: Preprocess | None = None
+    output: OutputMeaning | None = None
+    selfcheck: SelfCheck | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     conversion: Mapping[str, Any] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, text: str, document: str) -> "Manifest":
+    def from_json(cls, text: str, document: str) -> Manifest:
         """Parse and check a manifest; InputError names the key at fault and `document`."""
         try:
             fields = Fields(json.loads(text), document)
@@ -162,19 +160,23 @@ class Manifest:
             ) from None
         if fields.whole("schema") != SCHEMA:
             raise fields.reject("schema", f"is {fields.whole('schema')}; this edge reads schema {SCHEMA}")
-        texts = {key: fields.text(key) for key in ("name", "format", "precision", "model")}
         return cls(
+            name=fields.text("name"),
+            format=fields.text("format"),
+            precision=fields.text("precision"),
+            model=fields.text("model"),
             files={name: str(digest) for name, digest in fields.mapping("files").items()},
             inputs=tuple(TensorSpec.read(item) for item in fields.children("inputs")),
             outputs=tuple(TensorSpec.read(item) for item in fields.children("outputs")),
             preprocess=fields.optional("preprocess", Preprocess.read),
             output=fields.optional("output", OutputMeaning.read),
             selfcheck=fields.optional("selfcheck", SelfCheck.read),
-            **{key: fields.mapping(key) for key in ("source", "conversion", "proof")},
-            **texts,
+            source=fields.mapping("source"),
+            conversion=fields.mapping("conversion"),
+            proof=fields.mapping("proof"),
         )
 
     def to_json(self) -> str:
         """The manifest as text: sorted keys, no timestamps, so that the same input gives the same bytes."""
-        document: Dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        document: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
         return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"

@@ -8,7 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
-from typing import List, Tuple, cast
+from typing import cast
 
 import runtimes.engines
 from runtimes.errors import EngineError, EngineMissing, UsageError
@@ -33,12 +33,12 @@ class EngineStatus:
 
     id: str
     requires: str
-    formats: Tuple[str, ...]
+    formats: tuple[str, ...]
     installed: bool
-    version: "str | None"
+    version: str | None
 
 
-def runtime_ids() -> List[str]:
+def runtime_ids() -> list[str]:
     """All engine ids, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(runtimes.engines.__path__))
 
@@ -55,7 +55,7 @@ def runtime(runtime_id: str) -> Runtime:
     return cast(Runtime, module.Adapter())
 
 
-def for_format(model_format: str, wanted: "str | None" = None) -> Runtime:
+def for_format(model_format: str, wanted: str | None = None) -> Runtime:
     """The engine to open a format with: `wanted`, else the preferred one, else any other that is installed.
 
     UsageError when `wanted` does not open the format; EngineMissing, naming the extra, when none is installed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Protocol, Sequence, Tuple
+from typing import Any, Mapping, Protocol, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class RunOptions:
     `settings` are the engine's own switches, each documented in its adapter's `settings`.
     """
 
-    threads: "int | None" = None
+    threads: int | None = None
     device: str = "cpu"
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -33,8 +33,17 @@ class RunOptions:
 class Session(Protocol):
     """A model that is loaded and ready; a context manager, closed at its end."""
 
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What the model takes."""
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What the model answers."""
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads an inference uses, where the engine tells."""
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """One inference: {input name: array} → {output name: array}, in the dtypes and shapes of the specs."""
@@ -47,7 +56,7 @@ class Runtime(Protocol):
     """One engine: `id` is its file's name, `formats` what it opens, `requires` the import name of its library."""
 
     id: str
-    formats: Tuple[str, ...]
+    formats: tuple[str, ...]
     requires: str
     settings: Mapping[str, str]
 
@@ -65,9 +74,10 @@ class CheckedSession(ABC):
     in whether they may be called from several threads; the lock makes all of them safe, at 0.1 µs a call.
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
+    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], threads: int | None = None) -> None:
+        self.inputs: Sequence[TensorSpec] = tuple(inputs)
+        self.outputs: Sequence[TensorSpec] = tuple(outputs)
+        self.threads = threads
         self._expected = [(spec.name, np.dtype(spec.dtype), spec.shape, _is_fixed(spec)) for spec in inputs]
         self._lock = threading.Lock()
         self._closed = False
@@ -87,7 +97,7 @@ class CheckedSession(ABC):
                 self._closed = True
                 self._close()
 
-    def __enter__(self) -> "CheckedSession":
+    def __enter__(self) -> CheckedSession:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,9 +128,7 @@ class CheckedSession(ABC):
         if array is None:
             return InputError(f"input '{name}' is missing", f"the model takes '{name}' as {wanted}")
         given = f"{array.dtype.name}{format_shape(array.shape)}"
-        return InputError(
-            f"input '{name}' is {given}; the model takes {wanted}", "preprocess as the manifest says"
-        )
+        return InputError(f"input '{name}' is {given}; the model takes {wanted}", "preprocess as the manifest says")
 
     def _unknown(self, feeds: Mapping[str, Array]) -> InputError:
         known = [spec.name for spec in self.inputs]
@@ -133,13 +141,16 @@ def format_shape(shape: Sequence[object]) -> str:
     return "[" + ", ".join(str(size) for size in shape) + "]"
 
 
-def concrete_shape(spec: TensorSpec, free: int = 1) -> Tuple[int, ...]:
+def concrete_shape(spec: TensorSpec, free: int = 1) -> tuple[int, ...]:
     """`spec.shape` with every free dimension set to `free`."""
     return tuple(free if isinstance(size, str) else size for size in spec.shape)
 
 
 def example_feeds(inputs: Sequence[TensorSpec], seed: int = 0) -> Arrays:
-    """Seeded feeds that fit `inputs`: normal floats, bytes over their whole range, wider integers 0 or 1, free dimensions 1."""
+    """Seeded feeds that fit `inputs`, free dimensions 1.
+
+    Floats are normal, bytes cover their whole range, wider integers are 0 or 1.
+    """
     generator = np.random.default_rng(seed)
     return {spec.name: _example(spec, generator) for spec in inputs}
 
@@ -168,6 +179,4 @@ def _is_fixed(spec: TensorSpec) -> bool:
 
 
 def _fits(actual: Sequence[int], expected: Sequence[object]) -> bool:
-    return len(actual) == len(expected) and all(
-        isinstance(e, str) or a == e for a, e in zip(actual, expected)
-    )
+    return len(actual) == len(expected) and all(isinstance(e, str) or a == e for a, e in zip(actual, expected))

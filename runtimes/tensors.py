@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from runtimes.errors import InputError
 from runtimes.manifest import OutputMeaning, Preprocess, Quantization, TensorSpec
 
 
-def dequantize(values: Array, quantization: "Quantization | None") -> Array:
+def dequantize(values: Array, quantization: Quantization | None) -> Array:
     """Real numbers, float32: (q − zero_point) × scale; float tensors only change their dtype."""
     if quantization is None:
         return values.astype(np.float32)
@@ -38,9 +38,7 @@ def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> 
     """
     if pixels.dtype != np.uint8 or pixels.shape != (*preprocess.crop, 3):
         given = f"{pixels.dtype.name}{list(pixels.shape)}"
-        raise InputError(
-            f"the picture is {given}; the model takes uint8{[*preprocess.crop, 3]}", "resize it first"
-        )
+        raise InputError(f"the picture is {given}; the model takes uint8{[*preprocess.crop, 3]}", "resize it first")
     channels = pixels if preprocess.color == "RGB" else pixels[..., ::-1]
     mean, scale = np.asarray(preprocess.mean, np.float64), np.asarray(preprocess.scale, np.float64)
     real = ((channels - mean) * scale)[np.newaxis]
@@ -54,8 +52,9 @@ def probabilities(output: Array, spec: TensorSpec, meaning: OutputMeaning) -> Ar
     real = dequantize(output, spec.quantization).reshape(-1)
     if meaning.kind == "probability":
         return real
-    powers = np.exp((real - real.max()).astype(np.float64))
-    return (powers / powers.sum()).astype(np.float32)
+    powers: Array = np.exp((real - real.max()).astype(np.float64))
+    shares: Array = powers / powers.sum()
+    return shares.astype(np.float32)
 
 
 def raw_score(output: Array, spec: TensorSpec) -> float:
@@ -64,8 +63,8 @@ def raw_score(output: Array, spec: TensorSpec) -> float:
 
 
 def top_classes(
-    probability: Array, meaning: OutputMeaning, labels: "Sequence[str] | None" = None, count: int = 5
-) -> List[Dict[str, Any]]:
+    probability: Array, meaning: OutputMeaning, labels: Sequence[str] | None = None, count: int = 5
+) -> list[dict[str, Any]]:
     """The `count` likeliest classes: {"index", "label", "probability"}, likeliest first.
 
     `index` counts real classes (ImageNet's 0…999), so that models with and without a background row compare;
@@ -82,7 +81,7 @@ def top_classes(
     ]
 
 
-def _broadcast(quantization: Quantization, dimensions: int) -> "tuple[Array, Array]":
+def _broadcast(quantization: Quantization, dimensions: int) -> tuple[Array, Array]:
     scale = np.asarray(quantization.scales, np.float64)
     zero_point = np.asarray(quantization.zero_points, np.float64)
     if quantization.axis is None or scale.size == 1:

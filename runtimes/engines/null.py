@@ -19,7 +19,7 @@ class Adapter:
     id = "null"
     formats = ("null",)
     requires = ""
-    settings: Mapping[str, str] = {}  # noqa: RUF012 - read-only by its type
+    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
         """There is no library behind it."""
