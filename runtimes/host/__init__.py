@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from runtimes.host.accelerators import accelerator_facts
 from runtimes.host.board import board_facts
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def facts(root: Path = Path("/")) -> Dict[str, Any]:
+def facts(root: Path = Path("/")) -> dict[str, Any]:
     """What this machine is, ready for JSON; a value that cannot be read is None.
 
     cpu           model, architecture, logical_cores, physical_cores, usable_cores, max_mhz,
@@ -58,7 +58,7 @@ def facts(root: Path = Path("/")) -> Dict[str, Any]:
     }
 
 
-def conditions(root: Path = Path("/")) -> Dict[str, Any]:
+def conditions(root: Path = Path("/")) -> dict[str, Any]:
     """What changes from moment to moment, ready for JSON; a value that cannot be read is None.
 
     governor            of CPU frequency: "performance", "ondemand", ...; several are joined by ", "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from runtimes.host.files import entries, program_output, read_int, read_text
 
 _NODES = ("apex_*", "nvidia[0-9]*", "nvhost-gpu", "dri/renderD*", "accel/accel*")
 
 
-def accelerator_facts(root: Path) -> Dict[str, Any]:
+def accelerator_facts(root: Path) -> dict[str, Any]:
     """The `accelerators` part of `runtimes.host.facts`."""
     return {
         "usb": usb_devices(root),
@@ -21,7 +21,7 @@ def accelerator_facts(root: Path) -> Dict[str, Any]:
     }
 
 
-def usb_devices(root: Path = Path("/")) -> List[Dict[str, Any]]:
+def usb_devices(root: Path = Path("/")) -> list[dict[str, Any]]:
     """Every USB device and hub: its `vendor:product` id, name, speed in Mbit/s, port and device node."""
     found = []
     for device in entries(root / "sys/bus/usb/devices", "*"):
@@ -39,25 +39,21 @@ def usb_devices(root: Path = Path("/")) -> List[Dict[str, Any]]:
     return found
 
 
-def pci_devices(root: Path = Path("/")) -> List[Dict[str, Any]]:
+def pci_devices(root: Path = Path("/")) -> list[dict[str, Any]]:
     """Every PCI device: its `vendor:device` id, class (six hexadecimal digits) and address."""
     found = []
     for device in entries(root / "sys/bus/pci/devices", "*"):
         vendor, number = _hexadecimal(device / "vendor"), _hexadecimal(device / "device")
         if vendor and number:
-            found.append(
-                {"id": f"{vendor}:{number}", "class": _hexadecimal(device / "class"), "address": device.name}
-            )
+            found.append({"id": f"{vendor}:{number}", "class": _hexadecimal(device / "class"), "address": device.name})
     return found
 
 
-def nvidia_gpus(root: Path = Path("/")) -> List[str]:
+def nvidia_gpus(root: Path = Path("/")) -> list[str]:
     """The names of the NVIDIA GPUs whose driver is loaded."""
     texts = (read_text(path) or "" for path in entries(root / "proc/driver/nvidia/gpus", "*/information"))
     named = [
-        match.group(1)
-        for text in texts
-        for match in re.finditer(r"^Model:\s*(.+?)\s*$", text, flags=re.MULTILINE)
+        match.group(1) for text in texts for match in re.finditer(r"^Model:\s*(.+?)\s*$", text, flags=re.MULTILINE)
     ]
     if named:
         return named
@@ -65,7 +61,7 @@ def nvidia_gpus(root: Path = Path("/")) -> List[str]:
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
-def _nodes(root: Path) -> List[Path]:
+def _nodes(root: Path) -> list[Path]:
     return [found for pattern in _NODES for found in entries(root / "dev", pattern)]
 
 

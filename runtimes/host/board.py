@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from runtimes.host.files import read_text
 
 
-def board_facts(root: Path) -> Dict[str, Any]:
+def board_facts(root: Path) -> dict[str, Any]:
     """The `board` part of `runtimes.host.facts`."""
     return {
-        "model": read_text(root / "proc/device-tree/model")
-        or read_text(root / "sys/firmware/devicetree/base/model"),
+        "model": read_text(root / "proc/device-tree/model") or read_text(root / "sys/firmware/devicetree/base/model"),
         "jetson_l4t": _jetson_release(root),
     }
 

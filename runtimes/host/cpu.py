@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from runtimes.host import darwin
 from runtimes.host.arm_cores import core_name
@@ -13,17 +13,15 @@ from runtimes.host.files import entries, read_int, read_text
 from runtimes.host.frequency import max_mhz
 
 # Named as Linux names them in /proc/cpuinfo.
-_X86_FEATURES = frozenset(
-    ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16")
-    + ("avx_vnni", "avx512_vnni", "avx_vnni_int8", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16")
-)
-_ARM_FEATURES = frozenset(
-    ("neon", "vfpv4", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2")
-)
+_SIMD = frozenset(("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c", "neon", "vfpv4", "asimd", "sve", "sve2"))
+_AVX512 = frozenset(("avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "avx512_vnni"))
+_MATRIX = frozenset(("avx_vnni", "avx_vnni_int8", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16"))
+_ARM_NARROW = frozenset(("asimddp", "asimdhp", "fphp", "i8mm", "bf16"))
+_FEATURES = _SIMD | _AVX512 | _MATRIX | _ARM_NARROW
 _INT8_DOT_PRODUCT = frozenset(("avx512_vnni", "avx_vnni", "asimddp"))
 
 
-def cpu_facts(root: Path) -> Dict[str, Any]:
+def cpu_facts(root: Path) -> dict[str, Any]:
     """The `cpu` part of `runtimes.host.facts`."""
     return {
         "model": model_name(root),
@@ -42,9 +40,7 @@ def model_name(root: Path = Path("/")) -> str | None:
     processors = _processors(root)
     # ARM first: a Raspberry Pi in 32-bit mode also has a "model name", which names only the architecture.
     cores = [
-        core_name(one["CPU implementer"], one.get("CPU part", ""))
-        for one in processors
-        if "CPU implementer" in one
+        core_name(one["CPU implementer"], one.get("CPU part", "")) for one in processors if "CPU implementer" in one
     ]
     if cores:
         return " + ".join(dict.fromkeys(cores))
@@ -60,7 +56,7 @@ def cpu_features(root: Path = Path("/")) -> frozenset[str]:
     if not words:
         return darwin.cpu_features()
     # A process may be moved to any core, so only what all cores have counts.
-    return (_X86_FEATURES | _ARM_FEATURES).intersection(*(line.split() for line in words))
+    return _FEATURES.intersection(*(line.split() for line in words))
 
 
 def has_int8_dot_product(root: Path = Path("/")) -> bool:
@@ -85,9 +81,7 @@ def physical_cores(root: Path = Path("/")) -> int:
     if cores:
         return len(cores)
     pairs = {
-        (one["physical id"], one["core id"])
-        for one in _processors(root)
-        if "physical id" in one and "core id" in one
+        (one["physical id"], one["core id"]) for one in _processors(root) if "physical id" in one and "core id" in one
     }
     return len(pairs) or darwin.physical_cores() or logical_cores(root)
 

@@ -1,10 +1,10 @@
-"""Energy drawn by the CPU packages, as Intel and AMD processors count it (RAPL: running average power limit)."""
+"""Energy drawn by the CPU packages, as Intel and AMD processors count it (RAPL, `intel-rapl`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from runtimes.host.files import entries, read_int, read_text
 
@@ -16,10 +16,10 @@ class EnergyReading:
     Packages hold their cores, caches and built-in GPU; memory and the rest of the machine are not in it.
     """
 
-    packages: Tuple[Tuple[str, int, int], ...]
+    packages: tuple[tuple[str, int, int], ...]
 
 
-def energy_facts(root: Path) -> Dict[str, Any]:
+def energy_facts(root: Path) -> dict[str, Any]:
     """The `energy` part of `runtimes.host.facts`."""
     zones = _package_zones(root)
     readable = read_energy(root) is not None

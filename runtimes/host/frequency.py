@@ -24,16 +24,12 @@ def current_mhz(root: Path = Path("/")) -> float | None:
     clock = _highest(root, "scaling_cur_freq")
     if clock is not None:
         return clock
-    lines = re.findall(
-        r"^cpu MHz\s*:\s*([\d.]+)$", read_text(root / "proc/cpuinfo") or "", flags=re.MULTILINE
-    )
+    lines = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", read_text(root / "proc/cpuinfo") or "", flags=re.MULTILINE)
     return max((float(line) for line in lines), default=None)
 
 
 def _highest(root: Path, name: str) -> float | None:
-    kilohertz = [
-        clock for clock in (read_int(policy / name) for policy in _policies(root)) if clock is not None
-    ]
+    kilohertz = [clock for clock in (read_int(policy / name) for policy in _policies(root)) if clock is not None]
     return max(kilohertz) / 1000 if kilohertz else None
 
 

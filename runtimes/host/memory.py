@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from runtimes.host import darwin
 from runtimes.host.files import read_int, read_text
 
 
-def memory_facts(root: Path) -> Dict[str, Any]:
+def memory_facts(root: Path) -> dict[str, Any]:
     """The `memory` part of `runtimes.host.facts`, in bytes; `limit_bytes` is what the container may use."""
     sizes = _kilobyte_lines(root / "proc/meminfo")
     return {

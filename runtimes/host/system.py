@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from runtimes.host.files import read_text
 
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
 
 
-def os_facts(root: Path) -> Dict[str, Any]:
+def os_facts(root: Path) -> dict[str, Any]:
     """The `os` part of `runtimes.host.facts`."""
     return {
         "system": platform.system() or None,
@@ -39,7 +39,5 @@ def _container(root: Path) -> str | None:
 
 def _is_virtual_machine(root: Path) -> bool:
     """Whether the processor says that a hypervisor runs beneath (x86), or the device tree does (ARM)."""
-    flags = re.search(
-        r"^flags\s*:.*\bhypervisor\b", read_text(root / "proc/cpuinfo") or "", flags=re.MULTILINE
-    )
+    flags = re.search(r"^flags\s*:.*\bhypervisor\b", read_text(root / "proc/cpuinfo") or "", flags=re.MULTILINE)
     return flags is not None or (root / "proc/device-tree/hypervisor").exists()

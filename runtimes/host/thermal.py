@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 from runtimes.host.files import entries, program_output, read_int, read_text
 
@@ -30,7 +30,7 @@ def temperature(root: Path = Path("/")) -> Temperature | None:
     return _hottest(zones) or _hottest(_cpu_sensors(root))
 
 
-def throttling(root: Path = Path("/")) -> Dict[str, Any] | None:
+def throttling(root: Path = Path("/")) -> dict[str, Any] | None:
     """Signs that the machine has slowed itself down; None where it does not tell.
 
     source      "vcgencmd" (Raspberry Pi) or "thermal_throttle" (x86)
@@ -50,14 +50,12 @@ def throttling(root: Path = Path("/")) -> Dict[str, Any] | None:
     return None
 
 
-def _cpu_sensors(root: Path) -> List[tuple[Path, str]]:
+def _cpu_sensors(root: Path) -> list[tuple[Path, str]]:
     chips = [(chip, read_text(chip / "name")) for chip in entries(root / "sys/class/hwmon", "hwmon*")]
-    return [
-        (path, name) for chip, name in chips if name in _CPU_SENSORS for path in entries(chip, "temp*_input")
-    ]
+    return [(path, name) for chip, name in chips if name in _CPU_SENSORS for path in entries(chip, "temp*_input")]
 
 
-def _hottest(sensors: List[tuple[Path, str]]) -> Temperature | None:
+def _hottest(sensors: list[tuple[Path, str]]) -> Temperature | None:
     readings = []
     for path, name in sensors:
         millidegrees = read_int(path)
@@ -66,7 +64,7 @@ def _hottest(sensors: List[tuple[Path, str]]) -> Temperature | None:
     return max(readings, default=None)
 
 
-def _raised(bits: int) -> List[str]:
+def _raised(bits: int) -> list[str]:
     return [name for bit, name in _PI_FLAGS.items() if bits >> bit & 1]
 
 
