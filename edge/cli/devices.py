@@ -1,0 +1,131 @@
+"""`edge devices`: this machine, what is plugged in, the engines installed and every known profile."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_GIB = 2**30
+_NOT_KNOWN = "not known"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Only how to print: the machine is the one that this runs on."""
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is known of this machine."""
+    from edge.devices import describe
+
+    report = describe()
+    print(json.dumps(report, indent=2) if args.json else as_text(report))
+    return 0
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """What `edge.devices.describe` found, for people: four groups of aligned lines."""
+    groups = {
+        "This machine": _machine_rows(report["machine"], report["conditions"]),
+        "Accelerators": [_accelerator_row(one) for one in report["accelerators"]],
+        "Engines": [_engine_row(one) for one in report["engines"]],
+        "Profiles (--for)": [_profile_row(one) for one in report["profiles"]],
+    }
+    return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in groups.items() if rows)
+
+
+def _machine_rows(machine: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[Sequence[str]]:
+    cpu, memory, system = machine["cpu"], machine["memory"], machine["os"]
+    swap = _size(memory["swap_total_bytes"]) if memory["swap_total_bytes"] else "none"
+    rows = [
+        ("processor", f"{cpu['model'] or _NOT_KNOWN} ({cpu['architecture'] or _NOT_KNOWN})"),
+        (
+            "cores",
+            f"{cpu['physical_cores']} physical, {cpu['logical_cores']} logical, {cpu['usable_cores']} usable here",
+        ),
+        ("clock", _clock(conditions["mhz"], cpu["max_mhz"])),
+        ("features", " ".join(cpu["features"]) or _NOT_KNOWN),
+        ("int8", _int8(cpu)),
+        ("memory", f"{_size(memory['total_bytes'])}, {_size(memory['available_bytes'])} available, swap {swap}"),
+        ("system", ", ".join(_system_words(system))),
+        ("board", machine["board"]["model"] or "none named (no device tree)"),
+        ("governor", conditions["governor"] or "none (the clock is not set by this system)"),
+        ("load", _load(conditions["load_average"])),
+        ("temperature", _temperature(conditions)),
+        ("throttling", _throttling(conditions["throttling"])),
+        ("energy", "measurable (CPU packages)" if machine["energy"]["readable"] else machine["energy"]["reason"]),
+    ]
+    return list(rows)
+
+
+def _clock(now: float | None, highest: float | None) -> str:
+    known = {"now": now, "at most": highest}
+    return ", ".join(f"{mhz:.0f} MHz {word}" for word, mhz in known.items() if mhz is not None) or _NOT_KNOWN
+
+
+def _int8(cpu: Mapping[str, Any]) -> str:
+    if cpu["int8_dot_product"]:
+        return "dot product in one instruction: fast, and exact in 32 bits"
+    if "avx2" in cpu["features"] or "sse4_1" in cpu["features"]:
+        return "no VNNI: some engines' int8 kernels saturate in 16 bits (see edge doctor)"
+    return "no dot product instruction: little faster than float"
+
+
+def _system_words(system: Mapping[str, Any]) -> Iterable[str]:
+    yield system["name"] or _NOT_KNOWN
+    yield f"kernel {system['kernel'] or _NOT_KNOWN}"
+    yield f"Python {system['python']}"
+    if system["container"]:
+        yield f"{system['container']} container"
+    if system["virtual_machine"]:
+        yield "virtual machine"
+
+
+def _load(processes: float | None) -> str:
+    return _NOT_KNOWN if processes is None else f"{processes:.2f} runnable processes (mean of the last minute)"
+
+
+def _temperature(conditions: Mapping[str, Any]) -> str:
+    if conditions["temperature_c"] is None:
+        return "not readable here"
+    return f"{conditions['temperature_c']:.0f} °C ({conditions['temperature_sensor']})"
+
+
+def _throttling(signs: Mapping[str, Any] | None) -> str:
+    if signs is None:
+        return "not readable here"
+    if signs["events"] is not None:
+        return f"{signs['events']} times since boot"
+    now, past = ", ".join(signs["now"]) or "none", ", ".join(signs["since_boot"]) or "none"
+    return f"now: {now}; since boot: {past}"
+
+
+def _accelerator_row(one: Mapping[str, Any]) -> Sequence[str]:
+    where = "; ".join(one["found"]) if one["present"] else f"not attached ({one['looked_for']})"
+    return (_mark(one["present"]), one["name"], where)
+
+
+def _engine_row(one: Mapping[str, Any]) -> Sequence[str]:
+    state = (one["version"] or "installed") if one["installed"] else "not installed"
+    return (_mark(one["installed"]), one["id"], state, one["hint"] or " ".join(one["formats"]))
+
+
+def _profile_row(one: Mapping[str, Any]) -> Sequence[str]:
+    return (_mark(one["here"]), one["id"], one["kind"], one["name"])
+
+
+def _mark(present: bool) -> str:
+    return "*" if present else " "
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows in columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def _size(count: int | None) -> str:
+    return _NOT_KNOWN if count is None else f"{count / _GIB:.1f} GiB"
