@@ -1,0 +1,130 @@
+"""Typed reading of TOML tables; every error names the file and the key path: `missing value in 'cpu.cores'`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_NAMES: Mapping[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; `message` says what is wrong and where, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class Table:
+    """One TOML table, read key by key. Read it through `read`, which refuses the keys that nobody asked for."""
+
+    def __init__(self, values: Mapping[str, Any], document: str, path: str = "") -> None:
+        self._values = values
+        self._document = document
+        self._path = path
+        self._asked: set[str] = set()
+
+    def read(self, reader: Callable[[Table], T]) -> T:
+        """What `reader` makes of this table; an unknown key in it raises `ProfileError`."""
+        result = reader(self)
+        for key in self._values:
+            if key not in self._asked:
+                raise self.error(key, "unknown key", suggestion(key, self._asked))
+        return result
+
+    def require(self, key: str, kind: type[T]) -> T:
+        """The value of `key`, which must be there and be of `kind` (a `float` may be written as a whole number)."""
+        self._asked.add(key)
+        if key not in self._values:
+            raise self.error(key, "missing value")
+        return self._checked(self._values[key], kind, key)
+
+    def find(self, key: str, kind: type[T]) -> T | None:
+        """As `require`, but None where `key` is absent."""
+        self._asked.add(key)
+        return self.require(key, kind) if key in self._values else None
+
+    def text(self, key: str) -> str:
+        """A required text that says something."""
+        text = self.require(key, str).strip()
+        if not text:
+            raise self.error(key, "empty text")
+        return text
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty where `key` is absent."""
+        items = self.find(key, list) or []
+        return tuple(self._checked(item, str, f"{key}[{index}]") for index, item in enumerate(items))
+
+    def word(self, key: str, allowed: Collection[str]) -> str:
+        """A required text, one of `allowed`."""
+        return self._allowed(self.text(key), key, allowed)
+
+    def words(self, key: str, allowed: Collection[str]) -> tuple[str, ...]:
+        """A required list of at least one text, each one of `allowed`."""
+        self.require(key, list)
+        words = self.texts(key)
+        if not words:
+            raise self.error(key, "empty list")
+        return tuple(self._allowed(word, f"{key}[{index}]", allowed) for index, word in enumerate(words))
+
+    def group(self, key: str, reader: Callable[[Table], T]) -> T | None:
+        """The table at `key` as `reader` makes it; None where there is none."""
+        values = self.find(key, dict)
+        return None if values is None else Table(values, self._document, self._at(key)).read(reader)
+
+    def groups(self, key: str, reader: Callable[[Table], T]) -> tuple[T, ...]:
+        """The tables of the list at `key` as `reader` makes them; empty where there is none."""
+        items = self.find(key, list) or []
+        checked = [self._checked(item, dict, f"{key}[{index}]") for index, item in enumerate(items)]
+        paths = [self._at(f"{key}[{index}]") for index in range(len(items))]
+        return tuple(Table(item, self._document, path).read(reader) for item, path in zip(checked, paths, strict=True))
+
+    def error(self, key: str, reason: str, hint: str = "") -> ProfileError:
+        """An error about `key`, for the caller to raise."""
+        return ProfileError(f"{self._document}: {reason} in '{self._at(key)}'", hint)
+
+    def _checked(self, value: Any, kind: type[T], key: str) -> T:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:  # not isinstance: True is no whole number here
+            found = _NAMES.get(type(value), type(value).__name__)
+            raise self.error(key, f"wrong type ({found}, not {_NAMES[kind]})")
+        return value
+
+    def _allowed(self, word: str, key: str, allowed: Collection[str]) -> str:
+        if word not in allowed:
+            raise self.error(key, f"unknown word '{word}'", suggestion(word, allowed))
+        return word
+
+    def _at(self, key: str) -> str:
+        return f"{self._path}.{key}" if self._path else key
+
+
+def read_toml(path: Path, reader: Callable[[Table], T]) -> T:
+    """What `reader` makes of the file at `path`; a file that is not TOML raises `ProfileError`."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path.name}: not valid TOML: {error}") from error
+    return Table(values, path.name).read(reader)
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """`did you mean cores?` where something in `known` is near, else all of `known`."""
+    near = get_close_matches(word.lower(), sorted(known), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(known))}"
