@@ -1,0 +1,39 @@
+"""`runtimes/` travels to boards: it imports and passes its tests under every Python from 3.8, with numpy alone."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def _interpreter(version: str) -> str | None:
+    """`python3.X` on PATH or in pyenv's folder, when it starts; pyenv's shims may name a version that is not there."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
+    return next((str(path) for path in candidates if path and _starts(str(path))), None)
+
+
+def _starts(python: str) -> bool:
+    return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_runtimes_pass_their_tests_alone(version: str, tmp_path: Path) -> None:
+    python = _interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine (PATH, pyenv)")
+    board = tmp_path / "board"
+    for folder in ("runtimes", "tests/runtimes"):
+        shutil.copytree(ROOT / folder, board / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    inside = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([inside, "-m", "pip", "install", "--quiet", "numpy", "pytest==8.3.*"], check=True)
+    command = [inside, "-m", "pytest", "-q", "-c", "tests/runtimes/pytest.ini", "tests/runtimes"]
+    environment = {**os.environ, "PYTHONPATH": str(board)}
+    done = subprocess.run(command, cwd=board, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
