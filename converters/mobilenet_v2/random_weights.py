@@ -1,0 +1,84 @@
+"""Seeded random weights, and pictures made by a formula, for machines without trained weights.
+
+A deep network with plain random weights answers the same to every picture: its signal dies on the way. Here each
+convolution is normalised over one batch of generated pictures, as BatchNorm would, so the answer depends on the input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.mobilenet_v2.architecture import BLOCKS, FEATURES, HEAD, SIZE, STEM, Block, Layer, classifier
+from runtimes.arrays import Array, Arrays
+
+_BATCH = 4
+
+
+def generated_picture(seed: int) -> Array:
+    """A picture of coloured waves, uint8 [224, 224, 3]; another one for every seed."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.meshgrid(np.linspace(0, 1, SIZE), np.linspace(0, 1, SIZE), indexing="ij")
+    picture = np.zeros((SIZE, SIZE, 3))
+    for _ in range(6):
+        across, down = generator.uniform(-20, 20, 2)
+        wave = np.sin(2 * np.pi * generator.uniform() + across * columns + down * rows)
+        picture += wave[..., np.newaxis] * generator.uniform(-1, 1, 3)
+    low, high = picture.min(), picture.max()
+    return np.rint((picture - low) / (high - low) * 255).astype(np.uint8)
+
+
+def random_weights(seed: int, classes: int) -> Arrays:
+    """The tensors of `architecture.tensor_shapes`, float32."""
+    generator = np.random.default_rng(seed)
+    pictures = np.stack([generated_picture(index) for index in range(_BATCH)])
+    signal = (pictures.astype(np.float32) - 127.5) / 127.5
+    weights: Arrays = {}
+    signal = _layer(STEM, signal, weights, generator)
+    for block in BLOCKS:
+        signal = _block(block, signal, weights, generator)
+    signal = _layer(HEAD, signal, weights, generator)
+    _classifier(classes, signal.mean(axis=(1, 2)), weights, generator)
+    return weights
+
+
+def _block(block: Block, signal: Array, weights: Arrays, generator: np.random.Generator) -> Array:
+    result = signal
+    for layer in block.layers:
+        result = _layer(layer, result, weights, generator)
+    return signal + result if block.residual else result
+
+
+def _layer(layer: Layer, signal: Array, weights: Arrays, generator: np.random.Generator) -> Array:
+    """Draw a layer's weights, scale them so that each output channel has mean 0 and variance 1, and run it."""
+    weight = generator.standard_normal(layer.shape).astype(np.float32)
+    result = _convolve(layer, weight, signal)
+    mean, deviation = result.mean(axis=(0, 1, 2)), result.std(axis=(0, 1, 2)) + 1e-3
+    weights[f"{layer.name}.weight"] = weight / deviation[:, np.newaxis, np.newaxis, np.newaxis]
+    weights[f"{layer.name}.bias"] = -mean / deviation
+    result = (result - mean) / deviation
+    return np.clip(result, 0, 6) if layer.relu6 else result
+
+
+def _classifier(classes: int, features: Array, weights: Arrays, generator: np.random.Generator) -> None:
+    """Logits with mean 0 over the batch and a spread of 3, so that one class usually leads clearly."""
+    weight = generator.standard_normal((classes, FEATURES)).astype(np.float32)
+    centre = features.mean(axis=0)
+    weight *= 3 / ((features - centre) @ weight.T).std()
+    weights[f"{classifier(classes).name}.weight"] = weight
+    weights[f"{classifier(classes).name}.bias"] = -(weight @ centre)
+
+
+def _convolve(layer: Layer, weight: Array, signal: Array) -> Array:
+    """A convolution of [batch, height, width, channels] with TensorFlow's SAME padding, one kernel tap at a time."""
+    if layer.shape[-1] == 1:
+        return signal @ weight[:, :, 0, 0].T
+    size, step = signal.shape[1] // layer.stride, layer.stride
+    before = 0 if step == 2 else 1  # an even size and stride 2 pad right and bottom only
+    padded = np.pad(signal, ((0, 0), (before, 1), (before, 1), (0, 0)))
+    taps = [(row, column) for row in range(3) for column in range(3)]
+    total = np.zeros((*signal.shape[:1], size, size, layer.shape[0]), np.float32)
+    for row, column in taps:
+        window = padded[:, row : row + step * size : step, column : column + step * size : step]
+        tap = weight[:, :, row, column]
+        total += window * tap[:, 0] if layer.depthwise else window @ tap.T
+    return total

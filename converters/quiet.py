@@ -1,0 +1,73 @@
+"""Converters talk: C++ libraries write to file descriptors 1 and 2, Python ones warn and log.
+
+While a block runs under `quiet`, all of that is kept off the terminal and its errors become ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runtimes.errors import EdgeError, EngineError, InputError
+
+# TensorFlow reads these when it is imported: errors only, and sums in one order on every run.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_LONGEST = 300
+_NOISE = ("traceback", "warning", "error while", "in user code", 'file "')
+
+
+@contextmanager
+def loading(model: object, kind: str) -> Iterator[None]:
+    """A library reads the file `model` inside the block: what it raises becomes an InputError."""
+    try:
+        with quiet():
+            yield
+    except (EdgeError, MemoryError):
+        raise
+    except Exception as error:
+        hint = "check that the file is complete, and that the library which wrote it is not newer than the one here"
+        raise InputError(f"{model} cannot be read as {kind}: {useful_line(error)}", hint) from error
+
+
+@contextmanager
+def converting(model: object, tool: str) -> Iterator[None]:
+    """A library converts `model` inside the block: what it raises becomes an EngineError."""
+    try:
+        with quiet():
+            yield
+    except (EdgeError, MemoryError):
+        raise
+    except Exception as error:
+        hint = "the model may use an operation that the target lacks; --debug shows everything that was said"
+        raise EngineError(f"{tool} failed on {model}: {useful_line(error)}", hint) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block nothing reaches file descriptors 1 and 2, and Python warnings are ignored."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def useful_line(error: BaseException) -> str:
+    """The first line of a native error's text that says something, shortened; its class name when it has none."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
+    return (useful[0] if useful else type(error).__name__)[:_LONGEST]
