@@ -1,0 +1,152 @@
+"""Accelerators that are plugged in but cannot be used as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge import accelerators
+from edge.accelerators import CORAL_PCIE, CORAL_USB, JETSON, MOVIDIUS, NVIDIA_GPU
+from edge.doctor.finding import Check, Finding
+from edge.doctor.situation import Situation
+from runtimes import registry
+
+_USB3_MBPS = 5000
+_CORAL_READY = "18d1:9302"
+_MYRIAD_2 = "03e7:2150"
+_MYRIAD_IN_OPENVINO = "runtime/lib/intel64/libopenvino_intel_myriad_plugin.so"  # in Intel's archives of 2022
+
+
+def coral_library(situation: Situation) -> Iterator[Finding]:
+    """Every program that uses a Coral needs Google's driver library, and an interpreter that calls it."""
+    if not _has_coral(situation):
+        return
+    if not any(map(situation.find_library, ("edgetpu", "edgetpu.1"))):
+        yield Finding(
+            "error",
+            "a Coral is attached, and the library libedgetpu is not installed",
+            "without it nothing runs on the Edge TPU",
+            "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names",
+        )
+    elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(situation.packages):
+        yield Finding(
+            "error",
+            "a Coral is attached, and no interpreter for TFLite is installed",
+            "libedgetpu works inside one",
+            registry.install_hint("litert"),
+        )
+    else:
+        yield Finding("ok", "a Coral is attached, with libedgetpu and an interpreter")
+
+
+def coral_driver(situation: Situation) -> Iterator[Finding]:
+    """A card in a PCIe or M.2 slot needs the kernel modules gasket and apex, which make /dev/apex_0."""
+    card = accelerators.pci_devices(CORAL_PCIE, situation.machine)
+    if card and not accelerators.nodes(CORAL_PCIE, situation.machine):
+        yield Finding(
+            "error",
+            f"a Coral card is in the slot {card[0]['address']}, and there is no /dev/apex_0",
+            "its kernel modules (gasket, apex) are not loaded",
+            "sudo apt-get install gasket-dkms && sudo modprobe apex",
+        )
+
+
+def coral_speed(situation: Situation) -> Iterator[Finding]:
+    """On USB 2 the stick gets its inputs, and weights beyond 8 MB, ten times slower."""
+    for stick in accelerators.usb_devices(CORAL_USB, situation.machine):
+        # Before its first use the stick waits in its boot loader, whose speed means nothing.
+        if stick["id"] != _CORAL_READY or stick["speed_mbps"] is None or stick["speed_mbps"] >= _USB3_MBPS:
+            continue
+        why = "its host interface then takes most of the time: MobileNetV2 needs 10 ms instead of 3"
+        if _has_usb3(situation):
+            fix = "plug it into a blue (USB 3) port, with a USB 3 cable and no hub between"
+            yield Finding("warning", f"the Coral at port {stick['port']} runs at USB 2 speed", why, fix)
+        else:
+            fix = "keep models below 8 MB, or use a board with USB 3"
+            yield Finding("note", "the Coral runs at USB 2 speed, the fastest that this machine has", why, fix)
+
+
+def permission(situation: Situation) -> Iterator[Finding]:
+    """Sticks belong to root until a udev rule says otherwise."""
+    for kind, name, vendors in ((CORAL_USB, "coral", "1a6e|18d1"), (MOVIDIUS, "movidius", "03e7")):
+        nodes = [one["node"] for one in accelerators.usb_devices(kind, situation.machine)]
+        for node in nodes:
+            if node is not None and not situation.may_write(node):
+                yield _forbidden(node, kind.name, _udev_rule(name, f'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendors}"'))
+    for node in accelerators.nodes(CORAL_PCIE, situation.machine):
+        if not situation.may_write(node):
+            yield _forbidden(node, CORAL_PCIE.name, _udev_rule("apex", 'SUBSYSTEM=="apex"'))
+
+
+def _forbidden(node: str, name: str, fix: str) -> Finding:
+    why = "only root may, until a udev rule gives it to the group plugdev"
+    return Finding("error", f"no permission to use {node}: {name}", why, fix)
+
+
+def _udev_rule(name: str, match: str) -> str:
+    rule = f'{match}, MODE="0660", GROUP="plugdev"'
+    return (
+        f"echo '{rule}' | sudo tee /etc/udev/rules.d/70-edge-{name}.rules && sudo udevadm control --reload-rules && "
+        "sudo usermod -aG plugdev $USER, then plug it in again and log in again"
+    )
+
+
+def movidius(situation: Situation) -> Iterator[Finding]:
+    """OpenVINO's present releases have dropped the Movidius sticks."""
+    sticks = accelerators.usb_devices(MOVIDIUS, situation.machine)
+    if not sticks:
+        return
+    if any(one["id"] == _MYRIAD_2 for one in sticks):
+        yield Finding(
+            "error",
+            "a Neural Compute Stick 1 (Myriad 2) is attached, and no engine here supports it",
+            "OpenVINO's releases of 2020 were its last, and they are not on PyPI",
+            "install OpenVINO 2020.3 from Intel's archive, in a Python 3.6 or 3.7 of its own; or use an NCS 2",
+        )
+    elif _has_myriad_plugin(situation):
+        yield Finding("ok", "a Movidius stick is attached, and this OpenVINO still supports it")
+    else:
+        there = situation.packages.version("openvino")
+        yield Finding(
+            "error",
+            "a Movidius stick is attached, and "
+            + (f"OpenVINO {there} does not support it" if there else "OpenVINO is not installed"),
+            "2021.4.2 is the last on PyPI that does (Python 3.6 to 3.9); Intel's archives end with 2022.3.1",
+            "python3.8 -m venv ncs2 && ncs2/bin/pip install openvino==2021.4.2 && sudo apt-get install libusb-1.0-0",
+        )
+
+
+def nvidia_driver(situation: Situation) -> Iterator[Finding]:
+    """A GPU without NVIDIA's own driver draws pictures, and computes nothing."""
+    machine = situation.machine
+    cards = accelerators.pci_devices(NVIDIA_GPU, machine)
+    loaded = machine["accelerators"]["nvidia_gpus"] or accelerators.nodes(NVIDIA_GPU, machine)
+    if cards and not loaded and not accelerators.is_attached(JETSON, machine):
+        yield Finding(
+            "error",
+            f"an NVIDIA GPU ({cards[0]['id']}) is in the slot {cards[0]['address']}, and its driver is not loaded",
+            "CUDA needs NVIDIA's own driver",
+            "sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), then restart",
+        )
+
+
+def _has_coral(situation: Situation) -> bool:
+    return any(accelerators.is_attached(kind, situation.machine) for kind in (CORAL_USB, CORAL_PCIE))
+
+
+def _has_usb3(situation: Situation) -> bool:
+    """Whether any hub, the computer's own ones included, offers USB 3."""
+    devices: list[dict[str, Any]] = situation.machine["accelerators"]["usb"]
+    return any((one["speed_mbps"] or 0) >= _USB3_MBPS for one in devices)
+
+
+def _has_myriad_plugin(situation: Situation) -> bool:
+    names = situation.packages.file_names("openvino")
+    if any("myriad" in name.lower() and name.endswith((".so", ".dll", ".dylib")) for name in names):
+        return True
+    archive = situation.environ.get("INTEL_OPENVINO_DIR")
+    return archive is not None and (Path(archive) / _MYRIAD_IN_OPENVINO).is_file()
+
+
+CHECKS: tuple[Check, ...] = (coral_library, coral_driver, coral_speed, permission, movidius, nvidia_driver)

@@ -1,0 +1,125 @@
+"""The processor: what it cannot do, and what disturbs a measurement on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edge import accelerators
+from edge.doctor.finding import Check, Finding, Level
+from edge.doctor.situation import Situation
+
+_HOT_C = 80.0  # where a Raspberry Pi begins to slow itself down; PCs follow between 90 and 105
+
+
+def int8(situation: Situation) -> Iterator[Finding]:
+    """Without a dot product instruction, x86 engines' int8 is fast but not exact, ARM's exact but not fast."""
+    cpu = situation.machine["cpu"]
+    if cpu["int8_dot_product"]:
+        yield Finding("ok", "the processor has an int8 dot product instruction")
+    elif {"avx2", "sse4_1"} & set(cpu["features"]):
+        yield Finding(
+            "note",
+            "the processor has no VNNI, so some int8 kernels saturate in 16 bits",
+            "the int8 kernels of ONNX Runtime and OpenVINO then change answers; those of TFLite do not",
+            "run int8 models with litert, or let edge set the precise mode of the others, at some cost in speed",
+        )
+    elif cpu["features"]:
+        yield Finding(
+            "note",
+            "the processor has no int8 dot product instruction (asimddp)",
+            "int8 models give right answers here, but gain less speed over float than on newer cores",
+            "measure both: edge bench MODEL_FP32 MODEL_INT8",
+        )
+
+
+def governor(situation: Situation) -> Iterator[Finding]:
+    """A governor that saves power changes the clock in the middle of a measurement."""
+    name = situation.conditions["governor"]
+    if name is None:
+        return
+    if name == "performance":
+        yield Finding("ok", "the CPU governor is 'performance'")
+        return
+    jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
+    yield Finding(
+        "warning",
+        f"the CPU governor is '{name}'",
+        "the clock then follows the load, and measurements scatter",
+        "sudo nvpmodel -m 0 && sudo jetson_clocks"
+        if jetson
+        else "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    )
+
+
+def load(situation: Situation) -> Iterator[Finding]:
+    """Other processes share the cores."""
+    processes, cores = situation.conditions["load_average"], situation.machine["cpu"]["usable_cores"]
+    if processes is not None and processes >= 0.5 * cores:
+        yield Finding(
+            "warning",
+            f"{processes:.1f} processes have kept {cores} {'core' if cores == 1 else 'cores'} busy for a minute",
+            "what is measured meanwhile is slower than the machine is",
+            "find them with `top` and wait, or stop them",
+        )
+
+
+def share(situation: Situation) -> Iterator[Finding]:
+    """A container, or a mask, that keeps cores from this process."""
+    cpu = situation.machine["cpu"]
+    if cpu["usable_cores"] < cpu["logical_cores"]:
+        yield Finding(
+            "note",
+            f"this process may use {cpu['usable_cores']} of {cpu['logical_cores']} cores",
+            "a container's quota or an affinity mask sets this; engines that ignore it start too many threads",
+            f"name the number of threads: --threads {cpu['usable_cores']}",
+        )
+
+
+def heat(situation: Situation) -> Iterator[Finding]:
+    """A processor that is hot is about to slow down."""
+    celsius = situation.conditions["temperature_c"]
+    if celsius is None:
+        return
+    if celsius < _HOT_C:
+        yield Finding("ok", f"{celsius:.0f} °C at the hottest sensor")
+        return
+    yield Finding(
+        "warning",
+        f"{celsius:.0f} °C at the sensor '{situation.conditions['temperature_sensor']}'",
+        f"from about {_HOT_C:.0f} °C on, processors slow themselves down",
+        "let the machine cool down, and give it a heat sink or a fan",
+    )
+
+
+def throttling(situation: Situation) -> Iterator[Finding]:
+    """The machine says that it has slowed itself down."""
+    signs = situation.conditions["throttling"]
+    if signs is None:
+        return
+    if signs["now"]:
+        yield _slowed("error", "reports at this moment", signs["now"])
+    elif signs["since_boot"]:
+        yield _slowed("warning", "has reported since boot", signs["since_boot"])
+    elif signs["events"]:
+        yield Finding(
+            "note",
+            f"the processor has throttled {signs['events']} times since boot",
+            "it was too hot or drew too much; a measurement in that moment is too slow",
+            "edge bench compares this count before and after, and says so",
+        )
+    else:
+        yield Finding("ok", "the processor has not throttled since boot")
+
+
+def _slowed(level: Level, when: str, flags: list[str]) -> Finding:
+    why = "the clock is lowered while that lasts, and measurements are too slow"
+    fix = (
+        "use the power supply made for this board (5.1 V; 2.5 A for a Pi 3, 3 A for a Pi 4, 5 A for a Pi 5) "
+        "and a short, thick cable"
+        if "under-voltage" in flags
+        else "give the board a heat sink or a fan"
+    )
+    return Finding(level, f"the board {when}: {', '.join(flags)}", why, fix)
+
+
+CHECKS: tuple[Check, ...] = (int8, governor, load, share, heat, throttling)

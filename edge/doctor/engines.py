@@ -1,0 +1,107 @@
+"""Engines that are installed but cannot work, or not as well as they could."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from edge import accelerators
+from edge.doctor.finding import Check, Finding
+from edge.doctor.packages import major
+from edge.doctor.situation import Situation
+from runtimes import registry
+
+
+def any_engine(situation: Situation) -> Iterator[Finding]:
+    """At least one engine that runs models."""
+    ready = [one for one in situation.engines() if one.installed and one.requires]
+    if ready:
+        yield Finding("ok", "engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready))
+        return
+    yield Finding(
+        "warning",
+        "no engine is installed",
+        "edge converts and runs models through engines, each an extra of its own",
+        registry.install_hint("onnxruntime"),
+    )
+
+
+def pycoral(situation: Situation) -> Iterator[Finding]:
+    """The name on PyPI belongs to a program for coral reefs."""
+    there = situation.packages.version("pycoral")
+    # Google's package is told by its files: importing it to look would run it.
+    if there is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
+        return
+    yield Finding(
+        "error",
+        f"pycoral {there} is not Google's",
+        "PyPI's package of that name is a client of the Allen Coral Atlas, which maps reefs",
+        f"pip uninstall --yes pycoral && {registry.install_hint('litert')} (it drives a Coral through libedgetpu)",
+    )
+
+
+def tflite_runtime(situation: Situation) -> Iterator[Finding]:
+    """tflite-runtime was built against numpy 1."""
+    there, numpy = situation.packages.version("tflite-runtime"), situation.packages.version("numpy")
+    if there is None or numpy is None or major(numpy) < 2:
+        return
+    replaced = "ai-edge-litert" in situation.packages
+    yield Finding(
+        "warning" if replaced else "error",
+        f"tflite-runtime {there} does not work with numpy {numpy}",
+        "it was built for numpy 1 and fails with '_ARRAY_API not found'"
+        + ("; edge uses ai-edge-litert, other programs may not" if replaced else ""),
+        "pip uninstall --yes tflite-runtime" + ("" if replaced else f" && {registry.install_hint('litert')}"),
+    )
+
+
+def torch_build(situation: Situation) -> Iterator[Finding]:
+    """PyTorch's builds for CUDA bring gigabytes of libraries that a machine without a GPU never loads."""
+    cuda = torch_cuda(situation)
+    if cuda is None or has_nvidia_gpu(situation):
+        return
+    yield Finding(
+        "warning",
+        f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, and there is no NVIDIA GPU",
+        "it works, but takes gigabytes of disk and a longer start than the CPU build",
+        "pip uninstall --yes torch, then install the CPU build as the page 'Start locally' of pytorch.org shows",
+    )
+
+
+def gpu_unused(situation: Situation) -> Iterator[Finding]:
+    """A GPU that no installed engine can use."""
+    if not has_nvidia_gpu(situation):
+        return
+    able = [name for name in ("onnxruntime-gpu", "tensorrt") if name in situation.packages]
+    able += ["torch"] if torch_cuda(situation) else []
+    if able:
+        yield Finding("ok", f"the NVIDIA GPU can be used by {', '.join(able)}")
+        return
+    jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
+    yield Finding(
+        "warning",
+        "there is an NVIDIA GPU, and no installed engine uses it",
+        "of the engines here, PyTorch, ONNX Runtime and TensorRT can, in their builds for CUDA",
+        "install the wheels that NVIDIA builds for this JetPack (torch, onnxruntime-gpu); TensorRT comes with it"
+        if jetson
+        else "pip uninstall --yes onnxruntime && pip install onnxruntime-gpu",
+    )
+
+
+def torch_cuda(situation: Situation) -> str | None:
+    """The CUDA release that the installed PyTorch was built for; None for a CPU build or none at all."""
+    source = situation.packages.file("torch", "torch/version.py")
+    if source is None:
+        return None
+    text = source.read_text(encoding="utf-8", errors="replace")
+    match = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, flags=re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def has_nvidia_gpu(situation: Situation) -> bool:
+    """A GPU in a slot, or a Jetson's own."""
+    kinds = (accelerators.NVIDIA_GPU, accelerators.JETSON)
+    return any(accelerators.is_attached(kind, situation.machine) for kind in kinds)
+
+
+CHECKS: tuple[Check, ...] = (any_engine, pycoral, tflite_runtime, torch_build, gpu_unused)

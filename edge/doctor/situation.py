@@ -1,0 +1,97 @@
+"""All that the checks look at, gathered once, as values: a test makes up any machine that it likes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import struct
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from ctypes.util import find_library
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.doctor.packages import Packages
+from runtimes import host, registry
+from runtimes.registry import EngineStatus
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that runs this."""
+
+    version: tuple[int, int, int]
+    bits: int
+    in_environment: bool
+    externally_managed: bool  # by the distribution, PEP 668: pip refuses to install outside an environment
+    can_make_environments: bool
+
+
+def free_bytes(folder: Path) -> int | None:
+    """The free space where `folder` is or would be made; None when that cannot be told."""
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    try:
+        return None if existing is None else shutil.disk_usage(existing).free
+    except OSError:
+        return None
+
+
+def may_write(node: str) -> bool:
+    """Whether this user may read and write a device file."""
+    return os.access(node, os.R_OK | os.W_OK)
+
+
+def trained_weights() -> Path | None:
+    """The file of MobileNetV2's trained weights; None when there are only random ones. InputError for a broken file."""
+    from converters.mobilenet_v2.weights import find_weights
+
+    return find_weights().path
+
+
+def engines() -> list[EngineStatus]:
+    """The state of every engine that edge knows."""
+    return [registry.status(runtime_id) for runtime_id in registry.runtime_ids()]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A machine and its Python: `machine` and `conditions` are those of `runtimes.host`."""
+
+    machine: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+    python: Interpreter
+    packages: Packages
+    cache: Path  # where converted models are kept
+    environ: Mapping[str, str] = field(default_factory=dict)
+    find_library: Callable[[str], str | None] = find_library
+    may_write: Callable[[str], bool] = may_write
+    free_bytes: Callable[[Path], int | None] = free_bytes
+    engines: Callable[[], list[EngineStatus]] = engines
+    trained_weights: Callable[[], Path | None] = trained_weights
+
+
+def observe(root: Path = Path("/")) -> Situation:
+    """This machine and the Python that runs this."""
+    return Situation(
+        machine=host.facts(root),
+        conditions=host.conditions(root),
+        python=interpreter(),
+        packages=Packages.installed(),
+        cache=Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge",
+        environ=os.environ,
+    )
+
+
+def interpreter() -> Interpreter:
+    """The Python that runs this."""
+    return Interpreter(
+        version=sys.version_info[:3],
+        bits=struct.calcsize("P") * 8,
+        in_environment=sys.prefix != sys.base_prefix,
+        externally_managed=(Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").exists(),
+        # Debian ships `venv` without `ensurepip`, and then `python -m venv` fails.
+        can_make_environments=importlib.util.find_spec("ensurepip") is not None,
+    )
