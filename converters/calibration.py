@@ -1,0 +1,135 @@
+"""Calibration data: real model inputs from which quantisation reads the range of every tensor.
+
+Sizes: TensorFlow's guide calls for "around 100-500 samples"; 32 already find the ranges of a picture model within
+a few per cent, so fewer earn a warning. Below 10 nothing is left to prove the result with (two are held out), and
+the ranges are those of single pictures: refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from runtimes.arrays import Array, Arrays
+from runtimes.artifact import Preprocess, TensorSpec
+from runtimes.errors import InputError
+from runtimes.session import concrete_shape, format_shape
+from runtimes.tensors import pixels_to_input
+
+FEWEST = 10
+ENOUGH = 32
+PIXELS = "pixels"  # the array of an .npz that holds decoded pictures, uint8 [n, height, width, 3]
+_HELD_OUT_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Real float32 inputs in the model's layout: {input name: [n, *shape]}; each sample has the batch dimension."""
+
+    samples: Arrays
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(next(iter(self.samples.values()))) if self.samples else 0
+
+    def feeds(self) -> Iterator[dict[str, Array]]:
+        """One sample after the other: {input name: [*shape]}."""
+        for index in range(len(self)):
+            yield {name: values[index] for name, values in self.samples.items()}
+
+
+def from_pixels(pixels: Array, inputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Calibration:
+    """Decoded pictures (uint8 [n, height, width, 3], RGB) as real inputs of a model that takes one picture."""
+    if preprocess is None:
+        raise InputError("pictures were given, but not how the model takes them", "say it with --preprocess")
+    if len(inputs) != 1:
+        raise InputError(f"the model takes {len(inputs)} inputs, not one picture", "give its inputs as an .npz file")
+    spec = replace(inputs[0], dtype="float32", quantization=None)
+    rows = [pixels_to_input(picture, spec, preprocess) for picture in pixels]
+    return from_arrays({spec.name: np.stack(rows)}, inputs)
+
+
+def from_arrays(arrays: Arrays, inputs: Sequence[TensorSpec]) -> Calibration:
+    """Arrays of real values by input name, [n, *shape] with or without the batch dimension; InputError if they differ.
+
+    An array under any name will do for a model with one input.
+    """
+    if len(inputs) == 1 and len(arrays) == 1:
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    missing = sorted({spec.name for spec in inputs} - set(arrays))
+    if missing:
+        hint = f"the file holds: {', '.join(sorted(arrays)) or 'nothing'}"
+        raise InputError(f"the calibration data hold nothing for input '{missing[0]}'", hint)
+    samples = {spec.name: _shaped(arrays[spec.name], spec) for spec in inputs}
+    if len({len(values) for values in samples.values()}) != 1:
+        raise InputError("the calibration data hold different numbers of samples", "give one of each input a sample")
+    return Calibration(samples)
+
+
+def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
+    """What is wrong with the data: InputError for what spoils a quantised model, a list of lines for what may.
+
+    Refused: fewer than `FEWEST` samples, values that are not finite, samples that are all the same, values outside
+    what `preprocess` can give. Told: fewer than `ENOUGH` samples, repeated samples, values that look like raw pixels.
+    """
+    count = len(calibration)
+    if count < FEWEST:
+        raise InputError(
+            f"{count} calibration samples are too few to quantise with", f"give {FEWEST} or more, better 100"
+        )
+    notes = [f"{count} calibration samples are few: 100 or more give surer ranges"] if count < ENOUGH else []
+    for name, values in calibration.samples.items():
+        _check_values(name, values, preprocess)
+        distinct = len({row.tobytes() for row in values})
+        if distinct == 1:
+            raise InputError(f"all {count} calibration samples of '{name}' are the same", "give different ones")
+        if distinct < count:
+            notes.append(f"{count - distinct} of {count} calibration samples of '{name}' are repetitions")
+        if preprocess is None and float(values.max()) > 64:
+            notes.append(f"calibration values of '{name}' reach {values.max():g}: are these raw pixels?")
+    return notes
+
+
+def split(calibration: Calibration) -> tuple[Calibration, Calibration]:
+    """To calibrate with, and held out for the proof: every fifth sample, so that neither sees the other's."""
+    held_out = np.arange(len(calibration)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    return _chosen(calibration, ~held_out), _chosen(calibration, held_out)
+
+
+def _chosen(calibration: Calibration, rows: Array) -> Calibration:
+    return Calibration({name: values[rows] for name, values in calibration.samples.items()})
+
+
+def _shaped(values: Array, spec: TensorSpec) -> Array:
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"the calibration data of '{spec.name}' hold {values.dtype}", "give plain numbers")
+    shape = concrete_shape(spec)
+    if shape[:1] == (1,) and values.shape[1:] == shape[1:]:
+        values = values[:, np.newaxis]
+    if values.shape[1:] != shape or len(values) == 0:
+        wanted, given = format_shape(shape), format_shape(values.shape[1:])
+        hint = f"stack samples of {wanted} on a new first axis{_turned(values.shape[1:], shape)}"
+        raise InputError(f"the calibration samples of '{spec.name}' are {given}; the model takes {wanted}", hint)
+    return values.astype(np.float32)
+
+
+def _turned(given: Sequence[int], wanted: Sequence[int]) -> str:
+    """A word about channels, where the sizes are right and only their order is not."""
+    same = given != wanted and sorted(given) == sorted(wanted)
+    return "; the sizes are right, the order is not: NHWC or NCHW?" if same else ""
+
+
+def _check_values(name: str, values: Array, preprocess: Preprocess | None) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"the calibration data of '{name}' hold NaN or infinity", "leave those samples out")
+    if preprocess is None:
+        return
+    mean, scale = np.asarray(preprocess.mean), np.asarray(preprocess.scale)
+    ends = np.concatenate([(0 - mean) * scale, (255 - mean) * scale])
+    low, high = float(ends.min()), float(ends.max())
+    slack = 0.01 * (high - low)
+    if values.min() < low - slack or values.max() > high + slack:
+        span = f"span {values.min():g} to {values.max():g}; pictures as this model takes them span {low:g} to {high:g}"
+        raise InputError(f"the calibration values of '{name}' {span}", "preprocess them as the model's inputs")
