@@ -17,7 +17,7 @@ class Adapter:
     """Answers its input of one float with itself."""
 
     id = "null"
-    formats = ("null",)
+    formats: tuple[str, ...] = ("null",)
     requires = ""
     settings: Mapping[str, str] = {}
 

@@ -1,0 +1,124 @@
+"""ONNX Runtime: the reference engine of ONNX, on the CPU, or on NVIDIA's GPUs through CUDA or TensorRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec
+from runtimes.arrays import Array
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.errors import EngineError, InputError
+from runtimes.host import has_int8_dot_product
+from runtimes.onnx_file import check_external_data
+from runtimes.registry import distribution_version
+from runtimes.session import CheckedSession, RunOptions, Session
+
+# Device → execution providers, in the order that ONNX Runtime asks them for each node.
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+# Its own exceptions that do not blame the file: a missing kernel, a failing provider or device.
+_ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
+# https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+class Adapter:
+    """Opens ONNX models; external data stays inside the model's folder, custom operators are unknown to it."""
+
+    id = "onnxruntime"
+    formats: tuple[str, ...] = ("onnx",)
+    requires = "onnxruntime"
+    settings: Mapping[str, str] = {
+        "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",
+        "spinning": "on: threads wait busily for work, which is quicker; off: they sleep, which spares a shared CPU",
+    }
+
+    def version(self) -> str:
+        """The installed distribution's version."""
+        return distribution_version("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+
+    def open(self, artifact: Artifact, options: RunOptions) -> Session:
+        """Load the model; see `Runtime.open`."""
+        check_options(self, options, _PROVIDERS)
+        engine_options = self._options(options)
+        ort = import_engine(self, "onnxruntime")
+        state = ort.capi.onnxruntime_pybind11_state
+        faults = tuple(getattr(state, name) for name in _ENGINE_FAULTS if hasattr(state, name))
+        _check_provider(ort, options.device)
+        with opening(self.id, artifact.model, _summary, faults):
+            check_external_data(artifact.model)
+            session = _load(ort, artifact.model, engine_options, options)
+            return _OnnxSession(session, options.threads)
+
+    def _options(self, options: RunOptions) -> Mapping[str, str]:
+        entries = {"session.intra_op.allow_spinning": "1"}
+        if choice(self, options, "spinning", ("on", "off")) == "off":
+            entries["session.intra_op.allow_spinning"] = "0"
+        if choice(self, options, "int8", ("precise", "fast")) == "precise" and not has_int8_dot_product():
+            entries["session.x64quantprecision"] = "1"
+        return entries
+
+
+class _OnnxSession(CheckedSession):
+    def __init__(self, session: Any, threads: int | None) -> None:
+        super().__init__(_specs(session.get_inputs()), _specs(session.get_outputs()), threads)
+        self._session = session
+        self._names = [spec.name for spec in self.outputs]
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        with running("onnxruntime", _summary):
+            # An output may lie in memory that the session shares with its initialisers: hand out copies.
+            values = self._session.run(self._names, feeds)
+            return {name: np.array(value) for name, value in zip(self._names, values)}
+
+    def _close(self) -> None:
+        del self._session
+
+
+def _check_provider(ort: Any, device: str) -> None:
+    """ONNX Runtime would only warn about a provider that it lacks, and compute on the CPU."""
+    wanted = _PROVIDERS[device][0]
+    if wanted not in ort.get_available_providers():
+        hint = "on NVIDIA machines: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+        raise EngineError(f"this build of onnxruntime has no {wanted}", hint)
+
+
+def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions) -> Any:
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = 3  # errors; its warnings are about graph optimisation
+    session_options.inter_op_num_threads = 1
+    session_options.intra_op_num_threads = options.threads or 0
+    for key, value in entries.items():
+        session_options.add_session_config_entry(key, value)
+    wanted = _PROVIDERS[options.device]
+    available = ort.get_available_providers()
+    session = ort.InferenceSession(
+        str(model), session_options, providers=[provider for provider in wanted if provider in available]
+    )
+    if session.get_providers()[0] != wanted[0]:
+        hint = "check the driver and that the CUDA, cuDNN and TensorRT libraries are those it was built for"
+        raise EngineError(f"onnxruntime could not start {wanted[0]} and fell back to the CPU", hint)
+    return session
+
+
+def _specs(arguments: Sequence[Any]) -> list[TensorSpec]:
+    return [_spec(argument) for argument in arguments]
+
+
+def _spec(argument: Any) -> TensorSpec:
+    if not argument.type.startswith("tensor("):
+        raise InputError(f"'{argument.name}' is a {argument.type}, not a tensor", "use a model with numeric tensors")
+    element = argument.type[len("tensor(") : -1]
+    return tensor_spec(argument.name, _DTYPES.get(element, element), argument.shape)
+
+
+def _summary(error: BaseException) -> str:
+    """Without the frame `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : `, and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(" : ", 3)[-1][:300]

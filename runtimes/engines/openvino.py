@@ -1,0 +1,117 @@
+"""OpenVINO: Intel's engine for its CPUs, GPUs and NPUs; reads its own IR, and ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec, unique
+from runtimes.arrays import Array
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.errors import EngineError
+from runtimes.host import has_int8_dot_product
+from runtimes.onnx_file import check_external_data
+from runtimes.registry import distribution_version
+from runtimes.session import CheckedSession, RunOptions, Session
+
+_DEVICES = ("cpu", "gpu", "npu")
+
+
+class Adapter:
+    """Opens OpenVINO's IR and ONNX models, and computes as exactly as they were written."""
+
+    id = "openvino"
+    formats: tuple[str, ...] = ("openvino", "onnx")
+    requires = "openvino"
+    settings: Mapping[str, str] = {
+        "inference_precision": "f32: floats stay 32 bits wide; auto: bf16 or f16 where the device is quicker with it",
+        "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",
+    }
+
+    def version(self) -> str:
+        """The installed distribution's version."""
+        return distribution_version("openvino")
+
+    def open(self, artifact: Artifact, options: RunOptions) -> Session:
+        """Load the model; see `Runtime.open`."""
+        check_options(self, options, _DEVICES)
+        config = self._config(options)
+        openvino = import_engine(self, "openvino")
+        core = openvino.Core()
+        _check_device(core, options.device)
+        with opening(self.id, artifact.model, _summary):
+            if artifact.model.suffix == ".onnx":
+                check_external_data(artifact.model)
+            model = core.read_model(str(artifact.model))
+        return _OpenvinoSession(_compile(core, model, artifact.model, options, config))
+
+    def _config(self, options: RunOptions) -> dict[str, Any]:
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if choice(self, options, "inference_precision", ("f32", "auto")) == "f32":
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+        precise = choice(self, options, "int8", ("precise", "fast")) == "precise"
+        if options.device == "cpu":
+            if options.threads is not None:
+                config["INFERENCE_NUM_THREADS"] = options.threads
+            if precise and not has_int8_dot_product():
+                config["LP_TRANSFORMS_MODE"] = "NO"
+        return config
+
+
+class _OpenvinoSession(CheckedSession):
+    def __init__(self, compiled: Any) -> None:
+        super().__init__(_specs(compiled.inputs), _specs(compiled.outputs), _threads(compiled))
+        self._request = compiled.create_infer_request()
+        self._names = [spec.name for spec in self.outputs]
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        with running("openvino", _summary):
+            positions = {position: feeds[spec.name] for position, spec in enumerate(self.inputs)}
+            results = self._request.infer(positions, share_inputs=True, share_outputs=False)
+            return dict(zip(self._names, results.to_tuple()))
+
+    def _close(self) -> None:
+        del self._request
+
+
+def _check_device(core: Any, device: str) -> None:
+    present = sorted({name.split(".")[0].lower() for name in core.available_devices})
+    if device not in present:
+        hint = f"devices that it sees: {', '.join(present)}; check the device and its driver"
+        raise EngineError(f"openvino sees no {device.upper()} on this machine", hint)
+
+
+def _compile(core: Any, model: Any, path: Path, options: RunOptions, config: Mapping[str, Any]) -> Any:
+    try:
+        return core.compile_model(model, options.device.upper(), dict(config))
+    except Exception as error:
+        message = f"openvino cannot load {path} on {options.device.upper()}: {_summary(error)}"
+        raise EngineError(message, "try another engine or device") from error
+
+
+def _threads(compiled: Any) -> int | None:
+    try:
+        return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+    except RuntimeError:  # only the CPU has it
+        return None
+
+
+def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
+    return [_spec(name, port) for name, port in zip(unique([_name(port) for port in ports]), ports)]
+
+
+def _name(port: Any) -> str:
+    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+
+
+def _spec(name: str, port: Any) -> TensorSpec:
+    sizes = [size.get_length() if size.is_static else None for size in port.get_partial_shape()]
+    return tensor_spec(name, port.get_element_type().to_dtype(), sizes)
+
+
+def _summary(error: BaseException) -> str:
+    """The last line of its report that is not a place in its source."""
+    places = ("Exception from ", "Check '")
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(places)]
+    return (said[-1] if said else " ".join(lines) or type(error).__name__)[:300]

@@ -1,0 +1,110 @@
+"""The TFLite interpreter, under either of its import names; the engines `litert` and `edgetpu` share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from runtimes.adapters import import_engine, opening, running, tensor_spec, unique
+from runtimes.arrays import Array
+from runtimes.errors import EngineError
+from runtimes.manifest import Quantization, TensorSpec
+from runtimes.registry import distribution_version
+from runtimes.session import CheckedSession, RunOptions, Runtime
+
+REQUIRES = "ai_edge_litert|tflite_runtime"
+EDGETPU_OP = "edgetpu-custom-op"
+
+
+def interpreter_version() -> str:
+    """The installed interpreter's version."""
+    return distribution_version("ai-edge-litert", "tflite-runtime")
+
+
+def interpreter_module(adapter: Runtime) -> Any:
+    """`ai_edge_litert.interpreter`, or `tflite_runtime.interpreter` where only that is installed."""
+    try:
+        return import_engine(adapter, "ai_edge_litert.interpreter")
+    except EngineError as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+    try:
+        return import_engine(adapter, "tflite_runtime.interpreter")
+    except EngineError as error:
+        if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+            raise
+        hint = "it works with numpy 1 only: pip install 'numpy<2', or pip install ai-edge-litert instead"
+        raise EngineError(error.message, hint) from error
+
+
+class TfliteSession(CheckedSession):
+    """An interpreter with its tensors allocated; resized where a feed needs another size of a free dimension."""
+
+    def __init__(self, engine: str, interpreter: Any, options: RunOptions) -> None:
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        super().__init__(_specs(inputs), _specs(outputs), options.threads)
+        self._engine = engine
+        self._interpreter = interpreter
+        self._feeds = [(spec.name, detail["index"]) for spec, detail in zip(self.inputs, inputs)]
+        self._fetches = [(spec.name, detail["index"]) for spec, detail in zip(self.outputs, outputs)]
+        self._free = any(isinstance(size, str) for spec in self.inputs for size in spec.shape)
+        self._shapes = {detail["index"]: tuple(detail["shape"]) for detail in inputs}
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        with running(self._engine):
+            if self._free:
+                self._resize(feeds)
+            for name, index in self._feeds:
+                self._interpreter.set_tensor(index, feeds[name])
+            self._interpreter.invoke()
+            return {name: self._interpreter.get_tensor(index) for name, index in self._fetches}
+
+    def _resize(self, feeds: Mapping[str, Array]) -> None:
+        wanted = {index: feeds[name].shape for name, index in self._feeds}
+        if wanted != self._shapes:
+            for index, shape in wanted.items():
+                self._interpreter.resize_tensor_input(index, shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = wanted
+
+    def _close(self) -> None:
+        del self._interpreter
+
+
+def open_model(
+    adapter: Runtime, module: Any, model: Path, options: RunOptions, delegates: Sequence[Any] = ()
+) -> TfliteSession:
+    """Load a flatbuffer, with delegates that take over what they can; InputError names the file when it is broken."""
+    with opening(adapter.id, model, _summary):
+        interpreter = module.Interpreter(
+            model_path=str(model), num_threads=options.threads, experimental_delegates=list(delegates) or None
+        )
+        interpreter.allocate_tensors()
+        return TfliteSession(adapter.id, interpreter, options)
+
+
+def _specs(details: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
+    names = unique([detail["name"] for detail in details])
+    return [_spec(name, detail) for name, detail in zip(names, details)]
+
+
+def _spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
+    sizes = detail.get("shape_signature", detail["shape"])
+    if len(sizes) != len(detail["shape"]):  # absent in files of the first converters
+        sizes = detail["shape"]
+    return tensor_spec(name, detail["dtype"], list(sizes), _quantization(detail["quantization_parameters"]))
+
+
+def _quantization(parameters: Mapping[str, Any]) -> Quantization | None:
+    scales, zero_points = parameters["scales"], parameters["zero_points"]
+    if len(scales) == 0:
+        return None
+    axis = int(parameters["quantized_dimension"]) if len(scales) > 1 else None
+    return Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+
+
+def _summary(error: BaseException) -> str:
+    """Without the link that the interpreter puts between the two halves of its sentence."""
+    return " ".join(str(error).split(" See instructions")[0].split("\n")[0].split())[:300] or type(error).__name__
