@@ -1,0 +1,111 @@
+"""Tables that other people printed, as data: what they measured, what their score is, and how to measure it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from device_profiles.facts import PRECISIONS
+from device_profiles.profiles import UnknownProfile
+from device_profiles.reader import Table, read_toml, suggestion
+
+SCORE_KINDS = ("softmax-float32", "softmax-uint8", "logit")
+
+_FILE = Path(__file__).parent / "mobilenet_v2_2019.toml"
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row of a printed table.
+
+    `profile` is the id of the setup that it ran on, `runtime` the engine's id here. `time_s` is the wall time of
+    `runs` classifications of one picture, `fps` is runs / time as printed. `score` is the number that was
+    printed, `score_kind` what that is, and `probability` the same as a probability, None where there is none.
+    `how` are the commands that measure it again on that hardware; lines that start with `#` are for people.
+    """
+
+    id: str
+    setup: str
+    profile: str
+    runtime: str
+    precision: str
+    runs: int
+    time_s: float
+    fps: float
+    top1: str
+    score: float
+    score_kind: str
+    probability: float | None
+    year: int
+    source: str
+    how: str
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A printed table; `score_kinds` explains each kind of score, `protocol` how the times were taken."""
+
+    title: str
+    year: int
+    source: str
+    protocol: str
+    score_kinds: dict[str, str]
+    rows: tuple[PublishedRow, ...]
+
+
+@cache
+def published_table() -> PublishedTable:
+    """The MobileNetV2 table of 2019, in the order of the article."""
+    return read_toml(_FILE, _table)
+
+
+def published_rows() -> list[PublishedRow]:
+    """The ten rows of `published_table`."""
+    return list(published_table().rows)
+
+
+def published_row(name: str) -> PublishedRow:
+    """The row whose id or setup is `name`, whatever its case; `UnknownProfile` where there is none."""
+    rows = published_rows()
+    for row in rows:
+        if name.strip().lower() in (row.id, row.setup.lower()):
+            return row
+    raise UnknownProfile(f"no published setup is called '{name}'", suggestion(name, [row.id for row in rows]))
+
+
+def _table(table: Table) -> PublishedTable:
+    year, source = table.require("year", int), table.text("source")
+    top1, runs, not_tried = table.text("top1"), table.require("runs", int), table.text("not_tried")
+
+    def row(values: Table) -> PublishedRow:
+        return PublishedRow(
+            id=values.text("id"),
+            setup=values.text("setup"),
+            profile=values.text("profile"),
+            runtime=values.text("runtime"),
+            precision=values.word("precision", PRECISIONS),
+            runs=runs,
+            time_s=values.require("time_s", float),
+            fps=values.require("fps", float),
+            top1=top1,
+            score=values.require("score", float),
+            score_kind=values.word("score_kind", SCORE_KINDS),
+            probability=values.find("probability", float),
+            year=year,
+            source=source,
+            how=f"# {not_tried}\n{values.text('how')}",
+        )
+
+    return PublishedTable(
+        title=table.text("title"),
+        year=year,
+        source=source,
+        protocol=table.text("protocol"),
+        score_kinds=table.group("score_kinds", _score_kinds) or {},
+        rows=table.groups("rows", row),
+    )
+
+
+def _score_kinds(table: Table) -> dict[str, str]:
+    return {kind: table.text(kind) for kind in SCORE_KINDS}
