@@ -26,7 +26,7 @@ class Kind:
 
 # A Coral stick shows the first id until a program has loaded its firmware, the second from then on.
 CORAL_USB = Kind("coral-usb", "Coral USB Accelerator (Edge TPU)", usb=("1a6e:089a", "18d1:9302"))
-CORAL_PCIE = Kind("coral-pcie", "Coral M.2 or PCIe card (Edge TPU)", pci=("1ac1:089a *",), nodes=("/dev/apex_*",))
+CORAL_PCIE = Kind("coral-m2", "Coral M.2 or Mini PCIe card (Edge TPU)", pci=("1ac1:089a *",), nodes=("/dev/apex_*",))
 MOVIDIUS = Kind("movidius", "Movidius Myriad (Neural Compute Stick 1 and 2)", usb=("03e7:*",))
 JETSON = Kind("jetson", "NVIDIA Jetson's GPU", board=("*Jetson*", "*jetson*"))
 NVIDIA_GPU = Kind("nvidia-gpu", "NVIDIA GPU", pci=("10de:* 03*",), nodes=("/dev/nvidia[0-9]*",))

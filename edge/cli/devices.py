@@ -29,9 +29,9 @@ def as_text(report: Mapping[str, Any]) -> str:
     """What `edge.devices.describe` found, for people: four groups of aligned lines."""
     groups = {
         "This machine": _machine_rows(report["machine"], report["conditions"]),
-        "Accelerators": [_accelerator_row(one) for one in report["accelerators"]],
-        "Engines": [_engine_row(one) for one in report["engines"]],
-        "Profiles (--for)": [_profile_row(one) for one in report["profiles"]],
+        "Accelerators (* attached)": [_accelerator_row(one) for one in report["accelerators"]],
+        "Engines (* installed)": [_engine_row(one) for one in report["engines"]],
+        "Profiles, for --for (* here)": [_profile_row(one) for one in report["profiles"]],
     }
     return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in groups.items() if rows)
 
