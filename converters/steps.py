@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import converters
+from runtimes.arrays import Arrays
 from runtimes.errors import EngineMissing, UsageError
 from runtimes.registry import install_hint
 
@@ -41,12 +43,23 @@ class StepOptions:
 
 
 class Step(Protocol):
-    """One conversion; `requires` are the import names of the libraries that it uses."""
+    """One conversion."""
 
-    source: str
-    target: str
-    precisions: tuple[str, ...]
-    requires: tuple[str, ...]
+    @property
+    def source(self) -> str:
+        """The format that it reads."""
+
+    @property
+    def target(self) -> str:
+        """The format that it writes."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What it can write, such as ("fp32", "int8")."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The import names of the libraries that it uses."""
 
     def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
         """Convert the file `model` into the existing folder `out`; returns the new model file's path.
@@ -90,3 +103,9 @@ def check_options(step: Step, options: StepOptions, calibration: Calibration | N
             f"{step_id(step)} needs calibration data to write int8", "give a folder of pictures with --calibration"
         )
     check_libraries(step)
+
+
+def feeds_for(calibration: Calibration, names: Sequence[str]) -> Iterator[Arrays]:
+    """The calibration samples by the names that inputs have in this step's source: the same ones, else in order."""
+    for feed in calibration.feeds():
+        yield feed if set(feed) == set(names) else dict(zip(names, feed.values(), strict=True))

@@ -72,7 +72,10 @@ def meaning(weights: Weights) -> OutputMeaning:
 
 
 def labels(weights: Weights) -> list[str]:
-    """One name for each class; the names of ImageNet's 1000 classes are those of google-coral/test_data (Apache-2.0)."""
+    """One name for each class.
+
+    The names of ImageNet's 1000 classes in `imagenet_labels.txt` are those of google-coral/test_data (Apache-2.0).
+    """
     names = _NAMES.read_text(encoding="utf-8").splitlines()
     return ["background"] * weights.label_offset + names
 

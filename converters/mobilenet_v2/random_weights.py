@@ -11,7 +11,8 @@ import numpy as np
 from converters.mobilenet_v2.architecture import BLOCKS, FEATURES, HEAD, SIZE, STEM, Block, Layer, classifier
 from runtimes.arrays import Array, Arrays
 
-_BATCH = 4
+_BATCH = 8
+_WAVES = 24
 
 
 def generated_picture(seed: int) -> Array:
@@ -19,12 +20,13 @@ def generated_picture(seed: int) -> Array:
     generator = np.random.default_rng(seed)
     rows, columns = np.meshgrid(np.linspace(0, 1, SIZE), np.linspace(0, 1, SIZE), indexing="ij")
     picture = np.zeros((SIZE, SIZE, 3))
-    for _ in range(6):
-        across, down = generator.uniform(-20, 20, 2)
-        wave = np.sin(2 * np.pi * generator.uniform() + across * columns + down * rows)
-        picture += wave[..., np.newaxis] * generator.uniform(-1, 1, 3)
+    for cycles in np.geomspace(0.5, SIZE / 4, _WAVES):  # fine waves are weaker than coarse ones, as in photographs
+        angle, phase = generator.uniform(0, 2 * np.pi, 2)
+        wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * columns + np.sin(angle) * rows) + phase)
+        picture += wave[..., np.newaxis] * generator.uniform(-1, 1, 3) / np.sqrt(cycles)
     low, high = picture.min(), picture.max()
-    return np.rint((picture - low) / (high - low) * 255).astype(np.uint8)
+    levels: Array = np.rint((picture - low) / (high - low) * 255)
+    return levels.astype(np.uint8)
 
 
 def random_weights(seed: int, classes: int) -> Arrays:
@@ -45,7 +47,7 @@ def _block(block: Block, signal: Array, weights: Arrays, generator: np.random.Ge
     result = signal
     for layer in block.layers:
         result = _layer(layer, result, weights, generator)
-    return signal + result if block.residual else result
+    return np.add(signal, result) if block.residual else result
 
 
 def _layer(layer: Layer, signal: Array, weights: Arrays, generator: np.random.Generator) -> Array:
@@ -55,15 +57,15 @@ def _layer(layer: Layer, signal: Array, weights: Arrays, generator: np.random.Ge
     mean, deviation = result.mean(axis=(0, 1, 2)), result.std(axis=(0, 1, 2)) + 1e-3
     weights[f"{layer.name}.weight"] = weight / deviation[:, np.newaxis, np.newaxis, np.newaxis]
     weights[f"{layer.name}.bias"] = -mean / deviation
-    result = (result - mean) / deviation
-    return np.clip(result, 0, 6) if layer.relu6 else result
+    normal: Array = (result - mean) / deviation
+    return np.clip(normal, 0, 6, out=normal) if layer.relu6 else normal
 
 
 def _classifier(classes: int, features: Array, weights: Arrays, generator: np.random.Generator) -> None:
-    """Logits with mean 0 over the batch and a spread of 3, so that one class usually leads clearly."""
+    """Logits with mean 0 over the batch and a spread of 1."""
     weight = generator.standard_normal((classes, FEATURES)).astype(np.float32)
     centre = features.mean(axis=0)
-    weight *= 3 / ((features - centre) @ weight.T).std()
+    weight /= ((features - centre) @ weight.T).std()
     weights[f"{classifier(classes).name}.weight"] = weight
     weights[f"{classifier(classes).name}.bias"] = -(weight @ centre)
 
@@ -71,13 +73,13 @@ def _classifier(classes: int, features: Array, weights: Arrays, generator: np.ra
 def _convolve(layer: Layer, weight: Array, signal: Array) -> Array:
     """A convolution of [batch, height, width, channels] with TensorFlow's SAME padding, one kernel tap at a time."""
     if layer.shape[-1] == 1:
-        return signal @ weight[:, :, 0, 0].T
+        product: Array = signal @ weight[:, :, 0, 0].T
+        return product
     size, step = signal.shape[1] // layer.stride, layer.stride
     before = 0 if step == 2 else 1  # an even size and stride 2 pad right and bottom only
     padded = np.pad(signal, ((0, 0), (before, 1), (before, 1), (0, 0)))
-    taps = [(row, column) for row in range(3) for column in range(3)]
-    total = np.zeros((*signal.shape[:1], size, size, layer.shape[0]), np.float32)
-    for row, column in taps:
+    total: Array = np.zeros((*signal.shape[:1], size, size, layer.shape[0]), np.float32)
+    for row, column in np.ndindex(3, 3):
         window = padded[:, row : row + step * size : step, column : column + step * size : step]
         tap = weight[:, :, row, column]
         total += window * tap[:, 0] if layer.depthwise else window @ tap.T

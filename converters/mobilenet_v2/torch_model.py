@@ -1,4 +1,4 @@
-"""MobileNetV2 in PyTorch: the same network as in Keras, with TensorFlow's SAME padding; saved as an exported program."""
+"""MobileNetV2 in PyTorch: the network of `keras_model`, TensorFlow's SAME padding included; saved for torch.export."""
 
 from __future__ import annotations
 

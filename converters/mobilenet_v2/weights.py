@@ -106,7 +106,7 @@ def download(timeout_s: float = 20.0) -> Path | None:
     partial = target.with_suffix(".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(_KERAS_URL, timeout=timeout_s) as answer, partial.open("wb") as stream:  # noqa: S310
+        with urllib.request.urlopen(_KERAS_URL, timeout=timeout_s) as answer, partial.open("wb") as stream:
             shutil.copyfileobj(answer, stream)
         partial.replace(target)
     except (OSError, urllib.error.URLError):

@@ -1,0 +1,67 @@
+"""Keras → ONNX through tf2onnx: fp32, the opset that was asked for, the layout of the source (one transpose inside)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.keras_source import load_keras, traced
+from converters.quiet import converting
+from converters.steps import StepOptions, check_options
+from runtimes.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from converters.calibration import Calibration
+
+# JetPack 5 and later, OpenVINO and ONNX Runtime read it; JetPack 4.6 needs 13.
+DEFAULT_OPSET = 17
+_OLDEST, _NEWEST = 11, 18  # tf2onnx 1.17 writes no newer one
+
+
+class Step:
+    """Inputs and outputs bear Keras' names; `batch` None leaves the batch free."""
+
+    source = "keras"
+    target = "onnx"
+    precisions = ("fp32",)
+    requires = ("tensorflow", "keras", "tf2onnx", "onnx")
+
+    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
+        """Write `<model name>.onnx`; see `converters.steps.Step`."""
+        check_options(self, options, calibration)
+        opset = options.opset or DEFAULT_OPSET
+        if not _OLDEST <= opset <= _NEWEST:
+            raise UsageError(f"tf2onnx cannot write opset {opset}", f"ask for one of {_OLDEST} to {_NEWEST}")
+        source = load_keras(model)
+        function = traced(source, model, options.batch)
+        with converting(model, "tf2onnx"):
+            proto = _convert(function, opset)
+            _rename_outputs(proto, list(source.output_names))
+        _check_opset(proto, opset)
+        path = out / f"{model.stem}.onnx"
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        return path
+
+
+def _convert(function: Any, opset: int) -> Any:
+    import tf2onnx
+
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
+    return proto
+
+
+def _rename_outputs(proto: Any, names: list[str]) -> None:
+    """TensorFlow calls its outputs Identity; the source's names tell more."""
+    inner = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+    renamed = {output.name: name for output, name in zip(proto.graph.output, names, strict=True) if name not in inner}
+    for value in proto.graph.output:
+        value.name = renamed.get(value.name, value.name)
+    for node in proto.graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [renamed.get(name, name) for name in tensors]
+
+
+def _check_opset(proto: Any, opset: int) -> None:
+    (found,) = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if found != opset:
+        raise EngineError(f"tf2onnx wrote opset {found} instead of {opset}", "ask for another opset")
