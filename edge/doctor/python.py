@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from edge.doctor.finding import Check, Finding
+from edge.doctor.packages import Packages
 from edge.doctor.situation import Situation
 
 _OLDEST = (3, 11)
@@ -67,30 +68,30 @@ def requirements(situation: Situation) -> Iterator[Finding]:
             "pip install packaging",
         )
         return
-    unmet = [one for name in situation.packages for one in _unmet(situation, name, packaging)]
-    yield from unmet
-    if not unmet:
+    lacking = {name: list(_unmet(situation.packages, name, packaging)) for name in situation.packages}
+    for name, missing in lacking.items():
+        if missing:
+            yield Finding(
+                "warning",
+                f"{name} {situation.packages.version(name)} lacks {', '.join(missing)}",
+                "the package names these as its requirements; it may fail when it is imported, or later",
+                "pip install " + " ".join(f"'{one}'" for one in missing),
+            )
+    if not any(lacking.values()):
         yield Finding("ok", f"{len(situation.packages)} packages, and each has what it requires")
 
 
-def _unmet(situation: Situation, name: str, packaging: Any) -> Iterator[Finding]:
-    for text in situation.packages.requirements(name):
+def _unmet(packages: Packages, name: str, packaging: Any) -> Iterator[str]:
+    for text in packages.requirements(name):
         try:
             wanted = packaging.Requirement(text)
         except packaging.InvalidRequirement:  # of an old package, from before the syntax was settled
             continue
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        there = situation.packages.version(wanted.name)
+        there = packages.version(wanted.name)
         if there is None or not wanted.specifier.contains(there, prereleases=True):
-            needed = f"{wanted.name}{wanted.specifier}"
-            yield Finding(
-                "warning",
-                f"{name} {situation.packages.version(name)} needs {needed}, and "
-                + ("that is not installed" if there is None else f"{there} is installed"),
-                "it may fail when it is imported, or later",
-                f"pip install '{needed}'",
-            )
+            yield f"{wanted.name}{wanted.specifier}"
 
 
 def _packaging() -> Any | None:

@@ -28,7 +28,7 @@ def packages(situation: Situation) -> Iterator[Finding]:
     missing = [names[0] for names in _PACKAGES if not any(name in situation.packages for name in names)]
     if missing:
         yield Finding(
-            "warning",
+            "note",
             f"edge table would leave out rows, for want of {', '.join(missing)}",
             "each of its rows needs an engine, and the converter that makes the engine's format",
             registry.install_hint("table"),
@@ -59,7 +59,7 @@ def weights(situation: Situation) -> Iterator[Finding]:
         yield Finding("ok", f"MobileNetV2's trained weights: {place}")
         return
     yield Finding(
-        "warning",
+        "note",
         "MobileNetV2's trained weights are not on this machine",
         "edge table then measures a network with random weights: its times are right, its answers mean nothing",
         "edge table --fetch-weights (14 MB), or edge table --weights FILE",
