@@ -1,0 +1,183 @@
+"""One measurement: an artifact on an engine in this process, timed as a protocol says. Every sample is kept.
+
+The answer to the job "measure" is ready for JSON. Keys are added, never renamed; a value that cannot be told is null:
+
+    status           "ok"
+    protocol         {"name", …}: all that the protocol was told
+    artifact, format, precision           what was run; precision is "unknown" for a bare file
+    runtime, runtime_version, threads, device, settings     what ran it, and how
+    samples_ms       each timed run, in order; the median is computed by whoever reads them
+    warmup_ms        each run before, the first inference first
+    total_s          wall time of the timed loop
+    import_ms        importing the engine; load_ms: opening the model; first_ms: the first inference
+    peak_rss_bytes   the most memory this process held until the loop's end
+    energy_j         drawn by the CPU packages during the loop, idle power included; else energy_note says why not
+    conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
+    machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board"}
+    input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of what was fed, the same in every run
+    output           {"name", "kind"} of the first output; kind is "probability", "logit" or null
+    top, raw         the likeliest classes and the raw score, where the manifest tells what the output means
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import time
+from contextlib import closing
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+
+from runtimes.arrays import Array, Arrays, load_arrays
+from runtimes.artifact import Artifact
+from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, read_energy
+from runtimes.protocols import Protocol, Timings, as_dict, protocol_of
+from runtimes.registry import is_installed, missing
+from runtimes.selfcheck import answers
+from runtimes.session import Runtime, Session, example_feeds
+from runtimes.tensors import probabilities, raw_score, top_classes
+from runtimes.worker import Job, Report, engine_of, options_of, save_arrays, stacked
+
+
+def measure(job: Job, report: Report) -> dict[str, Any]:
+    """Do one measurement; the job takes
+
+    protocol     {"name": "steady" | "published", …}, see `runtimes.protocols`
+    inputs       PATH.npz of stacked inputs, of which sample 0 is fed; else the artifact's own self-check's, else
+                 seeded synthetic ones
+    input_kind   what `inputs` are: "picture", or "arrays" where it is left out
+    evaluate     PATH.npz of stacked inputs to run afterwards, untimed; their real outputs go to
+    outputs      PATH.npz, float32, stacked
+    """
+    protocol = protocol_of(job.get("protocol") or {})
+    artifact, engine = engine_of(job)
+    before = conditions()
+    report({"phase": "loading"})
+    import_ms = _import_engine(engine)
+    start = time.perf_counter_ns()
+    with closing(engine.open(artifact, options_of(job))) as session:
+        load_ms = (time.perf_counter_ns() - start) / 1e6
+        feeds, kind = _feeds(job, artifact, session)
+        timed = _timed(protocol, session, feeds, report)
+        found = {
+            "status": "ok",
+            **_setup(job, artifact, engine, session, protocol),
+            "import_ms": import_ms,
+            "load_ms": load_ms,
+            **timed,
+            "conditions": {"before": before, "after": conditions()},
+            "machine": _machine(),
+            "input": {"kind": kind, "sha256": _digest(feeds)},
+            **_scores(artifact, session, session.run(feeds)),
+        }
+        _evaluate(job, session, report)
+    return found
+
+
+def _import_engine(engine: Runtime) -> float:
+    """Import the engine's library, and how long that took in ms: TensorFlow takes seconds, and it is no loading."""
+    if not is_installed(engine):
+        raise missing(engine)
+    start = time.perf_counter_ns()
+    for name in filter(None, engine.requires.split("|")):
+        if find_spec(name) is not None:
+            import_module(name)
+            break
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _feeds(job: Job, artifact: Artifact, session: Session) -> tuple[Arrays, str]:
+    """What is fed in every run, and what kind of input that is."""
+    if job.get("inputs"):
+        samples, kind = load_arrays(Path(job["inputs"])), job.get("input_kind") or "arrays"
+    elif artifact.manifest.selfcheck is not None:
+        samples = artifact.selfcheck()[0]
+        kind = "picture" if artifact.manifest.selfcheck.inputs == "pictures" else "synthetic"
+    else:
+        return example_feeds(session.inputs), "synthetic"
+    named, _ = stacked(samples, session)
+    return {name: np.ascontiguousarray(array[0]) for name, array in named.items()}, kind
+
+
+def _timed(protocol: Protocol, session: Session, feeds: Arrays, report: Report) -> dict[str, Any]:
+    # The garbage collector stays on, as in the program that the model will serve: the cycles that a binding makes
+    # are part of its price. But what the imports left behind, a million objects for TensorFlow, is frozen out of
+    # its walks: in a process that lives for minutes they would hit a few runs with a pause of 100 ms.
+    gc.collect()
+    gc.freeze()
+    energy = []
+    timings = protocol.time(lambda: session.run(feeds), report, lambda: energy.append(read_energy()))
+    joules = joules_between(energy[0], read_energy())
+    return {
+        **_times(timings),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "energy_j": joules,
+        "energy_note": None if joules is not None else facts()["energy"]["reason"],
+    }
+
+
+def _times(timings: Timings) -> dict[str, Any]:
+    return {
+        "first_ms": timings.warmup_ms[0],
+        "warmup_ms": timings.warmup_ms,
+        "samples_ms": timings.samples_ms,
+        "total_s": timings.total_s,
+    }
+
+
+def _setup(job: Job, artifact: Artifact, engine: Runtime, session: Session, protocol: Protocol) -> dict[str, Any]:
+    options = options_of(job)
+    return {
+        "protocol": as_dict(protocol),
+        "artifact": str(job["artifact"]),
+        "format": artifact.manifest.format,
+        "precision": artifact.manifest.precision,
+        "runtime": engine.id,
+        "runtime_version": engine.version(),
+        "threads": session.threads if session.threads is not None else options.threads,
+        "device": options.device,
+        "settings": dict(options.settings),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    found = facts()
+    return {
+        "cpu": found["cpu"]["model"],
+        "logical_cores": found["cpu"]["logical_cores"],
+        "memory_bytes": found["memory"]["total_bytes"],
+        "os": found["os"]["name"],
+        "python": found["os"]["python"],
+        "board": found["board"]["model"],
+    }
+
+
+def _digest(feeds: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(feeds.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _scores(artifact: Artifact, session: Session, answer: Mapping[str, Array]) -> dict[str, Any]:
+    """What the model said, where its manifest tells how to read it."""
+    spec, meaning = session.outputs[0], artifact.manifest.output
+    found: dict[str, Any] = {"output": {"name": spec.name, "kind": meaning and meaning.kind}, "top": [], "raw": None}
+    values = answer[spec.name]
+    # Without this, a broken model's NaN would make JSON that other programs refuse.
+    if meaning is None or not np.isfinite(values.astype(np.float64)).all():
+        return found
+    shares = probabilities(values, spec, meaning)
+    return {**found, "top": top_classes(shares, meaning, artifact.labels()), "raw": raw_score(values, spec)}
+
+
+def _evaluate(job: Job, session: Session, report: Report) -> None:
+    if not job.get("evaluate"):
+        return
+    report({"phase": "evaluating"})
+    save_arrays(Path(job["outputs"]), answers(session, load_arrays(Path(job["evaluate"]))))

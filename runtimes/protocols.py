@@ -1,0 +1,163 @@
+"""How often an inference is run, and when that is enough: the two protocols, and the loop that both time.
+
+published   1 warm-up, a pause of 1 s, then 250 runs on the same input in one unbroken loop: what the article of
+            2019 did whose table `edge table` reproduces (Sterckval; see `edge/table` for the rows)
+steady      warm up until stable, then run until the median is known to ±1 % (the default)
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Callable, Mapping, Union
+
+import numpy as np
+
+from runtimes.errors import UsageError
+from runtimes.stats import fewest_runs, median, median_interval
+
+Call = Callable[[], object]
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Timings:
+    """Latencies in ms of the warm-up and of the timed loop, and the loop's wall time in seconds."""
+
+    warmup_ms: list[float]
+    samples_ms: list[float]
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """`runs` inferences in one loop after one warm-up and a pause, so that all threads have come to rest."""
+
+    runs: int = 250
+    pause_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        _at_least("runs", self.runs, 1)
+        _at_least("pause_s", self.pause_s, 0)
+
+    def time(self, call: Call, report: Report, before: Call) -> Timings:
+        """Time `call`; `before` is called once, right ahead of the timed loop."""
+        warmup = timed_loop(call, 1)
+        time.sleep(self.pause_s)
+        report({"phase": "measuring", "runs": self.runs})
+        before()
+        samples = timed_loop(call, self.runs)
+        return Timings(warmup, samples, sum(samples) / 1e3)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Runs until the median's 95 % confidence interval lies within ±`within`, and `max_s` at most.
+
+    Warming up goes in windows of at least `WINDOW_RUNS` runs and `WINDOW_S`; it ends when the medians of three
+    windows in a row lie within ±2 % of their middle one, or after a third of `max_s`. Clocks that ramp up, caches
+    and lazy compilation show as a trend over windows; a single window cannot tell a trend from noise.
+
+    The timed part grows by half at each look at the interval, so that the looks are few and cost no timed run. At
+    least `min_runs` are made, which is what p95 needs, over `MIN_S` at least; `max_runs` bounds the memory.
+    """
+
+    max_s: float = 30.0
+    within: float = 0.01
+    min_runs: int = fewest_runs(0.95)
+    max_runs: int = 100_000
+
+    WINDOW_RUNS = 5
+    WINDOW_S = 0.1
+    STABLE = 0.02
+    MIN_S = 1.0  # shorter than this, the operating system's own rhythms are not averaged over
+
+    def __post_init__(self) -> None:
+        _at_least("max_s", self.max_s, 0.1)
+        _at_least("within", self.within, 1e-4)
+        _at_least("min_runs", self.min_runs, 6)
+        _at_least("max_runs", self.max_runs, self.min_runs)
+
+    def time(self, call: Call, report: Report, before: Call) -> Timings:
+        """Time `call`; `before` is called once, right ahead of the first timed run."""
+        start = time.perf_counter()
+        report({"phase": "warming up"})
+        warmup = self._warm_up(call, start + self.max_s / 3)
+        before()
+        samples: list[float] = []
+        batch = self._batch(self.MIN_S / 2, warmup, 1)
+        while True:
+            samples += timed_loop(call, batch)
+            report({"phase": "measuring", "runs": len(samples)})
+            left = start + self.max_s - time.perf_counter()
+            if left <= 0 or len(samples) >= self.max_runs or self._is_enough(samples):
+                return Timings(warmup, samples, sum(samples) / 1e3)
+            batch = min(self._batch(left, samples, 1), max(6, len(samples) // 2), self.max_runs - len(samples))
+
+    def _warm_up(self, call: Call, deadline: float) -> list[float]:
+        samples = timed_loop(call, 1)
+        medians: list[float] = []
+        while time.perf_counter() < deadline and not self._is_stable(medians):
+            window = timed_loop(call, self._batch(self.WINDOW_S, samples[-self.WINDOW_RUNS :], self.WINDOW_RUNS))
+            medians.append(median(window))
+            samples += window
+        return samples
+
+    def _is_stable(self, medians: list[float]) -> bool:
+        last = sorted(medians[-3:])
+        return len(last) == 3 and last[2] - last[1] <= self.STABLE * last[1] >= last[1] - last[0]
+
+    def _is_enough(self, samples: list[float]) -> bool:
+        if len(samples) < self.min_runs or sum(samples) < self.MIN_S * 1e3:
+            return False
+        interval = median_interval(samples)
+        return interval is not None and interval.within(self.within)
+
+    def _batch(self, seconds: float, samples: list[float], fewest: int) -> int:
+        """How many runs fill so many seconds, going by the samples so far."""
+        return max(fewest, min(self.max_runs, int(seconds * 1e3 / max(median(samples), 1e-6))))
+
+
+Protocol = Union[Published, Steady]
+_PROTOCOLS: dict[str, type[Protocol]] = {"published": Published, "steady": Steady}
+
+
+def protocol_of(wanted: Mapping[str, Any]) -> Protocol:
+    """The protocol that a job names, {"name": "steady", "max_s": 10, …}; UsageError for what it does not have."""
+    values = dict(wanted)
+    name = values.pop("name", "steady")
+    if name not in _PROTOCOLS:
+        raise UsageError(f"there is no protocol '{name}'", f"protocols: {', '.join(_PROTOCOLS)}")
+    kind = _PROTOCOLS[name]
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UsageError(f"the protocol '{name}' has no '{unknown[0]}'", f"it has: {', '.join(known)}")
+    return kind(**values)
+
+
+def as_dict(protocol: Protocol) -> dict[str, Any]:
+    """The protocol with all its values, as `protocol_of` reads it."""
+    return {"name": next(name for name, kind in _PROTOCOLS.items() if isinstance(protocol, kind)), **asdict(protocol)}
+
+
+def timed_loop(call: Call, count: int) -> list[float]:
+    """Latencies in ms of `count` calls in one loop.
+
+    The clock is read once a run, so the samples add up to the loop's wall time; the answer is in the caller's hands
+    when it is read, which counts the work that asynchronous engines put off. All that the loop adds is one clock
+    reading and one store, some 0.1 µs.
+    """
+    clock = time.perf_counter_ns
+    times = array("q", bytes(8 * (count + 1)))  # touched ahead: no page faults, and no objects that pile up
+    times[0] = clock()
+    for index in range(1, count + 1):
+        call()
+        times[index] = clock()
+    return [float(sample) for sample in np.diff(np.frombuffer(times, np.int64)) / 1e6]
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise UsageError(f"{name} is {value}", f"choose {least:g} or more")
