@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 
 import pytest
@@ -57,9 +58,14 @@ def test_every_row_is_cited_and_dated(row: PublishedRow) -> None:
 
 
 @EACH
-def test_how_says_what_was_not_tried_and_is_a_shell_script(row: PublishedRow) -> None:
+def test_how_has_commands_and_says_that_they_were_not_tried(row: PublishedRow) -> None:
     assert row.how.startswith("# Not tried on this hardware")
     assert any(line and not line.startswith("#") for line in row.how.splitlines())
+
+
+@EACH
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are for bash, which is not here")
+def test_how_is_a_shell_script(row: PublishedRow) -> None:
     subprocess.run(["bash", "-n"], input=row.how, text=True, check=True)
 
 

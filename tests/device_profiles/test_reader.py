@@ -91,7 +91,7 @@ def test_without_a_near_name_all_are_listed() -> None:
 
 
 VALUES = st.text(max_size=5) | st.integers() | st.floats() | st.booleans() | st.lists(st.text(max_size=5), max_size=3)
-TABLES = st.fixed_dictionaries({}, optional={key: VALUES for key in (*CPU, "max_mhz", "other")})
+TABLES = st.fixed_dictionaries({}, optional=dict.fromkeys((*CPU, "max_mhz", "other"), VALUES))
 
 
 def read_or_message(values: dict[str, Any]) -> Cpu | str:
