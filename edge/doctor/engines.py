@@ -49,7 +49,7 @@ def tflite_runtime(situation: Situation) -> Iterator[Finding]:
     yield Finding(
         "warning" if replaced else "error",
         f"tflite-runtime {there} does not work with numpy {numpy}",
-        "it was built for numpy 1 and fails with '_ARRAY_API not found'"
+        "it was built for numpy 1, and opening a model fails: '_ARRAY_API not found', SystemError"
         + ("; edge uses ai-edge-litert, other programs may not" if replaced else ""),
         "pip uninstall --yes tflite-runtime" + ("" if replaced else f" && {registry.install_hint('litert')}"),
     )
