@@ -128,14 +128,15 @@ def _join(parts: list[Profile]) -> Profile:
             "join one board or computer and its accelerators, as in raspberry-pi-4+coral-usb",
         )
     ordered = [*others, *hosts]
-    formats = {known.format: known for part in reversed(ordered) for known in part.formats}
-    order = dict.fromkeys(known.format for part in ordered for known in part.formats)
+    formats: dict[str, Format] = {}
+    for known in (known for part in ordered for known in part.formats):
+        formats.setdefault(known.format, known)
     return replace(
         hosts[0],
         id="+".join(part.id for part in (*hosts, *others)),
         name=" + ".join(part.name for part in (*hosts, *others)),
         accelerators=tuple(one for part in ordered for one in part.accelerators),
-        formats=tuple(formats[name] for name in order),
+        formats=tuple(formats.values()),
         refuses=tuple(one for part in ordered for one in part.refuses),
         recognise=None,
         power=None,
