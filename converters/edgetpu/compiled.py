@@ -1,0 +1,137 @@
+"""What a file compiled for the Edge TPU holds, read from the file alone: no compiler, no log, no device.
+
+The compiler replaces what it maps by operators `edgetpu-custom-op`. Their options are a FlexBuffer map whose
+key "4" is a FlatBuffer `Package`. Field numbers are places in the tables of executable/executable.fbs in
+google-coral/libedgetpu (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from converters.bounded import Source
+from converters.flatbuffer import Table, flexbuffer_blob
+from converters.tflite_graph import Operator, TfliteModel
+
+CUSTOM_OP = "edgetpu-custom-op"
+_PACKAGE_KEY = "4"
+_PARAMETER_CACHING = 1  # an executable that only loads parameters into the chip's memory, once
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A program for the chip. Its parameters are kept on the chip (`caching`), or sent along at every inference.
+
+    `narrow_memory_bytes_per_tile` is the memory for activations that it uses in each tile of the chip.
+    `caching_token` is the same in models that were compiled to share the chip's parameter memory.
+    """
+
+    chip: str
+    caching: bool
+    parameter_bytes: int
+    narrow_memory_bytes_per_tile: int
+    caching_token: int
+
+
+@dataclass(frozen=True)
+class Package:
+    """What one custom operator carries: the runtime that it needs, the compiler that made it, its programs."""
+
+    min_runtime_version: int
+    compiler_version: str
+    executables: tuple[Executable, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model: its packages, one for each custom operator, and the operators left on the CPU by name."""
+
+    packages: tuple[Package, ...]
+    cpu_ops: Mapping[str, int]
+
+    @property
+    def min_runtime_version(self) -> int:
+        """The oldest libedgetpu runtime that runs all of it (10, 12, 13 or 14)."""
+        return max(package.min_runtime_version for package in self.packages)
+
+    @property
+    def compiler_versions(self) -> tuple[str, ...]:
+        """The versions of the compilers that made it; more than one only in a file put together by hand."""
+        return tuple(sorted({package.compiler_version for package in self.packages}))
+
+    @property
+    def chips(self) -> tuple[str, ...]:
+        """The chips that it was compiled for; "beagle" is the Edge TPU that is sold."""
+        return tuple(sorted({one.chip for one in self._executables()}))
+
+    @property
+    def cached_bytes(self) -> int:
+        """Parameters that stay in the chip's memory between inferences."""
+        return sum(one.parameter_bytes for one in self._executables() if one.caching)
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Parameters that travel to the chip at every inference."""
+        return sum(one.parameter_bytes for one in self._executables() if not one.caching)
+
+    @property
+    def narrow_memory_bytes_per_tile(self) -> int:
+        """The most memory for activations that any of its programs uses in each tile of the chip."""
+        return max((one.narrow_memory_bytes_per_tile for one in self._executables()), default=0)
+
+    @property
+    def caching_token(self) -> int:
+        """The token of its parameters; 0 where nothing is kept on the chip."""
+        return max((one.caching_token for one in self._executables()), default=0)
+
+    def as_dict(self) -> dict[str, object]:
+        """The facts as `edge inspect --json` prints them, under "edgetpu"."""
+        return {
+            "custom_ops": len(self.packages),
+            "min_runtime_version": self.min_runtime_version,
+            "compiler_versions": list(self.compiler_versions),
+            "chips": list(self.chips),
+            "cached_bytes": self.cached_bytes,
+            "streamed_bytes": self.streamed_bytes,
+            "narrow_memory_bytes_per_tile": self.narrow_memory_bytes_per_tile,
+            "caching_token": f"{self.caching_token:#x}",
+            "cpu_ops": dict(self.cpu_ops),
+        }
+
+    def _executables(self) -> Iterable[Executable]:
+        return (one for package in self.packages for one in package.executables)
+
+
+def read_compiled(model: TfliteModel) -> Compiled | None:
+    """What was compiled in a TFLite model; None where nothing was. InputError when a package is broken."""
+    operators = model.graphs[0].operators
+    packages = tuple(_package(operator) for operator in operators if _is_compiled(operator))
+    if not packages:
+        return None
+    return Compiled(packages, Counter(one.name for one in operators if not _is_compiled(one)))
+
+
+def _is_compiled(operator: Operator) -> bool:
+    return operator.is_custom and operator.name == CUSTOM_OP
+
+
+def _package(operator: Operator) -> Package:
+    content = flexbuffer_blob(operator.options, _PACKAGE_KEY)
+    if content is None:
+        raise operator.options.broken(f"an {CUSTOM_OP} carries no package")
+    table = Table.root(content)
+    executables = Table.root(table.raw(1)).raws(0)
+    return Package(table.number(0, "i"), table.text(4), tuple(_executable(one) for one in executables))
+
+
+def _executable(content: Source) -> Executable:
+    table = Table.root(content)
+    return Executable(
+        chip=table.text(10),
+        caching=table.number(13, "h") == _PARAMETER_CACHING,
+        parameter_bytes=len(table.raw(6).view),
+        narrow_memory_bytes_per_tile=table.number(12, "i"),
+        caching_token=table.number(14, "Q"),
+    )
