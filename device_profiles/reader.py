@@ -50,7 +50,8 @@ class Table:
         """The value of `key`, which must be there and be of `kind` (a `float` may be written as a whole number)."""
         self._asked.add(key)
         if key not in self._values:
-            raise self.error(key, "missing value")
+            misspelt = get_close_matches(key, [one for one in self._values if one not in self._asked], n=1)
+            raise self.error(key, "missing value", f"is it {misspelt[0]} there?" if misspelt else "")
         return self._checked(self._values[key], kind, key)
 
     def find(self, key: str, kind: type[T]) -> T | None:

@@ -48,6 +48,11 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one() -> None:
     assert str(raised.value) == f"board.toml: unknown key in 'cpu.sorce' ({raised.value.hint})"
 
 
+def test_a_missing_value_that_is_misspelt_is_found() -> None:
+    with pytest.raises(ProfileError, match=r"missing value in 'cpu\.cores' \(is it core there\?\)"):
+        read_cpu(cores=None, core=4)
+
+
 def test_an_unknown_word_is_answered_with_the_nearest_known_one() -> None:
     formats = [{"format": "tflite", "precisions": ["int8", "fp8"], "source": "https://a.b"}]
     with pytest.raises(ProfileError) as raised:
