@@ -1,0 +1,56 @@
+"""The worker process of conversions: `python -m converters.worker` serves the jobs of `runtimes.worker`, and "convert".
+
+A converter that crashes ends this process and becomes one line in the parent.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from converters.pipeline import Request
+from converters.pipeline import convert as run_conversion
+from converters.steps import StepOptions
+from runtimes.artifact import Preprocess
+from runtimes.errors import HostError
+from runtimes.fields import Fields
+from runtimes.worker import HANDLERS as RUNTIME_HANDLERS
+from runtimes.worker import Handler, Job, Report, serve
+
+
+def convert(job: Job, report: Report) -> dict[str, Any]:
+    """The job of one conversion: the fields of `Request` by name, `artifact` for its source. See `pipeline.convert`."""
+    try:
+        return run_conversion(request_of(job), report)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise HostError(f"cannot read or write{where}: {error.strerror or error}", "is the disk full?") from error
+
+
+def request_of(job: Job) -> Request:
+    """The request that a job describes."""
+    fields = Fields(dict(job), "the job")
+    return Request(
+        source=Path(fields.text("artifact")),
+        steps=fields.texts("steps"),
+        format=fields.text("format"),
+        options=StepOptions(**fields.mapping("options")),
+        out=Path(fields.text("out")),
+        scratch=Path(fields.text("scratch")),
+        samples=_path(fields, "samples"),
+        preprocess=fields.optional("preprocess", Preprocess.read),
+        kind=fields.text("kind") if fields.has("kind") else None,
+        label_offset=fields.whole("label_offset") if fields.has("label_offset") else None,
+        labels=_path(fields, "labels"),
+        kept=fields.text("kept") if fields.has("kept") else "",
+    )
+
+
+def _path(fields: Fields, key: str) -> Path | None:
+    return Path(fields.text(key)) if fields.has(key) else None
+
+
+HANDLERS: dict[str, Handler] = {**RUNTIME_HANDLERS, "convert": convert}
+
+if __name__ == "__main__":
+    serve(HANDLERS)
