@@ -100,7 +100,7 @@ def missing(adapter: Runtime) -> EngineMissing:
 
 def install_hint(extra: str) -> str:
     """The command that installs one of the project's extras."""
-    return f"pip install 'edge-toolkit[{extra}]'"
+    return f"pip install 'edgeproof[{extra}]'"
 
 
 def distribution_version(*names: str) -> str:

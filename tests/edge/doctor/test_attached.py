@@ -49,7 +49,7 @@ def test_a_coral_without_libedgetpu_is_an_error(situation, files):
 def test_a_coral_with_libedgetpu_still_needs_an_interpreter(situation, install):
     bare = situation(usb(CORAL_NEW), find_library=library)
     (found,) = attached.coral_library(bare)
-    assert (found.level, found.fix) == ("error", "pip install 'edge-toolkit[litert]'")
+    assert (found.level, found.fix) == ("error", "pip install 'edgeproof[litert]'")
     complete = situation(usb(CORAL_NEW), find_library=library, packages=install("ai-edge-litert", "2.3.0"))
     assert [one.level for one in attached.coral_library(complete)] == ["ok"]
 

@@ -96,7 +96,7 @@ def test_no_engine_at_all_is_told(situation):
     null = EngineStatus("null", "", ("null",), installed=True, version="1")
     absent = EngineStatus("litert", "ai_edge_litert", ("tflite",), installed=False, version=None)
     (found,) = engines.any_engine(situation(engines=lambda: [null, absent]))
-    assert (found.level, found.fix) == ("warning", "pip install 'edge-toolkit[onnxruntime]'")
+    assert (found.level, found.fix) == ("warning", "pip install 'edgeproof[onnxruntime]'")
 
 
 def test_installed_engines_are_listed(situation):
@@ -123,7 +123,7 @@ def test_tflite_runtime_breaks_with_numpy_2(situation, install):
     install("tflite-runtime", "2.14.0")
     (found,) = engines.tflite_runtime(situation(packages=install("numpy", "2.4.6")))
     assert (found.level, "_ARRAY_API not found" in found.why) == ("error", True)
-    assert found.fix == "pip uninstall --yes tflite-runtime && pip install 'edge-toolkit[litert]'"
+    assert found.fix == "pip uninstall --yes tflite-runtime && pip install 'edgeproof[litert]'"
 
 
 def test_tflite_runtime_hurts_less_where_litert_has_replaced_it(situation, install):
@@ -191,7 +191,7 @@ def test_what_the_table_lacks_is_named(situation, install):
     (found,) = table.packages(situation(packages=install("keras", "3.15.1")))
     assert "tensorflow-cpu, onnxruntime, ai-edge-litert" in found.what
     assert "keras" not in found.what
-    assert found.fix == "pip install 'edge-toolkit[table]'"
+    assert found.fix == "pip install 'edgeproof[table]'"
 
 
 def test_the_table_asks_for_what_its_extra_installs():
@@ -200,10 +200,10 @@ def test_the_table_asks_for_what_its_extra_installs():
     ours = Packages.installed()
     wanted, seen = ["table"], set()
     for extra in wanted:
-        for needed in map(requirement, ours.requirements("edge-toolkit")):
+        for needed in map(requirement, ours.requirements("edgeproof")):
             if needed.marker is not None and needed.marker.evaluate({"extra": extra}):
                 wanted += [one for one in needed.extras if one not in wanted]
-                seen |= {needed.name} - {"edge-toolkit"}
+                seen |= {needed.name} - {"edgeproof"}
     assert seen - {"pillow"} <= {name for names in table._PACKAGES for name in names}
     assert all(seen & set(names) for names in table._PACKAGES)
 
@@ -216,7 +216,7 @@ def test_a_table_with_all_its_packages_is_fine(situation, install):
 
 def test_pictures_need_pillow(situation, install):
     (found,) = table.pictures(situation())
-    assert found.fix == "pip install 'edge-toolkit[pictures]'"
+    assert found.fix == "pip install 'edgeproof[pictures]'"
     assert list(table.pictures(situation(packages=install("Pillow", "12.0")))) == []
 
 
