@@ -1,0 +1,194 @@
+"""From a source to a device or format: the shortest route through the steps there are, or a refusal in one line.
+
+Nothing is opened by an engine here: a refusal comes before any work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from converters.source import Source
+from converters.steps import Step, find_steps, step_id
+from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
+from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
+
+DEFAULT_PRECISION = "fp32"
+_PLAIN = ("fp32", "unknown")  # what every step takes; a quantised model goes on only as it is
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for: a device, a format or both; None leaves the choice to the device, or to the default."""
+
+    device: str | None = None
+    format: str | None = None
+    precision: str | None = None
+    opset: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A route that can be taken: step ids in order (none: packed as it is), what they lead to, and why so."""
+
+    format: str
+    precision: str
+    steps: tuple[str, ...]
+    opset: int | None = None
+    device: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan:
+    """Choose format, precision and steps for `source`.
+
+    RefusedError for what the device cannot do, naming the nearest thing that works; UsageError for a format that no
+    step leads to and for int8 without calibration data; InputError for a source that is the end of a route.
+    """
+    if source.format == "edgetpu":
+        what = f"{source.model} is compiled for the Edge TPU and cannot be converted"
+        raise InputError(what, "start from the .tflite that it was compiled from")
+    steps = find_steps()
+    plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
+    if plan.precision == "int8" and plan.steps and not has_calibration:
+        raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
+    return plan
+
+
+def target_of(device: str) -> Target:
+    """What a device's profile allows; UsageError for an unknown device, with the nearest names."""
+    from device_profiles.profiles import UnknownProfile, load
+    from device_profiles.reader import ProfileError
+
+    try:
+        profile = load(device)
+    except UnknownProfile as error:
+        raise UsageError(error.message, error.hint) from None
+    except ProfileError as error:
+        raise InputError(error.message, error.hint) from None
+    return Target(
+        device=profile.id,
+        formats=tuple(Allowed(one.format, one.precisions, one.max_opset) for one in profile.formats),
+        refusals=tuple(Refusal(one.format, one.asked, one.why, one.instead) for one in profile.refuses),
+    )
+
+
+def find_route(source: Source, model_format: str, precision: str, steps: Sequence[Step]) -> tuple[Step, ...] | None:
+    """The shortest chain of steps to `model_format` in `precision`; all but the last run in fp32.
+
+    Empty where the source is just that already; None where no chain leads there.
+    """
+    start = DEFAULT_PRECISION if source.precision in _PLAIN else source.precision
+    if source.format == model_format and source.precision in (precision, "unknown") and precision == start:
+        return ()
+    waiting: deque[tuple[Step, ...]] = deque([()])
+    seen = {source.format}
+    while waiting:
+        route = waiting.popleft()
+        here = route[-1].target if route else source.format
+        for step in (step for step in steps if step.source == here):
+            if step.target == model_format and precision in step.precisions and start in (DEFAULT_PRECISION, precision):
+                return (*route, step)
+            if step.target not in seen and start in step.precisions:
+                seen.add(step.target)
+                waiting.append((*route, step))
+    return None
+
+
+def _for_format(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
+    if wish.format is None:
+        raise UsageError("no target was given", "say --for DEVICE (see `edge devices`) or --to FORMAT")
+    precision = wish.precision or DEFAULT_PRECISION
+    route = find_route(source, wish.format, precision, steps)
+    if route is None:
+        raise _no_route(source, wish.format, precision, steps)
+    return _plan(wish.format, precision, route, wish.opset)
+
+
+def _for_device(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
+    """The first of the device's formats (or the one asked for) that a route leads to."""
+    assert wish.device is not None
+    target = target_of(wish.device)
+    allowed = [target.allowed(wish.format)] if wish.format else list(target.formats)
+    skipped: list[EdgeError] = []
+    for one in allowed:
+        try:
+            plan = _into(source, target, one, wish, steps)
+        except EdgeError as reason:
+            skipped.append(reason)
+            continue
+        return _noted(plan, target, [error.message for error in skipped])
+    if not skipped:
+        raise RefusedError(f"no format is known that {target.device} takes", "see `edge devices`")
+    raise _plainest(skipped)
+
+
+def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: Sequence[Step]) -> Plan:
+    """The plan into one format of a device, in the precision asked for or the device's best that a step writes."""
+    if wish.precision:
+        target.check_precision(allowed.format, wish.precision)
+    limit = _opset(target, allowed)
+    if wish.opset and limit and wish.opset > limit:
+        what = f"{target.device} takes ONNX opset {limit} or lower, not {wish.opset}"
+        raise RefusedError(what, f"what works: --opset {limit}")
+    for precision in [wish.precision] if wish.precision else allowed.precisions:
+        route = find_route(source, allowed.format, precision, steps)
+        if route is not None:
+            if route:
+                target.check(allowed.format, NEWEST_RUNTIME)
+            return _plan(allowed.format, precision, route, wish.opset or limit, target.device)
+    raise _no_route(source, allowed.format, wish.precision or allowed.precisions[0], steps)
+
+
+def _plan(
+    model_format: str, precision: str, route: Sequence[Step], opset: int | None, device: str | None = None
+) -> Plan:
+    through_onnx = any("onnx" in (step.source, step.target) for step in route)
+    if opset is not None and device is None and not through_onnx:
+        raise UsageError(f"--opset is ONNX's; the way to {model_format} does not pass through ONNX", "leave it out")
+    return Plan(model_format, precision, tuple(map(step_id, route)), opset if through_onnx else None, device)
+
+
+def _noted(plan: Plan, target: Target, reasons: Sequence[str]) -> Plan:
+    """The plan with what it passed over: what the device would run rather."""
+    notes = tuple(f"passed over for {plan.format}: {reason}" for reason in reasons)
+    return Plan(plan.format, plan.precision, plan.steps, plan.opset, target.device, notes)
+
+
+def _without_int8(source: Source, plan: Plan) -> str:
+    """What to do who has no calibration data."""
+    known = target_of(plan.device).allowed(plan.format).precisions if plan.device else (DEFAULT_PRECISION,)
+    other = next((one for one in known if one != "int8" and find_route(source, plan.format, one, find_steps())), None)
+    pictures = "give a folder of pictures of the real task with --calibration"
+    return f"{pictures}, or ask for --precision {other}" if other else pictures
+
+
+def _opset(target: Target, allowed: Allowed) -> int | None:
+    """The highest opset for the device; an ONNX file serves every format there that is built from one."""
+    limits = [one.max_opset for one in target.formats if one.max_opset and allowed.format in ("onnx", one.format)]
+    return min(limits, default=None)
+
+
+def _plainest(reasons: Sequence[EdgeError]) -> EdgeError:
+    """A refusal by the device says more than a step that is not there."""
+    return next((one for one in reasons if isinstance(one, RefusedError)), reasons[0])
+
+
+def _no_route(source: Source, model_format: str, precision: str, steps: Sequence[Step]) -> EdgeError:
+    reachable = _reachable(source, steps)
+    what = f"nothing here leads from {_described(source)} to {model_format} {precision}"
+    near = [found for found in reachable if model_format in found.split()] or sorted(
+        reachable, key=lambda found: precision not in found.split()
+    )
+    return UsageError(what, f"what works: {', '.join(near) or 'nothing; give another source'}")
+
+
+def _reachable(source: Source, steps: Sequence[Step]) -> list[str]:
+    """Every `format precision` that a route leads to, as words."""
+    wanted = dict.fromkeys((step.target, precision) for step in steps for precision in step.precisions)
+    return [" ".join(goal) for goal in wanted if find_route(source, *goal, steps) is not None]
+
+
+def _described(source: Source) -> str:
+    return source.format if source.precision == "unknown" else f"{source.format} {source.precision}"
