@@ -52,11 +52,12 @@ def opening(
     What an engine raises then is about the file, InputError, but for the classes in `faults`: those are the
     engine's own, EngineError.
     """
+    own: tuple[type[BaseException], ...] = (MemoryError, *faults)
     try:
         yield
     except EdgeError:
         raise
-    except (MemoryError, *faults) as error:
+    except own as error:
         raise EngineError(f"{engine} cannot load {path}: {summary(error)}", "try another engine or device") from error
     except Exception as error:
         hint = "check that the file is whole, and that it was made for this engine"

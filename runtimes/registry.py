@@ -90,7 +90,15 @@ def is_installed(adapter: Runtime) -> bool:
     """Whether the adapter's library can be found, without importing it."""
     if not adapter.requires:
         return True
-    return any(_found(name) for name in adapter.requires.split("|"))
+    return any(is_found(name) for name in adapter.requires.split("|"))
+
+
+def is_found(module: str) -> bool:
+    """Whether a module, dotted or not, can be found; its parents are imported, it is not."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent package is absent, or broken
+        return False
 
 
 def missing(adapter: Runtime) -> EngineMissing:
@@ -120,10 +128,3 @@ def _wanted(model_format: str, adapter: Runtime) -> Runtime:
     if not is_installed(adapter):
         raise missing(adapter)
     return adapter
-
-
-def _found(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is absent, or broken
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -9,18 +10,30 @@ import numpy as np
 
 from runtimes.adapters import import_engine, opening, running, tensor_spec, unique
 from runtimes.arrays import Array
-from runtimes.errors import EngineError
+from runtimes.errors import EngineError, InputError, first_line
 from runtimes.manifest import Quantization, TensorSpec
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Runtime
 
 REQUIRES = "ai_edge_litert|tflite_runtime"
-EDGETPU_OP = "edgetpu-custom-op"
+# The one operator that edgetpu_compiler leaves in place of what it compiled.
+_EDGETPU_OPERATOR = b"edgetpu-custom-op"
 
 
 def interpreter_version() -> str:
     """The installed interpreter's version."""
     return distribution_version("ai-edge-litert", "tflite-runtime")
+
+
+def is_compiled(model: Path) -> bool:
+    """Whether a flatbuffer was compiled for the Edge TPU; InputError when it cannot be read."""
+    try:
+        with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(_EDGETPU_OPERATOR) >= 0
+    except (OSError, ValueError) as error:  # ValueError: mmap refuses an empty file
+        raise InputError(
+            f"{model} cannot be read: {first_line(error)}", "check how the file was made or copied"
+        ) from None
 
 
 def interpreter_module(adapter: Runtime) -> Any:

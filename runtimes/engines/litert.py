@@ -7,9 +7,8 @@ from typing import Mapping
 from runtimes.adapters import check_options
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
-from runtimes.registry import distribution_version
 from runtimes.session import RunOptions, Session
-from runtimes.tflite import EDGETPU_OP, REQUIRES, interpreter_module, open_model
+from runtimes.tflite import REQUIRES, interpreter_module, interpreter_version, is_compiled, open_model
 
 
 class Adapter:
@@ -22,16 +21,13 @@ class Adapter:
 
     def version(self) -> str:
         """The installed distribution's version."""
-        return distribution_version("ai-edge-litert", "tflite-runtime")
+        return interpreter_version()
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; InputError for one compiled for the Edge TPU."""
         check_options(self, options)
         module = interpreter_module(self)
-        try:
-            return open_model(self, module, artifact.model, options)
-        except InputError as error:
-            if EDGETPU_OP not in error.message:
-                raise
+        if is_compiled(artifact.model):
             message = f"{artifact.model} was compiled for the Edge TPU; a CPU cannot run it"
-            raise InputError(message, "open it with --runtime edgetpu, or use the model before compilation") from error
+            raise InputError(message, "open it with --runtime edgetpu, or use the model before compilation")
+        return open_model(self, module, artifact.model, options)

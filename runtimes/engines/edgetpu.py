@@ -1,0 +1,84 @@
+"""Google's Coral Edge TPU: through pycoral where it is installed, else through LiteRT with libedgetpu as its delegate.
+
+The package called `pycoral` on Python's package index is not Google's, so only `pycoral.utils.edgetpu` counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+from typing import Any, Mapping
+
+from runtimes.adapters import import_engine, opening
+from runtimes.artifact import Artifact
+from runtimes.errors import EngineError, EngineMissing, InputError, UsageError, first_line
+from runtimes.registry import is_found
+from runtimes.session import RunOptions, Session, check_settings
+from runtimes.tflite import REQUIRES, TfliteSession, interpreter_module, interpreter_version, is_compiled, open_model
+
+_PYCORAL = "pycoral.utils.edgetpu"
+# https://coral.ai/docs/edgetpu/tflite-python/#load-tensorflow-lite-and-run-an-inference
+_LIBRARIES = {"Linux": "libedgetpu.so.1", "Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
+_NO_LIBRARY = "install libedgetpu1-std as coral.ai/docs/accelerator/get-started says"
+_NO_DEVICE = "plug it in; lsusb shows it as 1a6e:089a or 18d1:9302, a PCIe one is /dev/apex_0; check your permissions"
+
+
+class Adapter:
+    """Opens models compiled for the Edge TPU; its devices are `usb`, `pci`, `usb:0`…; `cpu` leaves the choice."""
+
+    id = "edgetpu"
+    formats: tuple[str, ...] = ("edgetpu",)
+    requires = f"{_PYCORAL}|{REQUIRES}"
+    settings: Mapping[str, str] = {}
+
+    def version(self) -> str:
+        """The version of the interpreter that hosts the Edge TPU."""
+        return interpreter_version()
+
+    def open(self, artifact: Artifact, options: RunOptions) -> Session:
+        """Load the model; EngineMissing without libedgetpu, EngineError without a device; see `Runtime.open`."""
+        check_settings(options.settings, self.settings, self.id)
+        device = _device(options)
+        if not is_compiled(artifact.model):
+            hint = "compile it with edgetpu_compiler, or open it with --runtime litert"
+            raise InputError(f"{artifact.model} was not compiled for the Edge TPU", hint)
+        if is_found(_PYCORAL):
+            return _open_with_pycoral(self, artifact, options, device)
+        module = interpreter_module(self)
+        return open_model(self, module, artifact.model, options, [_delegate(module, device)])
+
+
+def _device(options: RunOptions) -> str | None:
+    if options.device == "cpu":  # what RunOptions says when nobody chose
+        return None
+    if not re.fullmatch(r"(usb|pci)(:\d+)?", options.device):
+        raise UsageError(f"edgetpu has no device '{options.device}'", "its devices: usb, pci, usb:0, usb:1, pci:0, …")
+    return options.device
+
+
+def _open_with_pycoral(adapter: Adapter, artifact: Artifact, options: RunOptions, device: str | None) -> Session:
+    pycoral = import_engine(adapter, _PYCORAL)
+    if not pycoral.list_edge_tpus():
+        raise EngineError("no Edge TPU found", _NO_DEVICE)
+    with opening(adapter.id, artifact.model):
+        interpreter = pycoral.make_interpreter(str(artifact.model), device=device)
+        interpreter.allocate_tensors()
+        return TfliteSession(adapter.id, interpreter, options)
+
+
+def _delegate(module: Any, device: str | None) -> Any:
+    library = _LIBRARIES.get(platform.system(), _LIBRARIES["Linux"])
+    try:
+        # First by itself: the interpreter says the same whether the library or the device is absent.
+        ctypes.CDLL(library)
+    except OSError as error:
+        if "undefined symbol" in str(error):
+            raise EngineError(f"{library} does not load: {first_line(error)}", _NO_LIBRARY) from error
+        raise EngineMissing(
+            f"{library}, the Edge TPU's library, is missing: {first_line(error)}", _NO_LIBRARY
+        ) from error
+    try:
+        return module.load_delegate(library, {"device": device} if device else {})
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(f"no Edge TPU found by {library}", _NO_DEVICE) from error
