@@ -22,17 +22,24 @@ _OLD_FIELD_LIMIT = 127
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor; `constant_bytes` is the size of its data in the file, 0 for one that is computed."""
+    """One tensor; `constant_bytes` is the size of its data, 0 for one that is computed.
+
+    `data` are those bytes as far as they lie inline (large files keep them behind the FlatBuffer). A variable keeps
+    its value from one inference to the next.
+    """
 
     spec: TensorSpec
     constant_bytes: int
+    data: Source
+    is_variable: bool
 
 
 @dataclass(frozen=True)
 class Operator:
     """One operator: `name` as in the schema ("CONV_2D"), or the custom code; inputs and outputs index the tensors.
 
-    An optional input that is left out is −1. `options` are the bytes of a custom operator.
+    An optional input that is left out is −1. `options` are the bytes of a custom operator, `builtin_options` the
+    table of a built-in one (Conv2DOptions, ...).
     """
 
     name: str
@@ -41,6 +48,7 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Source
+    builtin_options: Table | None
 
 
 @dataclass(frozen=True)
@@ -102,14 +110,17 @@ class _Reader:
         if not 0 <= kind < len(DTYPES):
             raise self._source.broken(f"a tensor has the unknown type {kind}")
         spec = TensorSpec(table.text(3), DTYPES[kind], _shape(table), _quantization(table.table(4), self._source))
-        return Tensor(spec, self._constant_bytes(table.number(2, "I")))
+        size, data = self._constant(table.number(2, "I"))
+        return Tensor(spec, size, data, bool(table.number(5, "b")))
 
-    def _constant_bytes(self, index: int) -> int:
+    def _constant(self, index: int) -> tuple[int, Source]:
+        """Size and bytes of a tensor's data."""
         if index == 0:  # by convention the empty buffer of tensors that are computed; some files leave it out
-            return 0
+            return 0, self._source.part(0, 0)
         buffer = self._buffer(index)
+        data = buffer.raw(0)
         # Files over 2 GiB keep the data behind the FlatBuffer and only its size here.
-        return len(buffer.raw(0).view) or buffer.number(2, "Q")
+        return len(data.view) or buffer.number(2, "Q"), data
 
     def _buffer(self, index: int) -> Table:
         if index >= len(self._buffers):
@@ -124,7 +135,7 @@ class _Reader:
         inputs, outputs = table.numbers(1, "i"), table.numbers(2, "i")
         if not all(-1 <= index < tensors for index in (*inputs, *outputs)):
             raise self._source.broken("an operator's tensor does not exist")
-        return Operator(name, version, is_custom, inputs, outputs, self._options(table))
+        return Operator(name, version, is_custom, inputs, outputs, self._options(table), table.table(4))
 
     def _options(self, table: Table) -> Source:
         start, size = table.number(9, "Q"), table.number(10, "Q")

@@ -1,0 +1,39 @@
+"""What is in a model file: read from the file alone, in pure Python, with no engine and no format's own library.
+
+One file per format. Nothing here trusts the file: every offset and size is checked, work and memory are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from edge.inspection.report import Inspection
+from runtimes.artifact import Artifact
+from runtimes.errors import UsageError
+
+__all__ = ["Inspection", "inspect"]
+
+# Format → the module here that reads it.
+_READERS = {
+    "tflite": "tflite",
+    "edgetpu": "tflite",
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "keras": "keras",
+    "savedmodel": "savedmodel",
+    "pt2": "pt2",
+}
+
+
+def inspect(artifact: Artifact) -> Inspection:
+    """Read an artifact's model file; InputError when it is broken, UsageError for a format that holds nothing."""
+    model_format = artifact.manifest.format
+    if model_format not in _READERS:
+        raise UsageError(f"{artifact.model}: there is nothing to read in the format '{model_format}'")
+    read = cast("Callable[[Path], Inspection]", import_module(f"edge.inspection.{_READERS[model_format]}").read)
+    found = replace(read(artifact.model), format=model_format)
+    return replace(found, size_bytes=found.size_bytes or artifact.model.stat().st_size)

@@ -1,0 +1,75 @@
+"""Zip archives that nobody vouches for: members are read up to a limit, and nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import InputError
+
+# The graph of the largest exported program we know of takes some 20 MB; weights are never read.
+_LARGEST_JSON = 64 * 2**20
+_DAMAGED = "copy or download the file again"
+_ZIP_ERRORS = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+class Archive:
+    """A zip archive opened for reading; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _reading(path):
+            self._zip = zipfile.ZipFile(path)
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def names(self) -> list[str]:
+        """The members' names, in the archive's order."""
+        return self._zip.namelist()
+
+    def read(self, name: str, limit: int) -> bytes:
+        """One member; InputError when it is absent, damaged or unpacks to more than `limit` bytes."""
+        with _reading(self._path):
+            if name not in self._zip.namelist():
+                raise InputError(f"{self._path} is broken: it holds no '{name}'", _DAMAGED)
+            with self._zip.open(name) as stream:
+                content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise InputError(f"{self._path}: '{name}' unpacks to more than {limit} bytes", "do not use this file")
+        return content
+
+    def json(self, name: str) -> Any:
+        """One member as JSON."""
+        text = self.read(name, _LARGEST_JSON)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self._path} is broken: '{name}' is not JSON: {error}", _DAMAGED) from None
+
+
+@contextmanager
+def expecting(path: Path, what: str) -> Iterator[None]:
+    """Turn a wrong shape of a JSON document, met while it is read, into one InputError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is broken: its {what} is not as it should be ({type(error).__name__}: {error})", _DAMAGED
+        ) from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _ZIP_ERRORS as error:
+        raise InputError(f"{path} is broken: {error}", _DAMAGED) from None

@@ -1,0 +1,154 @@
+"""What is in an ONNX file. Field numbers are those of onnx/onnx.proto (Apache-2.0)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from converters.bounded import Source
+from edge.inspection.protobuf import Message
+from edge.inspection.report import Inspection, precision_of, size_of
+from runtimes.errors import InputError
+from runtimes.manifest import TensorSpec
+
+# TensorProto.DataType, from 0.
+_NAMES = """
+    undefined float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 complex64
+    complex128 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz uint4 int4 float4_e2m1 float8_e8m0
+    uint2 int2
+"""
+_DTYPES = tuple(_NAMES.split())
+_INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+_PASSED_THROUGH = ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten", "Cast", "Identity")
+_DEEPEST = 32  # graphs within graphs: loops in branches in loops
+_EXTERNAL = 1
+
+
+def read(path: Path) -> Inspection:
+    """Read an `.onnx` file; InputError when it is broken or names weights outside its folder."""
+    model = Message(Source.open(path))
+    graph = model.message(7)
+    if graph is None or not model.has(1):
+        raise InputError(f"{path} is not an ONNX model", "check how the file was made or copied")
+    nodes = list(_nodes(graph, _DEEPEST))
+    constants = [tensor for node in nodes for tensor in _constants(node)] + graph.messages(5)
+    parameter_bytes = _parameter_bytes(constants)
+    external = _external_files(path, constants)
+    initial = {tensor.text(8) for tensor in graph.messages(5)}
+    return Inspection(
+        format="onnx",
+        inputs=tuple(_spec(info) for info in graph.messages(11) if info.text(1) not in initial),
+        outputs=tuple(_spec(info) for info in graph.messages(12)),
+        ops=Counter(_op(node) for node in nodes),
+        precision=precision_of(parameter_bytes, _quantised_activations(nodes, initial)),
+        parameter_bytes=parameter_bytes,
+        size_bytes=path.stat().st_size + sum(file.stat().st_size for file in external if file.is_file()),
+        output_op=_output_op(graph),
+        metadata=_facts(model, external),
+        notes=tuple(f"{file.name} with its weights is missing" for file in external if not file.is_file()),
+    )
+
+
+def _facts(model: Message, external: list[Path]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "ir_version": model.number(1),
+        "opset": {entry.text(1) or "ai.onnx": entry.number(2) for entry in model.messages(8)},
+        "producer": f"{model.text(2)} {model.text(3)}".strip(),
+        "domain": model.text(4),
+        "description": model.text(6),
+        "properties": {entry.text(1): entry.text(2) for entry in model.messages(14)},
+        "external_data": [file.name for file in external],
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def _nodes(graph: Message, depth: int) -> Iterator[Message]:
+    """All nodes, those of branches and loop bodies too."""
+    for node in graph.messages(1):
+        yield node
+        for attribute in node.messages(5):
+            inner = attribute.messages(11) + attribute.messages(6)
+            if inner and depth == 0:
+                raise graph.broken(f"it nests graphs more than {_DEEPEST} deep")
+            for one in inner:
+                yield from _nodes(one, depth - 1)
+
+
+def _constants(node: Message) -> Iterator[Message]:
+    """The tensors that a node carries in its attributes."""
+    for attribute in node.messages(5):
+        yield from attribute.messages(5)
+
+
+def _op(node: Message) -> str:
+    domain, name = node.text(7), node.text(4)
+    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
+
+
+def _spec(info: Message) -> TensorSpec:
+    kind = info.message(2)
+    tensor = kind.message(1) if kind else None
+    if tensor is None:
+        return TensorSpec(info.text(1), "not a tensor", ())
+    shape = tensor.message(2)
+    sizes = tuple(_dimension(one, index) for index, one in enumerate(shape.messages(1))) if shape else ("any",)
+    return TensorSpec(info.text(1), _dtype(tensor.number(1)), sizes)
+
+
+def _dimension(dimension: Message, index: int) -> int | str:
+    size = dimension.number(1, -1)
+    return size if size >= 0 else dimension.text(2) or f"d{index}"
+
+
+def _dtype(number: int) -> str:
+    return _DTYPES[number] if 0 <= number < len(_DTYPES) else f"unknown_{number}"
+
+
+def _parameter_bytes(constants: list[Message]) -> Counter[str]:
+    sizes: Counter[str] = Counter()
+    for tensor in constants:
+        dtype = _dtype(tensor.number(2))
+        sizes[dtype] += size_of(dtype, tuple(tensor.numbers(1)))
+    return sizes
+
+
+def _external_files(path: Path, constants: list[Message]) -> list[Path]:
+    """The files beside the model in which its weights lie; InputError for one that is elsewhere."""
+    places = {
+        entry.text(2)
+        for tensor in constants
+        if tensor.number(14) == _EXTERNAL
+        for entry in tensor.messages(13)
+        if entry.text(1) == "location"
+    }
+    folder = path.parent.resolve()
+    for place in sorted(places):
+        if "\0" in place or folder not in (folder / place).resolve().parents:
+            raise InputError(
+                f"{path} names weights outside its folder: {place[:200]!r}",
+                "do not use this model: it reads files of yours",
+            )
+    return [path.parent / place for place in sorted(places)]
+
+
+def _quantised_activations(nodes: list[Message], constants: set[str]) -> bool:
+    return any(
+        node.text(4) in _INTEGER_OPS
+        or (node.text(4) == "QuantizeLinear" and next(iter(node.texts(1)), "") not in constants)
+        for node in nodes
+    )
+
+
+def _output_op(graph: Message) -> str | None:
+    """The operator that makes the first output, looked for behind those that only rewrite it."""
+    outputs = graph.messages(12)
+    nodes = graph.messages(1)
+    makers = {name: node for node in nodes for name in node.texts(2)}
+    maker = makers.get(outputs[0].text(1)) if outputs else None
+    for _ in nodes:
+        if maker is None or maker.text(4) not in _PASSED_THROUGH or not maker.texts(1):
+            break
+        maker = makers.get(maker.texts(1)[0])
+    return maker.text(4) if maker else None
