@@ -1,0 +1,130 @@
+"""Measure setups: interleaved over rounds, each measurement in a process of its own, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.workers import Crashed, OutOfMemory, TimedOut, run_job
+from runtimes.errors import EdgeError, EngineError, EngineMissing, HostError, InputError, RefusedError, UsageError
+
+OnProgress = Callable[["Setup", int, str], None]
+
+# What a row says of a setup that could not be measured; the first kind that fits, so the narrower ones stand first.
+_STATUS: tuple[tuple[type[EdgeError], str], ...] = (
+    (TimedOut, "timeout"),
+    (OutOfMemory, "out of memory"),
+    (Crashed, "crashed"),
+    (EngineMissing, "engine missing"),
+    (EngineError, "engine failed"),
+    (InputError, "unreadable"),
+    (RefusedError, "unsupported"),
+    (UsageError, "unsupported"),
+    (HostError, "host failed"),
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, and how.
+
+    id           tells the setups of a run apart, and finds its like in an older run
+    title        for people
+    artifact     folder or model file
+    runtime      engine id; None takes the preferred one of the format
+    options      {"threads", "device", "settings"}, as `runtimes.worker` takes them
+    protocol     {"name": "steady" | "published", …}, as `runtimes.protocols` takes it
+    inputs       .npz of stacked inputs, of which the first is fed; None feeds the artifact's self-check, else synthetic
+    input_kind   what `inputs` are: "picture" or "arrays"
+    evaluate     .npz of stacked inputs to run after the timed loop of the first round, or None
+    outputs      where their real outputs go (.npz)
+    """
+
+    id: str
+    title: str
+    artifact: Path
+    runtime: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=lambda: {"name": "steady"})
+    inputs: Path | None = None
+    input_kind: str = "arrays"
+    evaluate: Path | None = None
+    outputs: Path | None = None
+
+    def job(self, round_number: int) -> dict[str, Any]:
+        """The job "measure" of `runtimes.worker` for one round, counted from 0."""
+        job: dict[str, Any] = {
+            "job": "measure",
+            "artifact": str(self.artifact),
+            "runtime": self.runtime,
+            "options": dict(self.options),
+            "protocol": dict(self.protocol),
+        }
+        if self.inputs is not None:
+            job |= {"inputs": str(self.inputs), "input_kind": self.input_kind}
+        if self.evaluate is not None and self.outputs is not None and round_number == 0:
+            job |= {"evaluate": str(self.evaluate), "outputs": str(self.outputs)}
+        return job
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One setup in one round; `values` is the worker's answer (see `runtimes.measure`), or how it failed:
+    {"status", "error", "message", "hint"}.
+    """
+
+    setup: Setup
+    round: int
+    values: Mapping[str, Any]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there is a measurement."""
+        return bool(self.values["status"] == "ok")
+
+
+def measure_all(
+    setups: Sequence[Setup],
+    rounds: int = 2,
+    timeout_s: float | None = 300.0,
+    on_progress: OnProgress | None = None,
+    module: str = "runtimes.worker",
+) -> Iterator[Measurement]:
+    """Measure every setup once a round and yield each measurement as soon as it is there.
+
+    Every other round goes backwards, so that a machine which slowly heats up treats all setups alike. A setup that
+    fails is not tried again in later rounds. Whoever iterates keeps what is finished when Ctrl+C ends the rest; the
+    worker is gone by then. `on_progress(setup, round, phase)` hears of each phase.
+    """
+    if rounds < 1:
+        raise UsageError(f"rounds is {rounds}", "ask for 1 round or more")
+    failed: set[str] = set()
+    for number in range(rounds):
+        for setup in setups if number % 2 == 0 else reversed(setups):
+            if setup.id in failed:
+                continue
+            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module))
+            if not measurement.is_ok:
+                failed.add(setup.id)
+            yield measurement
+
+
+def _measured(
+    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str
+) -> Mapping[str, Any]:
+    def hear(progress: Mapping[str, Any]) -> None:
+        if on_progress is not None:
+            on_progress(setup, number, str(progress.get("phase", "")))
+
+    try:
+        return run_job(setup.job(number), module=module, timeout_s=timeout_s, on_progress=hear)
+    except EdgeError as error:
+        return failure(error)
+
+
+def failure(error: EdgeError) -> dict[str, Any]:
+    """An error as the values of a measurement: {"status", "error", "message", "hint"}."""
+    status = next((word for kind, word in _STATUS if isinstance(error, kind)), "failed")
+    return {"status": status, **error.as_dict()}

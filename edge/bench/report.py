@@ -1,0 +1,209 @@
+"""The rows of a benchmark as text, Markdown, CSV or JSON, with what made them and what to doubt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from edge.bench.compare import Comparison
+from edge.bench.findings import Finding
+from edge.bench.rows import Row
+from runtimes.stats import fewest_runs
+
+T = TypeVar("T")
+NONE = "–"
+
+
+class _Column(NamedTuple):
+    title: str
+    cell: Callable[[Row], str]
+    is_number: bool = True
+
+
+def _ms(key: str) -> Callable[[Row], str]:
+    return lambda row: NONE if row.get(key) is None else _number(row[key])
+
+
+def _number(value: float) -> str:
+    return f"{value:#.4g}".rstrip(".")  # four digits, zeros at the end too: 12.90 beside 10.64
+
+
+def _interval(row: Row) -> str:
+    if row.get("low_ms") is None:
+        return NONE
+    return f"{_number(row['low_ms'])}…{_number(row['high_ms'])}"
+
+
+def _megabytes(row: Row) -> str:
+    return f"{row['peak_rss_bytes'] / 1e6:.0f}" if row.get("peak_rss_bytes") else NONE
+
+
+def _engine(row: Row) -> str:
+    return " ".join(str(row[key]) for key in ("runtime", "runtime_version") if row.get(key)) or NONE
+
+
+_COLUMNS = (
+    _Column("Setup", lambda row: str(row["title"]), is_number=False),
+    _Column("Engine", _engine, is_number=False),
+    _Column("Threads", lambda row: str(row.get("threads") or NONE)),
+    _Column("Precision", lambda row: str(row.get("precision") or NONE), is_number=False),
+    _Column("Median [ms]", _ms("median_ms")),
+    _Column("95 % interval", _interval),
+    _Column("Mean", _ms("mean_ms")),
+    _Column("p90", _ms("p90_ms")),
+    _Column("p95", _ms("p95_ms")),
+    _Column("Loop [s]", _ms("total_s")),
+    _Column("Runs", lambda row: str(len(row["samples_ms"]))),
+    _Column("Load [ms]", _ms("load_ms")),
+    _Column("First [ms]", _ms("first_ms")),
+    _Column("Peak [MB]", _megabytes),
+    _Column("Energy [J]", _ms("energy_per_run_j")),
+)
+# Plain values for programs: the keys of a row that hold one.
+_CSV_KEYS = (
+    "setup",
+    "status",
+    "runtime",
+    "runtime_version",
+    "format",
+    "artifact",
+    "precision",
+    "threads",
+    "device",
+    "median_ms",
+    "low_ms",
+    "high_ms",
+    "mean_ms",
+    "p90_ms",
+    "p95_ms",
+    "spread",
+    "total_s",
+    "import_ms",
+    "load_ms",
+    "first_ms",
+    "peak_rss_bytes",
+    "energy_per_run_j",
+    "raw",
+    "message",
+)
+
+
+def as_text(rows: Sequence[Row], found: Sequence[Finding] = (), compared: Sequence[Comparison] = ()) -> str:
+    """For a terminal: aligned columns, and below them what made the numbers, what to doubt and the comparison."""
+    cells = _cells(rows)
+    table = "\n".join(_aligned(line, cells) for line in cells) if len(cells) > 1 else ""
+    sections = ["\n".join(lines) for lines in _notes(rows, found, compared)]
+    return "\n\n".join(part for part in (table, *sections) if part)
+
+
+def as_markdown(rows: Sequence[Row], found: Sequence[Finding] = (), compared: Sequence[Comparison] = ()) -> str:
+    """For a README: a table, and the rest as lists."""
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(rows)]
+    ruler = ["---:" if column.is_number else "---" for column in _shown(rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ruler, *cells[1:])) if len(cells) > 1 else ""
+    sections = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found, compared)]
+    return "\n\n".join(part for part in (table, *sections) if part)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a setup, in full precision; empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_KEYS)
+    writer.writerows([row.get(key) for key in _CSV_KEYS] for row in rows)
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(rows: Sequence[Row], found: Sequence[Finding] = (), compared: Sequence[Comparison] = ()) -> str:
+    """The rows, each with its `findings` and, with --compare, its `comparison`; what `--compare` reads."""
+    by_setup = {item.setup: item for item in compared}
+    documents = [
+        {
+            **row,
+            "findings": [_doubt(item) for item in found if item.setup in (row["setup"], None)],
+            **({"comparison": _comparison(by_setup[row["setup"]])} if row["setup"] in by_setup else {}),
+        }
+        for row in rows
+    ]
+    # One line a row: an indented list would give each of a hundred thousand samples a line.
+    return "[\n" + ",\n".join(json.dumps(document, ensure_ascii=False) for document in documents) + "\n]"
+
+
+def _doubt(item: Finding) -> Row:
+    return {"what": item.what, "remedy": item.remedy, "about": "this machine" if item.setup is None else item.setup}
+
+
+def _comparison(item: Comparison) -> Row:
+    ratio = item.ratio and {"low": item.ratio.low, "value": item.ratio.value, "high": item.ratio.high}
+    return {"verdict": item.verdict, "ratio": ratio, "notes": list(item.notes)}
+
+
+def _shown(rows: Sequence[Row]) -> list[_Column]:
+    """The columns that say something for at least one measured row."""
+    measured = [row for row in rows if row["samples_ms"]]
+    return [column for column in _COLUMNS if any(column.cell(row) != NONE for row in measured)]
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    columns = _shown(rows)
+    body = [[column.cell(row) for column in columns] for row in rows if row["samples_ms"]]
+    return [[column.title for column in columns], *body]
+
+
+def _aligned(line: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    numbers = {column.title for column in _COLUMNS if column.is_number}
+    parts = []
+    for place, cell in enumerate(line):
+        width = max(len(other[place]) for other in cells)
+        parts.append(cell.rjust(width) if cells[0][place] in numbers else cell.ljust(width))
+    return "  ".join(parts).rstrip()
+
+
+def _notes(rows: Sequence[Row], found: Sequence[Finding], compared: Sequence[Comparison]) -> Iterator[list[str]]:
+    """The lines below the table in sections: what failed, what made the numbers, what to doubt, what has changed."""
+    titles = {row["setup"]: row["title"] for row in rows}
+    yield [_failed(row) for row in rows if row["status"] != "ok"]
+    yield list(_origin(rows))
+    yield [f"{titles.get(item.setup, 'this machine')}: {item.what} → {item.remedy}" for item in found]
+    yield [f"{titles[item.setup]}: {_verdict(item)}" for item in compared]
+
+
+def _failed(row: Row) -> str:
+    return f"{row['title']}: {row['status']}: {row['message']}" + (f" → {row['hint']}" if row["hint"] else "")
+
+
+def _origin(rows: Sequence[Row]) -> Iterator[str]:
+    """What made the numbers, said once for all rows that share it."""
+    measured = [row for row in rows if row["samples_ms"]]
+    for machine in _distinct(row["machine"] for row in measured):
+        yield f"measured on {machine['board'] or machine['cpu']}, {machine['logical_cores']} cores, {machine['os']}"
+    for fed in _distinct(row["input"]["kind"] for row in measured):
+        yield f"input: {_INPUTS.get(fed, fed)}"
+    for key, share in (("p90_ms", 0.90), ("p95_ms", 0.95)):
+        if any(row[key] is None for row in measured):
+            yield f"p{share * 100:.0f} needs {fewest_runs(share)} runs; where there are fewer it is not given"
+    for note in _distinct(row["energy_note"] for row in measured if row["energy_note"]):
+        yield f"energy is not measured: {note}"
+
+
+_INPUTS = {
+    "synthetic": "seeded random numbers, free dimensions 1 (choose another with --input)",
+    "picture": "one picture, the same in every run",
+    "arrays": "the first sample of the file given, the same in every run",
+}
+
+
+def _distinct(values: Iterable[T]) -> list[T]:
+    kept: list[T] = []
+    for value in values:
+        if value not in kept:  # values may be objects of JSON, which no set takes
+            kept.append(value)
+    return kept
+
+
+def _verdict(item: Comparison) -> str:
+    told = f" (new/old time {item.ratio.value:.3f}, {item.ratio.low:.3f}…{item.ratio.high:.3f})" if item.ratio else ""
+    return f"{item.verdict}{told}" + "".join(f"; {note}" for note in item.notes)

@@ -1,0 +1,219 @@
+"""`edge bench`: measure models, print every setup's statistics, what made them and what to doubt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtimes.errors import InputError, UsageError, from_dict
+
+if TYPE_CHECKING:
+    from edge.bench import Comparison, Finding, Measurement, Row, Setup
+
+_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
+_STOPPED = 130  # what shells say of a program that Ctrl+C ended
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `edge bench` takes."""
+    parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
+    parser.add_argument(
+        "--protocol",
+        choices=("steady", "published"),
+        default="steady",
+        help="steady: until the median is known to ±1 %% (default); published: 1 warm-up, 1 s pause, 250 runs",
+    )
+    parser.add_argument("--runs", type=int, metavar="N", help="published: runs in the loop (250)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="steady: for so long at most (30)")
+    parser.add_argument("--runtime", metavar="ID", help="engine; the format's preferred one without it")
+    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="one setup for each number of threads")
+    parser.add_argument("--device", default="cpu", metavar="D", help="the engine's word for where to run (cpu)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the engine's settings")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="processes for each setup, interleaved (2)")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
+    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for one process (600)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="every sample and statistic, for programs")
+    output.add_argument("--csv", action="store_true", help="one line a setup, in full precision")
+    output.add_argument("--markdown", action="store_true", help="a table for a README")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md here, and print the text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
+    from edge.bench import compare, findings, read_rows, rows_of
+    from edge.bench.compare import unmatched
+
+    out_format = _out_format(args)
+    old = read_rows(args.compare) if args.compare else []
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
+        measurements, was_stopped = _measure(_setups(args, Path(folder)), args)
+    rows = rows_of(measurements)
+    found, compared = findings(rows), compare(rows, old)
+    _print(rows, found, compared, args, out_format)
+    for setup in unmatched(rows, old) if args.compare else []:
+        print(f"edge: {args.compare} holds no measurement of '{setup}'", file=sys.stderr)
+    if was_stopped:
+        print(f"edge: stopped; {len(measurements)} measurements were finished", file=sys.stderr)
+        return _STOPPED
+    return next((from_dict(row).exit_code for row in rows if row["status"] != "ok"), 0)
+
+
+def _measure(setups: Sequence[Setup], args: argparse.Namespace) -> tuple[list[Measurement], bool]:
+    """The measurements that were finished, and whether Ctrl+C ended the rest."""
+    from edge.bench import measure_all
+    from edge.progress import Progress
+
+    done: list[Measurement] = []
+    try:
+        with Progress(len(setups) * args.rounds, "measuring", quiet=args.json) as bar:
+            notes = _notes(bar.note)
+            for measurement in measure_all(setups, args.rounds, args.timeout, notes):
+                done.append(measurement)
+                bar.advance(f"{measurement.setup.title}: {measurement.values['status']}")
+    except KeyboardInterrupt:
+        return done, True
+    return done, False
+
+
+def _notes(note: Callable[[str], None]) -> Callable[[Setup, int, str], None]:
+    return lambda setup, number, phase: note(f"{setup.title}, round {number + 1}: {phase}")
+
+
+def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
+    from edge.bench import Setup
+    from runtimes.artifact import Artifact
+    from runtimes.session import RunOptions
+
+    settings, protocol = _settings(args.set), _protocol(args)
+    setups = []
+    for place, path in enumerate(args.artifacts):
+        artifact = Artifact.open(path)
+        inputs, kind = _inputs(args.input, artifact, folder / f"{place}.npz")
+        for threads in args.threads or [None]:
+            RunOptions(threads)  # refuses 0 threads before anything is measured
+            title = ", ".join(_words(_name(path, args.artifacts), threads, args.device, settings))
+            setups.append(
+                Setup(
+                    id=f"{title}, {_engine(artifact, args.runtime)}",
+                    title=title,
+                    artifact=path,
+                    runtime=args.runtime,
+                    options={"threads": threads, "device": args.device, "settings": settings},
+                    protocol=protocol,
+                    inputs=inputs,
+                    input_kind=kind,
+                )
+            )
+    return setups
+
+
+def _protocol(args: argparse.Namespace) -> dict[str, Any]:
+    from runtimes.protocols import as_dict, protocol_of
+
+    for option, value, belongs in (("--runs", args.runs, "published"), ("--seconds", args.seconds, "steady")):
+        if value is not None and args.protocol != belongs:
+            raise UsageError(f"{option} has no meaning in the protocol {args.protocol}", f"--protocol {belongs} has it")
+    given = {"name": args.protocol, "runs": args.runs, "max_s": args.seconds}
+    return as_dict(protocol_of({key: value for key, value in given.items() if value is not None}))
+
+
+def _settings(words: Sequence[str]) -> dict[str, str]:
+    settings = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not name or not separator:
+            raise UsageError(f"--set takes NAME=VALUE, not '{word}'", "for example: --set int8=fast")
+        settings[name] = value
+    return settings
+
+
+def _name(path: Path, paths: Sequence[Path]) -> str:
+    """The file's or folder's own name, or the whole path where another has the same name."""
+    name = path.resolve().name
+    return name if sum(other.resolve().name == name for other in paths) == 1 else str(path)
+
+
+def _words(name: str, threads: int | None, device: str, settings: Mapping[str, str]) -> Iterator[str]:
+    yield name
+    if threads is not None:
+        yield f"{threads} thread{'s' * (threads > 1)}"
+    if device != "cpu":
+        yield device
+    yield from (f"{key}={value}" for key, value in settings.items())
+
+
+def _engine(artifact: Any, wanted: str | None) -> str:
+    """The engine that the worker will take, as far as can be told without one; wrong words are refused here."""
+    from runtimes.errors import EngineMissing
+    from runtimes.registry import PREFERRED, for_format
+
+    try:
+        return for_format(artifact.manifest.format, wanted).id
+    except EngineMissing:  # a row will say so
+        return wanted or PREFERRED[artifact.manifest.format]
+
+
+def _inputs(given: Path | None, artifact: Any, target: Path) -> tuple[Path | None, str]:
+    """The .npz to feed from, and what it holds; a picture is made into one as the manifest says."""
+    if given is None:
+        return None, ""
+    if not given.is_file():
+        raise InputError(f"{given} is not a file", "give a picture, or an .npz of stacked inputs")
+    if given.suffix == ".npz":
+        return given, "arrays"
+    return _picture(given, artifact, target), "picture"
+
+
+def _picture(path: Path, artifact: Any, target: Path) -> Path:
+    from edge.pictures import load_pixels
+    from runtimes.tensors import pixels_to_input
+    from runtimes.worker import save_arrays
+
+    manifest = artifact.manifest
+    if manifest.preprocess is None or not manifest.inputs:
+        what = f"{artifact.model} does not say how a picture becomes its input"
+        raise InputError(what, "give an artifact that `edge convert` wrote, or the input as an .npz")
+    spec = manifest.inputs[0]
+    tensor = pixels_to_input(load_pixels(path, manifest.preprocess), spec, manifest.preprocess)
+    save_arrays(target, {spec.name: tensor[None]})
+    return target
+
+
+def _out_format(args: argparse.Namespace) -> str:
+    """The word for what is written: the flag's, else the suffix's of --out, else text."""
+    chosen = next((word for word in _FORMATS.values() if getattr(args, word)), None)
+    if args.out is None:
+        return chosen or "text"
+    if chosen is None and args.out.suffix not in _FORMATS:
+        raise UsageError(f"what is {args.out} to hold?", "name it .json, .csv or .md, or add --json, --csv, --markdown")
+    if not args.out.resolve().parent.is_dir():
+        raise InputError(f"{args.out.parent} is not a folder", "choose a folder that exists")
+    return chosen or _FORMATS[args.out.suffix]
+
+
+def _print(
+    rows: Sequence[Row],
+    found: Sequence[Finding],
+    compared: Sequence[Comparison],
+    args: argparse.Namespace,
+    out_format: str,
+) -> None:
+    from edge.bench import report
+
+    written = {
+        "text": lambda: report.as_text(rows, found, compared),
+        "json": lambda: report.as_json(rows, found, compared),
+        "csv": lambda: report.as_csv(rows),
+        "markdown": lambda: report.as_markdown(rows, found, compared),
+    }
+    if args.out is None:
+        print(written[out_format]())
+        return
+    args.out.write_text(written[out_format]() + "\n", encoding="utf-8")
+    print(written["text"]())
