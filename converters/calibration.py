@@ -22,6 +22,7 @@ FEWEST = 10
 ENOUGH = 32
 PIXELS = "pixels"  # the array of an .npz that holds decoded pictures, uint8 [n, height, width, 3]
 _HELD_OUT_EVERY = 5
+_FOR_PROOF = 32  # more would prove the same, more slowly
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,13 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
 def split(calibration: Calibration) -> tuple[Calibration, Calibration]:
     """To calibrate with, and held out for the proof: every fifth sample, so that neither sees the other's."""
     held_out = np.arange(len(calibration)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    return _chosen(calibration, ~held_out), _chosen(calibration, held_out)
+    return _chosen(calibration, ~held_out), spread(_chosen(calibration, held_out))
+
+
+def spread(calibration: Calibration) -> Calibration:
+    """At most 32 of the samples, evenly spread: enough for a proof."""
+    count = len(calibration)
+    return _chosen(calibration, np.linspace(0, count - 1, min(count, _FOR_PROOF)).astype(int))
 
 
 def _chosen(calibration: Calibration, rows: Array) -> Calibration:

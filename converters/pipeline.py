@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split
+from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
 from converters.matching import pair_tensors
 from converters.proof import (
     Proof,
@@ -131,7 +131,7 @@ def _samples(
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
     kind = "pictures" if pictures else "arrays"
     if request.options.precision != "int8":
-        return Samples(given, kind), None, []
+        return Samples(spread(given), kind), None, []
     notes = lint(given, preprocess)
     calibration, held_out = split(given)
     return Samples(held_out, kind), calibration, notes

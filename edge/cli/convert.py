@@ -1,0 +1,110 @@
+"""`edge convert`: a trained model for a device or to a format, proven equal to its source."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converters.source import Source
+    from edge.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, where it is to go, and what belongs to it."""
+    from edge import preprocessing
+
+    parser.add_argument("model", type=Path, help=".keras, .h5, .onnx, .tflite, a SavedModel folder or an artifact")
+    parser.add_argument(
+        "--for", dest="device", metavar="DEVICE", help="a device, or parts joined with + (edge devices)"
+    )
+    parser.add_argument("--to", dest="format", metavar="FORMAT", help="a format: onnx, tflite, openvino")
+    parser.add_argument("--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR|FILE.npz", help="pictures or inputs of the real task; int8 needs them"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
+    )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, one for each class")
+    parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
+    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 where the first class is the background")
+    parser.add_argument("--opset", type=int, metavar="N", help="ONNX opset")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--force", action="store_true", help="replace an artifact that exists")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    preprocessing.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, convert, and print what was made and how it was proven."""
+    from converters.source import open_source
+    from edge.plan import Wish, make_plan
+
+    source = open_source(args.model)
+    wish = Wish(args.device, args.format, args.precision, args.opset)
+    plan = make_plan(source, wish, has_calibration=args.calibration is not None)
+    if args.dry_run:
+        print(json.dumps(_plan_as_dict(plan)) if args.json else _plan_as_text(source, plan))
+        return 0
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)
+    result = _convert(args, source, plan)
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(result) if args.json else _as_text(result))
+    return 0
+
+
+def _convert(args: argparse.Namespace, source: Source, plan: Plan) -> dict[str, Any]:
+    from edge.conversion import Given, convert
+    from edge.preprocessing import said
+    from edge.progress import Progress
+
+    out = args.out or Path(f"{source.artifact.manifest.name}-{plan.format}-{plan.precision}")
+    given = Given(args.calibration, args.labels, said(args), args.output, args.label_offset)
+    with Progress(len(plan.steps) + 2, "converting", quiet=args.json) as bar:
+        done = 0
+
+        def show(progress: dict[str, Any]) -> None:
+            nonlocal done
+            if progress["done"] > done:
+                bar.advance(progress["doing"], progress["done"] - done)
+                done = progress["done"]
+            else:
+                bar.note(progress["doing"])
+
+        return convert(source, plan, out, given, args.force, show)
+
+
+def _plan_as_dict(plan: Plan) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(plan)
+
+
+def _plan_as_text(source: Source, plan: Plan) -> str:
+    target = f"{plan.format} {plan.precision}" + (f" for {plan.device}" if plan.device else "")
+    last = len(plan.steps) - 1
+    steps = [f"{i + 1}. {step} ({plan.precision if i == last else 'fp32'})" for i, step in enumerate(plan.steps)]
+    opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
+    return "\n".join(
+        [f"{source.model} ({source.format}) to {target}", *(steps or ["packed as it is"]), *opset, *plan.notes]
+    )
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    proof = result["proof"]
+    what = {"synthetic": "seeded synthetic inputs (give real ones with --calibration)"}
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in proof["metrics"].items())
+    limits = ", ".join(f"{name} {value:.4g}" for name, value in proof["limits"].items())
+    return "\n".join(
+        [
+            f"{result['artifact']}: {result['format']} {result['precision']}",
+            f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}: {metrics}",
+            f"  wanted: {limits}",
+        ]
+    )

@@ -1,0 +1,104 @@
+"""One conversion from the host's side: pictures are decoded here, all else happens in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.calibration import PIXELS
+from converters.source import Source
+from converters.staging import ARTIFACT, failed_place, staging
+from converters.steps import StepOptions
+from edge.pictures import load_all, picture_files
+from edge.plan import Plan
+from edge.preprocessing import Said, override, preprocess_for
+from edge.workers import Worker
+from runtimes.artifact import Preprocess, TensorSpec
+from runtimes.errors import InputError, UsageError
+from runtimes.fields import Fields
+from runtimes.worker import save_arrays
+
+MOST_PICTURES = 500  # TensorFlow's guide: 100 to 500 are enough to calibrate with
+_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user handed over beside the model: calibration data, labels, and what they said of input and output."""
+
+    calibration: Path | None = None
+    labels: Path | None = None
+    said: Said = field(default_factory=Said)
+    kind: str | None = None
+    label_offset: int | None = None
+
+
+def convert(
+    source: Source,
+    plan: Plan,
+    out: Path,
+    given: Given,
+    force: bool = False,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Convert as planned into the folder `out`: {"artifact", "format", "precision", "files", "proof", "notes"}.
+
+    `out` appears whole or not at all; a result that fails its proof is kept as `<out>.failed` and a ProofError tells.
+    """
+    with staging(out, force) as work, Worker("converters.worker") as worker:
+        preprocess = _preprocess(source, given.said, worker)
+        job = {
+            "job": "convert",
+            "artifact": str(source.artifact.path if not source.artifact.is_bare else source.model),
+            "steps": list(plan.steps),
+            "format": plan.format,
+            "options": asdict(StepOptions(precision=plan.precision, opset=plan.opset)),
+            "out": str(work / ARTIFACT),
+            "scratch": str(work / "steps"),
+            "samples": _samples(given.calibration, preprocess, work),
+            "preprocess": asdict(preprocess) if preprocess else None,
+            "kind": given.kind,
+            "label_offset": given.label_offset,
+            "labels": str(given.labels) if given.labels else None,
+            "kept": str(failed_place(out)),
+        }
+        answer = worker.run(job, timeout_s=_TIMEOUT_S, on_progress=on_progress)
+    return {"artifact": str(out), **answer}
+
+
+def _preprocess(source: Source, said: Said, worker: Worker) -> Preprocess | None:
+    """What was said, else the manifest; the model is opened (in the worker) only where its shapes are needed."""
+    known = source.artifact.manifest.preprocess
+    if not said.anything:
+        return known
+    specs = source.artifact.manifest.inputs or _described(source, worker)
+    if len(specs) != 1:
+        raise UsageError(f"the model takes {len(specs)} inputs, not one picture", "leave out --preprocess")
+    return override(known, said, specs[0]) if known else preprocess_for(said, specs[0])
+
+
+def _described(source: Source, worker: Worker) -> tuple[TensorSpec, ...]:
+    answer = worker.run({"job": "describe", "artifact": str(source.model)}, timeout_s=_TIMEOUT_S)
+    return tuple(TensorSpec.read(spec) for spec in Fields(answer, str(source.model)).children("inputs"))
+
+
+def _samples(calibration: Path | None, preprocess: Preprocess | None, work: Path) -> str | None:
+    """The .npz of real inputs for the worker: the user's own, or decoded pictures."""
+    if calibration is None or calibration.suffix == ".npz":
+        if calibration is not None and not calibration.is_file():
+            raise InputError(f"{calibration} does not exist", "give a folder of pictures or an .npz")
+        return str(calibration) if calibration else None
+    paths = picture_files(calibration)
+    if preprocess is None:
+        raise UsageError(
+            "pictures were given, but not how the model takes them",
+            "say it with --preprocess, or --mean and --scale (see `edge convert --help`)",
+        )
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), MOST_PICTURES)).astype(int)]
+    place = work / "samples.npz"
+    save_arrays(place, {PIXELS: load_all(chosen, preprocess)})
+    return str(place)
