@@ -86,22 +86,29 @@ class Steady:
         warmup = self._warm_up(call, start + self.max_s / 3)
         before()
         samples: list[float] = []
-        batch = self._batch(self.MIN_S / 2, warmup, 1)
+        batch = self._batch(self.MIN_S / 2, warmup[-self.WINDOW_RUNS :])
         while True:
             samples += timed_loop(call, batch)
             report({"phase": "measuring", "runs": len(samples)})
             left = start + self.max_s - time.perf_counter()
             if left <= 0 or len(samples) >= self.max_runs or self._is_enough(samples):
                 return Timings(warmup, samples, sum(samples) / 1e3)
-            batch = min(self._batch(left, samples, 1), max(6, len(samples) // 2), self.max_runs - len(samples))
+            batch = min(self._batch(left, samples), max(6, len(samples) // 2), self.max_runs - len(samples))
 
     def _warm_up(self, call: Call, deadline: float) -> list[float]:
         samples = timed_loop(call, 1)
         medians: list[float] = []
         while time.perf_counter() < deadline and not self._is_stable(medians):
-            window = timed_loop(call, self._batch(self.WINDOW_S, samples[-self.WINDOW_RUNS :], self.WINDOW_RUNS))
+            window = self._window(call)
             medians.append(median(window))
             samples += window
+        return samples
+
+    def _window(self, call: Call) -> list[float]:
+        samples: list[float] = []
+        end = time.perf_counter() + self.WINDOW_S
+        while len(samples) < self.WINDOW_RUNS or time.perf_counter() < end:
+            samples += timed_loop(call, 1)
         return samples
 
     def _is_stable(self, medians: list[float]) -> bool:
@@ -114,9 +121,9 @@ class Steady:
         interval = median_interval(samples)
         return interval is not None and interval.within(self.within)
 
-    def _batch(self, seconds: float, samples: list[float], fewest: int) -> int:
-        """How many runs fill so many seconds, going by the samples so far."""
-        return max(fewest, min(self.max_runs, int(seconds * 1e3 / max(median(samples), 1e-6))))
+    def _batch(self, seconds: float, samples: list[float]) -> int:
+        """How many runs fill so many seconds, going by the samples so far; 1 at least."""
+        return max(1, min(self.max_runs, int(seconds * 1e3 / max(median(samples), 1e-6))))
 
 
 Protocol = Union[Published, Steady]
