@@ -12,6 +12,7 @@ from edge.inspection.protobuf import Message
 from edge.inspection.report import Inspection, precision_of, size_of
 from runtimes.errors import InputError
 from runtimes.manifest import TensorSpec
+from runtimes.onnx_file import check_external_data, external_files
 
 # TensorProto.DataType, from 0.
 _NAMES = """
@@ -23,7 +24,6 @@ _DTYPES = tuple(_NAMES.split())
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _PASSED_THROUGH = ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten", "Cast", "Identity")
 _DEEPEST = 32  # graphs within graphs: loops in branches in loops
-_EXTERNAL = 1
 
 
 def read(path: Path) -> Inspection:
@@ -35,7 +35,8 @@ def read(path: Path) -> Inspection:
     nodes = list(_nodes(graph, _DEEPEST))
     constants = [tensor for node in nodes for tensor in _constants(node)] + graph.messages(5)
     parameter_bytes = _parameter_bytes(constants)
-    external = _external_files(path, constants)
+    check_external_data(path)
+    external = [path.parent / place for place in sorted(external_files(path))]
     initial = {tensor.text(8) for tensor in graph.messages(5)}
     return Inspection(
         format="onnx",
@@ -112,25 +113,6 @@ def _parameter_bytes(constants: list[Message]) -> Counter[str]:
         dtype = _dtype(tensor.number(2))
         sizes[dtype] += size_of(dtype, tuple(tensor.numbers(1)))
     return sizes
-
-
-def _external_files(path: Path, constants: list[Message]) -> list[Path]:
-    """The files beside the model in which its weights lie; InputError for one that is elsewhere."""
-    places = {
-        entry.text(2)
-        for tensor in constants
-        if tensor.number(14) == _EXTERNAL
-        for entry in tensor.messages(13)
-        if entry.text(1) == "location"
-    }
-    folder = path.parent.resolve()
-    for place in sorted(places):
-        if "\0" in place or folder not in (folder / place).resolve().parents:
-            raise InputError(
-                f"{path} names weights outside its folder: {place[:200]!r}",
-                "do not use this model: it reads files of yours",
-            )
-    return [path.parent / place for place in sorted(places)]
 
 
 def _quantised_activations(nodes: list[Message], constants: set[str]) -> bool:

@@ -1,0 +1,100 @@
+"""`edge run`: classify pictures, with the likeliest classes by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtimes.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edge.classify import Answer, Unreadable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the pictures, how to run, and what the model does not say of itself."""
+    from edge import preprocessing
+
+    parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture, or a folder of them")
+    parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the engine")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to print (default: 5)")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for every 64 pictures")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, one for each class")
+    parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
+    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 where the first class is the background")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    preprocessing.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify; a picture that cannot be read is named, the others are classified, and then the status is 3."""
+    from edge.bare_given import Given
+    from edge.classify import Engine, Unreadable, classify, prepare
+    from edge.preprocessing import said
+    from edge.workers import Worker
+    from runtimes.artifact import Artifact
+
+    _check(args)
+    artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
+    given = Given(said(args), args.output, args.label_offset, args.labels)
+    engine = Engine(args.runtime, args.threads, args.timeout)
+    with Worker() as worker:
+        classifier = prepare(artifact, given, worker, engine)
+        for line in classifier.assumptions:
+            print(f"assumed: {line}", file=sys.stderr)
+        found = list(_shown(classify(classifier, pictures, worker, engine, args.top), args.json))
+    if args.json:
+        good = [answer for answer in found if not isinstance(answer, Unreadable)]
+        print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
+    _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("top", "timeout"):
+        if not getattr(args, name) > 0:
+            raise UsageError(f"--{name} is {getattr(args, name):g}", "give a number over 0")
+
+
+def _pictures(given: Sequence[Path]) -> list[Path]:
+    from edge.pictures import picture_files
+
+    return [picture for path in given for picture in (picture_files(path) if path.is_dir() else [path])]
+
+
+def _shown(answers: Iterable[Answer | Unreadable], as_json: bool) -> Iterator[Answer | Unreadable]:
+    """The same answers, each printed as it comes: for people on stdout, what is unreadable on stderr."""
+    from edge.classify import Unreadable
+
+    for answer in answers:
+        if isinstance(answer, Unreadable):
+            print(f"edge: {answer.error.message}", file=sys.stderr)
+        elif not as_json:
+            print(_as_text(answer), flush=True)
+        yield answer
+
+
+def _as_text(answer: Answer) -> str:
+    lines = [f"{answer.picture}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}"]
+    for row in answer.top:
+        lines.append(f"  {row['probability']:7.4f}  {row['label'] or 'class'} ({row['index']})")
+    return "\n".join(lines)
+
+
+def _as_dict(answer: Answer, assumptions: Sequence[str]) -> dict[str, Any]:
+    return {**vars(answer), "picture": str(answer.picture), "assumptions": list(assumptions)}
+
+
+def _end(unreadable: Sequence[Unreadable], total: int) -> None:
+    """Raise for pictures that could not be read; when there was no other, its own error is the result."""
+    if not unreadable:
+        return
+    if total == 1:
+        raise unreadable[0].error
+    raise InputError(f"{len(unreadable)} of {total} pictures could not be read", "they are named above")
