@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -58,10 +59,11 @@ def opening(
     except EdgeError:
         raise
     except own as error:
-        raise EngineError(f"{engine} cannot load {path}: {summary(error)}", "try another engine or device") from error
+        message = f"{engine} cannot load {path}: {_told(summary, error)}"
+        raise EngineError(message, "try another engine or device") from error
     except Exception as error:
         hint = "check that the file is whole, and that it was made for this engine"
-        raise InputError(f"{engine} cannot open {path}: {summary(error)}", hint) from error
+        raise InputError(f"{engine} cannot open {path}: {_told(summary, error)}", hint) from error
 
 
 @contextmanager
@@ -73,7 +75,12 @@ def running(engine: str, summary: Summary = first_line) -> Iterator[None]:
         raise
     except Exception as error:
         hint = "check that the values fit the model; another engine may run it"
-        raise EngineError(f"{engine} failed to run the model: {summary(error)}", hint) from error
+        raise EngineError(f"{engine} failed to run the model: {_told(summary, error)}", hint) from error
+
+
+def _told(summary: Summary, error: BaseException) -> str:
+    """One line for a terminal: engines quote names from the file, and some of them colour their text."""
+    return "".join(c for c in re.sub("\x1b\\[[0-9;]*m", "", summary(error)) if c.isprintable())
 
 
 def tensor_spec(name: str, dtype: Any, sizes: Sequence[Any], quantization: Quantization | None = None) -> TensorSpec:

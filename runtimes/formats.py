@@ -53,10 +53,17 @@ def _plausible(path: Path, expected: str, head: bytes) -> bool:
     if expected == "openvino":
         return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<net"))
     if expected == "keras":
-        return head.startswith(_HDF5) if path.suffix.lower() == ".h5" else zipfile.is_zipfile(path)
+        return head.startswith(_HDF5) if path.suffix.lower() == ".h5" else _is_zip(path)
     if expected == "pt2":
-        return zipfile.is_zipfile(path)
+        return _is_zip(path)
     return len(head) > 0
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # some broken archives are not merely "no"
+        return False
 
 
 def _what(head: bytes) -> str:

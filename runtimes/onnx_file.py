@@ -10,7 +10,7 @@ import mmap
 from pathlib import Path
 from typing import Iterator
 
-from runtimes.errors import InputError
+from runtimes.errors import InputError, first_line
 
 # Message → {field number: the message that it holds}; an entry of external data is a key (1) and a value (2).
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -23,20 +23,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "Entry"},
 }
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-
-
-def external_files(path: Path) -> set[str]:
-    """Every location of external data that the model names; InputError when the file is not a readable message."""
-    with path.open("rb") as stream:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty", "check how the file was made or copied")
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            try:
-                return set(_locations(view))
-            except (IndexError, ValueError) as error:
-                message = f"{path} is not an ONNX model: {error}"
-                raise InputError(message, "check how the file was made or copied") from None
+# Wire types; those of a fixed width with their bytes.
+_VARINT, _LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}
 
 
 def check_external_data(path: Path) -> None:
@@ -51,49 +39,59 @@ def check_external_data(path: Path) -> None:
             raise InputError(f"{path} names external data outside its folder: {location!r}", "do not use this model")
 
 
-def _locations(model: memoryview) -> Iterator[str]:
-    pending: list[tuple[str, memoryview]] = [("Model", model)]
+def external_files(path: Path) -> set[str]:
+    """Every location of external data that the model names; InputError when the file is not a readable message."""
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return set(_locations(content))
+    except (OSError, IndexError, ValueError) as error:
+        hint = "check how the file was made or copied"
+        raise InputError(f"{path} is not a readable ONNX model: {first_line(error)}", hint) from None
+
+
+def _locations(content: mmap.mmap) -> Iterator[str]:
+    pending = [("Model", 0, len(content))]
     while pending:
-        kind, message = pending.pop()
+        kind, start, end = pending.pop()
         if kind == "Entry":
-            yield from _location(message)
+            yield from _location(content, start, end)
             continue
-        children = _CHILDREN[kind]
-        for number, value in _fields(message):
-            if number in children and isinstance(value, memoryview):
-                pending.append((children[number], value))
+        for number, first, last in _fields(content, start, end):
+            if number in _CHILDREN[kind]:
+                pending.append((_CHILDREN[kind][number], first, last))
 
 
-def _location(entry: memoryview) -> Iterator[str]:
-    fields = {number: bytes(value) for number, value in _fields(entry) if isinstance(value, memoryview)}
+def _location(content: mmap.mmap, start: int, end: int) -> Iterator[str]:
+    fields = {number: content[first:last] for number, first, last in _fields(content, start, end)}
     if fields.get(1) == b"location":
         yield fields.get(2, b"").decode("utf-8")
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Field number and content of a message's fields: bytes where it has a length, else 0."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
+def _fields(content: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, first byte and end of every field with a length in the message at `position`."""
+    while position < end:
+        key, position = _varint(content, position)
         number, kind = key >> 3, key & 7
-        if kind == _LENGTH:
-            size, position = _varint(message, position)
-            if position + size > len(message):
-                raise ValueError("it is cut short")
-            yield number, message[position : position + size]
-            position += size
-        elif kind == _VARINT:
-            position = _varint(message, position)[1]
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
+        size = 0
+        if kind == _VARINT:
+            position = _varint(content, position)[1]
+        elif kind == _LENGTH:
+            size, position = _varint(content, position)
+        elif kind in _FIXED:
+            size = _FIXED[kind]
         else:
-            raise ValueError(f"unknown wire type {kind}")
+            raise ValueError(f"there is no wire type {kind}")
+        if position + size > end:
+            raise ValueError("it is cut short")
+        if kind == _LENGTH:
+            yield number, position, position + size
+        position += size
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def _varint(content: mmap.mmap, position: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:
-        byte = message[position]
+        byte = content[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:

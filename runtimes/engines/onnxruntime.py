@@ -98,9 +98,8 @@ def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions
         session_options.add_session_config_entry(key, value)
     wanted = _PROVIDERS[options.device]
     available = ort.get_available_providers()
-    session = ort.InferenceSession(
-        str(model), session_options, providers=[provider for provider in wanted if provider in available]
-    )
+    providers = [provider for provider in wanted if provider in available]
+    session = ort.InferenceSession(str(model), session_options, providers=providers, enable_fallback=0)
     if session.get_providers()[0] != wanted[0]:
         hint = "check the driver and that the CUDA, cuDNN and TensorRT libraries are those it was built for"
         raise EngineError(f"onnxruntime could not start {wanted[0]} and fell back to the CPU", hint)

@@ -43,7 +43,7 @@ class Adapter:
             if artifact.model.suffix == ".onnx":
                 check_external_data(artifact.model)
             model = core.read_model(str(artifact.model))
-        return _OpenvinoSession(_compile(core, model, artifact.model, options, config))
+            return _OpenvinoSession(_compile(core, model, artifact.model, options, config))
 
     def _config(self, options: RunOptions) -> dict[str, Any]:
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}

@@ -113,14 +113,19 @@ def _refuse_unsafe(torch: Any, path: Path) -> None:
     # The same reader that loads it: two readers of one zip file may see two different contents.
     reader = torch._C.PyTorchFileReader(str(path))
     records = reader.get_all_records()
-    found = unsafe_content(records, reader.get_record)
+    found = unsafe_content(records, reader.get_record) or _unsafe_pickle(torch, records, reader)
     if found is not None:
-        raise InputError(
-            f"{path} is refused: {found} could run code or is unknown here",
-            "export the model again, with tensors as its only inputs and outputs",
-        )
+        hint = "export the model again, with tensors as its only inputs and outputs"
+        raise InputError(f"{path} is refused: {found} could run code or is unknown here", hint)
+
+
+def _unsafe_pickle(torch: Any, records: Sequence[str], reader: Any) -> str | None:
     for name in pickles(records):
-        torch.load(io.BytesIO(reader.get_record(name)), weights_only=True)
+        try:
+            torch.load(io.BytesIO(reader.get_record(name)), weights_only=True)
+        except Exception:  # what the restricted unpickler does not take, the unrestricted one must not see
+            return f"the pickle '{name}'"
+    return None
 
 
 def _module(torch: Any, program: Any, device: str, channels_last: bool) -> Any:
