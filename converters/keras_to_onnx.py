@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.keras_source import load_keras, traced
+from converters.onnx_tidy import tidy
 from converters.quiet import converting
 from converters.steps import StepOptions, check_options
 from runtimes.errors import EngineError, UsageError
@@ -37,6 +38,7 @@ class Step:
         with converting(model, "tf2onnx"):
             proto = _convert(function, opset)
             _rename_outputs(proto, list(source.output_names))
+            tidy(proto)
         _check_opset(proto, opset)
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -66,6 +66,14 @@ def quiet() -> Iterator[None]:
                 os.close(copy)
 
 
+def no_telemetry() -> None:
+    """Keep OpenVINO and NNCF from reporting each use to Google Analytics, which they do unless told not to.
+
+    To be called before either is imported; they then take the part that does nothing in its place.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: Python's "cannot be imported"
+
+
 def useful_line(error: BaseException) -> str:
     """The first line of a native error's text that says something, shortened; its class name when it has none."""
     lines = [line.strip() for line in str(error).splitlines()]
