@@ -1,0 +1,72 @@
+"""Where the Edge TPU will run a model and still not pay: streaming, small models, work left on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from converters.check.report import HOST, Report
+from converters.check.tflite_op import TfliteOp, elements, is_constant
+from converters.edgetpu import empirical
+from converters.edgetpu.memory import Cache, usb2_seconds
+
+_MIB = 2**20
+_ON_CHIP_BYTES = 8 * _MIB
+# About 0.1 ms on a desktop's CPU, which is what a call over USB costs before anything is computed.
+_SMALL_MACS = 1_000_000
+_SMALL_SHARE = 0.9
+
+
+def advice(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator[str]:
+    """Warnings, each with its numbers."""
+    yield from _streaming(cache)
+    yield from _small(report)
+    yield from _share(report)
+    yield from _border(report)
+    yield from _large_tensors(ops, report)
+
+
+def _streaming(cache: Cache) -> Iterator[str]:
+    if not cache.fits:
+        size, time = cache.streamed_bytes / _MIB, usb2_seconds(cache.streamed_bytes) * 1000
+        yield (
+            f"about {size:.1f} MiB of parameters do not fit on the chip and travel to it at every inference, which takes"
+            f" some {time:.0f} ms on USB 2 (Inception v4: 84 ms on USB 3, 1055 ms on a Raspberry Pi 3B+'s USB 2); use a"
+            " smaller model, or two Edge TPUs with half of it each"
+        )
+
+
+def _small(report: Report) -> Iterator[str]:
+    total = sum(node.macs for node in report.nodes)
+    if report.accelerated and total < _SMALL_MACS:
+        yield (
+            f"{total / 1e6:.2f} million multiply-adds are little work: the transfer may cost more than is saved"
+            " (50,000 runs of a small model: 1876 ms on the Edge TPU, 700 ms on the CPU; google-coral/edgetpu issue 89)"
+        )
+
+
+def _share(report: Report) -> Iterator[str]:
+    share = report.macs_share
+    if report.on_host and share is not None and share < _SMALL_SHARE:
+        yield f"{1 - share:.0%} of the multiply-adds stay on the CPU, which then sets the pace"
+
+
+def _border(report: Report) -> Iterator[str]:
+    border = [node for node in report.nodes if node.placement == HOST and node.op in ("QUANTIZE", "DEQUANTIZE", "CAST")]
+    if border and any("float" in node.reason for node in border):
+        names = ", ".join(f"{node.index} {node.op}" for node in border)
+        yield f"inputs or outputs are float: the CPU converts them at every inference (nodes {names})"
+
+
+def _large_tensors(ops: list[TfliteOp], report: Report) -> Iterator[str]:
+    for node in report.accelerated:
+        op = ops[node.index]
+        doubt = empirical.doubt(op)
+        if doubt:
+            yield f"node {node.index}: {doubt}"
+        size = sum(elements(tensor) for tensor in (*op.inputs, *op.outputs) if not is_constant(tensor))
+        if size > _ON_CHIP_BYTES:
+            yield (
+                f"node {node.index} {node.op} reads and writes {size / _MIB:.1f} MiB, more than the chip holds: the"
+                " compiler may give up with 'large activation tensors' (google-coral/edgetpu issues 444, 653, 686);"
+                " use smaller pictures"
+            )
