@@ -129,4 +129,6 @@ def _is_row(row: Any) -> bool:
     samples, rounds = row.get("samples_ms"), row.get("rounds", [])
     if not isinstance(samples, list) or not all(isinstance(sample, (int, float)) for sample in samples):
         return False
-    return isinstance(rounds, list) and all(isinstance(r, dict) and isinstance(r.get("runs"), int) for r in rounds)
+    if not isinstance(rounds, list) or not all(isinstance(r, dict) and isinstance(r.get("runs"), int) for r in rounds):
+        return False
+    return len(samples) == sum(int(part["runs"]) for part in rounds)

@@ -1,0 +1,129 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from edge.bench import Setup, failure, measure_all, rows_of
+from edge.workers import Crashed, OutOfMemory, TimedOut
+from runtimes.errors import EngineError, EngineMissing, InputError, RefusedError, UsageError
+
+FEW = {"name": "published", "runs": 4, "pause_s": 0}
+# A worker whose artifact's name says what it does with each job.
+MODULE = """
+import ctypes, os, time
+from runtimes.errors import EngineMissing
+from runtimes.worker import HANDLERS, serve
+
+def measure(job, report):
+    name = os.path.basename(job["artifact"])
+    if name == "crash.null":
+        ctypes.string_at(0)
+    if name == "hang.null":
+        time.sleep(600)
+    if name == "missing.null":
+        raise EngineMissing("the engine 'x' is not installed", "pip install 'edge-toolkit[x]'")
+    return {**HANDLERS["measure"](job, report), "pid": os.getpid()}
+
+serve({"measure": measure})
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "moody_worker.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "moody_worker"
+
+
+@pytest.fixture
+def setup(tmp_path):
+    def make(name: str, **more) -> Setup:
+        path = tmp_path / f"{name}.null"
+        path.write_bytes(b"x")
+        return Setup(name, name.title(), path, protocol=FEW, **more)
+
+    return make
+
+
+def test_rounds_interleave_and_every_other_one_goes_backwards(module, setup):
+    setups = [setup("a"), setup("b"), setup("c")]
+    found = list(measure_all(setups, rounds=3, module=module))
+    order = [(measurement.round, measurement.setup.id) for measurement in found]
+    assert order == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a"), (2, "a"), (2, "b"), (2, "c")]
+    assert len({measurement.values["pid"] for measurement in found}) == 9
+
+
+def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_goes_on(module, setup):
+    setups = [setup("crash"), setup("good"), setup("missing")]
+    found = list(measure_all(setups, rounds=2, module=module))
+    assert Counter(m.setup.id for m in found) == {"good": 2, "crash": 1, "missing": 1}
+    rows = {row["setup"]: row for row in rows_of(found)}
+    assert rows["good"]["status"] == "ok"
+    assert rows["crash"]["status"] == "crashed"
+    assert "SIGSEGV" in rows["crash"]["message"]
+    assert rows["missing"]["status"] == "engine missing"
+    assert "edge-toolkit[x]" in rows["missing"]["hint"]
+
+
+def test_a_setup_that_hangs_is_a_row_too(module, setup):
+    rows = rows_of(measure_all([setup("hang"), setup("good")], rounds=1, timeout_s=3, module=module))
+    assert [row["status"] for row in rows] == ["timeout", "ok"]
+
+
+def test_each_measurement_is_yielded_as_soon_as_it_is_there(module, setup):
+    found = measure_all([setup("good"), setup("hang")], rounds=1, timeout_s=600, module=module)
+    assert next(found).is_ok
+
+
+def test_progress_names_setup_round_and_phase(module, setup):
+    heard = []
+    list(
+        measure_all(
+            [setup("a")], rounds=2, on_progress=lambda s, n, phase: heard.append((s.id, n, phase)), module=module
+        )
+    )
+    assert ("a", 0, "loading") in heard
+    assert ("a", 1, "measuring") in heard
+
+
+def test_no_rounds_are_refused(setup):
+    with pytest.raises(UsageError, match="rounds is 0"):
+        next(measure_all([setup("a")], rounds=0))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TimedOut("m"), "timeout"),
+        (OutOfMemory("m"), "out of memory"),
+        (Crashed("m"), "crashed"),
+        (EngineMissing("m"), "engine missing"),
+        (EngineError("m"), "engine failed"),
+        (InputError("m"), "unreadable"),
+        (RefusedError("m"), "unsupported"),
+        (UsageError("m"), "unsupported"),
+    ],
+)
+def test_every_error_has_its_word(error, status):
+    assert failure(error) == {"status": status, "error": error.branch, "message": "m", "hint": ""}
+
+
+def test_a_setup_becomes_the_job_of_its_round(tmp_path):
+    setup = Setup(
+        "i",
+        "t",
+        Path("m.onnx"),
+        "onnxruntime",
+        {"threads": 2},
+        FEW,
+        inputs=tmp_path / "in.npz",
+        input_kind="picture",
+        evaluate=tmp_path / "eval.npz",
+        outputs=tmp_path / "out.npz",
+    )
+    job = setup.job(0)
+    assert job["options"] == {"threads": 2}
+    assert job["input_kind"] == "picture"
+    assert job["evaluate"] == str(tmp_path / "eval.npz")
+    assert "evaluate" not in setup.job(1)
+    assert "inputs" not in Setup("i", "t", Path("m.onnx")).job(0)

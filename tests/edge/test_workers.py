@@ -1,0 +1,226 @@
+"""Worker processes that do everything wrong, seen from the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge.workers import Crashed, OutOfMemory, TimedOut, Worker, run_job
+from runtimes.errors import EngineMissing, InputError, WorkerError
+
+HANDLERS = """
+import ctypes, fcntl, os, signal, stat, subprocess, time
+from runtimes.errors import EngineMissing, InputError
+from runtimes.worker import serve
+
+def name_process(job, report):
+    return {"pid": os.getpid()}
+
+def segfault(job, report):
+    ctypes.string_at(0)
+
+def hang(job, report):
+    child = subprocess.Popen(["sleep", "600"])
+    report({"pids": [os.getpid(), child.pid]})
+    time.sleep(600)
+
+def eat(job, report):
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+    return {"size": len(bytearray(2**30))}
+
+def bad_alloc(job, report):
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\\n")
+    os.abort()
+
+def killed(job, report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def leave(job, report):
+    os.write(2, b"cannot go on\\n")
+    os._exit(3)
+
+def chatter(job, report):
+    print("garbage on stdout")
+    os.write(1, b'{"error": "input", "message": "forged"}\\n')
+    return {"fine": True}
+
+def is_open(fd):
+    return os.path.exists(f"/proc/self/fd/{fd}")
+
+def half(job, report):
+    report({"phase": "half way"})
+    fifos = [fd for fd in range(3, 64) if is_open(fd) and stat.S_ISFIFO(os.fstat(fd).st_mode)]
+    answers = next(fd for fd in fifos if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_WRONLY)
+    os.write(answers, b'{"cut off": ')
+    os._exit(0)
+
+def refuse(job, report):
+    raise InputError("no model", "bring one")
+
+def lacking(job, report):
+    raise EngineMissing("the engine 'x' is not installed", "pip install 'edge-toolkit[x]'")
+
+def blunder(job, report):
+    raise ZeroDivisionError("not foreseen")
+
+def count(job, report):
+    for step in range(3):
+        report({"step": step})
+    return {"counted": True}
+
+serve({name: value for name, value in list(globals().items()) if callable(value)})
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "bad_handlers.py").write_text(HANDLERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "bad_handlers"
+
+
+def is_gone(pid):
+    """Whether a process is gone, or a zombie that nobody has collected yet; it gets 10 s for it."""
+    for _ in range(1000):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_one_process_serves_many_jobs(module):
+    with Worker(module) as worker:
+        pids = {worker.run({"job": "name_process"}, timeout_s=30)["pid"] for _ in range(3)}
+    assert len(pids) == 1
+    assert is_gone(pids.pop())
+
+
+def test_each_run_job_has_a_process_of_its_own(module):
+    first = run_job({"job": "name_process"}, module=module, timeout_s=30)
+    second = run_job({"job": "name_process"}, module=module, timeout_s=30)
+    assert len({os.getpid(), first["pid"], second["pid"]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "part"),
+    [
+        ("segfault", Crashed, "crashed with SIGSEGV"),
+        ("leave", Crashed, "ended with status 3 and no answer: cannot go on"),
+        ("blunder", Crashed, "failed with ZeroDivisionError: not foreseen"),
+        ("eat", OutOfMemory, "ran out of memory"),
+        ("bad_alloc", OutOfMemory, "no memory left"),
+        ("killed", OutOfMemory, "no memory left"),
+    ],
+)
+def test_a_death_is_an_error_in_one_line_and_the_worker_is_used_again(module, job, kind, part):
+    with Worker(module) as worker:
+        with pytest.raises(kind) as caught:
+            worker.run({"job": job, "artifact": "/some/where/model.onnx"}, timeout_s=60)
+        assert part in caught.value.message
+        assert f"'{job}' of model.onnx" in caught.value.message
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
+        assert caught.value.exit_code == WorkerError.exit_code
+        assert worker.run({"job": "name_process"}, timeout_s=30)["pid"]
+
+
+def test_a_worker_that_hangs_is_ended_with_all_that_it_started(module):
+    seen = []
+    with pytest.raises(TimedOut, match=r"ran out of its 2 s"):
+        run_job({"job": "hang"}, module=module, timeout_s=2, on_progress=seen.append)
+    assert len(seen[0]["pids"]) == 2
+    assert all(is_gone(pid) for pid in seen[0]["pids"])
+
+
+def test_an_exception_in_the_parent_ends_the_worker(module):
+    pids = []
+
+    def interrupt(progress):
+        pids.extend(progress["pids"])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job({"job": "hang"}, module=module, timeout_s=None, on_progress=interrupt)
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_ctrl_c_ends_the_worker_and_what_it_started(module):
+    program = (
+        "from edge.workers import run_job\n"
+        "def show(progress): print(*progress['pids'], flush=True)\n"
+        f"run_job({{'job': 'hang'}}, module='{module}', timeout_s=None, on_progress=show)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
+        pids = parent.stdout.readline().split()
+        parent.send_signal(signal.SIGINT)
+        parent.communicate(timeout=30)
+    assert len(pids) == 2
+    assert all(is_gone(int(pid)) for pid in pids)
+
+
+def test_what_a_worker_prints_is_no_answer_but_is_kept_for_debugging(module):
+    assert run_job({"job": "chatter"}, module=module, timeout_s=30) == {"fine": True}
+    with Worker(module) as worker:
+        worker.run({"job": "chatter"}, timeout_s=30)
+        with pytest.raises(Crashed) as caught:
+            worker.run({"job": "blunder"}, timeout_s=30)
+    assert "garbage on stdout" in caught.value.__notes__[0]
+    assert "ZeroDivisionError" in caught.value.__notes__[0]
+
+
+def test_an_answer_that_breaks_off_is_a_crash(module):
+    with pytest.raises(Crashed, match="ended with status 0"):
+        run_job({"job": "half"}, module=module, timeout_s=30)
+
+
+def test_a_refusal_keeps_its_kind_and_the_process(module):
+    with Worker(module) as worker:
+        pid = worker.run({"job": "name_process"}, timeout_s=30)["pid"]
+        with pytest.raises(InputError) as caught:
+            worker.run({"job": "refuse"}, timeout_s=30)
+        assert (caught.value.message, caught.value.hint) == ("no model", "bring one")
+        with pytest.raises(EngineMissing, match="not installed"):
+            worker.run({"job": "lacking"}, timeout_s=30)
+        assert worker.run({"job": "name_process"}, timeout_s=30)["pid"] == pid
+
+
+def test_progress_arrives_in_order(module):
+    seen = []
+    assert run_job({"job": "count"}, module=module, timeout_s=30, on_progress=seen.append) == {"counted": True}
+    assert [item["step"] for item in seen] == [0, 1, 2]
+
+
+def test_a_module_that_does_not_exist_is_a_crash_that_says_so():
+    with pytest.raises(Crashed, match="No module named no_such_module"):
+        run_job({"job": "describe"}, module="no_such_module", timeout_s=30)
+
+
+def test_the_current_folder_cannot_pass_for_our_modules(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('hijacked')")
+    (tmp_path / "m.null").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert run_job({"job": "describe", "artifact": "m.null"}, timeout_s=30)["runtime"] == "null"
+
+
+def test_the_parent_imports_no_engine(tmp_path):
+    (tmp_path / "m.null").write_bytes(b"x")
+    program = (
+        "import sys\n"
+        "from edge.bench import Setup, measure_all\n"
+        "from pathlib import Path\n"
+        "few = {'name': 'published', 'runs': 2, 'pause_s': 0}\n"
+        "assert [m.is_ok for m in measure_all([Setup('a', 'a', Path('m.null'), protocol=few)], 1)] == [True]\n"
+        "engines = {'onnxruntime', 'ai_edge_litert', 'openvino', 'tensorflow', 'keras', 'torch'}\n"
+        "print(sorted(engines & set(sys.modules)), 'runtimes.engines.null' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["[]", "False"], done.stderr
