@@ -1,4 +1,4 @@
-"""The worker process of conversions: `python -m converters.worker` serves the jobs of `runtimes.worker`, and "convert".
+"""The worker process of conversions: `python -m converters.worker` serves the jobs of `runtimes.worker` and those below.
 
 A converter that crashes ends this process and becomes one line in the parent.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from converters.pipeline import Request
 from converters.pipeline import convert as run_conversion
 from converters.steps import StepOptions
-from runtimes.artifact import Preprocess
+from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import HostError
 from runtimes.fields import Fields
 from runtimes.worker import HANDLERS as RUNTIME_HANDLERS
@@ -46,11 +46,27 @@ def request_of(job: Job) -> Request:
     )
 
 
+def build(job: Job, _report: Report) -> dict[str, Any]:
+    """Build MobileNetV2 from `weights` (null: random ones) for `framework` in the folder `out`; answers {"model"}."""
+    from converters import mobilenet_v2
+
+    fields = Fields(dict(job), "the job")
+    weights = mobilenet_v2.weights_of(_path(fields, "weights"))
+    return {"model": str(mobilenet_v2.build(Path(fields.text("out")), weights, fields.text("framework")))}
+
+
+def logit_head(job: Job, _report: Report) -> dict[str, Any]:
+    """Cut the softmax off `artifact` into the folder `out`; answers {"proof"}."""
+    from converters.logit_head import write_logit_head
+
+    return {"proof": write_logit_head(Artifact.open(Path(job["artifact"])), Path(job["out"]))}
+
+
 def _path(fields: Fields, key: str) -> Path | None:
     return Path(fields.text(key)) if fields.has(key) else None
 
 
-HANDLERS: dict[str, Handler] = {**RUNTIME_HANDLERS, "convert": convert}
+HANDLERS: dict[str, Handler] = {**RUNTIME_HANDLERS, "convert": convert, "build": build, "logit_head": logit_head}
 
 if __name__ == "__main__":
     serve(HANDLERS)

@@ -50,10 +50,13 @@ def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> 
 def probabilities(output: Array, spec: TensorSpec, meaning: OutputMeaning) -> Array:
     """Class probabilities, float32 [classes], of one picture: dequantised, and through a softmax if they are logits."""
     real = dequantize(output, spec.quantization).reshape(-1)
-    if meaning.kind == "probability":
-        return real
-    powers: Array = np.exp((real - real.max()).astype(np.float64))
-    shares: Array = powers / powers.sum()
+    return softmax(real) if meaning.kind == "logit" else real
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities, float32, over the last axis."""
+    powers: Array = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
+    shares: Array = powers / powers.sum(axis=-1, keepdims=True)
     return shares.astype(np.float32)
 
 

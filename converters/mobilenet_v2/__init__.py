@@ -10,7 +10,7 @@ from pathlib import Path
 
 from converters.mobilenet_v2.architecture import SIZE
 from converters.mobilenet_v2.random_weights import generated_picture
-from converters.mobilenet_v2.weights import Weights, data_folder, download, find_weights, load_weights
+from converters.mobilenet_v2.weights import Weights, data_folder, download, find_weights, load_weights, weights_of
 from runtimes.errors import UsageError
 from runtimes.manifest import OutputMeaning, Preprocess
 
@@ -26,6 +26,7 @@ __all__ = [
     "load_weights",
     "meaning",
     "preprocess",
+    "weights_of",
 ]
 
 LABELS = "labels.txt"

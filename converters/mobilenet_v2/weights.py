@@ -60,11 +60,18 @@ def find_weights(explicit: Path | None = None, data: Path | None = None) -> Weig
     `data` defaults to `data_folder()`. Raises InputError, naming the tensor at fault, for a file that does not fit.
     """
     if explicit is not None:
-        return _from_file(explicit)
+        return weights_of(explicit)
     folder = data or data_folder()
     for path in ([folder / SHARED_FILE] if folder else []) + [keras_cache()]:
         if path.is_file():
             return _from_file(path)
+    return weights_of(None)
+
+
+def weights_of(path: Path | None) -> Weights:
+    """The weights in a file, or seeded random ones for None."""
+    if path is not None:
+        return _from_file(path)
     seed = f"MobileNetV2, random weights, seed {RANDOM_SEED}"
     return Weights("random", None, hashlib.sha256(seed.encode()).hexdigest(), 1000)
 

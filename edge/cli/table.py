@@ -1,0 +1,102 @@
+"""`edge table`: the MobileNetV2 table, published rows beside this machine's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `edge table`."""
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="MobileNetV2 1.0/224 weights (.safetensors, .h5)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="the picture to classify")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="pictures to quantise with (never those to be judged by)"
+    )
+    parser.add_argument("--runs", type=int, default=250, metavar="N", help="classifications in a loop (default: 250)")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="loops of each setup (default: 2)")
+    parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
+    parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
+    parser.add_argument("--how", metavar="SETUP", help="print the commands that measure a published row again")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write everything a board needs to --from DIR")
+    parser.add_argument("--from", type=Path, dest="bundle", metavar="DIR", help="measure what --export wrote")
+    parser.add_argument(
+        "--fetch-weights", action="store_true", help="ask for Keras' weights once, for set-up, and exit"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600, metavar="S", help="seconds a setup may take (default: 600)"
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="every sample of every row, for machines")
+    output.add_argument("--csv", action="store_true", help="one line a row, full precision")
+    output.add_argument("--markdown", action="store_true", help="the table as people see it (the default)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or do the one other thing that was asked for."""
+    if args.how:
+        print(_how(args.how))
+        return 0
+    if args.fetch_weights:
+        print(_fetch_weights())
+        return 0
+    if args.list:
+        print(_list())
+        return 0
+    return _table(args)
+
+
+def _table(args: argparse.Namespace) -> int:
+    from edge.table import bundle as bundles
+    from edge.table import report
+    from edge.table.measure import Plan, make_table
+    from edge.table.prepare import Wanted, prepare
+
+    if args.bundle:
+        bundle = bundles.read(args.bundle)
+    else:
+        bundle = prepare(Wanted(args.weights, args.picture, args.calibration), quiet=args.json)
+    if args.export:
+        print(f"{bundles.export(bundle, args.export)} is ready: copy it, then `edge table --from DIR`")
+        return 0
+    table = make_table(bundle, Plan(args.runs, args.rounds, args.setup, args.timeout))
+    if args.json:
+        print(report.as_json(table.rows))
+    elif args.csv:
+        print(report.as_csv(table.rows))
+    else:
+        print(report.as_markdown(table.rows, table.notes))
+    return 130 if table.stopped else 0
+
+
+def _how(name: str) -> str:
+    from device_profiles.profiles import UnknownProfile
+    from device_profiles.published import published_row
+    from runtimes.errors import UsageError
+
+    try:
+        return published_row(name).how.rstrip()
+    except UnknownProfile as error:
+        raise UsageError(str(error), "`edge table` lists the setups") from None
+
+
+def _fetch_weights() -> str:
+    from converters.mobilenet_v2 import download, find_weights
+
+    weights = find_weights()
+    if not weights.trained:
+        print("asking for Keras' MobileNetV2 weights (14 MB) ...", file=sys.stderr)
+        download()
+        weights = find_weights()
+    if weights.trained:
+        return f"weights: {weights.path}"
+    return "weights: none to be had here; the table will use seeded random ones and evaluate no answers"
+
+
+def _list() -> str:
+    from edge.table.measure import this_machine
+
+    setups, absent = this_machine()
+    lines = [f"{setup.id:<28} {setup.title}" for setup in setups]
+    return "\n".join([*lines, *(f"{what.id:<28} {what.title}: needs {what.needs}" for what in absent)])

@@ -1,0 +1,80 @@
+"""Are the answers right? Each setup's answers to the evaluation pictures beside float Keras' and beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtimes.arrays import Array, load_arrays
+from runtimes.artifact import Artifact, OutputMeaning
+from runtimes.tensors import softmax
+
+# What a setup's answers must hold to be called right, out of each hundred pictures.
+SAME_TOP1_FLOAT = 1.0
+SAME_TOP1_INT8 = 0.97
+FP32_DIFFERENCE = 1e-4  # the largest difference of a probability, in fp32
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One setup against float Keras on `pictures` pictures.
+
+    `same_top1` counts equal top classes, `correct` and `reference_correct` those that are the picture's own class,
+    `max_difference` is the largest difference of any probability.
+    """
+
+    pictures: int
+    same_top1: int
+    max_difference: float
+    correct: int
+    reference_correct: int
+
+    def is_right(self, precision: str) -> bool:
+        """Whether these are the source's answers, as far as the precision allows."""
+        if precision == "int8":
+            return self.same_top1 >= SAME_TOP1_INT8 * self.pictures
+        exact = precision != "fp32" or self.max_difference <= FP32_DIFFERENCE
+        return exact and self.same_top1 >= SAME_TOP1_FLOAT * self.pictures
+
+    def as_dict(self) -> dict[str, Any]:
+        """As machines read it."""
+        return asdict(self)
+
+
+def class_probabilities(outputs: Path, meaning: OutputMeaning) -> Array:
+    """Float32 [n, 1000]: the probabilities of ImageNet's classes, the background left out, from a worker's outputs."""
+    (values,) = load_arrays(outputs).values()
+    rows: Array = values.reshape(len(values), -1)
+    shares = softmax(rows) if meaning.kind == "logit" else rows
+    return shares[:, meaning.label_offset :]
+
+
+def compare(given: Array, reference: Array, truth: Array) -> Agreement:
+    """Two sets of probabilities [n, 1000] against one another and against the true classes [n]."""
+    mine, theirs = given.argmax(axis=1), reference.argmax(axis=1)
+    return Agreement(
+        pictures=len(truth),
+        same_top1=int((mine == theirs).sum()),
+        max_difference=float(np.abs(given - reference).max()),
+        correct=int((mine == truth).sum()),
+        reference_correct=int((theirs == truth).sum()),
+    )
+
+
+def agreements(
+    outputs: Mapping[str, tuple[Path, Artifact]], references: Sequence[str], truth: Array | None
+) -> dict[str, Agreement]:
+    """Setup id → agreement with the first of `references` that answered; empty where none did, or without truth."""
+    found = {
+        name: class_probabilities(path, artifact.manifest.output)
+        for name, (path, artifact) in outputs.items()
+        if path.is_file() and artifact.manifest.output is not None
+    }
+    reference = next((found[name] for name in references if name in found), None)
+    if reference is None or truth is None:
+        return {}
+    return {name: compare(values, reference, truth) for name, values in found.items()}

@@ -1,0 +1,189 @@
+"""Measure the table's setups on this machine: interleaved, the published protocol, one process each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_profiles.published import published_rows
+from edge.accelerators import known_accelerators
+from edge.bench.harness import Measurement, Setup, measure_all
+from edge.bench.rows import rows_of
+from edge.progress import Progress
+from edge.table.answers import Agreement, agreements
+from edge.table.bundle import Bundle
+from edge.table.notes import notes_of
+from edge.table.rows import Row, absent, of_setup, published
+from edge.table.setups import Absent, TableSetup, absent_devices, setups_for
+from runtimes import host, registry
+from runtimes.arrays import Array
+from runtimes.artifact import Artifact
+from runtimes.errors import EdgeError, UsageError
+from runtimes.tensors import pixels_to_input
+from runtimes.worker import save_arrays
+
+# The answers that all others are held against, the published way of running last.
+_REFERENCES = ("keras-compiled", "keras-predict")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: loops of `runs` classifications, `rounds` times; `only` these setups, or the usual ones."""
+
+    runs: int = 250
+    rounds: int = 2
+    only: Sequence[str] | None = None
+    timeout_s: float = 600.0
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """The rows in order, the lines below them, and whether Ctrl+C ended it early."""
+
+    rows: list[Row]
+    notes: list[str]
+    stopped: bool
+
+
+def this_machine() -> tuple[list[TableSetup], list[Absent]]:
+    """The setups that this machine can run, engines permitting, and the accelerators that it lacks."""
+    machine = host.facts()
+    attached = {one.id for one in known_accelerators(machine) if one.found}
+    return setups_for(machine, attached), absent_devices(machine, attached)
+
+
+def make_table(bundle: Bundle, plan: Plan) -> MeasuredTable:
+    """Measure `plan` on `bundle` and put the rows beside the published ones."""
+    setups, out_of_reach = this_machine()
+    chosen = _chosen(setups, plan.only)
+    ready, unready = _split(chosen, bundle)
+    scratch = Path(tempfile.mkdtemp(prefix="edge-table-"))
+    try:
+        inputs = _Inputs(bundle, scratch)
+        jobs = [inputs.job(setup, plan) for setup in ready]
+        measurements, stopped = _measure(jobs, plan)
+        found = {row["setup"]: row for row in rows_of(measurements)}
+        answered = {job.id: (scratch / f"{job.id}.npz", inputs.artifact(job.id)) for job in jobs}
+        references = [setup.id for name in _REFERENCES for setup in ready if setup.id.startswith(name)]
+        agreed = agreements(answered, references, inputs.truth) if bundle.trained else {}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    here = [_row(setup, found[setup.id], agreed, bundle) for setup in ready if setup.id in found]
+    rows = [*map(published, published_rows()), *here, *map(absent, [*unready, *out_of_reach])]
+    return MeasuredTable(rows, notes_of(rows, bundle, agreed), stopped)
+
+
+def _row(setup: TableSetup, measured: dict[str, Any], agreed: dict[str, Agreement], bundle: Bundle) -> Row:
+    agreement = agreed.get(setup.id)
+    told = {**measured, "agreement": agreement.as_dict() if agreement else None}
+    return of_setup(setup, told, bundle.trained)
+
+
+def _chosen(setups: Sequence[TableSetup], only: Collection[str] | None) -> list[TableSetup]:
+    """The usual setups, or those named; a name stands for all thread counts of its setup."""
+    if not only:
+        return [setup for setup in setups if setup.default]
+    unknown = [name for name in only if not any(_named(setup, name) for setup in setups)]
+    if unknown:
+        raise UsageError(f"this machine has no setup '{unknown[0]}'", "`edge table --list` names them")
+    return [setup for setup in setups if any(_named(setup, name) for name in only)]
+
+
+def _named(setup: TableSetup, name: str) -> bool:
+    return name in (setup.id, setup.id.rsplit("-", 1)[0])
+
+
+def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetup], list[Absent]]:
+    """Those that can be measured, and for the others what they need: an engine, or a model that was not made."""
+    ready, unready = [], []
+    for setup in setups:
+        title = f"this machine, {setup.title}"
+        if not registry.is_installed(registry.runtime(setup.runtime)):
+            unready.append(Absent(setup.id, title, _install(setup.runtime)))
+        elif not (bundle.folder(setup.artifact) / "manifest.json").is_file():
+            reason = bundle.missing.get(setup.artifact, "it is not in this bundle")
+            unready.append(Absent(setup.id, title, f"{setup.artifact}: {reason}"))
+        else:
+            ready.append(setup)
+    return ready, unready
+
+
+def _install(runtime: str) -> str:
+    return f"{runtime}: {registry.install_hint(runtime)}"
+
+
+def _measure(jobs: Sequence[Setup], plan: Plan) -> tuple[list[Measurement], bool]:
+    """All measurements; what is finished is kept when Ctrl+C ends the rest."""
+    done: list[Measurement] = []
+    with Progress(len(jobs) * plan.rounds, "measuring", quiet=plan.quiet) as bar:
+
+        def hear(setup: Setup, number: int, phase: str) -> None:
+            bar.note(f"{setup.title}, round {number + 1}: {phase}")
+
+        try:
+            for measurement in measure_all(jobs, plan.rounds, plan.timeout_s, hear):
+                done.append(measurement)
+                bar.advance(measurement.setup.title)
+        except KeyboardInterrupt:
+            return done, True
+    return done, False
+
+
+class _Inputs:
+    """The pictures as each artifact takes them; one file for all artifacts that take them alike."""
+
+    def __init__(self, bundle: Bundle, scratch: Path) -> None:
+        self._bundle, self._scratch = bundle, scratch
+        self._pictures = bundle.pictures()
+        self._artifacts: dict[str, Artifact] = {}
+        self._files: dict[object, tuple[Path, Path | None]] = {}
+
+    @property
+    def truth(self) -> Array | None:
+        """The class of each evaluation picture."""
+        return self._pictures.truth
+
+    def artifact(self, setup: str) -> Artifact:
+        """The artifact of a setup that `job` was called for."""
+        return self._artifacts[setup]
+
+    def job(self, setup: TableSetup, plan: Plan) -> Setup:
+        """What the harness measures for a setup."""
+        artifact = self._artifacts[setup.id] = self._bundle.artifact(setup.artifact)
+        timed, evaluated = self._fed(artifact)
+        return Setup(
+            id=setup.id,
+            title=setup.title,
+            artifact=artifact.path,
+            runtime=setup.runtime,
+            options={"threads": setup.threads, "device": setup.device, "settings": dict(setup.settings)},
+            protocol={"name": "published", "runs": plan.runs},
+            inputs=timed,
+            input_kind="picture",
+            evaluate=evaluated,
+            outputs=self._scratch / f"{setup.id}.npz" if evaluated else None,
+        )
+
+    def _fed(self, artifact: Artifact) -> tuple[Path, Path | None]:
+        key = (artifact.manifest.inputs, artifact.manifest.preprocess)
+        if key not in self._files:
+            self._files[key] = (
+                self._write(artifact, self._pictures.benchmark),
+                None if self._pictures.evaluation is None else self._write(artifact, self._pictures.evaluation),
+            )
+        return self._files[key]
+
+    def _write(self, artifact: Artifact, pixels: Array) -> Path:
+        spec, chosen = artifact.manifest.inputs[0], artifact.manifest.preprocess
+        if chosen is None:
+            raise EdgeError(f"{artifact.path} does not say how it takes a picture", "prepare the table again")
+        path = self._scratch / f"inputs-{len(list(self._scratch.iterdir()))}.npz"
+        save_arrays(path, {spec.name: np.stack([pixels_to_input(picture, spec, chosen) for picture in pixels])})
+        return path

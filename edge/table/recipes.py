@@ -1,0 +1,44 @@
+"""Which models the table needs, and how each is made: built from the weights, converted, or taken as published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# Google's file of 2019 (google-coral, Apache-2.0), as it lies in EDGE_DATA: where it comes from is told there.
+_FILE_2019 = Path("mobilenet_v2", "mobilenet_v2_1.0_224_quant.tflite")
+_FILE_2019_EDGETPU = Path("mobilenet_v2", "mobilenet_v2_1.0_224_quant_edgetpu.tflite")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One artifact of the table.
+
+    Exactly one of these says where it comes from: `framework` (built from the weights), `file` (a published file of
+    the data folder) or `source` (another recipe's id, then converted by `steps` to `format`).
+    """
+
+    id: str
+    format: str
+    precision: str
+    framework: str | None = None
+    file: Path | None = None
+    source: str | None = None
+    steps: tuple[str, ...] = ()
+
+
+# In an order in which every source stands before what is made of it.
+RECIPES = (
+    Recipe("keras-fp32", "keras", "fp32", framework="keras"),
+    Recipe("onnx-fp32", "onnx", "fp32", source="keras-fp32", steps=("keras_to_onnx",)),
+    Recipe("tflite-fp32", "tflite", "fp32", source="keras-fp32", steps=("keras_to_tflite",)),
+    Recipe("tflite-int8", "tflite", "int8", source="keras-fp32", steps=("keras_to_tflite",)),
+    Recipe("tflite-int8-logits", "tflite", "int8", source="tflite-int8", steps=("logit_head",)),
+    Recipe("openvino-fp32", "openvino", "fp32", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe("openvino-fp16", "openvino", "fp16", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe("openvino-int8", "openvino", "int8", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe("tflite-2019", "tflite", "int8", file=_FILE_2019),
+    Recipe("tflite-2019-logits", "tflite", "int8", source="tflite-2019", steps=("logit_head",)),
+    Recipe("edgetpu-2019", "edgetpu", "int8", file=_FILE_2019_EDGETPU),
+    Recipe("pt2-fp32", "pt2", "fp32", framework="torch"),
+)

@@ -1,0 +1,73 @@
+"""The table as text, Markdown, CSV or JSON, with the footnotes without which its numbers mislead."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from edge.table.rows import NOT_EVALUATED, Row
+
+HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
+_NUMBERS = (2, 3, 5, 6)  # columns set flush right
+
+
+def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table for people, in a terminal or a README: Markdown with aligned columns, notes below."""
+    cells = [HEADER, *(_cells(row) for row in rows)]
+    # An absent row's reason may run on over its empty cells: it does not widen the column of all others.
+    kept = [HEADER, *(_cells(row) for row in rows if row.kind in ("published", "measured"))]
+    widths = [max(len(line[i]) for line in (kept if i == 1 else cells)) for i in range(len(HEADER))]
+    ruler = "|" + "|".join("-" * (w + 1) + (":" if i in _NUMBERS else "-") for i, w in enumerate(widths)) + "|"
+    lines = [_line(line, widths) for line in cells]
+    return "\n".join([lines[0], ruler, *lines[1:], "", *notes])
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a row, full precision, empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "setup", "kind", "source", "time_s", "fps", "top1", "score", "raw"))
+    for row in rows:
+        writer.writerow((row.id, row.setup, row.kind, row.source, row.time_s, row.fps, row.top1, row.score, row.raw))
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """A list of rows with the keys of `edge bench --json`, plus `source`."""
+    return json.dumps([_document(row) for row in rows], indent=2, ensure_ascii=False)
+
+
+def _document(row: Row) -> dict[str, Any]:
+    keys = {"setup": row.setup, "id": row.id, "kind": row.kind, "source": row.source}
+    result = {"time_s": row.time_s, "fps": row.fps, "top1": row.top1, "score": row.score, "raw": row.raw}
+    return {**row.data, **keys, **result}
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.kind in ("absent", "failed"):
+        return (row.setup, row.source, "", "", "", "", "")
+    unknown = NOT_EVALUATED if row.top1 == NOT_EVALUATED else "–"
+    return (
+        row.setup,
+        row.source,
+        _number(row.time_s, 2),
+        _number(row.fps, 2),
+        row.top1 or "–",
+        _number(row.score, 4, unknown),
+        _number(row.raw, 4, "–"),
+    )
+
+
+def _number(value: float | None, digits: int, missing: str = "–") -> str:
+    return missing if value is None else f"{value:.{digits}f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.rjust(width) if i in _NUMBERS else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "| " + " | ".join(padded) + " |"

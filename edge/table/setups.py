@@ -1,0 +1,135 @@
+"""Which setups can this machine measure, and what would the others need?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Google's file of 2019 ran on one thread: that was the interpreter's default.
+PUBLISHED_TFLITE_THREADS = 1
+
+
+@dataclass(frozen=True)
+class TableSetup:
+    """One row that this machine may measure: `artifact` names a recipe in `edge.table.recipes`."""
+
+    id: str
+    title: str
+    artifact: str
+    runtime: str
+    threads: int | None
+    device: str = "cpu"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    default: bool = True
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A row that this machine cannot measure, and what it would need."""
+
+    id: str
+    title: str
+    needs: str
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """An engine with a model; becomes one setup for each thread count worth measuring."""
+
+    id: str
+    title: str
+    artifact: str
+    runtime: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    single_thread: bool = True
+    all_threads: bool = True
+
+
+_PREDICT = {"call": "predict"}
+_COMPILED = {"call": "compiled"}
+_FAST_INT8 = {"int8": "fast"}
+
+_CPU = (
+    _Variant("keras-predict", "Keras float32, predict (as published)", "keras-fp32", "keras", _PREDICT),
+    _Variant("keras-compiled", "Keras float32, compiled call", "keras-fp32", "keras", _COMPILED),
+    _Variant("torch-fp32", "PyTorch float32", "pt2-fp32", "torch"),
+    _Variant("onnxruntime-fp32", "ONNX Runtime float32", "onnx-fp32", "onnxruntime"),
+    _Variant("tflite-fp32", "TFLite float32", "tflite-fp32", "litert"),
+    _Variant("tflite-int8", "TFLite int8", "tflite-int8", "litert"),
+    _Variant("tflite-int8-logits", "TFLite int8, logit head", "tflite-int8-logits", "litert", all_threads=False),
+    _Variant("tflite-2019", "TFLite uint8, Google's file of 2019", "tflite-2019", "litert", all_threads=False),
+    _Variant(
+        "tflite-2019-logits",
+        "TFLite uint8 of 2019, logit head",
+        "tflite-2019-logits",
+        "litert",
+        all_threads=False,
+    ),
+    _Variant("openvino-fp32", "OpenVINO FP32", "openvino-fp32", "openvino"),
+    _Variant("openvino-fp16", "OpenVINO FP16", "openvino-fp16", "openvino"),
+    _Variant("openvino-int8", "OpenVINO int8", "openvino-int8", "openvino"),
+)
+# Where the CPU's int8 kernels saturate, the default above is the precise setting; this is what it costs.
+_SATURATING = _Variant(
+    "openvino-int8-fast", "OpenVINO int8, saturating kernels", "openvino-int8", "openvino", _FAST_INT8
+)
+
+_CUDA = (
+    TableSetup("torch-cuda", "PyTorch float32, CUDA", "pt2-fp32", "torch", None, device="cuda"),
+    TableSetup("onnxruntime-cuda", "ONNX Runtime float32, CUDA", "onnx-fp32", "onnxruntime", None, device="cuda"),
+    TableSetup(
+        "onnxruntime-tensorrt", "ONNX Runtime float32, TensorRT", "onnx-fp32", "onnxruntime", None, device="tensorrt"
+    ),
+)
+_CORAL = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
+
+
+def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
+    """The setups of a machine: `machine` as `runtimes.host.facts` gives it, `devices` the accelerators attached."""
+    cores = int(machine["cpu"]["usable_cores"] or 1)
+    found = [setup for variant in _variants(machine) for setup in _threaded(variant, cores)]
+    if _has_nvidia(machine):
+        found.extend(_CUDA)
+    if _has_coral(devices):
+        found.append(_CORAL)
+    return found
+
+
+def absent_devices(machine: Mapping[str, Any], devices: Collection[str]) -> list[Absent]:
+    """The accelerators of the published table that are not attached here."""
+    rows = []
+    if not _has_nvidia(machine):
+        rows.append(Absent("cuda", "this machine + NVIDIA GPU", "an NVIDIA GPU (none found)"))
+    if not _has_coral(devices):
+        rows.append(Absent("coral-usb", "this machine + Coral", "a Coral USB Accelerator (none attached)"))
+    return rows
+
+
+def _variants(machine: Mapping[str, Any]) -> Iterator[_Variant]:
+    yield from _CPU
+    if not machine["cpu"]["int8_dot_product"]:
+        yield _SATURATING
+
+
+def _threaded(variant: _Variant, cores: int) -> Iterator[TableSetup]:
+    counts = ([1] if variant.single_thread else []) + ([cores] if variant.all_threads and cores > 1 else [])
+    for count in counts or [1]:
+        yield TableSetup(
+            id=f"{variant.id}-{count}t",
+            title=f"{variant.title}, {count} thread{'s' if count > 1 else ''}",
+            artifact=variant.artifact,
+            runtime=variant.runtime,
+            threads=count,
+            settings=variant.settings,
+            # Published with TensorFlow's default, all threads; one thread is there for who asks for it by name.
+            default=not (variant.settings == _PREDICT and count == 1 and cores > 1),
+        )
+
+
+def _has_nvidia(machine: Mapping[str, Any]) -> bool:
+    return bool(machine["accelerators"]["nvidia_gpus"])
+
+
+def _has_coral(devices: Collection[str]) -> bool:
+    return any(device.startswith("coral-") for device in devices)
