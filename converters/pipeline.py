@@ -24,11 +24,11 @@ from converters.proof import (
     selfcheck_rows,
     selfcheck_rule,
     source_answers,
-    synthetic,
     translated,
 )
 from converters.source import Source, open_source
 from converters.steps import Step, StepOptions, find_steps, step_id
+from converters.synthetic import synthetic
 from runtimes.arrays import Arrays, load_arrays
 from runtimes.artifact import Artifact, Manifest, OutputMeaning, Preprocess, TensorSpec, write
 from runtimes.errors import InputError, UsageError

@@ -1,4 +1,4 @@
-"""The worker process of conversions: `python -m converters.worker` serves the jobs of `runtimes.worker` and those below.
+"""The worker process of conversions: `python -m converters.worker` serves the jobs of `runtimes.worker`, and more.
 
 A converter that crashes ends this process and becomes one line in the parent.
 """
