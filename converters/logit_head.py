@@ -1,97 +1,69 @@
-"""A TFLite classifier that ends at its logits: the trailing SOFTMAX is cut off.
+"""Cut the softmax off a TFLite classifier, so that it ends at its (quantised) logits.
 
-A softmax in uint8 saturates at 255/256 and hides how sure the network is; the tensor before it does not. The
-published 16.2184 is such a logit: (222 − 58) × 0.09889253973960876 in `mobilenet_v2_1.0_224_quant.tflite`.
+The published MobileNetV2 table mixes both heads of one network: 0.9961 is its uint8 softmax, 16.2184 a dequantised
+logit. Cutting a file shows either, with the same weights. The cut file is proven by the softmax of its answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
-from converters.quiet import loading
-from converters.steps import check_library
-from runtimes.errors import InputError
+from converters.tflite_softmax import cut_softmax
+from runtimes.artifact import Artifact, OutputMeaning, SelfCheck, write
+from runtimes.errors import InputError, ProofError
+from runtimes.manifest import TensorSpec
+from runtimes.metrics import compare
+from runtimes.registry import for_format
+from runtimes.selfcheck import answers
+from runtimes.session import RunOptions
+from runtimes.tensors import softmax
 
-# What may follow the softmax: a change of dtype only.
-_AFTER = ("QUANTIZE", "DEQUANTIZE")
-_METADATA = b"TFLITE_METADATA"
 
+def write_logit_head(source: Artifact, out: Path) -> dict[str, Any]:
+    """Write the artifact of `source` without its last softmax into the existing folder `out`; returns the proof.
 
-def cut_softmax(model: Path, out: Path) -> Path:
-    """Write `<model name>_logits.tflite` into the existing folder `out`; returns its path.
-
-    The output is the tensor that the SOFTMAX read, with its dtype and quantisation; everything before it is untouched.
-    The same input gives the same bytes. InputError when the model cannot be read, or does not end with one SOFTMAX.
+    InputError when `source` is no TFLite classifier that ends in a softmax, ProofError when the softmax of the cut
+    model's answers is not what `source` answers, within two steps of its output's quantisation.
     """
-    check_library("ai_edge_litert", "cutting off the softmax")
-    with loading(model, "TFLite"):
-        network = _read(model)
-        logits = _cut(network, model)
-        _retarget(network, logits)
-        content = _packed(network)
-    path = out / f"{model.stem}_logits.tflite"
-    path.write_bytes(content)
-    return path
+    known = source.manifest
+    if known.format != "tflite" or known.output is None or known.output.kind != "probability":
+        raise InputError(
+            f"{source.model} is no TFLite classifier with probabilities", "give one that ends in a softmax"
+        )
+    model = cut_softmax(source.model, out / f"{source.model.stem}_logits.tflite")
+    if known.output.labels:
+        copyfile(source.path / known.output.labels, out / known.output.labels)
+    cut = replace(known, name=f"{known.name}_logits", model=model.name, files={}, selfcheck=None)
+    engine = for_format("tflite")
+    inputs, expected = source.selfcheck()
+    with closing(engine.open(Artifact(out, cut), RunOptions())) as session:
+        given = answers(session, inputs)
+        outputs = tuple(session.outputs)
+    proof = _proof(expected, given, known.outputs[0])
+    meaning: OutputMeaning = replace(known.output, kind="logit")
+    rule = SelfCheck("max_abs", 2 * _step(outputs[0]), known.selfcheck.inputs if known.selfcheck else "synthetic")
+    conversion = {"steps": ["logit_head"], "source_model": known.conversion}
+    finished = replace(cut, outputs=outputs, output=meaning, selfcheck=rule, proof=proof, conversion=conversion)
+    # The source has no logits to store: those of the cut model are, once their softmax is proven.
+    write(out, finished, inputs, given)
+    return proof
 
 
-def _read(model: Path) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    content = model.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise InputError(f"{model} is not a TFLite model", "check how the file was made or copied")
-    return schema.ModelT.InitFromPackedBuf(content, 0)
-
-
-def _cut(network: Any, model: Path) -> int:
-    """Remove the operators from the softmax on; the index of the tensor that it read."""
-    graph = network.subgraphs[0]
-    if len(network.subgraphs) != 1 or len(graph.outputs) != 1:
-        raise _unfit(model, "has more than one graph or output")
-    wanted, cut = int(graph.outputs[0]), []
-    for operator in reversed(graph.operators):
-        if wanted not in operator.outputs:
-            continue
-        cut.append(operator)
-        wanted = int(operator.inputs[0])
-        kind = _kind(network, operator)
-        if kind == "SOFTMAX":
-            graph.operators = [kept for kept in graph.operators if kept not in cut]
-            return wanted
-        if kind not in _AFTER:
-            raise _unfit(model, f"ends with {kind}")
-    raise _unfit(model, "is empty")
+def _proof(expected: Mapping[str, Any], given: Mapping[str, Any], output: TensorSpec) -> dict[str, Any]:
+    (theirs,), (mine,) = expected.values(), given.values()
+    metrics = compare(theirs, softmax(mine).reshape(theirs.shape))
+    limit = 2 * _step(output)
+    if metrics["max_abs"] > limit:
+        what = f"the softmax of the cut model's logits is {metrics['max_abs']:.2g} off the source's probabilities"
+        raise ProofError(f"{what} (limit {limit:.2g})", "the softmax may have a beta other than 1: leave it on")
+    return {"passed": True, "metrics": metrics, "limits": {"max_abs": limit}, "samples": len(theirs)}
 
 
-def _kind(network: Any, operator: Any) -> str:
-    from ai_edge_litert import schema_py_generated as schema
-
-    code = network.operatorCodes[operator.opcodeIndex]
-    # Codes over 127 do not fit the old field, which then holds 127; old files have only that one.
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    return names.get(number, f"operator {number}")
-
-
-def _retarget(network: Any, logits: int) -> None:
-    """Let the graph and its signatures end at the tensor `logits`."""
-    old = int(network.subgraphs[0].outputs[0])
-    network.subgraphs[0].outputs = [logits]
-    for signature in network.signatureDefs or []:
-        for output in signature.outputs:
-            output.tensorIndex = logits if output.tensorIndex == old else output.tensorIndex
-    # The metadata describe the old output, and refer to files behind the flatbuffer that are not carried over.
-    network.metadata = [entry for entry in network.metadata or [] if entry.name != _METADATA]
-
-
-def _packed(network: Any) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(2**20)
-    builder.Finish(network.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _unfit(model: Path, what: str) -> InputError:
-    return InputError(f"{model} {what}, not with one SOFTMAX", "give a classifier that answers with probabilities")
+def _step(spec: TensorSpec) -> float:
+    """One step of a quantised tensor, 1e-5 for a float one."""
+    return max(spec.quantization.scales) if spec.quantization else 1e-5
