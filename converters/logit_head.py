@@ -1,7 +1,7 @@
-"""Cut the softmax off a TFLite classifier, so that it ends at its (quantised) logits.
+"""A TFLite classifier's artifact without its softmax, so that it answers with (quantised) logits.
 
 The published MobileNetV2 table mixes both heads of one network: 0.9961 is its uint8 softmax, 16.2184 a dequantised
-logit. Cutting a file shows either, with the same weights. The cut file is proven by the softmax of its answers.
+logit. The cut model is proven by the softmax of its answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from shutil import copyfile
 from typing import Any
 
 from converters.tflite_softmax import cut_softmax
-from runtimes.artifact import Artifact, OutputMeaning, SelfCheck, write
+from runtimes.arrays import Array
+from runtimes.artifact import Artifact, SelfCheck, write
 from runtimes.errors import InputError, ProofError
 from runtimes.manifest import TensorSpec
 from runtimes.metrics import compare
@@ -27,7 +28,7 @@ from runtimes.tensors import softmax
 def write_logit_head(source: Artifact, out: Path) -> dict[str, Any]:
     """Write the artifact of `source` without its last softmax into the existing folder `out`; returns the proof.
 
-    InputError when `source` is no TFLite classifier that ends in a softmax, ProofError when the softmax of the cut
+    InputError when `source` is no TFLite classifier with probabilities, ProofError when the softmax of the cut
     model's answers is not what `source` answers, within two steps of its output's quantisation.
     """
     known = source.manifest
@@ -39,22 +40,26 @@ def write_logit_head(source: Artifact, out: Path) -> dict[str, Any]:
     if known.output.labels:
         copyfile(source.path / known.output.labels, out / known.output.labels)
     cut = replace(known, name=f"{known.name}_logits", model=model.name, files={}, selfcheck=None)
-    engine = for_format("tflite")
     inputs, expected = source.selfcheck()
-    with closing(engine.open(Artifact(out, cut), RunOptions())) as session:
+    with closing(for_format("tflite").open(Artifact(out, cut), RunOptions())) as session:
         given = answers(session, inputs)
         outputs = tuple(session.outputs)
     proof = _proof(expected, given, known.outputs[0])
-    meaning: OutputMeaning = replace(known.output, kind="logit")
-    rule = SelfCheck("max_abs", 2 * _step(outputs[0]), known.selfcheck.inputs if known.selfcheck else "synthetic")
-    conversion = {"steps": ["logit_head"], "source_model": known.conversion}
-    finished = replace(cut, outputs=outputs, output=meaning, selfcheck=rule, proof=proof, conversion=conversion)
-    # The source has no logits to store: those of the cut model are, once their softmax is proven.
-    write(out, finished, inputs, given)
+    kind = known.selfcheck.inputs if known.selfcheck else "synthetic"
+    manifest = replace(
+        cut,
+        outputs=outputs,
+        output=replace(known.output, kind="logit"),
+        selfcheck=SelfCheck("max_abs", 2 * _step(outputs[0]), kind),
+        proof=proof,
+        conversion={"steps": ["logit_head"], "before": known.conversion},
+    )
+    # The source has no logits to store: the cut model's own stand in for them, now that their softmax is proven.
+    write(out, manifest, inputs, given)
     return proof
 
 
-def _proof(expected: Mapping[str, Any], given: Mapping[str, Any], output: TensorSpec) -> dict[str, Any]:
+def _proof(expected: Mapping[str, Array], given: Mapping[str, Array], output: TensorSpec) -> dict[str, Any]:
     (theirs,), (mine,) = expected.values(), given.values()
     metrics = compare(theirs, softmax(mine).reshape(theirs.shape))
     limit = 2 * _step(output)

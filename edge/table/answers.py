@@ -24,7 +24,8 @@ class Agreement:
     """One setup against float Keras on `pictures` pictures.
 
     `same_top1` counts equal top classes, `correct` and `reference_correct` those that are the picture's own class,
-    `max_difference` is the largest difference of any probability.
+    `max_difference` is the largest difference of any probability. A network with weights of its own owes float Keras
+    nothing: it is right where it names as many pictures correctly.
     """
 
     pictures: int
@@ -32,12 +33,17 @@ class Agreement:
     max_difference: float
     correct: int
     reference_correct: int
+    precision: str
+    own_weights: bool = False
 
-    def is_right(self, precision: str) -> bool:
+    @property
+    def is_right(self) -> bool:
         """Whether these are the source's answers, as far as the precision allows."""
-        if precision == "int8":
+        if self.own_weights:
+            return self.correct >= self.reference_correct
+        if self.precision == "int8":
             return self.same_top1 >= SAME_TOP1_INT8 * self.pictures
-        exact = precision != "fp32" or self.max_difference <= FP32_DIFFERENCE
+        exact = self.precision != "fp32" or self.max_difference <= FP32_DIFFERENCE
         return exact and self.same_top1 >= SAME_TOP1_FLOAT * self.pictures
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def class_probabilities(outputs: Path, meaning: OutputMeaning) -> Array:
     return shares[:, meaning.label_offset :]
 
 
-def compare(given: Array, reference: Array, truth: Array) -> Agreement:
+def compare(given: Array, reference: Array, truth: Array, precision: str, own_weights: bool = False) -> Agreement:
     """Two sets of probabilities [n, 1000] against one another and against the true classes [n]."""
     mine, theirs = given.argmax(axis=1), reference.argmax(axis=1)
     return Agreement(
@@ -62,19 +68,33 @@ def compare(given: Array, reference: Array, truth: Array) -> Agreement:
         max_difference=float(np.abs(given - reference).max()),
         correct=int((mine == truth).sum()),
         reference_correct=int((theirs == truth).sum()),
+        precision=precision,
+        own_weights=own_weights,
     )
 
 
+@dataclass(frozen=True)
+class Answered:
+    """Where one setup's answers to the evaluation pictures lie, and what they are answers of."""
+
+    outputs: Path
+    artifact: Artifact
+    own_weights: bool
+
+
 def agreements(
-    outputs: Mapping[str, tuple[Path, Artifact]], references: Sequence[str], truth: Array | None
+    answered: Mapping[str, Answered], references: Sequence[str], truth: Array | None
 ) -> dict[str, Agreement]:
     """Setup id → agreement with the first of `references` that answered; empty where none did, or without truth."""
     found = {
-        name: class_probabilities(path, artifact.manifest.output)
-        for name, (path, artifact) in outputs.items()
-        if path.is_file() and artifact.manifest.output is not None
+        name: class_probabilities(one.outputs, one.artifact.manifest.output)
+        for name, one in answered.items()
+        if one.outputs.is_file() and one.artifact.manifest.output is not None
     }
     reference = next((found[name] for name in references if name in found), None)
     if reference is None or truth is None:
         return {}
-    return {name: compare(values, reference, truth) for name, values in found.items()}
+    return {
+        name: compare(values, reference, truth, answered[name].artifact.manifest.precision, answered[name].own_weights)
+        for name, values in found.items()
+    }

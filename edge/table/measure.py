@@ -16,9 +16,10 @@ from edge.accelerators import known_accelerators
 from edge.bench.harness import Measurement, Setup, measure_all
 from edge.bench.rows import rows_of
 from edge.progress import Progress
-from edge.table.answers import Agreement, agreements
+from edge.table.answers import Agreement, Answered, agreements
 from edge.table.bundle import Bundle
 from edge.table.notes import notes_of
+from edge.table.recipes import BY_ID
 from edge.table.rows import Row, absent, of_setup, published
 from edge.table.setups import Absent, TableSetup, absent_devices, setups_for
 from runtimes import host, registry
@@ -70,7 +71,7 @@ def make_table(bundle: Bundle, plan: Plan) -> MeasuredTable:
         jobs = [inputs.job(setup, plan) for setup in ready]
         measurements, stopped = _measure(jobs, plan)
         found = {row["setup"]: row for row in rows_of(measurements)}
-        answered = {job.id: (scratch / f"{job.id}.npz", inputs.artifact(job.id)) for job in jobs}
+        answered = {setup.id: inputs.answered(setup) for setup in ready}
         references = [setup.id for name in _REFERENCES for setup in ready if setup.id.startswith(name)]
         agreed = agreements(answered, references, inputs.truth) if bundle.trained else {}
     finally:
@@ -108,8 +109,7 @@ def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetu
         if not registry.is_installed(registry.runtime(setup.runtime)):
             unready.append(Absent(setup.id, title, _install(setup.runtime)))
         elif not (bundle.folder(setup.artifact) / "manifest.json").is_file():
-            reason = bundle.missing.get(setup.artifact, "it is not in this bundle")
-            unready.append(Absent(setup.id, title, f"{setup.artifact}: {reason}"))
+            unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)"))
         else:
             ready.append(setup)
     return ready, unready
@@ -142,7 +142,6 @@ class _Inputs:
     def __init__(self, bundle: Bundle, scratch: Path) -> None:
         self._bundle, self._scratch = bundle, scratch
         self._pictures = bundle.pictures()
-        self._artifacts: dict[str, Artifact] = {}
         self._files: dict[object, tuple[Path, Path | None]] = {}
 
     @property
@@ -150,13 +149,14 @@ class _Inputs:
         """The class of each evaluation picture."""
         return self._pictures.truth
 
-    def artifact(self, setup: str) -> Artifact:
-        """The artifact of a setup that `job` was called for."""
-        return self._artifacts[setup]
+    def answered(self, setup: TableSetup) -> Answered:
+        """Where the answers of a measured setup lie."""
+        artifact = self._bundle.artifact(setup.artifact)
+        return Answered(self._outputs(setup), artifact, BY_ID[setup.artifact].has_own_weights)
 
     def job(self, setup: TableSetup, plan: Plan) -> Setup:
         """What the harness measures for a setup."""
-        artifact = self._artifacts[setup.id] = self._bundle.artifact(setup.artifact)
+        artifact = self._bundle.artifact(setup.artifact)
         timed, evaluated = self._fed(artifact)
         return Setup(
             id=setup.id,
@@ -168,8 +168,11 @@ class _Inputs:
             inputs=timed,
             input_kind="picture",
             evaluate=evaluated,
-            outputs=self._scratch / f"{setup.id}.npz" if evaluated else None,
+            outputs=self._outputs(setup) if evaluated else None,
         )
+
+    def _outputs(self, setup: TableSetup) -> Path:
+        return self._scratch / f"outputs-{setup.id}.npz"
 
     def _fed(self, artifact: Artifact) -> tuple[Path, Path | None]:
         key = (artifact.manifest.inputs, artifact.manifest.preprocess)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from edge.table.answers import FP32_DIFFERENCE, Agreement
@@ -27,13 +28,20 @@ def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement
     lines += _answers(rows, agreed)
     lines += _costs_of_right_answers(rows)
     lines += [f"{row.setup}: {row.data['hint']}." for row in rows if row.kind == "failed" and row.data.get("hint")]
+    lines += [f"Not made here: {recipe}, because {reason}." for recipe, reason in _unmade(rows, bundle)]
     return [*lines, *_best(rows, agreed)]
 
 
 def best_row(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> Row | None:
-    """The fastest measured row whose answers are right; where nothing was evaluated, the fastest."""
-    right = [row for row in rows if row.kind == "measured" and _is_right(row, agreed)]
+    """The fastest measured row that gives our weights' answers; where nothing was evaluated, the fastest."""
+    right = [row for row in rows if row.kind == "measured" and _gives_right_answers(row, agreed)]
     return max(right, key=lambda row: row.fps or 0.0, default=None)
+
+
+def _unmade(rows: Sequence[Row], bundle: Bundle) -> list[tuple[str, str]]:
+    """The models that a row says are missing, and why."""
+    absent = [row.source for row in rows if row.kind == "absent"]
+    return [(name, why) for name, why in bundle.missing.items() if any(f" {name} " in source for source in absent)]
 
 
 def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
@@ -50,30 +58,35 @@ def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
 
 
 def _answers(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
-    """One line for each setup's answers, setups that answer alike together."""
-    groups: dict[str, list[str]] = {}
+    """One line for the setups that answer alike."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.id in agreed:
-            groups.setdefault(_said(row, agreed[row.id]), []).append(row.setup.removeprefix("this machine, "))
+            one = agreed[row.id]
+            alike = (one.precision, one.own_weights, one.is_right, one.same_top1, one.correct)
+            groups.setdefault(alike, []).append(row)
     if not groups:
         return []
     some = next(iter(agreed.values()))
     head = (
-        f"Answers on {some.pictures} evaluation pictures beside float Keras, which names {some.reference_correct} "
-        f"of them correctly (fp32 is right within {FP32_DIFFERENCE:g}):"
+        f"Answers to {some.pictures} evaluation pictures, beside those of float Keras, which names "
+        f"{some.reference_correct} of them correctly:"
     )
-    return [head, *(f"- {said}: {'; '.join(names)}" for said, names in groups.items())]
+    return [head, *(_said(group, [agreed[row.id] for row in group]) for group in groups.values())]
 
 
-def _said(row: Row, agreement: Agreement) -> str:
-    verdict = "" if agreement.is_right(str(row.data["precision"])) else "NOT RIGHT, "
-    difference = f"probabilities within {agreement.max_difference:.0e}" if agreement.max_difference < 0.01 else ""
+def _said(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
+    one = agreed[0]
     parts = [
-        f"{verdict}same top-1 on {agreement.same_top1} of {agreement.pictures}",
-        f"{agreement.correct} correct",
-        difference,
+        "" if one.is_right else "NOT RIGHT",
+        "weights of its own" if one.own_weights else f"same top-1 on {one.same_top1}",
+        f"{one.correct} correct",
     ]
-    return ", ".join(part for part in parts if part)
+    if one.precision == "fp32":
+        largest = max(each.max_difference for each in agreed)
+        parts.append(f"probabilities within {largest:.1e} (allowed: {FP32_DIFFERENCE:.0e})")
+    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", row.setup.removeprefix("this machine, ")) for row in rows)
+    return f"- {', '.join(filter(None, parts))}: {'; '.join(names)}"
 
 
 def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:
@@ -90,11 +103,11 @@ def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _is_right(row: Row, agreed: Mapping[str, Agreement]) -> bool:
+def _gives_right_answers(row: Row, agreed: Mapping[str, Agreement]) -> bool:
     if not agreed:
         return True
     agreement = agreed.get(row.id)
-    return agreement is not None and agreement.is_right(str(row.data["precision"]))
+    return agreement is not None and agreement.is_right and not agreement.own_weights
 
 
 def _best(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:

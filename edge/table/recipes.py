@@ -26,6 +26,11 @@ class Recipe:
     source: str | None = None
     steps: tuple[str, ...] = ()
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether this is Google's network of 2019, which was trained anew for uint8 and need not answer as ours."""
+        return self.id.endswith(("-2019", "-2019-logits"))
+
 
 # In an order in which every source stands before what is made of it.
 RECIPES = (
@@ -42,3 +47,5 @@ RECIPES = (
     Recipe("edgetpu-2019", "edgetpu", "int8", file=_FILE_2019_EDGETPU),
     Recipe("pt2-fp32", "pt2", "fp32", framework="torch"),
 )
+
+BY_ID = {recipe.id: recipe for recipe in RECIPES}
