@@ -14,7 +14,7 @@ from shutil import copyfile
 from typing import Any
 
 from converters.tflite_softmax import cut_softmax
-from runtimes.arrays import Array
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, SelfCheck, write
 from runtimes.errors import InputError, ProofError
 from runtimes.manifest import TensorSpec
@@ -40,10 +40,9 @@ def write_logit_head(source: Artifact, out: Path) -> dict[str, Any]:
     if known.output.labels:
         copyfile(source.path / known.output.labels, out / known.output.labels)
     cut = replace(known, name=f"{known.name}_logits", model=model.name, files={}, selfcheck=None)
-    inputs, expected = source.selfcheck()
-    with closing(for_format("tflite").open(Artifact(out, cut), RunOptions())) as session:
-        given = answers(session, inputs)
-        outputs = tuple(session.outputs)
+    inputs, _ = source.selfcheck()
+    expected, _ = _answers(source, inputs)
+    given, outputs = _answers(Artifact(out, cut), inputs)
     proof = _proof(expected, given, known.outputs[0])
     kind = known.selfcheck.inputs if known.selfcheck else "synthetic"
     manifest = replace(
@@ -57,6 +56,11 @@ def write_logit_head(source: Artifact, out: Path) -> dict[str, Any]:
     # The source has no logits to store: the cut model's own stand in for them, now that their softmax is proven.
     write(out, manifest, inputs, given)
     return proof
+
+
+def _answers(artifact: Artifact, inputs: Arrays) -> tuple[Arrays, tuple[TensorSpec, ...]]:
+    with closing(for_format("tflite").open(artifact, RunOptions())) as session:
+        return answers(session, inputs), tuple(session.outputs)
 
 
 def _proof(expected: Mapping[str, Array], given: Mapping[str, Array], output: TensorSpec) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from runtimes.arrays import Array
 from runtimes.errors import InputError
 from runtimes.manifest import OutputMeaning, Preprocess, Quantization, TensorSpec
 
+# In steps: scales are stored with 24 bits, so that what is half way may come out a little below.
+_SCALE_ERROR = 1e-4
+
 
 def dequantize(values: Array, quantization: Quantization | None) -> Array:
     """Real numbers, float32: (q − zero_point) × scale; float tensors only change their dtype."""
@@ -20,12 +23,16 @@ def dequantize(values: Array, quantization: Quantization | None) -> Array:
 
 
 def quantize(real: Array, spec: TensorSpec) -> Array:
-    """Real numbers in the dtype of `spec`, rounded to the nearest step and clipped to the dtype's range."""
+    """Real numbers in the dtype of `spec`, rounded to the nearest step and clipped to the dtype's range.
+
+    A number half way between two steps goes up. So a model with the scale 1/127.5 and the zero point 127, where every
+    pixel is half way, takes pixels as they are, as Coral's own programs feed it.
+    """
     dtype = np.dtype(spec.dtype)
     if spec.quantization is None:
         return real.astype(dtype)
     scale, zero_point = _broadcast(spec.quantization, real.ndim)
-    steps = np.rint(real.astype(np.float64) / scale + zero_point)
+    steps = np.floor(real.astype(np.float64) / scale + zero_point + 0.5 + _SCALE_ERROR)
     limits = np.iinfo(dtype)
     return np.clip(steps, limits.min, limits.max).astype(dtype)
 
