@@ -45,12 +45,12 @@ class Source:
     def slice(self, start: int, size: int) -> memoryview:
         """`size` bytes from `start`, not copied; InputError where the file has no such bytes."""
         if start < 0 or size < 0 or start + size > len(self.view):
-            raise self.broken("it points outside itself")
+            raise self.broken("a size or offset in it leads outside of it")
         return self.view[start : start + size]
 
     def text(self, start: int, size: int) -> str:
         """UTF-8 text; a byte that is none becomes the replacement character."""
-        self.spend(1 + size // 64)
+        self.spend(1 + size // 16)
         return str(self.slice(start, size), "utf-8", "replace")
 
     def spend(self, steps: int = 1) -> None:

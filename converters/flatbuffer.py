@@ -6,6 +6,7 @@ Formats: https://flatbuffers.dev/internals/ and https://flatbuffers.dev/flexbuff
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -46,10 +47,13 @@ class Table:
         return [Table(self._source, self._follow(start + 4 * i)) for i in range(count)]
 
     def numbers(self, field: int, kind: str) -> tuple[Any, ...]:
-        """A vector of numbers."""
+        """A vector of numbers, all of them finite."""
         start, count = self._vector(field, _SIZES[kind])
-        self._source.spend(1 + count // 8)
-        return struct.unpack(f"<{count}{kind}", self._source.slice(start, count * _SIZES[kind]))
+        self._source.spend(1 + count // 4)
+        numbers = struct.unpack(f"<{count}{kind}", self._source.slice(start, count * _SIZES[kind]))
+        if kind in "fd" and not all(map(math.isfinite, numbers)):
+            raise self._source.broken("it holds a number that is infinite or none")
+        return numbers
 
     def text(self, field: int) -> str:
         """A string, empty where there is none."""

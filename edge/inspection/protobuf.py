@@ -31,6 +31,7 @@ class Message:
         for start, size in self._parts.get(field, []):
             position = start
             while position < start + size:
+                self._source.spend()
                 value, position = self._varint(position)
                 found.append(_signed(value))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,8 +84,13 @@ def _dtype(tensor: _Json) -> str:
 
 def _shape(tensor: _Json) -> tuple[int | str, ...]:
     return tuple(
-        int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"]) for size in tensor["sizes"]
+        int(size["as_int"]) if "as_int" in size else _free(str(size["as_expr"]["expr_str"])) for size in tensor["sizes"]
     )
+
+
+def _free(expression: str) -> str:
+    """ "Symbol('s36', positive=True, integer=True)" → "s36", also within a sum or product."""
+    return re.sub(r"Symbol\('([^']*)'[^)]*\)", r"\1", expression)
 
 
 def _parameter_bytes(tensors: _Json, constants: set[str]) -> Counter[str]:
