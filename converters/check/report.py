@@ -50,9 +50,9 @@ class Node:
 class Report:
     """The answer of a check.
 
-    `refusals` are what keeps the whole model off the device; then every node is on the host. `parameter_bytes` are
-    the constants of the nodes on the accelerator. `accelerator` names it ("the Edge TPU"). `extra` are further facts
-    for `--json`.
+    `refusals` are what keeps the whole model off the device, whatever single nodes may do there. `parameter_bytes`
+    are the constants of the nodes on the accelerator. `accelerator` names it ("the Edge TPU"). `extra` are further
+    facts for `--json`.
     """
 
     accelerator: str
@@ -64,7 +64,12 @@ class Report:
 
     @property
     def macs_share(self) -> float | None:
-        """The part of the multiply-adds that the accelerator does, 0 to 1; None for a model without any."""
+        """The part of the multiply-adds that the accelerator does, 0 to 1.
+
+        None where nodes are left on the host and nothing is known of any multiply-adds.
+        """
+        if not self.on_host or not self.accelerated:
+            return 1.0 if self.accelerated else 0.0
         total = sum(node.macs for node in self.nodes)
         return sum(node.macs for node in self.accelerated) / total if total else None
 

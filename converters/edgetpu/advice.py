@@ -29,8 +29,8 @@ def _streaming(cache: Cache) -> Iterator[str]:
     if not cache.fits:
         size, time = cache.streamed_bytes / _MIB, usb2_seconds(cache.streamed_bytes) * 1000
         yield (
-            f"about {size:.1f} MiB of parameters do not fit on the chip and travel to it at every inference, which takes"
-            f" some {time:.0f} ms on USB 2 (Inception v4: 84 ms on USB 3, 1055 ms on a Raspberry Pi 3B+'s USB 2); use a"
+            f"about {size:.1f} MiB of parameters do not fit on the chip and travel to it at every inference, in some"
+            f" {time:.0f} ms on USB 2 (Inception v4: 84 ms on USB 3, 1055 ms on a Raspberry Pi 3B+'s USB 2); use a"
             " smaller model, or two Edge TPUs with half of it each"
         )
 
