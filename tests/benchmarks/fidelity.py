@@ -1,0 +1,127 @@
+"""Does `edge bench` measure what the engines' own tools measure? See README.md in this folder."""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edge.bench import Setup, measure_all
+from runtimes.stats import Interval, median, paired_ratio
+
+LOW, HIGH = 0.98, 1.02
+WIDEST = 0.10  # an interval wider than this overlaps anything: the machine is too busy to tell
+FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "litert": "model.tflite"}
+
+
+def prepare(folder: Path) -> None:
+    """Write MobileNetV2 1.0/224 for the three engines; in a process of its own, for TensorFlow stays in memory."""
+    from converters import keras_to_onnx, keras_to_tflite, mobilenet_v2, onnx_to_openvino
+    from converters.mobilenet_v2.weights import find_weights
+    from converters.steps import StepOptions
+
+    source = mobilenet_v2.build(folder, find_weights(), "keras")
+    onnx = keras_to_onnx.Step().convert(source, folder, StepOptions(), None)
+    made = {
+        "onnxruntime": onnx,
+        "openvino": onnx_to_openvino.Step().convert(onnx, folder, StepOptions(), None),
+        "litert": keras_to_tflite.Step().convert(source, folder, StepOptions(), None),
+    }
+    for engine, path in made.items():
+        for part in (path, path.with_suffix(".bin")):
+            if part.exists():
+                part.rename(folder / Path(FILES[engine]).with_suffix(part.suffix))
+
+
+def with_tool(engine: str, model: Path, threads: int, runs: int) -> float:
+    """The median in ms as the engine's own tool, or the plain loop, tells it."""
+    plain = [
+        sys.executable,
+        str(Path(__file__).with_name("plain_loop.py")),
+        engine,
+        str(model),
+        str(threads),
+        str(runs),
+    ]
+    # OpenVINO's adapter computes in float32 as the model was written; the tool must be told to.
+    options = f"-api sync -hint none -nstreams 1 -infer_precision f32 -nthreads {threads} -niter {runs}"
+    tool = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(model), *options.split()]
+    done = subprocess.run(tool if engine == "openvino" else plain, capture_output=True, text=True, check=True)
+    if engine != "openvino":
+        return float(done.stdout)
+    found = re.search(r"Median:\s+([\d.]+) ms", done.stdout)
+    assert found is not None, done.stdout
+    return float(found.group(1))
+
+
+def with_edge(engine: str, model: Path, threads: int, runs: int) -> float:
+    """The median in ms as `edge bench` tells it."""
+    setup = Setup(engine, engine, model, engine, {"threads": threads}, {"name": "published", "runs": runs})
+    values = next(measure_all([setup], rounds=1)).values
+    assert values["status"] == "ok", values
+    return median(values["samples_ms"])
+
+
+def paired(engine: str, model: Path, args: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Medians of both, measured in turn; the first of a pair alternates."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    both: list[tuple[Callable[..., float], list[float]]] = [(with_edge, ours), (with_tool, theirs)]
+    for pair in range(args.pairs):
+        for measure, found in both if pair % 2 == 0 else both[::-1]:
+            found.append(measure(engine, model, args.threads, args.runs))
+        print(f"{engine} {pair + 1}/{args.pairs}: {ours[-1]:.3f} against {theirs[-1]:.3f} ms", file=sys.stderr)
+    return ours, theirs
+
+
+def verdict(interval: Interval) -> str:
+    """Whether the claim holds, as far as the interval tells."""
+    if interval.high - interval.low > 2 * WIDEST:
+        return "too noisy to tell"
+    return "holds" if interval.overlaps(LOW, HIGH) else "FAILS"
+
+
+def models(folder: Path) -> dict[str, Path]:
+    """The models by engine, made where they are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {engine: folder / name for engine, name in FILES.items()}
+    if not all(path.is_file() for path in found.values()):
+        subprocess.run([sys.executable, __file__, "--prepare", "--models", str(folder)], check=True)
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, help="folder to keep the models in")
+    parser.add_argument("--only", choices=tuple(FILES), help="this engine alone")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=250)
+    parser.add_argument("--pairs", type=int, default=11, help="6 at least")
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    if args.prepare:
+        prepare(args.models)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        found = models(args.models or Path(temporary))
+        engines = [args.only] if args.only else list(found)
+        results = {engine: paired(engine, found[engine], args) for engine in engines}
+    print(f"edge bench / own tool, {args.threads} threads, {args.pairs} pairs of {args.runs} runs, 95 % intervals")
+    verdicts = []
+    for engine, (ours, theirs) in results.items():
+        interval = paired_ratio(ours, theirs)
+        assert interval is not None, "6 pairs at least"
+        verdicts.append(verdict(interval))
+        ratio = f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+        print(f"{engine:12} {median(ours):8.3f} / {median(theirs):8.3f} ms   {ratio}   {verdicts[-1]}")
+    return 0 if set(verdicts) == {"holds"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
