@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from runtimes.errors import EdgeError
+from runtimes.errors import EdgeError, HostError
 
 # Command → its one line in `edge --help`, in the order of a model's way to a device.
 COMMANDS = {
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return int(_module(args.command).run(args))
+        status = int(_module(args.command).run(args))
+        sys.stdout.flush()
     except EdgeError as error:
         if args.debug:
             raise
@@ -47,8 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (`edge table | head`) has left
-        sys.stderr.close()
-        return 141
+        return _without_stdout(141)
+    except OSError as error:
+        if args.debug:
+            raise
+        _report(HostError(f"{error.filename or 'the output'}: {error.strerror}", "is the disk full?"), as_json=False)
+        return _without_stdout(HostError.exit_code)
+    return status
+
+
+def _without_stdout(status: int) -> int:
+    """Leave with `status` while stdout is broken: Python would try to flush it once more and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a command module has add_arguments(parser) and run(args)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.table.bundle import Bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from edge.table import bundle as bundles
     from edge.table import report
-    from edge.table.measure import Plan, make_table
-    from edge.table.prepare import Wanted, prepare
+    from edge.table.bundle import export
+    from edge.table.measure import Plan, choose, make_table
+    from edge.table.recipes import BY_ID
 
-    if args.bundle:
-        bundle = bundles.read(args.bundle)
-    else:
-        bundle = prepare(Wanted(args.weights, args.picture, args.calibration), quiet=args.json)
     if args.export:
-        print(f"{bundles.export(bundle, args.export)} is ready: copy it, then `edge table --from DIR`")
+        print(f"{export(_bundle(args, list(BY_ID)), args.export)} is ready: copy it, then `edge table --from` it")
         return 0
-    table = make_table(bundle, Plan(args.runs, args.rounds, args.setup, args.timeout))
+    setups = choose(args.setup)
+    bundle = _bundle(args, [setup.artifact for setup in setups])
+    table = make_table(bundle, setups, Plan(args.runs, args.rounds, args.timeout, quiet=args.json))
     if args.json:
         print(report.as_json(table.rows))
     elif args.csv:
@@ -68,6 +70,22 @@ def _table(args: argparse.Namespace) -> int:
     else:
         print(report.as_markdown(table.rows, table.notes))
     return 130 if table.stopped else 0
+
+
+def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
+    """What `--from` names, or what this machine prepares."""
+    from edge.table.bundle import read
+    from edge.table.prepare import Wanted, prepare
+    from runtimes.errors import UsageError
+
+    wanted = Wanted(args.weights, args.picture, args.calibration)
+    if args.bundle is None:
+        return prepare(wanted, recipes, quiet=args.json)
+    if wanted != Wanted():
+        raise UsageError(
+            "--from brings its own weights and pictures", "leave out --weights, --picture and --calibration"
+        )
+    return read(args.bundle)
 
 
 def _how(name: str) -> str:

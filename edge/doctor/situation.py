@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.cache import cache_folder
 from edge.doctor.packages import Packages
 from runtimes import host, registry
 from runtimes.registry import EngineStatus
@@ -80,7 +81,7 @@ def observe(root: Path = Path("/")) -> Situation:
         conditions=host.conditions(root),
         python=interpreter(),
         packages=Packages.installed(),
-        cache=Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge",
+        cache=cache_folder(),
         environ=os.environ,
     )
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from edge.table.pixels import Pictures
-from edge.table.recipes import RECIPES
 from runtimes.arrays import Array, load_arrays
-from runtimes.artifact import Artifact
+from runtimes.artifact import MANIFEST, Artifact
 from runtimes.errors import InputError, UsageError
 from runtimes.fields import Fields
 
@@ -43,6 +42,10 @@ class Bundle:
     def folder(self, recipe: str) -> Path:
         """Where the artifact of a recipe lies."""
         return self.path / recipe
+
+    def has(self, recipe: str) -> bool:
+        """Whether the artifact of a recipe is there."""
+        return (self.folder(recipe) / MANIFEST).is_file()
 
     def artifact(self, recipe: str) -> Artifact:
         """The artifact of a recipe; InputError when it is not there or broken."""
@@ -90,11 +93,6 @@ def export(bundle: Bundle, place: Path) -> Path:
         raise UsageError(f"{place} exists and is not empty", "choose another folder with --export")
     shutil.copytree(bundle.path, place, dirs_exist_ok=True)
     return place
-
-
-def unfinished(bundle: Bundle) -> list[str]:
-    """The recipes whose artifacts are not there yet."""
-    return [recipe.id for recipe in RECIPES if not (bundle.folder(recipe.id) / "manifest.json").is_file()]
 
 
 def _pixels(arrays: Mapping[str, Array], name: str) -> Array:

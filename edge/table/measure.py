@@ -35,11 +35,10 @@ _REFERENCES = ("keras-compiled", "keras-predict")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: loops of `runs` classifications, `rounds` times; `only` these setups, or the usual ones."""
+    """How to measure: loops of `runs` classifications, `rounds` times."""
 
     runs: int = 250
     rounds: int = 2
-    only: Sequence[str] | None = None
     timeout_s: float = 600.0
     quiet: bool = False
 
@@ -60,11 +59,10 @@ def this_machine() -> tuple[list[TableSetup], list[Absent]]:
     return setups_for(machine, attached), absent_devices(machine, attached)
 
 
-def make_table(bundle: Bundle, plan: Plan) -> MeasuredTable:
-    """Measure `plan` on `bundle` and put the rows beside the published ones."""
-    setups, out_of_reach = this_machine()
-    chosen = _chosen(setups, plan.only)
-    ready, unready = _split(chosen, bundle)
+def make_table(bundle: Bundle, setups: Sequence[TableSetup], plan: Plan) -> MeasuredTable:
+    """Measure `setups` as `plan` says, on the artifacts of `bundle`, and put the rows beside the published ones."""
+    _, out_of_reach = this_machine()
+    ready, unready = _split(setups, bundle)
     scratch = Path(tempfile.mkdtemp(prefix="edge-table-"))
     try:
         inputs = _Inputs(bundle, scratch)
@@ -87,8 +85,9 @@ def _row(setup: TableSetup, measured: dict[str, Any], agreed: dict[str, Agreemen
     return of_setup(setup, told, bundle.trained)
 
 
-def _chosen(setups: Sequence[TableSetup], only: Collection[str] | None) -> list[TableSetup]:
-    """The usual setups, or those named; a name stands for all thread counts of its setup."""
+def choose(only: Collection[str] | None) -> list[TableSetup]:
+    """This machine's usual setups, or those named; a name stands for all thread counts of its setup."""
+    setups, _ = this_machine()
     if not only:
         return [setup for setup in setups if setup.default]
     unknown = [name for name in only if not any(_named(setup, name) for setup in setups)]
@@ -108,7 +107,7 @@ def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetu
         title = f"this machine, {setup.title}"
         if not registry.is_installed(registry.runtime(setup.runtime)):
             unready.append(Absent(setup.id, title, _install(setup.runtime)))
-        elif not (bundle.folder(setup.artifact) / "manifest.json").is_file():
+        elif not bundle.has(setup.artifact):
             unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)"))
         else:
             ready.append(setup)

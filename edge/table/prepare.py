@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from edge.progress import Progress
 from edge.table import bundle as bundles
 from edge.table.bundle import Bundle
 from edge.table.pixels import Pictures, collect
-from edge.table.recipes import RECIPES, Recipe
+from edge.table.recipes import Recipe, with_sources
 from edge.workers import Worker
 from runtimes import artifact as artifacts
 from runtimes.artifact import Artifact, Preprocess
@@ -42,8 +42,8 @@ class Wanted:
     calibration: Path | None = None
 
 
-def prepare(wanted: Wanted, quiet: bool = False) -> Bundle:
-    """The bundle for `wanted`, from the cache as far as it is there.
+def prepare(wanted: Wanted, recipes: Collection[str], quiet: bool = False) -> Bundle:
+    """The bundle for `wanted` with the artifacts of `recipes`, from the cache as far as they are there.
 
     A recipe that cannot be made here (no PyTorch, no published file) is noted in `Bundle.missing`.
     """
@@ -52,19 +52,21 @@ def prepare(wanted: Wanted, quiet: bool = False) -> Bundle:
     folder = cache_folder() / "table" / _key(weights, pictures)
     folder.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(folder, _told(weights), weights.trained, name)
-    bundle = replace(bundle, missing=_make(bundle, weights, pictures, quiet))
+    bundle = replace(bundle, missing=_make(bundle, recipes, weights, pictures, quiet))
     bundles.write(bundle, pictures)
     return bundle
 
 
-def _make(bundle: Bundle, weights: Weights, pictures: Pictures, quiet: bool) -> dict[str, str]:
+def _make(
+    bundle: Bundle, recipes: Collection[str], weights: Weights, pictures: Pictures, quiet: bool
+) -> dict[str, str]:
     """Make what is not there yet; recipe → reason for what cannot be made."""
-    todo = bundles.unfinished(bundle)
+    todo = [recipe for recipe in with_sources(recipes) if not bundle.has(recipe.id)]
     missing: dict[str, str] = {}
     if not todo:
         return missing
     with Progress(len(todo), "preparing", quiet=quiet) as bar, _Kitchen(bundle, weights, pictures) as kitchen:
-        for recipe in (recipe for recipe in RECIPES if recipe.id in todo):
+        for recipe in todo:
             bar.note(recipe.id)
             try:
                 kitchen.make(recipe)
@@ -146,10 +148,9 @@ class _Kitchen:
 
     def _source(self, recipe: Recipe) -> Path:
         assert recipe.source is not None
-        folder = self._bundle.folder(recipe.source)
-        if not folder.is_dir():
+        if not self._bundle.has(recipe.source):
             raise InputError(f"it is made from {recipe.source}, which could not be made")
-        return folder
+        return self._bundle.folder(recipe.source)
 
     def _adopt_compiled(self, recipe: Recipe, out: Path) -> None:
         """A file that the Edge TPU compiler made: its self-check is what the file that it was made from answers."""

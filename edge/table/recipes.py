@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +50,18 @@ RECIPES = (
 )
 
 BY_ID = {recipe.id: recipe for recipe in RECIPES}
+
+
+def with_sources(recipes: Collection[str]) -> list[Recipe]:
+    """These recipes and all that they are made from, in an order in which they can be made."""
+    needed = set(recipes)
+    for recipe in reversed(RECIPES):
+        if recipe.id in needed:
+            needed.update(_made_from(recipe))
+    return [recipe for recipe in RECIPES if recipe.id in needed]
+
+
+def _made_from(recipe: Recipe) -> list[str]:
+    if recipe.format == "edgetpu":  # its self-check holds the answers of the file that was compiled
+        return ["tflite-2019"]
+    return [recipe.source] if recipe.source else []
