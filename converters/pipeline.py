@@ -7,75 +7,34 @@ before (`edge.pictures`), and the result's folder is fresh (`converters.staging`
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
+from converters.calibration import Calibration
 from converters.matching import pair_tensors
+from converters.meaning import LABELS
 from converters.proof import (
     Proof,
-    Samples,
     fed,
     prove,
     selfcheck_rows,
     selfcheck_rule,
-    source_answers,
     translated,
 )
+from converters.request import Request
 from converters.source import Source, open_source
-from converters.steps import Step, StepOptions, find_steps, step_id
-from converters.synthetic import synthetic
-from runtimes.arrays import Arrays, load_arrays
-from runtimes.artifact import Artifact, Manifest, OutputMeaning, Preprocess, TensorSpec, write
-from runtimes.errors import InputError, UsageError
-from runtimes.metrics import sums_to_one
+from converters.steps import Step, find_steps, step_id
+from converters.truth import Truth, establish, opened
+from runtimes.arrays import Arrays
+from runtimes.artifact import Artifact, Manifest, Preprocess, TensorSpec, write
+from runtimes.errors import UsageError
 from runtimes.onnx_file import external_files
-from runtimes.registry import for_format
 from runtimes.selfcheck import answers
-from runtimes.session import RunOptions, Session
 
-LABELS = "labels.txt"
 Report = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """One conversion.
-
-    `steps` are step ids in order (none: the source is packed as it is), `format` and `options.precision` what they
-    lead to. `samples` is an .npz with `pixels` (uint8 [n, h, w, 3]) or arrays by input name. `preprocess`, `kind`
-    (probability or logit) and `label_offset` override what the source's manifest says. The artifact is written into
-    the existing folder `out`; `scratch` is a folder for what lies between. `kept` is what a failed proof names.
-    """
-
-    source: Path
-    steps: tuple[str, ...]
-    format: str
-    options: StepOptions
-    out: Path
-    scratch: Path
-    samples: Path | None = None
-    preprocess: Preprocess | None = None
-    kind: str | None = None
-    label_offset: int | None = None
-    labels: Path | None = None
-    kept: str = ""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is known of the source before anything is converted."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    samples: Samples
-    calibration: Calibration | None
-    answers: Arrays
-    notes: tuple[str, ...]
 
 
 def convert(request: Request, report: Report) -> dict[str, Any]:
@@ -85,12 +44,11 @@ def convert(request: Request, report: Report) -> dict[str, Any]:
     """
     steps = _steps(request.steps)
     source = open_source(request.source)
-    preprocess = request.preprocess or source.artifact.manifest.preprocess
     report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})
-    truth = _truth(request, source, preprocess)
+    truth = establish(request, source)
     model = _run_steps(request, source, steps, truth, report)
     report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
-    result = _Result(request, source, truth, preprocess, model)
+    result = _Result(request, source, truth, model)
     artifact, proof = result.write()
     report({"doing": "done", "done": len(steps) + 2, "total": len(steps) + 2})
     if not proof.passed:
@@ -110,38 +68,6 @@ def _steps(ids: tuple[str, ...]) -> list[Step]:
         if name not in known:
             raise UsageError(f"there is no conversion step '{name}'", f"steps: {', '.join(known)}")
     return [known[name] for name in ids]
-
-
-def _truth(request: Request, source: Source, preprocess: Preprocess | None) -> Truth:
-    with _opened(source.artifact) as session:
-        _check_fixed(session, source)
-        samples, calibration, notes = _samples(request, session, preprocess)
-        found = source_answers(session, samples.inputs)
-        return Truth(tuple(session.inputs), tuple(session.outputs), samples, calibration, found, tuple(notes))
-
-
-def _samples(
-    request: Request, session: Session, preprocess: Preprocess | None
-) -> tuple[Samples, Calibration | None, list[str]]:
-    """The inputs of the proof and those to calibrate with, which never overlap."""
-    if request.samples is None:
-        return Samples(synthetic(session.inputs, preprocess), "synthetic"), None, []
-    arrays = load_arrays(request.samples, hint="give a folder of pictures, or an .npz written with numpy.savez")
-    pictures = set(arrays) == {PIXELS}
-    given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
-    kind = "pictures" if pictures else "arrays"
-    if request.options.precision != "int8":
-        return Samples(spread(given), kind), None, []
-    notes = lint(given, preprocess)
-    calibration, held_out = split(given)
-    return Samples(held_out, kind), calibration, notes
-
-
-def _check_fixed(session: Session, source: Source) -> None:
-    for spec in session.inputs:
-        if any(isinstance(size, str) for size in spec.shape[1:]):
-            what = f"{source.model}: input '{spec.name}' has the free shape {list(spec.shape)}"
-            raise InputError(what, "fix its size first; only the batch may be free")
 
 
 def _run_steps(request: Request, source: Source, steps: list[Step], truth: Truth, report: Report) -> Path:
@@ -169,7 +95,7 @@ def _translated_calibration(truth: Truth, specs: tuple[TensorSpec, ...]) -> Cali
 
 
 def _inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
-    with _opened(Artifact(model.parent, Manifest(model.stem, model_format, "fp32", model.name))) as session:
+    with opened(Artifact(model.parent, Manifest(model.stem, model_format, "fp32", model.name))) as session:
         return tuple(session.inputs)
 
 
@@ -197,14 +123,13 @@ class _Result:
     request: Request
     source: Source
     truth: Truth
-    preprocess: Preprocess | None
     model: Path
 
     def write(self) -> tuple[Artifact, Proof]:
         """Run the model on the truth's samples, judge the answers, and write the artifact around it."""
         precision = self.request.options.precision
         manifest = self._manifest(precision)
-        with _opened(Artifact(self.request.out, manifest)) as session:
+        with opened(Artifact(self.request.out, manifest)) as session:
             inputs, outputs = tuple(session.inputs), tuple(session.outputs)
             feeds = fed(inputs, translated(self.truth.inputs, inputs, self.truth.samples.inputs.samples))
             given = answers(session, feeds)
@@ -216,10 +141,12 @@ class _Result:
             inputs=inputs,
             outputs=outputs,
             preprocess=self._turned(inputs),
-            output=self._meaning(outputs, truth),
+            output=self.truth.meaning,
             selfcheck=selfcheck_rule(precision, truth, self.truth.samples.kind),
             proof=self._proof(proof),
         )
+        if self.truth.labels is not None:
+            (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
         return write(self.request.out, manifest, *stored), proof
 
@@ -256,46 +183,9 @@ class _Result:
 
     def _turned(self, inputs: tuple[TensorSpec, ...]) -> Preprocess | None:
         """How a picture becomes the result's input: as the source's, in the layout that the result has."""
-        if self.preprocess is None or pair_tensors(self.truth.inputs, inputs, "input")[0].axes is None:
-            return self.preprocess
-        return replace(self.preprocess, layout="NCHW" if self.preprocess.layout == "NHWC" else "NHWC")
-
-    def _meaning(self, outputs: tuple[TensorSpec, ...], truth: Arrays) -> OutputMeaning | None:
-        known = self.source.artifact.manifest.output
-        kind = self.request.kind or (known.kind if known else None)
-        labels = self._labels(outputs)
-        if kind is None and sums_to_one(truth[outputs[0].name]):
-            kind = "probability"
-        if kind is None:
-            if labels is not None:
-                raise UsageError(
-                    "the output is no probability and not said to be a logit", "say it with --output logit"
-                )
-            return None
-        offset = self.request.label_offset
-        if offset is None:
-            offset = known.label_offset if known else int(labels is not None and labels[0].lower() == "background")
-        return OutputMeaning(kind, offset, LABELS if labels is not None else None)
-
-    def _labels(self, outputs: tuple[TensorSpec, ...]) -> list[str] | None:
-        """Copy the labels into the artifact; InputError when they are not one for each class."""
-        labels = read_labels(self.request.labels) if self.request.labels else self.source.artifact.labels()
-        if labels is None:
-            return None
-        classes = outputs[0].shape[-1]
-        if len(labels) != classes:
-            what = f"{self.request.labels or LABELS} holds {len(labels)} labels, the output {classes} classes"
-            raise InputError(what, "give one label a line, one line for each class, the background included")
-        (self.request.out / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        return labels
-
-
-def read_labels(path: Path) -> list[str]:
-    """One label a line; InputError when the file is not text."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as labels: {error}", "give a text file, one label a line") from None
+        if self.truth.preprocess is None or pair_tensors(self.truth.inputs, inputs, "input")[0].axes is None:
+            return self.truth.preprocess
+        return replace(self.truth.preprocess, layout="NCHW" if self.truth.preprocess.layout == "NHWC" else "NHWC")
 
 
 def _libraries(steps: list[Step]) -> dict[str, str]:
@@ -303,12 +193,3 @@ def _libraries(steps: list[Step]) -> dict[str, str]:
     names = sorted({name for step in steps for name in step.requires})
     distributions = metadata.packages_distributions() if names else {}
     return {name: metadata.version(distributions[name][0]) for name in names if name in distributions}
-
-
-@contextmanager
-def _opened(artifact: Artifact) -> Iterator[Session]:
-    session = for_format(artifact.manifest.format).open(artifact, RunOptions())
-    try:
-        yield session
-    finally:
-        session.close()

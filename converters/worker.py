@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from converters.pipeline import Request
 from converters.pipeline import convert as run_conversion
+from converters.request import Request
 from converters.steps import StepOptions
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import HostError

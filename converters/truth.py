@@ -1,0 +1,86 @@
+"""What the source takes and answers, established before anything is converted: what a result is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
+from converters.meaning import Said, labels_of, meaning_of
+from converters.proof import Samples, source_answers
+from converters.request import Request
+from converters.source import Source
+from converters.synthetic import synthetic
+from runtimes.arrays import Arrays, load_arrays
+from runtimes.artifact import Artifact, OutputMeaning, Preprocess, TensorSpec
+from runtimes.errors import InputError
+from runtimes.registry import for_format
+from runtimes.session import RunOptions, Session
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the source before anything is converted.
+
+    `answers` are its outputs on the inputs in `samples`; `calibration` other inputs, None where nothing is quantised;
+    `notes` lines that the user should read.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    samples: Samples
+    calibration: Calibration | None
+    answers: Arrays
+    preprocess: Preprocess | None
+    labels: list[str] | None
+    meaning: OutputMeaning | None
+    notes: tuple[str, ...]
+
+
+def establish(request: Request, source: Source) -> Truth:
+    """Open the source and run it; every error that the request holds comes here, before any conversion."""
+    preprocess = request.preprocess or source.artifact.manifest.preprocess
+    with opened(source.artifact) as session:
+        _check_fixed(session, source)
+        labels = labels_of(request.labels, source.artifact, session.outputs[0].shape[-1])
+        samples, calibration, notes = _samples(request, session, preprocess)
+        found = source_answers(session, samples.inputs)
+        said = Said(request.kind, request.label_offset)
+        meaning = meaning_of(said, source.artifact, found[session.outputs[0].name], labels)
+        inputs, outputs = tuple(session.inputs), tuple(session.outputs)
+        return Truth(inputs, outputs, samples, calibration, found, preprocess, labels, meaning, tuple(notes))
+
+
+def _samples(
+    request: Request, session: Session, preprocess: Preprocess | None
+) -> tuple[Samples, Calibration | None, list[str]]:
+    """The inputs of the proof and those to calibrate with, which never overlap."""
+    if request.samples is None:
+        return Samples(synthetic(session.inputs, preprocess), "synthetic"), None, []
+    arrays = load_arrays(request.samples, hint="give a folder of pictures, or an .npz written with numpy.savez")
+    pictures = set(arrays) == {PIXELS}
+    given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
+    kind = "pictures" if pictures else "arrays"
+    if request.options.precision != "int8":
+        return Samples(spread(given), kind), None, []
+    notes = lint(given, preprocess)
+    calibration, held_out = split(given)
+    return Samples(held_out, kind), calibration, notes
+
+
+def _check_fixed(session: Session, source: Source) -> None:
+    for spec in session.inputs:
+        if any(isinstance(size, str) for size in spec.shape[1:]):
+            what = f"{source.model}: input '{spec.name}' has the free shape {list(spec.shape)}"
+            raise InputError(what, "fix its size first; only the batch may be free")
+
+
+@contextmanager
+def opened(artifact: Artifact) -> Iterator[Session]:
+    """A session of the format's preferred engine, closed at the end."""
+    session = for_format(artifact.manifest.format).open(artifact, RunOptions())
+    try:
+        yield session
+    finally:
+        session.close()
