@@ -57,7 +57,7 @@ class TfliteSession(CheckedSession):
 
     def __init__(self, engine: str, interpreter: Any, options: RunOptions) -> None:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        super().__init__(_specs(inputs), _specs(outputs), options.threads)
+        super().__init__(specs(inputs), specs(outputs), options.threads)
         self._engine = engine
         self._interpreter = interpreter
         self._feeds = [(spec.name, detail["index"]) for spec, detail in zip(self.inputs, inputs)]
@@ -98,7 +98,8 @@ def open_model(
         return TfliteSession(adapter.id, interpreter, options)
 
 
-def _specs(details: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
+def specs(details: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
+    """Specs from the interpreter's own description of its inputs or outputs."""
     names = unique([detail["name"] for detail in details])
     return [_spec(name, detail) for name, detail in zip(names, details)]
 

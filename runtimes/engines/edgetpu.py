@@ -73,11 +73,10 @@ def _delegate(module: Any, device: str | None) -> Any:
         # First by itself: the interpreter says the same whether the library or the device is absent.
         ctypes.CDLL(library)
     except OSError as error:
-        if "undefined symbol" in str(error):
-            raise EngineError(f"{library} does not load: {first_line(error)}", _NO_LIBRARY) from error
-        raise EngineMissing(
-            f"{library}, the Edge TPU's library, is missing: {first_line(error)}", _NO_LIBRARY
-        ) from error
+        said = first_line(error)
+        if "undefined symbol" in said:
+            raise EngineError(f"the Edge TPU's library does not load: {said}", _NO_LIBRARY) from error
+        raise EngineMissing(f"the Edge TPU's library is missing: {said}", _NO_LIBRARY) from error
     try:
         return module.load_delegate(library, {"device": device} if device else {})
     except (ValueError, RuntimeError) as error:

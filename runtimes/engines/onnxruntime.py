@@ -23,7 +23,7 @@ _PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 # Its own exceptions that do not blame the file: a missing kernel, a failing provider or device.
-_ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
+ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
 # https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -46,17 +46,17 @@ class Adapter:
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; see `Runtime.open`."""
         check_options(self, options, _PROVIDERS)
-        engine_options = self._options(options)
+        engine_options = self._entries(options)
         ort = import_engine(self, "onnxruntime")
         state = ort.capi.onnxruntime_pybind11_state
-        faults = tuple(getattr(state, name) for name in _ENGINE_FAULTS if hasattr(state, name))
+        faults = tuple(getattr(state, name) for name in ENGINE_FAULTS if hasattr(state, name))
         _check_provider(ort, options.device)
         with opening(self.id, artifact.model, _summary, faults):
             check_external_data(artifact.model)
             session = _load(ort, artifact.model, engine_options, options)
             return _OnnxSession(session, options.threads)
 
-    def _options(self, options: RunOptions) -> Mapping[str, str]:
+    def _entries(self, options: RunOptions) -> Mapping[str, str]:
         entries = {"session.intra_op.allow_spinning": "1"}
         if choice(self, options, "spinning", ("on", "off")) == "off":
             entries["session.intra_op.allow_spinning"] = "0"

@@ -1,0 +1,108 @@
+"""The Edge TPU without a chip: the right words when library or stick is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from runtimes import registry
+from runtimes.artifact import Artifact
+from runtimes.engines import edgetpu
+from runtimes.errors import EngineError, EngineMissing, InputError, UsageError
+from runtimes.session import RunOptions
+
+
+@pytest.fixture
+def model(models):
+    return Artifact.open(models / "edgetpu_edgetpu.tflite")
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    """A LiteRT whose delegate says what libedgetpu says without a stick."""
+
+    def load_delegate(library, options):
+        raise ValueError(f"Failed to load delegate from {library}")
+
+    module = SimpleNamespace(load_delegate=load_delegate)
+    monkeypatch.setattr(edgetpu, "interpreter_module", lambda adapter: module)
+    monkeypatch.setattr(edgetpu, "is_found", lambda name: False)
+    return module
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def open_it(model, **options):
+    return registry.runtime("edgetpu").open(model, RunOptions(**options))
+
+
+def test_a_missing_library_is_named_with_where_to_get_it(model, interpreter, monkeypatch):
+    said = "libedgetpu.so.1: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(ctypes, "CDLL", raising(OSError(said)))
+    with pytest.raises(EngineMissing, match=r"library is missing: libedgetpu\.so\.1") as caught:
+        open_it(model)
+    assert "libedgetpu1-std" in caught.value.hint
+
+
+def test_a_library_that_does_not_load_says_why(model, interpreter, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", raising(OSError("libedgetpu.so.1: undefined symbol: usb_x")))
+    with pytest.raises(EngineError, match=r"does not load: .* undefined symbol: usb_x"):
+        open_it(model)
+
+
+def test_a_missing_stick_is_said(model, interpreter, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    with pytest.raises(EngineError, match="no Edge TPU found") as caught:
+        open_it(model)
+    assert "1a6e:089a" in caught.value.hint
+    assert not isinstance(caught.value, EngineMissing)
+
+
+def test_the_device_reaches_the_delegate(model, interpreter, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(interpreter, "load_delegate", lambda library, options: asked.append(options))
+    monkeypatch.setattr(edgetpu, "open_model", lambda *arguments: arguments)
+    for device in ("cpu", "usb:1"):
+        open_it(model, device=device)
+    assert asked == [{}, {"device": "usb:1"}]
+
+
+def test_pycoral_without_a_stick_says_so(model, pycoral):
+    pycoral.list_edge_tpus = list
+    with pytest.raises(EngineError, match="no Edge TPU found"):
+        open_it(model)
+
+
+def test_an_error_of_pycoral_names_the_file(model, pycoral):
+    pycoral.make_interpreter = raising(RuntimeError("Package requires runtime version (14)"))
+    with pytest.raises(InputError, match=r"edgetpu_edgetpu\.tflite: Package requires runtime version \(14\)"):
+        open_it(model)
+
+
+def test_the_unrelated_pycoral_does_not_count(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pycoral", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", raising(ModuleNotFoundError("No module named 'pycoral.utils'")))
+    assert not registry.is_found("pycoral.utils.edgetpu")
+
+
+def test_a_model_that_was_not_compiled_is_refused(models, tmp_path, pycoral: ModuleType):
+    plain = tmp_path / "plain_edgetpu.tflite"
+    plain.write_bytes((models / "litert.tflite").read_bytes())
+    with pytest.raises(InputError, match="was not compiled for the Edge TPU"):
+        open_it(Artifact.open(plain))
+
+
+@pytest.mark.parametrize("device", ["gpu", "usb:", "usb:x", "tpu"])
+def test_an_unknown_device_is_refused(model, device):
+    with pytest.raises(UsageError, match=f"no device '{device}'"):
+        open_it(model, device=device)

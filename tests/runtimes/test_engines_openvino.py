@@ -1,0 +1,96 @@
+"""OpenVINO: exact by default, and every setting where the engine reads it."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from runtimes import registry
+from runtimes.artifact import Artifact
+from runtimes.engines import openvino as adapter
+from runtimes.errors import EngineError, InputError
+from runtimes.session import RunOptions, example_feeds
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def model(models):
+    return Artifact.open(models / "openvino.xml")
+
+
+@pytest.fixture
+def configs(monkeypatch):
+    """Every configuration that a model is compiled with."""
+    seen = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core, model, device, config):
+        seen.append(config)
+        return compile_model(core, model, device, config)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    return seen
+
+
+def open_it(model, **options):
+    return registry.runtime("openvino").open(model, RunOptions(**options))
+
+
+def test_floats_stay_wide_unless_asked_otherwise(model, configs):
+    open_it(model).close()
+    open_it(model, settings={"inference_precision": "auto"}).close()
+    assert configs[0]["INFERENCE_PRECISION_HINT"] == "f32"
+    assert "INFERENCE_PRECISION_HINT" not in configs[1]
+
+
+def test_threads_reach_the_engine_and_are_told(model):
+    with open_it(model, threads=1) as session:
+        assert session.threads == 1
+    with open_it(model) as session:
+        assert session.threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("has", "int8", "sent"), [(True, "precise", False), (False, "precise", True), (False, "fast", False)]
+)
+def test_int8_without_dot_products_is_computed_precisely(model, configs, monkeypatch, has, int8, sent):
+    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: has)
+    with open_it(model, settings={"int8": int8}) as session:
+        session.run(example_feeds(session.inputs))
+    assert ("LP_TRANSFORMS_MODE" in configs[0]) == sent
+
+
+def test_onnx_is_opened_too(models):
+    with open_it(Artifact.open(models / "onnxruntime.onnx")) as session:
+        answers = session.run({"wide": np.eye(4, dtype=np.float32)[:1], "narrow": np.ones((1, 3), np.float32)})
+    np.testing.assert_array_equal(answers["sum"], [[-5, -4, -3]])
+
+
+def test_external_data_of_onnx_stays_in_its_folder(tmp_path):
+    entry = b"\x0a\x08location\x12\x09../secret"
+    initialiser = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(initialiser)]) + initialiser
+    (tmp_path / "m.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
+    with pytest.raises(InputError, match="external data outside its folder"):
+        open_it(Artifact.open(tmp_path / "m.onnx"))
+
+
+def test_missing_weights_are_said(model, tmp_path):
+    shutil.copy(model.model, tmp_path)
+    with pytest.raises(InputError, match=r"openvino\.xml: .*bin file cannot be found"):
+        open_it(Artifact.open(tmp_path / "openvino.xml"))
+
+
+def test_an_absent_device_is_an_error_that_lists_the_others(model):
+    with pytest.raises(EngineError, match="openvino sees no NPU on this machine") as caught:
+        open_it(model, device="npu")
+    assert "cpu" in caught.value.hint
+
+
+def test_a_failing_inference_is_an_error_of_the_engine(model):
+    with open_it(model) as session, pytest.raises(EngineError, match="openvino failed to run the model") as caught:
+        session.run({"wide": np.zeros((2, 4), np.float32), "narrow": np.zeros((3, 3), np.float32)})
+    assert "\n" not in caught.value.message
