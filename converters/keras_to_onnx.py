@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.keras_source import load_keras, traced
-from converters.onnx_tidy import tidy
+from converters.onnx_tidy import opset_of, tidy
 from converters.quiet import converting
 from converters.steps import StepOptions, check_options
 from runtimes.errors import EngineError, UsageError
@@ -64,6 +64,6 @@ def _rename_outputs(proto: Any, names: list[str]) -> None:
 
 
 def _check_opset(proto: Any, opset: int) -> None:
-    (found,) = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    found = opset_of(proto)
     if found != opset:
         raise EngineError(f"tf2onnx wrote opset {found} instead of {opset}", "ask for another opset")

@@ -20,9 +20,15 @@ _COUNTER = re.compile(r"__\d+")
 
 def tidy(model: Any) -> None:
     """Fold, order and name everything in an `onnx.ModelProto`, in place; inputs and outputs keep their names."""
+    model.graph.ClearField("doc_string")  # the name of a function, with its number in this process
     _fold_channel_factors(model.graph)
     _order(model.graph)
     _Names(model.graph).apply()
+
+
+def opset_of(model: Any) -> int:
+    """The version of ONNX's own operator set that a model uses."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def _fold_channel_factors(graph: Any) -> None:

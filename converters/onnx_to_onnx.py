@@ -6,12 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.onnx_tidy import opset_of
 from converters.quiet import converting, loading
 from converters.steps import StepOptions, check_options, feeds_for
 from runtimes.arrays import Arrays
+from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
     from converters.calibration import Calibration
+
+_OLDEST_OPSET = 13  # the first whose QuantizeLinear has an axis
 
 
 class Step:
@@ -26,15 +30,29 @@ class Step:
         """Write `<model name>.onnx`; see `converters.steps.Step`."""
         check_options(self, options, calibration)
         assert calibration is not None
-        with loading(model, "ONNX"):
-            import onnx
-
-            names = [value.name for value in onnx.load(model, load_external_data=False).graph.input]
+        names = _checked(model, options)
         path = out / f"{model.stem}.onnx"
         with converting(model, "ONNX Runtime's quantiser"), tempfile.TemporaryDirectory() as folder:
             prepared = _prepared(model, Path(folder))
             _quantise(prepared, path, calibration, names)
+            _drop_unused_domains(path)
         return path
+
+
+def _checked(model: Path, options: StepOptions) -> list[str]:
+    """The names of the model's inputs; UsageError when it has another opset than the one that was asked for."""
+    with loading(model, "ONNX"):
+        import onnx
+
+        source = onnx.load(model, load_external_data=False)
+        found = opset_of(source)
+        constants = {tensor.name for tensor in source.graph.initializer}  # old files list them as inputs too
+    if options.opset not in (None, found):
+        raise UsageError(f"{model} has opset {found}, not {options.opset}", "convert it from its source once more")
+    if found < _OLDEST_OPSET:
+        hint = f"convert it from its source with opset {_OLDEST_OPSET} or later"
+        raise UsageError(f"{model} has opset {found}: int8 per channel needs {_OLDEST_OPSET}", hint)
+    return [value.name for value in source.graph.input if value.name not in constants]
 
 
 def _prepared(model: Path, folder: Path) -> Path:
@@ -65,3 +83,15 @@ def _quantise(model: Path, path: Path, calibration: Calibration, names: list[str
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
+
+
+def _drop_unused_domains(path: Path) -> None:
+    """ONNX Runtime lists all of its own operator sets; other engines refuse those that they do not know."""
+    import onnx
+
+    model = onnx.load(path)
+    used = {node.domain for node in model.graph.node}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -29,6 +29,7 @@ class Step:
             import openvino
 
             network = openvino.convert_model(model)
+            _fix_batch(network, options.batch)
         if options.precision == "int8" and calibration is not None:
             check_library("nncf", "onnx_to_openvino int8")
             with converting(model, "NNCF"):
@@ -38,6 +39,13 @@ class Step:
             _name_by_place(network)
             openvino.save_model(network, path, compress_to_fp16=options.precision == "fp16")
         return path
+
+
+def _fix_batch(network: Any, batch: int | None) -> None:
+    """Give a free first dimension of every input the size `batch`; None leaves it free."""
+    free = [port for port in network.inputs if port.partial_shape and port.partial_shape[0].is_dynamic]
+    if batch is not None and free:
+        network.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in free})
 
 
 def _quantised(network: Any, calibration: Calibration) -> Any:
@@ -63,6 +71,6 @@ def _quantised(network: Any, calibration: Calibration) -> Any:
 def _name_by_place(network: Any) -> None:
     """Operations that OpenVINO named by a counter of the process are numbered by their place in the network."""
     for place, operation in enumerate(network.get_ordered_ops()):
-        kind = operation.get_type_name()
-        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
-            operation.set_friendly_name(f"{kind}_{place}")
+        counted = re.fullmatch(r"([A-Za-z]+)_\d+", operation.get_friendly_name())
+        if counted and not any(port.get_names() for port in operation.outputs()):  # names of the source stay
+            operation.set_friendly_name(f"{counted[1]}_{place}")

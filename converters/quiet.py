@@ -1,4 +1,4 @@
-"""Converters talk: C++ libraries write to file descriptors 1 and 2, Python ones warn and log.
+"""Converters talk: C++ libraries write to file descriptors 1 and 2, Python ones print, warn and log.
 
 While a block runs under `quiet`, all of that is kept off the terminal and its errors become ours.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import TextIO
 
 from runtimes.errors import EdgeError, EngineError, InputError
 
@@ -48,22 +50,27 @@ def converting(model: object, tool: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside the block nothing reaches file descriptors 1 and 2, and Python warnings are ignored."""
+    """Inside the block nothing reaches standard output or error, from C++ or Python, and warnings are ignored."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            os.dup2(sink.fileno(), 1)
-            os.dup2(sink.fileno(), 2)
+    void = _void()
+    try:
+        os.dup2(void.fileno(), 1)
+        os.dup2(void.fileno(), 2)
+        with redirect_stdout(void), redirect_stderr(void), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for descriptor, copy in zip((1, 2), kept, strict=True):
-                os.dup2(copy, descriptor)
-                os.close(copy)
+    finally:
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@cache
+def _void() -> TextIO:
+    """Never closed: log handlers that a library makes inside `quiet` hold on to it."""
+    return Path(os.devnull).open("w")
 
 
 def no_telemetry() -> None:
