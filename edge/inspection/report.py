@@ -17,6 +17,8 @@ _BITS = {
     "float8_e5m2": 8,
     "float8_e5m2fnuz": 8,
     "float8_e8m0": 8,
+    "float6_e2m3": 6,
+    "float6_e3m2": 6,
     "float4_e2m1": 4,
     "int4": 4,
     "uint4": 4,
