@@ -12,6 +12,7 @@ The answer to the job "measure" is ready for JSON. Keys are added, never renamed
     import_ms        importing the engine; load_ms: opening the model; first_ms: the first inference
     peak_rss_bytes   the most memory this process held until the loop's end
     energy_j         drawn by the CPU packages during the loop, idle power included; else energy_note says why not
+    other_cores      how many cores other processes kept busy during the loop; null where it was under 0.5 s
     conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
     machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board"}
     input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of what was fed, the same in every run
@@ -34,6 +35,7 @@ import numpy as np
 
 from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Artifact
+from runtimes.contention import cores_of_others, cpu_clock
 from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, read_energy
 from runtimes.protocols import Protocol, Timings, as_dict, protocol_of
 from runtimes.registry import is_installed, missing
@@ -109,11 +111,13 @@ def _timed(protocol: Protocol, session: Session, feeds: Arrays, report: Report) 
     # its walks: in a process that lives for minutes they would hit a few runs with a pause of 100 ms.
     gc.collect()
     gc.freeze()
-    energy = []
-    timings = protocol.time(lambda: session.run(feeds), report, lambda: energy.append(read_energy()))
-    joules = joules_between(energy[0], read_energy())
+    started = []
+    timings = protocol.time(lambda: session.run(feeds), report, lambda: started.append((read_energy(), cpu_clock())))
+    energy, clock = started[0]
+    joules, others = joules_between(energy, read_energy()), cores_of_others(clock, cpu_clock())
     return {
         **_times(timings),
+        "other_cores": others,
         "peak_rss_bytes": peak_rss_bytes(),
         "energy_j": joules,
         "energy_note": None if joules is not None else facts()["energy"]["reason"],

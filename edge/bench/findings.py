@@ -17,7 +17,9 @@ SLOW_FIRST = 2.0
 MEAN_OFF = 1.10
 HOT_C = 80.0  # where Raspberry Pis and most laptops begin to slow down
 THREADS_SLOWER = 1.02
-_LOAD_SLACK = 0.5  # of a process: short visits of the system's own
+OTHER_CORES = 0.2  # more than the system's own short visits
+_LOAD_SLACK = 0.5  # of a process, for the same reason
+_STOP = "stop them (`top` shows them) and measure again"
 
 
 # Below this nobody waits for the first inference, however many times the median it is.
@@ -79,6 +81,12 @@ def _uncertain(row: Row) -> Doubts:
         yield f"the median is known to ±{off:.1%} only, not ±{within:.0%}", "a quieter machine, or longer: --seconds"
 
 
+def _neighbours(row: Row) -> Doubts:
+    most = max((part.get("other_cores") or 0.0 for part in row["rounds"]), default=0.0)
+    if most > OTHER_CORES:
+        yield f"other processes kept {most:.1f} cores busy meanwhile", _STOP
+
+
 def _governor(rows: Sequence[Row]) -> Doubts:
     governors = {after["governor"] for _, after in _conditions(rows)} - {None, "performance"}
     if governors:
@@ -104,17 +112,26 @@ def _hot(rows: Sequence[Row]) -> Doubts:
         yield f"it was {hottest:.0f} °C hot", "let it cool down between runs, or give it a fan"
 
 
-def _other_processes(rows: Sequence[Row]) -> Doubts:
+def _load(rows: Sequence[Row]) -> Doubts:
+    """For where the cores of other processes cannot be told."""
+    if any(part.get("other_cores") is not None for row in rows for part in row["rounds"]):
+        return
     # The load average is a mean over a minute, so the threads of setups measured just before are in it.
     own = max(_threads(row) for row in rows)
     load = max(before["load_average"] or 0.0 for before, _ in _conditions(rows))
     if load > own + _LOAD_SLACK:
-        what = f"other processes used the CPU: load average {load:.1f}, of which at most {own} ours"
-        yield what, "stop them (`top` shows them) and measure again"
+        yield f"other processes used the CPU: load average {load:.1f}, of which at most {own} ours", _STOP
 
 
-_OF_ROWS: tuple[Callable[[Row], Doubts], ...] = (_spread, _rounds_differ, _first_run, _outliers, _uncertain)
-_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_other_processes, _governor, _throttled, _hot)
+_OF_ROWS: tuple[Callable[[Row], Doubts], ...] = (
+    _spread,
+    _rounds_differ,
+    _first_run,
+    _outliers,
+    _uncertain,
+    _neighbours,
+)
+_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_load, _governor, _throttled, _hot)
 
 
 def _conditions(rows: Sequence[Row]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -47,7 +47,17 @@ _SHARED = (
     "top",
     "raw",
 )
-_PER_ROUND = ("total_s", "import_ms", "load_ms", "first_ms", "warmup_ms", "peak_rss_bytes", "energy_j", "conditions")
+_PER_ROUND = (
+    "total_s",
+    "import_ms",
+    "load_ms",
+    "first_ms",
+    "warmup_ms",
+    "peak_rss_bytes",
+    "energy_j",
+    "other_cores",
+    "conditions",
+)
 
 
 def rows_of(measurements: Iterable[Measurement]) -> list[Row]:

@@ -109,6 +109,7 @@ def test_a_calm_measurement_leaves_no_doubt():
         ({"samples": [8.0, 10.0, 12.0] * 50}, "spread over 40%", "--rounds"),
         ({"first_ms": 50.0}, "first inference took 50 ms, 5.0 times the median", "start-up"),
         ({"samples": [10.0] * 90 + [500.0] * 10}, "slow runs pull the mean", "go by the median"),
+        ({"other_cores": 0.83}, "other processes kept 0.8 cores busy", "top"),
         ({"samples": [9.0, 11.0] * 10}, "known to ±10.0% only", "--seconds"),
     ],
 )
@@ -143,6 +144,11 @@ def test_a_doubt_about_the_machine_names_its_remedy(when, conditions, what, reme
 def test_a_good_governor_and_our_own_load_are_no_doubt():
     assert findings(with_conditions(governor="performance")) == []
     assert findings(with_conditions("before", load_average=1.3)) == []
+
+
+def test_the_load_average_counts_only_where_the_cores_of_others_are_unknown():
+    before = {"before": {**CALM, "load_average": 9.0}, "after": CALM}
+    assert findings(rows_of([measurement(other_cores=0.0, conditions=before)])) == []
 
 
 def test_more_threads_that_are_slower_are_a_doubt():
