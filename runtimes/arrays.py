@@ -26,7 +26,7 @@ def load_arrays(path: Path, largest: int = LARGEST, hint: str = "write the file 
         if unpacked > largest:
             raise InputError(f"{path} would unpack to {unpacked} bytes; the limit is {largest}", hint)
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: _plain(arrays[name]) for name in arrays.files}
     except (
         OSError,
         ValueError,
@@ -37,3 +37,9 @@ def load_arrays(path: Path, largest: int = LARGEST, hint: str = "write the file 
         zlib.error,
     ) as error:
         raise InputError(f"{path} is not a readable .npz of plain arrays: {error}", hint) from None
+
+
+def _plain(value: Any) -> Array:
+    if not isinstance(value, np.ndarray):  # numpy hands out the bytes of an entry that is no array
+        raise ValueError("an entry is not an array")
+    return value

@@ -72,9 +72,19 @@ def _check_model(model: Any, artifact: Artifact) -> None:
         raise InputError(f"{artifact.model} does not say what its inputs and outputs are", hint)
 
 
+def _structure(model: Any) -> Any:
+    """How the model wants its inputs: one tensor, or tensors in lists and dictionaries."""
+    try:
+        return model.input
+    except AttributeError:  # a sequential model that was not called since it was loaded
+        return model.inputs[0]
+
+
 def _predict(keras: Any, model: Any) -> _Call:
+    structure = _structure(model)
+
     def call(arrays: Sequence[Array]) -> Sequence[Array]:
-        structured = keras.tree.pack_sequence_as(model.input, list(arrays))
+        structured = keras.tree.pack_sequence_as(structure, list(arrays))
         outputs: Sequence[Array] = keras.tree.flatten(model.predict(structured, verbose=0))
         return outputs
 
@@ -82,10 +92,11 @@ def _predict(keras: Any, model: Any) -> _Call:
 
 
 def _compiled(keras: Any, tensorflow: Any, model: Any) -> _Call:
+    structure = _structure(model)
     signature = [tensorflow.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     def graph(*tensors: Any) -> Any:
-        return keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False))
+        return keras.tree.flatten(model(keras.tree.pack_sequence_as(structure, list(tensors)), training=False))
 
     traced = tensorflow.function(graph, input_signature=signature).get_concrete_function()
 
@@ -101,5 +112,8 @@ def _specs(tensors: Sequence[Any], names: Sequence[str] | None = None) -> list[T
 
 
 def _summary(error: BaseException) -> str:
-    """The first sentence: Keras follows it with advice to switch off what protects from hostile files."""
-    return first_line(error).split(". ")[0]
+    """One sentence: Keras follows it with advice to switch off what protects from hostile files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TensorFlow puts the error that stopped a trace last, below where it happened.
+    said = lines[-1] if lines and lines[0].startswith("in user code") else first_line(error)
+    return said.split(". ")[0][:300]

@@ -71,10 +71,13 @@ def test_two_outputs_of_one_layer_keep_apart(network, tmp_path):
         np.testing.assert_allclose(outputs[name], expected.numpy(), rtol=1e-6)
 
 
-def test_hdf5_is_opened_too(network, tmp_path):
+def test_hdf5_is_opened_too(keras, tmp_path):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     network.save(tmp_path / "m.h5")
     with open_it(tmp_path / "m.h5") as session:
-        assert session.inputs[0].shape == ("batch", 4)
+        feeds = example_feeds(session.inputs)
+        (output,) = session.run(feeds).values()
+    np.testing.assert_allclose(output, network(next(iter(feeds.values()))).numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
