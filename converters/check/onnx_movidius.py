@@ -58,7 +58,7 @@ def check_movidius(path: Path) -> Report:
     macs = macs_of_nodes(graph)
     nodes = tuple(_node(index, node, graph, macs[index] if macs else 0) for index, node in enumerate(graph.nodes))
     refusals, warnings = tuple(_refusals(graph)), tuple(_warnings(graph))
-    return Report(MOVIDIUS, nodes, refusals, warnings, graph.parameter_bytes, {"opset": graph.opset})
+    return Report(MOVIDIUS, nodes, refusals, warnings, graph.parameter_bytes, extra={"opset": graph.opset})
 
 
 def node_problem(node: OnnxNode, graph: OnnxGraph) -> Problem | None:

@@ -51,8 +51,9 @@ class Report:
     """The answer of a check.
 
     `refusals` are what keeps the whole model off the device, whatever single nodes may do there. `parameter_bytes`
-    are the constants of the nodes on the accelerator. `accelerator` names it ("the Edge TPU"). `extra` are further
-    facts for `--json`.
+    are the constants of the nodes on the accelerator. `accelerator` names it ("the Edge TPU"), and is empty for a
+    device without one. `quantised` is the answer for the same model in int8, where that is what it lacks. `extra`
+    are further facts for `--json`.
     """
 
     accelerator: str
@@ -60,7 +61,22 @@ class Report:
     refusals: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     parameter_bytes: int = 0
+    quantised: Report | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `edge check --json`, but for the device."""
+        return {
+            "accelerator": self.accelerator or None,
+            "nodes": [node.as_dict() for node in self.nodes],
+            "accelerator_macs_share": self.macs_share,
+            "macs": sum(node.macs for node in self.nodes),
+            "parameter_bytes": self.parameter_bytes,
+            "refusals": [{"reason": problem.reason, "fix": problem.fix} for problem in self.refusals],
+            "warnings": list(self.warnings),
+            "after_quantisation": self.quantised.as_dict() if self.quantised else None,
+            **self.extra,
+        }
 
     @property
     def macs_share(self) -> float | None:
@@ -87,6 +103,12 @@ class Report:
     def faults(self) -> Sequence[Node]:
         """The nodes on the host by their own fault, not because they come after another."""
         return [node for node in self.on_host if node.breaks == node.index]
+
+    @property
+    def first_break(self) -> Node | None:
+        """The first node that keeps others behind it off the accelerator; else the first with a fault of its own."""
+        followed = {node.breaks for node in self.on_host if node.breaks != node.index}
+        return next((node for node in self.faults if node.index in followed), next(iter(self.faults), None))
 
     @property
     def most_runs(self) -> bool:

@@ -45,9 +45,9 @@ def _small(report: Report) -> Iterator[str]:
 
 
 def _share(report: Report) -> Iterator[str]:
-    share = report.macs_share
-    if report.on_host and share is not None and share < _SMALL_SHARE:
-        yield f"{1 - share:.0%} of the multiply-adds stay on the CPU, which then sets the pace"
+    left, total = sum(node.macs for node in report.on_host), sum(node.macs for node in report.nodes)
+    if left > (1 - _SMALL_SHARE) * total:
+        yield f"{left / total:.0%} of the multiply-adds stay on the CPU, which then sets the pace"
 
 
 def _border(report: Report) -> Iterator[str]:

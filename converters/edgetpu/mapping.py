@@ -29,8 +29,8 @@ _UNKNOWN_SCALE = Quantization((1.0,), (0,), None)
 def check_edgetpu(path: Path) -> Report:
     """Check a `.tflite` file; InputError when it is broken, or compiled already.
 
-    For a model in floating point, every node is on the host, and `extra["after_quantisation"]` holds the answer for
-    the same model quantised to int8 with batch 1.
+    For a model in floating point, every node is on the host, and `quantised` holds the answer for the same model
+    quantised to int8 with batch 1.
     """
     model = read_tflite(path)
     refuse_compiled(model, path)
@@ -39,9 +39,7 @@ def check_edgetpu(path: Path) -> Report:
     if not refusals:
         return _report(ops, map_ops(ops), ())
     report = _report(ops, _all_on_host(ops, refusals), refusals)
-    if is_float(model.graphs[0]):
-        report.extra["after_quantisation"] = _after_quantisation(model.graphs[0])
-    return report
+    return replace(report, quantised=_after_quantisation(model.graphs[0])) if is_float(model.graphs[0]) else report
 
 
 def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
@@ -104,7 +102,7 @@ def _node(index: int, op: TfliteOp, placement: str, problem: Problem | None = No
 def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[Problem, ...]) -> Report:
     mapped = [ops[node.index] for node in nodes if node.placement == ACCELERATOR]
     cache = estimate(mapped)
-    report = Report(EDGE_TPU, nodes, refusals, (), _parameter_bytes(mapped), {"cache": cache.as_dict()})
+    report = Report(EDGE_TPU, nodes, refusals, (), _parameter_bytes(mapped), extra={"cache": cache.as_dict()})
     return report if refusals else replace(report, warnings=tuple(advice(ops, report, cache)))
 
 
@@ -114,15 +112,10 @@ def _parameter_bytes(ops: list[TfliteOp]) -> int:
     return sum(tensor.constant_bytes for tensor in constants.values())
 
 
-def _after_quantisation(graph: Graph) -> dict[str, object]:
+def _after_quantisation(graph: Graph) -> Report:
     """The answer for the same graph with 8-bit integers in place of floats."""
     ops = graph_ops(_as_quantised(graph))
-    report = _report(ops, map_ops(ops), ())
-    return {
-        "nodes": [node.as_dict() for node in report.nodes],
-        "accelerator_macs_share": report.macs_share,
-        "parameter_bytes": report.parameter_bytes,
-    }
+    return _report(ops, map_ops(ops), ())
 
 
 def _as_quantised(graph: Graph) -> Graph:

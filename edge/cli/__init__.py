@@ -19,6 +19,7 @@ from runtimes.errors import EdgeError, HostError
 COMMANDS = {
     "devices": "this machine, what is plugged in, engines installed, every known profile",
     "inspect": "what is in a model file: inputs, outputs, ops, precision, size",
+    "check": "will a model run on a device? node by node, with reasons and what to change",
     "convert": "convert a trained model for a device or to a format, and prove the result",
     "verify": "check an artifact's digests and self-check on this machine",
     "run": "classify pictures with a model or artifact: top-5 with names",

@@ -1,0 +1,126 @@
+"""`edge check`: will a model run on a device? Node by node, with reasons and what to change; nothing is written.
+
+Exit status 0 where the model runs there, even if a few nodes stay on the host; 5 where the device refuses it, or its
+accelerator would get less than half of the multiply-adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.check.report import Node, Report
+    from edge.check import Checked
+
+_MIB = 2**20
+_MOST_NAMES = 8
+_REFUSED = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the device, and how to print."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or artifact; nothing is written")
+    parser.add_argument(
+        "--for",
+        dest="device",
+        metavar="DEVICE",
+        required=True,
+        help="a device, or parts joined with + (see edge devices): coral-usb, raspberry-pi-4+coral-usb, jetson-nano",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for machines: every node with its placement")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the verdict, and what keeps nodes on the host."""
+    from edge.check import check
+
+    checked = check(args.model, args.device)
+    text = json.dumps(checked.as_dict(), indent=2) if args.json else as_text(args.model.name, checked)
+    print(text)
+    return 0 if checked.runs else _REFUSED
+
+
+def as_text(model: str, checked: Checked) -> str:
+    """The verdict first, then the nodes on the host in groups, then warnings."""
+    report = checked.report
+    lines = [f"{model} on {checked.device_name}: {_verdict(report)}"]
+    for refusal in report.refusals:
+        lines += [f"refused: {refusal.reason}", f"         {refusal.fix}"]
+    if report.quantised is not None:
+        lines.append(f"quantised to int8: {_verdict(report.quantised)}")
+    body = report.quantised or report
+    if body.accelerator:
+        lines += _break(body)
+        lines += _parameters(body)
+        lines += _host_nodes(body)
+    lines += [f"warning: {warning}" for warning in (*report.warnings, *(body.warnings if body is not report else ()))]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _verdict(report: Report) -> str:
+    """How much runs where."""
+    if not report.accelerator:
+        return f"runs on the processor, {len(report.nodes)} nodes" if report.nodes else "runs on the processor"
+    share = report.macs_share
+    done = f", {_percent(share)} of the multiply-adds" if share is not None else ""
+    return f"{len(report.accelerated)} of {len(report.nodes)} ops on {report.accelerator}{done}"
+
+
+def _break(report: Report) -> Iterator[str]:
+    """The node that ends the accelerated part."""
+    first = report.first_break
+    if first is not None and any(node.breaks == first.index != node.index for node in report.on_host):
+        yield f"the chain breaks at node {first.index} {first.op}: {first.reason} → {first.fix}"
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to the whole."""
+    return "100 %" if share == 1.0 else f"{min(share * 100, 99.9):.1f} %"
+
+
+def _parameters(report: Report) -> Iterator[str]:
+    cache = report.extra.get("cache")
+    if cache is None or not report.accelerated:
+        return
+    kept, streamed, usable = (cache[key] / _MIB for key in ("cached_bytes", "streamed_bytes", "usable_bytes"))
+    where = f"{streamed:.2f} MiB streamed at every inference" if streamed else "all kept on the chip"
+    yield f"parameters: {report.parameter_bytes:,} bytes; about {kept:.2f} of {usable:.2f} MiB on the chip, {where}"
+
+
+def _host_nodes(report: Report) -> Iterator[str]:
+    """The nodes at fault, in groups of the same reason, and under each how many come after it."""
+    groups: dict[tuple[str, str, str], list[Node]] = {}
+    for node in report.faults:
+        groups.setdefault((node.op, node.reason, node.fix), []).append(node)
+    if groups:
+        yield "on the host:"
+    for (op, reason, fix), nodes in groups.items():
+        yield f"  {op} ({_names(nodes)}): {reason}"
+        yield f"      → {fix}"
+        after = [node for node in report.on_host for one in nodes if node.breaks == one.index != node.index]
+        if after:
+            yield f"      {len(after)} more come after it: {_counts(after)}"
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    """As in `node 12 relu_3`, or `3 nodes: 12, 15, 18`."""
+    if len(nodes) == 1:
+        return f"node {nodes[0].index} {nodes[0].name}".strip()
+    shown = ", ".join(str(node.index) for node in nodes[:_MOST_NAMES])
+    return f"{len(nodes)} nodes: {shown}{', …' if len(nodes) > _MOST_NAMES else ''}"
+
+
+def _counts(nodes: Sequence[Node]) -> str:
+    counts = Counter(node.op for node in nodes).most_common()
+    shown = ", ".join(f"{count} × {op}" if count > 1 else op for op, count in counts[:_MOST_NAMES])
+    return f"{shown}{', …' if len(counts) > _MOST_NAMES else ''}"
+
+
+def _printable(line: str) -> str:
+    """Names come from the file: none may move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in line)
