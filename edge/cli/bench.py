@@ -13,6 +13,7 @@ from runtimes.errors import InputError, UsageError, from_dict
 
 if TYPE_CHECKING:
     from edge.bench import Comparison, Finding, Measurement, Row, Setup
+    from runtimes.artifact import Artifact
 
 _FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 _STOPPED = 130  # what shells say of a program that Ctrl+C ended
@@ -20,6 +21,8 @@ _STOPPED = 130  # what shells say of a program that Ctrl+C ended
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `edge bench` takes."""
+    from edge import preprocessing
+
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
     parser.add_argument(
         "--protocol",
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--csv", action="store_true", help="one line a setup, in full precision")
     output.add_argument("--markdown", action="store_true", help="a table for a README")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md here, and print the text")
+    preprocessing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +98,7 @@ def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
     setups = []
     for place, path in enumerate(args.artifacts):
         artifact = Artifact.open(path)
-        inputs, kind = _inputs(args.input, artifact, folder / f"{place}.npz")
+        inputs, kind = _inputs(args, artifact, folder / f"{place}.npz")
         for threads in args.threads or [None]:
             RunOptions(threads)  # refuses 0 threads before anything is measured
             title = ", ".join(_words(_name(path, args.artifacts), threads, args.device, settings))
@@ -148,7 +152,7 @@ def _words(name: str, threads: int | None, device: str, settings: Mapping[str, s
     yield from (f"{key}={value}" for key, value in settings.items())
 
 
-def _engine(artifact: Any, wanted: str | None) -> str:
+def _engine(artifact: Artifact, wanted: str | None) -> str:
     """The engine that the worker will take, as far as can be told without one; wrong words are refused here."""
     from runtimes.errors import EngineMissing
     from runtimes.registry import PREFERRED, for_format
@@ -159,30 +163,16 @@ def _engine(artifact: Any, wanted: str | None) -> str:
         return wanted or PREFERRED[artifact.manifest.format]
 
 
-def _inputs(given: Path | None, artifact: Any, target: Path) -> tuple[Path | None, str]:
-    """The .npz to feed from, and what it holds; a picture is made into one as the manifest says."""
-    if given is None:
+def _inputs(args: argparse.Namespace, artifact: Artifact, target: Path) -> tuple[Path | None, str]:
+    """The .npz to feed from and what it holds; none where the model's own inputs will do."""
+    if args.input is None:
         return None, ""
-    if not given.is_file():
-        raise InputError(f"{given} is not a file", "give a picture, or an .npz of stacked inputs")
-    if given.suffix == ".npz":
-        return given, "arrays"
-    return _picture(given, artifact, target), "picture"
+    from edge.bench.inputs import stacked_inputs
+    from edge.classify import Engine
+    from edge.preprocessing import said
 
-
-def _picture(path: Path, artifact: Any, target: Path) -> Path:
-    from edge.pictures import load_pixels
-    from runtimes.tensors import pixels_to_input
-    from runtimes.worker import save_arrays
-
-    manifest = artifact.manifest
-    if manifest.preprocess is None or not manifest.inputs:
-        what = f"{artifact.model} does not say how a picture becomes its input"
-        raise InputError(what, "give an artifact that `edge convert` wrote, or the input as an .npz")
-    spec = manifest.inputs[0]
-    tensor = pixels_to_input(load_pixels(path, manifest.preprocess), spec, manifest.preprocess)
-    save_arrays(target, {spec.name: tensor[None]})
-    return target
+    engine = Engine(args.runtime, timeout_s=args.timeout)
+    return stacked_inputs(args.input, artifact, said(args), engine, target)
 
 
 def _out_format(args: argparse.Namespace) -> str:
