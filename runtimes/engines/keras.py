@@ -44,7 +44,7 @@ class Adapter:
 
 class _KerasSession(CheckedSession):
     def __init__(self, model: Any, call: _Call, threads: int | None) -> None:
-        super().__init__(_specs(model.inputs), _specs(model.outputs, model.output_names), threads)
+        super().__init__(_specs(model.inputs), _specs(model.outputs, _output_names(model)), threads)
         self._call = call
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -70,6 +70,12 @@ def _check_model(model: Any, artifact: Artifact) -> None:
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         hint = "save it as a functional or sequential model"
         raise InputError(f"{artifact.model} does not say what its inputs and outputs are", hint)
+
+
+def _output_names(model: Any) -> Sequence[str]:
+    """The layers that the outputs come from; a sequential model only knows its last."""
+    names: Sequence[str] = getattr(model, "output_names", None) or [model.layers[-1].name]
+    return names
 
 
 def _structure(model: Any) -> Any:

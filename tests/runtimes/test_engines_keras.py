@@ -71,10 +71,13 @@ def test_two_outputs_of_one_layer_keep_apart(network, tmp_path):
         np.testing.assert_allclose(outputs[name], expected.numpy(), rtol=1e-6)
 
 
-def test_hdf5_is_opened_too(keras, tmp_path):
-    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    network.save(tmp_path / "m.h5")
-    with open_it(tmp_path / "m.h5") as session:
+@pytest.mark.parametrize("call", ["compiled", "predict"])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_sequential_model_is_opened_from_either_kind_of_file(keras, tmp_path, suffix, call):
+    network = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="y")])
+    network.save(tmp_path / f"m{suffix}")
+    with open_it(tmp_path / f"m{suffix}", settings={"call": call}) as session:
+        assert (session.inputs[0].name, session.outputs[0].name) == ("x", "y")
         feeds = example_feeds(session.inputs)
         (output,) = session.run(feeds).values()
     np.testing.assert_allclose(output, network(next(iter(feeds.values()))).numpy(), rtol=1e-6)
