@@ -42,8 +42,9 @@ def classifier_of(artifact: Artifact, given: Given, describe: Callable[[], Specs
     found = inspect(artifact) if manifest.preprocess is None or manifest.output is None else None
     inputs, outputs = _specs(artifact, found, describe)
     picture, assumptions = _picture_input(artifact, inputs), list[str]()
-    preprocess = preprocess_of(artifact, picture, given.said, found, assumptions)
     classes = class_count(artifact, outputs)
+    _check_quantization(artifact, picture, outputs[0])
+    preprocess = preprocess_of(artifact, picture, given.said, found, assumptions)
     output, labels = output_meaning(artifact, outputs[0], given, found, classes, assumptions)
     complete = replace(manifest, inputs=inputs, outputs=outputs, preprocess=preprocess, output=output)
     return Classifier(replace(artifact, manifest=complete), labels, tuple(assumptions))
@@ -64,3 +65,11 @@ def _picture_input(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> Tensor
             f"{artifact.model} takes {len(inputs)} inputs; a picture is one", "see them with `edge inspect`"
         )
     return inputs[0]
+
+
+def _check_quantization(artifact: Artifact, *specs: TensorSpec) -> None:
+    """One positive scale for the whole tensor: what the ends of a model have, and a broken file may not."""
+    for spec in specs:
+        found = spec.quantization
+        if found is not None and not (len(found.scales) == 1 and 0 < found.scales[0] < float("inf")):
+            raise InputError(f"{artifact.model}: the quantisation of '{spec.name}' is broken", "do not use this model")

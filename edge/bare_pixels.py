@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ _ONNX_RANGES = {
     "Normalized_0_1": (0.0, 1 / 255),
     "Normalized_1_1": (127.5, 1 / 127.5),
 }
+_MOST_VALUES = 3 * 2**24  # of an input: 4096 × 4096 pixels, more than any classifier takes
 
 
 def preprocess_of(
@@ -31,7 +33,7 @@ def preprocess_of(
     _check_picture(artifact, spec)
     stated = artifact.manifest.preprocess
     if stated is not None:
-        return override(stated, said, spec)
+        return _fitting(artifact, spec, override(stated, said, spec))
     if said.way is None or said.way == "none":
         mean, scale = _mean_and_scale(artifact, spec, said, found, assumptions)
         said = replace(said, way=None, mean=mean, scale=scale)
@@ -44,14 +46,26 @@ def preprocess_of(
             f"pictures are resized to a shorter side of {made.size} and cropped to {height} × {width} in the centre, "
             f"{made.method}, as is usual for ImageNet (--resize)"
         )
+    return _fitting(artifact, spec, made)
+
+
+def _fitting(artifact: Artifact, spec: TensorSpec, made: Preprocess) -> Preprocess:
+    takes = spec.shape[1:3] if made.layout == "NHWC" else spec.shape[2:4]
+    if made.crop != takes:
+        raise InputError(
+            f"{artifact.model} takes {format_shape(spec.shape)}; pictures of {format_shape(made.crop)} "
+            f"in the layout {made.layout} do not fit",
+            "leave --layout out; where an artifact's manifest says it, write the artifact again with `edge convert`",
+        )
     return made
 
 
 def _check_picture(artifact: Artifact, spec: TensorSpec) -> None:
     """One picture, three channels first or last, of a fixed size."""
     shape = spec.shape
+    sizes = [size for size in shape[1:] if isinstance(size, int) and size > 0]
     is_picture = len(shape) == 4 and 3 in (shape[1], shape[3]) and (shape[0] == 1 or isinstance(shape[0], str))
-    if not is_picture or not all(isinstance(size, int) for size in shape[1:]):
+    if not is_picture or len(sizes) != 3 or math.prod(sizes) > _MOST_VALUES:
         raise InputError(
             f"{artifact.model} takes {spec.dtype}{format_shape(shape)}, not one picture of a fixed size in 3 colours",
             "see its inputs with `edge inspect`",

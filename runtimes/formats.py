@@ -38,6 +38,8 @@ def format_of(path: Path) -> str:
 
 def _check_content(path: Path, expected: str) -> None:
     """Refuse a file whose first bytes cannot be what its suffix says: pickles and truncated downloads end here."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise InputError(f"{path} is not a plain file", "give a model file or an artifact")
     try:
         with path.open("rb") as stream:
             head = stream.read(64)

@@ -154,7 +154,7 @@ class Manifest:
         """Parse and check a manifest; InputError names the key at fault and `document`."""
         try:
             fields = Fields(json.loads(text), document)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
             raise InputError(
                 f"{document} is not JSON: {error}", "write the artifact again with `edge convert`"
             ) from None

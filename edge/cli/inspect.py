@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.terminal import printable
+
 if TYPE_CHECKING:
     from edge.inspection import Inspection
     from runtimes.artifact import Artifact, TensorSpec
@@ -44,7 +46,7 @@ def as_text(artifact: Artifact, found: Inspection) -> str:
     heading = f"{artifact.model.name}: {found.format}, {found.precision}, {_size(found.size_bytes)}"
     rows = list(_rows(artifact, found))
     width = max(len(key) for key, _ in rows)
-    return "\n".join(_printable(line) for line in [heading, *(f"  {key:<{width}}  {text}" for key, text in rows)])
+    return "\n".join(printable(line) for line in [heading, *(f"  {key:<{width}}  {text}" for key, text in rows)])
 
 
 def _rows(artifact: Artifact, found: Inspection) -> Iterable[tuple[str, str]]:
@@ -134,8 +136,3 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count} bytes"
-
-
-def _printable(line: str) -> str:
-    """Names come from the file: none may move the cursor or colour the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in line)

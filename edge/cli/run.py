@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.terminal import printable
 from runtimes.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     with Worker() as worker:
         classifier = prepare(artifact, given, worker, engine)
         for line in classifier.assumptions:
-            print(f"assumed: {line}", file=sys.stderr)
+            print(printable(f"assumed: {line}"), file=sys.stderr)
         found = list(_shown(classify(classifier, pictures, worker, engine, args.top), args.json))
     if args.json:
         good = [answer for answer in found if not isinstance(answer, Unreadable)]
@@ -74,7 +75,7 @@ def _shown(answers: Iterable[Answer | Unreadable], as_json: bool) -> Iterator[An
 
     for answer in answers:
         if isinstance(answer, Unreadable):
-            print(f"edge: {answer.error.message}", file=sys.stderr)
+            print(printable(f"edge: {answer.error.message}"), file=sys.stderr)
         elif not as_json:
             print(_as_text(answer), flush=True)
         yield answer
@@ -84,7 +85,7 @@ def _as_text(answer: Answer) -> str:
     lines = [f"{answer.picture}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}"]
     for row in answer.top:
         lines.append(f"  {row['probability']:7.4f}  {row['label'] or 'class'} ({row['index']})")
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _as_dict(answer: Answer, assumptions: Sequence[str]) -> dict[str, Any]:
