@@ -124,7 +124,8 @@ def _shaped(values: Array, spec: TensorSpec) -> Array:
 
 def _turned(given: Sequence[int], wanted: Sequence[int]) -> str:
     """A word about channels, where the sizes are right and only their order is not."""
-    same = given != wanted and sorted(given) == sorted(wanted)
+    sizes = wanted[1:] if len(given) == len(wanted) - 1 else wanted
+    same = given != sizes and sorted(given) == sorted(sizes)
     return "; the sizes are right, the order is not: NHWC or NCHW?" if same else ""
 
 

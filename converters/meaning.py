@@ -43,9 +43,8 @@ def meaning_of(said: Said, source: Artifact, answers: Array, labels: list[str] |
         kind = "probability"
     if kind is None:
         if labels is not None:
-            raise UsageError(
-                "labels were given for an output that is no probability", "say --output logit if it is one"
-            )
+            what = "labels were given, but what the output is cannot be told from its answers"
+            raise UsageError(what, "say --output probability or --output logit")
         return None
     offset = said.label_offset
     if offset is None:

@@ -1,0 +1,82 @@
+"""A small ONNX classifier, real data where it is there, and steps that convert well or badly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of EDGE_DATA; a test is skipped where nobody named one and the default is absent."""
+    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
+        pytest.skip("no real data: set EDGE_DATA")
+    return folder
+
+
+def write_classifier(path: Path, change=lambda weights: weights, side: int = 4, free: bool = False) -> Path:
+    """A dense softmax classifier, [1, side, side, 3] → [1, 5], opset 13, seeded weights through `change`."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
+    generator = np.random.default_rng(5)
+    weights = generator.normal(0, 0.6, (side * side * 3, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
+        ],
+        "classifier",
+        [helper.make_tensor_value_info("image", kind, [1, "rows" if free else side, side, 3])],
+        [helper.make_tensor_value_info("scores", kind, [1, 5])],
+        [numpy_helper.from_array(change(weights), "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+@pytest.fixture
+def classifier(tmp_path) -> Path:
+    """`classifier.onnx`; needs onnxruntime to be run."""
+    pytest.importorskip("onnxruntime")
+    return write_classifier(tmp_path / "classifier.onnx")
+
+
+@pytest.fixture
+def make_classifier(tmp_path):
+    """Write a classifier whose weights were changed."""
+    pytest.importorskip("onnxruntime")
+    return lambda name="changed.onnx", **keywords: write_classifier(tmp_path / name, **keywords)
+
+
+class CopyStep:
+    """A step from ONNX to ONNX that hands on `result`, or its source; notes what it was asked for."""
+
+    source = "onnx"
+    target = "onnx"
+    precisions = ("fp32", "fp16", "int8")
+    requires = ("numpy",)
+
+    def __init__(self, result: Path | None = None) -> None:
+        self.result = result
+        self.calls: list[tuple[object, object]] = []
+
+    def convert(self, model, out, options, calibration):
+        self.calls.append((options, calibration))
+        return Path(shutil.copyfile(self.result or model, out / "copied.onnx"))
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """The only step there is, as `onnx_to_onnx`; set its `result` to a model that it shall write."""
+    only = CopyStep()
+    monkeypatch.setattr("converters.pipeline.find_steps", lambda: (only,))
+    return only
