@@ -50,8 +50,7 @@ def preprocess_of(
 
 
 def _fitting(artifact: Artifact, spec: TensorSpec, made: Preprocess) -> Preprocess:
-    takes = spec.shape[1:3] if made.layout == "NHWC" else spec.shape[2:4]
-    if made.crop != takes:
+    if spec.shape[1:] != ((*made.crop, 3) if made.layout == "NHWC" else (3, *made.crop)):
         raise InputError(
             f"{artifact.model} takes {format_shape(spec.shape)}; pictures of {format_shape(made.crop)} "
             f"in the layout {made.layout} do not fit",
