@@ -18,11 +18,8 @@ def made(folder):
     folder.mkdir()
     (folder / "m.null").write_bytes(b"\0")
     (folder / "labels.txt").write_text("one\ntwo\ndrei\n", encoding="utf-8")
-    fields = {
-        "output": OutputMeaning("probability", 0, "labels.txt"),
-        "selfcheck": SelfCheck("max_abs", 0.1, "synthetic"),
-    }
-    return write(folder, Manifest("m", "null", "fp32", "m.null", **{**fields, **changes}), INPUTS, OUTPUTS)
+    meaning, rule = OutputMeaning("probability", 0, "labels.txt"), SelfCheck("max_abs", 0.1, "synthetic")
+    return write(folder, Manifest("m", "null", "fp32", "m.null", output=meaning, selfcheck=rule), INPUTS, OUTPUTS)
 
 
 def test_what_is_written_is_read(tmp_path):
