@@ -15,7 +15,7 @@ import numpy as np
 
 import converters
 from converters.mobilenet_v2 import LABELS, Weights, data_folder, find_weights, labels, meaning, preprocess
-from converters.staging import ARTIFACT, staging
+from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
 from edge.cache import cache_folder
 from edge.progress import Progress
@@ -113,6 +113,7 @@ class _Kitchen:
             "out": str(work / ARTIFACT),
             "scratch": str(work),
             "samples": str(self._scratch / "calibration.npz"),
+            "kept": str(failed_place(self._bundle.folder(recipe.id))),
         }
         if recipe.source is None:
             job |= self._what_it_means(recipe)

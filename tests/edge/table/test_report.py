@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_profiles.published import published_rows
+from edge.table.answers import Agreement
+from edge.table.bundle import Bundle
+from edge.table.notes import best_row, notes_of
+from edge.table.report import as_csv, as_json, as_markdown
+from edge.table.rows import Row, absent, of_setup, published
+from edge.table.setups import Absent, TableSetup
+
+BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg")
+
+
+def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> dict[str, Any]:
+    return {
+        "setup": name,
+        "status": "ok",
+        "precision": precision,
+        "total_s": seconds,
+        "rounds": [{"runs": 250}, {"runs": 250}],
+        "samples_ms": [seconds * 4] * 500,
+        "machine": {"cpu": "Test CPU", "logical_cores": 2, "os": "Test OS"},
+        "top": [{"index": 18, "label": "magpie", "probability": 0.9691}],
+        "raw": 0.9691,
+        **more,
+    }
+
+
+def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
+    setup = TableSetup(name, name.upper(), "onnx-fp32", "onnxruntime", 1)
+    return of_setup(setup, _measured(name, seconds, **more), trained)
+
+
+def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-6) -> Agreement:
+    return Agreement(100, same, difference, 88, 88, precision)
+
+
+def test_the_published_rows_read_as_in_the_article() -> None:
+    lines = as_markdown([published(row) for row in published_rows()], []).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:12]]
+    assert cells[0] == ["i7-4870HQ", "published 2019", "22.60", "11.06", "magpie", "0.9294", "0.9294"]
+    assert cells[2] == ["i7-7700K (tflite)", "published 2019", "7.71", "32.43", "magpie", "–", "16.2184"]
+    assert [row[0] for row in cells[-2:]] == ["Raspberry Pi 3B+ + Coral", "Jetson Nano + Coral"]
+
+
+def test_a_measured_row_shows_time_fps_class_score_and_raw() -> None:
+    line = as_markdown([_row("ort", 2.0)], []).splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "this machine, ORT", "measured", "2.00", "125.00", "magpie", "0.9691", "0.9691",
+    ]  # fmt: skip
+
+
+def test_without_trained_weights_no_answer_is_shown() -> None:
+    line = as_markdown([_row("ort", 2.0, trained=False)], []).splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")][4:] == ["not evaluated", "not evaluated", "–"]
+    assert "magpie" not in line
+
+
+def test_a_crash_is_a_row_that_says_so() -> None:
+    setup = TableSetup("ort", "ORT", "onnx-fp32", "onnxruntime", 1)
+    row = of_setup(setup, {"setup": "ort", "status": "crashed", "message": "SIGSEGV", "hint": "", "top": []}, True)
+    assert "crashed: SIGSEGV" in as_markdown([row], [])
+    assert row.fps is None
+
+
+def test_json_keeps_the_keys_of_bench_and_adds_the_source() -> None:
+    rows = json.loads(as_json([published(published_rows()[0]), _row("ort", 2.0), absent(Absent("x", "X", "a GPU"))]))
+    assert [row["source"] for row in rows] == ["published 2019", "measured", "needs a GPU"]
+    assert {"setup", "status", "samples_ms", "top", "raw", "fps", "score"} <= set(rows[1])
+
+
+def test_csv_has_one_line_a_row_in_full_precision() -> None:
+    (row,) = csv.DictReader(io.StringIO(as_csv([_row("ort", 3.0)])))
+    assert float(row["fps"]) == pytest.approx(250 / 3, rel=1e-12)
+
+
+def test_the_best_setup_is_the_fastest_with_right_answers() -> None:
+    rows = [_row("keras-predict-2t", 16.0), _row("fast", 0.5, precision="int8"), _row("right", 1.0)]
+    agreed = {"keras-predict-2t": _agreement(), "fast": _agreement("int8", same=90), "right": _agreement()}
+    best = best_row(rows, agreed)
+    assert best is not None
+    assert best.id == "right"
+    notes = notes_of(rows, BUNDLE, agreed)
+    assert notes[-1] == ("Best for this machine: RIGHT, 250.0 fps, 16.0× as fast as the published way (Keras predict).")
+    assert any(line.startswith("- NOT RIGHT") and line.endswith("FAST") for line in notes)
+
+
+def test_a_network_with_weights_of_its_own_is_never_the_best() -> None:
+    rows = [_row("other", 0.1, precision="int8"), _row("ours", 1.0)]
+    agreed = {"other": Agreement(100, 90, 0.5, 95, 88, "int8", own_weights=True), "ours": _agreement()}
+    best = best_row(rows, agreed)
+    assert best is not None
+    assert best.id == "ours"
+
+
+def test_what_saturating_kernels_would_gain_is_told() -> None:
+    rows = [_row("openvino-int8-2t", 1.5, precision="int8"), _row("openvino-int8-fast-2t", 1.0, precision="int8")]
+    assert any("1.50× as fast as the precise setting" in line for line in notes_of(rows, BUNDLE, {}))
+
+
+def test_why_a_model_is_missing_stands_below_the_table() -> None:
+    bundle = Bundle(Path("b"), "w", True, "p", missing={"tflite-2019": "it is not here"})
+    row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)"))
+    assert "Not made here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
+    assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))

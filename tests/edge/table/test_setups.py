@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge.table.recipes import BY_ID, RECIPES, with_sources
+from edge.table.setups import absent_devices, setups_for
+from runtimes import registry
+
+
+def machine(cores: int = 4, dot_product: bool = True, gpus: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "cpu": {"usable_cores": cores, "int8_dot_product": dot_product},
+        "accelerators": {"nvidia_gpus": list(gpus)},
+    }
+
+
+def ids(**facts: Any) -> list[str]:
+    return [setup.id for setup in setups_for(machine(**facts), ())]
+
+
+def test_every_engine_is_measured_with_one_thread_and_with_all() -> None:
+    found = ids(cores=4)
+    for name in ("onnxruntime-fp32", "tflite-fp32", "tflite-int8", "openvino-fp32", "openvino-fp16", "openvino-int8"):
+        assert f"{name}-1t" in found
+        assert f"{name}-4t" in found
+
+
+def test_one_core_is_measured_once() -> None:
+    found = ids(cores=1)
+    assert "onnxruntime-fp32-1t" in found
+    assert len(found) == len(set(found))
+    assert all(name.endswith("-1t") for name in found)
+
+
+def test_the_published_way_is_a_default_with_all_threads_only() -> None:
+    defaults = {setup.id for setup in setups_for(machine(cores=4), ()) if setup.default}
+    assert "keras-predict-4t" in defaults
+    assert "keras-predict-1t" not in defaults
+
+
+@pytest.mark.parametrize(("dot_product", "shown"), [(False, True), (True, False)])
+def test_saturating_kernels_are_shown_where_the_cpu_has_them(dot_product: bool, shown: bool) -> None:
+    assert ("openvino-int8-fast-4t" in ids(dot_product=dot_product)) is shown
+
+
+def test_a_gpu_brings_its_setups_and_takes_its_absent_row_away() -> None:
+    here = machine(gpus=("NVIDIA GeForce GTX 1080",))
+    assert {"torch-cuda", "onnxruntime-cuda", "onnxruntime-tensorrt"} <= {s.id for s in setups_for(here, ())}
+    assert [row.id for row in absent_devices(here, ())] == ["coral-usb"]
+
+
+def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
+    assert "coral-usb" in {setup.id for setup in setups_for(machine(), {"coral-usb"})}
+    assert [row.id for row in absent_devices(machine(), {"coral-usb"})] == ["cuda"]
+
+
+def test_every_setup_names_a_recipe_and_an_engine() -> None:
+    every = setups_for(machine(dot_product=False, gpus=("any",)), {"coral-usb"})
+    assert {setup.artifact for setup in every} <= set(BY_ID)
+    assert {setup.runtime for setup in every} <= set(registry.runtime_ids())
+
+
+def test_recipes_stand_behind_what_they_are_made_from() -> None:
+    order = [recipe.id for recipe in RECIPES]
+    for recipe in RECIPES:
+        assert recipe.source is None or order.index(recipe.source) < order.index(recipe.id)
+
+
+def test_a_recipe_brings_all_that_it_is_made_from() -> None:
+    assert [recipe.id for recipe in with_sources(["openvino-int8"])] == ["keras-fp32", "onnx-fp32", "openvino-int8"]
+    assert [recipe.id for recipe in with_sources(["edgetpu-2019"])] == ["tflite-2019", "edgetpu-2019"]

@@ -1,0 +1,152 @@
+"""`edge table` as a user meets it: the command in a process of its own, on the real data where it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_profiles.published import published_rows
+
+ROOT = Path(__file__).parents[3]
+
+
+def _data() -> Path | None:
+    named = os.environ.get("EDGE_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def _edge(*arguments: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge", "table", *arguments]
+    env = {**os.environ, "EDGE_CACHE": str(cache), **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT)
+
+
+@pytest.mark.parametrize("row", published_rows(), ids=lambda row: row.id)
+def test_how_prints_commands_for_every_published_row(row: Any, tmp_path: Path) -> None:
+    done = _edge("--how", row.setup, cache=tmp_path)
+    assert done.returncode == 0
+    commands = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith("#")]
+    assert commands
+    assert "Not tried on this hardware" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--how", "no such board"], 2, "no published setup"),
+        (["--setup", "no-such-setup"], 2, "no setup 'no-such-setup'"),
+        (["--from", "no-such-folder"], 3, "holds no prepared table"),
+        (["--from", "x", "--weights", "y"], 2, "--from brings its own"),
+        (["--weights", "no-such-file.safetensors"], 3, "does not exist"),
+    ],
+)
+def test_a_wrong_wish_is_one_clear_line(arguments: list[str], status: int, words: str, tmp_path: Path) -> None:
+    done = _edge(*arguments, cache=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def rows(cache: Path) -> dict[str, dict[str, Any]]:
+    if _data() is None:
+        pytest.skip("needs the real weights and pictures: set EDGE_DATA")
+    done = _edge("--json", "--runs", "5", "--rounds", "2", cache=cache)
+    assert done.returncode == 0, done.stderr
+    return {row["id"]: row for row in json.loads(done.stdout)}
+
+
+def _measured(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: row for name, row in rows.items() if row["kind"] == "measured"}
+
+
+@pytest.mark.data
+def test_every_setup_of_this_machine_was_measured(rows: dict[str, dict[str, Any]]) -> None:
+    assert {row["kind"] for row in rows.values()} == {"published", "measured", "absent"}
+    names = {name.rsplit("-", 1)[0] for name in _measured(rows)}
+    assert names >= {
+        "keras-predict", "keras-compiled", "torch-fp32", "onnxruntime-fp32", "tflite-fp32", "tflite-int8",
+        "tflite-int8-logits", "tflite-2019", "tflite-2019-logits", "openvino-fp32", "openvino-fp16", "openvino-int8",
+    }  # fmt: skip
+
+
+@pytest.mark.data
+def test_every_measured_row_says_magpie(rows: dict[str, dict[str, Any]]) -> None:
+    assert {row["top1"] for row in _measured(rows).values()} == {"magpie"}
+
+
+@pytest.mark.data
+def test_the_three_kinds_of_score_are_reproduced(rows: dict[str, dict[str, Any]]) -> None:
+    measured = _measured(rows)
+    # The data's own note puts the float softmax of this picture at 0.9691 with these weights.
+    assert measured["onnxruntime-fp32-1t"]["raw"] == pytest.approx(0.9691, abs=5e-5)
+    assert f"{measured['tflite-2019-1t']['raw']:.4f}" == "0.9961"
+    logit = measured["tflite-2019-logits-1t"]
+    steps = logit["raw"] / 0.09889253973960876
+    assert steps == pytest.approx(round(steps), abs=1e-3)
+    assert 15 < logit["raw"] < 20
+    assert 0.99 < logit["score"] <= 1.0
+
+
+@pytest.mark.data
+def test_answers_agree_as_each_precision_owes(rows: dict[str, dict[str, Any]]) -> None:
+    for name, row in _measured(rows).items():
+        agreement = row["agreement"]
+        assert agreement["pictures"] == 100
+        if agreement["own_weights"]:
+            assert agreement["correct"] >= agreement["reference_correct"], name
+        elif row["precision"] == "int8" and "fast" not in name:
+            assert agreement["same_top1"] >= 97, name
+        elif row["precision"] == "fp32":
+            assert agreement["same_top1"] == 100, name
+            assert agreement["max_difference"] <= 1e-4, name
+        elif row["precision"] == "fp16":
+            assert agreement["same_top1"] == 100, name
+
+
+@pytest.mark.data
+def test_rows_keep_every_sample_of_every_round(rows: dict[str, dict[str, Any]]) -> None:
+    for row in _measured(rows).values():
+        assert len(row["samples_ms"]) == 10
+        assert [part["runs"] for part in row["rounds"]] == [5, 5]
+
+
+@pytest.mark.data
+def test_an_exported_table_is_measured_without_converting(
+    rows: dict[str, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "export"
+    assert _edge("--export", str(place), cache=cache).returncode == 0
+    wanted = ["--from", str(place), "--setup", "tflite-int8-1t", "--runs", "3", "--rounds", "1", "--json"]
+    done = _edge(*wanted, cache=tmp_path / "unused", EDGE_DATA=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = [row for row in json.loads(done.stdout) if row["kind"] == "measured"]
+    assert row["top1"] == "magpie"
+    assert row["raw"] == rows["tflite-int8-1t"]["raw"]
+    assert not (tmp_path / "unused").exists()
+    again = _edge("--export", str(place), cache=cache)
+    assert again.returncode == 2
+
+
+def test_without_weights_and_pictures_times_are_measured_and_answers_are_not(tmp_path: Path) -> None:
+    done = _edge(
+        "--setup", "onnxruntime-fp32-1t", "--setup", "tflite-2019", "--runs", "2", "--rounds", "1",
+        cache=tmp_path / "cache", EDGE_DATA=str(tmp_path / "nothing"), KERAS_HOME=str(tmp_path / "keras"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "ONNX Runtime float32, 1 thread" in line and "|" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][4:] == ["not evaluated", "not evaluated", "–"]
+    assert "The weights are random" in done.stdout
+    assert "Not made here: tflite-2019" in done.stdout
