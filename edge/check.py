@@ -21,6 +21,7 @@ from runtimes.errors import InputError, RefusedError, UsageError
 # The TensorRT of each board, by the newest ONNX opset that its profile names: JetPack 4.6.1 to 4.6.6, 5.1, 6.1 and
 # 6.2 (docs/operators.md of onnx-tensorrt at those releases).
 _TENSORRT = {13: (8, 2), 17: (8, 5), 20: (10, 3)}
+_MYRIAD_2 = "Myriad 2,"  # the first stick's chip: the releases that edge converts with no longer run it
 _DEEPEST = 32  # Keras models within models
 # Processors that multiply int8 in one instruction, by the names that Linux gives their features.
 _INT8_FEATURES = frozenset(("asimddp", "i8mm", "avx512_vnni", "avx_vnni"))
@@ -51,9 +52,18 @@ def check(model: Path, device: str) -> Checked:
     """
     profile = _profile(device)
     source = open_source(model)
-    report = _report(source, profile)
+    report = _worded(_report(source, profile), source, profile)
     runs = report.most_runs if report.accelerator else not report.refusals
     return Checked(profile.id, profile.name, report, runs)
+
+
+def _worded(report: Report, source: Source, profile: Profile) -> Report:
+    """The report with this model and device in the commands that it proposes."""
+    refusals = [
+        Problem(one.reason, one.fix.replace("MODEL", source.model.name).replace("DEVICE", profile.id))
+        for one in report.refusals
+    ]
+    return replace(report, refusals=tuple(refusals))
 
 
 def _profile(device: str) -> Profile:
@@ -90,8 +100,8 @@ def _edgetpu(source: Source, profile: Profile) -> Report:
 
 
 def _movidius(source: Source, profile: Profile) -> Report:
-    ended = profile.takes("openvino")
-    note = f"supported last by {ended.last_runtime}" if ended and ended.last_runtime else ""
+    known = profile.takes("openvino")
+    note = f"supported last by {known.last_runtime}" if known and known.last_runtime else ""
     if source.format == "onnx":
         from converters.check.onnx_movidius import check_movidius
 
@@ -100,6 +110,9 @@ def _movidius(source: Source, profile: Profile) -> Report:
         report = _ir(source.model)
     else:
         raise _not_readable(source, profile, "the stick takes OpenVINO's IR, made from ONNX", "onnx")
+    ended = profile.refusal("openvino", "newest-runtime")
+    if ended and any(_MYRIAD_2 in accelerator.name for accelerator in profile.accelerators):
+        report = replace(report, refusals=(*report.refusals, Problem(ended.why, f"what works: {ended.instead}")))
     return replace(report, warnings=(*report.warnings, note)) if note else report
 
 
@@ -129,7 +142,7 @@ def _plain(source: Source, profile: Profile) -> Report:
 
 def _cpu_warnings(report: Report, profile: Profile) -> Iterator[str]:
     if profile.takes("tensorrt"):
-        yield "TensorRT builds engines from ONNX: in this format the model runs without it; convert to ONNX first"
+        yield "TensorRT builds engines from ONNX, and this is none: edge convert MODEL --to onnx, and check that"
     cpu = profile.cpu
     if report.extra.get("int8") and cpu is not None and not _INT8_FEATURES.intersection(cpu.features):
         yield (

@@ -92,6 +92,8 @@ def _node(index: int, node: OnnxNode, graph: OnnxGraph, macs: int) -> Node:
 
 
 def _refusals(graph: OnnxGraph) -> Iterator[Problem]:
+    if any(node.op in _INTEGER_OPS for node in graph.nodes):
+        yield Problem("the model is quantised, and the plugin computes in fp16 only", "give the model in float")
     for name in graph.inputs:
         shape = graph.shapes.get(name, ())
         if any(isinstance(size, str) for size in shape):
