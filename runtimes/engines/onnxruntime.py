@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -22,6 +23,7 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+_TF32 = "NVIDIA_TF32_OVERRIDE"
 # Its own exceptions that do not blame the file: a missing kernel, a failing provider or device.
 ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
 # https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
@@ -35,6 +37,7 @@ class Adapter:
     formats: tuple[str, ...] = ("onnx",)
     requires = "onnxruntime"
     settings: Mapping[str, str] = {
+        "inference_precision": "f32: floats stay 32 bits wide; auto: TF32 on NVIDIA GPUs that have it",
         "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",
         "spinning": "on: threads wait busily for work, which is quicker; off: they sleep, which spares a shared CPU",
     }
@@ -46,14 +49,15 @@ class Adapter:
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; see `Runtime.open`."""
         check_options(self, options, _PROVIDERS)
-        engine_options = self._entries(options)
+        entries = self._entries(options)
+        _set_tf32(choice(self, options, "inference_precision", ("f32", "auto")) == "auto")
         ort = import_engine(self, "onnxruntime")
         state = ort.capi.onnxruntime_pybind11_state
         faults = tuple(getattr(state, name) for name in ENGINE_FAULTS if hasattr(state, name))
         _check_provider(ort, options.device)
         with opening(self.id, artifact.model, _summary, faults):
             check_external_data(artifact.model)
-            session = _load(ort, artifact.model, engine_options, options)
+            session = _load(ort, artifact.model, entries, options)
             return _OnnxSession(session, options.threads)
 
     def _entries(self, options: RunOptions) -> Mapping[str, str]:
@@ -79,6 +83,17 @@ class _OnnxSession(CheckedSession):
 
     def _close(self) -> None:
         del self._session
+
+
+def _set_tf32(allowed: bool) -> None:
+    """For the whole process, and only before CUDA is first used: the one switch that TensorRT and cuDNN share.
+
+    https://github.com/alibaba/DeepRec/blob/main/docs/docs_en/NVIDIA-TF32.md
+    """
+    if allowed:
+        os.environ.pop(_TF32, None)
+    else:
+        os.environ[_TF32] = "0"
 
 
 def _check_provider(ort: Any, device: str) -> None:

@@ -17,7 +17,7 @@ _SIGNATURE = "serving_default"
 # A graph may call operations that run Python, or read and write files; a table's vocabulary file is the exception.
 _REACHES_OUT = re.compile(
     r"(?!InitializeTableFromTextFile).*(PyFunc|File|Dataset|Reader|Summary|Checkpoint|Server|Rpc|Debug).*"
-    r"|(Save|Restore|Load).*"
+    r"|(Save|Restore|Load|Print|ImmutableConst).*"
 )
 
 

@@ -124,6 +124,15 @@ def test_a_savedmodel_that_writes_files_is_refused_before_it_runs(tf, tmp_path):
     assert not (tmp_path / "written").exists()
 
 
+def test_a_savedmodel_that_prints_to_a_file_is_refused(tf, tmp_path):
+    def serve(x):
+        with tf.control_dependencies([tf.print("x", output_stream=f"file://{tmp_path}/written")]):
+            return {"y": x * 2}
+
+    with pytest.raises(InputError, match="calls PrintV2"):
+        open_it(saved(tf, serve, tmp_path / "m"), "tensorflow")
+
+
 def test_a_savedmodel_that_calls_python_is_refused_wherever_it_does(tf, tmp_path):
     def serve(x):
         inner = tf.function(lambda: tf.numpy_function(lambda a: a, [x], tf.float32), autograph=False)

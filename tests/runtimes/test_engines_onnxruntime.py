@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_int8_is_left_to_the_engine(model, monkeypatch, has, int8):
     monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: has)
     entries = registry.runtime("onnxruntime")._entries(RunOptions(settings={"int8": int8}))
     assert "session.x64quantprecision" not in entries
+
+
+@pytest.mark.parametrize(("precision", "override"), [("f32", "0"), ("auto", None)])
+def test_tf32_is_off_unless_asked_for(model, monkeypatch, precision, override):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    open_it(model, settings={"inference_precision": precision}).close()
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == override
 
 
 def test_a_missing_provider_is_an_error(model, monkeypatch):
