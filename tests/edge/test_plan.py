@@ -1,0 +1,136 @@
+"""Routes are the shortest there are; what a device cannot do is refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from converters.source import Source
+from converters.steps import find_steps
+from edge.plan import Wish, find_route, make_plan
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
+
+
+def source(model_format: str = "keras", precision: str = "unknown") -> Source:
+    return Source(Artifact(Path(), Manifest("m", model_format, precision, f"m.{model_format}")), "0" * 64)
+
+
+@dataclass(frozen=True)
+class Fake:
+    source: str
+    target: str
+    precisions: tuple[str, ...] = ("fp32",)
+    requires: tuple[str, ...] = ()
+
+
+def ids(route) -> list[str] | None:
+    return None if route is None else [f"{step.source}_{step.target}" for step in route]
+
+
+def test_the_shortest_route_wins():
+    steps = [Fake("a", "b"), Fake("b", "c"), Fake("c", "d"), Fake("b", "d")]
+    assert ids(find_route(source("a"), "d", "fp32", steps)) == ["a_b", "b_d"]
+
+
+def test_only_the_last_step_takes_the_precision():
+    steps = [Fake("a", "b", ("fp32", "int8")), Fake("b", "c", ("int8",)), Fake("b", "b", ("int8",))]
+    assert ids(find_route(source("a"), "c", "int8", steps)) == ["a_b", "b_c"]
+    assert ids(find_route(source("a"), "b", "int8", steps)) == ["a_b"]
+    assert ids(find_route(source("b"), "b", "int8", steps)) == ["b_b"]
+    assert find_route(source("a"), "c", "fp32", steps) is None
+
+
+def test_cycles_end():
+    assert find_route(source("a"), "z", "fp32", [Fake("a", "b"), Fake("b", "a")]) is None
+
+
+def test_a_quantised_source_goes_on_only_as_it_is():
+    steps = [Fake("a", "b", ("fp32", "int8"))]
+    assert ids(find_route(source("a", "int8"), "b", "int8", steps)) == ["a_b"]
+    assert find_route(source("a", "int8"), "b", "fp32", steps) is None
+
+
+def test_what_is_there_already_is_packed():
+    assert find_route(source("a", "fp32"), "a", "fp32", []) == ()
+    assert find_route(source("a"), "a", "fp32", []) == ()
+    assert find_route(source("a", "int8"), "a", "int8", []) == ()
+    assert find_route(source("a", "int8"), "a", "fp32", []) is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "steps", "precision"),
+    [
+        (Wish(format="tflite"), ("keras_to_tflite",), "fp32"),
+        (Wish(format="tflite", precision="int8"), ("keras_to_tflite",), "int8"),
+        (Wish(format="onnx"), ("keras_to_onnx",), "fp32"),
+        (Wish(format="openvino", precision="fp16"), ("keras_to_onnx", "onnx_to_openvino"), "fp16"),
+        (Wish(device="raspberry-pi-4"), ("keras_to_tflite",), "int8"),
+        (Wish(device="raspberry-pi-4", precision="fp32"), ("keras_to_tflite",), "fp32"),
+        (Wish(device="raspberry-pi-4", format="onnx", precision="fp32"), ("keras_to_onnx",), "fp32"),
+        (Wish(device="i7-7700k"), ("keras_to_onnx", "onnx_to_openvino"), "fp32"),
+    ],
+)
+def test_the_routes_of_the_table(wish, steps, precision):
+    plan = make_plan(source(), wish, has_calibration=True)
+    assert (plan.steps, plan.precision, plan.device) == (steps, precision, wish.device)
+
+
+def test_every_step_there_is_can_be_reached():
+    for step in find_steps():
+        for precision in step.precisions:
+            wish = Wish(format=step.target, precision=precision)
+            assert make_plan(source(step.source), wish, has_calibration=True).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind", "message", "hint"),
+    [
+        (Wish("jetson-nano", "tensorrt", "int8"), RefusedError, "cannot take int8 in tensorrt", "what works: fp16"),
+        (Wish("ncs2", None, "fp32"), RefusedError, "cannot take fp32 in openvino", "what works: fp16"),
+        (Wish("ncs2"), RefusedError, "today's converter", "opset 13"),
+        (Wish("coral-usb", "edgetpu", "fp32"), RefusedError, "cannot take fp32", "int8"),
+        (Wish("coral-usb", "onnx"), RefusedError, "does not take onnx", "it takes: edgetpu"),
+        (Wish("raspberry-pi-4", "tflite", "q4_0"), RefusedError, "does not run tflite in q4_0", "int8, fp32"),
+        (Wish("jetson-nano", "onnx", "fp32", 17), RefusedError, "opset 13 or lower, not 17", "--opset 13"),
+        (Wish("raspberry-pi-9"), UsageError, "raspberry-pi-9", "raspberry-pi"),
+        (Wish(), UsageError, "no target", "--for DEVICE"),
+        (Wish(format="gold"), UsageError, "nothing here leads from keras to gold fp32", "tflite fp32"),
+        (Wish(format="onnx", precision="fp16"), UsageError, "to onnx fp16", "what works: onnx fp32, onnx int8"),
+        (Wish(format="tflite", opset=13), UsageError, "--opset is ONNX's", "leave it out"),
+    ],
+)
+def test_refusals_name_what_works(wish, kind, message, hint):
+    with pytest.raises(EdgeError) as caught:
+        make_plan(source(), wish, has_calibration=True)
+    assert type(caught.value) is kind
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_int8_without_calibration_data_is_refused():
+    with pytest.raises(UsageError) as caught:
+        make_plan(source(), Wish("raspberry-pi-4"))
+    assert "tflite int8 needs calibration data" in caught.value.message
+    assert caught.value.hint.endswith("--precision fp32")
+
+
+def test_a_format_that_nothing_writes_is_passed_over_aloud():
+    plan = make_plan(source(), Wish("raspberry-pi-3b-plus+coral-usb"), has_calibration=True)
+    assert (plan.format, plan.precision) == ("tflite", "int8")
+    assert "edgetpu" in plan.notes[0]
+
+
+def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it():
+    plan = make_plan(source(), Wish("jetson-nano"), has_calibration=True)
+    assert (plan.format, plan.opset) == ("onnx", 13)
+    assert "tensorrt" in plan.notes[0]
+
+
+def test_a_compiled_model_is_the_end_of_a_route():
+    with pytest.raises(InputError) as caught:
+        make_plan(source("edgetpu"), Wish(format="onnx"))
+    assert "compiled from" in caught.value.hint
