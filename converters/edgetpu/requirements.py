@@ -33,9 +33,11 @@ def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[Problem]
         yield Problem("the model is not quantised, and the Edge TPU computes in 8-bit integers only", _QUANTISE)
     if any(tensor.constant_bytes and not len(tensor.data.view) for one in model.graphs for tensor in one.tensors):
         yield Problem("its weights stand outside the FlatBuffer, where old runtimes do not look", "convert it again")
-    if any(problem_of_op(op) for op in ops):
-        first = next(index for index, op in enumerate(ops) if problem_of_op(op))
-        yield Problem(f"the compiler refuses the model for node {first} {ops[first].type}", "see that node")
+    for index, op in enumerate(ops):
+        problem = problem_of_op(op)
+        if problem is not None:
+            yield Problem(f"node {index} {op.type}: {problem.reason}", problem.fix)
+            return
 
 
 _QUANTISE = "convert to full-integer int8 with calibration data: edge convert MODEL --for DEVICE --calibration PICTURES"

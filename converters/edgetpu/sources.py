@@ -20,7 +20,7 @@ _FLOAT = Problem(
     "quantise and convert first: edge convert MODEL --for DEVICE --calibration PICTURES, then check the .tflite",
 )
 _NOT_TFLITE = Problem(_FLOAT.reason, "after conversion this node may map")
-_NO_EQUIVALENT = "the Edge TPU has no such operation"
+_NO_EQUIVALENT = "the Edge TPU has no operation"
 
 # Keras layers and activations, and ONNX operators, that become a TFLite operator which does not map: name → that one.
 _KERAS = {
@@ -69,7 +69,7 @@ def check_onnx_for_edgetpu(path: Path) -> Report:
 
 def _trouble(known: dict[str, str], kind: str, activation: str) -> Problem | None:
     becomes = known.get(kind) or known.get(activation)
-    return Problem(f"it becomes {becomes}: {_NO_EQUIVALENT}", FIXES[becomes]) if becomes else None
+    return Problem(f"{_NO_EQUIVALENT} as {becomes}, which it becomes", FIXES[becomes]) if becomes else None
 
 
 def _report(rows: list[tuple[str, str, Problem | None, int]]) -> Report:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 _MOST_NAMES = 8
+_LONGEST_NAME = 60
 _REFUSED = 5
 
 
@@ -50,7 +51,7 @@ def as_text(model: str, checked: Checked) -> str:
     report = checked.report
     lines = [f"{model} on {checked.device_name}: {_verdict(report)}"]
     for refusal in report.refusals:
-        lines += [f"refused: {refusal.reason}", f"         {refusal.fix}"]
+        lines += [f"  {refusal.reason}", f"      → {refusal.fix}"]
     if report.quantised is not None:
         lines.append(f"quantised to int8: {_verdict(report.quantised)}")
     body = report.quantised or report
@@ -65,10 +66,13 @@ def as_text(model: str, checked: Checked) -> str:
 def _verdict(report: Report) -> str:
     """How much runs where."""
     if not report.accelerator:
-        return f"runs on the processor, {len(report.nodes)} nodes" if report.nodes else "runs on the processor"
+        return f"runs on the processor ({_counts(report.nodes)})" if report.nodes else "runs on the processor"
     share = report.macs_share
     done = f", {_percent(share)} of the multiply-adds" if share is not None else ""
-    return f"{len(report.accelerated)} of {len(report.nodes)} ops on {report.accelerator}{done}"
+    counts = f"{len(report.accelerated)} of {len(report.nodes)} ops"
+    if report.refusals:
+        return f"refused ({counts} could run on {report.accelerator})"
+    return f"{counts} on {report.accelerator}{done}"
 
 
 def _break(report: Report) -> Iterator[str]:
@@ -80,7 +84,7 @@ def _break(report: Report) -> Iterator[str]:
 
 def _percent(share: float) -> str:
     """Never rounded up to the whole."""
-    return "100 %" if share == 1.0 else f"{min(share * 100, 99.9):.1f} %"
+    return f"{share:.0%}" if share in (0.0, 1.0) else f"{min(share * 100, 99.9):.1f}%"
 
 
 def _parameters(report: Report) -> Iterator[str]:
@@ -110,7 +114,8 @@ def _host_nodes(report: Report) -> Iterator[str]:
 def _names(nodes: Sequence[Node]) -> str:
     """As in `node 12 relu_3`, or `3 nodes: 12, 15, 18`."""
     if len(nodes) == 1:
-        return f"node {nodes[0].index} {nodes[0].name}".strip()
+        name = nodes[0].name
+        return f"node {nodes[0].index} {name if len(name) <= _LONGEST_NAME else f'{name[:_LONGEST_NAME]}…'}".strip()
     shown = ", ".join(str(node.index) for node in nodes[:_MOST_NAMES])
     return f"{len(nodes)} nodes: {shown}{', …' if len(nodes) > _MOST_NAMES else ''}"
 
