@@ -15,7 +15,8 @@ HELP_MODULES = {"edge", "edge.cli", "runtimes", "runtimes.errors"}
 
 
 def _modules_loaded(statement: str) -> set[str]:
-    code = f"import sys; before = set(sys.modules)\n{statement}\nprint(*(set(sys.modules) - before), sep='\\n', file=sys.stderr)"
+    tell = "print(*(set(sys.modules) - before), sep='\\n', file=sys.stderr)"
+    code = f"import sys; before = set(sys.modules)\n{statement}\n{tell}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stderr.split())
 
