@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.bounded import Source
-from edge.inspection.protobuf import Message
+from converters.protobuf import Message
 from edge.inspection.report import Inspection, precision_of, size_of
 from edge.inspection.savedmodel_graph import serving_nodes
 from runtimes.errors import InputError

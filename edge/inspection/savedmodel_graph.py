@@ -5,7 +5,7 @@ Field numbers are those of tensorflow/core's graph.proto, node_def.proto, functi
 
 from __future__ import annotations
 
-from edge.inspection.protobuf import Message
+from converters.protobuf import Message
 
 
 def serving_nodes(graph: Message, signature: Message) -> list[Message]:
