@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         classifier = prepare(artifact, given, worker, engine)
         for line in classifier.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
-        found = list(_shown(classify(classifier, pictures, worker, engine, args.top), args.json))
+        answers = classify(classifier, pictures, worker, engine, args.top)
+        found = list(_shown(answers, args.json, is_alone=len(pictures) == 1))
     if args.json:
         good = [answer for answer in found if not isinstance(answer, Unreadable)]
         print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
@@ -69,13 +70,14 @@ def _pictures(given: Sequence[Path]) -> list[Path]:
     return [picture for path in given for picture in (picture_files(path) if path.is_dir() else [path])]
 
 
-def _shown(answers: Iterable[Answer | Unreadable], as_json: bool) -> Iterator[Answer | Unreadable]:
-    """The same answers, each printed as it comes: for people on stdout, what is unreadable on stderr."""
+def _shown(answers: Iterable[Answer | Unreadable], as_json: bool, is_alone: bool) -> Iterator[Answer | Unreadable]:
+    """The same answers, each printed as it comes: for people on stdout, what is unreadable among others on stderr."""
     from edge.classify import Unreadable
 
     for answer in answers:
         if isinstance(answer, Unreadable):
-            print(printable(f"edge: {answer.error.message}"), file=sys.stderr)
+            if not is_alone:
+                print(printable(f"edge: {answer.error.message}"), file=sys.stderr)
         elif not as_json:
             print(_as_text(answer), flush=True)
         yield answer
