@@ -42,15 +42,14 @@ class Constant:
     def is_zero(self) -> bool:
         """Whether all its values are zero, as far as they stand in the file itself."""
         raw = self.message.raw(9)
-        raw.spend(1 + len(raw.view) // 64)
+        raw.spend(1 + len(raw.view) // 64 + self.message.size(5))
         return not any(bytes(raw.view)) and not any(self.message.numbers(5))
 
     def integers(self) -> tuple[int, ...]:
-        """The values of a constant of type int64, such as a shape."""
-        if self.dtype != "int64":
-            return ()
+        """The values of a constant of type int64 that is a shape; empty for any other."""
         raw = self.message.raw(9)
-        raw.spend(1 + len(raw.view) // 8)
+        if self.dtype != "int64" or max(len(raw.view) // 8, self.message.size(7) // 10) > _MOST_DIMENSIONS:
+            return ()
         values = memoryview(bytes(raw.view[: len(raw.view) // 8 * 8])).cast("q")
         return tuple(values) or tuple(self.message.numbers(7))
 

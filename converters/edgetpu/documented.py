@@ -41,6 +41,13 @@ def _wrong_type(op: TfliteOp, dtype: str) -> Problem:
     return Problem(f"it works on {dtype}, and the Edge TPU on int8 and uint8 only", _NO_CHANGE_FITS)
 
 
+def fixed_sizes(op: TfliteOp) -> Problem | None:
+    """Every size has to be known beforehand. (Where it is the model's input, the whole model is refused instead.)"""
+    if any(isinstance(size, str) for tensor in (*op.inputs, *op.outputs) for size in tensor.spec.shape):
+        return Problem("the size of a tensor is known only at run time", "give every layer a fixed size")
+    return None
+
+
 def three_dimensions(op: TfliteOp) -> Problem | None:
     """Only the three innermost dimensions of a computed tensor may be larger than 1: the batch is 1."""
     for tensor in (*op.inputs, *op.outputs):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converters.check.report import ACCELERATOR, HOST, Node, Problem, Report
 from converters.check.tflite_macs import macs
-from converters.check.tflite_op import TfliteOp, elements, graph_ops, is_constant
+from converters.check.tflite_op import TfliteOp, elements, graph_ops, is_constant, sizes
 from converters.edgetpu import documented, empirical
 from converters.edgetpu.advice import advice
 from converters.edgetpu.memory import estimate
@@ -48,7 +48,7 @@ def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
     left: dict[int, int] = {}  # tensor → the node that broke the chain on the way to it
     computed: set[int] = set()  # tensors made by anything but conversions of the inputs
     for index, op in enumerate(ops):
-        problem = op_problem(op)
+        problem = op_problem(op) or documented.fixed_sizes(op)
         cause = next((left[place] for place in op.operator.inputs if place in left), None)
         if problem is None and cause is None:
             nodes.append(_node(index, op, ACCELERATOR))
@@ -136,4 +136,5 @@ def _as_int8(tensor: Tensor, unpacked: bool) -> Tensor:
     if tensor.spec.dtype not in ("float32", "float16"):
         return tensor
     size = elements(tensor) if tensor.constant_bytes or unpacked else 0
-    return replace(tensor, spec=replace(tensor.spec, dtype="int8", quantization=_UNKNOWN_SCALE), constant_bytes=size)
+    spec = replace(tensor.spec, dtype="int8", shape=sizes(tensor), quantization=_UNKNOWN_SCALE)
+    return replace(tensor, spec=spec, constant_bytes=size)

@@ -54,10 +54,10 @@ def problem_of_op(op: TfliteOp) -> Problem | None:
 
 
 def _dynamic(graph: Graph) -> Iterator[Problem]:
-    for tensor in graph.tensors:
-        if any(isinstance(size, str) for size in tensor.spec.shape):
-            shape = "×".join("?" if isinstance(size, str) else str(size) for size in tensor.spec.shape)
-            what = f"tensor {tensor.spec.name} has the free shape {shape}, and every size must be known beforehand"
+    for spec in graph.specs(graph.inputs):
+        if any(isinstance(size, str) for size in spec.shape):
+            shape = "×".join("?" if isinstance(size, str) else str(size) for size in spec.shape)
+            what = f"input {spec.name} has the free shape {shape}, and every size must be known beforehand"
             yield Problem(what, "convert with a fixed batch: --batch 1")
             return
 

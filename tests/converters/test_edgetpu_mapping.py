@@ -401,6 +401,14 @@ def test_a_free_batch_is_refused(tmp_path: Path) -> None:
     assert report.quantised is None
 
 
+def test_a_free_size_within_the_model_is_one_nodes_fault(tmp_path: Path) -> None:
+    free = T((1, 4), signature=(1, -1))
+    ops = [Op("RELU", [T((1, 4))], [T((1, 4))]), Op("RELU", [T((1, 4))], [free]), Op("RELU", [free], [T((1, 4))])]
+    report = checked(tmp_path, *ops)
+    assert [node.placement for node in report.nodes] == [ACCELERATOR, HOST, HOST]
+    assert "only at run time" in report.nodes[1].reason
+
+
 def test_a_float_model_is_refused_and_checked_as_if_quantised(tmp_path: Path) -> None:
     start, middle = T(dtype="float32", scales=()), T(dtype="float32", scales=())
     report = checked(
