@@ -14,9 +14,9 @@ from typing import Any
 
 from converters.check.report import Problem, Report
 from converters.source import Source, open_source
-from device_profiles.profiles import Profile, UnknownProfile, load
-from device_profiles.reader import ProfileError
-from runtimes.errors import InputError, RefusedError, UsageError
+from device_profiles.profiles import Profile
+from edge.profiles import load_profile
+from runtimes.errors import RefusedError
 
 # The TensorRT of each board, by the newest ONNX opset that its profile names: JetPack 4.6.1 to 4.6.6, 5.1, 6.1 and
 # 6.2 (docs/operators.md of onnx-tensorrt at those releases).
@@ -50,7 +50,7 @@ def check(model: Path, device: str) -> Checked:
     Raises InputError for a file that is broken, UsageError for a device that is not known, and RefusedError for a
     format that the device does not take and that cannot be looked into for it.
     """
-    profile = _profile(device)
+    profile = load_profile(device)
     source = open_source(model)
     report = _worded(_report(source, profile), source, profile)
     runs = report.most_runs if report.accelerator else not report.refusals
@@ -64,15 +64,6 @@ def _worded(report: Report, source: Source, profile: Profile) -> Report:
         for one in report.refusals
     ]
     return replace(report, refusals=tuple(refusals))
-
-
-def _profile(device: str) -> Profile:
-    try:
-        return load(device)
-    except UnknownProfile as error:
-        raise UsageError(error.message, error.hint) from None
-    except ProfileError as error:
-        raise InputError(error.message, error.hint) from None
 
 
 def _report(source: Source, profile: Profile) -> Report:

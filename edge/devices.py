@@ -7,6 +7,7 @@ from typing import Any
 
 from device_profiles import profiles
 from edge.accelerators import known_accelerators
+from edge.profiles import all_profiles
 from runtimes import host, registry
 
 
@@ -51,5 +52,4 @@ def _profiles(machine: dict[str, Any]) -> list[dict[str, Any]]:
         cpu=machine["cpu"]["model"] or "",
         gpu=raw["nvidia_gpus"],
     )
-    known = (profiles.load(profile_id) for profile_id in profiles.profile_ids())
-    return [{"id": one.id, "name": one.name, "kind": one.kind, "here": one.id in here} for one in known]
+    return [{"id": one.id, "name": one.name, "kind": one.kind, "here": one.id in here} for one in all_profiles()]

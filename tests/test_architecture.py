@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.cli import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("edge", "converters", "runtimes", "device_profiles")
 
@@ -34,7 +36,7 @@ def test_help_loads_the_command_line_alone() -> None:
     assert _ours_and_foreign(_cli("--help")) == HELP_MODULES
 
 
-@pytest.mark.parametrize("command", ["devices", "doctor", "inspect", "convert", "verify", "run", "bench", "table"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_loads_no_engine_and_no_numpy(command: str) -> None:
     foreign = {name for name in _ours_and_foreign(_cli(f"{command} --help")) if name.split(".")[0] not in ROOMS}
     assert foreign == set()

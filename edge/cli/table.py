@@ -89,14 +89,9 @@ def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
 
 
 def _how(name: str) -> str:
-    from device_profiles.profiles import UnknownProfile
-    from device_profiles.published import published_row
-    from runtimes.errors import UsageError
+    from edge.profiles import published_row
 
-    try:
-        return published_row(name).how.rstrip()
-    except UnknownProfile as error:
-        raise UsageError(str(error), "`edge table` lists the setups") from None
+    return published_row(name).how.rstrip()
 
 
 def _fetch_weights() -> str:
