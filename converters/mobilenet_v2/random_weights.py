@@ -2,6 +2,8 @@
 
 A deep network with plain random weights answers the same to every picture: its signal dies on the way. Here each
 convolution is normalised over one batch of generated pictures, as BatchNorm would, so the answer depends on the input.
+Random layers also amplify the rounding of int8 until nothing is left. Weak branches, a positive mean before each ReLU6
+and few likely classes keep the network about as robust as a trained one, so that its conversions can be proven.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ from runtimes.arrays import Array, Arrays
 
 _BATCH = 8
 _WAVES = 24
+_BRANCH = 0.05  # deviation of what a residual block adds
+_MEAN = 1.0  # before each ReLU6
+_LIKELY = 4  # classes that compete; the others are e^8 times less likely
+_SPREAD = 1.2  # deviation of the logits between pictures
 
 
 def generated_picture(seed: int) -> Array:
-    """A picture of coloured waves, uint8 [224, 224, 3]; another one for every seed."""
+    """A picture of coloured waves on a colour of its own, uint8 [224, 224, 3]; another one for every seed."""
     generator = np.random.default_rng(seed)
     rows, columns = np.meshgrid(np.linspace(0, 1, SIZE), np.linspace(0, 1, SIZE), indexing="ij")
     picture = np.zeros((SIZE, SIZE, 3))
@@ -24,8 +30,8 @@ def generated_picture(seed: int) -> Array:
         angle, phase = generator.uniform(0, 2 * np.pi, 2)
         wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * columns + np.sin(angle) * rows) + phase)
         picture += wave[..., np.newaxis] * generator.uniform(-1, 1, 3) / np.sqrt(cycles)
-    low, high = picture.min(), picture.max()
-    levels: Array = np.rint((picture - low) / (high - low) * 255)
+    contrast, colour = generator.uniform(20, 100), generator.uniform(30, 225, 3)
+    levels: Array = np.rint(colour + contrast * picture / np.abs(picture).max()).clip(0, 255)
     return levels.astype(np.uint8)
 
 
@@ -46,28 +52,33 @@ def random_weights(seed: int, classes: int) -> Arrays:
 def _block(block: Block, signal: Array, weights: Arrays, generator: np.random.Generator) -> Array:
     result = signal
     for layer in block.layers:
-        result = _layer(layer, result, weights, generator)
+        branch_end = block.residual and layer is block.layers[-1]
+        result = _layer(layer, result, weights, generator, _BRANCH if branch_end else 1.0)
     return np.add(signal, result) if block.residual else result
 
 
-def _layer(layer: Layer, signal: Array, weights: Arrays, generator: np.random.Generator) -> Array:
-    """Draw a layer's weights, scale them so that each output channel has mean 0 and variance 1, and run it."""
+def _layer(
+    layer: Layer, signal: Array, weights: Arrays, generator: np.random.Generator, deviation: float = 1.0
+) -> Array:
+    """Draw a layer's weights, scale them so that each output channel has this deviation over the batch, and run it."""
     weight = generator.standard_normal(layer.shape).astype(np.float32)
     result = _convolve(layer, weight, signal)
-    mean, deviation = result.mean(axis=(0, 1, 2)), result.std(axis=(0, 1, 2)) + 1e-3
-    weights[f"{layer.name}.weight"] = weight / deviation[:, np.newaxis, np.newaxis, np.newaxis]
-    weights[f"{layer.name}.bias"] = -mean / deviation
-    normal: Array = (result - mean) / deviation
+    factor = deviation / (result.std(axis=(0, 1, 2)) + 1e-3)
+    bias = (_MEAN if layer.relu6 else 0.0) - result.mean(axis=(0, 1, 2)) * factor
+    weights[f"{layer.name}.weight"] = weight * factor[:, np.newaxis, np.newaxis, np.newaxis]
+    weights[f"{layer.name}.bias"] = bias
+    normal: Array = result * factor + bias
     return np.clip(normal, 0, 6, out=normal) if layer.relu6 else normal
 
 
 def _classifier(classes: int, features: Array, weights: Arrays, generator: np.random.Generator) -> None:
-    """Logits with mean 0 over the batch and a spread of 1."""
     weight = generator.standard_normal((classes, FEATURES)).astype(np.float32)
     centre = features.mean(axis=0)
-    weight /= ((features - centre) @ weight.T).std()
+    weight *= _SPREAD / ((features - centre) @ weight.T).std()
+    bias = -(weight @ centre)
+    bias[generator.permutation(classes)[_LIKELY:]] -= 8
     weights[f"{classifier(classes).name}.weight"] = weight
-    weights[f"{classifier(classes).name}.bias"] = -(weight @ centre)
+    weights[f"{classifier(classes).name}.bias"] = bias
 
 
 def _convolve(layer: Layer, weight: Array, signal: Array) -> Array:
