@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.source import Source
 from converters.steps import Step, find_steps, step_id
@@ -15,7 +15,7 @@ from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 
 DEFAULT_PRECISION = "fp32"
-_PLAIN = ("fp32", "unknown")  # what every step takes; a quantised model goes on only as it is
+_QUANTISED = ("int8", "w8", "w4")  # no step takes them: the result would be quantised twice
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
     return plan
 
 
+def examined(source: Source) -> Source:
+    """A bare source with what its file tells: precision and inputs. InputError where the file is broken."""
+    from edge.inspection import inspect
+
+    if not source.artifact.is_bare:
+        return source
+    found = inspect(source.artifact)
+    manifest = replace(source.artifact.manifest, precision=found.precision, inputs=found.inputs)
+    return replace(source, artifact=replace(source.artifact, manifest=manifest))
+
+
 def target_of(device: str) -> Target:
     """What a device's profile allows; UsageError for an unknown device, with the nearest names."""
     from device_profiles.profiles import UnknownProfile, load
@@ -79,18 +90,19 @@ def find_route(source: Source, model_format: str, precision: str, steps: Sequenc
 
     Empty where the source is just that already; None where no chain leads there.
     """
-    start = DEFAULT_PRECISION if source.precision in _PLAIN else source.precision
-    if source.format == model_format and source.precision in (precision, "unknown") and precision == start:
+    if source.format == model_format and source.precision == precision:
         return ()
+    if source.precision in _QUANTISED:
+        return None
     waiting: deque[tuple[Step, ...]] = deque([()])
     seen = {source.format}
     while waiting:
         route = waiting.popleft()
         here = route[-1].target if route else source.format
         for step in (step for step in steps if step.source == here):
-            if step.target == model_format and precision in step.precisions and start in (DEFAULT_PRECISION, precision):
+            if step.target == model_format and precision in step.precisions:
                 return (*route, step)
-            if step.target not in seen and start in step.precisions:
+            if step.target not in seen and DEFAULT_PRECISION in step.precisions:
                 seen.add(step.target)
                 waiting.append((*route, step))
     return None
@@ -99,7 +111,7 @@ def find_route(source: Source, model_format: str, precision: str, steps: Sequenc
 def _for_format(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
     if wish.format is None:
         raise UsageError("no target was given", "say --for DEVICE (see `edge devices`) or --to FORMAT")
-    precision = wish.precision or DEFAULT_PRECISION
+    precision = wish.precision or (source.precision if source.precision in _QUANTISED else DEFAULT_PRECISION)
     route = find_route(source, wish.format, precision, steps)
     if route is None:
         raise _no_route(source, wish.format, precision, steps)
@@ -177,7 +189,9 @@ def _plainest(reasons: Sequence[EdgeError]) -> EdgeError:
 
 def _no_route(source: Source, model_format: str, precision: str, steps: Sequence[Step]) -> EdgeError:
     reachable = _reachable(source, steps)
-    what = f"nothing here leads from {_described(source)} to {model_format} {precision}"
+    what = f"nothing here leads from {source.format} {source.precision} to {model_format} {precision}"
+    if source.precision in _QUANTISED:
+        return UsageError(what, "start from the float model that it was quantised from")
     near = [found for found in reachable if model_format in found.split()] or sorted(
         reachable, key=lambda found: precision not in found.split()
     )
@@ -188,7 +202,3 @@ def _reachable(source: Source, steps: Sequence[Step]) -> list[str]:
     """Every `format precision` that a route leads to, as words."""
     wanted = dict.fromkeys((step.target, precision) for step in steps for precision in step.precisions)
     return [" ".join(goal) for goal in wanted if find_route(source, *goal, steps) is not None]
-
-
-def _described(source: Source) -> str:
-    return source.format if source.precision == "unknown" else f"{source.format} {source.precision}"

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, and print what was made and how it was proven."""
     from converters.source import open_source
-    from edge.plan import Wish, make_plan
+    from edge.plan import Wish, examined, make_plan
 
-    source = open_source(args.model)
+    source = examined(open_source(args.model))
     wish = Wish(args.device, args.format, args.precision, args.opset)
     plan = make_plan(source, wish, has_calibration=args.calibration is not None)
     if args.dry_run:

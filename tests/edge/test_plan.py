@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from converters.source import Source
+from converters.source import Source, open_source
 from converters.steps import find_steps
-from edge.plan import Wish, find_route, make_plan
+from edge.plan import Wish, examined, find_route, make_plan
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 
 
-def source(model_format: str = "keras", precision: str = "unknown") -> Source:
+def source(model_format: str = "keras", precision: str = "fp32") -> Source:
     return Source(Artifact(Path(), Manifest("m", model_format, precision, f"m.{model_format}")), "0" * 64)
 
 
@@ -47,17 +47,29 @@ def test_cycles_end():
     assert find_route(source("a"), "z", "fp32", [Fake("a", "b"), Fake("b", "a")]) is None
 
 
-def test_a_quantised_source_goes_on_only_as_it_is():
-    steps = [Fake("a", "b", ("fp32", "int8"))]
-    assert ids(find_route(source("a", "int8"), "b", "int8", steps)) == ["a_b"]
-    assert find_route(source("a", "int8"), "b", "fp32", steps) is None
+@pytest.mark.parametrize("precision", ["int8", "w8"])
+def test_a_quantised_source_is_packed_and_never_quantised_again(precision):
+    steps = [Fake("a", "b", ("fp32", precision))]
+    assert find_route(source("a", precision), "b", precision, steps) is None
+    assert find_route(source("a", precision), "b", "fp32", steps) is None
+    assert find_route(source("a", precision), "a", precision, steps) == ()
+    plan = make_plan(source("tflite", precision), Wish(format="tflite"))
+    assert (plan.steps, plan.precision) == ((), precision)
+    with pytest.raises(UsageError) as caught:
+        make_plan(source("tflite", precision), Wish(format="openvino"))
+    assert "float model" in caught.value.hint
 
 
 def test_what_is_there_already_is_packed():
     assert find_route(source("a", "fp32"), "a", "fp32", []) == ()
-    assert find_route(source("a"), "a", "fp32", []) == ()
-    assert find_route(source("a", "int8"), "a", "int8", []) == ()
-    assert find_route(source("a", "int8"), "a", "fp32", []) is None
+    assert find_route(source("a", "fp32"), "a", "fp16", []) is None
+
+
+def test_a_bare_file_tells_its_precision_and_inputs(classifier):
+    found = examined(open_source(classifier))
+    assert (found.format, found.precision) == ("onnx", "fp32")
+    assert found.artifact.manifest.inputs[0].shape == (1, 4, 4, 3)
+    assert found.artifact.is_bare
 
 
 @pytest.mark.parametrize(
@@ -97,7 +109,7 @@ def test_every_step_there_is_can_be_reached():
         (Wish("jetson-nano", "onnx", "fp32", 17), RefusedError, "opset 13 or lower, not 17", "--opset 13"),
         (Wish("raspberry-pi-9"), UsageError, "raspberry-pi-9", "raspberry-pi"),
         (Wish(), UsageError, "no target", "--for DEVICE"),
-        (Wish(format="gold"), UsageError, "nothing here leads from keras to gold fp32", "tflite fp32"),
+        (Wish(format="gold"), UsageError, "nothing here leads from keras fp32 to gold fp32", "tflite fp32"),
         (Wish(format="onnx", precision="fp16"), UsageError, "to onnx fp16", "what works: onnx fp32, onnx int8"),
         (Wish(format="tflite", opset=13), UsageError, "--opset is ONNX's", "leave it out"),
     ],
