@@ -75,7 +75,7 @@ def preprocess_for(spoken: Said, spec: TensorSpec) -> Preprocess:
         raise UsageError(f"input '{spec.name}' is {list(spec.shape)}, not a picture", "leave out --preprocess")
     return Preprocess(
         resize=spoken.resize or "shorter_side",
-        size=round(min(crop) / _CROP_OF_RESIZED),
+        size=round(max(crop) / _CROP_OF_RESIZED),
         crop=(crop[0], crop[1]),
         method="bilinear",
         layout=layout,

@@ -99,7 +99,7 @@ def _refusals(graph: OnnxGraph) -> Iterator[Problem]:
         if any(isinstance(size, str) for size in shape):
             words = "×".join("?" if isinstance(size, str) else str(size) for size in shape)
             what = f"input {name} has the free shape {words}, and the plugin takes static shapes only"
-            yield Problem(what, "convert with a fixed batch: --batch 1")
+            yield Problem(what, "convert it again: edge fixes the batch at 1")
             return
 
 

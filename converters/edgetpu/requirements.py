@@ -58,7 +58,7 @@ def _dynamic(graph: Graph) -> Iterator[Problem]:
         if any(isinstance(size, str) for size in spec.shape):
             shape = "×".join("?" if isinstance(size, str) else str(size) for size in spec.shape)
             what = f"input {spec.name} has the free shape {shape}, and every size must be known beforehand"
-            yield Problem(what, "convert with a fixed batch: --batch 1")
+            yield Problem(what, "convert it again: edge fixes the batch at 1")
             return
 
 

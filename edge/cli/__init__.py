@@ -92,6 +92,8 @@ def _report(error: EdgeError, as_json: bool) -> None:
     if as_json:
         print(json.dumps(error.as_dict()), file=sys.stderr)
         return
-    print(f"edge: {error.message}", file=sys.stderr)
+    from edge.terminal import printable
+
+    print(f"edge: {printable(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"      {error.hint}", file=sys.stderr)
+        print(f"      {printable(error.hint)}", file=sys.stderr)
