@@ -191,7 +191,7 @@ def test_three_dimensional_convolution_and_padding_are_not_there(tmp_path: Path)
 
 def test_free_shapes_and_int8_are_refused(tmp_path: Path) -> None:
     free = check_movidius(write(tmp_path, node("Relu"), shape=("n", 4)))
-    assert "--batch 1" in free.refusals[0].fix
+    assert "batch at 1" in free.refusals[0].fix
     quantised = check_movidius(write(tmp_path, node("QLinearConv")))
     assert "fp16" in quantised.refusals[0].reason
     assert not quantised.most_runs
@@ -233,7 +233,7 @@ def test_layers_of_an_ir(one: IrLayer, words: str) -> None:
 def test_an_ir_in_fp32_or_with_free_shapes_is_refused() -> None:
     report = check_ir([layer("Parameter", static=False), layer("ReLU")], True, 10)
     assert "fp32" in report.refusals[0].reason
-    assert "--batch 1" in report.refusals[1].fix
+    assert "batch at 1" in report.refusals[1].fix
 
 
 # --- Devices without an accelerator ----------------------------------------------------------------------------------

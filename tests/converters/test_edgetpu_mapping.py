@@ -397,7 +397,7 @@ def refusals(report: Report) -> str:
 def test_a_free_batch_is_refused(tmp_path: Path) -> None:
     report = checked(tmp_path, Op("RELU", [T((1, 4), signature=(-1, 4))], [T((1, 4), signature=(-1, 4))]))
     assert "?×4" in refusals(report)
-    assert "--batch 1" in refusals(report)
+    assert "batch at 1" in refusals(report)
     assert report.quantised is None
 
 
