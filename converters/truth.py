@@ -48,6 +48,7 @@ def establish(request: Request, source: Source) -> Truth:
         found = source_answers(session, samples.inputs)
         said = Said(request.kind, request.label_offset)
         meaning = meaning_of(said, source.artifact, found[session.outputs[0].name], labels)
+        notes += _assumptions(source.artifact, request, preprocess, meaning)
         inputs, outputs = tuple(session.inputs), tuple(session.outputs)
         return Truth(inputs, outputs, samples, calibration, found, preprocess, labels, meaning, tuple(notes))
 
@@ -67,6 +68,24 @@ def _samples(
     notes = lint(given, preprocess)
     calibration, held_out = split(given)
     return Samples(held_out, kind), calibration, notes
+
+
+def _assumptions(
+    source: Artifact, request: Request, preprocess: Preprocess | None, meaning: OutputMeaning | None
+) -> list[str]:
+    """What a bare source did not say of itself and the artifact will hold all the same, or will lack."""
+    if not source.is_bare:
+        return []
+    lines = []
+    if preprocess is None:
+        lines.append("how pictures become the input was not said (--preprocess), so the artifact does not know it")
+    else:
+        crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
+        resized = f"shorter side {preprocess.size}, centre crop {crop}" if preprocess.resize != "stretch" else crop
+        lines.append(f"pictures go in as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
+    if meaning is not None and request.kind is None:
+        lines.append("the output is taken for a probability, as each of its answers sums to one")
+    return lines
 
 
 def _check_fixed(session: Session, source: Source) -> None:

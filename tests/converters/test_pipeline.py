@@ -147,6 +147,20 @@ def test_what_is_said_of_the_data_arrives(classifier, step, request_for, tmp_pat
     assert "12 calibration samples are few" in result["notes"][0]
 
 
+def test_what_was_assumed_of_a_bare_source_is_told_and_of_an_artifact_nothing(classifier, step, request_for, tmp_path):
+    first = request_for(classifier, preprocess=WAY)
+    assert convert(first, silent)["notes"] == [
+        "pictures go in as 4 × 4, bilinear, RGB, NHWC",
+        "the output is taken for a probability, as each of its answers sums to one",
+    ]
+    second = request_for(first.out, out=tmp_path / "second")
+    second.out.mkdir()
+    assert convert(second, silent)["notes"] == []
+    third = request_for(classifier, out=tmp_path / "third", kind="probability")
+    third.out.mkdir()
+    assert "was not said (--preprocess)" in convert(third, silent)["notes"][0]
+
+
 def test_several_steps_run_in_fp32_up_to_the_last(classifier, step, request_for, pictures):
     steps = ("onnx_to_onnx", "onnx_to_onnx")
     with pytest.MonkeyPatch.context() as patch:
