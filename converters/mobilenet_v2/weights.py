@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ SHARED_FILE = Path("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet1001.safetensor
 RANDOM_SEED = 0
 _KERAS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 _KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{_KERAS_FILE}"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST = 64 * 2**20
 _HINT = "give a MobileNetV2 1.0/224 weights file, BatchNorm folded, with 1000 or 1001 classes"
 
@@ -115,8 +116,10 @@ def download(timeout_s: float = 20.0) -> Path | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(_KERAS_URL, timeout=timeout_s) as answer, partial.open("wb") as stream:
             shutil.copyfileobj(answer, stream)
+        if not partial.read_bytes().startswith(_HDF5):  # a proxy's page, say
+            return None
         partial.replace(target)
-    except (OSError, urllib.error.URLError):
+    except (OSError, HTTPException):
         return None
     finally:
         partial.unlink(missing_ok=True)
@@ -136,8 +139,10 @@ def _from_file(path: Path) -> Weights:
 def _check_header(path: Path) -> int:
     """The number of classes of a safetensors file whose names and shapes are right."""
     found = _shapes(path)
-    bias = found.get("classifier.bias", ())
-    classes = bias[0] if bias in ((1000,), (1001,)) else 1000
+    bias = found.get("classifier.bias", (1000,))
+    if bias not in ((1000,), (1001,)):
+        raise InputError(f"{path}: tensor 'classifier.bias' is {list(bias)}, not [1000] or [1001]", _HINT)
+    (classes,) = bias
     expected = tensor_shapes(classes)
     for name, shape in expected.items():
         if name not in found:
