@@ -192,10 +192,13 @@ def _no_route(source: Source, model_format: str, precision: str, steps: Sequence
     what = f"nothing here leads from {source.format} {source.precision} to {model_format} {precision}"
     if source.precision in _QUANTISED:
         return UsageError(what, "start from the float model that it was quantised from")
+    if not reachable:
+        sources = ", ".join(sorted({step.source for step in steps}))
+        return UsageError(what, f"what works: a source that is {sources}; PyTorch and TensorFlow can export onnx")
     near = [found for found in reachable if model_format in found.split()] or sorted(
         reachable, key=lambda found: precision not in found.split()
     )
-    return UsageError(what, f"what works: {', '.join(near) or 'nothing; give another source'}")
+    return UsageError(what, f"what works: {', '.join(near)}")
 
 
 def _reachable(source: Source, steps: Sequence[Step]) -> list[str]:

@@ -142,6 +142,12 @@ def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it():
     assert "tensorrt" in plan.notes[0]
 
 
+def test_a_source_that_no_step_takes_is_told_what_to_export():
+    with pytest.raises(UsageError) as caught:
+        make_plan(source("pt2"), Wish(format="tflite"))
+    assert "a source that is keras, onnx" in caught.value.hint
+
+
 def test_a_compiled_model_is_the_end_of_a_route():
     with pytest.raises(InputError) as caught:
         make_plan(source("edgetpu"), Wish(format="onnx"))
