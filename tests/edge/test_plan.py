@@ -144,7 +144,7 @@ def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it():
 
 def test_a_source_that_no_step_takes_is_told_what_to_export():
     with pytest.raises(UsageError) as caught:
-        make_plan(source("pt2"), Wish(format="tflite"))
+        make_plan(source("null"), Wish(format="tflite"))
     assert "a source that is keras, onnx" in caught.value.hint
 
 
