@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.cache import cache_folder
+from runtimes.cache import cache_folder
 from edge.doctor.packages import Packages
 from runtimes import host, registry
 from runtimes.registry import EngineStatus

@@ -17,7 +17,7 @@ import converters
 from converters.mobilenet_v2 import LABELS, Weights, data_folder, find_weights, labels, meaning, preprocess
 from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
-from edge.cache import cache_folder
+from runtimes.cache import cache_folder
 from edge.progress import Progress
 from edge.table import bundle as bundles
 from edge.table.bundle import Bundle
