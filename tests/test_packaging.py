@@ -45,4 +45,4 @@ def test_a_missing_engine_names_its_extra(edge: Path, tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
     done = _run(edge, tmp_path, "bench", "model.tflite")
     assert done.returncode == 4
-    assert "edgeproof[litert]" in done.stderr
+    assert "edgeproof[litert]" in done.stdout
