@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtimes.cache import cache_folder
 from edge.doctor.packages import Packages
 from runtimes import host, registry
+from runtimes.cache import cache_folder
 from runtimes.registry import EngineStatus
 
 

@@ -17,7 +17,6 @@ import converters
 from converters.mobilenet_v2 import LABELS, Weights, data_folder, find_weights, labels, meaning, preprocess
 from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
-from runtimes.cache import cache_folder
 from edge.progress import Progress
 from edge.table import bundle as bundles
 from edge.table.bundle import Bundle
@@ -26,6 +25,7 @@ from edge.table.recipes import Recipe, with_sources
 from edge.workers import Worker
 from runtimes import artifact as artifacts
 from runtimes.artifact import Artifact, Preprocess
+from runtimes.cache import cache_folder
 from runtimes.errors import EdgeError, InputError
 
 # What an artifact's bytes depend on, beside the weights and the calibration pictures.
