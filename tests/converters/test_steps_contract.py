@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from converters.calibration import Calibration
-from converters.quiet import no_telemetry, quiet
+from converters.quiet import quiet
 from converters.steps import Step, StepOptions, find_steps, step_id
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
@@ -24,51 +26,71 @@ STEPS = {step_id(step): step for step in find_steps()}
 CASES = [(name, precision) for name, step in STEPS.items() for precision in step.precisions]
 # How far a probability may be off, per precision.
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
+# The small network takes pictures [1, 16, 16, 3]; where a source has channels first, they are turned.
 SAMPLES = np.random.default_rng(0).uniform(-1, 1, (16, 1, 16, 16, 3)).astype(np.float32)
 
-CONVERT_ALL = """
-import sys
+CONVERT = """
+import json, sys
 from pathlib import Path
 import numpy as np
 from converters.calibration import Calibration
 from converters.steps import StepOptions, find_steps, step_id
-sources, out = Path(sys.argv[1]), Path(sys.argv[2])
-samples = np.random.default_rng(0).uniform(-1, 1, (16, 1, 16, 16, 3)).astype(np.float32)
-for step in find_steps():
-    for precision in step.precisions:
-        folder = out / step_id(step) / precision
-        folder.mkdir(parents=True)
-        source = sources / f"small.{step.source}"
-        step.convert(source, folder, StepOptions(precision), Calibration({"image": samples}))
+steps = {step_id(step): step for step in find_steps()}
+calibration = Calibration({"image": np.load(sys.argv[1])})
+for name, precision, source, out in json.loads(sys.argv[2]):
+    steps[name].convert(Path(source), Path(out), StepOptions(precision), calibration)
 """
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small classifier in every format that a step reads, `small.<format>`."""
-    _needs(*(library for step in STEPS.values() for library in step.requires), "nncf")
-    folder = tmp_path_factory.mktemp("sources")
-    _small_keras(folder / "small.keras")
-    STEPS["keras_to_onnx"].convert(folder / "small.keras", folder, StepOptions(), None)
-    return folder
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small classifier in the formats that steps read, as far as their libraries are installed."""
+    folder, found = tmp_path_factory.mktemp("sources"), {}
+    if _installed("tensorflow", "keras"):
+        found["keras"] = _small_keras(folder / "small.keras")
+    if "keras" in found and _installed("tf2onnx", "onnx"):
+        found["onnx"] = _made(STEPS["keras_to_onnx"].convert(found["keras"], folder, StepOptions(), None))
+    if _installed("torch"):
+        found["pt2"] = _small_torch(folder / "small.pt2")
+    return found
 
 
 @pytest.fixture(scope="module")
-def results(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def elsewhere(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything converted in another process, as `<step>/<precision>/small.*`."""
-    out = tmp_path_factory.mktemp("results")
-    subprocess.run([sys.executable, "-c", CONVERT_ALL, sources, out], check=True, capture_output=True)
-    return out
+    folder, jobs = tmp_path_factory.mktemp("elsewhere"), []
+    for name, precision in CASES:
+        if STEPS[name].source in sources and _installed(*STEPS[name].requires):
+            out = folder / name / precision
+            out.mkdir(parents=True)
+            jobs.append([name, precision, str(sources[STEPS[name].source]), str(out)])
+    for turned in (False, True):
+        part = [job for job in jobs if (STEPS[job[0]].source == "pt2") == turned]
+        np.save(folder / "samples.npy", _turned(SAMPLES) if turned else SAMPLES)
+        command = [sys.executable, "-c", CONVERT, folder / "samples.npy", json.dumps(part)]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
 
 
-def _needs(*libraries: str) -> None:
-    with quiet():
-        no_telemetry()
-        for library in libraries:
-            pytest.importorskip(library)
+def _installed(*libraries: str) -> bool:
+    return all(find_spec(library) for library in libraries)
 
 
-def _small_keras(path: Path) -> None:
+def _turned(samples: Array) -> Array:
+    """[n, 1, height, width, 3] with channels first."""
+    return np.ascontiguousarray(samples.transpose(0, 1, 4, 2, 3))
+
+
+def _calibration(step: Step) -> Calibration:
+    return Calibration({"image": _turned(SAMPLES) if step.source == "pt2" else SAMPLES})
+
+
+def _made(result: object) -> Path:
+    """The model file of a step that answers with it, or with more than it."""
+    return Path(getattr(result, "model", result))  # type: ignore[arg-type]
+
+
+def _small_keras(path: Path) -> Path:
     with quiet():
         import keras
         from keras import layers
@@ -89,10 +111,21 @@ def _small_keras(path: Path) -> None:
         kernel, bias = model.get_layer("answer").get_weights()
         model.get_layer("answer").set_weights([8 * kernel, bias])
         model.save(path)
+    return path
 
 
-def _source(sources: Path, step: Step) -> Path:
-    return sources / f"small.{step.source}"
+def _small_torch(path: Path) -> Path:
+    with quiet():
+        import torch
+        from torch import nn
+
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU6(), nn.Flatten()]
+        dense = nn.Linear(8 * 8 * 8, 5)
+        dense.weight.data *= 8
+        model = nn.Sequential(*layers, dense, nn.Softmax(dim=-1)).eval()
+        torch.export.save(torch.export.export(model, (torch.zeros(1, 3, 16, 16),)), path)
+    return path
 
 
 def _answers(model: Path) -> Array:
@@ -101,8 +134,10 @@ def _answers(model: Path) -> Array:
     rows = []
     with quiet(), for_format(artifact.manifest.format).open(artifact, RunOptions()) as session:
         (taken,), (given,) = session.inputs, session.outputs
-        for sample in SAMPLES:
-            answer = session.run({taken.name: quantize(sample, taken)})
+        channels_first = taken.shape[1] == 3
+        for sample in _turned(SAMPLES) if channels_first else SAMPLES:
+            turned = sample if taken.shape[-1] == 3 else sample.transpose(0, 3, 1, 2)
+            answer = session.run({taken.name: quantize(turned, taken)})
             rows.append(dequantize(answer[given.name], given.quantization).reshape(-1))
     return np.stack(rows)
 
@@ -113,15 +148,22 @@ def _digests(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_it_answers_as_its_source_and_writes_the_same_bytes_in_every_process(
-    name: str, precision: str, sources: Path, results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str,
+    precision: str,
+    sources: dict[str, Path],
+    elsewhere: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     step = STEPS[name]
-    made = step.convert(_source(sources, step), tmp_path, StepOptions(precision), Calibration({"image": SAMPLES}))
+    if step.source not in sources or not _installed(*step.requires):
+        pytest.skip(f"{name} needs {', '.join(step.requires)}")
+    source = sources[step.source]
+    made = _made(step.convert(source, tmp_path, StepOptions(precision), _calibration(step)))
     assert capfd.readouterr() == ("", "")
     assert made.parent == tmp_path
-    assert made.is_file()
-    assert _digests(tmp_path) == _digests(results / name / precision)
-    truth = _answers(sources / "small.keras")
+    assert _digests(tmp_path) == _digests(elsewhere / name / precision)
+    truth = _answers(source)
     assert np.ptp(truth, axis=0).max() > 0.2, "the source must answer differently to different inputs"
     assert np.abs(_answers(made) - truth).max() < LIMITS[precision]
 
@@ -129,13 +171,14 @@ def test_it_answers_as_its_source_and_writes_the_same_bytes_in_every_process(
 @pytest.mark.parametrize("name", STEPS)
 def test_a_model_that_is_none_is_named(name: str, tmp_path: Path) -> None:
     step = STEPS[name]
-    _needs(*step.requires)
+    if not _installed(*step.requires):
+        pytest.skip(f"{name} needs {', '.join(step.requires)}")
     broken = tmp_path / f"broken.{step.source}"
     broken.write_bytes(np.random.default_rng(0).bytes(3000))
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(InputError, match=r"broken\.") as caught:
-        step.convert(broken, out, StepOptions(step.precisions[0]), Calibration({"image": SAMPLES}))
+        step.convert(broken, out, StepOptions(step.precisions[0]), _calibration(step))
     assert "\n" not in caught.value.message
     assert list(out.iterdir()) == []
 
