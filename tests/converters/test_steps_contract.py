@@ -136,8 +136,7 @@ def _answers(model: Path) -> Array:
         (taken,), (given,) = session.inputs, session.outputs
         channels_first = taken.shape[1] == 3
         for sample in _turned(SAMPLES) if channels_first else SAMPLES:
-            turned = sample if taken.shape[-1] == 3 else sample.transpose(0, 3, 1, 2)
-            answer = session.run({taken.name: quantize(turned, taken)})
+            answer = session.run({taken.name: quantize(sample, taken)})
             rows.append(dequantize(answer[given.name], given.quantization).reshape(-1))
     return np.stack(rows)
 
