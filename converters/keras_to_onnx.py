@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.keras_source import load_keras, traced
-from converters.onnx_tidy import opset_of, tidy
+from converters.onnx_opset import check_opset, wanted_opset
+from converters.onnx_tidy import tidy
 from converters.quiet import converting
 from converters.steps import StepOptions, check_options
-from runtimes.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from converters.calibration import Calibration
@@ -30,16 +30,14 @@ class Step:
     def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
         """Write `<model name>.onnx`; see `converters.steps.Step`."""
         check_options(self, options, calibration)
-        opset = options.opset or DEFAULT_OPSET
-        if not _OLDEST <= opset <= _NEWEST:
-            raise UsageError(f"tf2onnx cannot write opset {opset}", f"ask for one of {_OLDEST} to {_NEWEST}")
+        opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         source = load_keras(model)
         function = traced(source, model, options.batch)
         with converting(model, "tf2onnx"):
             proto = _convert(function, opset)
             _rename_outputs(proto, list(source.output_names))
             tidy(proto)
-        _check_opset(proto, opset)
+        check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
         return path
@@ -61,9 +59,3 @@ def _rename_outputs(proto: Any, names: list[str]) -> None:
     for node in proto.graph.node:
         for tensors in (node.input, node.output):
             tensors[:] = [renamed.get(name, name) for name in tensors]
-
-
-def _check_opset(proto: Any, opset: int) -> None:
-    found = opset_of(proto)
-    if found != opset:
-        raise EngineError(f"tf2onnx wrote opset {found} instead of {opset}", "ask for another opset")

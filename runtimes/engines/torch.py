@@ -47,9 +47,16 @@ class Adapter:
         torch.backends.cudnn.allow_tf32 = tf32
         _set_threads(torch, options.threads)
         with opening(self.id, artifact.model):
-            _refuse_unsafe(torch, artifact.model)
-            program = torch.export.load(artifact.model)
+            program = load_program(artifact.model)
             return _TorchSession(torch, program, options.device, channels_last)
+
+
+def load_program(path: Path) -> Any:
+    """The `torch.export.ExportedProgram` in a file; InputError when the file could be more than data."""
+    import torch
+
+    _refuse_unsafe(torch, path)
+    return torch.export.load(path)
 
 
 class _TorchSession(CheckedSession):

@@ -1,0 +1,160 @@
+"""PyTorch to ONNX: the opset that was asked for, the names of the program, and the same answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.onnx_opset import check_opset, wanted_opset
+from converters.pt2_to_onnx import Step
+from converters.steps import StepOptions
+from converters.torch_program import write_program
+from runtimes.artifact import Artifact
+from runtimes.errors import EngineError, InputError, UsageError
+from runtimes.registry import for_format
+from runtimes.session import RunOptions, example_feeds
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+nn = torch.nn
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, signal):
+        return signal + nn.functional.relu6(self.norm(self.depthwise(signal)))
+
+
+class Attention(nn.Module):
+    """Masked attention between LayerNorms: two inputs, two outputs by name."""
+
+    def __init__(self, causal=False):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.norm = nn.LayerNorm(16)
+        self.mix = nn.Linear(16, 16)
+        self.causal = causal
+
+    def forward(self, ids, mask):
+        signal = self.norm(self.embed(ids))
+        parts = self.mix(signal).view(1, 8, 2, 8).transpose(1, 2)
+        seen = None if self.causal else mask[:, None, None, :].bool()
+        mixed = nn.functional.scaled_dot_product_attention(parts, parts, parts, seen, is_causal=self.causal)
+        states = nn.functional.gelu(signal + mixed.transpose(1, 2).flatten(-2))
+        return {"states": states, "pooled": torch.tanh(states[:, 0])}
+
+
+def network():
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU6(), Residual()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.Softmax(-1))
+    model(torch.randn(8, 3, 16, 16))  # statistics of a batch
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("programs")
+    ids = torch.arange(8)[None]
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 0, 0]])
+    torch.manual_seed(4)
+    write_program(network(), [torch.zeros(1, 3, 16, 16)], folder / "pictures.pt2", "pictures")
+    for name, causal in (("masked", False), ("causal", True)):
+        write_program(Attention(causal).eval(), {"ids": ids, "mask": mask}, folder / f"{name}.pt2", name)
+    return folder
+
+
+def answers(path, feeds):
+    with for_format(Artifact.open(path).manifest.format).open(Artifact.open(path), RunOptions()) as session:
+        return session.run(feeds or example_feeds(session.inputs, 1)), feeds or example_feeds(session.inputs, 1)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 22])
+@pytest.mark.parametrize("name", ["pictures", "masked", "causal"])
+def test_the_opset_is_met_and_the_answers_are_the_same(programs, tmp_path, name, opset):
+    made = Step().convert(programs / f"{name}.pt2", tmp_path, StepOptions(opset=opset), None)
+    model = onnx.load(made)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    expected, feeds = answers(programs / f"{name}.pt2", None)
+    given, _ = answers(made, feeds)
+    assert list(given) == list(expected)
+    for output, values in expected.items():
+        np.testing.assert_allclose(given[output], values, atol=2e-6)
+
+
+def test_outputs_bear_the_keys_that_the_module_gave_them(programs):
+    expected, feeds = answers(programs / "masked.pt2", None)
+    assert sorted(expected) == ["pooled", "states"]
+    assert sorted(feeds) == ["ids", "mask"]
+
+
+@pytest.mark.parametrize("opset", [10, 23])
+def test_an_opset_that_cannot_be_written_is_refused(programs, tmp_path, opset):
+    with pytest.raises(UsageError, match=f"cannot write opset {opset}") as caught:
+        Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(opset=opset), None)
+    assert caught.value.hint == "ask for one of 11 to 22"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_opset_than_asked_for_is_an_error(programs, tmp_path):
+    model = onnx.load(Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(opset=18), None))
+    with pytest.raises(EngineError, match="wrote opset 18 instead of 17"):
+        check_opset(model, 17, "a tool")
+    model.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(EngineError, match="an invalid model"):
+        check_opset(model, 18, "a tool")
+    assert wanted_opset(None, 18, 11, 22, "a tool") == 18
+
+
+def test_a_free_batch_is_fixed_or_left_free(tmp_path):
+    size = torch.export.Dim("size", min=1, max=64)
+    program = torch.export.export(network(), (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: size},))
+    torch.export.save(program, tmp_path / "free.pt2")
+    out = tmp_path / "out"
+    out.mkdir()
+    for batch, opset, found in ((1, 13, 1), (4, 18, 4), (None, 18, "s")):
+        made = Step().convert(tmp_path / "free.pt2", out, StepOptions(opset=opset, batch=batch), None)
+        with for_format("onnx").open(Artifact.open(made), RunOptions()) as session:
+            size = session.inputs[0].shape[0]
+        assert size == found or (found == "s" and isinstance(size, str))
+    with pytest.raises(UsageError, match="fixes the batch below opset 18"):
+        Step().convert(tmp_path / "free.pt2", out, StepOptions(opset=17, batch=None), None)
+
+
+def test_a_fixed_batch_cannot_be_freed(programs, tmp_path):
+    with pytest.raises(UsageError, match="has a fixed batch"):
+        Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(batch=None), None)
+
+
+def test_an_operation_that_onnx_lacks_is_named(tmp_path):
+    class Rooted(nn.Module):
+        def forward(self, signal):
+            return torch.special.bessel_j0(signal)
+
+    write_program(Rooted(), [torch.zeros(1, 4)], tmp_path / "rooted.pt2", "rooted")
+    for opset in (13, 18):
+        with pytest.raises(EngineError, match="bessel_j0") as caught:
+            Step().convert(tmp_path / "rooted.pt2", tmp_path, StepOptions(opset=opset), None)
+        assert "\n" not in caught.value.message
+
+
+def test_a_module_that_draws_numbers_is_no_program(tmp_path):
+    class Noisy(nn.Module):
+        def forward(self, signal):
+            return signal + torch.rand(4)
+
+    with pytest.raises(EngineError, match="noisy answers otherwise once exported"):
+        write_program(Noisy(), [torch.zeros(1, 4)], tmp_path / "noisy.pt2", "noisy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_program_is_named(tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(InputError, match=r"broken\.pt2"):
+        Step().convert(tmp_path / "broken.pt2", tmp_path, StepOptions(), None)
