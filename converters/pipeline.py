@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,19 +27,20 @@ from converters.proof import (
 )
 from converters.request import Request
 from converters.source import Source, open_source
-from converters.steps import Step, find_steps, step_id
-from converters.truth import Truth, establish, opened
+from converters.steps import Made, Step, StepOptions, find_steps, step_id, taken
+from converters.truth import Truth, establish, opened, session_of
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact, Manifest, Preprocess, TensorSpec, write
-from runtimes.errors import UsageError
+from runtimes.errors import EngineError, UsageError
 from runtimes.onnx_file import external_files
 from runtimes.selfcheck import answers
+from runtimes.session import Session
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
 def convert(request: Request, report: Report) -> dict[str, Any]:
-    """Convert, prove and write; answers {"artifact", "format", "precision", "files", "proof", "notes"}.
+    """Convert, prove and write; answers {"artifact", "format", "precision", "files", "proof", "notes", "left"}.
 
     ProofError when the result does not answer as its source; the artifact is written all the same, for a look.
     """
@@ -46,9 +48,9 @@ def convert(request: Request, report: Report) -> dict[str, Any]:
     source = open_source(request.source)
     report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})
     truth = establish(request, source)
-    model = _run_steps(request, source, steps, truth, report)
+    made = _run_steps(request, source, steps, truth, report)
     report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
-    result = _Result(request, source, truth, model)
+    result = _Result(request, source, truth, made)
     artifact, proof = result.write()
     report({"doing": "done", "done": len(steps) + 2, "total": len(steps) + 2})
     if not proof.passed:
@@ -58,7 +60,8 @@ def convert(request: Request, report: Report) -> dict[str, Any]:
         "precision": artifact.manifest.precision,
         "files": sorted([*artifact.manifest.files, "manifest.json"]),
         "proof": dict(artifact.manifest.proof),
-        "notes": list(truth.notes),
+        "notes": [*truth.notes, *made.notes],
+        "left": list(made.left),
     }
 
 
@@ -70,22 +73,31 @@ def _steps(ids: tuple[str, ...]) -> list[Step]:
     return [known[name] for name in ids]
 
 
-def _run_steps(request: Request, source: Source, steps: list[Step], truth: Truth, report: Report) -> Path:
-    """The final model's file in `request.out`; what lies between goes to `request.scratch`."""
+def _run_steps(request: Request, source: Source, steps: list[Step], truth: Truth, report: Report) -> Made:
+    """The final model in `request.out`; what lies between goes to `request.scratch`."""
     if not steps:
-        return _packed(source, request.out)
-    model, specs, model_format = source.model, truth.inputs, source.format
+        return Made(_packed(source, request.out))
+    made, specs = Made(source.model, source.format), truth.inputs
     for number, step in enumerate(steps, 1):
         report({"doing": step_id(step), "done": number, "total": len(steps) + 2})
         last = step is steps[-1]
         folder = request.out if last else request.scratch / step_id(step)
         folder.mkdir(parents=True, exist_ok=True)
         if number > 1:
-            specs = _inputs_of(model, model_format)
-        calibration = _translated_calibration(truth, specs) if last else None
-        options = request.options if last else replace(request.options, precision="fp32", io_dtype=None)
-        model, model_format = step.convert(model, folder, options, calibration), step.target
-    return model
+            specs = _inputs_of(made.model, step.source)
+        options = _options(request, None if last else steps[number])
+        quantises = options.precision != taken(step)
+        calibration = _translated_calibration(truth, specs) if quantises else None
+        answer = step.convert(made.model, folder, options, calibration)
+        made = answer if isinstance(answer, Made) else Made(answer)
+    return made
+
+
+def _options(request: Request, following: Step | None) -> StepOptions:
+    """What is asked of a step: what the request says of the last, what the following one takes of those before."""
+    if following is None:
+        return request.options
+    return replace(request.options, precision=taken(following), io_dtype=None)
 
 
 def _translated_calibration(truth: Truth, specs: tuple[TensorSpec, ...]) -> Calibration | None:
@@ -123,13 +135,14 @@ class _Result:
     request: Request
     source: Source
     truth: Truth
-    model: Path
+    made: Made
 
     def write(self) -> tuple[Artifact, Proof]:
         """Run the model on the truth's samples, judge the answers, and write the artifact around it."""
         precision = self.request.options.precision
         manifest = self._manifest(precision)
-        with opened(Artifact(self.request.out, manifest)) as session:
+        session, run_as = self._open(manifest)
+        with closing(session):
             inputs, outputs = tuple(session.inputs), tuple(session.outputs)
             feeds = fed(inputs, translated(self.truth.inputs, inputs, self.truth.samples.inputs.samples))
             given = answers(session, feeds)
@@ -143,27 +156,40 @@ class _Result:
             preprocess=self._turned(inputs),
             output=self.truth.meaning,
             selfcheck=selfcheck_rule(precision, truth, self.truth.samples.kind),
-            proof=self._proof(proof),
+            proof=self._proof(proof, run_as),
         )
         if self.truth.labels is not None:
             (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
         return write(self.request.out, manifest, *stored), proof
 
+    def _open(self, manifest: Manifest) -> tuple[Session, str]:
+        """A session of the result and its format, or those of its stand-in where its engine or device is not here."""
+        stand_in = self.made.stand_in
+        try:
+            return session_of(Artifact(self.request.out, manifest)), manifest.format
+        except EngineError:
+            if stand_in is None:
+                raise
+        model = stand_in.model
+        known = Manifest(model.stem, stand_in.format, manifest.precision, model.name)
+        return session_of(Artifact(model.parent, known)), stand_in.format
+
     def _manifest(self, precision: str) -> Manifest:
         known = self.source.artifact.manifest
         options = asdict(self.request.options)
         return Manifest(
             name=known.name,
-            format=self.request.format,
+            format=self.made.format or self.request.format,
             precision=precision,
-            model=self.model.name,
+            model=self.made.model.name,
             source={"name": self.source.model.name, "format": self.source.format, "sha256": self.source.sha256},
             conversion={
                 "steps": list(self.request.steps),
-                "options": {key: value for key, value in options.items() if value is not None},
+                "options": {key: value for key, value in options.items() if value},
                 "libraries": _libraries(_steps(self.request.steps)),
                 "calibration_samples": len(self.truth.calibration or ()),
+                **self.made.facts,
             },
         )
 
@@ -172,8 +198,9 @@ class _Result:
         renamed = translated(self.truth.outputs, outputs, self.truth.answers, "output")
         return {name: renamed[name].reshape(values.shape) for name, values in given.items()}
 
-    def _proof(self, proof: Proof) -> dict[str, Any]:
+    def _proof(self, proof: Proof, run_as: str) -> dict[str, Any]:
         return {
+            "run_as": run_as,
             "passed": proof.passed,
             "metrics": {name: float(f"{value:.6g}") for name, value in proof.metrics.items()},
             "limits": dict(proof.limits),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import converters
 from runtimes.arrays import Arrays
@@ -33,13 +33,45 @@ class StepOptions:
 
     `opset` is ONNX's, None for the step's own choice. `io_dtype` is the dtype of inputs and outputs of a quantised
     model ("int8", "uint8", "float32"), None for the step's own choice. `batch` is the fixed batch size of the
-    result, None to leave it free where the target can.
+    result, None to leave it free where the target can. `release` is that of the device's engine ("8.2.1" of TensorRT),
+    `implicit` asks for int8 by a table of ranges beside a float model, `min_mapped` for a share of the operations and
+    of the multiply-adds, 0 to 1, that the accelerator has to take. `keep` are layers to leave in higher precision, as
+    a step that can do so names them (`converters.blame.KeepsLayers`).
     """
 
     precision: str = "fp32"
     opset: int | None = None
     io_dtype: str | None = None
     batch: int | None = 1
+    release: str | None = None
+    implicit: bool = False
+    min_mapped: float | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A model that computes what a result will compute on its device, in a format that an engine here runs."""
+
+    model: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step made, where there is more to say than the place of the model file.
+
+    `format` is the result's where that is not the step's target. `stand_in` is run for the proof where the result's
+    own engine or device is not here. `facts` go into the manifest, `notes` are lines to read, `left` the commands
+    that are left to the user, on a machine that has what this one lacks.
+    """
+
+    model: Path
+    format: str | None = None
+    stand_in: StandIn | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Step(Protocol):
@@ -61,12 +93,13 @@ class Step(Protocol):
     def requires(self) -> tuple[str, ...]:
         """The import names of the libraries that it uses."""
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
-        """Convert the file `model` into the existing folder `out`; returns the new model file's path.
+    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path | Made:
+        """Convert the file `model` into the existing folder `out`; returns the new model file, with what is to be said.
 
         The same input gives the same bytes. `calibration` is needed for int8 alone. Raises UsageError for options
         that the step cannot meet, InputError for a model that cannot be read or converted, EngineMissing for a
-        library that is not installed and EngineError for one that fails.
+        library that is not installed, EngineError for one that fails, and RefusedError for what the device
+        of the target cannot run.
         """
 
 
@@ -79,6 +112,11 @@ def find_steps() -> tuple[Step, ...]:
 def step_id(step: Step) -> str:
     """The name of the step's file, such as `keras_to_tflite`."""
     return f"{step.source}_to_{step.target}"
+
+
+def taken(step: Step) -> str:
+    """The precision in which a step takes its source: fp32, but for those that say otherwise in `takes`."""
+    return str(getattr(step, "takes", "fp32"))
 
 
 def check_libraries(step: Step) -> None:

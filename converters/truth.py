@@ -95,10 +95,15 @@ def _check_fixed(session: Session, source: Source) -> None:
             raise InputError(what, "fix its size first; only the batch may be free")
 
 
+def session_of(artifact: Artifact) -> Session:
+    """A session of the format's preferred engine, to be closed."""
+    return for_format(artifact.manifest.format).open(artifact, RunOptions())
+
+
 @contextmanager
 def opened(artifact: Artifact) -> Iterator[Session]:
     """A session of the format's preferred engine, closed at the end."""
-    session = for_format(artifact.manifest.format).open(artifact, RunOptions())
+    session = session_of(artifact)
     try:
         yield session
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from converters.source import Source
-from converters.steps import Step, find_steps, step_id
+from converters.steps import Step, find_steps, step_id, taken
 from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 
@@ -51,7 +51,7 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
         raise InputError(what, "start from the .tflite that it was compiled from")
     steps = find_steps()
     plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
-    if plan.precision == "int8" and plan.steps and not has_calibration:
+    if plan.precision == "int8" and _quantises(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
     return plan
 
@@ -92,6 +92,10 @@ def find_route(source: Source, model_format: str, precision: str, steps: Sequenc
     """
     if source.format == model_format and source.precision == precision:
         return ()
+    for step in steps:  # those that take a quantised model come behind the step that quantises
+        if step.target == model_format and precision in step.precisions and taken(step) != DEFAULT_PRECISION:
+            before = find_route(source, step.source, taken(step), [one for one in steps if one is not step])
+            return None if before is None else (*before, step)
     if source.precision in _QUANTISED:
         return None
     waiting: deque[tuple[Step, ...]] = deque([()])
@@ -99,13 +103,17 @@ def find_route(source: Source, model_format: str, precision: str, steps: Sequenc
     while waiting:
         route = waiting.popleft()
         here = route[-1].target if route else source.format
-        for step in (step for step in steps if step.source == here):
+        for step in (step for step in steps if step.source == here and taken(step) == DEFAULT_PRECISION):
             if step.target == model_format and precision in step.precisions:
                 return (*route, step)
             if step.target not in seen and DEFAULT_PRECISION in step.precisions:
                 seen.add(step.target)
                 waiting.append((*route, step))
     return None
+
+
+def _quantises(plan: Plan, steps: Sequence[Step]) -> bool:
+    return any(step_id(step) in plan.steps and taken(step) != plan.precision for step in steps)
 
 
 def _for_format(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
