@@ -83,6 +83,11 @@ def no_telemetry() -> None:
 
 def useful_line(error: BaseException) -> str:
     """The first line of a native error's text that says something, shortened; its class name when it has none."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    return useful_text(str(error)) or type(error).__name__
+
+
+def useful_text(text: str) -> str:
+    """The first line that says something, shortened; empty when there is none."""
+    lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
-    return (useful[0] if useful else type(error).__name__)[:_LONGEST]
+    return useful[0][:_LONGEST] if useful else ""

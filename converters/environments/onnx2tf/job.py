@@ -1,0 +1,79 @@
+"""ONNX to TFLite with onnx2tf and TensorFlow's own converter; runs inside its environment (see child.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx2tf.onnx2tf as onnx2tf
+import onnxsim
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+_TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Write job["out"] from the ONNX file job["model"]; answers {}.
+
+    "precision": fp32, fp16, w8 or int8; "shapes": {input: its fixed shape}; "nhwc": inputs whose last axis is the
+    channels; "io_dtype" and "samples" (an .npz, [n, *shape] by input name in the model's own axes) for int8.
+    """
+    # onnx2tf compares its layers with the source's on a picture that it would download.
+    onnx2tf.download_test_image_data = _noise
+    network = _network(job)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in network.inputs]
+    function = tf.function(network, input_signature=[specs]).get_concrete_function()
+    # Variables left in the graph are read as uninitialised while it is calibrated.
+    frozen = convert_variables_to_constants_v2(function)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if job["precision"] != "fp32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job["precision"] == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if job["precision"] == "int8":
+        _set_int8(converter, job, network.inputs)
+    Path(job["out"]).write_bytes(converter.convert())
+    return {}
+
+
+def _network(job: dict[str, Any]) -> Any:
+    """The model as a Keras model, batch fixed, pictures in NHWC."""
+    model = onnx.load(job["model"])
+    simplified, _ = onnxsim.simplify(model, overwrite_input_shapes=job["shapes"])
+    onnx.save(simplified, "simplified.onnx")
+    return onnx2tf.convert(
+        input_onnx_file_path="simplified.onnx",
+        output_folder_path=".",
+        not_use_onnxsim=True,  # done above: it would look for a program of that name
+        disable_model_save=True,
+        keep_nwc_or_nhwc_or_ndhwc_input_names=job["nhwc"] or None,
+        non_verbose=True,
+    )
+
+
+def _set_int8(converter: Any, job: dict[str, Any], inputs: Any) -> None:
+    samples = np.load(job["samples"])
+    turned = [_turned(samples[name], tensor.shape) for name, tensor in zip(samples.files, inputs)]
+    converter.representative_dataset = lambda: ([values[i] for values in turned] for i in range(len(turned[0])))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(job["io_dtype"])
+    # Runtimes of the Edge TPU compiler's age read only the first scale of a dense layer, and answer wrong.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+def _turned(samples: Any, shape: Any) -> Any:
+    """Samples [n, *shape of the source] in the axes of the converted model."""
+    if samples.shape[1:] == tuple(shape):
+        return samples
+    for axes in _TURNS:
+        turned = samples.transpose(0, *(axis + 1 for axis in axes)) if samples.ndim == 5 else samples
+        if turned.shape[1:] == tuple(shape):
+            return turned
+    raise ValueError(f"an input of {list(samples.shape[1:])} became {list(shape)}")
+
+
+def _noise() -> Any:
+    return np.random.default_rng(0).uniform(0, 1, (20, 128, 128, 3)).astype(np.float32)

@@ -1,0 +1,94 @@
+"""The last OpenVINO with a MYRIAD plugin: convert, ask the plugin, run; runs inside its environment (see child.py)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import libusb_package
+import ngraph
+import numpy as np
+from openvino.inference_engine import IECore
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Do job["job"]: "convert" or "run"."""
+    return convert(job) if job["job"] == "convert" else answer(job)
+
+
+def convert(job: dict[str, Any]) -> dict[str, Any]:
+    """Write job["out"] (.xml, weights in .bin beside it), IR version 10 in fp16, from the ONNX file job["model"].
+
+    "shapes": {input: its fixed shape}. Answers {"layers": how many there are, "refused": [[type, name], …]}: those
+    that the MYRIAD plugin does not take.
+    """
+    path = Path(job["out"])
+    command = [sys.executable, "-m", "mo", "--framework", "onnx", "--input_model", job["model"], "--data_type", "FP16"]
+    command += ["--output_dir", str(path.parent), "--model_name", path.stem, "--silent"]
+    if job["shapes"]:
+        command += ["--input", ",".join(job["shapes"])]
+        command += ["--input_shape", ",".join(str(shape).replace(" ", "") for shape in job["shapes"].values())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise RuntimeError(_first_error(done.stdout.decode("utf-8", "replace")))
+    path.with_suffix(".mapping").unlink()
+    core = _core_with_myriad()
+    network = _read(core, path)
+    taken = core.query_network(network, "MYRIAD")
+    layers = ngraph.function_from_cnn(_read(core, path)).get_ordered_ops()
+    refused = [[layer.get_type_name(), layer.get_friendly_name()] for layer in layers]
+    return {"layers": len(layers), "refused": [one for one in refused if one[1] not in taken]}
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Run every sample of job["inputs"] (.npz, [n, *shape] by input name) on the CPU; writes job["outputs"] as .npz.
+
+    "names": the outputs to write. Answers {"stick": null when the network was loaded onto a stick, else what the
+    MYRIAD plugin said}.
+    """
+    core = _core_with_myriad()
+    network = _read(core, Path(job["model"]))
+    compiled = core.load_network(network, "CPU")
+    given = np.load(job["inputs"])
+    inputs = {name: network.get_ov_name_for_tensor(name) for name in given.files}
+    outputs = {name: network.get_ov_name_for_tensor(name) for name in job["names"]}
+    rows: dict[str, list[Any]] = {name: [] for name in outputs}
+    for index in range(len(given[given.files[0]])):
+        results = compiled.infer({inner: given[name][index] for name, inner in inputs.items()})
+        for name, inner in outputs.items():
+            rows[name].append(results[inner].copy())
+    stacked: dict[str, Any] = {name: np.stack(row) for name, row in rows.items()}
+    np.savez(job["outputs"], **stacked)
+    return {"stick": _load_onto_stick(core, network)}
+
+
+def _core_with_myriad() -> Any:
+    # The plugin wants libusb, which few systems have; one that is loaded already is taken by its name.
+    ctypes.CDLL(str(libusb_package.get_library_path()), ctypes.RTLD_GLOBAL)
+    return IECore()
+
+
+def _read(core: Any, path: Path) -> Any:
+    return core.read_network(str(path), str(path.with_suffix(".bin")))
+
+
+def _load_onto_stick(core: Any, network: Any) -> str | None:
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # without a stick it prints the same line a million times
+    try:
+        core.load_network(network, "MYRIAD")
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    finally:
+        os.dup2(kept, 2)
+    return None
+
+
+def _first_error(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    told = [line for line in lines if line.startswith("[ ERROR ]")]
+    return (told or lines or ["it said nothing"])[0].replace("[ ERROR ]", "mo:").strip()
