@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -13,6 +14,10 @@ from runtimes.host import has_int8_dot_product
 from runtimes.onnx_file import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session
+
+# OpenVINO reports each import to Google Analytics unless this package of it cannot be found. This file is imported
+# before the engine is.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: Python's "cannot be imported"
 
 _DEVICES = ("cpu", "gpu", "npu")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,3 +96,14 @@ def test_a_failing_inference_is_an_error_of_the_engine(model):
     with open_it(model) as session, pytest.raises(EngineError, match="openvino failed to run the model") as caught:
         session.run({"wide": np.zeros((2, 4), np.float32), "narrow": np.zeros((3, 3), np.float32)})
     assert "\n" not in caught.value.message
+
+
+def test_opening_a_model_reports_to_nobody(model):
+    code = (
+        "import sys; from pathlib import Path; from runtimes.artifact import Artifact; from runtimes import registry\n"
+        "from runtimes.session import RunOptions\n"
+        "registry.runtime('openvino').open(Artifact.open(Path(sys.argv[1])), RunOptions()).close()\n"
+        "print(sorted(name for name in sys.modules if 'telemetry' in name and sys.modules[name] is not None))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(model.model)], stdout=subprocess.PIPE, check=True)
+    assert b"openvino_telemetry" not in done.stdout
