@@ -22,6 +22,7 @@ from runtimes.registry import install_hint
 
 if TYPE_CHECKING:
     from converters.calibration import Calibration
+    from converters.witness import Witness
 
 # The extra that installs a library, where it does not simply bear the library's name.
 _EXTRAS = {"ai_edge_litert": "litert", "onnx": "table", "tf2onnx": "table", "nncf": "table", "safetensors": "table"}
@@ -63,7 +64,8 @@ class Made:
 
     `format` is the result's where that is not the step's target. `stand_in` is run for the proof where the result's
     own engine or device is not here. `facts` go into the manifest, `notes` are lines to read, `left` the commands
-    that are left to the user, on a machine that has what this one lacks.
+    that are left to the user, on a machine that has what this one lacks. `witness` runs the result on an engine of
+    the device's own age: the result has to answer right there too.
     """
 
     model: Path
@@ -72,6 +74,7 @@ class Made:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    witness: Witness | None = None
 
 
 class Step(Protocol):
@@ -119,6 +122,12 @@ def taken(step: Step) -> str:
     return str(getattr(step, "takes", "fp32"))
 
 
+def environments_of(step: Step, options: StepOptions) -> tuple[str, ...]:
+    """The environments of their own that a step runs in (`converters.environments`), as its `environments` says."""
+    named = getattr(step, "environments", None)
+    return tuple(named(options)) if named else ()
+
+
 def check_libraries(step: Step) -> None:
     """EngineMissing, naming the extra to install, when a library that the step needs is not installed."""
     for name in step.requires:
@@ -133,14 +142,18 @@ def check_library(name: str, user: str) -> None:
 
 def check_options(step: Step, options: StepOptions, calibration: Calibration | None) -> None:
     """What holds for every step: a precision that it knows, its libraries there, calibration data for int8."""
-    if options.precision not in step.precisions:
-        hint = f"its precisions: {', '.join(step.precisions)}"
-        raise UsageError(f"{step_id(step)} cannot write {options.precision}", hint)
+    check_precision(step, options.precision)
     if options.precision == "int8" and calibration is None:
         raise UsageError(
             f"{step_id(step)} needs calibration data to write int8", "give a folder of pictures with --calibration"
         )
     check_libraries(step)
+
+
+def check_precision(step: Step, precision: str) -> None:
+    """UsageError for a precision that the step does not write."""
+    if precision not in step.precisions:
+        raise UsageError(f"{step_id(step)} cannot write {precision}", f"its precisions: {', '.join(step.precisions)}")
 
 
 def feeds_for(calibration: Calibration, names: Sequence[str]) -> Iterator[Arrays]:

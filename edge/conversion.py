@@ -45,7 +45,7 @@ def convert(
     force: bool = False,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Convert as planned into the folder `out`: {"artifact", "format", "precision", "files", "proof", "notes"}.
+    """Convert as planned into the folder `out`: {"artifact", "format", "precision", "files", "proof", "notes", "left"}.
 
     `out` appears whole or not at all; a result that fails its proof is kept as `<out>.failed` and a ProofError tells.
     """
@@ -56,7 +56,7 @@ def convert(
             "artifact": str(source.artifact.path if not source.artifact.is_bare else source.model),
             "steps": list(plan.steps),
             "format": plan.format,
-            "options": asdict(StepOptions(precision=plan.precision, opset=plan.opset)),
+            "options": asdict(_options(plan)),
             "out": str(work / ARTIFACT),
             "scratch": str(work / "steps"),
             "samples": _samples(given.calibration, preprocess, work),
@@ -68,6 +68,16 @@ def convert(
         }
         answer = worker.run(job, timeout_s=_TIMEOUT_S, on_progress=on_progress)
     return {"artifact": str(out), **answer}
+
+
+def _options(plan: Plan) -> StepOptions:
+    return StepOptions(
+        precision=plan.precision,
+        opset=plan.opset,
+        release=plan.release,
+        implicit=plan.implicit,
+        min_mapped=plan.min_mapped,
+    )
 
 
 def _preprocess(source: Source, said: Said, worker: Worker) -> Preprocess | None:

@@ -12,20 +12,34 @@ from dataclasses import dataclass, replace
 from converters.source import Source
 from converters.steps import Step, find_steps, step_id, taken
 from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
+from converters.tensorrt.releases import Release
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 
 DEFAULT_PRECISION = "fp32"
+# Formats that no route leaves: what such a model is, and what to start from instead.
+_ENDS = {
+    "edgetpu": ("compiled for the Edge TPU", ".tflite that it was compiled from"),
+    "tensorrt": ("made for TensorRT", "model that it was made from"),
+}
+_OPTIONS = {"tensorrt": ("--tensorrt", "--implicit"), "edgetpu": ("--min-mapped",)}  # of some formats only
 _QUANTISED = ("int8", "w8", "w4")  # no step takes them: the result would be quantised twice
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for: a device, a format or both; None leaves the choice to the device, or to the default."""
+    """What was asked for: a device, a format or both; None leaves the choice to the device, or to the default.
+
+    `release` is the board's TensorRT where it is not the one in its profile; `implicit` and `min_mapped` are as in
+    `converters.steps.StepOptions`.
+    """
 
     device: str | None = None
     format: str | None = None
     precision: str | None = None
     opset: int | None = None
+    release: str | None = None
+    implicit: bool = False
+    min_mapped: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class Plan:
     opset: int | None = None
     device: str | None = None
     notes: tuple[str, ...] = ()
+    release: str | None = None
+    implicit: bool = False
+    min_mapped: float | None = None
 
 
 def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan:
@@ -46,14 +63,31 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
     RefusedError for what the device cannot do, naming the nearest thing that works; UsageError for a format that no
     step leads to and for int8 without calibration data; InputError for a source that is the end of a route.
     """
-    if source.format == "edgetpu":
-        what = f"{source.model} is compiled for the Edge TPU and cannot be converted"
-        raise InputError(what, "start from the .tflite that it was compiled from")
+    if source.format in _ENDS:
+        what, start = _ENDS[source.format]
+        raise InputError(f"{source.model} is {what} and cannot be converted", f"start from the {start}")
     steps = find_steps()
     plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
     if plan.precision == "int8" and _quantises(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
-    return plan
+    return _with_options(plan, wish)
+
+
+def _with_options(plan: Plan, wish: Wish) -> Plan:
+    """The plan with what only some formats know; UsageError for an option that its format has not."""
+    asked = {"--tensorrt": wish.release, "--implicit": wish.implicit or None, "--min-mapped": wish.min_mapped}
+    for option, value in asked.items():
+        if value is not None and option not in _OPTIONS.get(plan.format, ()):
+            raise UsageError(f"{option} says nothing to {plan.format}", "leave it out, or choose the format with --to")
+    if plan.format != "tensorrt":
+        return replace(plan, min_mapped=wish.min_mapped)
+    if wish.implicit:
+        Release.read(plan.release or "").check_implicit()
+        if plan.precision != "int8":
+            raise UsageError(
+                f"--implicit is a way to int8, not to {plan.precision}", "ask for --precision int8 with it"
+            )
+    return replace(plan, implicit=wish.implicit)
 
 
 def examined(source: Source) -> Source:
@@ -123,7 +157,17 @@ def _for_format(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
     route = find_route(source, wish.format, precision, steps)
     if route is None:
         raise _no_route(source, wish.format, precision, steps)
-    return _plan(wish.format, precision, route, wish.opset)
+    plan = _plan(wish.format, precision, route, wish.opset)
+    return _released(plan, Release.of_board(None), wish) if wish.format == "tensorrt" else plan
+
+
+def _released(plan: Plan, board: Release, wish: Wish) -> Plan:
+    """The plan for the release of TensorRT that was asked for, else the board's; RefusedError for too new an opset."""
+    release = Release.read(wish.release) if wish.release else board
+    if wish.opset and wish.opset > release.max_opset:
+        what = f"{release} takes ONNX opset {release.max_opset} or lower, not {wish.opset}"
+        raise RefusedError(what, f"what works: --opset {release.max_opset}")
+    return replace(plan, opset=wish.opset or release.max_opset, release=release.text)
 
 
 def _for_device(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
@@ -149,7 +193,7 @@ def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: S
     if wish.precision:
         target.check_precision(allowed.format, wish.precision)
     limit = _opset(target, allowed)
-    if wish.opset and limit and wish.opset > limit:
+    if wish.opset and limit and wish.opset > limit and not (allowed.format == "tensorrt" and wish.release):
         what = f"{target.device} takes ONNX opset {limit} or lower, not {wish.opset}"
         raise RefusedError(what, f"what works: --opset {limit}")
     for precision in [wish.precision] if wish.precision else allowed.precisions:
@@ -157,7 +201,9 @@ def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: S
         if route is not None:
             if route:
                 target.check(allowed.format, NEWEST_RUNTIME)
-            return _plan(allowed.format, precision, route, wish.opset or limit, target.device)
+            plan = _plan(allowed.format, precision, route, wish.opset or limit, target.device)
+            known = Release.of_board(allowed.max_opset)
+            return _released(plan, known, wish) if allowed.format == "tensorrt" else plan
     raise _no_route(source, allowed.format, wish.precision or allowed.precisions[0], steps)
 
 
@@ -173,7 +219,7 @@ def _plan(
 def _noted(plan: Plan, target: Target, reasons: Sequence[str]) -> Plan:
     """The plan with what it passed over: what the device would run rather."""
     notes = tuple(f"passed over for {plan.format}: {reason}" for reason in reasons)
-    return Plan(plan.format, plan.precision, plan.steps, plan.opset, target.device, notes)
+    return replace(plan, device=target.device, notes=notes)
 
 
 def _without_int8(source: Source, plan: Plan) -> str:

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", dest="device", metavar="DEVICE", help="a device, or parts joined with + (edge devices)"
     )
-    parser.add_argument("--to", dest="format", metavar="FORMAT", help="a format: onnx, tflite, openvino")
+    parser.add_argument(
+        "--to", dest="format", metavar="FORMAT", help="a format: onnx, tflite, edgetpu, openvino, tensorrt"
+    )
     parser.add_argument("--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR|FILE.npz", help="pictures or inputs of the real task; int8 needs them"
@@ -33,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
     parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 where the first class is the background")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX opset")
+    parser.add_argument(
+        "--min-mapped", type=float, metavar="SHARE", help="fail where less of the model runs on the Edge TPU, as 0.9"
+    )
+    parser.add_argument("--tensorrt", metavar="VERSION", help="the board's TensorRT, where it is not its profile's")
+    parser.add_argument(
+        "--implicit", action="store_true", help="TensorRT int8 by a calibration cache beside a float model, not QDQ"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--force", action="store_true", help="replace an artifact that exists")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -45,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.plan import Wish, examined, make_plan
 
     source = examined(open_source(args.model))
-    wish = Wish(args.device, args.format, args.precision, args.opset)
+    wish = Wish(args.device, args.format, args.precision, args.opset, args.tensorrt, args.implicit, args.min_mapped)
     plan = make_plan(source, wish, has_calibration=args.calibration is not None)
     if args.dry_run:
         print(json.dumps(_plan_as_dict(plan)) if args.json else _plan_as_text(source, plan))
@@ -106,5 +115,6 @@ def _as_text(result: dict[str, Any]) -> str:
             f"{result['artifact']}: {result['format']} {result['precision']}",
             f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}: {metrics}",
             f"  wanted: {limits}",
+            *(f"  {line}" for line in result["left"]),
         ]
     )

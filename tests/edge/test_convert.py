@@ -154,6 +154,7 @@ class _Answering:
             "files": [MANIFEST],
             "proof": proof,
             "notes": ["12 calibration samples are few"],
+            "left": ["build it on the board"],
         }
 
 
@@ -162,6 +163,7 @@ def test_notes_go_to_stderr(classifier, capsys, tmp_path, monkeypatch):
     _, said, error = edge(capsys, "convert", classifier, "--to", "openvino", "--out", tmp_path / "out")
     assert "note: 12 calibration samples are few" in error
     assert "8 seeded synthetic inputs" in said
+    assert said.splitlines()[-1] == "  build it on the board"
 
 
 def test_a_failed_proof_is_exit_6_and_kept_aside(classifier, capsys, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from converters.source import Source, open_source
-from converters.steps import find_steps
+from converters.steps import find_steps, taken
 from edge.plan import Wish, examined, find_route, make_plan
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
@@ -83,6 +83,7 @@ def test_a_bare_file_tells_its_precision_and_inputs(classifier):
         (Wish(device="raspberry-pi-4", precision="fp32"), ("keras_to_tflite",), "fp32"),
         (Wish(device="raspberry-pi-4", format="onnx", precision="fp32"), ("keras_to_onnx",), "fp32"),
         (Wish(device="i7-7700k"), ("keras_to_onnx", "onnx_to_openvino"), "fp32"),
+        (Wish(device="coral-usb"), ("keras_to_tflite", "tflite_to_edgetpu"), "int8"),
     ],
 )
 def test_the_routes_of_the_table(wish, steps, precision):
@@ -94,7 +95,14 @@ def test_every_step_there_is_can_be_reached():
     for step in find_steps():
         for precision in step.precisions:
             wish = Wish(format=step.target, precision=precision)
-            assert make_plan(source(step.source), wish, has_calibration=True).precision == precision
+            start = source(step.source, taken(step))
+            assert make_plan(start, wish, has_calibration=True).precision == precision
+
+
+def test_what_is_quantised_already_needs_no_calibration_data():
+    plan = make_plan(source("tflite", "int8"), Wish("coral-usb", min_mapped=0.9))
+    assert (plan.steps, plan.min_mapped) == (("tflite_to_edgetpu",), 0.9)
+    assert find_route(source("tflite"), "edgetpu", "int8", find_steps()) is None
 
 
 @pytest.mark.parametrize(
@@ -112,6 +120,8 @@ def test_every_step_there_is_can_be_reached():
         (Wish(format="gold"), UsageError, "nothing here leads from keras fp32 to gold fp32", "tflite fp32"),
         (Wish(format="onnx", precision="fp16"), UsageError, "to onnx fp16", "what works: onnx fp32, onnx int8"),
         (Wish(format="tflite", opset=13), UsageError, "--opset is ONNX's", "leave it out"),
+        (Wish(format="tflite", min_mapped=0.9), UsageError, "--min-mapped says nothing to tflite", "leave it out"),
+        (Wish(format="tflite", release="8.2"), UsageError, "--tensorrt says nothing to tflite", "leave it out"),
     ],
 )
 def test_refusals_name_what_works(wish, kind, message, hint):
@@ -130,13 +140,19 @@ def test_int8_without_calibration_data_is_refused():
     assert caught.value.hint.endswith("--precision fp32")
 
 
-def test_a_format_that_nothing_writes_is_passed_over_aloud():
+@pytest.fixture
+def without_compilers(monkeypatch):
+    steps = tuple(step for step in find_steps() if step.target not in ("edgetpu", "tensorrt"))
+    monkeypatch.setattr("edge.plan.find_steps", lambda: steps)
+
+
+def test_a_format_that_nothing_writes_is_passed_over_aloud(without_compilers):
     plan = make_plan(source(), Wish("raspberry-pi-3b-plus+coral-usb"), has_calibration=True)
     assert (plan.format, plan.precision) == ("tflite", "int8")
     assert "edgetpu" in plan.notes[0]
 
 
-def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it():
+def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it(without_compilers):
     plan = make_plan(source(), Wish("jetson-nano"), has_calibration=True)
     assert (plan.format, plan.opset) == ("onnx", 13)
     assert "tensorrt" in plan.notes[0]
