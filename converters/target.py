@@ -12,11 +12,15 @@ NEWEST_RUNTIME = "newest-runtime"
 
 @dataclass(frozen=True)
 class Allowed:
-    """One format that the device takes: precisions in its order, best first; `max_opset` where ONNX has a limit."""
+    """One format that the device takes: precisions in its order, best first; `max_opset` where ONNX has a limit.
+
+    `release` is that of the format's own tools which has to write the file; None where any will do.
+    """
 
     format: str
     precisions: tuple[str, ...]
     max_opset: int | None = None
+    release: str | None = None
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Format:
     `precisions` stand in the device's order, best first; `int8` needs calibration pictures. `max_opset` is the
     highest ONNX opset of the graph that it is made from. `static_shapes`: every dimension fixed beforehand.
     `built_on_device`: the file works only on the device that wrote it. `last_runtime`: the last release that
-    supports the device.
+    supports the device. `release`: that of the format's own tools which has to write the file, where not any will do.
     """
 
     format: str
@@ -96,6 +96,7 @@ class Format:
     static_shapes: bool
     built_on_device: bool
     last_runtime: str | None
+    release: str | None
     source: str
 
     @classmethod
@@ -108,6 +109,7 @@ class Format:
             static_shapes=table.find("static_shapes", bool) or False,
             built_on_device=table.find("built_on_device", bool) or False,
             last_runtime=table.find("last_runtime", str),
+            release=table.find("release", str),
             source=table.text("source"),
         )
 

@@ -101,7 +101,7 @@ class Environment:
         raise kind(f"{subject}: {useful_text(answer['error']) or answer['kind']}", hint)
 
     def _ask(self, job: str, timeout_s: float, folder: Path, log: IO[bytes], subject: str) -> dict[str, Any]:
-        command = [self.python, _HERE / "child.py", self.requirements.parent / "job.py"]
+        command = [str(self.python), "-u", str(_HERE / "child.py"), str(self.requirements.parent / "job.py")]
         # Its parent's process group: who ends the worker ends this as well.
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=clean_variables(), cwd=folder
