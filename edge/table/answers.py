@@ -51,23 +51,30 @@ class Agreement:
         return asdict(self)
 
 
-def class_probabilities(outputs: Path, meaning: OutputMeaning) -> Array:
-    """Float32 [n, 1000]: the probabilities of ImageNet's classes, the background left out, from a worker's outputs."""
+@dataclass(frozen=True)
+class Answers:
+    """What a setup said: `top` is each picture's ImageNet class (−1: background), `shares` float32 [n, 1000]."""
+
+    top: Array
+    shares: Array
+
+
+def read_answers(outputs: Path, meaning: OutputMeaning) -> Answers:
+    """The answers in a worker's outputs, counted by ImageNet's 1000 classes whatever the model's rows are."""
     (values,) = load_arrays(outputs).values()
     rows: Array = values.reshape(len(values), -1)
     shares = softmax(rows) if meaning.kind == "logit" else rows
-    return shares[:, meaning.label_offset :]
+    return Answers(shares.argmax(axis=1) - meaning.label_offset, shares[:, meaning.label_offset :])
 
 
-def compare(given: Array, reference: Array, truth: Array, precision: str, own_weights: bool = False) -> Agreement:
-    """Two sets of probabilities [n, 1000] against one another and against the true classes [n]."""
-    mine, theirs = given.argmax(axis=1), reference.argmax(axis=1)
+def compare(given: Answers, reference: Answers, truth: Array, precision: str, own_weights: bool = False) -> Agreement:
+    """Two setups' answers against one another and against the true classes [n]."""
     return Agreement(
         pictures=len(truth),
-        same_top1=int((mine == theirs).sum()),
-        max_difference=float(np.abs(given - reference).max()),
-        correct=int((mine == truth).sum()),
-        reference_correct=int((theirs == truth).sum()),
+        same_top1=int((given.top == reference.top).sum()),
+        max_difference=float(np.abs(given.shares - reference.shares).max()),
+        correct=int((given.top == truth).sum()),
+        reference_correct=int((reference.top == truth).sum()),
         precision=precision,
         own_weights=own_weights,
     )
@@ -87,7 +94,7 @@ def agreements(
 ) -> dict[str, Agreement]:
     """Setup id → agreement with the first of `references` that answered; empty where none did, or without truth."""
     found = {
-        name: class_probabilities(one.outputs, one.artifact.manifest.output)
+        name: read_answers(one.outputs, one.artifact.manifest.output)
         for name, one in answered.items()
         if one.outputs.is_file() and one.artifact.manifest.output is not None
     }

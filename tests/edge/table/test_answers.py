@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.table.answers import Agreement, Answered, agreements, class_probabilities, compare
+from edge.table.answers import Agreement, Answered, Answers, agreements, compare, read_answers
 from runtimes.artifact import Artifact, Manifest, OutputMeaning
 
 TRUTH = np.array([2, 0, 1])
 REFERENCE = np.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1], [0.5, 0.3, 0.2]], np.float32)
+
+
+def _said(shares: np.ndarray) -> Answers:
+    return Answers(shares.argmax(axis=1), shares)
 
 
 def _agreement(precision: str, same: int, difference: float, correct: int = 80, own: bool = False) -> Agreement:
@@ -19,7 +23,7 @@ def _agreement(precision: str, same: int, difference: float, correct: int = 80, 
 def test_compare_counts_equal_classes_and_true_ones() -> None:
     given = REFERENCE.copy()
     given[2] = [0.2, 0.6, 0.2]
-    found = compare(given, REFERENCE, TRUTH, "int8")
+    found = compare(_said(given), _said(REFERENCE), TRUTH, "int8")
     assert (found.same_top1, found.correct, found.reference_correct) == (2, 3, 2)
     assert found.max_difference == pytest.approx(0.3)
 
@@ -42,11 +46,12 @@ def test_each_precision_owes_its_own_agreement(agreement: Agreement, right: bool
     assert agreement.is_right is right
 
 
-def test_logits_become_probabilities_and_the_background_is_left_out(tmp_path: Path) -> None:
-    np.savez(tmp_path / "out.npz", logits=np.array([[[0.0, 1.0, 3.0]]], np.float32))
-    found = class_probabilities(tmp_path / "out.npz", OutputMeaning("logit", label_offset=1))
+def test_logits_become_probabilities_and_the_background_is_counted_apart(tmp_path: Path) -> None:
+    np.savez(tmp_path / "out.npz", logits=np.array([[[0.0, 1.0, 3.0]], [[9.0, 0.0, 0.0]]], np.float32))
+    found = read_answers(tmp_path / "out.npz", OutputMeaning("logit", label_offset=1))
     expected = np.exp([1.0, 3.0]) / np.exp([0.0, 1.0, 3.0]).sum()
-    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    np.testing.assert_allclose(found.shares[0], expected, rtol=1e-6)
+    assert found.top.tolist() == [1, -1]
 
 
 def _answered(folder: Path, name: str, values: np.ndarray) -> Answered:
