@@ -17,6 +17,8 @@ def load_keras(path: Path) -> Any:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not model.inputs:
         raise InputError(f"{path} does not say what it takes", "save the model after calling it once")
+    if isinstance(model, keras.Sequential):  # which knows no names of its outputs
+        return keras.Model(model.inputs, model.outputs, name=model.name)
     return model
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.keras_source import load_keras, traced
+from converters.layers_tflite import tflite_layers
 from converters.quiet import converting
 from converters.steps import StepOptions, check_options, feeds_for
 from runtimes.arrays import Arrays
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
+    from converters.blame import Layer
     from converters.calibration import Calibration
 
 _IO_DTYPES = ("uint8", "int8", "float32")
@@ -37,10 +40,17 @@ class Step:
             _set_precision(converter, options)
             if options.precision == "int8" and calibration is not None:
                 _set_int8(converter, options.io_dtype or "uint8", [i.name for i in source.inputs], calibration)
-            content = converter.convert()
+            content = _kept(converter, options.keep) if options.keep else converter.convert()
         path = out / f"{model.stem}.tflite"
         path.write_bytes(content)
         return path
+
+    def layer_errors(self, model: Path, result: Path, options: StepOptions, samples: Calibration) -> list[Layer]:
+        """See `converters.blame.KeepsLayers`."""
+        with tempfile.TemporaryDirectory() as folder:
+            plain = self.convert(model, Path(folder), StepOptions(batch=options.batch), None)
+            with converting(model, "LiteRT"):
+                return tflite_layers(plain, result, samples)
 
 
 def _check(options: StepOptions) -> None:
@@ -83,3 +93,21 @@ def _set_int8(converter: Any, io_dtype: str, names: list[str], calibration: Cali
 
 def _ordered(calibration: Calibration, names: list[str]) -> Iterator[Arrays]:
     return ({name: feed[name] for name in names} for feed in feeds_for(calibration, names))
+
+
+def _kept(converter: Any, layers: tuple[str, ...]) -> bytes:
+    """The int8 model with the layers that write the tensors `layers` in float32.
+
+    As `tf.lite.experimental.QuantizationDebugger` makes it, which cannot take the settings of `_set_int8`.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    converter._experimental_calibrate_only = True
+    content: bytes = mlir_quantize(
+        converter.convert(),
+        input_data_type=converter.inference_input_type,
+        output_data_type=converter.inference_output_type,
+        denylisted_nodes=list(layers),
+        disable_per_channel_for_dense_layers=True,
+    )
+    return content

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.layers_onnx import onnx_layers
 from converters.onnx_tidy import opset_of
 from converters.quiet import converting, loading
 from converters.steps import StepOptions, check_options, feeds_for
@@ -13,6 +14,7 @@ from runtimes.arrays import Arrays
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
+    from converters.blame import Layer
     from converters.calibration import Calibration
 
 _OLDEST_OPSET = 13  # the first whose QuantizeLinear has an axis
@@ -34,9 +36,14 @@ class Step:
         path = out / f"{model.stem}.onnx"
         with converting(model, "ONNX Runtime's quantiser"), tempfile.TemporaryDirectory() as folder:
             prepared = _prepared(model, Path(folder))
-            _quantise(prepared, path, calibration, names)
+            _quantise(prepared, path, calibration, names, _named(prepared, options.keep))
             _drop_unused_domains(path)
         return path
+
+    def layer_errors(self, model: Path, result: Path, _options: StepOptions, samples: Calibration) -> list[Layer]:
+        """See `converters.blame.KeepsLayers`."""
+        with converting(model, "ONNX Runtime"), tempfile.TemporaryDirectory() as folder:
+            return onnx_layers(_prepared(model, Path(folder)), result, samples)
 
 
 def _checked(model: Path, options: StepOptions) -> list[str]:
@@ -64,7 +71,21 @@ def _prepared(model: Path, folder: Path) -> Path:
     return prepared
 
 
-def _quantise(model: Path, path: Path, calibration: Calibration, names: list[str]) -> None:
+def _named(prepared: Path, layers: tuple[str, ...]) -> list[str]:
+    """The names of the nodes that write the tensors `layers`, given to those that have none."""
+    if not layers:
+        return []
+    import onnx
+
+    model = onnx.load(prepared)
+    kept = [node for node in model.graph.node if node.output and node.output[0] in layers]
+    for node in kept:
+        node.name = node.output[0]
+    onnx.save(model, prepared)
+    return [node.name for node in kept]
+
+
+def _quantise(model: Path, path: Path, calibration: Calibration, names: list[str], kept: list[str]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc,unused-ignore] # a class of a library without types
@@ -82,6 +103,7 @@ def _quantise(model: Path, path: Path, calibration: Calibration, names: list[str
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        nodes_to_exclude=kept,
     )
 
 

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.layers_openvino import openvino_layers
 from converters.quiet import converting, loading, no_telemetry
 from converters.steps import StepOptions, check_library, check_options, feeds_for
 
 if TYPE_CHECKING:
+    from converters.blame import Layer
     from converters.calibration import Calibration
 
 
@@ -25,20 +27,34 @@ class Step:
         """Write the IR; see `converters.steps.Step`."""
         check_options(self, options, calibration)
         no_telemetry()
-        with loading(model, "ONNX"):
-            import openvino
-
-            network = openvino.convert_model(model)
-            _fix_batch(network, options.batch)
+        network = _read(model, options)
         if options.precision == "int8" and calibration is not None:
             check_library("nncf", "onnx_to_openvino int8")
             with converting(model, "NNCF"):
-                network = _quantised(network, calibration)
+                network = _quantised(network, calibration, options.keep)
         path = out / f"{model.stem}.xml"
         with converting(model, "OpenVINO"):
+            import openvino
+
             _name_by_place(network)
             openvino.save_model(network, path, compress_to_fp16=options.precision == "fp16")
         return path
+
+    def layer_errors(self, model: Path, result: Path, options: StepOptions, samples: Calibration) -> list[Layer]:
+        """See `converters.blame.KeepsLayers`."""
+        network = _read(model, options)
+        with converting(model, "OpenVINO"):
+            return openvino_layers(network, result, samples)
+
+
+def _read(model: Path, options: StepOptions) -> Any:
+    """The float network, with the batch that was asked for."""
+    with loading(model, "ONNX"):
+        import openvino
+
+        network = openvino.convert_model(model)
+        _fix_batch(network, options.batch)
+        return network
 
 
 def _fix_batch(network: Any, batch: int | None) -> None:
@@ -48,8 +64,8 @@ def _fix_batch(network: Any, batch: int | None) -> None:
         network.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in free})
 
 
-def _quantised(network: Any, calibration: Calibration) -> Any:
-    """The network in int8, activations symmetric.
+def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
+    """The network in int8 but for the operations `kept`, activations symmetric.
 
     Halving the weights of the first layer (FIRST_LAYER) keeps most of the accuracy where another program runs the
     model with kernels that saturate in 16 bits; our adapter chooses those that do not. Halving all of them (ENABLE)
@@ -64,6 +80,7 @@ def _quantised(network: Any, calibration: Calibration) -> Any:
         nncf.Dataset(list(feeds_for(calibration, names))),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(calibration),
+        ignored_scope=nncf.IgnoredScope(names=list(kept)),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.FIRST_LAYER),
     )
 

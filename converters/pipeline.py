@@ -6,63 +6,108 @@ before (`edge.pictures`), and the result's folder is fresh (`converters.staging`
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from converters.calibration import Calibration
+from converters.accuracy import Accuracy, Judge, judge_of
+from converters.blame import named
 from converters.matching import pair_tensors
 from converters.meaning import LABELS
-from converters.proof import (
-    Proof,
-    fed,
-    prove,
-    selfcheck_rows,
-    selfcheck_rule,
-    translated,
-)
+from converters.mending import blamed, can_keep, mended
+from converters.proof import Proof, fed, prove, selfcheck_rows, selfcheck_rule, translated
 from converters.request import Request
+from converters.route import Done, Report, packed, run_steps
 from converters.source import Source, open_source
-from converters.steps import Made, Step, StepOptions, find_steps, step_id, taken
+from converters.steps import Made, Step, find_steps, step_id
 from converters.truth import Truth, establish, opened, session_of
+from converters.witness import both
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact, Manifest, Preprocess, TensorSpec, write
 from runtimes.errors import EngineError, UsageError
-from runtimes.onnx_file import external_files
 from runtimes.selfcheck import answers
 from runtimes.session import Session
 
-Report = Callable[[Mapping[str, Any]], None]
+_REMEDY = "calibrate with more inputs of the real task, try --precision fp16, or allow more with --max-drop"
+_ALL_INT8 = "this target needs every layer in int8: train with quantisation in mind, or allow more with --max-drop"
 
 
 def convert(request: Request, report: Report) -> dict[str, Any]:
-    """Convert, prove and write; answers {"artifact", "format", "precision", "files", "proof", "notes", "left"}.
+    """Convert, prove and write.
 
-    ProofError when the result does not answer as its source; the artifact is written all the same, for a look.
+    Answers {"format", "precision", "files", "proof", "accuracy", "notes", "left", "seconds"}: `accuracy` is None where
+    none was asked for, `seconds` the time of each step, of running the source and of proving the result.
+
+    ProofError when the result does not answer as its source, or its top-1 falls by more than allowed; the artifact is
+    written all the same, for a look.
     """
     steps = _steps(request.steps)
     source = open_source(request.source)
-    report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})
-    truth = establish(request, source)
-    made = _run_steps(request, source, steps, truth, report)
-    report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
-    result = _Result(request, source, truth, made)
-    artifact, proof = result.write()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "source"):
+        report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})
+        truth = establish(request, source)
+        judge = _judge(request, source, truth)
+    done = run_steps(request, source, steps, truth, report)
+    seconds |= {step_id(one.task.step): one.seconds for one in done}
+    with _timed(seconds, "proof"):
+        report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
+        made = done[-1].made if done else Made(packed(source, request.out))
+        result = _Result(request, source, truth, made, judge)
+        verdict = result.write()
+    if judge is not None and not verdict.passed:
+        with _timed(seconds, "mending"):
+            result, verdict = _mended(result, verdict, done, report)
     report({"doing": "done", "done": len(steps) + 2, "total": len(steps) + 2})
-    if not proof.passed:
-        raise proof.error(request.options.precision, request.kept or str(request.out))
+    if not verdict.proof.passed:
+        raise verdict.proof.error(request.options.precision, request.kept or str(request.out))
+    artifact = verdict.artifact
     return {
         "format": artifact.manifest.format,
         "precision": artifact.manifest.precision,
         "files": sorted([*artifact.manifest.files, "manifest.json"]),
         "proof": dict(artifact.manifest.proof),
-        "notes": [*truth.notes, *made.notes],
-        "left": list(made.left),
+        "accuracy": artifact.manifest.proof.get("accuracy"),
+        "notes": [*truth.notes, *(judge.notes() if judge else ()), *result.made.notes, *verdict.notes],
+        "left": list(result.made.left),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def _judge(request: Request, source: Source, truth: Truth) -> Judge | None:
+    if request.evaluation is None:
+        return None
+    with opened(source.artifact) as session:
+        return judge_of(request.evaluation, request.max_drop, truth, session)
+
+
+def _mended(result: _Result, first: _Verdict, done: tuple[Done, ...], report: Report) -> tuple[_Result, _Verdict]:
+    """The result with layers in higher precision, the fewest that will do; ProofError where none will, or none can."""
+    assert first.accuracy is not None
+    layers = blamed(done)
+    verdict = first
+    for keep, made in mended(done[-1], layers) if can_keep(done) else ():
+        report({"doing": f"keeping {len(keep)} layers in float", "done": len(done) + 1, "total": len(done) + 2})
+        options = replace(result.request.options, keep=keep)
+        kept = replace(result, request=replace(result.request, options=options), made=made, first=first.accuracy)
+        verdict = kept.write()
+        if verdict.passed:
+            return kept, verdict
+    accuracy = verdict.accuracy
+    if accuracy is None or accuracy.passed:
+        return result, verdict
+    remedy = _REMEDY if can_keep(done) or not layers else _ALL_INT8
+    raise accuracy.error(named(layers), f"{remedy}; the result is kept in {result.request.kept or result.request.out}")
 
 
 def _steps(ids: tuple[str, ...]) -> list[Step]:
@@ -73,59 +118,18 @@ def _steps(ids: tuple[str, ...]) -> list[Step]:
     return [known[name] for name in ids]
 
 
-def _run_steps(request: Request, source: Source, steps: list[Step], truth: Truth, report: Report) -> Made:
-    """The final model in `request.out`; what lies between goes to `request.scratch`."""
-    if not steps:
-        return Made(_packed(source, request.out))
-    made, specs = Made(source.model, source.format), truth.inputs
-    for number, step in enumerate(steps, 1):
-        report({"doing": step_id(step), "done": number, "total": len(steps) + 2})
-        last = step is steps[-1]
-        folder = request.out if last else request.scratch / step_id(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        if number > 1:
-            specs = _inputs_of(made.model, step.source)
-        options = _options(request, None if last else steps[number])
-        quantises = options.precision != taken(step)
-        calibration = _translated_calibration(truth, specs) if quantises else None
-        answer = step.convert(made.model, folder, options, calibration)
-        made = answer if isinstance(answer, Made) else Made(answer)
-    return made
+@dataclass(frozen=True)
+class _Verdict:
+    """A result that was written, and how it answers; `accuracy` where labelled inputs were given."""
 
+    artifact: Artifact
+    proof: Proof
+    accuracy: Accuracy | None
+    notes: tuple[str, ...]
 
-def _options(request: Request, following: Step | None) -> StepOptions:
-    """What is asked of a step: what the request says of the last, what the following one takes of those before."""
-    if following is None:
-        return request.options
-    return replace(request.options, precision=taken(following), io_dtype=None)
-
-
-def _translated_calibration(truth: Truth, specs: tuple[TensorSpec, ...]) -> Calibration | None:
-    if truth.calibration is None:
-        return None
-    return Calibration(translated(truth.inputs, specs, truth.calibration.samples))
-
-
-def _inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
-    with opened(Artifact(model.parent, Manifest(model.stem, model_format, "fp32", model.name))) as session:
-        return tuple(session.inputs)
-
-
-def _packed(source: Source, out: Path) -> Path:
-    """The source itself, with the files that it names."""
-    model = source.model
-    if model.is_dir():
-        shutil.copytree(model, out / model.name)
-        return out / model.name
-    names = external_files(model) if source.format == "onnx" else set()
-    beside = [model.parent / name for name in names]
-    if source.format == "openvino":
-        beside.append(model.with_suffix(".bin"))
-    for path in (model, *beside):
-        place = out / path.relative_to(model.parent)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
-    return out / model.name
+    @property
+    def passed(self) -> bool:
+        return self.proof.passed and (self.accuracy is None or self.accuracy.passed)
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,11 @@ class _Result:
     source: Source
     truth: Truth
     made: Made
+    judge: Judge | None = None
+    first: Accuracy | None = None  # before layers were kept in higher precision
 
-    def write(self) -> tuple[Artifact, Proof]:
-        """Run the model on the truth's samples, judge the answers, and write the artifact around it."""
+    def write(self) -> _Verdict:
+        """Run the model on the truth's samples, judge the answers, and write the artifact; with notes to read."""
         precision = self.request.options.precision
         manifest = self._manifest(precision)
         session, run_as = self._open(manifest)
@@ -146,8 +152,12 @@ class _Result:
             inputs, outputs = tuple(session.inputs), tuple(session.outputs)
             feeds = fed(inputs, translated(self.truth.inputs, inputs, self.truth.samples.inputs.samples))
             given = answers(session, feeds)
+            accuracy = self.judge.accuracy(session, self._size()) if self.judge else None
         truth = self._expected(outputs, given)
         proof = prove(precision, truth, given)
+        second = self.made.witness(feeds, list(given)) if self.made.witness else None
+        if second is not None:
+            proof = both(proof, second, precision, truth)
         rows = selfcheck_rows(truth, given)
         manifest = replace(
             manifest,
@@ -156,12 +166,17 @@ class _Result:
             preprocess=self._turned(inputs),
             output=self.truth.meaning,
             selfcheck=selfcheck_rule(precision, truth, self.truth.samples.kind),
-            proof=self._proof(proof, run_as),
+            proof={**self._proof(proof, run_as, accuracy), **({"witness": second.engine} if second else {})},
         )
         if self.truth.labels is not None:
             (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
-        return write(self.request.out, manifest, *stored), proof
+        notes = second.notes if second else ()
+        return _Verdict(write(self.request.out, manifest, *stored), proof, accuracy, notes)
+
+    def _size(self) -> int:
+        """Bytes of the model's files, which are all that is there so far."""
+        return sum(path.stat().st_size for path in self.request.out.rglob("*") if path.is_file())
 
     def _open(self, manifest: Manifest) -> tuple[Session, str]:
         """A session of the result and its format, or those of its stand-in where its engine or device is not here."""
@@ -198,15 +213,23 @@ class _Result:
         renamed = translated(self.truth.outputs, outputs, self.truth.answers, "output")
         return {name: renamed[name].reshape(values.shape) for name, values in given.items()}
 
-    def _proof(self, proof: Proof, run_as: str) -> dict[str, Any]:
+    def _proof(self, proof: Proof, run_as: str, accuracy: Accuracy | None) -> dict[str, Any]:
         return {
             "run_as": run_as,
-            "passed": proof.passed,
+            "passed": proof.passed and (accuracy is None or accuracy.passed),
             "metrics": {name: float(f"{value:.6g}") for name, value in proof.metrics.items()},
             "limits": dict(proof.limits),
             "samples": len(self.truth.samples.inputs),
             "inputs": self.truth.samples.kind,
+            **({"accuracy": self._trade(accuracy)} if accuracy else {}),
         }
+
+    def _trade(self, accuracy: Accuracy) -> dict[str, Any]:
+        """The accuracy, with what was kept in higher precision for it, and what it was before."""
+        if self.first is None:
+            return accuracy.as_dict()
+        before = {key: self.first.as_dict()[key] for key in ("artifact", "bytes")}
+        return {**accuracy.as_dict(), "kept": list(self.request.options.keep), "before": before}
 
     def _turned(self, inputs: tuple[TensorSpec, ...]) -> Preprocess | None:
         """How a picture becomes the result's input: as the source's, in the layout that the result has."""

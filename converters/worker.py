@@ -43,6 +43,8 @@ def request_of(job: Job) -> Request:
         label_offset=fields.whole("label_offset") if fields.has("label_offset") else None,
         labels=_path(fields, "labels"),
         kept=fields.text("kept") if fields.has("kept") else "",
+        evaluation=_path(fields, "evaluation"),
+        max_drop=fields.number("max_drop") if fields.has("max_drop") else 0.01,
     )
 
 
