@@ -198,7 +198,7 @@ class _Result:
             format=self.made.format or self.request.format,
             precision=precision,
             model=self.made.model.name,
-            source={"name": self.source.model.name, "format": self.source.format, "sha256": self.source.sha256},
+            source=self.request.origin or self.source.origin(),
             conversion={
                 "steps": list(self.request.steps),
                 "options": {key: value for key, value in options.items() if value},

@@ -54,6 +54,10 @@ class Source:
         """The model file, or SavedModel folder."""
         return self.artifact.model
 
+    def origin(self) -> dict[str, str]:
+        """What the manifest of a result says of it."""
+        return {"name": self.model.name, "format": self.format, "sha256": self.sha256}
+
 
 def open_source(path: Path) -> Source:
     """Tell what `path` is, without any engine; InputError with what to give instead when it is no model.

@@ -43,9 +43,21 @@ def request_of(job: Job) -> Request:
         label_offset=fields.whole("label_offset") if fields.has("label_offset") else None,
         labels=_path(fields, "labels"),
         kept=fields.text("kept") if fields.has("kept") else "",
+        origin=fields.mapping("origin") if fields.has("origin") else None,
         evaluation=_path(fields, "evaluation"),
         max_drop=fields.number("max_drop") if fields.has("max_drop") else 0.01,
     )
+
+
+def export(job: Job, _report: Report) -> dict[str, Any]:
+    """Export the PyTorch model that the fields of `TorchSource` tell into the folder `out`; answers {"model"}."""
+    from converters.torch_source import TorchInput, TorchSource
+    from converters.torch_source import export as run_export
+
+    inputs = tuple(TorchInput(name, tuple(shape), dtype) for name, shape, dtype in job["inputs"])
+    weights = Path(job["weights"]) if job["weights"] else None
+    source = TorchSource(job["kind"], job["where"], inputs, weights, job["trusted"])
+    return {"model": str(run_export(source, Path(job["out"])))}
 
 
 def build(job: Job, _report: Report) -> dict[str, Any]:
@@ -68,7 +80,13 @@ def _path(fields: Fields, key: str) -> Path | None:
     return Path(fields.text(key)) if fields.has(key) else None
 
 
-HANDLERS: dict[str, Handler] = {**RUNTIME_HANDLERS, "convert": convert, "build": build, "logit_head": logit_head}
+HANDLERS: dict[str, Handler] = {
+    **RUNTIME_HANDLERS,
+    "convert": convert,
+    "export": export,
+    "build": build,
+    "logit_head": logit_head,
+}
 
 if __name__ == "__main__":
     serve(HANDLERS)

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from converters.calibration import PIXELS
+from converters.meaning import read_labels
 from converters.source import Source
 from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
+from converters.torch_source import TorchSource
+from edge.evaluation import find_labelled, write_evaluation
 from edge.pictures import load_all, picture_files
 from edge.plan import Plan
 from edge.preprocessing import Said, override, preprocess_for
+from edge.torch_model import exported
 from edge.workers import Worker
 from runtimes.artifact import Preprocess, TensorSpec
 from runtimes.errors import InputError, UsageError
@@ -28,13 +32,20 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Given:
-    """What the user handed over beside the model: calibration data, labels, and what they said of input and output."""
+    """What the user handed over beside the model: calibration data, labels, and what they said of input and output.
+
+    `evaluate` is a folder of labelled pictures (`edge.evaluation`) or an .npz of labelled inputs, on which top-1 may
+    fall by `max_drop`, 0 to 1. `torch` is the model itself where it has to be exported first.
+    """
 
     calibration: Path | None = None
     labels: Path | None = None
     said: Said = field(default_factory=Said)
     kind: str | None = None
     label_offset: int | None = None
+    evaluate: Path | None = None
+    max_drop: float = 0.01
+    torch: TorchSource | None = None
 
 
 def convert(
@@ -50,6 +61,8 @@ def convert(
     `out` appears whole or not at all; a result that fails its proof is kept as `<out>.failed` and a ProofError tells.
     """
     with staging(out, force) as work, Worker("converters.worker") as worker:
+        if given.torch is not None:
+            source = exported(given.torch, work, worker)
         preprocess = _preprocess(source, given.said, worker)
         job = {
             "job": "convert",
@@ -65,6 +78,9 @@ def convert(
             "label_offset": given.label_offset,
             "labels": str(given.labels) if given.labels else None,
             "kept": str(failed_place(out)),
+            "evaluation": _evaluation(given, source, preprocess, work),
+            "max_drop": given.max_drop,
+            "origin": given.torch.origin() if given.torch else None,
         }
         answer = worker.run(job, timeout_s=_TIMEOUT_S, on_progress=on_progress)
     return {"artifact": str(out), **answer}
@@ -104,11 +120,30 @@ def _samples(calibration: Path | None, preprocess: Preprocess | None, work: Path
         return str(calibration) if calibration else None
     paths = picture_files(calibration)
     if preprocess is None:
-        raise UsageError(
-            "pictures were given, but not how the model takes them",
-            "say it with --preprocess, or --mean and --scale (see `edge convert --help`)",
-        )
+        raise _no_way()
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), MOST_PICTURES)).astype(int)]
     place = work / "samples.npz"
     save_arrays(place, {PIXELS: load_all(chosen, preprocess)})
     return str(place)
+
+
+def _evaluation(given: Given, source: Source, preprocess: Preprocess | None, work: Path) -> str | None:
+    """The .npz of labelled inputs for the worker: the user's own, or decoded pictures."""
+    place = given.evaluate
+    if place is None or place.suffix == ".npz":
+        if place is not None and not place.is_file():
+            raise InputError(f"{place} does not exist", "give a folder of labelled pictures or an .npz")
+        return str(place) if place else None
+    labelled = find_labelled(place).spread()
+    if preprocess is None:
+        raise _no_way()
+    labels = read_labels(given.labels) if given.labels else source.artifact.labels()
+    write_evaluation(work / "evaluation.npz", labelled, preprocess, labels)
+    return str(work / "evaluation.npz")
+
+
+def _no_way() -> UsageError:
+    return UsageError(
+        "pictures were given, but not how the model takes them",
+        "say it with --preprocess, or --mean and --scale (see `edge convert --help`)",
+    )

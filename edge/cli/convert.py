@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converters.source import Source
+    from converters.torch_source import TorchSource
     from edge.plan import Plan
+
+_MODELS = (
+    ".pt2, .keras, .h5, .onnx, .tflite, a SavedModel folder or an artifact; TorchScript (.pt, .ts), a Hugging Face "
+    "folder, or module:callable, your own Python code that makes a torch.nn.Module"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, where it is to go, and what belongs to it."""
-    from edge import preprocessing
+    from edge import preprocessing, torch_model
 
-    parser.add_argument("model", type=Path, help=".keras, .h5, .onnx, .tflite, a SavedModel folder or an artifact")
+    parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
         "--for", dest="device", metavar="DEVICE", help="a device, or parts joined with + (edge devices)"
     )
@@ -27,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR|FILE.npz", help="pictures or inputs of the real task; int8 needs them"
+    )
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures: top-1 is measured, and may not fall"
+    )
+    parser.add_argument(
+        "--max-drop", type=_share, metavar="D", help="by how much top-1 may fall, 0 to 1 (default: 0.01)"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
@@ -46,35 +59,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an artifact that exists")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     preprocessing.add_arguments(parser)
+    torch_model.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, and print what was made and how it was proven."""
     from converters.source import open_source
+    from edge import torch_model
     from edge.plan import Wish, examined, make_plan
 
-    source = examined(open_source(args.model))
+    handed = torch_model.said(args)
+    source = torch_model.planned(handed) if handed else examined(open_source(args.model))
     wish = Wish(args.device, args.format, args.precision, args.opset, args.tensorrt, args.implicit, args.min_mapped)
     plan = make_plan(source, wish, has_calibration=args.calibration is not None)
+    if handed:
+        plan = replace(plan, notes=(handed.said, *plan.notes))
     if args.dry_run:
         print(json.dumps(_plan_as_dict(plan)) if args.json else _plan_as_text(source, plan))
         return 0
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
-    result = _convert(args, source, plan)
+    result = _convert(args, source, plan, handed)
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result) if args.json else _as_text(result))
     return 0
 
 
-def _convert(args: argparse.Namespace, source: Source, plan: Plan) -> dict[str, Any]:
+def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: TorchSource | None) -> dict[str, Any]:
     from edge.conversion import Given, convert
     from edge.preprocessing import said
     from edge.progress import Progress
 
+    if args.max_drop is not None and args.evaluate is None:
+        raise UsageError("--max-drop needs labelled pictures to measure on", "give them with --evaluate")
     out = args.out or Path(f"{source.artifact.manifest.name}-{plan.format}-{plan.precision}")
-    given = Given(args.calibration, args.labels, said(args), args.output, args.label_offset)
+    given = Given(
+        calibration=args.calibration,
+        labels=args.labels,
+        said=said(args),
+        kind=args.output,
+        label_offset=args.label_offset,
+        evaluate=args.evaluate,
+        max_drop=0.01 if args.max_drop is None else args.max_drop,
+        torch=handed,
+    )
     with Progress(len(plan.steps) + 2, "converting", quiet=args.json) as bar:
         done = 0
 
@@ -115,6 +144,29 @@ def _as_text(result: dict[str, Any]) -> str:
             f"{result['artifact']}: {result['format']} {result['precision']}",
             f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}: {metrics}",
             f"  wanted: {limits}",
+            *_accuracy(result["accuracy"]),
             *(f"  {line}" for line in result["left"]),
         ]
     )
+
+
+def _accuracy(accuracy: dict[str, Any] | None) -> list[str]:
+    if accuracy is None:
+        return []
+    top1 = f"top-1 {accuracy['source']:.2%} of the source, {accuracy['artifact']:.2%} of the artifact"
+    lines = [f"  {top1}, on {accuracy['samples']} labelled inputs"]
+    if "kept" in accuracy:
+        before = accuracy["before"]
+        names = ", ".join(name.split(";")[0] for name in accuracy["kept"])
+        lines.append(
+            f"  kept in float: {names} (all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; now {accuracy['bytes']:,})"
+        )
+    return lines
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
