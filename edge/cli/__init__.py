@@ -7,13 +7,16 @@ the command is asked for, and engines only inside its functions.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
-from runtimes.errors import EdgeError, HostError
+from runtimes.errors import EdgeError, HostError, UsageError
 
 # Command → its one line in `edge --help`, in the order of a model's way to a device.
 COMMANDS = {
@@ -32,19 +35,15 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `argv` defaults to the process's own arguments."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command = next((word for word in words if not word.startswith("-")), None)
-    parser = _parser(command if command in COMMANDS else None)
-    args = parser.parse_args(words)
-    if args.command is None:
-        parser.print_help()
-        return 2
+    as_json, debug = "--json" in words, "--debug" in words
+    if argv is None:
+        _mind_signals()
     try:
-        status = int(_module(args.command).run(args))
-        sys.stdout.flush()
+        return _run(words)
     except EdgeError as error:
-        if args.debug:
+        if debug:
             raise
-        _report(error, as_json=getattr(args, "json", False))
+        _report(error, as_json)
         return error.exit_code
     except KeyboardInterrupt:
         print("edge: stopped", file=sys.stderr)
@@ -52,17 +51,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (`edge table | head`) has left
         return _without_stdout(141)
     except OSError as error:
-        if args.debug:
+        if debug:
             raise
-        _report(HostError(f"{error.filename or 'the output'}: {error.strerror}", "is the disk full?"), as_json=False)
+        _report(_host_error(error), as_json)
         return _without_stdout(HostError.exit_code)
+
+
+def _run(words: Sequence[str]) -> int:
+    command = next((word for word in words if not word.startswith("-")), None)
+    parser = _parser(command if command in COMMANDS else None)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        name = " ".join(("edge", *filter(None, [args.command])))
+        raise UsageError(f"{name} does not take {' '.join(unknown)}", f"see `{name} --help`")
+    if args.command is None:
+        parser.print_help()
+        return 2
+    status = int(_module(args.command).run(args))
+    sys.stdout.flush()
     return status
+
+
+def _mind_signals() -> None:
+    """Let SIGTERM and a closed terminal end us as Ctrl+C does: with our workers, and with what lies in /tmp."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has not the second
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is ignored
+            signal.signal(number, lambda given, _frame: sys.exit(128 + given))
+
+
+def _host_error(error: OSError) -> HostError:
+    """What the operating system refused, and the remedy as far as its number tells one."""
+    hints = {
+        errno.ENOSPC: "the disk is full: make room, or write elsewhere",
+        errno.EACCES: "choose a place that you may write to",
+        errno.EROFS: "choose a place that you may write to",
+    }
+    return HostError(f"{error.filename or 'the output'}: {error.strerror}", hints.get(error.errno or 0, ""))
 
 
 def _without_stdout(status: int) -> int:
     """Leave with `status` while stdout is broken: Python would try to flush it once more and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong words are an error like any other: one line and a hint, or JSON."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError where argparse would print the whole usage and exit."""
+        raise UsageError(message, f"see `{self.prog} --help`")
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a command module has add_arguments(parser) and run(args)
@@ -73,7 +112,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     """The parser of all commands, in which only `command` has its arguments."""
     from edge import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge",
         description="Take a trained model to a small machine: converted, proven equal, and measured.",
         epilog="`edge COMMAND --help` explains one command.",

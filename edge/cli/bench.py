@@ -22,6 +22,7 @@ _STOPPED = 130  # what shells say of a program that Ctrl+C ended
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `edge bench` takes."""
     from edge import preprocessing
+    from edge.arguments import count, seconds
 
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
     parser.add_argument(
@@ -30,16 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="steady",
         help="steady: until the median is known to ±1 %% (default); published: 1 warm-up, 1 s pause, 250 runs",
     )
-    parser.add_argument("--runs", type=int, metavar="N", help="published: runs in the loop (250)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="steady: for so long at most (30)")
+    parser.add_argument("--runs", type=count, metavar="N", help="published: runs in the loop (250)")
+    parser.add_argument("--seconds", type=seconds, metavar="S", help="steady: for so long at most (30)")
     parser.add_argument("--runtime", metavar="ID", help="engine; the format's preferred one without it")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="one setup for each number of threads")
+    parser.add_argument("--threads", type=count, nargs="+", metavar="N", help="one setup for each number of threads")
     parser.add_argument("--device", default="cpu", metavar="D", help="the engine's word for where to run (cpu)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the engine's settings")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="processes for each setup, interleaved (2)")
+    parser.add_argument(
+        "--rounds", type=count, default=2, metavar="N", help="processes for each setup, interleaved (2)"
+    )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for one process (600)")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="every sample and statistic, for programs")
     output.add_argument("--csv", action="store_true", help="one line a setup, in full precision")
@@ -92,7 +95,6 @@ def _notes(note: Callable[[str], None]) -> Callable[[Setup, int, str], None]:
 def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
     from edge.bench import Setup
     from runtimes.artifact import Artifact
-    from runtimes.session import RunOptions
 
     settings, protocol = _settings(args.set), _protocol(args)
     setups = []
@@ -100,7 +102,6 @@ def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
         artifact = Artifact.open(path)
         inputs, kind = _inputs(args, artifact, folder / f"{place}.npz")
         for threads in args.threads or [None]:
-            RunOptions(threads)  # refuses 0 threads before anything is measured
             title = ", ".join(_words(_name(path, args.artifacts), threads, args.device, settings))
             setups.append(
                 Setup(

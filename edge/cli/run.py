@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.terminal import printable
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import InputError
 
 if TYPE_CHECKING:
     from edge.classify import Answer, Unreadable
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the pictures, how to run, and what the model does not say of itself."""
     from edge import preprocessing
+    from edge.arguments import count, seconds
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture, or a folder of them")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the engine")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to print (default: 5)")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds for every 64 pictures")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
+    parser.add_argument("--top", type=count, default=5, metavar="N", help="classes to print (default: 5)")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for every 64 pictures")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, one for each class")
     parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
     parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 where the first class is the background")
@@ -41,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     from edge.workers import Worker
     from runtimes.artifact import Artifact
 
-    _check(args)
     artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
     given = Given(said(args), args.output, args.label_offset, args.labels)
     engine = Engine(args.runtime, args.threads, args.timeout)
@@ -56,12 +56,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
     _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
     return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    for name in ("top", "timeout"):
-        if not getattr(args, name) > 0:
-            raise UsageError(f"--{name} is {getattr(args, name):g}", "give a number over 0")
 
 
 def _pictures(given: Sequence[Path]) -> list[Path]:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge table`."""
+    from edge.arguments import count, seconds
+
     parser.add_argument("--weights", type=Path, metavar="FILE", help="MobileNetV2 1.0/224 weights (.safetensors, .h5)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="the picture to classify")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="pictures to quantise with (never those to be judged by)"
     )
-    parser.add_argument("--runs", type=int, default=250, metavar="N", help="classifications in a loop (default: 250)")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="loops of each setup (default: 2)")
+    parser.add_argument("--runs", type=count, default=250, metavar="N", help="classifications in a loop (default: 250)")
+    parser.add_argument("--rounds", type=count, default=2, metavar="N", help="loops of each setup (default: 2)")
     parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
     parser.add_argument("--how", metavar="SETUP", help="print the commands that measure a published row again")
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fetch-weights", action="store_true", help="ask for Keras' weights once, for set-up, and exit"
     )
     parser.add_argument(
-        "--timeout", type=float, default=600, metavar="S", help="seconds a setup may take (default: 600)"
+        "--timeout", type=seconds, default=600, metavar="S", help="seconds a setup may take (default: 600)"
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="every sample of every row, for machines")

@@ -42,6 +42,8 @@ def test_how_prints_commands_for_every_published_row(row: Any, tmp_path: Path) -
     [
         (["--how", "no such board"], 2, "no published setup"),
         (["--setup", "no-such-setup"], 2, "no setup 'no-such-setup'"),
+        (["--runs", "0"], 2, "--runs: '0' is not a whole number over 0"),
+        (["--timeout", "-3"], 2, "--timeout: '-3' is not a number of seconds over 0"),
         (["--from", "no-such-folder"], 3, "holds no prepared table"),
         (["--from", "x", "--weights", "y"], 2, "--from brings its own"),
         (["--weights", "no-such-file.safetensors"], 3, "does not exist"),

@@ -1,0 +1,78 @@
+"""What all commands share: one line for an error, JSON where it is asked for, and an end in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.cli import COMMANDS, main
+
+FULL = Path("/dev/full")
+
+
+def _edge(*words: str, **more):
+    return subprocess.run([sys.executable, "-m", "edge", *words], capture_output=True, text=True, check=False, **more)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_is_one_line_and_a_hint(command, capsys):
+    assert main([command, "--no-such-option"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("edge: ")
+    assert err.splitlines()[1:] == [f"      see `edge {command} --help`"]
+
+
+def test_an_unknown_command_names_those_there_are(capsys):
+    assert main(["frobnicate"]) == 2
+    assert "'bench'" in capsys.readouterr().err
+
+
+def test_an_unknown_option_of_edge_itself_is_named(capsys):
+    assert main(["--bogus"]) == 2
+    assert capsys.readouterr().err == "edge: edge does not take --bogus\n      see `edge --help`\n"
+
+
+def test_wrong_words_are_json_for_machines(capsys):
+    assert main(["bench", "a.onnx", "--threads", "x", "--json"]) == 2
+    error = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert set(error) == {"error", "message", "hint"}
+    assert error["error"] == "usage"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_is_an_error_of_this_machine(as_json):
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "edge", "devices", *(["--json"] if as_json else [])]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 7
+    (message, *_) = done.stderr.splitlines()
+    assert (json.loads(message)["error"] == "host") if as_json else message.startswith("edge: the output: ")
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_a_traceback_is_shown_only_with_debug():
+    assert "Traceback" not in _edge("inspect", "absent.onnx").stderr
+    assert "Traceback" in _edge("inspect", "absent.onnx", "--debug").stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without a signal")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_worker_too(number, tmp_path):
+    (tmp_path / "a.null").write_bytes(b"x")
+    words = [sys.executable, "-m", "edge", "bench", "a.null", "--protocol", "published", "--rounds", "600"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        process.stderr.readline()
+        process.send_signal(number)
+        process.stderr.read()  # its end is the worker's end too: the worker holds no copy, but the command waits for it
+        assert process.wait(timeout=30) == 128 + number
+    assert [path.name for path in tmp_path.iterdir()] == ["a.null"]
