@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.layers_openvino import openvino_layers
+from converters.movidius import ENVIRONMENT, convert_for_myriad
 from converters.quiet import converting, loading, no_telemetry
-from converters.steps import StepOptions, check_library, check_options, feeds_for
+from converters.steps import Made, StepOptions, check_library, check_options, feeds_for
 
 if TYPE_CHECKING:
     from converters.blame import Layer
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Writes `<model name>.xml`, with the weights beside it in `<model name>.bin`."""
+    """Writes `<model name>.xml`, with the weights beside it in `<model name>.bin`.
+
+    Where the device wants an old release (the Movidius stick), `converters.movidius` does the work.
+    """
 
     source = "onnx"
     target = "openvino"
     precisions = ("fp32", "fp16", "int8")
     requires = ("openvino",)
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
+    def environments(self, options: StepOptions) -> tuple[str, ...]:
+        """See `converters.steps.environments_of`."""
+        return () if options.release is None else (ENVIRONMENT,)
+
+    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path | Made:
         """Write the IR; see `converters.steps.Step`."""
         check_options(self, options, calibration)
+        if options.release is not None:
+            return convert_for_myriad(model, out, options)
         no_telemetry()
         network = _read(model, options)
         if options.precision == "int8" and calibration is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from converters.source import Source
-from converters.steps import Step, find_steps, step_id, taken
+from converters.steps import Step, StepOptions, environments_of, find_steps, step_id, taken
 from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
 from converters.tensorrt.releases import Release
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
@@ -44,7 +44,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """A route that can be taken: step ids in order (none: packed as it is), what they lead to, and why so."""
+    """A route that can be taken: step ids in order (none: packed as it is), what they lead to, and why so.
+
+    `release` is that of the device's engine, `environments` those that steps run in (see `converters.environments`).
+    """
 
     format: str
     precision: str
@@ -55,6 +58,7 @@ class Plan:
     release: str | None = None
     implicit: bool = False
     min_mapped: float | None = None
+    environments: tuple[str, ...] = ()
 
 
 def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan:
@@ -70,7 +74,14 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
     plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
     if plan.precision == "int8" and _quantises(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
-    return _with_options(plan, wish)
+    plan = _with_options(plan, wish)
+    return replace(plan, environments=_environments(plan, steps))
+
+
+def _environments(plan: Plan, steps: Sequence[Step]) -> tuple[str, ...]:
+    options = StepOptions(precision=plan.precision, release=plan.release)
+    taking = [step for step in steps if step_id(step) in plan.steps]
+    return tuple(dict.fromkeys(name for step in taking for name in environments_of(step, options)))
 
 
 def _with_options(plan: Plan, wish: Wish) -> Plan:
@@ -114,7 +125,7 @@ def target_of(device: str) -> Target:
         raise InputError(error.message, error.hint) from None
     return Target(
         device=profile.id,
-        formats=tuple(Allowed(one.format, one.precisions, one.max_opset) for one in profile.formats),
+        formats=tuple(Allowed(one.format, one.precisions, one.max_opset, one.release) for one in profile.formats),
         refusals=tuple(Refusal(one.format, one.asked, one.why, one.instead) for one in profile.refuses),
     )
 
@@ -199,9 +210,10 @@ def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: S
     for precision in [wish.precision] if wish.precision else allowed.precisions:
         route = find_route(source, allowed.format, precision, steps)
         if route is not None:
-            if route:
+            if route and allowed.release is None:
                 target.check(allowed.format, NEWEST_RUNTIME)
             plan = _plan(allowed.format, precision, route, wish.opset or limit, target.device)
+            plan = replace(plan, release=allowed.release if route else None)
             known = Release.of_board(allowed.max_opset)
             return _released(plan, known, wish) if allowed.format == "tensorrt" else plan
     raise _no_route(source, allowed.format, wish.precision or allowed.precisions[0], steps)

@@ -14,7 +14,7 @@ import pytest
 
 from converters.calibration import Calibration
 from converters.quiet import quiet
-from converters.steps import Step, StepOptions, find_steps, step_id
+from converters.steps import Step, StepOptions, environments_of, find_steps, step_id, taken
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineMissing, InputError, UsageError
@@ -24,6 +24,7 @@ from runtimes.tensors import dequantize, quantize
 
 STEPS = {step_id(step): step for step in find_steps()}
 CASES = [(name, precision) for name, step in STEPS.items() for precision in step.precisions]
+ISOLATED = {name for name, step in STEPS.items() if environments_of(step, StepOptions())}  # slow to make
 # How far a probability may be off, per precision.
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
 # The small network takes pictures [1, 16, 16, 3]; where a source has channels first, they are turned.
@@ -50,16 +51,21 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found["keras"] = _small_keras(folder / "small.keras")
     if "keras" in found and _installed("tf2onnx", "onnx"):
         found["onnx"] = _made(STEPS["keras_to_onnx"].convert(found["keras"], folder, StepOptions(), None))
+    if "keras" in found:  # full int8, as what takes TFLite takes it
+        step, calibration = STEPS["keras_to_tflite"], Calibration({"image": SAMPLES})
+        found["tflite"] = _made(step.convert(found["keras"], folder, StepOptions("int8"), calibration))
     if _installed("torch"):
         found["pt2"] = _small_torch(folder / "small.pt2")
     return found
 
 
 @pytest.fixture(scope="module")
-def elsewhere(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def elsewhere(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """Everything converted in another process, as `<step>/<precision>/small.*`."""
     folder, jobs = tmp_path_factory.mktemp("elsewhere"), []
     for name, precision in CASES:
+        if name in ISOLATED and not pytestconfig.getoption("--slow"):
+            continue
         if STEPS[name].source in sources and _installed(*STEPS[name].requires):
             out = folder / name / precision
             out.mkdir(parents=True)
@@ -133,10 +139,10 @@ def _answers(model: Path) -> Array:
     artifact = Artifact.open(model)
     rows = []
     with quiet(), for_format(artifact.manifest.format).open(artifact, RunOptions()) as session:
-        (taken,), (given,) = session.inputs, session.outputs
-        channels_first = taken.shape[1] == 3
+        (fed,), (given,) = session.inputs, session.outputs
+        channels_first = fed.shape[1] == 3
         for sample in _turned(SAMPLES) if channels_first else SAMPLES:
-            answer = session.run({taken.name: quantize(sample, taken)})
+            answer = session.run({fed.name: quantize(sample, fed)})
             rows.append(dequantize(answer[given.name], given.quantization).reshape(-1))
     return np.stack(rows)
 
@@ -145,7 +151,10 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(("name", "precision"), CASES)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[0] in ISOLATED else []) for case in CASES],
+)
 def test_it_answers_as_its_source_and_writes_the_same_bytes_in_every_process(
     name: str,
     precision: str,
@@ -190,7 +199,7 @@ def test_an_unknown_precision_is_refused_with_those_it_knows(name: str, tmp_path
     assert step.precisions[0] in caught.value.hint
 
 
-@pytest.mark.parametrize("name", [name for name, precision in CASES if precision == "int8"])
+@pytest.mark.parametrize("name", [name for name, goal in CASES if goal == "int8" != taken(STEPS[name])])
 def test_int8_needs_calibration_data(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs calibration data") as caught:
         STEPS[name].convert(tmp_path / "x", tmp_path, StepOptions("int8"), None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx2tf.onnx2tf as onnx2tf
-import onnxsim
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -41,17 +42,30 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _network(job: dict[str, Any]) -> Any:
     """The model as a Keras model, batch fixed, pictures in NHWC."""
-    model = onnx.load(job["model"])
-    simplified, _ = onnxsim.simplify(model, overwrite_input_shapes=job["shapes"])
-    onnx.save(simplified, "simplified.onnx")
+    _fix_shapes(onnx.load(job["model"]), job["shapes"])
+    # As onnx2tf does it: in a process of its own, as some models crash it. Those go on as they are.
+    subprocess.run([sys.executable, "-m", "onnxsim", "model.onnx", "model.onnx"], stdout=sys.stderr, check=False)
     return onnx2tf.convert(
-        input_onnx_file_path="simplified.onnx",
+        input_onnx_file_path="model.onnx",
         output_folder_path=".",
         not_use_onnxsim=True,  # done above: it would look for a program of that name
         disable_model_save=True,
         keep_nwc_or_nhwc_or_ndhwc_input_names=job["nhwc"] or None,
         non_verbose=True,
     )
+
+
+def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
+    """Write model.onnx with these input shapes; what the old ones led to is inferred anew."""
+    for value in model.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ())):
+            dim.dim_value = size
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.Clear()
+    onnx.save(model, "model.onnx")
 
 
 def _set_int8(converter: Any, job: dict[str, Any], inputs: Any) -> None:
