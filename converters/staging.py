@@ -30,6 +30,7 @@ def staging(out: Path, force: bool = False) -> Iterator[Path]:
     try:
         (work / ARTIFACT).mkdir()
         yield work
+        check_place(out, force)  # another process may have been quicker
         _move(work / ARTIFACT, out, work)
     except ProofError:
         if any((work / ARTIFACT).iterdir()):

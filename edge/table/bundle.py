@@ -6,8 +6,10 @@ The cache holds bundles, `edge table --export` copies one, and a board measures 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from edge.table.pixels import Pictures
 from runtimes.arrays import Array, load_arrays
 from runtimes.artifact import MANIFEST, Artifact
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import HostError, InputError, UsageError
 from runtimes.fields import Fields
 
 SCHEMA = 1
@@ -65,9 +67,22 @@ class Bundle:
 def write(bundle: Bundle, pictures: Pictures) -> None:
     """Write pixels and `bundle.json`; the artifacts lie beside them."""
     arrays = {name: array for name, array in vars(pictures).items() if array is not None}
-    np.savez_compressed(bundle.path / "pixels.npz", **arrays)
+    with _whole(bundle.path / "pixels.npz") as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
     document = {"schema": SCHEMA, **{key: value for key, value in asdict(bundle).items() if key != "path"}}
-    (bundle.path / _DOCUMENT).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with _whole(bundle.path / _DOCUMENT) as part:
+        part.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write that then becomes `path`: whoever reads meanwhile finds the old one or the new one, whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Bundle:
@@ -75,8 +90,10 @@ def read(folder: Path) -> Bundle:
     path = folder / _DOCUMENT
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{folder} holds no prepared table: {error}", _HINT) from None
+    except OSError as error:
+        raise InputError(f"{folder} holds no prepared table: {_DOCUMENT}: {error.strerror}", _HINT) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", _HINT) from None
     fields = Fields(document, str(path))
     if fields.whole("schema") != SCHEMA:
         raise fields.reject("schema", f"is {fields.whole('schema')}; this edge reads schema {SCHEMA}")
@@ -91,7 +108,14 @@ def export(bundle: Bundle, place: Path) -> Path:
     """Copy a bundle to `place`, which must not exist or be empty."""
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{place} exists and is not empty", "choose another folder with --export")
-    shutil.copytree(bundle.path, place, dirs_exist_ok=True)
+    unfinished = shutil.ignore_patterns(".*", "*.failed")
+    try:
+        shutil.copytree(bundle.path, place, dirs_exist_ok=True, ignore=unfinished)
+    except OSError as error:  # shutil.Error, too, which has no errno
+        shutil.rmtree(place, ignore_errors=True)
+        raise HostError(
+            f"{place} cannot be written: {error.strerror or error}"[:300], "choose another folder"
+        ) from None
     return place
 
 

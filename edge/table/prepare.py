@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from edge.workers import Worker
 from runtimes import artifact as artifacts
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.cache import cache_folder
-from runtimes.errors import EdgeError, InputError
+from runtimes.errors import EdgeError, HostError, InputError
 
 # What an artifact's bytes depend on, beside the weights and the calibration pictures.
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "openvino", "nncf", "ai-edge-litert", "torch")
@@ -50,11 +51,22 @@ def prepare(wanted: Wanted, recipes: Collection[str], quiet: bool = False) -> Bu
     weights = find_weights(wanted.weights)
     pictures, name = collect(wanted.picture, wanted.calibration)
     folder = cache_folder() / "table" / _key(weights, pictures)
-    folder.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(folder, _told(weights), weights.trained, name)
+    with _in_cache(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     bundle = replace(bundle, missing=_make(bundle, recipes, weights, pictures, quiet))
-    bundles.write(bundle, pictures)
+    with _in_cache(folder):
+        bundles.write(bundle, pictures)
     return bundle
+
+
+@contextmanager
+def _in_cache(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "name another cache folder in the environment variable EDGE_CACHE"
+        raise HostError(f"{folder} cannot be written: {error.strerror}", hint) from None
 
 
 def _make(
@@ -71,6 +83,8 @@ def _make(
             try:
                 kitchen.make(recipe)
             except EdgeError as error:
+                if bundle.has(recipe.id):  # by another `edge table`, meanwhile
+                    continue
                 missing[recipe.id] = error.message + (f" ({error.hint})" if error.hint else "")
             bar.advance(recipe.id)
     return missing
@@ -95,7 +109,7 @@ class _Kitchen:
 
     def make(self, recipe: Recipe) -> None:
         """Make one artifact; raises the EdgeError that says why it cannot be made."""
-        with staging(self._bundle.folder(recipe.id), force=True) as work:
+        with staging(self._bundle.folder(recipe.id)) as work:
             if recipe.format == "edgetpu":
                 self._adopt_compiled(recipe, work / ARTIFACT)
             elif recipe.steps == ("logit_head",):
