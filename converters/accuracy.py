@@ -165,9 +165,12 @@ def _rows(path: Path, key: str, values: Array, truth: Truth) -> Array:
     offset = truth.meaning.label_offset if truth.meaning and key == CLASSES else 0
     rows = values.astype(np.int64) + offset
     count = _classes(truth.outputs[0])
-    if count is not None and (rows.min() < 0 or rows.max() >= count):
-        what = f"class {int(values[rows.argmax()])} is beyond" if rows.max() >= count else "a negative class is beyond"
-        raise InputError(f"{what} the {count} classes of the output", "count classes from 0, without a background")
+    if count is None:
+        return rows
+    wrong = rows[(rows < 0) | (rows >= count)]
+    if len(wrong):
+        what = f"class {wrong[0] - offset} would be row {wrong[0]} of the output, whose rows are 0 to {count - 1}"
+        raise InputError(what, "count classes from 0, without a background; see --label-offset")
     return rows
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 16  # the order of the layers has settled by then
 _NAMED = 5  # in an error message
+_TOLD = 0.1  # of the worst layer's noise: what adds less is not worth a word
 _MOST_KEPT = 0.5  # of all layers: beyond, the result is no int8 model any more
 
 
@@ -89,8 +90,9 @@ def growing(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
 
 
 def named(layers: Sequence[Layer]) -> str:
-    """The worst layers in words: `conv1 (93 % noise), conv2 (4 % noise)`."""
-    return ", ".join(f"{short(layer.name)} ({layer.noise:.2g} noise)" for layer in layers[:_NAMED])
+    """The worst layers in words: `conv1 (93 % noise), conv2 (40 % noise)`."""
+    worst = [layer for layer in layers[:_NAMED] if layer.noise > 0 and layer.noise >= _TOLD * layers[0].noise]
+    return ", ".join(f"{short(layer.name)} ({100 * layer.noise:.2g} % noise)" for layer in worst)
 
 
 def short(name: str) -> str:

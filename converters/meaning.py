@@ -24,7 +24,7 @@ class Said:
 
 def labels_of(file: Path | None, source: Artifact, classes: int | str) -> list[str] | None:
     """The labels in `file`, else the source's own; InputError when they are not one for each of its classes."""
-    labels = _read(file) if file else source.labels()
+    labels = read_labels(file) if file else source.labels()
     if labels is not None and len(labels) != classes:
         what = f"{file or LABELS} holds {len(labels)} labels, the output {classes} classes"
         raise InputError(what, "give one label a line, one line for each class, the background included")
@@ -52,7 +52,8 @@ def meaning_of(said: Said, source: Artifact, answers: Array, labels: list[str] |
     return OutputMeaning(kind, offset, LABELS if labels is not None else None)
 
 
-def _read(path: Path) -> list[str]:
+def read_labels(path: Path) -> list[str]:
+    """The labels in a text file, one a line; InputError when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--implicit", action="store_true", help="TensorRT int8 by a calibration cache beside a float model, not QDQ"
     )
+    parser.add_argument(
+        "--python", type=Path, action="append", default=[], metavar="PATH", help="a Python for environments to be made"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--force", action="store_true", help="replace an artifact that exists")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(json.dumps(_plan_as_dict(plan)) if args.json else _plan_as_text(source, plan))
         return 0
-    for note in plan.notes:
+    for note in [*plan.notes, *_environments(plan)]:
         print(f"note: {note}", file=sys.stderr)
     result = _convert(args, source, plan, handed)
     for note in result["notes"]:
@@ -90,6 +93,7 @@ def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: Torch
     from edge.conversion import Given, convert
     from edge.preprocessing import said
     from edge.progress import Progress
+    from runtimes.errors import UsageError
 
     if args.max_drop is not None and args.evaluate is None:
         raise UsageError("--max-drop needs labelled pictures to measure on", "give them with --evaluate")
@@ -103,6 +107,7 @@ def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: Torch
         evaluate=args.evaluate,
         max_drop=0.01 if args.max_drop is None else args.max_drop,
         torch=handed,
+        pythons=tuple(args.python),
     )
     with Progress(len(plan.steps) + 2, "converting", quiet=args.json) as bar:
         done = 0
@@ -130,8 +135,14 @@ def _plan_as_text(source: Source, plan: Plan) -> str:
     steps = [f"{i + 1}. {step} ({plan.precision if i == last else 'fp32'})" for i, step in enumerate(plan.steps)]
     opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
     return "\n".join(
-        [f"{source.model} ({source.format}) to {target}", *(steps or ["packed as it is"]), *opset, *plan.notes]
+        [f"{source.model} ({source.format}) to {target}", *(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
     )
+
+
+def _environments(plan: Plan) -> list[str]:
+    from converters.environments import environment
+
+    return [environment(name).described for name in plan.environments]
 
 
 def _as_text(result: dict[str, Any]) -> str:
@@ -158,8 +169,9 @@ def _accuracy(accuracy: dict[str, Any] | None) -> list[str]:
     if "kept" in accuracy:
         before = accuracy["before"]
         names = ", ".join(name.split(";")[0] for name in accuracy["kept"])
+        lines.append(f"  kept in float for that: {names}")
         lines.append(
-            f"  kept in float: {names} (all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; now {accuracy['bytes']:,})"
+            f"  all of it in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; so {accuracy['bytes']:,}"
         )
     return lines
 
