@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.quiet import loading
+from converters.tensorflow_function import Traced, fixed_shape
 from runtimes.errors import InputError
 
 
@@ -22,17 +23,19 @@ def load_keras(path: Path) -> Any:
     return model
 
 
-def traced(model: Any, path: Path, batch: int | None) -> Any:
-    """The model as a TensorFlow concrete function of its inputs in order, `batch` pictures at a time (None: any).
+def traced(path: Path, batch: int | None) -> Traced:
+    """The model in a file as a function of its inputs in order, `batch` pictures at a time (None: any).
 
     The arguments bear the names of the model's inputs; outputs come in the model's order. InputError for a free
     dimension other than the batch.
     """
+    model = load_keras(path)
     with loading(path, "a Keras model"):
         import tensorflow as tf
 
         signature = [
-            tf.TensorSpec(_fixed_shape(tensor, path, batch), tensor.dtype, name=tensor.name) for tensor in model.inputs
+            tf.TensorSpec(fixed_shape(tensor.name, tensor.shape, path, batch), tensor.dtype, name=tensor.name)
+            for tensor in model.inputs
         ]
 
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator, unused-ignore]
@@ -40,14 +43,4 @@ def traced(model: Any, path: Path, batch: int | None) -> Any:
             answer = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
             return list(tf.nest.flatten(answer))
 
-        return forward
-
-
-def _fixed_shape(tensor: Any, path: Path, batch: int | None) -> tuple[int | None, ...]:
-    shape = tuple(tensor.shape)
-    if None in shape[1:]:
-        raise InputError(
-            f"{path}: input '{tensor.name}' has the free shape {list(shape)}",
-            "build the model with fixed sizes; only the batch may be free",
-        )
-    return (batch, *shape[1:])
+        return Traced(forward, tuple(tensor.name for tensor in model.inputs), tuple(model.output_names))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from runtimes.adapters import check_options, import_engine, opening, running, tensor_spec
+from runtimes.adapters import check_options, opening, running, tensor_spec
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError
@@ -38,9 +39,19 @@ class Adapter:
         check_options(self, options)
         tensorflow = import_tensorflow(self, options.threads)
         with opening(self.id, artifact.model):
-            _refuse_unsafe(self, artifact)
-            model = tensorflow.saved_model.load(str(artifact.model))
-            return _SavedModelSession(tensorflow, model, _signature(model, artifact))
+            return _SavedModelSession(tensorflow, *load_signature(artifact.model))
+
+
+def load_signature(folder: Path) -> tuple[Any, Any]:
+    """A SavedModel's object, which has to live as long as its functions, and its serving signature.
+
+    InputError when one of its functions could reach files or Python.
+    """
+    import tensorflow
+
+    _refuse_unsafe(folder)
+    model = tensorflow.saved_model.load(str(folder))
+    return model, _signature(model, folder)
 
 
 class _SavedModelSession(CheckedSession):
@@ -60,31 +71,33 @@ class _SavedModelSession(CheckedSession):
         del self._function, self._model
 
 
-def _signature(model: Any, artifact: Artifact) -> Any:
+def _signature(model: Any, folder: Path) -> Any:
     signatures = model.signatures
     if _SIGNATURE in signatures:
         return signatures[_SIGNATURE]
     if len(signatures) != 1:
-        message = f"{artifact.model} has no signature '{_SIGNATURE}', and {len(signatures)} others"
+        message = f"{folder} has no signature '{_SIGNATURE}', and {len(signatures)} others"
         raise InputError(message, "export the model with one serving signature")
     return next(iter(signatures.values()))
 
 
-def _refuse_unsafe(adapter: Adapter, artifact: Artifact) -> None:
+def _refuse_unsafe(folder: Path) -> None:
     """InputError when a function of the model could reach files or Python; told from the file, before it is loaded."""
-    definition = import_engine(adapter, "tensorflow.core.protobuf.saved_model_pb2").SavedModel()
-    definition.ParseFromString((artifact.model / "saved_model.pb").read_bytes())
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    definition = saved_model_pb2.SavedModel()
+    definition.ParseFromString((folder / "saved_model.pb").read_bytes())
     for graph in definition.meta_graphs:
         if not graph.object_graph_def.nodes:
             hint = "load it and save it again with TensorFlow 2"
-            raise InputError(f"{artifact.model} was written by TensorFlow 1", hint)
+            raise InputError(f"{folder} was written by TensorFlow 1", hint)
         for asset in graph.asset_file_def:
             if not re.fullmatch(r"[\w-][\w.-]*", asset.filename):
-                message = f"{artifact.model} names a file outside its assets: {asset.filename!r}"
+                message = f"{folder} names a file outside its assets: {asset.filename!r}"
                 raise InputError(message, "do not use this model")
         for operation in _operations(graph):
             if _REACHES_OUT.fullmatch(operation):
-                message = f"{artifact.model} calls {operation}, which reaches beyond the model"
+                message = f"{folder} calls {operation}, which reaches beyond the model"
                 raise InputError(message, "export the model without it")
 
 

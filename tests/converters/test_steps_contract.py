@@ -54,6 +54,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     if "keras" in found:  # full int8, as what takes TFLite takes it
         step, calibration = STEPS["keras_to_tflite"], Calibration({"image": SAMPLES})
         found["tflite"] = _made(step.convert(found["keras"], folder, StepOptions("int8"), calibration))
+    if "keras" in found:
+        found["savedmodel"] = _small_savedmodel(found["keras"], folder / "small.savedmodel")
     if _installed("torch"):
         found["pt2"] = _small_torch(folder / "small.pt2")
     return found
@@ -117,6 +119,14 @@ def _small_keras(path: Path) -> Path:
         kernel, bias = model.get_layer("answer").get_weights()
         model.get_layer("answer").set_weights([8 * kernel, bias])
         model.save(path)
+    return path
+
+
+def _small_savedmodel(model: Path, path: Path) -> Path:
+    with quiet():
+        import keras
+
+        keras.saving.load_model(model).export(path, verbose=False)
     return path
 
 
