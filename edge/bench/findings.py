@@ -42,8 +42,17 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
     if not measured:
         return []
     of_rows = [Finding(row["setup"], *doubt) for row in measured for check in _OF_ROWS for doubt in check(row)]
-    of_machine = [Finding(None, *doubt) for check in _OF_MACHINE for doubt in check(measured)]
-    return of_rows + list(_more_threads_slower(measured)) + of_machine
+    return of_rows + list(_more_threads_slower(measured)) + machine_findings(measured)
+
+
+def machine_findings(measured: Sequence[Row]) -> list[Finding]:
+    """The doubts about the machine alone, of rows that hold a measurement."""
+    return [Finding(None, *doubt) for check in _OF_MACHINE for doubt in check(measured)] if measured else []
+
+
+def other_cores(row: Row) -> float:
+    """How many cores other processes kept busy in the row's worst round; 0 where that cannot be told."""
+    return max((part.get("other_cores") or 0.0 for part in row["rounds"]), default=0.0)
 
 
 def _spread(row: Row) -> Doubts:
@@ -82,9 +91,8 @@ def _uncertain(row: Row) -> Doubts:
 
 
 def _neighbours(row: Row) -> Doubts:
-    most = max((part.get("other_cores") or 0.0 for part in row["rounds"]), default=0.0)
-    if most > OTHER_CORES:
-        yield f"other processes kept {most:.1f} cores busy meanwhile", _STOP
+    if other_cores(row) > OTHER_CORES:
+        yield f"other processes kept {other_cores(row):.1f} cores busy meanwhile", _STOP
 
 
 def _governor(rows: Sequence[Row]) -> Doubts:

@@ -47,6 +47,9 @@ _SHARED = (
     "top",
     "raw",
 )
+_STATISTICS = ("median_ms", "low_ms", "high_ms", "mean_ms", "p90_ms", "p95_ms", "spread")
+_MEDIANS = ("total_s", "import_ms", "load_ms", "first_ms")
+_OVER_ROUNDS = (*_MEDIANS, "peak_rss_bytes", "energy_per_run_j")
 _PER_ROUND = (
     "total_s",
     "import_ms",
@@ -75,11 +78,16 @@ def _row(group: Sequence[Measurement]) -> Row:
     row: Row = {"setup": setup.id, "title": setup.title, **(failed or {"status": "ok"})}
     if not done:
         wanted = {"runtime": setup.runtime, "threads": setup.options.get("threads"), "artifact": str(setup.artifact)}
-        return {**row, **wanted, "samples_ms": [], "median_ms": None}
+        return {**unmeasured(), **row, **wanted}
     samples = [sample for measurement in done for sample in measurement.values["samples_ms"]]
     shared = {key: done[0].values.get(key) for key in _SHARED}
     rounds = [_round(measurement) for measurement in done]
     return {**row, **shared, "samples_ms": samples, **statistics(samples), **_over_rounds(rounds), "rounds": rounds}
+
+
+def unmeasured() -> Row:
+    """The keys that machines read of every row, where nothing was measured: null, or an empty list."""
+    return {**dict.fromkeys((*_SHARED, *_STATISTICS, *_OVER_ROUNDS)), "samples_ms": [], "top": [], "rounds": []}
 
 
 def statistics(samples: Sequence[float]) -> Row:
@@ -117,7 +125,7 @@ def _over_rounds(rounds: Sequence[Row]) -> Row:
     return {
         "energy_per_run_j": median(joules) if joules else None,
         "peak_rss_bytes": max((part["peak_rss_bytes"] or 0 for part in rounds), default=0) or None,
-        **{key: median([part[key] for part in rounds]) for key in ("total_s", "import_ms", "load_ms", "first_ms")},
+        **{key: median([part[key] for part in rounds]) for key in _MEDIANS},
     }
 
 

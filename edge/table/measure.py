@@ -20,12 +20,12 @@ from edge.table.answers import Agreement, Answered, agreements
 from edge.table.bundle import Bundle
 from edge.table.notes import notes_of
 from edge.table.recipes import BY_ID
-from edge.table.rows import Row, absent, of_setup, published
+from edge.table.rows import THIS_MACHINE, Row, absent, of_setup, published
 from edge.table.setups import Absent, TableSetup, absent_devices, setups_for
 from runtimes import host, registry
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
-from runtimes.errors import EdgeError, UsageError
+from runtimes.errors import EdgeError, EngineError, UsageError, from_dict
 from runtimes.tensors import pixels_to_input
 from runtimes.worker import save_arrays
 
@@ -50,6 +50,15 @@ class MeasuredTable:
     rows: list[Row]
     notes: list[str]
     stopped: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 where anything was measured, else how the first setup failed, else that of an engine or model missing."""
+        kinds = {row.kind for row in self.rows}
+        if "measured" in kinds:
+            return 0
+        failed = next((dict(row.data) for row in self.rows if row.kind == "failed"), None)
+        return EngineError.exit_code if failed is None else from_dict(failed).exit_code
 
 
 def this_machine() -> tuple[list[TableSetup], list[Absent]]:
@@ -104,11 +113,11 @@ def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetu
     """Those that can be measured, and for the others what they need: an engine, or a model that was not made."""
     ready, unready = [], []
     for setup in setups:
-        title = f"this machine, {setup.title}"
+        title = f"{THIS_MACHINE}{setup.title}"
         if not registry.is_installed(registry.runtime(setup.runtime)):
             unready.append(Absent(setup.id, title, _install(setup.runtime)))
         elif not bundle.has(setup.artifact):
-            unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)"))
+            unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)", setup.artifact))
         else:
             ready.append(setup)
     return ready, unready

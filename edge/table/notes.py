@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from edge.bench.findings import OTHER_CORES, machine_findings, other_cores
 from edge.table.answers import FP32_DIFFERENCE, Agreement
 from edge.table.bundle import Bundle
-from edge.table.rows import Row
+from edge.table.recipes import with_sources
+from edge.table.rows import THIS_MACHINE, Row
 
 PUBLISHED_WAY = "keras-predict"
 _SCORES = (
@@ -27,8 +29,9 @@ def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement
         )
     lines += _answers(rows, agreed)
     lines += _costs_of_right_answers(rows)
-    lines += [f"{row.setup}: {row.data['hint']}." for row in rows if row.kind == "failed" and row.data.get("hint")]
-    lines += [f"Not made here: {recipe}, because {reason}." for recipe, reason in _unmade(rows, bundle)]
+    lines += _disturbances(rows)
+    lines += [f"{names}: {hint}." for hint, names in _failures(rows).items()]
+    lines += [f"Not made here: {names}, because {reason}." for reason, names in _unmade(rows, bundle).items()]
     return [*lines, *_best(rows, agreed)]
 
 
@@ -38,10 +41,37 @@ def best_row(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> Row | None
     return max(right, key=lambda row: row.fps or 0.0, default=None)
 
 
-def _unmade(rows: Sequence[Row], bundle: Bundle) -> list[tuple[str, str]]:
-    """The models that a row says are missing, and why."""
-    absent = [row.source for row in rows if row.kind == "absent"]
-    return [(name, why) for name, why in bundle.missing.items() if any(f" {name} " in source for source in absent)]
+def _disturbances(rows: Sequence[Row]) -> list[str]:
+    """What made these times worse than the machine's own, each with its remedy."""
+    measured = [dict(row.data) for row in rows if row.kind == "measured"]
+    busy = [row["setup"] for row in measured if other_cores(row) > OTHER_CORES]
+    lines = [f"This machine: {doubt.what}; {doubt.remedy}." for doubt in machine_findings(measured)]
+    if busy:
+        most = max(map(other_cores, measured))
+        lines.append(
+            f"Other processes kept up to {most:.1f} cores busy meanwhile, so that {len(busy)} of {len(measured)} setups "
+            "are slower here than they can be; stop them (`top` shows them) and measure again."
+        )
+    return lines
+
+
+def _failures(rows: Sequence[Row]) -> dict[str, str]:
+    """Hint → the setups that failed with it."""
+    hints: dict[str, list[str]] = {}
+    for row in rows:
+        if row.kind == "failed" and row.data.get("hint"):
+            hints.setdefault(row.data["hint"], []).append(row.setup.removeprefix(THIS_MACHINE))
+    return {hint: "; ".join(names) for hint, names in hints.items()}
+
+
+def _unmade(rows: Sequence[Row], bundle: Bundle) -> dict[str, str]:
+    """Reason → the models that rows lack, and those among their sources that could not be made."""
+    lacking = {row.data["model"] for row in rows if row.data.get("model")}
+    reasons: dict[str, list[str]] = {}
+    for recipe in with_sources(lacking):
+        if recipe.id in bundle.missing:
+            reasons.setdefault(bundle.missing[recipe.id], []).append(recipe.id)
+    return {reason: ", ".join(names) for reason, names in reasons.items()}
 
 
 def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
@@ -85,7 +115,7 @@ def _said(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
     if one.precision == "fp32":
         largest = max(each.max_difference for each in agreed)
         parts.append(f"probabilities within {largest:.1e} (allowed: {FP32_DIFFERENCE:.0e})")
-    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", row.setup.removeprefix("this machine, ")) for row in rows)
+    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", row.setup.removeprefix(THIS_MACHINE)) for row in rows)
     return f"- {', '.join(filter(None, parts))}: {'; '.join(names)}"
 
 
@@ -114,7 +144,7 @@ def _best(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
     best = best_row(rows, agreed)
     if best is None or best.time_s is None or best.fps is None:
         return []
-    line = f"Best for this machine: {best.setup.removeprefix('this machine, ')}, {best.fps:.1f} fps"
+    line = f"Best for this machine: {best.setup.removeprefix(THIS_MACHINE)}, {best.fps:.1f} fps"
     published_way = next((row for row in rows if row.kind == "measured" and row.id.startswith(PUBLISHED_WAY)), None)
     if published_way is not None and published_way.time_s is not None and published_way is not best:
         ratio = published_way.time_s / best.time_s

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from edge.bench.rows import unmeasured
 from edge.table.rows import NOT_EVALUATED, Row
 
 HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
@@ -43,7 +44,7 @@ def as_json(rows: Sequence[Row]) -> str:
 def _document(row: Row) -> dict[str, Any]:
     keys = {"setup": row.setup, "id": row.id, "kind": row.kind, "source": row.source}
     result = {"time_s": row.time_s, "fps": row.fps, "top1": row.top1, "score": row.score, "raw": row.raw}
-    return {**row.data, **keys, **result}
+    return {**unmeasured(), **row.data, **keys, **result}
 
 
 def _cells(row: Row) -> tuple[str, ...]:

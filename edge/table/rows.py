@@ -10,6 +10,7 @@ from device_profiles.published import PublishedRow
 from edge.table.setups import Absent, TableSetup
 
 NOT_EVALUATED = "not evaluated"
+THIS_MACHINE = "this machine, "  # before a measured setup's title
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def published(row: PublishedRow) -> Row:
 
 def absent(what: Absent) -> Row:
     """A row that says what it would need."""
-    return Row(what.id, what.title, "absent", f"needs {what.needs}", data={"status": "absent"})
+    return Row(what.id, what.title, "absent", f"needs {what.needs}", data={"status": "absent", "model": what.model})
 
 
 def of_setup(setup: TableSetup, measured: Mapping[str, Any], trained: bool) -> Row:
@@ -64,7 +65,7 @@ def of_setup(setup: TableSetup, measured: Mapping[str, Any], trained: bool) -> R
 
     A setup that crashed, ran out of time or was refused says so; rounds that it finished before are not lost.
     """
-    title = f"this machine, {setup.title}"
+    title = f"{THIS_MACHINE}{setup.title}"
     if measured["status"] != "ok":
         reason = f"{measured['status']}: {measured['message']}"
         return Row(setup.id, title, "failed", reason, data=measured)

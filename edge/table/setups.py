@@ -26,11 +26,12 @@ class TableSetup:
 
 @dataclass(frozen=True)
 class Absent:
-    """A row that this machine cannot measure, and what it would need."""
+    """A row that this machine cannot measure, and what it would need; `model` is the recipe of a model not made."""
 
     id: str
     title: str
     needs: str
+    model: str | None = None
 
 
 @dataclass(frozen=True)

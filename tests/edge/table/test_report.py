@@ -11,6 +11,7 @@ import pytest
 from device_profiles.published import published_rows
 from edge.table.answers import Agreement
 from edge.table.bundle import Bundle
+from edge.table.measure import MeasuredTable
 from edge.table.notes import best_row, notes_of
 from edge.table.report import as_csv, as_json, as_markdown
 from edge.table.rows import Row, absent, of_setup, published
@@ -19,13 +20,22 @@ from edge.table.setups import Absent, TableSetup
 BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg")
 
 
+CALM = {"governor": None, "load_average": 0.1, "temperature_c": None, "throttling": None}
+# What ARCHITECTURE promises to whoever reads `edge bench --json`, and `edge table --json`, which adds "source".
+PROMISED = {
+    *("setup", "runtime", "runtime_version", "threads", "precision", "status", "samples_ms", "median_ms", "load_ms"),
+    *("first_ms", "peak_rss_bytes", "top", "raw", "source"),
+}
+
+
 def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> dict[str, Any]:
     return {
         "setup": name,
         "status": "ok",
         "precision": precision,
         "total_s": seconds,
-        "rounds": [{"runs": 250}, {"runs": 250}],
+        "threads": 1,
+        "rounds": [{"runs": 250, "conditions": {"before": CALM, "after": CALM}}] * 2,
         "samples_ms": [seconds * 4] * 500,
         "machine": {"cpu": "Test CPU", "logical_cores": 2, "os": "Test OS"},
         "top": [{"index": 18, "label": "magpie", "probability": 0.9691}],
@@ -74,7 +84,7 @@ def test_a_crash_is_a_row_that_says_so() -> None:
 def test_json_keeps_the_keys_of_bench_and_adds_the_source() -> None:
     rows = json.loads(as_json([published(published_rows()[0]), _row("ort", 2.0), absent(Absent("x", "X", "a GPU"))]))
     assert [row["source"] for row in rows] == ["published 2019", "measured", "needs a GPU"]
-    assert {"setup", "status", "samples_ms", "top", "raw", "fps", "score"} <= set(rows[1])
+    assert [PROMISED - set(row) for row in rows] == [set(), set(), set()]
 
 
 def test_csv_has_one_line_a_row_in_full_precision() -> None:
@@ -108,6 +118,53 @@ def test_what_saturating_kernels_would_gain_is_told() -> None:
 
 def test_why_a_model_is_missing_stands_below_the_table() -> None:
     bundle = Bundle(Path("b"), "w", True, "p", missing={"tflite-2019": "it is not here"})
-    row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)"))
+    row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)", "tflite-2019"))
     assert "Not made here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
+
+
+def test_the_reason_of_a_missing_source_is_told_and_each_reason_once():
+    missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
+    rows = [absent(Absent("onnxruntime-fp32-1t", "X", "the model onnx-fp32 (see below)", "onnx-fp32"))]
+    notes = notes_of(rows, Bundle(Path("b"), "w", True, "p", missing=missing), {})
+    assert [line for line in notes if line.startswith("Not made here")] == [
+        "Not made here: keras-fp32, because no memory.",
+        "Not made here: onnx-fp32, because it is made from keras-fp32.",
+    ]
+
+
+def _failed(name: str, error: str = "worker") -> Row:
+    setup = TableSetup(name, name.upper(), "onnx-fp32", "onnxruntime", 1)
+    told = {"setup": name, "status": "timeout", "error": error, "message": "out of time", "hint": "allow more"}
+    return of_setup(setup, told, True)
+
+
+def test_setups_that_failed_alike_share_their_hint():
+    notes = notes_of([_failed("a"), _failed("b"), _row("c", 1.0)], BUNDLE, {})
+    assert "A; B: allow more." in notes
+
+
+def test_what_other_processes_took_is_told_with_the_remedy():
+    part = {"runs": 250, "conditions": {"before": CALM, "after": CALM}}
+    rows = [_row("a", 1.0, rounds=[part, {**part, "other_cores": 1.3}]), _row("b", 1.0, rounds=[part])]
+    (line,) = [line for line in notes_of(rows, BUNDLE, {}) if "measure again" in line]
+    assert line.startswith("Other processes kept up to 1.3 cores busy meanwhile, so that 1 of 2 setups")
+    assert not any("measure again" in line for line in notes_of(rows[1:], BUNDLE, {}))
+
+
+def test_what_the_machine_did_is_told_with_the_remedy():
+    slow = {"runs": 250, "conditions": {"before": CALM, "after": {**CALM, "governor": "powersave"}}}
+    notes = notes_of([_row("a", 1.0, rounds=[slow])], BUNDLE, {})
+    assert any(line.startswith("This machine: the CPU's governor is powersave; sudo cpupower") for line in notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([_row("a", 1.0), _failed("b")], 0),
+        ([_failed("b"), _failed("c", "engine")], 8),
+        ([absent(Absent("x", "X", "a GPU"))], 4),
+    ],
+)
+def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows, status):
+    assert MeasuredTable(rows, [], stopped=False).exit_code == status
