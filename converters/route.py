@@ -88,6 +88,7 @@ def _task(request: Request, source: Source, steps: Sequence[Step], truth: Truth,
     if options.precision != taken(step) and truth.calibration is not None:
         specs = _inputs_of(model, step.source) if done else truth.inputs
         calibration = Calibration(translated(truth.inputs, specs, truth.calibration.samples))
+    options = replace(options, scratch=str(request.scratch))
     return Task(step, model, request.out if last else request.scratch / step_id(step), options, calibration)
 
 

@@ -37,7 +37,8 @@ class StepOptions:
     result, None to leave it free where the target can. `release` is that of the device's engine ("8.2.1" of TensorRT),
     `implicit` asks for int8 by a table of ranges beside a float model, `min_mapped` for a share of the operations and
     of the multiply-adds, 0 to 1, that the accelerator has to take. `keep` are layers to leave in higher precision, as
-    a step that can do so names them (`converters.blame.KeepsLayers`).
+    a step that can do so names them (`converters.blame.KeepsLayers`). `scratch` is a folder for what is no part of the
+    result, such as a stand-in for it.
     """
 
     precision: str = "fp32"
@@ -48,6 +49,7 @@ class StepOptions:
     implicit: bool = False
     min_mapped: float | None = None
     keep: tuple[str, ...] = ()
+    scratch: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ SUFFIXES = {
     ".keras": "keras",
     ".h5": "keras",
     ".pt2": "pt2",
+    ".engine": "tensorrt",
+    ".plan": "tensorrt",
     ".null": "null",
 }
 EDGETPU_SUFFIX = "_edgetpu.tflite"

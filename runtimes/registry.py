@@ -23,8 +23,12 @@ PREFERRED = {
     "keras": "keras",
     "savedmodel": "tensorflow",
     "pt2": "torch",
+    "tensorrt": "tensorrt",
     "null": "null",
 }
+
+# Engines that a board's own system brings, in the one build that fits its GPU.
+_OWN_PACKAGES = {"tensorrt": "on a Jetson: sudo apt-get install python3-libnvinfer"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def missing(adapter: Runtime) -> EngineMissing:
 
 def install_hint(extra: str) -> str:
     """The command that installs one of the project's extras."""
-    return f"pip install 'edgeproof[{extra}]'"
+    command = f"pip install 'edgeproof[{extra}]'"
+    return f"{_OWN_PACKAGES[extra]}; elsewhere: {command}" if extra in _OWN_PACKAGES else command
 
 
 def distribution_version(*names: str) -> str:

@@ -54,7 +54,7 @@ def test_a_savedmodel_is_a_folder(tmp_path):
     assert format_of(tmp_path) == "savedmodel"
 
 
-@pytest.mark.parametrize("suffix", sorted(set(SUFFIXES) - {".onnx", ".null"}))
+@pytest.mark.parametrize("suffix", sorted(set(SUFFIXES) - {".onnx", ".null", ".engine", ".plan"}))
 def test_other_bytes_under_a_suffix_are_refused(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"somebody else's bytes")

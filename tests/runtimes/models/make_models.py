@@ -140,8 +140,9 @@ def write_torch() -> None:
 
 
 def write_rest() -> None:
-    """The null engine's model, and what the Edge TPU adapter looks for in a compiled one."""
+    """The null engine's model, what the Edge TPU adapter looks for in a compiled one, what a played TensorRT loads."""
     (HERE / "null.null").write_bytes(b"\0")
+    (HERE / "tensorrt.engine").write_bytes(b"an engine that tests play\n")
     (HERE / "edgetpu_edgetpu.tflite").write_bytes(b"\x1c\0\0\0TFL3edgetpu-custom-op")
 
 
