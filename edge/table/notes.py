@@ -49,8 +49,8 @@ def _disturbances(rows: Sequence[Row]) -> list[str]:
     if busy:
         most = max(map(other_cores, measured))
         lines.append(
-            f"Other processes kept up to {most:.1f} cores busy meanwhile, so that {len(busy)} of {len(measured)} setups "
-            "are slower here than they can be; stop them (`top` shows them) and measure again."
+            f"Other processes kept up to {most:.1f} cores busy meanwhile, so that {len(busy)} of {len(measured)} "
+            "setups are slower here than they can be; stop them (`top` shows them) and measure again."
         )
     return lines
 
