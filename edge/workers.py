@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ OnProgress = Callable[[dict[str, Any]], None]
 _GRACE_S = 5.0  # what an idle child gets to end by itself
 _TAIL_BYTES = 8192  # of what the child printed: enough for the last words of any engine
 _SIGKILL = 9
+# How glog (TensorFlow, LiteRT), sanitizers and their headings draw a stack.
+_FRAME = re.compile(r"@\s+(0x)?[0-9a-f]{4,}|#\d+\s|\*\*\*")
 _TIME_HINT = "allow it more time, or choose a smaller model"
 _MEMORY_HINT = "close other programs, or choose a smaller model or input"
 
@@ -128,9 +131,7 @@ class _Child:
             self._send(job)
             answer = self._receive(on_progress)
         if out_of_time.is_set():
-            error: EdgeError = TimedOut(
-                f"{_doing(job)} ran out of its {timeout_s:g} s", "allow it more time, or choose a smaller model"
-            )
+            error: EdgeError = TimedOut(f"{_doing(job)} ran out of its {timeout_s:g} s", _TIME_HINT)
         elif answer is None:
             self._end_group()
             error = _death(self._process.wait(), job, self._last_words())
@@ -234,8 +235,16 @@ def _death(status: int, job: Mapping[str, Any], words: str) -> WorkerError:
         # Nobody else kills workers with this signal: it is how Linux answers when memory runs out.
         return OutOfMemory(f"{_doing(job)} was ended by the system, which had no memory left", _MEMORY_HINT)
     how = f"crashed with {_signal_name(-status)}" if status < 0 else f"ended with status {status} and no answer"
-    last = f": {words.splitlines()[-1][:200]}" if words else ""
-    return Crashed(f"{_doing(job)} {how}{last}", "check the model with `edge inspect`, or try another engine")
+    return Crashed(
+        f"{_doing(job)} {how}{_last_line(words)}", "check the model with `edge inspect`, or try another engine"
+    )
+
+
+def _last_line(words: str) -> str:
+    """The last line that is no frame of a stack: ": …", or nothing."""
+    lines = [line.strip() for line in words.splitlines()]
+    told = [line for line in lines if line and not _FRAME.match(line)]
+    return f": {told[-1][:200]}" if told else ""
 
 
 def _signal_name(number: int) -> str:

@@ -40,6 +40,11 @@ def bad_alloc(job, report):
 def killed(job, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def check_failed(job, report):
+    os.write(2, b"F0000 env.cc:74] Check failed: ret == 0 (11 vs. 0)\\n*** Check failure stack trace: ***\\n")
+    os.write(2, b"    @     0x7ff835ba6ce3  cfunction_call\\n    @     0x55d0  _start\\n")
+    os.abort()
+
 def leave(job, report):
     os.write(2, b"cannot go on\\n")
     os._exit(3)
@@ -114,6 +119,7 @@ def test_each_run_job_has_a_process_of_its_own(module):
     ("job", "kind", "part"),
     [
         ("segfault", Crashed, "crashed with SIGSEGV"),
+        ("check_failed", Crashed, "crashed with SIGABRT: F0000 env.cc:74] Check failed: ret == 0 (11 vs. 0)"),
         ("leave", Crashed, "ended with status 3 and no answer: cannot go on"),
         ("blunder", Crashed, "failed with ZeroDivisionError: not foreseen"),
         ("eat", OutOfMemory, "ran out of memory"),
