@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from converters.calibration import PIXELS
+from converters.environments import environment
 from converters.meaning import read_labels
 from converters.source import Source
 from converters.staging import ARTIFACT, failed_place, staging
@@ -35,7 +36,8 @@ class Given:
     """What the user handed over beside the model: calibration data, labels, and what they said of input and output.
 
     `evaluate` is a folder of labelled pictures (`edge.evaluation`) or an .npz of labelled inputs, on which top-1 may
-    fall by `max_drop`, 0 to 1. `torch` is the model itself where it has to be exported first.
+    fall by `max_drop`, 0 to 1. `torch` is the model itself where it has to be exported first. `pythons` are looked at
+    first where an environment has to be made.
     """
 
     calibration: Path | None = None
@@ -46,6 +48,7 @@ class Given:
     evaluate: Path | None = None
     max_drop: float = 0.01
     torch: TorchSource | None = None
+    pythons: tuple[Path, ...] = ()
 
 
 def convert(
@@ -61,6 +64,7 @@ def convert(
     `out` appears whole or not at all; a result that fails its proof is kept as `<out>.failed` and a ProofError tells.
     """
     with staging(out, force) as work, Worker("converters.worker") as worker:
+        _make_environments(plan, given, on_progress or (lambda _progress: None))
         if given.torch is not None:
             source = exported(given.torch, work, worker)
         preprocess = _preprocess(source, given.said, worker)
@@ -84,6 +88,12 @@ def convert(
         }
         answer = worker.run(job, timeout_s=_TIMEOUT_S, on_progress=on_progress)
     return {"artifact": str(out), **answer}
+
+
+def _make_environments(plan: Plan, given: Given, on_progress: Callable[[dict[str, Any]], None]) -> None:
+    """Here, where progress is seen, and before anything else: it may take minutes, or not be possible."""
+    for name in plan.environments:
+        environment(name).create(given.pythons, lambda text: on_progress({"doing": text, "done": 0}))
 
 
 def _options(plan: Plan) -> StepOptions:

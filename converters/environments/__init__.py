@@ -67,6 +67,12 @@ class Environment:
         """Its interpreter; the file exists when the environment was made."""
         return interpreter(self.folder)
 
+    @property
+    def described(self) -> str:
+        """One line for a plan: what it is, and whether it is there."""
+        state = f"in {self.folder}" if self.python.exists() else "made first, once, which needs the network"
+        return f"runs in the environment '{self.name}' (Python {self.python_version}), {state}"
+
     def create(self, pythons: Sequence[Path] = (), report: Report | None = None) -> None:
         """Make it unless it is there; `pythons` are looked at before those that this machine has.
 

@@ -95,6 +95,11 @@ def test_it_is_made_once_and_says_so(made, small):
     assert not list(small.folder.parent.glob("*.partial"))
 
 
+def test_a_plan_says_whether_it_is_there(small, tmp_path):
+    assert small.described == f"runs in the environment 'small' (Python {VERSION}), in {small.folder}"
+    assert _environment(tmp_path, "0" * 64).described.endswith("made first, once, which needs the network")
+
+
 def test_a_job_answers_from_inside_and_sees_nothing_of_ours(small, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     answer = _run(small)

@@ -52,7 +52,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     """
     core = _core_with_myriad()
     network = _read(core, Path(job["model"]))
-    compiled = core.load_network(network, "CPU")
+    # Where the CPU can, this release computes in bfloat16 unless told not to: 8 bits of precision, fp16 has 11.
+    compiled = core.load_network(network, "CPU", {"ENFORCE_BF16": "NO"})
     given = np.load(job["inputs"])
     inputs = {name: network.get_ov_name_for_tensor(name) for name in given.files}
     outputs = {name: network.get_ov_name_for_tensor(name) for name in job["names"]}
