@@ -7,18 +7,19 @@ import json
 import numpy as np
 import pytest
 
+from converters import witness
 from converters.pipeline import convert
 from converters.proof import prove
 from converters.request import Request
 from converters.steps import Made, StepOptions
-from converters.witness import Testimony, both
+from converters.witness import both
 from runtimes.errors import ProofError
 
 TRUTH = {"scores": np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.float32)}
 
 
 def _testimony(answers, name="other"):
-    return Testimony("the old engine", {name: answers}, ("it was asked",))
+    return witness.Testimony("the old engine", {name: answers}, ("it was asked",))
 
 
 def test_both_engines_have_to_be_right():
@@ -46,15 +47,15 @@ def request_for(classifier, tmp_path):
     return Request(classifier, ("onnx_to_onnx",), "onnx", StepOptions(), out, tmp_path / "scratch")
 
 
-def _with_witness(step, monkeypatch, witness):
+def _with_witness(step, monkeypatch, asked):
     plain = step.convert
-    monkeypatch.setattr(step, "convert", lambda *given: Made(plain(*given), witness=witness))
+    monkeypatch.setattr(step, "convert", lambda *given: Made(plain(*given), witness=asked))
 
 
 def test_the_pipeline_asks_the_witness_with_what_it_fed(step, request_for, monkeypatch):
     asked = []
 
-    def witness(feeds, outputs):
+    def old_engine(feeds, outputs):
         import onnxruntime
 
         asked.append((sorted(feeds), outputs))
@@ -62,7 +63,7 @@ def test_the_pipeline_asks_the_witness_with_what_it_fed(step, request_for, monke
         rows = [session.run(outputs, {"image": sample})[0] for sample in feeds["image"]]
         return _testimony(np.stack(rows))
 
-    _with_witness(step, monkeypatch, witness)
+    _with_witness(step, monkeypatch, old_engine)
     answer = convert(request_for, lambda _progress: None)
     assert asked == [(["image"], ["scores"])]
     assert answer["notes"][-1] == "it was asked"

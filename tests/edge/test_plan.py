@@ -43,6 +43,21 @@ def test_only_the_last_step_takes_the_precision():
     assert find_route(source("a"), "c", "fp32", steps) is None
 
 
+def test_the_movidius_stick_is_served_by_its_own_release_in_its_own_environment():
+    plan = make_plan(source(), Wish("ncs2"))
+    assert plan.steps == ("keras_to_onnx", "onnx_to_openvino")
+    assert (plan.format, plan.precision, plan.opset, plan.release) == ("openvino", "fp16", 13, "2021.4")
+    assert plan.environments == ("openvino_2021_4",)
+    today = make_plan(source(), Wish(format="openvino", precision="fp16"))
+    assert (today.release, today.environments) == (None, ())
+
+
+def test_a_step_that_needs_an_environment_names_it():
+    plan = make_plan(source("onnx"), Wish(format="tflite"))
+    assert (plan.steps, plan.environments) == (("onnx_to_tflite",), ("onnx2tf",))
+    assert make_plan(source(), Wish(format="tflite")).environments == ()
+
+
 def test_cycles_end():
     assert find_route(source("a"), "z", "fp32", [Fake("a", "b"), Fake("b", "a")]) is None
 
@@ -110,7 +125,8 @@ def test_what_is_quantised_already_needs_no_calibration_data():
     [
         (Wish("jetson-nano", "tensorrt", "int8"), RefusedError, "cannot take int8 in tensorrt", "what works: fp16"),
         (Wish("ncs2", None, "fp32"), RefusedError, "cannot take fp32 in openvino", "what works: fp16"),
-        (Wish("ncs2"), RefusedError, "today's converter", "opset 13"),
+        (Wish("ncs1"), RefusedError, "OpenVINO 2020.3 LTS is the last that supports Myriad 2", "2020.3 LTS"),
+        (Wish("ncs1", None, "fp32"), RefusedError, "cannot take fp32 in openvino", "what works: fp16"),
         (Wish("coral-usb", "edgetpu", "fp32"), RefusedError, "cannot take fp32", "int8"),
         (Wish("coral-usb", "onnx"), RefusedError, "does not take onnx", "it takes: edgetpu"),
         (Wish("raspberry-pi-4", "tflite", "q4_0"), RefusedError, "does not run tflite in q4_0", "int8, fp32"),
