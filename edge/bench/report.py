@@ -91,10 +91,20 @@ _CSV_KEYS = (
 )
 
 
-def as_text(rows: Sequence[Row], found: Sequence[Finding] = (), compared: Sequence[Comparison] = ()) -> str:
-    """For a terminal: aligned columns, and below them what made the numbers, what to doubt and the comparison."""
+def as_text(
+    rows: Sequence[Row],
+    found: Sequence[Finding] = (),
+    compared: Sequence[Comparison] = (),
+    width: int | None = None,
+) -> str:
+    """For people: aligned columns, and below them what made the numbers, what to doubt and the comparison.
+
+    Where the columns would not fit into `width` characters, each setup is a block of lines.
+    """
     cells = _cells(rows)
-    table = "\n".join(_aligned(line, cells) for line in cells) if len(cells) > 1 else ""
+    lines = [_aligned(line, cells) for line in cells] if len(cells) > 1 else []
+    is_narrow = width is not None and max(map(len, lines), default=0) > width
+    table = _blocks(cells) if is_narrow else "\n".join(lines)
     sections = ["\n".join(lines) for lines in _notes(rows, found, compared)]
     return "\n\n".join(part for part in (table, *sections) if part)
 
@@ -160,6 +170,13 @@ def _aligned(line: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
         width = max(len(other[place]) for other in cells)
         parts.append(cell.rjust(width) if cells[0][place] in numbers else cell.ljust(width))
     return "  ".join(parts).rstrip()
+
+
+def _blocks(cells: Sequence[Sequence[str]]) -> str:
+    titles, *setups = cells
+    width = max(map(len, titles))
+    blocks = [[f"{title.ljust(width)}  {cell}" for title, cell in zip(titles, line, strict=True)] for line in setups]
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _notes(rows: Sequence[Row], found: Sequence[Finding], compared: Sequence[Comparison]) -> Iterator[list[str]]:

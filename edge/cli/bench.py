@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,8 +198,9 @@ def _print(
 ) -> None:
     from edge.bench import report
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     written = {
-        "text": lambda: report.as_text(rows, found, compared),
+        "text": lambda: report.as_text(rows, found, compared, width),
         "json": lambda: report.as_json(rows, found, compared),
         "csv": lambda: report.as_csv(rows),
         "markdown": lambda: report.as_markdown(rows, found, compared),

@@ -83,9 +83,8 @@ def _make(
             try:
                 kitchen.make(recipe)
             except EdgeError as error:
-                if bundle.has(recipe.id):  # by another `edge table`, meanwhile
-                    continue
-                missing[recipe.id] = error.message + (f" ({error.hint})" if error.hint else "")
+                if not bundle.has(recipe.id):  # as it may, by another `edge table`, meanwhile
+                    missing[recipe.id] = error.message + (f" ({error.hint})" if error.hint else "")
             bar.advance(recipe.id)
     return missing
 

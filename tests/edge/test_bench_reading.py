@@ -286,3 +286,13 @@ def test_the_interval_of_a_row_is_that_of_its_samples():
     row = rows_of([measurement(samples=samples)])[0]
     interval = median_interval(samples)
     assert (row["low_ms"], row["high_ms"]) == (interval.low, interval.high)
+
+
+def test_setups_are_blocks_where_the_columns_do_not_fit():
+    rows = rows_of([measurement("a"), measurement("b")])
+    wide = report.as_text(rows).splitlines()[0]
+    assert report.as_text(rows, width=len(wide)).splitlines()[0] == wide
+    lines = report.as_text(rows, width=80).splitlines()
+    assert lines[0].split() == ["Setup", "A"]
+    assert ["Setup", "B"] in [line.split() for line in lines]
+    assert max(map(len, lines[: lines.index("") * 2])) <= 80
