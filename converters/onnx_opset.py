@@ -7,6 +7,8 @@ from typing import Any
 from converters.onnx_tidy import opset_of
 from runtimes.errors import EngineError, UsageError
 
+WRITTEN_OPSET = 17  # what every exporter here writes, and every engine reads
+
 
 def wanted_opset(asked: int | None, default: int, oldest: int, newest: int, tool: str) -> int:
     """The opset to write: `asked`, or `default`; UsageError when `tool` writes only `oldest` to `newest`."""

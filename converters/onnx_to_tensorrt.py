@@ -44,7 +44,7 @@ class Step:
         release = Release.read(options.release) if options.release else Release.of_board(None)
         if options.implicit:
             release.check_implicit()
-        warnings = refuse_unsupported(model, release)
+        refuse_unsupported(model, release)
         proto = shaped(model, release, options.opset, options.batch)
         path = out / f"{model.stem}.onnx"
         with converting(model, "ONNX Runtime's quantiser"):
@@ -52,9 +52,9 @@ class Step:
                 stand_in = _quantised(proto, path, release, options, calibration)
             else:
                 stand_in = _floating(proto, path, release, options)
-        refuse_unsupported(path, release)
+        notes = (*refuse_unsupported(path, release), *_notes(path, stand_in))
         _write_builders(path, release, options)
-        return Made(path, None, stand_in, _facts(release, options), warnings, _left(release))
+        return Made(path, None, stand_in, _facts(release, options), notes, _left(release))
 
 
 def _floating(proto: Any, path: Path, release: Release, options: StepOptions) -> StandIn | None:
@@ -79,7 +79,7 @@ def _quantised(
         with_qdq = with_scales(float_model, scratch / "qdq.onnx", calibration, names)
         if not options.implicit:
             return StandIn(write(with_qdq, path), "onnx")
-        largest = largest_values(float_model, scratch, calibration, names)
+        largest = largest_values(scratch / "float.onnx", scratch, calibration, names)
     path.with_name(CACHE).write_text(cache_text(largest, release), encoding="ascii")
     write(proto, path)
     return _beside(with_qdq, path, options)
@@ -92,6 +92,13 @@ def _beside(proto: Any, path: Path, options: StepOptions) -> StandIn | None:
     folder = Path(options.scratch) / "stand-in"
     folder.mkdir(parents=True, exist_ok=True)
     return StandIn(write(proto, folder / path.name), "onnx")
+
+
+def _notes(path: Path, stand_in: StandIn | None) -> tuple[str, ...]:
+    if stand_in is None or stand_in.model == path:
+        return ()
+    what = "a graph of the same precision was run in its place: which layers TensorRT computes in it, the board decides"
+    return (what,)
 
 
 def _write_builders(path: Path, release: Release, options: StepOptions) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.calibration import Calibration
-from converters.proof import translated
+from converters.onnx_opset import WRITTEN_OPSET
+from converters.proof import fed, translated
 from converters.request import Request
 from converters.source import Source
 from converters.steps import Made, Step, StepOptions, step_id, taken
@@ -23,7 +24,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Task:
-    """One step with all that it needs; `calibration` only where it quantises."""
+    """One step with all that it needs; `calibration` only where it loses precision."""
 
     step: Step
     model: Path
@@ -85,16 +86,21 @@ def _task(request: Request, source: Source, steps: Sequence[Step], truth: Truth,
     model = done[-1].made.model if done else source.model
     options = request.options if last else _options_before(request, steps[len(done) + 1])
     calibration = None
-    if options.precision != taken(step) and truth.calibration is not None:
+    # fp16 fits nothing to the samples: it looks whether all that they lead to fits in fp16.
+    known = truth.samples.inputs if options.precision == "fp16" else truth.calibration
+    if options.precision != taken(step) and known is not None:
         specs = _inputs_of(model, step.source) if done else truth.inputs
-        calibration = Calibration(translated(truth.inputs, specs, truth.calibration.samples))
+        calibration = Calibration(fed(specs, translated(truth.inputs, specs, known.samples)))
     options = replace(options, scratch=str(request.scratch))
     return Task(step, model, request.out if last else request.scratch / step_id(step), options, calibration)
 
 
 def _options_before(request: Request, following: Step) -> StepOptions:
     """What is asked of a step that is not the last: what the following one takes."""
-    return replace(request.options, precision=taken(following), io_dtype=None)
+    opset = request.options.opset
+    if opset is not None and following.target == "tensorrt":
+        opset = min(opset, WRITTEN_OPSET)  # its step lifts the graph to newer ones
+    return replace(request.options, precision=taken(following), io_dtype=None, opset=opset)
 
 
 def _inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from converters.onnx_opset import WRITTEN_OPSET
 from converters.source import Source
 from converters.steps import Step, StepOptions, environments_of, find_steps, step_id, taken
 from converters.target import NEWEST_RUNTIME, Allowed, Refusal, Target
@@ -185,6 +186,10 @@ def _for_device(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:
     """The first of the device's formats (or the one asked for) that a route leads to."""
     assert wish.device is not None
     target = target_of(wish.device)
+    if wish.precision and not wish.format and target.formats:
+        target.check(
+            target.formats[0].format, wish.precision
+        )  # what its first format refuses is not sought in the others
     allowed = [target.allowed(wish.format)] if wish.format else list(target.formats)
     skipped: list[EdgeError] = []
     for one in allowed:
@@ -212,7 +217,8 @@ def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: S
         if route is not None:
             if route and allowed.release is None:
                 target.check(allowed.format, NEWEST_RUNTIME)
-            plan = _plan(allowed.format, precision, route, wish.opset or limit, target.device)
+            opset = wish.opset or (limit if limit and limit <= WRITTEN_OPSET else None)
+            plan = _plan(allowed.format, precision, route, opset, target.device)
             plan = replace(plan, release=allowed.release if route else None)
             known = Release.of_board(allowed.max_opset)
             return _released(plan, known, wish) if allowed.format == "tensorrt" else plan

@@ -68,14 +68,14 @@ def with_scales(prepared: Path, out: Path, calibration: Calibration, names: list
     return proto
 
 
-def largest_values(prepared: Path, scratch: Path, calibration: Calibration, names: list[str]) -> dict[str, float]:
+def largest_values(model: Path, scratch: Path, calibration: Calibration, names: list[str]) -> dict[str, float]:
     """The largest absolute value of every float tensor over the calibration samples, by name."""
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
     augmented = scratch / "augmented.onnx"
     calibrator = create_calibrator(
-        prepared, augmented_model_path=str(augmented), calibrate_method=CalibrationMethod.MinMax
+        model, augmented_model_path=str(augmented), calibrate_method=CalibrationMethod.MinMax
     )
     calibrator.collect_data(_reader(calibration, names))
     found = calibrator.compute_data().data
@@ -88,7 +88,7 @@ def cache_text(largest: Mapping[str, float], release: Release) -> str:
     A line names a tensor, and its scale, max |x| ÷ 127, as the hexadecimal digits of a big-endian float32.
     """
     lines = [f"TRT-{release.number}-EntropyCalibration2"]
-    for name, value in largest.items():
+    for name, value in sorted(largest.items()):
         lines.append(f"{name}: {struct.pack('>f', value / _LARGEST_INT8).hex()}")
     return "\n".join(lines) + "\n"
 
