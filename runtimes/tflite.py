@@ -18,6 +18,7 @@ from runtimes.session import CheckedSession, RunOptions, Runtime
 REQUIRES = "ai_edge_litert|tflite_runtime"
 # The one operator that edgetpu_compiler leaves in place of what it compiled.
 _EDGETPU_OPERATOR = b"edgetpu-custom-op"
+_THREADS = 1  # where nobody chose: the interpreter's own default, said so that a measurement can name it
 
 
 def interpreter_version() -> str:
@@ -57,7 +58,7 @@ class TfliteSession(CheckedSession):
 
     def __init__(self, engine: str, interpreter: Any, options: RunOptions) -> None:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        super().__init__(specs(inputs), specs(outputs), options.threads)
+        super().__init__(specs(inputs), specs(outputs), options.threads or _THREADS)
         self._engine = engine
         self._interpreter = interpreter
         self._feeds = [(spec.name, detail["index"]) for spec, detail in zip(self.inputs, inputs)]
@@ -92,7 +93,9 @@ def open_model(
     """Load a flatbuffer, with delegates that take over what they can; InputError names the file when it is broken."""
     with opening(adapter.id, model, _summary):
         interpreter = module.Interpreter(
-            model_path=str(model), num_threads=options.threads, experimental_delegates=list(delegates) or None
+            model_path=str(model),
+            num_threads=options.threads or _THREADS,
+            experimental_delegates=list(delegates) or None,
         )
         interpreter.allocate_tensors()
         return TfliteSession(adapter.id, interpreter, options)

@@ -14,7 +14,7 @@ _SPEC = TensorSpec("x", "float32", (1,))
 
 
 class Adapter:
-    """Answers its input of one float with itself."""
+    """Answers its inputs, one float where no manifest says more, with themselves."""
 
     id = "null"
     formats: tuple[str, ...] = ("null",)
@@ -28,9 +28,10 @@ class Adapter:
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Open anything; only the settings are checked."""
         check_settings(options.settings, self.settings, self.id)
-        return _NullSession(artifact.manifest.inputs or (_SPEC,), artifact.manifest.outputs or (_SPEC,))
+        specs = artifact.manifest.inputs or (_SPEC,)
+        return _NullSession(specs, specs)
 
 
 class _NullSession(CheckedSession):
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        return {"x": np.copy(feeds["x"])}
+        return {name: np.copy(array) for name, array in feeds.items()}

@@ -39,6 +39,11 @@ def test_a_quantised_model_tells_its_scales_and_answers_right(litert, models):
         np.testing.assert_allclose(dequantize(answers[sums.name], sums.quantization), expected, atol=2 * step)
 
 
+def test_without_a_choice_it_says_that_it_uses_one_thread(litert, models):
+    with litert.open(Artifact.open(models / "quantized.tflite"), RunOptions()) as session:
+        assert session.threads == 1
+
+
 def test_a_model_for_the_edge_tpu_is_refused_with_the_engine_to_use(litert, models, tmp_path):
     renamed = tmp_path / "renamed.tflite"
     shutil.copy(models / "edgetpu_edgetpu.tflite", renamed)
