@@ -50,15 +50,16 @@ class Evaluation:
             else:
                 yield from_arrays(arrays, self.truth.inputs)
 
-    def right(self, session: Session) -> int:
-        """How many of the inputs the model in `session` answers right with its first output."""
+    def right(self, session: Session) -> Array:
+        """Which of the inputs the model in `session` answers right with its first output: bool [n]."""
         specs = self.truth.inputs, tuple(session.inputs)
         output = pair_tensors(self.truth.outputs, tuple(session.outputs), "output")[0].other.name
         found = []
         for batch in self.batches():
             given = answers(session, fed(session.inputs, translated(*specs, batch.samples)))
             found.append(given[output].reshape(len(batch), -1).argmax(axis=1))
-        return int((np.concatenate(found) == self.rows).sum())
+        right: Array = np.concatenate(found) == self.rows
+        return right
 
     def notes(self, allowed: float) -> list[str]:
         """What a reader of the accuracy should know of the inputs."""
@@ -76,16 +77,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Judge:
-    """Labelled inputs, how many of them the source answers right, and by how much a result's top-1 may fall."""
+    """Labelled inputs, which of them the source answers right, and by how much a result's top-1 may fall."""
 
     evaluation: Evaluation
-    source: int
+    source: Array
     allowed: float
 
     def accuracy(self, session: Session, size: int) -> Accuracy:
         """That of the result in `session`, whose files have `size` bytes."""
         right = self.evaluation.right(session)
-        return Accuracy(len(self.evaluation), self.source, right, self.allowed, size)
+        lost = int((self.source & ~right).sum())
+        return Accuracy(len(right), int(self.source.sum()), int(right.sum()), lost, self.allowed, size)
 
     def notes(self) -> list[str]:
         """What a reader of the accuracy should know of the inputs."""
@@ -94,11 +96,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right answers of source and result out of `samples`, the drop in top-1 that is allowed, the result's bytes."""
+    """Right answers of source and result out of `samples`, the drop in top-1 that is allowed, the result's bytes.
+
+    `lost` are right answers of the source that the result gets wrong; it may make up for them elsewhere.
+    """
 
     samples: int
     source: int
     result: int
+    lost: int
     allowed: float
     size: int
 
@@ -119,6 +125,7 @@ class Accuracy:
             "source": round(self.source / self.samples, 6),
             "artifact": round(self.result / self.samples, 6),
             "drop": round(self.drop, 6),
+            "lost": self.lost,
             "max_drop": self.allowed,
             "passed": self.passed,
             "bytes": self.size,
@@ -153,7 +160,7 @@ def judge_of(path: Path, allowed: float, truth: Truth, session: Session) -> Judg
     """
     evaluation = read_evaluation(path, truth)
     right = evaluation.right(session)
-    if right == 0:
+    if not right.any():
         what = f"the source itself answers none of the {len(evaluation)} evaluation inputs right"
         raise InputError(what, "check the classes (counted from 0, without a background), --label-offset, --preprocess")
     return Judge(evaluation, right, allowed)
