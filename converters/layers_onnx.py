@@ -32,16 +32,15 @@ def onnx_layers(model: Path, quantised: Path, samples: Calibration) -> list[Laye
 
 def _values(path: Path, names: list[str], samples: Calibration, wanted: set[str]) -> Arrays:
     """The wanted tensors as far as the network has them; the rounded form of a tensor comes after its plain one."""
-    import onnxruntime
-
-    session, outputs = _session(onnxruntime, path, wanted)
+    session, outputs = inner_session(path, wanted)
     found = [session.run(outputs, feed) for feed in feeds_for(samples, names)]
     return stacked([dict(zip(outputs, values, strict=True)) for values in found])
 
 
-def _session(ort: Any, path: Path, wanted: set[str]) -> tuple[Any, list[str]]:
+def inner_session(path: Path, wanted: set[str]) -> tuple[Any, list[str]]:
     """A session that computes as the file is written, with the wanted tensors as outputs, and their names."""
     import onnx
+    import onnxruntime as ort
 
     model = onnx.load(path)
     there = {value.name for value in model.graph.output}

@@ -1,4 +1,4 @@
-"""ONNX fp32 → ONNX int8 (QDQ) by ONNX Runtime's static quantisation."""
+"""ONNX fp32 → ONNX fp16, w8 (int8 weights), or int8 (QDQ) by ONNX Runtime's static quantisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.layers_onnx import onnx_layers
+from converters.onnx_half import to_half
 from converters.onnx_tidy import opset_of
+from converters.onnx_weights import to_int8_weights
 from converters.quiet import converting, loading
 from converters.steps import StepOptions, check_options, feeds_for
 from runtimes.arrays import Arrays
@@ -21,19 +23,28 @@ _OLDEST_OPSET = 13  # the first whose QuantizeLinear has an axis
 
 
 class Step:
-    """Weights int8 per channel, activations uint8; inputs and outputs stay float32."""
+    """Inputs and outputs stay float32; fp16 can have them in float16. int8: weights per channel, uint8 else."""
 
     source = "onnx"
     target = "onnx"
-    precisions = ("int8",)
+    precisions = ("fp16", "w8", "int8")
     requires = ("onnxruntime", "onnx")
 
     def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
         """Write `<model name>.onnx`; see `converters.steps.Step`."""
         check_options(self, options, calibration)
-        assert calibration is not None
+        io_dtype = _io_dtype(options)
         names = _checked(model, options)
         path = out / f"{model.stem}.onnx"
+        if options.precision == "fp16":
+            with converting(model, "ONNX Runtime's fp16 converter"):
+                path.write_bytes(to_half(model, calibration, io_dtype).SerializeToString(deterministic=True))
+            return path
+        if options.precision == "w8":
+            with converting(model, "the conversion to int8 weights"):
+                path.write_bytes(_with_int8_weights(model))
+            return path
+        assert calibration is not None
         with converting(model, "ONNX Runtime's quantiser"), tempfile.TemporaryDirectory() as folder:
             prepared = _prepared(model, Path(folder))
             _quantise(prepared, path, calibration, names, _named(prepared, options.keep))
@@ -46,6 +57,24 @@ class Step:
             return onnx_layers(_prepared(model, Path(folder)), result, samples)
 
 
+def _io_dtype(options: StepOptions) -> str:
+    known = ("float32", "float16") if options.precision == "fp16" else ("float32",)
+    if options.io_dtype not in (None, *known):
+        what = f"ONNX {options.precision} cannot take {options.io_dtype}"
+        raise UsageError(what, f"inputs and outputs: {', '.join(known)}")
+    return options.io_dtype or "float32"
+
+
+def _with_int8_weights(model: Path) -> bytes:
+    import onnx
+
+    proto = onnx.load(model)
+    to_int8_weights(proto)
+    onnx.checker.check_model(proto)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
 def _checked(model: Path, options: StepOptions) -> list[str]:
     """The names of the model's inputs; UsageError when it has another opset than the one that was asked for."""
     with loading(model, "ONNX"):
@@ -56,7 +85,7 @@ def _checked(model: Path, options: StepOptions) -> list[str]:
         constants = {tensor.name for tensor in source.graph.initializer}  # old files list them as inputs too
     if options.opset not in (None, found):
         raise UsageError(f"{model} has opset {found}, not {options.opset}", "convert it from its source once more")
-    if found < _OLDEST_OPSET:
+    if found < _OLDEST_OPSET and options.precision != "fp16":
         hint = f"convert it from its source with opset {_OLDEST_OPSET} or later"
         raise UsageError(f"{model} has opset {found}: int8 per channel needs {_OLDEST_OPSET}", hint)
     return [value.name for value in source.graph.input if value.name not in constants]

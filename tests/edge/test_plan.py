@@ -134,7 +134,7 @@ def test_what_is_quantised_already_needs_no_calibration_data():
         (Wish("raspberry-pi-9"), UsageError, "raspberry-pi-9", "raspberry-pi"),
         (Wish(), UsageError, "no target", "--for DEVICE"),
         (Wish(format="gold"), UsageError, "nothing here leads from keras fp32 to gold fp32", "tflite fp32"),
-        (Wish(format="onnx", precision="fp16"), UsageError, "to onnx fp16", "what works: onnx fp32, onnx int8"),
+        (Wish(format="onnx", precision="q4_0"), UsageError, "to onnx q4_0", "onnx fp32, onnx fp16, onnx w8"),
         (Wish(format="tflite", opset=13), UsageError, "--opset is ONNX's", "leave it out"),
         (Wish(format="tflite", min_mapped=0.9), UsageError, "--min-mapped says nothing to tflite", "leave it out"),
         (Wish(format="tflite", release="8.2"), UsageError, "--tensorrt says nothing to tflite", "leave it out"),

@@ -1,0 +1,151 @@
+"""ONNX in fp16 and with int8 weights: as small as asked for, as right as it can be, and refused where it cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.calibration import Calibration
+from converters.onnx_to_onnx import Step
+from converters.steps import StepOptions
+from runtimes.artifact import Artifact
+from runtimes.errors import EngineError, UsageError
+from runtimes.registry import for_format
+from runtimes.session import RunOptions
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
+GENERATOR = np.random.default_rng(0)
+
+
+def write(path, nodes, constants, inputs, outputs, opset=13):
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (*inputs, *outputs)]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        values[: len(inputs)],
+        values[len(inputs) :],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def product(path, weight, opset=13):
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["inner"]), helper.make_node("Relu", ["inner"], ["answer"])]
+    ends = [("x", FLOAT, [1, len(weight)])], [("answer", FLOAT, [1, weight.shape[1]])]
+    return write(path, nodes, {"weight": weight.astype(np.float32)}, *ends, opset)
+
+
+@pytest.fixture
+def network(tmp_path):
+    return product(tmp_path / "network.onnx", GENERATOR.normal(size=(64, 32)))
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def answer(path, **feeds):
+    with for_format("onnx").open(Artifact.open(path), RunOptions()) as session:
+        given = session.run({spec.name: feeds[spec.name].astype(spec.dtype) for spec in session.inputs})
+        return given, {spec.dtype for spec in session.inputs}
+
+
+def x(strength=1.0, size=64):
+    return (strength * GENERATOR.normal(size=(1, size))).astype(np.float32)
+
+
+@pytest.mark.parametrize("io_dtype", [None, "float32", "float16"])
+def test_fp16_is_half_as_large_and_its_ends_are_as_asked_for(network, out, io_dtype):
+    made = Step().convert(network, out, StepOptions("fp16", io_dtype=io_dtype), None)
+    assert made.stat().st_size < 0.6 * network.stat().st_size
+    values = x()
+    (expected, _), (given, dtypes) = answer(network, x=values), answer(made, x=values)
+    assert dtypes == {io_dtype or "float32"}
+    np.testing.assert_allclose(given["answer"], expected["answer"], atol=0.05)
+    assert all(tensor.data_type != FLOAT for tensor in onnx.load(made).graph.initializer)
+
+
+def test_a_weight_beyond_fp16_is_named(tmp_path, out):
+    model = product(tmp_path / "wide.onnx", np.full((64, 32), 70000.0))
+    with pytest.raises(EngineError, match=r"the weight 'weight' reaches 7e\+04, and fp16 ends at 65504") as caught:
+        Step().convert(model, out, StepOptions("fp16"), None)
+    assert "fp32" in caught.value.hint
+    assert list(out.iterdir()) == []
+
+
+def test_a_tensor_that_overflows_on_the_samples_is_named(network, out):
+    quiet, loud = (Calibration({"x": np.stack([x(strength)])}) for strength in (1.0, 1e4))
+    assert Step().convert(network, out, StepOptions("fp16"), quiet).is_file()
+    (out / "network.onnx").unlink()
+    with pytest.raises(EngineError, match=r"'(inner|answer)' reaches"):
+        Step().convert(network, out, StepOptions("fp16"), loud)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
+def test_a_mask_of_the_lowest_number_is_no_overflow(tmp_path, out, lowest):
+    nodes = [helper.make_node("Add", ["x", "mask"], ["seen"]), helper.make_node("Softmax", ["seen"], ["answer"])]
+    mask = np.array([[0, 0, lowest, 0]], np.float32)
+    model = write(tmp_path / "masked.onnx", nodes, {"mask": mask}, [("x", FLOAT, [1, 4])], [("answer", FLOAT, [1, 4])])
+    made = Step().convert(model, out, StepOptions("fp16"), None)
+    values = x(size=4)
+    given, expected = answer(made, x=values)[0]["answer"], answer(model, x=values)[0]["answer"]
+    np.testing.assert_allclose(given, expected, atol=2e-3)
+    assert given[0, 2] == 0
+
+
+def test_int8_weights_are_a_quarter_and_nearly_right(network, out):
+    made = Step().convert(network, out, StepOptions("w8"), None)
+    assert made.stat().st_size < 0.35 * network.stat().st_size
+    values = x()
+    (expected, _), (given, dtypes) = answer(network, x=values), answer(made, x=values)
+    assert dtypes == {"float32"}
+    np.testing.assert_allclose(given["answer"], expected["answer"], atol=0.3)
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose", "Gemm", "transposed Gemm"])
+def test_each_output_has_a_scale_of_its_own(tmp_path, out, operator):
+    """One output a thousand times as strong as the others must not spoil them."""
+    name = operator.split()[-1]
+    is_gemm, axis = name == "Gemm", {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "transposed Gemm": 0}[operator]
+    shape = [16, 16] if is_gemm else [16, 16, 3, 3]
+    weight = GENERATOR.normal(size=shape).astype(np.float32)
+    weight[(slice(None),) * axis + (0,)] *= 1000
+    attributes = {"transB": 1} if operator == "transposed Gemm" else {}
+    sizes = [1, 16] if is_gemm else [1, 16, 8, 8]
+    answer_shape = [1, 16] if is_gemm else [1, 16, *([6, 6] if name == "Conv" else [10, 10])]
+    nodes = [helper.make_node(name, ["x", "weight"], ["answer"], **attributes)]
+    ends = [("x", FLOAT, sizes)], [("answer", FLOAT, answer_shape)]
+    model = write(tmp_path / "scaled.onnx", nodes, {"weight": weight}, *ends)
+    made = Step().convert(model, out, StepOptions("w8"), None)
+    values = GENERATOR.normal(size=sizes).astype(np.float32)
+    expected, given = answer(model, x=values)[0]["answer"][:, 1:], answer(made, x=values)[0]["answer"][:, 1:]
+    assert np.abs(given - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_small_weights_and_those_of_zeros_stay_right(tmp_path, out):
+    small = product(tmp_path / "small.onnx", GENERATOR.normal(size=(4, 3)))
+    made = Step().convert(small, out, StepOptions("w8"), None)
+    assert [node.op_type for node in onnx.load(made).graph.node] == ["MatMul", "Relu"]
+    zeros = product(tmp_path / "zeros.onnx", np.zeros((64, 32)))
+    given, _ = answer(Step().convert(zeros, out, StepOptions("w8"), None), x=x())
+    assert not given["answer"].any()
+
+
+def test_what_cannot_be_had_is_refused(tmp_path, network, out):
+    with pytest.raises(UsageError, match="ONNX w8 cannot take float16"):
+        Step().convert(network, out, StepOptions("w8", io_dtype="float16"), None)
+    with pytest.raises(UsageError, match="has opset 13, not 17"):
+        Step().convert(network, out, StepOptions("fp16", opset=17), None)
+    old = product(tmp_path / "old.onnx", GENERATOR.normal(size=(64, 32)), opset=11)
+    with pytest.raises(UsageError, match="per channel needs 13"):
+        Step().convert(old, out, StepOptions("w8"), None)
+    assert Step().convert(old, out, StepOptions("fp16"), None).is_file()
