@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from converters.check.report import Report
 from converters.edgetpu.compiled import read_compiled
 from converters.edgetpu.compiler import PROGRAM, WHERE, Compilation, compile_model, find_compiler
 from converters.edgetpu.mapping import check_edgetpu
+from converters.old_tflite import ENVIRONMENT, old_witness
 from converters.quiet import loading
 from converters.steps import Made, StandIn, StepOptions, check_precision
 from converters.tflite_graph import read_tflite
@@ -33,6 +35,10 @@ class Step:
     precisions = ("int8",)
     requires: tuple[str, ...] = ()
     takes = "int8"
+
+    def environments(self, _options: StepOptions) -> tuple[str, ...]:
+        """See `converters.steps.environments_of`: the proof runs the model on a runtime of the compiler's age too."""
+        return (ENVIRONMENT,)
 
     def convert(
         self,
@@ -53,7 +59,8 @@ class Step:
         _refuse(model, report)
         _hold_floor(report, options.min_mapped)
         program = find_compiler()
-        return _ready(model, out, report) if program is None else _compiled(program, model, out, report, options)
+        made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, options)
+        return replace(made, witness=old_witness(model))
 
 
 def _refuse(model: Path, report: Report) -> None:

@@ -134,9 +134,8 @@ def _plan_as_text(source: Source, plan: Plan) -> str:
     last = len(plan.steps) - 1
     steps = [f"{i + 1}. {step} ({plan.precision if i == last else 'fp32'})" for i, step in enumerate(plan.steps)]
     opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
-    return "\n".join(
-        [f"{source.model} ({source.format}) to {target}", *(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
-    )
+    lines = [*(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
+    return "\n".join([f"{source.model} ({source.format}) to {target}", *lines])
 
 
 def _environments(plan: Plan) -> list[str]:
@@ -150,10 +149,11 @@ def _as_text(result: dict[str, Any]) -> str:
     what = {"synthetic": "seeded synthetic inputs (give real ones with --calibration)"}
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in proof["metrics"].items())
     limits = ", ".join(f"{name} {value:.4g}" for name, value in proof["limits"].items())
+    witness = f", on {proof['witness']} too" if "witness" in proof else ""
     return "\n".join(
         [
             f"{result['artifact']}: {result['format']} {result['precision']}",
-            f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}: {metrics}",
+            f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}{witness}: {metrics}",
             f"  wanted: {limits}",
             *_accuracy(result["accuracy"]),
             *(f"  {line}" for line in result["left"]),
