@@ -1,8 +1,24 @@
-"""What may be printed on a terminal."""
+"""What may be printed on a terminal, and how wide it is."""
 
 from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
 
 
 def printable(text: str) -> str:
     """One line without control characters: names and labels come from files, and none may steer the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def width() -> int | None:
+    """The columns of the terminal that stdout is; None where it is a file or a pipe, whose lines have no end."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(line: str, columns: int | None) -> str:
+    """The line broken between words, what follows indented by two; as it is where `columns` is None."""
+    if columns is None:
+        return line
+    return textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

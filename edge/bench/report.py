@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from edge.bench.compare import Comparison
 from edge.bench.findings import Finding
 from edge.bench.rows import Row
+from edge.terminal import wrapped
 from runtimes.stats import fewest_runs
 
 T = TypeVar("T")
@@ -99,13 +100,13 @@ def as_text(
 ) -> str:
     """For people: aligned columns, and below them what made the numbers, what to doubt and the comparison.
 
-    Where the columns would not fit into `width` characters, each setup is a block of lines.
+    Where the columns would not fit into `width` characters, each setup is a block of lines, and notes are wrapped.
     """
     cells = _cells(rows)
     lines = [_aligned(line, cells) for line in cells] if len(cells) > 1 else []
     is_narrow = width is not None and max(map(len, lines), default=0) > width
     table = _blocks(cells) if is_narrow else "\n".join(lines)
-    sections = ["\n".join(lines) for lines in _notes(rows, found, compared)]
+    sections = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found, compared)]
     return "\n\n".join(part for part in (table, *sections) if part)
 
 

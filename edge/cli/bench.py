@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,10 +196,10 @@ def _print(
     out_format: str,
 ) -> None:
     from edge.bench import report
+    from edge.terminal import width
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     written = {
-        "text": lambda: report.as_text(rows, found, compared, width),
+        "text": lambda: report.as_text(rows, found, compared, width()),
         "json": lambda: report.as_json(rows, found, compared),
         "csv": lambda: report.as_csv(rows),
         "markdown": lambda: report.as_markdown(rows, found, compared),

@@ -58,6 +58,7 @@ def _table(args: argparse.Namespace) -> int:
     from edge.table.bundle import export
     from edge.table.measure import Plan, choose, make_table
     from edge.table.recipes import BY_ID
+    from edge.terminal import width, wrapped
 
     if args.export:
         print(f"{export(_bundle(args, list(BY_ID)), args.export)} is ready: copy it, then `edge table --from` it")
@@ -70,7 +71,7 @@ def _table(args: argparse.Namespace) -> int:
     elif args.csv:
         print(report.as_csv(table.rows))
     else:
-        print(report.as_markdown(table.rows, table.notes))
+        print(report.as_markdown(table.rows, [wrapped(note, width()) for note in table.notes]))
     return 130 if table.stopped else table.exit_code
 
 
