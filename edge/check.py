@@ -18,9 +18,6 @@ from device_profiles.profiles import Profile
 from edge.profiles import load_profile
 from runtimes.errors import RefusedError
 
-# The TensorRT of each board, by the newest ONNX opset that its profile names: JetPack 4.6.1 to 4.6.6, 5.1, 6.1 and
-# 6.2 (docs/operators.md of onnx-tensorrt at those releases).
-_TENSORRT = {13: (8, 2), 17: (8, 5), 20: (10, 3)}
 _MYRIAD_2 = "Myriad 2,"  # the first stick's chip: the releases that edge converts with no longer run it
 _DEEPEST = 32  # Keras models within models
 # Processors that multiply int8 in one instruction, by the names that Linux gives their features.
@@ -109,17 +106,18 @@ def _movidius(source: Source, profile: Profile) -> Report:
 
 def _tensorrt(source: Source, profile: Profile) -> Report:
     from converters.check.onnx_tensorrt import TensorrtTarget, check_tensorrt
+    from converters.tensorrt.releases import Release
 
     known = profile.takes("tensorrt")
     assert known is not None
-    opset = known.max_opset or max(_TENSORRT)
+    release = Release.of_board(known.max_opset)
     refused = {
         asked: Problem(refusal.why, f"what works: {refusal.instead}")
         for refusal in profile.refuses
         if refusal.format == "tensorrt"
         for asked in refusal.asked
     }
-    return check_tensorrt(source.model, TensorrtTarget(_TENSORRT.get(opset, max(_TENSORRT.values())), opset, refused))
+    return check_tensorrt(source.model, TensorrtTarget(release.pair, release.max_opset, refused))
 
 
 def _plain(source: Source, profile: Profile) -> Report:
