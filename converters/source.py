@@ -9,7 +9,6 @@ from pathlib import Path
 
 from runtimes.artifact import Artifact, sha256
 from runtimes.errors import InputError
-from runtimes.formats import SUFFIXES
 from runtimes.onnx_file import check_external_data
 
 LARGEST = 16 * 2**30  # bytes, unpacked: beyond what these converters can hold in memory
@@ -66,7 +65,7 @@ def open_source(path: Path) -> Source:
     `LARGEST` bytes, are refused.
     """
     suffix = path.suffix.lower()
-    if suffix in _FOREIGN and not path.is_dir() and suffix not in SUFFIXES:
+    if suffix in _FOREIGN and not path.is_dir():
         what = f"{path} does not exist" if not path.exists() else f"{path} is not a model that can be converted"
         raise InputError(what, _FOREIGN[suffix] if path.exists() else _PLAIN)
     artifact = Artifact.open(path)
