@@ -27,6 +27,8 @@ def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement
             "The weights are random: times are this machine's, answers mean nothing and are not evaluated "
             "(`edge table --fetch-weights`, or --weights FILE)."
         )
+    elif not agreed and any(row.kind == "measured" for row in rows):
+        lines.append("The answers were not compared: that takes evaluation pictures, and float Keras among the setups.")
     lines += _answers(rows, agreed)
     lines += _costs_of_right_answers(rows)
     lines += _disturbances(rows)

@@ -168,3 +168,10 @@ def test_what_the_machine_did_is_told_with_the_remedy():
 )
 def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows, status):
     assert MeasuredTable(rows, [], stopped=False).exit_code == status
+
+
+def test_answers_that_nobody_compared_are_said_to_be_so():
+    words = "The answers were not compared"
+    assert any(line.startswith(words) for line in notes_of([_row("a", 1.0)], BUNDLE, {}))
+    assert not any(line.startswith(words) for line in notes_of([_row("a", 1.0)], BUNDLE, {"a": _agreement()}))
+    assert not any(line.startswith(words) for line in notes_of([_failed("a")], BUNDLE, {}))
