@@ -68,7 +68,7 @@ def _report(source: Source, profile: Profile) -> Report:
         return _edgetpu(source, profile)
     if any("Movidius" in accelerator.name for accelerator in profile.accelerators):
         return _movidius(source, profile)
-    if profile.takes("tensorrt") and source.format == "onnx":
+    if profile.takes("tensorrt") and source.model.suffix.lower() == ".onnx":
         return _tensorrt(source, profile)
     return _plain(source, profile)
 

@@ -71,12 +71,20 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
     if source.format in _ENDS:
         what, start = _ENDS[source.format]
         raise InputError(f"{source.model} is {what} and cannot be converted", f"start from the {start}")
-    steps = find_steps()
+    steps, wish = find_steps(), _completed(wish)
     plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
     if plan.precision == "int8" and _quantises(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
     plan = _with_options(plan, wish)
     return replace(plan, environments=_environments(plan, steps))
+
+
+def _completed(wish: Wish) -> Wish:
+    """The wish with the format that its options belong to, and int8 for those that are about int8."""
+    given = {"tensorrt": wish.release is not None or wish.implicit, "edgetpu": wish.min_mapped is not None}
+    meant = next((known for known, asked in given.items() if asked), None)
+    quantised = "int8" if wish.implicit or wish.min_mapped is not None else None
+    return replace(wish, format=wish.format or meant, precision=wish.precision or quantised)
 
 
 def _environments(plan: Plan, steps: Sequence[Step]) -> tuple[str, ...]:

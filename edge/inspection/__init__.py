@@ -26,6 +26,7 @@ _READERS = {
     "keras": "keras",
     "savedmodel": "savedmodel",
     "pt2": "pt2",
+    "tensorrt": "onnx",  # what an engine is built from
 }
 
 
@@ -34,6 +35,9 @@ def inspect(artifact: Artifact) -> Inspection:
     model_format = artifact.manifest.format
     if model_format not in _READERS:
         raise UsageError(f"{artifact.model}: there is nothing to read in the format '{model_format}'")
+    if model_format == "tensorrt" and artifact.model.suffix != ".onnx":
+        hint = "inspect the .onnx that it was built from"
+        raise UsageError(f"{artifact.model}: an engine can be read by the TensorRT alone that built it", hint)
     read = cast("Callable[[Path], Inspection]", import_module(f"edge.inspection.{_READERS[model_format]}").read)
     found = replace(read(artifact.model), format=model_format)
     return replace(found, size_bytes=found.size_bytes or artifact.model.stat().st_size)

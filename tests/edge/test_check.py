@@ -266,3 +266,12 @@ def test_errors_for_machines(ask, tmp_path):
 def test_names_from_the_file_cannot_drive_the_terminal(ask, tmp_path):
     layers = [("LeakyReLU", {"name": "\x1b[2Jgone"})]
     assert "\x1b" not in ask(keras_file(tmp_path / "m.keras", *layers), CORAL)[1]
+
+
+def test_what_was_made_for_tensorrt_is_checked_by_its_graph(ask, tmp_path):
+    from runtimes.artifact import Manifest, write
+
+    onnx_model(tmp_path / "m.onnx", "Relu", "HardSwish", opset=13)
+    write(tmp_path, Manifest("m", "tensorrt", "fp16", "m.onnx"), {}, {})
+    assert ask(tmp_path, "jetson-agx-orin")[0] == 0
+    assert "HardSwish" in ask(tmp_path, "jetson-nano")[1]

@@ -30,6 +30,11 @@ def inspected(capsys, path: Path) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_an_engine_of_tensorrt_tells_nothing_elsewhere(capsys):
+    assert main(["inspect", str(MODELS / "tensorrt.engine")]) == 2
+    assert "inspect the .onnx" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["onnxruntime.onnx", "litert.tflite", "openvino.xml", "keras.keras", "torch.pt2"])
 def test_json_has_the_same_keys_for_every_format(capsys, name):
     found = inspected(capsys, MODELS / name)

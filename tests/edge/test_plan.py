@@ -99,6 +99,8 @@ def test_a_bare_file_tells_its_precision_and_inputs(classifier):
         (Wish(device="raspberry-pi-4", format="onnx", precision="fp32"), ("keras_to_onnx",), "fp32"),
         (Wish(device="i7-7700k"), ("keras_to_onnx", "onnx_to_openvino"), "fp32"),
         (Wish(device="coral-usb"), ("keras_to_tflite", "tflite_to_edgetpu"), "int8"),
+        (Wish(device="jetson-nano"), ("keras_to_onnx", "onnx_to_tensorrt"), "fp16"),
+        (Wish(device="jetson-orin-nano"), ("keras_to_onnx", "onnx_to_tensorrt"), "int8"),
     ],
 )
 def test_the_routes_of_the_table(wish, steps, precision):
@@ -112,6 +114,27 @@ def test_every_step_there_is_can_be_reached():
             wish = Wish(format=step.target, precision=precision)
             start = source(step.source, taken(step))
             assert make_plan(start, wish, has_calibration=True).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("wish", "release", "opset"),
+    [
+        (Wish("jetson-nano"), "8.2.1", 13),
+        (Wish("jetson-xavier-nx"), "8.5.2", 17),
+        (Wish("jetson-agx-orin"), "10.3.0", 20),
+        (Wish("jetson-agx-orin", release="8.6"), "8.6.0", 17),
+        (Wish("jetson-agx-orin", opset=18), "10.3.0", 18),
+        (Wish(format="tensorrt"), "10.3.0", 20),
+    ],
+)
+def test_each_board_has_its_release_and_opset_of_tensorrt(wish, release, opset):
+    plan = make_plan(source(), wish, has_calibration=True)
+    assert (plan.format, plan.release, plan.opset) == ("tensorrt", release, opset)
+
+
+def test_what_was_made_for_one_machine_is_the_end_of_a_route():
+    with pytest.raises(InputError, match="made for TensorRT"):
+        make_plan(source("tensorrt"), Wish(format="onnx"))
 
 
 def test_what_is_quantised_already_needs_no_calibration_data():
@@ -136,6 +159,18 @@ def test_what_is_quantised_already_needs_no_calibration_data():
         (Wish(format="gold"), UsageError, "nothing here leads from keras fp32 to gold fp32", "tflite fp32"),
         (Wish(format="onnx", precision="q4_0"), UsageError, "to onnx q4_0", "onnx fp32, onnx fp16, onnx w8"),
         (Wish(format="tflite", opset=13), UsageError, "--opset is ONNX's", "leave it out"),
+        (Wish("jetson-nano", precision="int8"), RefusedError, "cannot take int8 in tensorrt", "what works: fp16"),
+        (
+            Wish("jetson-orin-nano", release="11.0", implicit=True),
+            RefusedError,
+            "takes no calibration cache",
+            "--implicit",
+        ),
+        (Wish("jetson-nano", implicit=True), RefusedError, "cannot take int8", "what works: fp16"),
+        (Wish("jetson-nano", None, "fp16", implicit=True), UsageError, "a way to int8, not to fp16", "int8"),
+        (Wish("jetson-nano", "tensorrt", opset=17), RefusedError, "opset 13 or lower, not 17", "--opset 13"),
+        (Wish("jetson-nano", release="8.6", opset=18), RefusedError, "8.6 takes ONNX opset 17 or lower", "--opset 17"),
+        (Wish("jetson-nano", release="soon"), UsageError, "'soon' is no release of TensorRT", "dpkg"),
         (Wish(format="tflite", min_mapped=0.9), UsageError, "--min-mapped says nothing to tflite", "leave it out"),
         (Wish(format="tflite", release="8.2"), UsageError, "--tensorrt says nothing to tflite", "leave it out"),
     ],
