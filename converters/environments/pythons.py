@@ -23,7 +23,7 @@ def find_python(version: str, asked: Sequence[Path] = ()) -> Path:
     UsageError for one of `asked` that is no Python; HostError, with ways to get one, where there is none.
     """
     for python in asked:
-        if _answer(python, _ASK_VERSION) is None:
+        if not _answer(python, _ASK_VERSION):
             raise UsageError(f"{python} is not a Python that runs", "give the path of an interpreter with --python")
     candidates = list(_candidates(version, asked))
     for python in candidates:

@@ -233,8 +233,9 @@ def test_a_python_without_venv_names_the_package(nowhere):
 
 
 def test_a_named_python_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is not a Python that runs"):
-        find_python(VERSION, [tmp_path / "nothing"])
+    for program in (tmp_path / "nothing", _python(tmp_path / "silent", "exit 0")):
+        with pytest.raises(UsageError, match="is not a Python that runs"):
+            find_python(VERSION, [program])
 
 
 def test_variables_that_lead_elsewhere_are_left_out(monkeypatch):

@@ -1,0 +1,155 @@
+"""ONNX to TFLite: what is refused at once, and what its environment makes of both layouts."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.calibration import Calibration
+from converters.onnx_shapes import fixed_shapes
+from converters.onnx_to_tflite import Step, nhwc_inputs
+from converters.steps import StepOptions
+from converters.tflite_graph import read_tflite
+from runtimes.artifact import Artifact
+from runtimes.errors import InputError, UsageError
+from runtimes.registry import for_format
+from runtimes.session import RunOptions
+from runtimes.tensors import dequantize, quantize
+
+pytestmark = pytest.mark.skipif(find_spec("onnx") is None, reason="needs onnx")
+
+
+def _network(path: Path, shape=(1, 3, 16, 16), opset: int = 13, batch: object = 1) -> Path:
+    """A convolution, a dense layer with very unlike channels and a softmax, from `image` to `scores`."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(3)
+    first = shape[1] == 3
+    dense = generator.normal(0, 0.2, (8 * 16 * 16, 6)) * np.geomspace(0.05, 1, 6)
+    constants = {"kernel": generator.normal(0, 0.3, (8, 3, 3, 3)), "dense": dense}
+    turn = [] if first else [helper.make_node("Transpose", ["image"], ["turned"], perm=[0, 3, 1, 2])]
+    nodes = [
+        *turn,
+        helper.make_node("Conv", ["image" if first else "turned", "kernel"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("Flatten", ["relu"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, *shape[1:]])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 6])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def _samples(shape) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (24, *shape)).astype(np.float32)
+
+
+def test_what_an_input_takes_is_read_without_the_environment(tmp_path):
+    assert fixed_shapes(_network(tmp_path / "n.onnx"), 1, 13) == {"image": [1, 3, 16, 16]}
+    assert fixed_shapes(_network(tmp_path / "free.onnx", batch="batch"), 2, 13) == {"image": [2, 3, 16, 16]}
+    with pytest.raises(InputError, match="free dimension beside the batch"):
+        fixed_shapes(_network(tmp_path / "rows.onnx", shape=(1, 3, "rows", 16)), 1, 13)
+    with pytest.raises(InputError, match="has opset 17, and 13 is the newest") as caught:
+        fixed_shapes(_network(tmp_path / "new.onnx", opset=17), 1, 13)
+    assert "opset 13 or lower" in caught.value.hint
+
+
+def test_channels_are_found_in_either_place():
+    shapes = {"a": [1, 224, 224, 3], "b": [1, 3, 224, 224], "c": [1, 128], "d": [1, 64, 7, 7], "e": [1, 32, 32, 1]}
+    assert nhwc_inputs(shapes) == ["a", "e"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (StepOptions("fp32", batch=None), "needs a fixed batch"),
+        (StepOptions("fp32", io_dtype="uint8"), "TFLite fp32 cannot take uint8"),
+    ],
+)
+def test_what_tflite_has_not_is_refused_before_anything_is_made(tmp_path, monkeypatch, options, message):
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=message):
+        Step().convert(_network(tmp_path / "n.onnx"), tmp_path, options, None)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """(source, model file) by layout and precision, a free batch among them."""
+    folder, found = tmp_path_factory.mktemp("tflite"), {}
+    for name, shape in {"nchw": (1, 3, 16, 16), "nhwc": (1, 16, 16, 3)}.items():
+        source = _network(folder / f"{name}.onnx", shape, batch="batch" if name == "nchw" else 1)
+        for precision in Step.precisions:
+            out = folder / f"{name}-{precision}"
+            out.mkdir()
+            calibration = Calibration({"image": _samples(shape)}) if precision == "int8" else None
+            found[name, precision] = source, Step().convert(source, out, StepOptions(precision), calibration)
+    return found
+
+
+LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("precision", Step.precisions)
+def test_it_answers_as_its_source(converted, layout, precision):
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    source, model = converted[layout, precision]
+    samples = _samples((1, 3, 16, 16) if layout == "nchw" else (1, 16, 16, 3))
+    session = ort.InferenceSession(source, providers=["CPUExecutionProvider"])
+    truth = np.stack([session.run(None, {"image": sample})[0] for sample in samples])
+    assert np.ptp(truth, axis=0).max() > 0.1
+    with for_format("tflite").open(Artifact.open(model), RunOptions()) as lite:
+        (taken,), (given,) = lite.inputs, lite.outputs
+        assert taken.shape == (1, 16, 16, 3)
+        assert taken.dtype == ("uint8" if precision == "int8" else "float32")
+        fed = samples.transpose(0, 1, 3, 4, 2) if layout == "nchw" else samples
+        rows = [lite.run({taken.name: quantize(np.ascontiguousarray(one), taken)})[given.name] for one in fed]
+        answers = np.stack([dequantize(row, given.quantization) for row in rows])
+    assert np.abs(answers - truth).max() < LIMITS[precision]
+
+
+@pytest.mark.slow
+def test_no_stray_transposes_and_dense_layers_of_one_scale(converted):
+    for layout in ("nchw", "nhwc"):
+        (graph,) = read_tflite(converted[layout, "int8"][1]).graphs
+        names = [op.name for op in graph.operators]
+        assert "CONV_2D" in names
+        assert not {"DEQUANTIZE", "CAST"} & set(names)
+        (dense,) = (op for op in graph.operators if op.name == "FULLY_CONNECTED")
+        weights = graph.tensors[dense.inputs[1]].spec.quantization
+        assert weights is not None
+        assert len(weights.scales) == 1
+        assert "TRANSPOSE" not in names[: names.index("CONV_2D")]
+
+
+@pytest.mark.slow
+def test_what_onnx2tf_cannot_convert_is_one_line(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Imaginary", ["x"], ["y"], domain="nowhere")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("nowhere", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "strange.onnx")
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(Exception, match=r"onnx2tf on .*strange\.onnx: ") as caught:
+        Step().convert(tmp_path / "strange.onnx", out, StepOptions(), None)
+    assert "\n" not in caught.value.message
+    assert not list(out.iterdir())
