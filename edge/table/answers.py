@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.table.pixels import Pictures
 from runtimes.arrays import Array, load_arrays
 from runtimes.artifact import Artifact, OutputMeaning
 from runtimes.tensors import softmax
+
+CLASSES = 1000  # ImageNet's; a model with one more has a background
 
 # What a setup's answers must hold to be called right, out of each hundred pictures.
 SAME_TOP1_FLOAT = 1.0
@@ -63,8 +66,12 @@ def read_answers(outputs: Path, meaning: OutputMeaning) -> Answers:
     """The answers in a worker's outputs, counted by ImageNet's 1000 classes whatever the model's rows are."""
     (values,) = load_arrays(outputs).values()
     rows: Array = values.reshape(len(values), -1)
-    shares = softmax(rows) if meaning.kind == "logit" else rows
-    return Answers(shares.argmax(axis=1) - meaning.label_offset, shares[:, meaning.label_offset :])
+    return answers_of(softmax(rows) if meaning.kind == "logit" else rows, meaning.label_offset)
+
+
+def answers_of(probabilities: Array, label_offset: int) -> Answers:
+    """The answers in rows of probabilities, [n, classes]."""
+    return Answers(probabilities.argmax(axis=1) - label_offset, probabilities[:, label_offset:])
 
 
 def compare(given: Answers, reference: Answers, truth: Array, precision: str, own_weights: bool = False) -> Agreement:
@@ -89,19 +96,19 @@ class Answered:
     own_weights: bool
 
 
-def agreements(
-    answered: Mapping[str, Answered], references: Sequence[str], truth: Array | None
-) -> dict[str, Agreement]:
-    """Setup id → agreement with the first of `references` that answered; empty where none did, or without truth."""
-    found = {
-        name: read_answers(one.outputs, one.artifact.manifest.output)
+def agreements(answered: Mapping[str, Answered], pictures: Pictures) -> dict[str, Agreement]:
+    """Setup id → agreement with float Keras' answers; empty where those, or the true classes, are not known."""
+    if pictures.reference is None or pictures.truth is None:
+        return {}
+    reference = answers_of(pictures.reference, pictures.reference.shape[1] - CLASSES)
+    return {
+        name: compare(
+            read_answers(one.outputs, one.artifact.manifest.output),
+            reference,
+            pictures.truth,
+            one.artifact.manifest.precision,
+            one.own_weights,
+        )
         for name, one in answered.items()
         if one.outputs.is_file() and one.artifact.manifest.output is not None
-    }
-    reference = next((found[name] for name in references if name in found), None)
-    if reference is None or truth is None:
-        return {}
-    return {
-        name: compare(values, reference, truth, answered[name].artifact.manifest.precision, answered[name].own_weights)
-        for name, values in found.items()
     }

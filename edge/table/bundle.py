@@ -1,44 +1,47 @@
 """Everything that the table measures, in one folder: artifacts, pixels, and `bundle.json`.
 
-The cache holds bundles, `edge table --export` copies one, and a board measures it with `--from` without converting.
+The artifacts of a bundle lie in the cache; `edge table --export` copies them and adds the rest, and a board measures
+that folder with `--from` without converting.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge.table.pixels import Pictures
-from runtimes.arrays import Array, load_arrays
+from edge.table.recipes import RECIPES
+from runtimes.arrays import load_arrays
 from runtimes.artifact import MANIFEST, Artifact
 from runtimes.errors import HostError, InputError, UsageError
 from runtimes.fields import Fields
 
 SCHEMA = 1
 _DOCUMENT = "bundle.json"
+_PIXELS = "pixels.npz"
 _HINT = "write it again with `edge table --export DIR`"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A prepared folder.
+    """What is measured: the artifacts in `path`, and the pictures that they are fed.
 
-    `trained` is false for random weights, whose answers mean nothing. `missing` maps the recipes that could not be
-    made here to the reason.
+    `trained` is false for random weights, whose answers mean nothing; `picture` names the timed one. `missing` maps
+    the recipes that could not be made here to the reason.
     """
 
     path: Path
     weights: str
     trained: bool
     picture: str
+    pictures: Pictures
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, recipe: str) -> Path:
@@ -52,37 +55,6 @@ class Bundle:
     def artifact(self, recipe: str) -> Artifact:
         """The artifact of a recipe; InputError when it is not there or broken."""
         return Artifact.open(self.folder(recipe))
-
-    def pictures(self) -> Pictures:
-        """The picture of the published protocol, and the labelled ones that answers are judged by."""
-        arrays = load_arrays(self.path / "pixels.npz", hint=_HINT)
-        return Pictures(
-            benchmark=_pixels(arrays, "benchmark"),
-            calibration=_pixels(arrays, "calibration"),
-            evaluation=arrays.get("evaluation"),
-            truth=arrays.get("truth"),
-        )
-
-
-def write(bundle: Bundle, pictures: Pictures) -> None:
-    """Write pixels and `bundle.json`; the artifacts lie beside them."""
-    arrays = {name: array for name, array in vars(pictures).items() if array is not None}
-    with _whole(bundle.path / "pixels.npz") as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-    document = {"schema": SCHEMA, **{key: value for key, value in asdict(bundle).items() if key != "path"}}
-    with _whole(bundle.path / _DOCUMENT) as part:
-        part.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write that then becomes `path`: whoever reads meanwhile finds the old one or the new one, whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Bundle:
@@ -101,16 +73,26 @@ def read(folder: Path) -> Bundle:
     if not isinstance(trained, bool):
         raise fields.reject("trained", "is neither true nor false")
     missing = {name: str(reason) for name, reason in fields.mapping("missing").items()}
-    return Bundle(folder, fields.text("weights"), trained, fields.text("picture"), missing)
+    return Bundle(folder, fields.text("weights"), trained, fields.text("picture"), _read_pictures(folder), missing)
+
+
+def _read_pictures(folder: Path) -> Pictures:
+    arrays = load_arrays(folder / _PIXELS, hint=_HINT)
+    missing = [name for name in ("benchmark", "calibration") if name not in arrays]
+    unknown = sorted(set(arrays) - {known.name for known in dataclass_fields(Pictures)})
+    if missing or unknown:
+        raise InputError(f"{folder / _PIXELS} holds {', '.join(sorted(arrays)) or 'nothing'}", _HINT)
+    return Pictures(**arrays)
 
 
 def export(bundle: Bundle, place: Path) -> Path:
-    """Copy a bundle to `place`, which must not exist or be empty."""
+    """Write a bundle to `place`, which must not exist or be empty; HostError, and nothing left, where it cannot be."""
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{place} exists and is not empty", "choose another folder with --export")
-    unfinished = shutil.ignore_patterns(".*", "*.failed")
     try:
-        shutil.copytree(bundle.path, place, dirs_exist_ok=True, ignore=unfinished)
+        for recipe in (recipe for recipe in RECIPES if bundle.has(recipe.id)):
+            shutil.copytree(bundle.folder(recipe.id), place / recipe.id)
+        _write(bundle, place)
     except OSError as error:  # shutil.Error, too, which has no errno
         shutil.rmtree(place, ignore_errors=True)
         raise HostError(
@@ -119,7 +101,11 @@ def export(bundle: Bundle, place: Path) -> Path:
     return place
 
 
-def _pixels(arrays: Mapping[str, Array], name: str) -> Array:
-    if name not in arrays:
-        raise InputError(f"pixels.npz holds no '{name}'", _HINT)
-    return arrays[name]
+def _write(bundle: Bundle, place: Path) -> None:
+    """Write pixels and `bundle.json` beside the artifacts."""
+    place.mkdir(parents=True, exist_ok=True)
+    arrays = {name: array for name, array in vars(bundle.pictures).items() if array is not None}
+    np.savez_compressed(place / _PIXELS, **arrays)
+    told = {"weights": bundle.weights, "trained": bundle.trained, "picture": bundle.picture}
+    document = {"schema": SCHEMA, **told, "missing": dict(bundle.missing)}
+    (place / _DOCUMENT).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

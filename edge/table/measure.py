@@ -29,9 +29,6 @@ from runtimes.errors import EdgeError, EngineError, UsageError, from_dict
 from runtimes.tensors import pixels_to_input
 from runtimes.worker import save_arrays
 
-# The answers that all others are held against, the published way of running last.
-_REFERENCES = ("keras-compiled", "keras-predict")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,8 +76,7 @@ def make_table(bundle: Bundle, setups: Sequence[TableSetup], plan: Plan) -> Meas
         measurements, stopped = _measure(jobs, plan)
         found = {row["setup"]: row for row in rows_of(measurements)}
         answered = {setup.id: inputs.answered(setup) for setup in ready}
-        references = [setup.id for name in _REFERENCES for setup in ready if setup.id.startswith(name)]
-        agreed = agreements(answered, references, inputs.truth) if bundle.trained else {}
+        agreed = agreements(answered, bundle.pictures)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     here = [_row(setup, found[setup.id], agreed, bundle) for setup in ready if setup.id in found]
@@ -149,13 +145,8 @@ class _Inputs:
 
     def __init__(self, bundle: Bundle, scratch: Path) -> None:
         self._bundle, self._scratch = bundle, scratch
-        self._pictures = bundle.pictures()
+        self._pictures = bundle.pictures
         self._files: dict[object, tuple[Path, Path | None]] = {}
-
-    @property
-    def truth(self) -> Array | None:
-        """The class of each evaluation picture."""
-        return self._pictures.truth
 
     def answered(self, setup: TableSetup) -> Answered:
         """Where the answers of a measured setup lie."""

@@ -18,12 +18,17 @@ _GENERATED_COUNT = 32  # to calibrate with where there are no pictures: the time
 
 @dataclass(frozen=True)
 class Pictures:
-    """uint8, RGB, [n, 224, 224, 3]; `truth` holds the ImageNet class (of 1000) of each evaluation picture."""
+    """uint8, RGB, [n, 224, 224, 3]; `truth` holds the ImageNet class (of 1000) of each evaluation picture.
+
+    `reference`, float32 [n, classes], is what float Keras answers to them: all other answers are held against it, on
+    a board without Keras too.
+    """
 
     benchmark: Array
     calibration: Array
     evaluation: Array | None = None
     truth: Array | None = None
+    reference: Array | None = None
 
 
 def collect(picture: Path | None, calibration: Path | None) -> tuple[Pictures, str]:

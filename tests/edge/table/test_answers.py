@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge.table.answers import Agreement, Answered, Answers, agreements, compare, read_answers
+from edge.table.pixels import Pictures
 from runtimes.artifact import Artifact, Manifest, OutputMeaning
 
 TRUTH = np.array([2, 0, 1])
@@ -61,14 +62,22 @@ def _answered(folder: Path, name: str, values: np.ndarray) -> Answered:
     return Answered(path, Artifact(folder, manifest), False)
 
 
-def test_the_first_reference_that_answered_is_taken(tmp_path: Path) -> None:
-    answered = {"b": _answered(tmp_path, "b", REFERENCE), "c": _answered(tmp_path, "c", REFERENCE[:, ::-1])}
-    found = agreements(answered, ["a", "b"], TRUTH)
-    assert found["b"].max_difference == 0.0
-    assert found["c"].same_top1 < 3
+def _pictures(reference: np.ndarray | None, truth: np.ndarray | None) -> Pictures:
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+    return Pictures(pixels, pixels, pixels, truth, reference)
+
+
+def _rows(tops: list[int], classes: int) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[tops]
+
+
+def test_answers_with_and_without_a_background_row_compare(tmp_path: Path) -> None:
+    answered = {"same": _answered(tmp_path, "same", _rows([2, 0, 1], 1000))}
+    found = agreements(answered, _pictures(_rows([3, 1, 2], 1001), TRUTH))
+    assert (found["same"].same_top1, found["same"].correct, found["same"].max_difference) == (3, 3, 0.0)
 
 
 def test_without_a_reference_or_the_truth_nothing_is_judged(tmp_path: Path) -> None:
-    answered = {"b": _answered(tmp_path, "b", REFERENCE)}
-    assert agreements(answered, ["a"], TRUTH) == {}
-    assert agreements(answered, ["b"], None) == {}
+    answered = {"b": _answered(tmp_path, "b", _rows([2, 0, 1], 1000))}
+    assert agreements(answered, _pictures(None, TRUTH)) == {}
+    assert agreements(answered, _pictures(_rows([2, 0, 1], 1000), None)) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +19,32 @@ from runtimes.errors import HostError, InputError, UsageError
 PICTURES = Pictures(np.zeros((1, 2, 2, 3), np.uint8), np.ones((2, 2, 2, 3), np.uint8))
 
 
-def _written(folder: Path) -> Bundle:
-    bundle = Bundle(folder, "random, seeded", False, "generated", {"pt2-fp32": "no PyTorch"})
-    bundles.write(bundle, PICTURES)
-    return bundle
+def _bundle(folder: Path, pictures: Pictures = PICTURES) -> Bundle:
+    return Bundle(folder, "random, seeded", False, "generated", pictures, {"pt2-fp32": "no PyTorch"})
 
 
-def test_what_is_written_is_read_again(tmp_path):
-    written = _written(tmp_path)
-    assert bundles.read(tmp_path) == written
-    assert written.pictures().calibration.tolist() == PICTURES.calibration.tolist()
-    assert written.pictures().truth is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.json", "pixels.npz"]
+def test_what_is_exported_is_read_again(tmp_path):
+    answers = np.full((2, 1001), 0.5, np.float32)
+    given = replace(PICTURES, evaluation=PICTURES.calibration, truth=np.array([3, 4]), reference=answers)
+    place = bundles.export(_bundle(tmp_path / "cache", given), tmp_path / "export")
+    found = bundles.read(place)
+    assert (found.weights, found.trained, found.picture) == ("random, seeded", False, "generated")
+    assert found.missing == {"pt2-fp32": "no PyTorch"}
+    for name, values in vars(given).items():
+        np.testing.assert_array_equal(getattr(found.pictures, name), values)
 
 
-def test_a_write_that_breaks_off_leaves_the_old_pixels_whole(tmp_path, monkeypatch):
-    bundle = _written(tmp_path)
+def test_what_there_is_not_is_not_there_after_reading(tmp_path):
+    found = bundles.read(bundles.export(_bundle(tmp_path / "cache"), tmp_path / "export"))
+    assert (found.pictures.evaluation, found.pictures.truth, found.pictures.reference) == (None, None, None)
 
-    def break_off(stream, **_):
-        stream.write(b"half")
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", break_off)
-    with pytest.raises(OSError, match="No space"):
-        bundles.write(bundle, PICTURES)
-    assert bundle.pictures().benchmark.shape == (1, 2, 2, 3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.json", "pixels.npz"]
+@pytest.mark.parametrize("arrays", [{}, {"benchmark": np.zeros(1)}, {**vars(PICTURES), "other": np.zeros(1)}])
+def test_pixels_that_are_not_ours_are_refused(arrays, tmp_path):
+    place = bundles.export(_bundle(tmp_path / "cache"), tmp_path / "export")
+    np.savez(place / "pixels.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=r"pixels\.npz"):
+        bundles.read(place)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"schema": 99}', '{"schema": 1, "trained": "yes"}'])
@@ -55,19 +56,20 @@ def test_a_broken_document_is_one_line(text, tmp_path):
 
 
 def test_an_export_leaves_out_what_is_unfinished_or_wrong(tmp_path):
-    (tmp_path / "cache").mkdir()
-    bundle = _written(tmp_path / "cache")
-    (bundle.path / ".onnx-fp32.x.partial").mkdir()
+    bundle = _bundle(tmp_path / "cache")
+    (bundle.path / ".onnx-fp32.x.partial").mkdir(parents=True)
     (bundle.path / "onnx-fp32.failed").mkdir()
     place = bundles.export(bundle, tmp_path / "export")
     assert sorted(path.name for path in place.iterdir()) == ["bundle.json", "pixels.npz"]
 
 
 def test_an_export_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
-    bundle = _written(tmp_path)
+    bundle = _bundle(tmp_path / "cache")
+    (bundle.folder("onnx-fp32")).mkdir(parents=True)
+    (bundle.folder("onnx-fp32") / "manifest.json").write_text("{}")
 
     def break_off(_source, place, **_):
-        place.mkdir()
+        place.mkdir(parents=True)
         raise shutil.Error([("a", "b", "No space left on device")])
 
     monkeypatch.setattr(shutil, "copytree", break_off)

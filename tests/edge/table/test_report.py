@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from device_profiles.published import published_rows
@@ -13,11 +14,13 @@ from edge.table.answers import Agreement
 from edge.table.bundle import Bundle
 from edge.table.measure import MeasuredTable
 from edge.table.notes import best_row, notes_of
+from edge.table.pixels import Pictures
 from edge.table.report import as_csv, as_json, as_markdown
 from edge.table.rows import Row, absent, of_setup, published
 from edge.table.setups import Absent, TableSetup
 
-BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg")
+PICTURES = Pictures(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3), np.uint8))
+BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg", PICTURES)
 
 
 CALM = {"governor": None, "load_average": 0.1, "temperature_c": None, "throttling": None}
@@ -117,7 +120,7 @@ def test_what_saturating_kernels_would_gain_is_told() -> None:
 
 
 def test_why_a_model_is_missing_stands_below_the_table() -> None:
-    bundle = Bundle(Path("b"), "w", True, "p", missing={"tflite-2019": "it is not here"})
+    bundle = Bundle(Path("b"), "w", True, "p", PICTURES, missing={"tflite-2019": "it is not here"})
     row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)", "tflite-2019"))
     assert "Not made here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
@@ -126,7 +129,7 @@ def test_why_a_model_is_missing_stands_below_the_table() -> None:
 def test_the_reason_of_a_missing_source_is_told_and_each_reason_once():
     missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
     rows = [absent(Absent("onnxruntime-fp32-1t", "X", "the model onnx-fp32 (see below)", "onnx-fp32"))]
-    notes = notes_of(rows, Bundle(Path("b"), "w", True, "p", missing=missing), {})
+    notes = notes_of(rows, Bundle(Path("b"), "w", True, "p", PICTURES, missing=missing), {})
     assert [line for line in notes if line.startswith("Not made here")] == [
         "Not made here: keras-fp32, because no memory.",
         "Not made here: onnx-fp32, because it is made from keras-fp32.",

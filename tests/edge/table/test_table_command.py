@@ -137,6 +137,7 @@ def test_an_exported_table_is_measured_without_converting(
     (row,) = [row for row in json.loads(done.stdout) if row["kind"] == "measured"]
     assert row["top1"] == "magpie"
     assert row["raw"] == rows["tflite-int8-1t"]["raw"]
+    assert row["agreement"] == rows["tflite-int8-1t"]["agreement"]  # float Keras' answers came along
     assert not (tmp_path / "unused").exists()
     again = _edge("--export", str(place), cache=cache)
     assert again.returncode == 2
