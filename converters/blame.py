@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from converters.calibration import Calibration
     from converters.steps import StepOptions
 
-SAMPLES = 16  # the order of the layers has settled by then
+SAMPLES = 8  # the order of the layers has settled by then; all values inside two networks are held for each
 _NAMED = 5  # in an error message
 _TOLD = 0.1  # of the worst layer's noise: what adds less is not worth a word
 _MOST_KEPT = 0.5  # of all layers: beyond, the result is no int8 model any more
