@@ -19,14 +19,12 @@ _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Write job["out"] from the ONNX file job["model"]; answers {}.
 
-    "precision": fp32, fp16, w8 or int8; "shapes": {input: its fixed shape}; "nhwc": inputs whose last axis is the
-    channels; "io_dtype" and "samples" (an .npz, [n, *shape] by input name in the model's own axes) for int8.
+    "precision": fp32, fp16, w8 or int8; "shapes": {input: its fixed shape}; "kept": inputs whose axes
+    stay as they are; "io_dtype" and "samples" (an .npz, [n, *shape] by input name in the model's own axes) for int8.
     """
     # onnx2tf compares its layers with the source's on a picture that it would download.
     onnx2tf.download_test_image_data = _noise
-    network = _network(job)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in network.inputs]
-    function = tf.function(network, input_signature=[specs]).get_concrete_function()
+    function, specs = _function(_network(job), job)
     # Variables left in the graph are read as uninitialised while it is calibrated.
     frozen = convert_variables_to_constants_v2(function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
@@ -35,7 +33,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job["precision"] == "fp16":
         converter.target_spec.supported_types = [tf.float16]
     if job["precision"] == "int8":
-        _set_int8(converter, job, network.inputs)
+        _set_int8(converter, job, specs)
     Path(job["out"]).write_bytes(converter.convert())
     return {}
 
@@ -50,9 +48,34 @@ def _network(job: dict[str, Any]) -> Any:
         output_folder_path=".",
         not_use_onnxsim=True,  # done above: it would look for a program of that name
         disable_model_save=True,
-        keep_nwc_or_nhwc_or_ndhwc_input_names=job["nhwc"] or None,
+        replace_to_pseudo_operators=["erf"],  # TFLite has no Erf, of which ONNX makes GELU
         non_verbose=True,
     )
+
+
+def _function(network: Any, job: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """The network as a function of its inputs, and their specs.
+
+    onnx2tf moves the second axis of every input to the end. Told to leave an input as it is, it builds networks that
+    answer wrong; so one that is to stay is moved here, which TensorFlow's converter folds away.
+    """
+    shapes = [shape if name in job["kept"] else None for name, shape in job["shapes"].items()]
+    moved = [shape is not None and tuple(shape) != tuple(one.shape) for shape, one in zip(shapes, network.inputs)]
+    specs = [
+        tf.TensorSpec(shape if shape is not None else one.shape, one.dtype, name=name)
+        for (name, shape), one in zip(zip(job["shapes"], shapes), network.inputs)
+    ]
+
+    @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator, unused-ignore]
+    def forward(inputs: list[Any]) -> Any:
+        return network([_second_last(one) if move else one for one, move in zip(inputs, moved)])
+
+    return forward.get_concrete_function(), specs
+
+
+def _second_last(tensor: Any) -> Any:
+    rank = len(tensor.shape)
+    return tf.transpose(tensor, [0, *range(2, rank), 1])
 
 
 def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
