@@ -38,7 +38,7 @@ class StepOptions:
     `implicit` asks for int8 by a table of ranges beside a float model, `min_mapped` for a share of the operations and
     of the multiply-adds, 0 to 1, that the accelerator has to take. `keep` are layers to leave in higher precision, as
     a step that can do so names them (`converters.blame.KeepsLayers`). `scratch` is a folder for what is no part of the
-    result, such as a stand-in for it.
+    result, such as a stand-in for it. `old_runtime` lets a runtime of the target's compiler's age answer too.
     """
 
     precision: str = "fp32"
@@ -50,6 +50,7 @@ class StepOptions:
     min_mapped: float | None = None
     keep: tuple[str, ...] = ()
     scratch: str | None = None
+    old_runtime: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Step:
     requires: tuple[str, ...] = ()
     takes = "int8"
 
-    def environments(self, _options: StepOptions) -> tuple[str, ...]:
-        """See `converters.steps.environments_of`: the proof runs the model on a runtime of the compiler's age too."""
-        return (ENVIRONMENT,)
+    def environments(self, options: StepOptions) -> tuple[str, ...]:
+        """See `converters.steps.environments_of`: on request a runtime of the compiler's age answers in the proof."""
+        return (ENVIRONMENT,) if options.old_runtime else ()
 
     def convert(
         self,
@@ -60,7 +60,7 @@ class Step:
         _hold_floor(report, options.min_mapped)
         program = find_compiler()
         made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, options)
-        return replace(made, witness=old_witness(model))
+        return replace(made, witness=old_witness(model)) if options.old_runtime else made
 
 
 def _refuse(model: Path, report: Report) -> None:

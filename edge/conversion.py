@@ -103,6 +103,7 @@ def _options(plan: Plan) -> StepOptions:
         release=plan.release,
         implicit=plan.implicit,
         min_mapped=plan.min_mapped,
+        old_runtime=plan.old_runtime,
     )
 
 

@@ -22,7 +22,10 @@ _ENDS = {
     "edgetpu": ("compiled for the Edge TPU", ".tflite that it was compiled from"),
     "tensorrt": ("made for TensorRT", "model that it was made from"),
 }
-_OPTIONS = {"tensorrt": ("--tensorrt", "--implicit"), "edgetpu": ("--min-mapped",)}  # of some formats only
+_OPTIONS = {
+    "tensorrt": ("--tensorrt", "--implicit"),
+    "edgetpu": ("--min-mapped", "--old-runtime"),
+}  # of some formats only
 _QUANTISED = ("int8", "w8", "w4")  # no step takes them: the result would be quantised twice
 
 
@@ -30,8 +33,8 @@ _QUANTISED = ("int8", "w8", "w4")  # no step takes them: the result would be qua
 class Wish:
     """What was asked for: a device, a format or both; None leaves the choice to the device, or to the default.
 
-    `release` is the board's TensorRT where it is not the one in its profile; `implicit` and `min_mapped` are as in
-    `converters.steps.StepOptions`.
+    `release` is the board's TensorRT where it is not the one in its profile; `implicit`, `min_mapped` and
+    `old_runtime` are as in `converters.steps.StepOptions`.
     """
 
     device: str | None = None
@@ -41,6 +44,7 @@ class Wish:
     release: str | None = None
     implicit: bool = False
     min_mapped: float | None = None
+    old_runtime: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Plan:
     implicit: bool = False
     min_mapped: float | None = None
     environments: tuple[str, ...] = ()
+    old_runtime: bool = False
 
 
 def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan:
@@ -81,26 +86,32 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
 
 def _completed(wish: Wish) -> Wish:
     """The wish with the format that its options belong to, and int8 for those that are about int8."""
-    given = {"tensorrt": wish.release is not None or wish.implicit, "edgetpu": wish.min_mapped is not None}
+    for_edgetpu = wish.min_mapped is not None or wish.old_runtime
+    given = {"tensorrt": wish.release is not None or wish.implicit, "edgetpu": for_edgetpu}
     meant = next((known for known, asked in given.items() if asked), None)
-    quantised = "int8" if wish.implicit or wish.min_mapped is not None else None
+    quantised = "int8" if wish.implicit or for_edgetpu else None
     return replace(wish, format=wish.format or meant, precision=wish.precision or quantised)
 
 
 def _environments(plan: Plan, steps: Sequence[Step]) -> tuple[str, ...]:
-    options = StepOptions(precision=plan.precision, release=plan.release)
+    options = StepOptions(precision=plan.precision, release=plan.release, old_runtime=plan.old_runtime)
     taking = [step for step in steps if step_id(step) in plan.steps]
     return tuple(dict.fromkeys(name for step in taking for name in environments_of(step, options)))
 
 
 def _with_options(plan: Plan, wish: Wish) -> Plan:
     """The plan with what only some formats know; UsageError for an option that its format has not."""
-    asked = {"--tensorrt": wish.release, "--implicit": wish.implicit or None, "--min-mapped": wish.min_mapped}
+    asked = {
+        "--tensorrt": wish.release,
+        "--implicit": wish.implicit or None,
+        "--min-mapped": wish.min_mapped,
+        "--old-runtime": wish.old_runtime or None,
+    }
     for option, value in asked.items():
         if value is not None and option not in _OPTIONS.get(plan.format, ()):
             raise UsageError(f"{option} says nothing to {plan.format}", "leave it out, or choose the format with --to")
     if plan.format != "tensorrt":
-        return replace(plan, min_mapped=wish.min_mapped)
+        return replace(plan, min_mapped=wish.min_mapped, old_runtime=wish.old_runtime)
     if wish.implicit:
         Release.read(plan.release or "").check_implicit()
         if plan.precision != "int8":

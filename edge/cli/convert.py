@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-mapped", type=float, metavar="SHARE", help="fail where less of the model runs on the Edge TPU, as 0.9"
     )
+    parser.add_argument(
+        "--old-runtime", action="store_true", help="prove it on a TFLite runtime of the Edge TPU compiler's age too"
+    )
     parser.add_argument("--tensorrt", metavar="VERSION", help="the board's TensorRT, where it is not its profile's")
     parser.add_argument(
         "--implicit", action="store_true", help="TensorRT int8 by a calibration cache beside a float model, not QDQ"
@@ -73,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
     handed = torch_model.said(args)
     source = torch_model.planned(handed) if handed else examined(open_source(args.model))
-    wish = Wish(args.device, args.format, args.precision, args.opset, args.tensorrt, args.implicit, args.min_mapped)
+    options = (args.tensorrt, args.implicit, args.min_mapped, args.old_runtime)
+    wish = Wish(args.device, args.format, args.precision, args.opset, *options)
     plan = make_plan(source, wish, has_calibration=args.calibration is not None)
     if handed:
         plan = replace(plan, notes=(handed.said, *plan.notes))
@@ -130,9 +134,13 @@ def _plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_as_text(source: Source, plan: Plan) -> str:
+    from converters.steps import find_steps, step_id, taken
+
     target = f"{plan.format} {plan.precision}" + (f" for {plan.device}" if plan.device else "")
-    last = len(plan.steps) - 1
-    steps = [f"{i + 1}. {step} ({plan.precision if i == last else 'fp32'})" for i, step in enumerate(plan.steps)]
+    takes = {step_id(step): taken(step) for step in find_steps()}
+    precisions = [*(takes[step] for step in plan.steps[1:]), plan.precision]
+    named = zip(plan.steps, precisions[: len(plan.steps)], strict=True)
+    steps = [f"{number}. {step} ({precision})" for number, (step, precision) in enumerate(named, 1)]
     opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
     lines = [*(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
     return "\n".join([f"{source.model} ({source.format}) to {target}", *lines])
@@ -171,7 +179,7 @@ def _accuracy(accuracy: dict[str, Any] | None) -> list[str]:
         names = ", ".join(name.split(";")[0] for name in accuracy["kept"])
         lines.append(f"  kept in float for that: {names}")
         lines.append(
-            f"  all of it in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; so {accuracy['bytes']:,}"
+            f"  all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; so, {accuracy['bytes']:,} bytes"
         )
     return lines
 

@@ -132,6 +132,12 @@ def test_each_board_has_its_release_and_opset_of_tensorrt(wish, release, opset):
     assert (plan.format, plan.release, plan.opset) == ("tensorrt", release, opset)
 
 
+def test_the_old_runtime_is_asked_on_request_only():
+    assert make_plan(source(), Wish("coral-usb"), has_calibration=True).environments == ()
+    asked = make_plan(source(), Wish("coral-usb", old_runtime=True), has_calibration=True)
+    assert (asked.format, asked.environments) == ("edgetpu", ("tflite_2_7",))
+
+
 def test_what_was_made_for_one_machine_is_the_end_of_a_route():
     with pytest.raises(InputError, match="made for TensorRT"):
         make_plan(source("tensorrt"), Wish(format="onnx"))
