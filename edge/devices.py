@@ -17,7 +17,7 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
     machine       as `runtimes.host.facts`
     conditions    as `runtimes.host.conditions`
     accelerators  [{id, name, present, found: [where], looked_for}]
-    engines       [{id, formats, requires, installed, version, hint}]
+    engines       [{id, formats, requires, installed, version, lacks, hint}]
     profiles      [{id, name, kind, here}]; `here`: this machine, or a part attached to it, is that device
     """
     machine = host.facts(root)
@@ -38,6 +38,7 @@ def _engine(runtime_id: str) -> dict[str, Any]:
         "requires": status.requires,
         "installed": status.installed,
         "version": status.version,
+        "lacks": status.lacks,
         "hint": None if status.installed else registry.install_hint(status.id),
     }
 

@@ -33,13 +33,17 @@ _OWN_PACKAGES = {"tensorrt": "on a Jetson: sudo apt-get install python3-libnvinf
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """Whether an engine's library is installed, told without importing it."""
+    """Whether an engine's library is installed, told without importing it.
+
+    `lacks` names what else it needs and this machine has not: an adapter may have a method `lacks` that tells.
+    """
 
     id: str
     requires: str
     formats: tuple[str, ...]
     installed: bool
     version: str | None
+    lacks: str = ""
 
 
 def runtime_ids() -> list[str]:
@@ -87,7 +91,8 @@ def status(runtime_id: str) -> EngineStatus:
         version = adapter.version() if installed else None
     except EngineError:
         version = None
-    return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version)
+    lacks: str = adapter.lacks() if installed and hasattr(adapter, "lacks") else ""
+    return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version, lacks)
 
 
 def is_installed(adapter: Runtime) -> bool:

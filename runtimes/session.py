@@ -13,6 +13,9 @@ from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
 
+# Engines believe any number: LiteRT crashes, others use up what the system has.
+MOST_THREADS = 512
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -26,8 +29,8 @@ class RunOptions:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads is {self.threads}", "ask for 1 thread or more")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads is {self.threads}", f"ask for 1 to {MOST_THREADS} threads")
 
 
 class Session(Protocol):

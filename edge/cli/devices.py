@@ -109,7 +109,10 @@ def _accelerator_row(one: Mapping[str, Any]) -> Sequence[str]:
 
 def _engine_row(one: Mapping[str, Any]) -> Sequence[str]:
     state = (one["version"] or "installed") if one["installed"] else "not installed"
-    return (_mark(one["installed"]), one["id"], state, one["hint"] or " ".join(one["formats"]))
+    last = one["hint"] or " ".join(one["formats"])
+    if one["lacks"]:
+        last += f", without {one['lacks']}, which it needs"
+    return (_mark(one["installed"] and not one["lacks"]), one["id"], state, last)
 
 
 def _profile_row(one: Mapping[str, Any]) -> Sequence[str]:

@@ -14,7 +14,7 @@ from runtimes import registry
 
 def any_engine(situation: Situation) -> Iterator[Finding]:
     """At least one engine that runs models."""
-    ready = [one for one in situation.engines() if one.installed and one.requires]
+    ready = [one for one in situation.engines() if one.installed and one.requires and not one.lacks]
     if ready:
         yield Finding("ok", "engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready))
         return

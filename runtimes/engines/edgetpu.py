@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+from ctypes.util import find_library
 from typing import Any, Mapping
 
 from runtimes.adapters import import_engine, opening
@@ -35,6 +36,10 @@ class Adapter:
     def version(self) -> str:
         """The version of the interpreter that hosts the Edge TPU."""
         return interpreter_version()
+
+    def lacks(self) -> str:
+        """The driver's library, where it cannot be found; it is no Python package."""
+        return "" if find_library("edgetpu") or is_found(_PYCORAL) else "libedgetpu"
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; EngineMissing without libedgetpu, EngineError without a device; see `Runtime.open`."""

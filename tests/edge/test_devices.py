@@ -50,7 +50,7 @@ def test_the_report_keeps_its_keys(board):
     report = json.loads(json.dumps(describe(board(PI_WITH_CORAL))))
     assert set(report) == {"machine", "conditions", "accelerators", "engines", "profiles"}
     assert set(report["accelerators"][0]) == {"id", "name", "present", "found", "looked_for"}
-    assert set(report["engines"][0]) == {"id", "formats", "requires", "installed", "version", "hint"}
+    assert set(report["engines"][0]) == {"id", "formats", "requires", "installed", "version", "lacks", "hint"}
     assert set(report["profiles"][0]) == {"id", "name", "kind", "here"}
 
 

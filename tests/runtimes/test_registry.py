@@ -84,3 +84,17 @@ def test_an_absent_parent_is_not_found():
 def test_the_version_of_the_first_distribution_that_is_there():
     assert registry.distribution_version("no-such-distribution", "pytest") == pytest.__version__
     assert registry.distribution_version("no-such-distribution") == "unknown"
+
+
+def test_what_an_engine_lacks_beside_its_library_is_told(monkeypatch):
+    from runtimes.engines import edgetpu
+
+    adapter = registry.runtime("edgetpu")
+    monkeypatch.setattr(registry, "is_installed", lambda _: True)
+    monkeypatch.setattr(edgetpu, "is_found", lambda _: False)
+    monkeypatch.setattr(type(adapter), "version", lambda _: "1")
+    monkeypatch.setattr(edgetpu, "find_library", lambda _: None)
+    assert registry.status("edgetpu").lacks == "libedgetpu"
+    monkeypatch.setattr(edgetpu, "find_library", lambda _: "libedgetpu.so.1")
+    assert registry.status("edgetpu").lacks == ""
+    assert registry.status("null").lacks == ""
