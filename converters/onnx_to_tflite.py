@@ -59,7 +59,7 @@ class Step:
                 "precision": options.precision,
                 "io_dtype": options.io_dtype or "uint8",
                 "shapes": shapes,
-                "nhwc": nhwc_inputs(shapes),
+                "kept": kept_inputs(shapes),
                 "samples": str(samples),
             }
             environment(_ENVIRONMENT).run(job, _TIMEOUT_S, f"onnx2tf on {model}", _HINT)
@@ -72,6 +72,6 @@ def _save(calibration: Calibration, names: Sequence[str], path: Path) -> None:
     save_arrays(path, {name: np.stack([feed[name] for feed in feeds]) for name in names})
 
 
-def nhwc_inputs(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Inputs whose last axis is the channels already: onnx2tf takes the second one for them."""
-    return [name for name, shape in shapes.items() if len(shape) == 4 and shape[3] <= _MOST_CHANNELS < shape[1]]
+def kept_inputs(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Inputs whose axes stay as they are: all but pictures with the channels first, which become NHWC."""
+    return [name for name, shape in shapes.items() if len(shape) != 4 or shape[3] <= _MOST_CHANNELS < shape[1]]
