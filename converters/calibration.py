@@ -81,13 +81,14 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
             f"{count} calibration samples are too few to quantise with", f"give {FEWEST} or more, better 100"
         )
     notes = [f"{count} calibration samples are few: 100 or more give surer ranges"] if count < ENOUGH else []
+    distinct = {name: len({row.tobytes() for row in values}) for name, values in calibration.samples.items()}
+    if set(distinct.values()) == {1}:  # one input of several may be: a mask that masks nothing
+        first = next(iter(distinct))
+        raise InputError(f"all {count} calibration samples of '{first}' are the same", "give different ones")
     for name, values in calibration.samples.items():
         _check_values(name, values, preprocess)
-        distinct = len({row.tobytes() for row in values})
-        if distinct == 1:
-            raise InputError(f"all {count} calibration samples of '{name}' are the same", "give different ones")
-        if distinct < count:
-            notes.append(f"{count - distinct} of {count} calibration samples of '{name}' are repetitions")
+        if 1 < distinct[name] < count:
+            notes.append(f"{count - distinct[name]} of {count} calibration samples of '{name}' are repetitions")
         if preprocess is None and float(values.max()) > 64:
             notes.append(f"calibration values of '{name}' reach {values.max():g}: are these raw pixels?")
     return notes

@@ -95,6 +95,12 @@ def test_samples_that_are_all_the_same_are_refused():
         lint(from_pixels(same, [NHWC], way()), way())
 
 
+def test_one_input_of_several_may_always_be_the_same():
+    ids = np.arange(400, dtype=np.float32).reshape(40, 1, 10)
+    notes = lint(Calibration({"ids": ids / 400, "mask": np.ones((40, 1, 10), np.float32)}), None)
+    assert notes == ["40 calibration samples are few: 100 or more give surer ranges"]
+
+
 def test_repetitions_are_told():
     twice = np.concatenate([pictures(20), pictures(20)])
     assert lint(from_pixels(twice, [NHWC], way()), way()) == ["20 of 40 calibration samples of 'image' are repetitions"]
