@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.source import Source, open_source
-from converters.torch_source import TorchSource, recognise
-from edge.workers import Worker
-from runtimes.artifact import Artifact, Manifest
+if TYPE_CHECKING:
+    from converters.source import Source
+    from converters.torch_source import TorchSource
+    from edge.workers import Worker
 
 _TIMEOUT_S = 3600.0
 
@@ -30,17 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def said(args: argparse.Namespace) -> TorchSource | None:
     """What has to be exported first; None for every other model."""
+    from converters.torch_source import recognise  # only here: `edge convert --help` needs the options alone
+
     return recognise(args.model, args.inputs, args.weights, args.trust)
 
 
 def planned(torch_source: TorchSource) -> Source:
     """The exported program as a plan sees it, before there is one."""
+    from converters.source import Source
+    from runtimes.artifact import Artifact, Manifest
+
     manifest = Manifest(torch_source.name, "pt2", "fp32", torch_source.where)
     return Source(Artifact(Path(), manifest), "")
 
 
 def exported(torch_source: TorchSource, work: Path, worker: Worker) -> Source:
     """Export it into a folder below `work`, in the converter process, and open what came out."""
+    from converters.source import open_source
+
     folder = work / "exported"
     folder.mkdir()
     job = {
