@@ -97,8 +97,7 @@ def test_samples_that_are_all_the_same_are_refused():
 
 def test_one_input_of_several_may_always_be_the_same():
     ids = np.arange(400, dtype=np.float32).reshape(40, 1, 10)
-    notes = lint(Calibration({"ids": ids / 400, "mask": np.ones((40, 1, 10), np.float32)}), None)
-    assert notes == ["40 calibration samples are few: 100 or more give surer ranges"]
+    assert lint(Calibration({"ids": ids / 400, "mask": np.ones((40, 1, 10), np.float32)}), None) == []
 
 
 def test_repetitions_are_told():
