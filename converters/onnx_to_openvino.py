@@ -89,10 +89,16 @@ def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) ->
         network,
         nncf.Dataset(list(feeds_for(calibration, names))),
         preset=nncf.QuantizationPreset.PERFORMANCE,
+        model_type=nncf.ModelType.TRANSFORMER if _normalises_layers(network) else None,
         subset_size=len(calibration),
         ignored_scope=nncf.IgnoredScope(names=list(kept)),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.FIRST_LAYER),
     )
+
+
+def _normalises_layers(network: Any) -> bool:
+    """Whether it is a transformer, which NNCF treats otherwise, and fails on when it is not told."""
+    return any(operation.get_type_name() == "MVN" for operation in network.get_ops())
 
 
 def _name_by_place(network: Any) -> None:
