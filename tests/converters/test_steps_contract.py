@@ -24,9 +24,8 @@ from runtimes.tensors import dequantize, quantize
 
 STEPS = {step_id(step): step for step in find_steps()}
 CASES = [(name, precision) for name, step in STEPS.items() for precision in step.precisions]
-WITNESSED = {"tflite_to_edgetpu"}  # only the pipeline's proof of it runs elsewhere
 # They run in environments of their own, which are slow to make.
-ISOLATED = {name for name, step in STEPS.items() if environments_of(step, StepOptions())} - WITNESSED
+ISOLATED = {name for name, step in STEPS.items() if environments_of(step, StepOptions())}
 # How far a probability may be off, per precision.
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
 # The small network takes pictures [1, 16, 16, 3]; where a source has channels first, they are turned.
