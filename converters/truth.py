@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,8 +48,8 @@ def establish(request: Request, source: Source) -> Truth:
         found = source_answers(session, samples.inputs)
         said = Said(request.kind, request.label_offset)
         meaning = meaning_of(said, source.artifact, found[session.outputs[0].name], labels)
-        notes += _assumptions(source.artifact, request, preprocess, meaning)
         inputs, outputs = tuple(session.inputs), tuple(session.outputs)
+        notes += _assumptions(source.artifact, request, inputs, preprocess, meaning)
         return Truth(inputs, outputs, samples, calibration, found, preprocess, labels, meaning, tuple(notes))
 
 
@@ -71,15 +71,20 @@ def _samples(
 
 
 def _assumptions(
-    source: Artifact, request: Request, preprocess: Preprocess | None, meaning: OutputMeaning | None
+    source: Artifact,
+    request: Request,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    meaning: OutputMeaning | None,
 ) -> list[str]:
     """What a bare source did not say of itself and the artifact will hold all the same, or will lack."""
     if not source.is_bare:
         return []
     lines = []
-    if preprocess is None:
+    takes_pictures = len(inputs) == 1 and len(inputs[0].shape) == 4
+    if preprocess is None and takes_pictures:
         lines.append("how pictures become the input was not said (--preprocess), so the artifact does not know it")
-    else:
+    elif preprocess is not None:
         crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
         resized = f"shorter side {preprocess.size}, centre crop {crop}" if preprocess.resize != "stretch" else crop
         lines.append(f"pictures go in as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
