@@ -1,0 +1,161 @@
+"""Which networks reach which targets, and is any result wrong? `python tests/breadth/matrix.py --out results.json`
+
+Every row is appended to --out as one line of JSON; rows that are there are not made again, so it can be stopped and
+resumed. `--table` prints what is there as Markdown. Where torchvision comes from: `networks.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from networks import FAMILIES
+
+TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("tflite", "fp32"), ("tflite", "int8"))
+STATES = ("pass", "refused", "fail", "WRONG", "not made")
+_HERE = Path(__file__).resolve().parent
+_TIMEOUT_S = 600.0
+_REFUSED = 5  # the exit code of RefusedError
+
+
+def run(command: list[str], timeout_s: float = _TIMEOUT_S) -> tuple[int, str, str]:
+    """Exit code (124 where time ran out), stdout, stderr; whatever it started ends with it."""
+    environment = {**os.environ, "PYTHONPATH": str(_HERE.parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes) as child:
+        try:
+            out, err = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            return 124, "", f"ran out of its {timeout_s:.0f} s"
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    return child.returncode, out, err
+
+
+def rows_of(library: str, name: str, wanted: list[tuple[str, str]]) -> Iterator[dict[str, object]]:
+    """Make the network once and convert it to each target; each row comes when it is known."""
+    with tempfile.TemporaryDirectory(prefix="breadth-") as place:
+        folder = Path(place)
+        code, _, err = run([sys.executable, str(_HERE / "networks.py"), library, name, place])
+        if code:
+            why = f"the network cannot be made: {last_line(err)}"
+            yield from (row(library, name, target, "not made", why) for target in wanted)
+            return
+        for target in wanted:
+            yield _converted(library, name, target, folder)
+
+
+def _converted(library: str, name: str, target: tuple[str, str], folder: Path) -> dict[str, object]:
+    network = json.loads((folder / "network.json").read_text())
+    out = folder / "-".join(target)
+    command = [sys.executable, "-m", "edge", "convert", str(folder / network["model"]), "--json", "--out", str(out)]
+    command += ["--to", target[0], "--precision", target[1]]
+    if target[1] == "int8":
+        command += ["--calibration", str(folder / "calibration.npz")]
+    if library == "transformers":
+        for key, shape, dtype in network["inputs"]:
+            command += ["--input", f"{key}={'x'.join(map(str, shape))}:{dtype}"]
+    started = time.monotonic()
+    code, said, err = run(command)
+    seconds = round(time.monotonic() - started, 1)
+    if code:
+        return row(library, name, target, "refused" if code == _REFUSED else "fail", reason(said, err), seconds)
+    code, said, err = run([sys.executable, str(_HERE / "recheck.py"), str(out), str(folder), target[1]])
+    if code:
+        return row(library, name, target, "WRONG", f"the artifact does not answer: {last_line(err)}", seconds)
+    found = json.loads(said)
+    why = f"error {found['error']:.1e}, {found['snr_db']:.0f} dB"
+    return row(library, name, target, "pass" if found["agrees"] else "WRONG", why, seconds)
+
+
+def row(
+    library: str, name: str, target: tuple[str, str], state: str, why: str, seconds: float = 0.0
+) -> dict[str, object]:
+    """One line of the results."""
+    where = {"library": library, "network": name, "target": " ".join(target)}
+    return {**where, "state": state, "reason": why, "seconds": seconds}
+
+
+def reason(said: str, err: str) -> str:
+    """The message of the error that `edge convert --json` ended with."""
+    for text in (said, *reversed(err.splitlines())):
+        try:
+            return str(json.loads(text)["message"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return last_line(err)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+
+
+def read(out: Path) -> list[dict[str, str]]:
+    """The rows made so far."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def fill(out: Path, libraries: list[str], jobs: int, until: str | None) -> None:
+    """Make the rows that `out` lacks, `jobs` networks at a time; no network starts after `until` (HH:MM)."""
+    there = {(one["library"], one["network"], one["target"]) for one in read(out)}
+
+    def make(library: str, name: str) -> None:
+        wanted = [target for target in TARGETS if (library, name, " ".join(target)) not in there]
+        if not wanted or (until and time.strftime("%H:%M") >= until):
+            return
+        with out.open("a") as stream:
+            for line in rows_of(library, name, wanted):
+                print(json.dumps(line), file=stream, flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(make, library, name) for library in libraries for name in FAMILIES[library]]:
+            done.result()
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: a line for each network, then what did not pass and why, then the counts."""
+    targets = [" ".join(target) for target in TARGETS]
+    states = {(one["library"], one["network"], one["target"]): one["state"] for one in rows}
+    lines = ["| library | network | " + " | ".join(targets) + " |", "|---" * (len(targets) + 2) + "|"]
+    for library, name in sorted({(one["library"], one["network"]) for one in rows}):
+        cells = [states.get((library, name, target), "–") for target in targets]
+        lines.append(f"| {library} | {name} | " + " | ".join(cells) + " |")
+    lines += [""] + [
+        f"- {one['network']} → {one['target']}: {one['state']}: {one['reason']}"
+        for one in rows
+        if one["state"] != "pass"
+    ]
+    counts = {state: sum(one["state"] == state for one in rows) for state in STATES}
+    known = sum(counts.values())
+    share = 100 * counts["pass"] / max(known, 1)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return "\n".join([*lines, "", f"{known} conversions: {told}; {share:.1f} % pass."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("breadth.json"))
+    parser.add_argument("--only", choices=list(FAMILIES), action="append")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--until", metavar="HH:MM")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    if not args.table:
+        fill(args.out, args.only or list(FAMILIES), args.jobs, args.until)
+    print(table(read(args.out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One network of each classification family, with seeded random weights, beside inputs and its own answers.
+
+`python networks.py LIBRARY NAME FOLDER` writes into FOLDER the model, `calibration.npz`, `fresh.npz` and
+`expected.npz` (what the library itself answers to `fresh.npz`) and `network.json`, which names the model.
+
+torchvision brings CUDA libraries that a CPU torch does not have: install it beside the project, not into it, with
+`pip install --no-deps --target FOLDER torchvision==0.28.0`, and name that folder in BREADTH_SITE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KERAS = {  # name: (pixels a side, what a pixel of 1 is multiplied by)
+    "MobileNet": (128, 1),
+    "MobileNetV2": (96, 1),
+    "MobileNetV3Small": (96, 255),
+    "EfficientNetB0": (96, 255),
+    "EfficientNetV2B0": (96, 255),
+    "ResNet50": (96, 1),
+    "ResNet50V2": (96, 1),
+    "DenseNet121": (96, 1),
+    "NASNetMobile": (96, 1),
+    "Xception": (96, 1),
+    "InceptionV3": (96, 1),
+    "InceptionResNetV2": (96, 1),
+    "ConvNeXtTiny": (96, 255),
+    "VGG16": (64, 1),
+    "VGG19": (64, 1),
+}
+TORCHVISION = {  # name: pixels a side
+    "mobilenet_v2": 96,
+    "mobilenet_v3_small": 96,
+    "resnet18": 96,
+    "resnext50_32x4d": 96,
+    "wide_resnet50_2": 96,
+    "squeezenet1_1": 96,
+    "shufflenet_v2_x0_5": 96,
+    "mnasnet0_5": 96,
+    "efficientnet_b0": 96,
+    "efficientnet_v2_s": 96,
+    "regnet_y_400mf": 96,
+    "densenet121": 96,
+    "googlenet": 96,
+    "inception_v3": 128,
+    "alexnet": 96,
+    "vgg11_bn": 64,
+    "convnext_tiny": 96,
+    "vit_b_32": 224,
+    "swin_t": 96,
+    "swin_v2_t": 96,
+    "maxvit_t": 224,
+}
+_SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+_SIGHT = {"image_size": 96, "num_labels": 10}
+_DIST = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {  # configuration: (model, what differs from its defaults)
+    "ViTConfig": ("ViTForImageClassification", {**_SMALL, **_SIGHT}),
+    "DeiTConfig": ("DeiTForImageClassification", {**_SMALL, **_SIGHT}),
+    "BeitConfig": ("BeitForImageClassification", {**_SMALL, **_SIGHT}),
+    "ConvNextConfig": ("ConvNextForImageClassification", {**_SIGHT}),
+    "MobileViTConfig": ("MobileViTForImageClassification", {**_SIGHT}),
+    "ResNetConfig": ("ResNetForImageClassification", {"num_labels": 10}),
+    "BertConfig": ("BertForSequenceClassification", {**_SMALL, "vocab_size": 1000}),
+    "RobertaConfig": ("RobertaForSequenceClassification", {**_SMALL, "vocab_size": 1000}),
+    "DistilBertConfig": ("DistilBertForSequenceClassification", {**_DIST, "vocab_size": 1000}),
+    "ElectraConfig": ("ElectraForSequenceClassification", {**_SMALL, "vocab_size": 1000}),
+}
+FAMILIES: dict[str, list[str]] = {
+    "keras": list(KERAS),
+    "torchvision": list(TORCHVISION),
+    "transformers": list(TRANSFORMERS),
+}
+CALIBRATION, FRESH = 20, 4
+
+
+def pictures(count: int, side: int, seed: int) -> np.ndarray:
+    """Patches of colour under noise, float32 [count, side, side, 3] in -1 to 1: nearer to pictures than plain noise."""
+    generator = np.random.default_rng(seed)
+    cells = generator.uniform(-1, 1, (count, 4, 4, 3))
+    patches = cells.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
+    noise = generator.normal(0, 0.2, patches.shape)
+    return np.clip(patches + noise, -1, 1).astype(np.float32)
+
+
+def make_keras(name: str, folder: Path) -> str:
+    """A `.keras` file."""
+    import keras
+
+    side, scale = KERAS[name]
+    keras.utils.set_random_seed(0)
+    way: dict[str, Any] = {"weights": None, "input_shape": (side, side, 3), "classes": 10}
+    model = getattr(keras.applications, name)(**way)
+    batches = [(pictures(n, side, seed) + (scale > 1)) * (scale / 2 if scale > 1 else 1) for n, seed in _counts()]
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    kept = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    if norms:
+        model(batches[0][:8], training=True)
+    for layer, momentum in zip(norms, kept, strict=True):
+        layer.momentum = momentum
+    expected = np.stack([np.asarray(model(one[None], training=False)) for one in batches[1]])
+    model.save(folder / "model.keras")
+    _write(folder, {model.inputs[0].name: batches[0][:, None]}, {model.inputs[0].name: batches[1][:, None]}, [expected])
+    return "model.keras"
+
+
+def make_torchvision(name: str, folder: Path) -> str:
+    """A `.pt2` exported program."""
+    import torch
+
+    sys.path.append(os.environ["BREADTH_SITE"])
+    operators = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):  # the CUDA build cannot define them here; importing asks for them
+        operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    torch.manual_seed(0)
+    way: dict[str, Any] = {"weights": None, "num_classes": 10}
+    if name in ("googlenet", "inception_v3"):
+        way.update(aux_logits=False, init_weights=True)
+    model = getattr(torchvision.models, name)(**way).eval()
+    shown, fresh = (_turned(pictures(n, TORCHVISION[name], seed)) for n, seed in _counts())
+    _settle(model, shown)
+    with torch.no_grad():
+        expected = np.stack([model(torch.from_numpy(one)).numpy() for one in fresh])
+        program = torch.export.export(model, (torch.from_numpy(fresh[0]),))
+    torch.export.save(program, folder / "model.pt2")
+    feed = program.graph_signature.user_inputs[0]
+    _write(folder, {feed: shown}, {feed: fresh}, [expected])
+    return "model.pt2"
+
+
+def make_transformers(name: str, folder: Path) -> str:
+    """A folder that `save_pretrained` wrote."""
+    import torch
+    import transformers
+
+    kind, differs = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(getattr(transformers, name)(**differs)).eval()
+    shown, fresh = (_feeds(n, seed, "vocab_size" in differs) for n, seed in _counts())
+    if "pixel_values" in shown:
+        _settle(model, shown["pixel_values"])
+    with torch.no_grad():
+        rows = [{key: torch.from_numpy(value[i]) for key, value in fresh.items()} for i in range(FRESH)]
+        expected = np.stack([model(**row).logits.numpy() for row in rows])
+    model.save_pretrained(folder / "model")
+    _write(folder, shown, fresh, [expected])
+    return "model"
+
+
+def _feeds(count: int, seed: int, text: bool) -> dict[str, np.ndarray]:
+    if not text:
+        return {"pixel_values": _turned(pictures(count, 96, seed))}
+    tokens = np.random.default_rng(seed).integers(5, 1000, (count, 1, 32))
+    return {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+
+
+def _settle(model: Any, shown: np.ndarray) -> None:
+    """BatchNorm statistics of one batch: with those that a new network has, answers hardly depend on pictures."""
+    import torch
+
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    for part in norms:
+        part.train()
+        part.momentum = 1.0
+    with torch.no_grad():
+        model(torch.from_numpy(shown[:8, 0]))
+    for part in norms:
+        part.eval()
+
+
+def _turned(batch: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2)[:, None])
+
+
+def _counts() -> list[tuple[int, int]]:
+    return [(CALIBRATION, 1), (FRESH, 2)]
+
+
+def _write(folder: Path, shown: Any, fresh: Any, expected: list[np.ndarray]) -> None:
+    np.savez(folder / "calibration.npz", **shown)
+    np.savez(folder / "fresh.npz", **fresh)
+    np.savez(folder / "expected.npz", *expected)
+
+
+def main() -> None:
+    library, name, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    make = {"keras": make_keras, "torchvision": make_torchvision, "transformers": make_transformers}[library]
+    model = make(name, folder)
+    feeds = [[key, value.shape[1:], value.dtype.name] for key, value in np.load(folder / "fresh.npz").items()]
+    (folder / "network.json").write_text(json.dumps({"model": model, "inputs": feeds}))
+
+
+if __name__ == "__main__":
+    main()
