@@ -108,16 +108,21 @@ def read(out: Path) -> list[dict[str, str]]:
 
 
 def fill(out: Path, libraries: list[str], jobs: int, until: str | None) -> None:
-    """Make the rows that `out` lacks, `jobs` networks at a time; no network starts after `until` (HH:MM)."""
+    """Make the rows that `out` lacks, `jobs` networks at a time; no row starts after `until` (HH:MM)."""
     there = {(one["library"], one["network"], one["target"]) for one in read(out)}
+
+    def over() -> bool:
+        return until is not None and time.strftime("%H:%M") >= until
 
     def make(library: str, name: str) -> None:
         wanted = [target for target in TARGETS if (library, name, " ".join(target)) not in there]
-        if not wanted or (until and time.strftime("%H:%M") >= until):
+        if not wanted or over():
             return
         with out.open("a") as stream:
             for line in rows_of(library, name, wanted):
                 print(json.dumps(line), file=stream, flush=True)
+                if over():
+                    return
 
     with ThreadPoolExecutor(jobs) as pool:
         for done in [pool.submit(make, library, name) for library in libraries for name in FAMILIES[library]]:
@@ -152,8 +157,11 @@ def main() -> None:
     parser.add_argument("--until", metavar="HH:MM")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    libraries = args.only or list(FAMILIES)
+    if "torchvision" in libraries and "BREADTH_SITE" not in os.environ and not args.table:
+        parser.error(f"BREADTH_SITE names no folder with torchvision: see {_HERE / 'networks.py'}")
     if not args.table:
-        fill(args.out, args.only or list(FAMILIES), args.jobs, args.until)
+        fill(args.out, libraries, args.jobs, args.until)
     print(table(read(args.out)))
 
 
