@@ -109,8 +109,11 @@ def test_answers_agree_as_each_precision_owes(rows: dict[str, dict[str, Any]]) -
         assert agreement["pictures"] == 100
         if agreement["own_weights"]:
             assert agreement["correct"] >= agreement["reference_correct"], name
-        elif row["precision"] == "int8" and "fast" not in name:
+        elif name.startswith("tflite-int8"):
             assert agreement["same_top1"] >= 97, name
+        elif row["precision"] == "int8" and "fast" not in name:
+            # Which pictures tip over differs between processors; how many answers are lost may not.
+            assert agreement["correct"] >= agreement["reference_correct"] - 2, name
         elif row["precision"] == "fp32":
             assert agreement["same_top1"] == 100, name
             assert agreement["max_difference"] <= 1e-4, name
