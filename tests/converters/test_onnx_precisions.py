@@ -137,7 +137,8 @@ def test_small_weights_and_those_of_zeros_stay_right(tmp_path, out):
     assert [node.op_type for node in onnx.load(made).graph.node] == ["MatMul", "Relu"]
     zeros = product(tmp_path / "zeros.onnx", np.zeros((64, 32)))
     given, _ = answer(Step().convert(zeros, out, StepOptions("w8"), None), x=x())
-    assert not given["answer"].any()
+    # Not zero to the bit: ONNX Runtime computes with bytes around 128 and takes their share off again.
+    assert np.abs(given["answer"]).max() < 1e-3
 
 
 def test_what_cannot_be_had_is_refused(tmp_path, network, out):
