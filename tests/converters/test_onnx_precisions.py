@@ -17,6 +17,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
 GENERATOR = np.random.default_rng(0)
+START = GENERATOR.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order():
+    GENERATOR.bit_generator.state = START
 
 
 def write(path, nodes, constants, inputs, outputs, opset=13):
