@@ -28,7 +28,7 @@ def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement
             "(`edge table --fetch-weights`, or --weights FILE)."
         )
     elif not agreed and any(row.kind == "measured" for row in rows):
-        lines.append("The answers were not compared: that takes evaluation pictures, and float Keras among the setups.")
+        lines.append("The answers were not compared: that takes labelled pictures, and float Keras' answers to them.")
     lines += _answers(rows, agreed)
     lines += _costs_of_right_answers(rows)
     lines += _disturbances(rows)
