@@ -20,7 +20,7 @@ class Column(NamedTuple):
 
 
 def aligned(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> str:
-    """The columns that say something for at least one row; a block of lines for each row where `width` is too narrow."""
+    """The columns that say something for at least one row; blocks of lines where `width` is too narrow for them."""
     columns = _shown(columns, rows)
     cells = _cells(columns, rows)
     lines = [_line(line, cells, columns) for line in cells] if len(cells) > 1 else []
