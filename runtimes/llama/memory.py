@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.errors import HostError
+from runtimes.errors import HostError, InputError, UsageError
 from runtimes.gguf_file import TENSOR_TYPES, GgufFile
 from runtimes.host import facts
+from runtimes.text import LoadOptions
 
+# What llama.cpp lays out anew for the CPU while loading, whatever the CPU: over a mapped file that would be held twice.
+_REPACKED = frozenset(("Q4_0", "Q4_K", "IQ4_NL", "Q2_K", "Q5_K", "Q6_K", "Q8_0", "MXFP4"))
 UBATCH = 512  # tokens of a prompt that are computed at a time; llama.cpp's default
 LOGIT_ROWS = 64  # positions whose scores are computed at a time where all are asked for
 MIB = 2**20
@@ -78,6 +81,30 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     if fits < min(_SHORTEST, trained):
         raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
     return min(trained, fits)
+
+
+def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
+    """Tokens for each slot; HostError where this machine's memory does not hold them, UsageError beyond training."""
+    if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
+        raise InputError(f"{path} holds no language model", "adapters are given with --lora beside their model")
+    free = None if options.workers else free_memory()
+    if options.context is None:
+        return context_for(file, path, options.slots, options.kv_type, free)
+    trained = trained_context(file)
+    if options.context > trained:
+        message = f"a context of {options.context} tokens is asked for; {path.name} was trained for {trained}"
+        raise UsageError(message, f"--context {trained} is the most that it understands")
+    check_fits(file, path, options.context, options.slots, options.kv_type, free)
+    return options.context
+
+
+def memory_mode(file: GgufFile, options: LoadOptions) -> str:
+    """Choose "map" or "read". Files whose weights are laid out anew are read: mapped, they would be in memory twice."""
+    if options.memory != "auto":
+        return options.memory
+    if options.settings.get("repack") == "off":
+        return "map"
+    return "read" if next(iter(file.bytes_by_type()), "") in _REPACKED else "map"
 
 
 def check_fits(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int | None) -> None:
