@@ -1,4 +1,6 @@
 # make table   sets everything up in .venv and prints the MobileNetV2 table of this machine
+# make chat    sets .venv up for language models, in seconds, with a prebuilt llama.cpp
+# make llama   compiles llama.cpp for this CPU: quicker, and the only one that quantises and shares out
 # make test    sets everything up in .venv and runs the tests
 # Nothing outside .venv and the user's cache folder is touched; after the set-up no network is needed.
 
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: table test lint lock clean
+.PHONY: table chat llama test lint lock clean
 .DELETE_ON_ERROR:
 
 table: $(VENV)/table.done
@@ -37,11 +39,34 @@ $(VENV)/table.done: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(BIN)/edge table --fetch-weights
 	@touch $@
 
+chat: $(VENV)/chat.done
+	@echo "ready: $(BIN)/edge chat MODEL.gguf, or $(BIN)/edge serve MODEL.gguf"
+
+llama: $(VENV)/chat.done $(VENV)/llama.done
+	@echo "ready: $(BIN)/edge chat MODEL.gguf now computes with llama.cpp as compiled here"
+
+$(VENV)/chat.done: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up .venv for language models (once; about 60 MB) ..."
+	@$(PIP) install --editable '.[chat,serve,xllamacpp]' --constraint constraints.txt
+	@touch $@
+
+# llama-cpp-python comes as source alone, and is built for the very CPU. Into a folder of its own, and past pip's
+# cache: that would hand out a wheel which was built with other flags.
+LLAMA := llama-cpp-python==$(shell sed -n 's/^llama_cpp_python==//p' constraints.txt)
+$(VENV)/llama.done: constraints.txt | $(VENV)/bin/python
+	@command -v c++ >/dev/null || { echo "llama.cpp is compiled here for this CPU, which needs a C++ compiler" \
+		"(Debian, Ubuntu: sudo apt install build-essential); 'make chat' does without"; exit 1; }
+	@echo "compiling llama.cpp for this CPU (once; about 5 minutes on two cores) ..."
+	@CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_RPC=ON" $(PIP) wheel --no-deps --no-cache-dir \
+		--wheel-dir $(VENV)/wheels '$(LLAMA)'
+	@$(PIP) install --find-links $(VENV)/wheels '$(LLAMA)' --constraint constraints.txt
+	@touch $@
+
 # Everything that the tests touch. PyTorch comes first and alone, so that an index with CPU builds can serve it.
-$(VENV)/test.done: $(VENV)/table.done
+$(VENV)/test.done: $(VENV)/table.done $(VENV)/llama.done
 	@echo "setting up .venv for the tests (once) ..."
 	@$(PIP) install 'torch==2.13.0' --constraint constraints.txt
-	@$(PIP) install --editable '.[table,onnxscript,transformers,test]' --constraint constraints.txt
+	@$(PIP) install --editable '.[table,onnxscript,transformers,chat,serve,gguf,llama_cpp,xllamacpp,test]' --constraint constraints.txt
 	@touch $@
 
 # Writes down the set that was tested: run it after changing pyproject.toml, then run the tests.

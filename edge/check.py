@@ -15,8 +15,11 @@ from typing import Any
 from converters.check.report import Problem, Report
 from converters.source import Source, open_source
 from device_profiles.profiles import Profile
+from edge.check_text import check_text
 from edge.profiles import load_profile
-from runtimes.errors import RefusedError
+from runtimes.artifact import Artifact
+from runtimes.errors import RefusedError, UsageError
+from runtimes.formats import format_of
 
 _MYRIAD_2 = "Myriad 2,"  # the first stick's chip: the releases that edge converts with no longer run it
 _DEEPEST = 32  # Keras models within models
@@ -41,13 +44,18 @@ class Checked:
         return {"device": self.device, "runs": self.runs, **self.report.as_dict()}
 
 
-def check(model: Path, device: str) -> Checked:
-    """Check a model file or artifact for a device or setup.
+def check(model: Path, device: str, memory: int | None = None, context: int | None = None) -> Checked:
+    """Check a model file or artifact for a device or setup; `memory` in bytes and `context` are of language models.
 
     Raises InputError for a file that is broken, UsageError for a device that is not known, and RefusedError for a
     format that the device does not take and that cannot be looked into for it.
     """
     profile = load_profile(device)
+    if format_of(Artifact.open(model).model) == "gguf":
+        report = check_text(Artifact.open(model).model, profile, memory, context)
+        return Checked(profile.id, profile.name, report, not report.refusals)
+    if memory is not None or context is not None:
+        raise UsageError("--memory and --context are for language models", "give a .gguf file, or leave them out")
     source = open_source(model)
     report = _worded(_report(source, profile), source, profile)
     runs = report.most_runs if report.accelerator else not report.refusals

@@ -25,6 +25,8 @@ _REFUSED = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the device, and how to print."""
+    from edge.arguments import count
+
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or artifact; nothing is written")
     parser.add_argument(
         "--for",
@@ -33,14 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a device, or parts joined with + (see edge devices): coral-usb, raspberry-pi-4+coral-usb, jetson-nano",
     )
+    parser.add_argument(
+        "--memory", metavar="4GB", help="language models: the device's memory, where it comes with several"
+    )
+    parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (2048)")
     parser.add_argument("--json", action="store_true", help="print JSON for machines: every node with its placement")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict, and what keeps nodes on the host."""
     from edge.check import check
+    from edge.check_text import size
 
-    checked = check(args.model, args.device)
+    checked = check(args.model, args.device, size(args.memory) if args.memory else None, args.context)
     text = json.dumps(checked.as_dict(), indent=2) if args.json else as_text(args.model.name, checked)
     print(text)
     return 0 if checked.runs else _REFUSED
@@ -52,6 +59,7 @@ def as_text(model: str, checked: Checked) -> str:
     lines = [f"{model} on {checked.device_name}: {_verdict(report)}"]
     for refusal in report.refusals:
         lines += [f"  {refusal.reason}", f"      → {refusal.fix}"]
+    lines += _memory(report)
     if report.quantised is not None:
         lines.append(f"quantised to int8: {_verdict(report.quantised)}")
     body = report.quantised or report
@@ -65,6 +73,8 @@ def as_text(model: str, checked: Checked) -> str:
 
 def _verdict(report: Report) -> str:
     """How much runs where."""
+    if report.extra.get("memory") and report.refusals:
+        return "does not fit"
     if not report.accelerator:
         return f"runs on the processor ({_counts(report.nodes)})" if report.nodes else "runs on the processor"
     share = report.macs_share
@@ -73,6 +83,17 @@ def _verdict(report: Report) -> str:
     if report.refusals:
         return f"refused ({counts} could run on {report.accelerator})"
     return f"{counts} on {report.accelerator}{done}"
+
+
+def _memory(report: Report) -> Iterator[str]:
+    """What a language model takes, part by part."""
+    told = report.extra.get("memory")
+    if told is not None:
+        weights, cache, buffers = (told[f"{part}_bytes"] / 1e6 for part in ("weights", "cache", "buffers"))
+        yield (
+            f"memory: {told['needed_bytes'] / 1e6:,.0f} MB: weights {weights:,.0f}, context of {told['context']} tokens"
+            f" {cache:,.0f}, buffers {buffers:,.0f}"
+        )
 
 
 def _break(report: Report) -> Iterator[str]:
