@@ -1,4 +1,4 @@
-"""The user's own Python code by its name, `package.module:name` or `path/file.py:name`; for a converter process only."""
+"""The user's own Python code by name, `package.module:name` or `path/file.py:name`; for a converter process only."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _samples(
     work: Path,
     on_progress: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[str | None, list[str]]:
-    """The .npz of real inputs for the worker, and notes: the user's own, what their code yields, or decoded pictures."""
+    """The .npz of real inputs for the worker, and notes: an own one, what own code yields, or decoded pictures."""
     if calibration is None:
         return None, []
     place = work / "samples.npz"

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="DIR|FILE.npz|MODULE:CALLABLE",
-        help="pictures or inputs of the real task, which int8 needs; or your own Python code that yields them one by one"
-        " (module:callable or file.py:callable), the same ones each time",
+        help="pictures or inputs of the real task, which int8 needs; or your own Python code that yields inputs, the"
+        " same ones each time (module:callable or file.py:callable)",
     )
     parser.add_argument(
         "--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures: top-1 is measured, and may not fall"
