@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from converters.calibration import MOST, PIXELS
 from converters.environments import environment
+from converters.hf_folder import PROCESSOR, HfFolder, read_folder
 from converters.meaning import read_labels
 from converters.source import Source
 from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
-from converters.torch_source import TorchSource
+from converters.torch_source import HUGGING_FACE, TorchSource
 from converters.user_code import is_reference
 from edge.evaluation import find_labelled, write_evaluation
 from edge.generated import write_samples
@@ -68,8 +69,9 @@ def convert(
         _make_environments(plan, given, on_progress or (lambda _progress: None))
         if given.torch is not None:
             source = exported(given.torch, work, worker)
-        preprocess = _preprocess(source, given.said, worker)
-        samples, notes = _samples(given.calibration, preprocess, work, on_progress)
+        given, folder = _with_folder(given, work)
+        preprocess, notes = _preprocess(source, given.said, folder, worker)
+        samples, more = _samples(given.calibration, preprocess, work, on_progress)
         job = {
             "job": "convert",
             "artifact": str(source.artifact.path if not source.artifact.is_bare else source.model),
@@ -89,7 +91,7 @@ def convert(
             "origin": given.torch.origin() if given.torch else None,
         }
         answer = worker.run(job, timeout_s=_TIMEOUT_S, on_progress=on_progress)
-    return {"artifact": str(out), **answer, "notes": [*notes, *answer["notes"]]}
+    return {"artifact": str(out), **answer, "notes": [*notes, *more, *answer["notes"]]}
 
 
 def _make_environments(plan: Plan, given: Given, on_progress: Callable[[dict[str, Any]], None]) -> None:
@@ -109,15 +111,32 @@ def _options(plan: Plan) -> StepOptions:
     )
 
 
-def _preprocess(source: Source, said: Said, worker: Worker) -> Preprocess | None:
-    """What was said, else the manifest; the model is opened (in the worker) only where its shapes are needed."""
-    known = source.artifact.manifest.preprocess
-    if not said.anything:
-        return known
+def _with_folder(given: Given, work: Path) -> tuple[Given, HfFolder]:
+    """What a Hugging Face folder says of labels and output, where the user said nothing of them."""
+    if given.torch is None or given.torch.kind != HUGGING_FACE:
+        return given, HfFolder()
+    folder = read_folder(Path(given.torch.where))
+    labels = given.labels
+    if folder.labels and labels is None:
+        labels = work / "labels.txt"
+        labels.write_text("\n".join(folder.labels) + "\n", encoding="utf-8")
+    return replace(given, labels=labels, kind=given.kind or folder.kind), folder
+
+
+def _preprocess(source: Source, said: Said, folder: HfFolder, worker: Worker) -> tuple[Preprocess | None, list[str]]:
+    """What was said, else the manifest or the folder, and notes; the model is opened only where its shapes count."""
+    known, notes = source.artifact.manifest.preprocess or folder.preprocess, list(folder.notes)
+    if not said.anything and not folder.preprocess:
+        return known, notes
     specs = source.artifact.manifest.inputs or _described(source, worker)
-    if len(specs) != 1:
+    if said.anything and len(specs) != 1:
         raise UsageError(f"the model takes {len(specs)} inputs, not one picture", "leave out --preprocess")
-    return override(known, said, specs[0]) if known else preprocess_for(said, specs[0])
+    if folder.preprocess and (len(specs) != 1 or specs[0].shape[2:] != folder.preprocess.crop):
+        known = None
+        notes.append(f"{PROCESSOR} makes other pictures than the model takes, so it is not used")
+    if not said.anything:
+        return known, notes
+    return override(known, said, specs[0]) if known else preprocess_for(said, specs[0]), notes
 
 
 def _described(source: Source, worker: Worker) -> tuple[TensorSpec, ...]:
