@@ -11,7 +11,7 @@ from converters.old_tflite import ENGINE, old_tflite_answers, old_witness
 from converters.proof import prove
 from converters.quiet import quiet
 from converters.steps import StepOptions
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_weights_outside_the_flatbuffer_are_read_once_they_are_inside(network, m
     model = _ours(network[0], tmp_path)
     model = getattr(model, "model", model)
     outside = moved_outside(model, tmp_path / "outside.tflite")
-    with pytest.raises(InputError, match="lacks data"):
+    with pytest.raises(EngineError, match="lacks data"):
         old_tflite_answers(outside, PIXELS)
     found = old_tflite_answers(write_inline(outside, tmp_path / "inside.tflite"), PIXELS)
     for name, values in old_tflite_answers(model, PIXELS).items():
