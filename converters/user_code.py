@@ -31,6 +31,8 @@ def imported(where: str) -> Any:
     try:
         value: Any = _file(Path(place)) if place.endswith(".py") else import_module(place)
         for part in attribute.split("."):
+            if not hasattr(value, part):
+                raise AttributeError(f"{place} has no '{part}'")
             value = getattr(value, part)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(f"{where} cannot be imported: {useful_line(error)}", _import_hint(place)) from error

@@ -239,7 +239,7 @@ def test_int8_from_samples_that_own_code_yields(tmp_path, classifier, samples, c
     [
         ("other", 3, "yielded other samples when it was run again"),
         ("crashing", 8, "crashed with SIGABRT"),
-        ("gone", 3, "has no attribute 'gone'"),
+        ("gone", 3, "mine.py has no 'gone'"),
     ],
 )
 def test_code_that_fails_or_changes_its_mind_is_an_error(tmp_path, classifier, samples, capsys, name, status, words):
