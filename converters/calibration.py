@@ -20,6 +20,7 @@ from runtimes.tensors import pixels_to_input
 
 FEWEST = 10
 ENOUGH = 32
+MOST = 500  # beyond TensorFlow's "100-500", more only takes longer
 PIXELS = "pixels"  # the array of an .npz that holds decoded pictures, uint8 [n, height, width, 3]
 _HELD_OUT_EVERY = 5
 _FOR_PROOF = 32  # more would prove the same, more slowly

@@ -6,11 +6,11 @@ Only the code in the installed `transformers` runs, never code from the folder; 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from converters.hf_folder import CONFIG, picture_size, read_json
 from converters.quiet import converting, loading
 from converters.steps import check_library
 from converters.torch_source import TorchInput, example_feeds
@@ -19,7 +19,6 @@ from runtimes.errors import InputError, UsageError
 _LONGEST_TEXT = 128  # tokens, where nobody says otherwise
 _PICTURES, _TOKENS, _MASK = "pixel_values", "input_ids", "attention_mask"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_LARGEST_CONFIG = 2**22
 
 
 def load_folder(folder: Path, inputs: Sequence[TorchInput]) -> tuple[Any, dict[str, Any]]:
@@ -38,14 +37,9 @@ def load_folder(folder: Path, inputs: Sequence[TorchInput]) -> tuple[Any, dict[s
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise InputError(f"{path} is larger than any configuration", "check where the folder comes from")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "check that the folder is complete") from None
-    if not isinstance(found, dict) or "model_type" not in found:
+    path = folder / CONFIG
+    found = read_json(path)
+    if "model_type" not in found:
         raise InputError(f"{path} names no model_type", "give a folder that `save_pretrained` wrote")
     if "auto_map" in found:
         what = f"{folder} brings its own code, which is not run"
@@ -108,7 +102,7 @@ def _inputs(model: Any, folder: Path, said: Sequence[TorchInput]) -> list[TorchI
 
 
 def _picture_shape(config: Any, folder: Path) -> tuple[int, ...]:
-    size = getattr(config, "image_size", None)
+    size = getattr(config, "image_size", None) or picture_size(folder)
     if size is None:
         raise UsageError(f"{folder} does not say how large its pictures are", "say it with --input 1x3x224x224")
     sides = (size, size) if isinstance(size, int) else tuple(size)

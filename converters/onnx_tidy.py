@@ -87,7 +87,7 @@ def _constant(graph: Any, constants: dict[str, Any], name: str, array: Array) ->
 
 
 def _drop_unused(graph: Any) -> None:
-    used = {name for node in _all_nodes(graph) for name in node.input} | {output.name for output in graph.output}
+    used = {name for node in all_nodes(graph) for name in node.input} | {output.name for output in graph.output}
     kept = {tensor.name: tensor for tensor in graph.initializer if tensor.name in used}
     _replace(graph.initializer, list(kept.values()))
 
@@ -123,14 +123,15 @@ def _inputs(node: Any) -> list[str]:
 
 
 def _uses(graph: Any) -> list[str]:
-    return [name for node in _all_nodes(graph) for name in node.input] + [output.name for output in graph.output]
+    return [name for node in all_nodes(graph) for name in node.input] + [output.name for output in graph.output]
 
 
-def _all_nodes(graph: Any) -> Iterator[Any]:
+def all_nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph, those of its subgraphs included."""
     for node in graph.node:
         yield node
         for inner in _graphs(node):
-            yield from _all_nodes(inner)
+            yield from all_nodes(inner)
 
 
 def _graphs(node: Any) -> list[Any]:

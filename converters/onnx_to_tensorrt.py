@@ -52,7 +52,7 @@ class Step:
                 stand_in = _quantised(proto, path, release, options, calibration)
             else:
                 stand_in = _floating(proto, path, release, options)
-        notes = (*refuse_unsupported(path, release), *_notes(path, stand_in))
+        notes = (*refuse_unsupported(path, release, is_shaped=True), *_notes(path, stand_in))
         _write_builders(path, release, options)
         return Made(path, None, stand_in, _facts(release, options), notes, _left(release))
 

@@ -18,20 +18,22 @@ from runtimes.manifest import Quantization, TensorSpec
 _CUSTOM = OPERATORS.index("CUSTOM")
 # Up to operator 127 the number stands in the old one-byte field, whatever the new field says (schema v3a).
 _OLD_FIELD_LIMIT = 127
+OUTSIDE_FROM = 1  # a buffer's data stand behind the FlatBuffer where its offset is larger than this
 
 
 @dataclass(frozen=True)
 class Tensor:
     """One tensor; `constant_bytes` is the size of its data, 0 for one that is computed.
 
-    `data` are those bytes as far as they lie inline (large files keep them behind the FlatBuffer). A variable keeps
-    its value from one inference to the next.
+    `data` are those bytes, `is_outside` tells whether they stand behind the FlatBuffer, where large files and some
+    quantisers keep them. A variable keeps its value from one inference to the next.
     """
 
     spec: TensorSpec
     constant_bytes: int
     data: Source
     is_variable: bool
+    is_outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Operator:
     outputs: tuple[int, ...]
     options: Source
     builtin_options: Table | None
+    has_outside_options: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,18 @@ class _Reader:
         if not 0 <= kind < len(DTYPES):
             raise self._source.broken(f"a tensor has the unknown type {kind}")
         spec = TensorSpec(table.text(3), DTYPES[kind], _shape(table), _quantization(table.table(4), self._source))
-        size, data = self._constant(table.number(2, "I"))
-        return Tensor(spec, size, data, bool(table.number(5, "b")))
+        data, is_outside = self._constant(table.number(2, "I"))
+        return Tensor(spec, len(data.view), data, bool(table.number(5, "b")), is_outside)
 
-    def _constant(self, index: int) -> tuple[int, Source]:
-        """Size and bytes of a tensor's data."""
+    def _constant(self, index: int) -> tuple[Source, bool]:
+        """The bytes of a tensor's data, and whether they stand behind the FlatBuffer."""
         if index == 0:  # by convention the empty buffer of tensors that are computed; some files leave it out
-            return 0, self._source.part(0, 0)
+            return self._source.part(0, 0), False
         buffer = self._buffer(index)
-        data = buffer.raw(0)
-        # Files over 2 GiB keep the data behind the FlatBuffer and only its size here.
-        return len(data.view) or buffer.number(2, "Q"), data
+        start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
+        if start > OUTSIDE_FROM and size:
+            return self._source.part(start, size), True
+        return buffer.raw(0), False
 
     def _buffer(self, index: int) -> Table:
         if index >= len(self._buffers):
@@ -135,7 +139,8 @@ class _Reader:
         inputs, outputs = table.numbers(1, "i"), table.numbers(2, "i")
         if not all(-1 <= index < tensors for index in (*inputs, *outputs)):
             raise self._source.broken("an operator's tensor does not exist")
-        return Operator(name, version, is_custom, inputs, outputs, self._options(table), table.table(4))
+        is_outside = bool(table.number(10, "Q"))
+        return Operator(name, version, is_custom, inputs, outputs, self._options(table), table.table(4), is_outside)
 
     def _options(self, table: Table) -> Source:
         start, size = table.number(9, "Q"), table.number(10, "Q")

@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.quiet import loading
 from converters.steps import check_library
+from converters.tflite_packing import packed, read_network
 from runtimes.errors import InputError
 
 # What may follow the softmax: a change of dtype only.
@@ -25,21 +26,12 @@ def cut_softmax(model: Path, out: Path) -> Path:
     """
     check_library("ai_edge_litert", "cutting off the softmax")
     with loading(model, "TFLite"):
-        network = _read(model)
+        network = read_network(model)
         logits = _cut(network, model)
         _retarget(network, logits)
-        content = _packed(network)
+        content = packed(network)
     out.write_bytes(content)
     return out
-
-
-def _read(model: Path) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    content = model.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise InputError(f"{model} is not a TFLite model", "check how the file was made or copied")
-    return schema.ModelT.InitFromPackedBuf(content, 0)
 
 
 def _cut(network: Any, model: Path) -> int:
@@ -81,14 +73,6 @@ def _retarget(network: Any, logits: int) -> None:
             output.tensorIndex = logits if output.tensorIndex == old else output.tensorIndex
     # The metadata describe the old output, and refer to files behind the flatbuffer that are not carried over.
     network.metadata = [entry for entry in network.metadata or [] if entry.name != _METADATA]
-
-
-def _packed(network: Any) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(2**20)
-    builder.Finish(network.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def _unfit(model: Path, what: str) -> InputError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,10 +18,12 @@ from converters.check.report import Report
 from converters.edgetpu.compiled import read_compiled
 from converters.edgetpu.compiler import PROGRAM, WHERE, Compilation, compile_model, find_compiler
 from converters.edgetpu.mapping import check_edgetpu
+from converters.edgetpu.requirements import has_outside
 from converters.old_tflite import ENVIRONMENT, old_witness
 from converters.quiet import loading
-from converters.steps import Made, StandIn, StepOptions, check_precision
+from converters.steps import Made, StandIn, StepOptions, check_library, check_precision
 from converters.tflite_graph import read_tflite
+from converters.tflite_packing import write_inline
 from runtimes.errors import EngineError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Nothing is quantised here: the source is full int8 already, and its operators are what the compiler knows."""
+    """Nothing is quantised here: the source is full int8 already, and its operators are what the compiler knows.
+
+    Weights that stand outside the FlatBuffer, as large files and some quantisers have them, are put inside.
+    """
 
     source = "tflite"
     target = "edgetpu"
@@ -55,12 +61,24 @@ class Step:
         check_precision(self, options.precision)
         _check_floor(options.min_mapped)
         with loading(model, "TFLite"):
+            model, notes = _inside(model, options)
             report = check_edgetpu(model)
         _refuse(model, report)
         _hold_floor(report, options.min_mapped)
         program = find_compiler()
         made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, options)
+        made = replace(made, notes=(*notes, *made.notes))
         return replace(made, witness=old_witness(model)) if options.old_runtime else made
+
+
+def _inside(model: Path, options: StepOptions) -> tuple[Path, tuple[str, ...]]:
+    """The model with all that it needs inside the FlatBuffer, where the compiler looks; and whether that took doing."""
+    if not has_outside(read_tflite(model)):
+        return model, ()
+    check_library("ai_edge_litert", "putting weights inside the FlatBuffer")
+    folder = Path(options.scratch or tempfile.mkdtemp(prefix="edge-")) / "inside"
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_inline(model, folder / model.name), ("weights that stood outside the FlatBuffer were put inside",)
 
 
 def _refuse(model: Path, report: Report) -> None:

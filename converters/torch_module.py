@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from converters.quiet import loading, useful_line
 from converters.steps import check_library
+from converters.user_code import imported
 from runtimes.errors import InputError
 
 
@@ -21,28 +20,13 @@ def load_module(where: str, weights: Path | None) -> Any:
     import torch
 
     torch.manual_seed(0)  # a network without weights of its own is the same one each time
-    module = _made(where)
+    module = _called(imported(where), where)
     if not isinstance(module, torch.nn.Module):
         what = f"{where} gives a {type(module).__name__}, not a torch.nn.Module"
         raise InputError(what, "name a function that returns the network, or a module class without arguments")
     if weights is not None:
         _fill(module, weights, where)
     return module.eval()
-
-
-def _made(where: str) -> Any:
-    name, _, attribute = where.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        value: Any = import_module(name)
-        for part in attribute.split("."):
-            value = getattr(value, part)
-    except Exception as error:  # whatever the user's code raises
-        hint = f"check that `python -c 'import {name}'` works in this folder and with this Python"
-        raise InputError(f"{where} cannot be imported: {useful_line(error)}", hint) from error
-    return _called(value, where)
 
 
 def _called(value: Any, where: str) -> Any:

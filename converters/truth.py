@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
+from converters.calibration_doubts import doubts
 from converters.meaning import Said, labels_of, meaning_of
 from converters.proof import Samples, source_answers
 from converters.request import Request
@@ -49,6 +50,8 @@ def establish(request: Request, source: Source) -> Truth:
         said = Said(request.kind, request.label_offset)
         meaning = meaning_of(said, source.artifact, found[session.outputs[0].name], labels)
         inputs, outputs = tuple(session.inputs), tuple(session.outputs)
+        if calibration is not None:
+            notes += doubts(session, samples.inputs, found, meaning)
         notes += _assumptions(source.artifact, request, inputs, preprocess, meaning)
         return Truth(inputs, outputs, samples, calibration, found, preprocess, labels, meaning, tuple(notes))
 

@@ -15,7 +15,9 @@ from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import HostError
 from runtimes.fields import Fields
 from runtimes.worker import HANDLERS as RUNTIME_HANDLERS
-from runtimes.worker import Handler, Job, Report, serve
+from runtimes.worker import Handler, Job, Report, save_arrays, serve
+
+_SAMPLES_A_REPORT = 10
 
 
 def convert(job: Job, report: Report) -> dict[str, Any]:
@@ -60,6 +62,23 @@ def export(job: Job, _report: Report) -> dict[str, Any]:
     return {"model": str(run_export(source, Path(job["out"])))}
 
 
+def samples(job: Job, report: Report) -> dict[str, Any]:
+    """Run the user's code that `artifact` names for calibration samples, and write them to the .npz `out` (null: none).
+
+    Answers {"count", "stopped", "digest"}, as in `converters.generated.Generated`.
+    """
+    from converters.generated import generate
+
+    def tell(count: int) -> None:
+        if count % _SAMPLES_A_REPORT == 1:
+            report({"doing": f"{job['doing']} ({count})", "done": 0})
+
+    found = generate(job["artifact"], tell)
+    if job["out"]:
+        save_arrays(Path(job["out"]), found.arrays)
+    return {"count": len(found), "stopped": found.stopped, "digest": found.digest}
+
+
 def build(job: Job, _report: Report) -> dict[str, Any]:
     """Build MobileNetV2 from `weights` (null: random ones) for `framework` in the folder `out`; answers {"model"}."""
     from converters import mobilenet_v2
@@ -84,6 +103,7 @@ HANDLERS: dict[str, Handler] = {
     **RUNTIME_HANDLERS,
     "convert": convert,
     "export": export,
+    "samples": samples,
     "build": build,
     "logit_head": logit_head,
 }

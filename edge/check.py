@@ -125,7 +125,8 @@ def _tensorrt(source: Source, profile: Profile) -> Report:
         if refusal.format == "tensorrt"
         for asked in refusal.asked
     }
-    return check_tensorrt(source.model, TensorrtTarget(release.pair, release.max_opset, refused))
+    is_shaped = source.format == "tensorrt"  # the board gets this graph, and nothing is written otherwise any more
+    return check_tensorrt(source.model, TensorrtTarget(release.pair, release.max_opset, refused, not is_shaped))
 
 
 def _plain(source: Source, profile: Profile) -> Report:

@@ -78,9 +78,9 @@ def make_plan(source: Source, wish: Wish, has_calibration: bool = False) -> Plan
         raise InputError(f"{source.model} is {what} and cannot be converted", f"start from the {start}")
     steps, wish = find_steps(), _completed(wish)
     plan = _for_device(source, wish, steps) if wish.device else _for_format(source, wish, steps)
+    plan = _with_options(plan, wish)  # what no data could help comes before the data
     if plan.precision == "int8" and _quantises(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data, and none was given", _without_int8(source, plan))
-    plan = _with_options(plan, wish)
     return replace(plan, environments=_environments(plan, steps))
 
 
@@ -247,6 +247,9 @@ def _into(source: Source, target: Target, allowed: Allowed, wish: Wish, steps: S
 def _plan(
     model_format: str, precision: str, route: Sequence[Step], opset: int | None, device: str | None = None
 ) -> Plan:
+    if opset is not None and device is None and model_format == "onnx" and not route:
+        what = f"the model is ONNX already and is packed as it is, so its opset stays: --opset {opset} cannot be met"
+        raise UsageError(what, "leave it out, or export the model from its source with that opset")
     through_onnx = any("onnx" in (step.source, step.target) for step in route)
     if opset is not None and device is None and not through_onnx:
         raise UsageError(f"--opset is ONNX's; the way to {model_format} does not pass through ONNX", "leave it out")

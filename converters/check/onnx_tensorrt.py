@@ -42,30 +42,40 @@ _SINCE = dict.fromkeys(_BASE.split(), _FIRST) | {
 }
 
 _QUANTISED_OPS = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
+# What `edge convert` writes in operators that every release has (`converters.tensorrt.rewriting`), and how.
+REWRITTEN = {
+    "CastLike": "Cast",
+    "Gelu": "its formula, with Erf or Tanh",
+    "GroupNormalization": "InstanceNormalization over the groups",
+    "HardSwish": "x × HardSigmoid(x)",
+    "LayerNormalization": "its formula, with ReduceMean",
+    "MeanVarianceNormalization": "its formula, with ReduceMean",
+    "Mish": "x × Tanh(Softplus(x))",
+    "Reciprocal": "1 ÷ x",
+    "Swish": "x × Sigmoid(x)",
+}
 _FIXES = {
-    "HardSwish": "write it as x × HardSigmoid(x), which TensorRT has: export with opset 13",
-    "LayerNormalization": "export with opset 16 or lower: it is then written in basic operations",
-    "GroupNormalization": "export with opset 17 or lower: it is then written in basic operations",
-    "Gelu": "export with opset 19 or lower: it is then written with Erf",
-    "Mish": "export with opset 17 or lower: it is then written as x × Tanh(Softplus(x))",
     "GridSample": "resize with Resize instead, or keep this part out of the engine",
     "OneHot": "compare a constant range with the indices (Equal, Cast)",
     "NonZero": "use Where or TopK: outputs whose size depends on the values are new in TensorRT 8.5",
     "Mod": "write it as a − b × Floor(a ÷ b)",
     "Trilu": "store the triangular mask as a constant",
     "RoiAlign": "keep the second stage out of the engine",
-    "Reciprocal": "write it as 1 ÷ x",
 }
 _KEEP_OUT = "replace it by supported operations, or keep it out of the engine"
 
 
 @dataclass(frozen=True)
 class TensorrtTarget:
-    """One board: its release of TensorRT, the newest ONNX opset of it, and precisions that its GPU lacks, and why."""
+    """One board: its release of TensorRT, the newest ONNX opset of it, and precisions that its GPU lacks, and why.
+
+    `rewrites` lets operators pass that `edge convert` writes in others.
+    """
 
     release: Release
     max_opset: int
     refused: dict[str, Problem] = field(default_factory=dict)
+    rewrites: bool = True
 
     @property
     def name(self) -> str:
@@ -79,7 +89,7 @@ def check_tensorrt(path: Path, target: TensorrtTarget) -> Report:
     macs = macs_of_nodes(graph)
     problems = [node_problem(node, graph, target) for node in graph.nodes]
     nodes = tuple(
-        _node(index, node, problem, macs[index] if macs else 0)
+        _node(index, node, problem, macs[index] if macs else 0, target)
         for index, (node, problem) in enumerate(zip(graph.nodes, problems, strict=True))
     )
     return Report(
@@ -101,12 +111,19 @@ def node_problem(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Pr
         fix = "quantise with QuantizeLinear and DequantizeLinear (QDQ) in place of integer operators"
         return Problem("no release of TensorRT takes integer operators", fix)
     since = _SINCE.get(node.op)
+    if target.rewrites and is_rewritten(node.op, target.release):
+        return None
     if since is None:
         return Problem(f"{target.name} does not know it", _FIXES.get(node.op, _KEEP_OUT))
     if since > target.release:
         reason = f"{target.name} does not know it; TensorRT {since[0]}.{since[1]} does"
         return Problem(reason, _FIXES.get(node.op, _KEEP_OUT))
     return _condition(node, graph, target)
+
+
+def is_rewritten(op: str, release: Release) -> bool:
+    """Whether the release lacks the operator, and `edge convert` writes it in others."""
+    return op in REWRITTEN and (op not in _SINCE or _SINCE[op] > release)
 
 
 def _condition(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Problem | None:
@@ -153,9 +170,10 @@ def _constants(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Prob
     return Problem(f"{target.name} wants its {what} as a constant", "export with constant folding, or fix the value")
 
 
-def _node(index: int, node: OnnxNode, problem: Problem | None, macs: int) -> Node:
+def _node(index: int, node: OnnxNode, problem: Problem | None, macs: int, target: TensorrtTarget) -> Node:
     if problem is None:
-        return Node(index, node.op, node.name, ACCELERATOR, macs=macs)
+        how = f"edge convert writes it as {REWRITTEN[node.op]}" if is_rewritten(node.op, target.release) else ""
+        return Node(index, node.op, node.name, ACCELERATOR, how, macs=macs)
     return Node(index, node.op, node.name, HOST, problem.reason, problem.fix, macs, index)
 
 
@@ -167,10 +185,13 @@ def _refusals(problems: list[Problem | None], graph: OnnxGraph, target: Tensorrt
 
 
 def _warnings(graph: OnnxGraph, target: TensorrtTarget) -> Iterator[str]:
+    counts = Counter(node.op for node in graph.nodes if is_rewritten(node.op, target.release))
+    for op, count in sorted(counts.items()):
+        yield f"{target.name} does not know {op}: edge convert writes {count} of them as {REWRITTEN[op]}"
     if graph.opset > target.max_opset:
         yield (
             f"opset {graph.opset} is newer than {target.name} knows ({target.max_opset}): its parser warns and may"
-            f" fail; export with opset {target.max_opset}"
+            f" fail; export with opset {target.max_opset}, or let edge convert bring it down"
         )
     if target.release < (9, 0) and _has_int64(graph):
         yield f"{target.name} casts INT64 down to INT32, and clamps what does not fit"

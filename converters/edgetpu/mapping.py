@@ -18,11 +18,12 @@ from converters.check.tflite_op import TfliteOp, elements, graph_ops, is_constan
 from converters.edgetpu import documented, empirical
 from converters.edgetpu.advice import advice
 from converters.edgetpu.memory import estimate
-from converters.edgetpu.requirements import is_float, model_problems, problem_of_op, refuse_compiled
+from converters.edgetpu.requirements import has_outside, is_float, model_problems, problem_of_op, refuse_compiled
 from converters.tflite_graph import Graph, Tensor, read_tflite
 from runtimes.manifest import Quantization
 
 EDGE_TPU = "the Edge TPU"
+_OUTSIDE = "its weights stand outside the FlatBuffer, where the compiler does not look: edge convert puts them inside"
 _UNKNOWN_SCALE = Quantization((1.0,), (0,), None)
 
 
@@ -37,7 +38,8 @@ def check_edgetpu(path: Path) -> Report:
     ops = graph_ops(model.graphs[0])
     refusals = tuple(model_problems(model, ops))
     if not refusals:
-        return _report(ops, map_ops(ops), ())
+        report = _report(ops, map_ops(ops), ())
+        return replace(report, warnings=(_OUTSIDE, *report.warnings)) if has_outside(model) else report
     report = _report(ops, _all_on_host(ops, refusals), refusals)
     return replace(report, quantised=_after_quantisation(model.graphs[0])) if is_float(model.graphs[0]) else report
 

@@ -25,14 +25,20 @@ def refuse_compiled(model: TfliteModel, path: Path) -> None:
         raise InputError(what, "see what it holds with `edge inspect`, or check the .tflite that it was made from")
 
 
+def has_outside(model: TfliteModel) -> bool:
+    """Whether weights or options stand outside the FlatBuffer, where runtimes of the compiler's age do not look."""
+    operators = (operator for graph in model.graphs for operator in graph.operators)
+    return any(tensor.is_outside for graph in model.graphs for tensor in graph.tensors) or any(
+        operator.has_outside_options for operator in operators
+    )
+
+
 def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[Problem]:
     """What keeps the compiler from taking the model at all."""
     graph = model.graphs[0]
     yield from _dynamic(graph)
     if not _quantised(graph):
         yield Problem("the model is not quantised, and the Edge TPU computes in 8-bit integers only", _QUANTISE)
-    if any(tensor.constant_bytes and not len(tensor.data.view) for one in model.graphs for tensor in one.tensors):
-        yield Problem("its weights stand outside the FlatBuffer, where old runtimes do not look", "convert it again")
     for index, op in enumerate(ops):
         problem = problem_of_op(op)
         if problem is not None:

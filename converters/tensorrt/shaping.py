@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from converters.check.onnx_tensorrt import TensorrtTarget, check_tensorrt
+from converters.check.onnx_tensorrt import TensorrtTarget, check_tensorrt, is_rewritten
 from converters.onnx_tidy import opset_of
 from converters.quiet import converting, loading
+from converters.tensorrt.lowering import CannotLower, lowered
 from converters.tensorrt.releases import Release
+from converters.tensorrt.rewriting import rewritten
 from runtimes.errors import RefusedError
 
 _MOST_NAMED = 5
 
 
-def refuse_unsupported(model: Path, release: Release) -> tuple[str, ...]:
-    """What the release warns of in an `.onnx` file; RefusedError naming each node that it cannot build, and a fix."""
-    report = check_tensorrt(model, TensorrtTarget(release.pair, release.max_opset))
+def refuse_unsupported(model: Path, release: Release, is_shaped: bool = False) -> tuple[str, ...]:
+    """What the release warns of in an `.onnx` file; RefusedError naming each node that it cannot build, and a fix.
+
+    What `shaped` writes in other operators passes, until the file `is_shaped`.
+    """
+    report = check_tensorrt(model, TensorrtTarget(release.pair, release.max_opset, rewrites=not is_shaped))
     faults = report.faults
     if not faults:
         return report.warnings
@@ -40,6 +45,7 @@ def shaped(model: Path, release: Release, opset: int | None, batch: int | None) 
     with converting(model, "ONNX"):
         if batch is not None:
             fix_batch(proto, batch)
+        proto = rewritten(proto, lambda op: is_rewritten(op, release.pair))
         proto = _at_opset(proto, release, opset or release.max_opset)
         del proto.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(proto)
@@ -64,10 +70,17 @@ def _at_opset(proto: Any, release: Release, opset: int) -> Any:
     try:
         return version_converter.convert_version(proto, opset)
     except RuntimeError as error:
-        if found <= release.max_opset:
+        if found <= opset:
             return proto
-        what = f"the model has opset {found}, {release} reads {release.max_opset} at most: {_said(error)}"
-        raise RefusedError(what, f"export it from its source with opset {release.max_opset}") from None
+        return _brought_down(proto, opset, found, f"{release} reads {release.max_opset} at most", error)
+
+
+def _brought_down(proto: Any, opset: int, found: int, why: str, error: RuntimeError) -> Any:
+    try:
+        return lowered(proto, opset)
+    except CannotLower as reason:
+        what = f"the model has opset {found}, {why}: {reason or _said(error)}"
+        raise RefusedError(what, f"export it from its source with opset {opset}") from None
 
 
 def _said(error: RuntimeError) -> str:

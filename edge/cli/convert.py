@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8")
     parser.add_argument(
-        "--calibration", type=Path, metavar="DIR|FILE.npz", help="pictures or inputs of the real task; int8 needs them"
+        "--calibration",
+        type=Path,
+        metavar="DIR|FILE.npz|MODULE:CALLABLE",
+        help="pictures or inputs of the real task, which int8 needs; or your own Python code that yields inputs, the"
+        " same ones each time (module:callable or file.py:callable)",
     )
     parser.add_argument(
         "--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures: top-1 is measured, and may not fall"
@@ -79,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
     options = (args.tensorrt, args.implicit, args.min_mapped, args.old_runtime)
     wish = Wish(args.device, args.format, args.precision, args.opset, *options)
     plan = make_plan(source, wish, has_calibration=args.calibration is not None)
-    if handed:
-        plan = replace(plan, notes=(handed.said, *plan.notes))
+    plan = replace(plan, notes=(*_runs_code(args, handed), *plan.notes))
     if args.dry_run:
         print(json.dumps(_plan_as_dict(plan)) if args.json else _plan_as_text(source, plan))
         return 0
@@ -91,6 +94,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result) if args.json else _as_text(result))
     return 0
+
+
+def _runs_code(args: argparse.Namespace, handed: TorchSource | None) -> list[str]:
+    """What comes before the plan's own steps: an export, and the user's own code."""
+    from converters.user_code import is_reference
+    from edge.generated import described
+
+    generated = args.calibration is not None and is_reference(str(args.calibration))
+    return [*([handed.said] if handed else []), *([described(str(args.calibration))] if generated else [])]
 
 
 def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: TorchSource | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,38 @@ def step(monkeypatch):
     only = CopyStep()
     monkeypatch.setattr("converters.pipeline.find_steps", lambda: (only,))
     return only
+
+
+@pytest.fixture
+def moved_outside() -> Callable[[Path, Path], Path]:
+    """Writes a TFLite file anew with its weights behind the FlatBuffer, as ai-edge-quantizer and large files do."""
+    return _moved_outside
+
+
+def _moved_outside(model: Path, out: Path) -> Path:
+    """Write `model` with the data of every buffer behind the FlatBuffer, and operators at version 1."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    network = schema.ModelT.InitFromPackedBuf(model.read_bytes(), 0)
+    for code in network.operatorCodes:
+        code.version = 1
+    contents = [b"" if buffer.data is None else bytes(bytearray(buffer.data)) for buffer in network.buffers]
+
+    def pack(start: int) -> bytes:
+        for buffer, content in zip(network.buffers, contents, strict=True):
+            if content:
+                buffer.data, buffer.offset, buffer.size = None, start, len(content)
+                start += _padded(len(content))
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(network.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    start = _padded(len(pack(16)))  # whatever the offsets say, the FlatBuffer's size is the same
+    tail = b"".join(content.ljust(_padded(len(content)), b"\0") for content in contents)
+    out.write_bytes(pack(start).ljust(start, b"\0") + tail)
+    return out
+
+
+def _padded(size: int) -> int:
+    return -(-size // 16) * 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,13 @@ def only(report: Report) -> Any:
     [
         ("Conv", (8, 2)),
         ("HardSigmoid", (8, 2)),
-        ("HardSwish", (8, 4)),
         ("Xor", (8, 4)),
         ("GridSample", (8, 5)),
         ("OneHot", (8, 5)),
         ("NonZero", (8, 5)),
         ("Trilu", (8, 5)),
-        ("LayerNormalization", (8, 6)),
-        ("Gelu", (10, 1)),
+        ("IsInf", (8, 6)),
+        ("Hardmax", (10, 1)),
         ("DeformConv", (10, 1)),
         ("QLinearConv", None),
         ("ConvInteger", None),
@@ -85,12 +85,22 @@ def test_operators_come_with_releases(tmp_path: Path, op: str, since: tuple[int,
 
 
 def test_a_missing_operator_says_where_it_is_and_what_to_write_instead(tmp_path: Path) -> None:
-    first, second = node("HardSwish", outputs=("h",)), node("Relu", "h")
+    first, second = node("Mod", outputs=("h",)), node("Relu", "h")
     report = check_tensorrt(write(tmp_path, first, second), NANO)
     assert [one.placement for one in report.nodes] == [HOST, ACCELERATOR]
-    assert "TensorRT 8.4 does" in report.nodes[0].reason
-    assert "HardSigmoid" in report.nodes[0].fix
-    assert "HardSwish" in report.refusals[0].reason
+    assert "TensorRT 8.5 does" in report.nodes[0].reason
+    assert "Floor" in report.nodes[0].fix
+    assert "Mod" in report.refusals[0].reason
+
+
+@pytest.mark.parametrize("op", ["HardSwish", "LayerNormalization", "Gelu", "Swish"])
+def test_what_edge_convert_writes_in_other_operators_passes_until_it_has(tmp_path: Path, op: str) -> None:
+    path = write(tmp_path, node(op, "x"))
+    report = check_tensorrt(path, NANO)
+    assert only(report).placement == ACCELERATOR
+    assert "edge convert writes it as" in only(report).reason
+    assert any(op in warning for warning in report.warnings)
+    assert only(check_tensorrt(path, replace(NANO, rewrites=False))).placement == HOST
 
 
 def test_integer_operators_point_to_qdq(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from runtimes.errors import InputError
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 flatbuffers = pytest.importorskip("flatbuffers")
+_OUTSIDE = 4096  # where the data of buffers begin that do not stand inline
 
 DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[2] / "../shared/data"))
 CHANNELS = 16
@@ -74,6 +75,7 @@ class Builder:
     def __init__(self, ops: list[Op]) -> None:
         self.tensors: list[T] = []
         self.ops = ops
+        self.outside = b""
 
     def index(self, tensor: T | None) -> int:
         if tensor is None:
@@ -96,7 +98,8 @@ class Builder:
         model.subgraphs = [graph]
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
-        path.write_bytes(bytes(builder.Output()))
+        content = bytes(builder.Output())
+        path.write_bytes(content.ljust(_OUTSIDE, b"\0") + self.outside if self.outside else content)
         return path
 
     def operator(self, model: Any, op: Op) -> Any:
@@ -126,7 +129,8 @@ class Builder:
             if tensor.inline:
                 buffer.data = list(content.tobytes())
             else:
-                buffer.offset, buffer.size = 4096, content.nbytes
+                buffer.offset, buffer.size = _OUTSIDE, content.nbytes
+                self.outside = content.tobytes()
             model.buffers.append(buffer)
             made.buffer = len(model.buffers) - 1
         return made
@@ -458,10 +462,13 @@ def test_dense_weights_with_a_scale_for_each_output_are_refused(tmp_path: Path) 
     assert placed(tmp_path, conv(filters=convolution)) == [ACCELERATOR]
 
 
-def test_weights_outside_the_flatbuffer_are_refused(tmp_path: Path) -> None:
+def test_weights_outside_the_flatbuffer_will_be_put_inside(tmp_path: Path) -> None:
     filters = weights(CHANNELS, 3, 3, CHANNELS)
     filters.inline = False
-    assert "outside the FlatBuffer" in refusals(checked(tmp_path, conv(filters=filters)))
+    report = checked(tmp_path, conv(filters=filters))
+    assert [node.placement for node in report.nodes] == [ACCELERATOR]
+    assert "edge convert puts them inside" in report.warnings[0]
+    assert report.parameter_bytes == CHANNELS * 9 * CHANNELS + 4 * CHANNELS
 
 
 # --- What it costs ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from converters.old_tflite import ENGINE, old_tflite_answers, old_witness
 from converters.proof import prove
 from converters.quiet import quiet
 from converters.steps import StepOptions
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +98,16 @@ def test_a_dense_layer_with_a_scale_for_each_output_is_right_here_and_wrong_ther
 def test_a_file_that_it_does_not_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"on .*missing\.tflite: this runtime does not read the model"):
         old_tflite_answers(tmp_path / "missing.tflite", PIXELS)
+
+
+def test_weights_outside_the_flatbuffer_are_read_once_they_are_inside(network, moved_outside, tmp_path):
+    from converters.tflite_packing import write_inline
+
+    model = _ours(network[0], tmp_path)
+    model = getattr(model, "model", model)
+    outside = moved_outside(model, tmp_path / "outside.tflite")
+    with pytest.raises(EngineError, match="lacks data"):
+        old_tflite_answers(outside, PIXELS)
+    found = old_tflite_answers(write_inline(outside, tmp_path / "inside.tflite"), PIXELS)
+    for name, values in old_tflite_answers(model, PIXELS).items():
+        assert np.array_equal(found[name], values)

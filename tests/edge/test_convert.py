@@ -195,3 +195,58 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, classifier):
     assert (process.returncode, said) == (130, "")
     assert error.splitlines()[-1] == "edge: stopped"
     assert list(out.parent.iterdir()) == []
+
+
+_SAMPLES = """
+import os
+import numpy as np
+
+def same():
+    random = np.random.default_rng(3)
+    return (random.uniform(-1, 1, (4, 4, 3)) for _ in range(40))
+
+def other():
+    return (np.random.uniform(-1, 1, (4, 4, 3)) for _ in range(40))
+
+def crashing():
+    os.abort()
+"""
+
+
+@pytest.fixture
+def samples(tmp_path):
+    (tmp_path / "mine.py").write_text(_SAMPLES, encoding="utf-8")
+    return f"{tmp_path / 'mine.py'}:"
+
+
+def test_int8_from_samples_that_own_code_yields(tmp_path, classifier, samples, capsys):
+    pytest.importorskip("onnxruntime")
+    words = ["convert", classifier, "--to", "onnx", "--precision", "int8", "--calibration", f"{samples}same"]
+    status, said, _ = edge(capsys, *words, "--dry-run")
+    assert status == 0
+    assert "whose Python code runs twice" in said
+    for name in ("a", "b"):
+        status, said, _ = edge(capsys, *words, "--out", tmp_path / name, "--json")
+        assert status == 0
+        assert json.loads(said)["proof"]["inputs"] == "arrays"
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert Artifact.open(tmp_path / "a").manifest.conversion["calibration_samples"] == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("other", 3, "yielded other samples when it was run again"),
+        ("crashing", 8, "crashed with SIGABRT"),
+        ("gone", 3, "mine.py has no 'gone'"),
+    ],
+)
+def test_code_that_fails_or_changes_its_mind_is_an_error(tmp_path, classifier, samples, capsys, name, status, words):
+    pytest.importorskip("onnxruntime")
+    command = ["convert", classifier, "--to", "onnx", "--precision", "int8", "--calibration", f"{samples}{name}"]
+    found, _, said = edge(capsys, *command, "--out", tmp_path / "out")
+    assert found == status
+    assert words in said
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*"))

@@ -190,6 +190,16 @@ def test_refusals_name_what_works(wish, kind, message, hint):
     assert "\n" not in caught.value.message + caught.value.hint
 
 
+def test_what_no_data_could_help_is_refused_before_data_are_asked_for():
+    with pytest.raises(RefusedError, match="takes no calibration cache"):
+        make_plan(source(), Wish(format="tensorrt", release="11.0", implicit=True))
+
+
+def test_an_opset_that_a_packed_model_does_not_have_is_not_ignored():
+    with pytest.raises(UsageError, match="--opset 99 cannot be met"):
+        make_plan(source("onnx"), Wish(format="onnx", opset=99))
+
+
 def test_int8_without_calibration_data_is_refused():
     with pytest.raises(UsageError) as caught:
         make_plan(source(), Wish("raspberry-pi-4"))

@@ -1,0 +1,106 @@
+"""A TFLite file as the objects of its schema, to be changed, and back into bytes: all of it in one FlatBuffer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.tflite_graph import OUTSIDE_FROM, read_tflite
+from runtimes.errors import InputError
+
+_MOST = 2**31 - 1  # offsets inside a FlatBuffer have 32 bits, one of them the sign
+_ALIGNMENT = 16  # of a buffer's data, as the schema asks (force_align) and Python's generated code does not
+# What int8 asks of an operator's version (TensorFlow's FindMinimumRuntimeVersionForOp, op_version.cc): a quantiser that
+# changes a float file leaves those of float, and old runtimes take the file at its word.
+_INT8_VERSIONS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
+    "FULLY_CONNECTED": 4,
+    **dict.fromkeys(("ADD", "SUB", "MUL", "MEAN", "SOFTMAX", "PAD", "LOGISTIC", "CONCATENATION", "TANH"), 2),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU", "RELU6"), 2),
+}
+
+
+def read_network(model: Path) -> Any:
+    """The file as a `ModelT` of the schema."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = model.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise InputError(f"{model} is not a TFLite model", "check how the file was made or copied")
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def packed(network: Any) -> bytes:
+    """The bytes of a `ModelT`; the same network gives the same ones."""
+    import flatbuffers
+
+    network.buffers = [_aligned(buffer) for buffer in network.buffers]
+    builder = flatbuffers.Builder(2**20)
+    builder.Finish(network.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def write_inline(model: Path, out: Path) -> Path:
+    """Write the model to the file `out` with everything that it keeps behind its FlatBuffer inside of it.
+
+    What it computes stays the same bit by bit. Versions of int8 operators are raised to what int8 asks for. InputError
+    for a file that is broken, or too large for one FlatBuffer.
+    """
+    source, content = read_tflite(model), model.read_bytes()  # every offset is inside the file, or this ends here
+    network = read_network(model)
+    size = 0
+    for buffer in network.buffers:
+        if buffer.offset > OUTSIDE_FROM and buffer.size:
+            buffer.data = _within(content, buffer.offset, buffer.size, model)
+        buffer.offset = buffer.size = 0
+        size += 0 if buffer.data is None else len(buffer.data)
+    for operator in (one for graph in network.subgraphs for one in graph.operators):
+        if operator.largeCustomOptionsSize:
+            place = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
+            operator.customOptions = _within(content, *place, model)
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+            size += len(operator.customOptions)
+    if size > _MOST:
+        raise InputError(f"{model} holds {size / 2**30:.1f} GiB, more than one FlatBuffer", "use a smaller model")
+    _raise_versions(network, source.graphs)
+    out.write_bytes(packed(network))
+    return out
+
+
+def _raise_versions(network: Any, graphs: Any) -> None:
+    for graph, objects in zip(graphs, network.subgraphs, strict=True):
+        for operator, made in zip(graph.operators, objects.operators, strict=True):
+            first = operator.inputs[0] if operator.inputs else -1
+            if first >= 0 and graph.tensors[first].spec.dtype == "int8" and not operator.is_custom:
+                code = network.operatorCodes[made.opcodeIndex]
+                code.version = max(code.version, _INT8_VERSIONS.get(operator.name, 1))
+
+
+def _within(content: bytes, start: int, size: int, model: Path) -> Any:
+    if start + size > len(content):
+        raise InputError(f"{model} is cut off: it names data behind its end", "copy or download the file again")
+    return np.frombuffer(content, np.uint8, size, start)
+
+
+def _aligned(buffer: Any) -> Any:
+    """The same buffer, packed so that its data starts at a multiple of 16 bytes of the file."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    class Aligned(schema.BufferT):  # type: ignore[misc,unused-ignore] # generated code without types
+        def Pack(self, builder: Any) -> Any:  # noqa: N802 - as the generated code calls it
+            data = None if self.data is None else _vector(builder, bytes(bytearray(self.data)))
+            schema.BufferStart(builder)
+            if data is not None:
+                schema.BufferAddData(builder, data)
+            return schema.BufferEnd(builder)
+
+    return Aligned(buffer.data)
+
+
+def _vector(builder: Any, data: bytes) -> Any:
+    builder.StartVector(1, len(data), _ALIGNMENT)
+    builder.head -= len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    return builder.EndVector()
