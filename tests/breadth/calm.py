@@ -1,14 +1,16 @@
 """Random weights that leave a network about as robust as a trained one, the same for every library.
 
-Plain random weights make a chaotic network: layer by layer it amplifies whatever differs, the rounding of int8 too, until
-nothing of the signal is left. That says nothing about a converter. Three things calm it, layer by layer on one batch:
+Plain random weights make a chaotic network: layer by layer it amplifies whatever differs, the rounding of int8 too,
+until nothing of the signal is left. That says nothing about a converter. Three things calm it, layer by layer on one
+batch:
 
-- the outer taps of each convolution are weak, so that the padding at the borders does not drown the picture;
-- each channel of a convolution, a dense layer or a BatchNorm has the same small deviation and a positive mean over the
-  batch: the ReLU behind it rarely cuts, no channel drowns another, and what is rounded stays small beside what changes;
+- the weights of a layer are turned towards what varies in its inputs, as training turns them (each step of it moves
+  them along the inputs): what is rounded varies in all directions, and most of it is not read;
+- each channel that a convolution, a dense layer or a BatchNorm gives has the same deviation and a positive mean over
+  the batch: no channel drowns another, and the ReLU behind it cuts some values, not most;
 - what scales a residual branch to almost nothing at the start of a training scales it to a part that counts.
 
-So the last layer's answers differ from picture to picture, too.
+The answers differ from picture to picture, and a network in float is the same for all targets.
 """
 
 from __future__ import annotations

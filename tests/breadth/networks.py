@@ -6,11 +6,13 @@
 torchvision brings CUDA libraries that a CPU torch does not have: install it beside the project, not into it, with
 `pip install --no-deps --target FOLDER torchvision==0.28.0`, and name that folder in BREADTH_SITE.
 
-The weights are random but calm: see `calm.py`.
+The weights are random but calm: see `calm.py`. `keras_families` and `torchvision_families` tell what the installed
+libraries hold; a test holds the networks here against them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -53,9 +55,9 @@ TORCHVISION = {  # name: pixels a side
     "googlenet": 96,
     "inception_v3": 128,
     "alexnet": 96,
-    "vgg11_bn": 64,
+    "vgg11": 64,
     "convnext_tiny": 96,
-    "vit_b_32": 224,
+    "vit_b_16": 64,
     "swin_t": 96,
     "swin_v2_t": 96,
     "maxvit_t": 224,
@@ -84,7 +86,7 @@ CALIBRATION, FRESH = 20, 4
 
 
 def pictures(count: int, side: int, seed: int) -> np.ndarray:
-    """Patches around a colour, under noise, float32 [count, side, side, 3] in -1 to 1: nearer to pictures than noise."""
+    """Patches around a colour, under noise: float32 [count, side, side, 3], -1 to 1, nearer to pictures than noise."""
     generator = np.random.default_rng(seed)
     cells = generator.uniform(-0.5, 0.5, (count, 4, 4, 3)) + generator.uniform(-0.5, 0.5, (count, 1, 1, 3))
     patches = cells.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
@@ -108,21 +110,50 @@ def make_keras(name: str, folder: Path) -> str:
     return "model.keras"
 
 
-def make_torchvision(name: str, folder: Path) -> str:
-    """A `.pt2` exported program."""
+def torchvision() -> Any:
+    """The library, beside a torch without CUDA."""
     import torch
 
     sys.path.append(os.environ["BREADTH_SITE"])
     operators = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):  # the CUDA build cannot define them here; importing asks for them
         operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+    return importlib.import_module("torchvision")
 
+
+def keras_families() -> dict[str, set[str]]:
+    """{file of `keras.applications`: the networks that it makes}."""
+    import keras
+
+    found: dict[str, set[str]] = {}
+    for name, make in vars(keras.applications).items():
+        if name[0].isupper() and callable(make):
+            found.setdefault(make.__module__, set()).add(name)
+    return found
+
+
+def torchvision_families() -> dict[str, dict[str, int]]:
+    """{file of `torchvision.models`: {classification network: its parameters, as its trained weights say}}."""
+    models = torchvision().models
+    found: dict[str, dict[str, int]] = {}
+    for name in models.list_models(module=models):
+        parameters = models.get_model_weights(name).DEFAULT.meta["num_params"]
+        found.setdefault(models.get_model_builder(name).__module__, {})[name] = parameters
+    return found
+
+
+def make_torchvision(name: str, folder: Path) -> str:
+    """A `.pt2` exported program."""
+    import torch
+
+    models = torchvision().models
     torch.manual_seed(0)
     way: dict[str, Any] = {"weights": None, "num_classes": 10}
     if name in ("googlenet", "inception_v3"):
         way.update(aux_logits=False, init_weights=True)
-    model = getattr(torchvision.models, name)(**way).eval()
+    if name.startswith("vit"):
+        way["image_size"] = TORCHVISION[name]
+    model = getattr(models, name)(**way).eval()
     shown, fresh = (_turned(pictures(n, TORCHVISION[name], seed)) for n, seed in _counts())
     calm_torch(model, torch.from_numpy(shown[:, 0]))
     with torch.no_grad():
