@@ -8,7 +8,8 @@ batch:
   them along the inputs): what is rounded varies in all directions, and most of it is not read;
 - each channel that a convolution, a dense layer or a BatchNorm gives has the same deviation and a positive mean over
   the batch: no channel drowns another, and the ReLU behind it cuts some values, not most;
-- what scales a residual branch to almost nothing at the start of a training scales it to a part that counts.
+- what scales a residual branch to almost nothing at the start of a training scales it to a part that counts, and the
+  learned tokens and positions of an encoder are as strong as its patches.
 
 The answers differ from picture to picture, and a network in float is the same for all targets.
 """
@@ -22,6 +23,7 @@ import numpy as np
 
 _DEVIATION, _MEAN = 1.0, 1.0  # of each channel over the batch
 _BRANCH = 0.2  # what a learned factor of a residual branch is
+_EMBEDDED = ("cls_token", "class_token", "distillation_token", "position_embeddings", "pos_embedding")
 _ROWS = 2000  # of a layer's inputs tell what varies in them
 _LEAST = 1e-5  # deviation of a channel that counts as alive
 
@@ -53,6 +55,8 @@ def calm_torch(model: Any, *feeds: Any, **named: Any) -> None:
     for name, parameter in model.named_parameters():
         if "layer_scale" in name or "lambda_" in name:
             parameter.data.fill_(_BRANCH)
+        elif name.endswith(_EMBEDDED):
+            torch.nn.init.normal_(parameter, std=_DEVIATION)
     weighted = [part for part in model.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))]
     hooks = [part.register_forward_hook(_torch_weighted) for part in weighted]
     with torch.no_grad():
