@@ -22,6 +22,7 @@ FEWEST = 10
 ENOUGH = 32
 MOST = 500  # beyond TensorFlow's "100-500", more only takes longer
 PIXELS = "pixels"  # the array of an .npz that holds decoded pictures, uint8 [n, height, width, 3]
+_PICTURES_NDIM = 5  # [n, batch, …] of pictures; token ids may be large
 _HELD_OUT_EVERY = 5
 _FOR_PROOF = 32  # more would prove the same, more slowly
 
@@ -90,7 +91,7 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
         _check_values(name, values, preprocess)
         if 1 < distinct[name] < count:
             notes.append(f"{count - distinct[name]} of {count} calibration samples of '{name}' are repetitions")
-        if preprocess is None and float(values.max()) > 64:
+        if preprocess is None and values.ndim == _PICTURES_NDIM and float(values.max()) > 64:
             notes.append(f"calibration values of '{name}' reach {values.max():g}: are these raw pixels?")
     return notes
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.environments import environment
+from converters.onnx_pooling import pad_before_pooling
 from converters.onnx_shapes import fixed_shapes
+from converters.quiet import loading
 from converters.steps import StepOptions, check_options, feeds_for
 from converters.tflite_options import check_tflite
 from runtimes.worker import save_arrays
@@ -54,7 +56,7 @@ class Step:
             if calibration is not None:
                 _save(calibration, list(shapes), samples)
             job = {
-                "model": str(model.resolve()),
+                "model": str(_readable(model, Path(folder)).resolve()),
                 "out": str(path.resolve()),
                 "precision": options.precision,
                 "io_dtype": options.io_dtype or "uint8",
@@ -64,6 +66,19 @@ class Step:
             }
             environment(_ENVIRONMENT).run(job, _TIMEOUT_S, f"onnx2tf on {model}", _HINT)
         return path
+
+
+def _readable(model: Path, folder: Path) -> Path:
+    """The model as onnx2tf converts it rightly: itself, or a copy in `folder`."""
+    with loading(model, "ONNX"):
+        import onnx
+
+        proto = onnx.load(model)
+        if not pad_before_pooling(proto):
+            return model
+        copy = folder / "model.onnx"
+        onnx.save(proto, copy)
+        return copy
 
 
 def _save(calibration: Calibration, names: Sequence[str], path: Path) -> None:

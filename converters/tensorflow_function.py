@@ -42,6 +42,7 @@ def to_onnx(traced: Traced, opset: int) -> Any:
 
     function = traced.function
     proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
+    _hold_captured(proto, function.get_concrete_function())
     _rename_outputs(proto, traced.outputs)
     tidy(proto)
     return proto
@@ -55,6 +56,20 @@ def to_tflite(traced: Traced, options: StepOptions, calibration: Calibration | N
         _set_int8(converter, options.io_dtype or "uint8", traced.inputs, calibration)
     content: bytes = _kept(converter, options.keep) if options.keep else converter.convert()
     return content
+
+
+def _hold_captured(proto: Any, function: Any) -> None:
+    """Put the constants that the function captures into the model: tf2onnx makes inputs of them.
+
+    Keras' Normalization captures its mean and variance that way.
+    """
+    from onnx import numpy_helper
+
+    captured = {inner.name: outer for outer, inner in function.graph.captures if outer.dtype.is_numpy_compatible}
+    for value in list(proto.graph.input):
+        if value.name in captured:
+            proto.graph.initializer.append(numpy_helper.from_array(captured[value.name].numpy(), value.name))
+            proto.graph.input.remove(value)
 
 
 def _rename_outputs(proto: Any, names: Sequence[str]) -> None:

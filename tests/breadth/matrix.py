@@ -60,9 +60,7 @@ def _converted(library: str, name: str, target: tuple[str, str], folder: Path) -
     network = json.loads((folder / "network.json").read_text())
     out = folder / "-".join(target)
     command = [sys.executable, "-m", "edge", "convert", str(folder / network["model"]), "--json", "--out", str(out)]
-    command += ["--to", target[0], "--precision", target[1]]
-    if target[1] == "int8":
-        command += ["--calibration", str(folder / "calibration.npz")]
+    command += ["--to", target[0], "--precision", target[1], "--calibration", str(folder / "calibration.npz")]
     if library == "transformers":
         for key, shape, dtype in network["inputs"]:
             command += ["--input", f"{key}={'x'.join(map(str, shape))}:{dtype}"]

@@ -5,10 +5,14 @@
 
 torchvision brings CUDA libraries that a CPU torch does not have: install it beside the project, not into it, with
 `pip install --no-deps --target FOLDER torchvision==0.28.0`, and name that folder in BREADTH_SITE.
+
+The weights are random but calm: see `calm.py`. `keras_families` and `torchvision_families` tell what the installed
+libraries hold; a test holds the networks here against them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calm import calm_keras, calm_torch
 
 KERAS = {  # name: (pixels a side, what a pixel of 1 is multiplied by)
     "MobileNet": (128, 1),
@@ -50,9 +55,9 @@ TORCHVISION = {  # name: pixels a side
     "googlenet": 96,
     "inception_v3": 128,
     "alexnet": 96,
-    "vgg11_bn": 64,
+    "vgg11": 64,
     "convnext_tiny": 96,
-    "vit_b_32": 224,
+    "vit_b_16": 64,
     "swin_t": 96,
     "swin_v2_t": 96,
     "maxvit_t": 224,
@@ -81,9 +86,9 @@ CALIBRATION, FRESH = 20, 4
 
 
 def pictures(count: int, side: int, seed: int) -> np.ndarray:
-    """Patches of colour under noise, float32 [count, side, side, 3] in -1 to 1: nearer to pictures than plain noise."""
+    """Patches around a colour, under noise: float32 [count, side, side, 3], -1 to 1, nearer to pictures than noise."""
     generator = np.random.default_rng(seed)
-    cells = generator.uniform(-1, 1, (count, 4, 4, 3))
+    cells = generator.uniform(-0.5, 0.5, (count, 4, 4, 3)) + generator.uniform(-0.5, 0.5, (count, 1, 1, 3))
     patches = cells.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
     noise = generator.normal(0, 0.2, patches.shape)
     return np.clip(patches + noise, -1, 1).astype(np.float32)
@@ -98,37 +103,59 @@ def make_keras(name: str, folder: Path) -> str:
     way: dict[str, Any] = {"weights": None, "input_shape": (side, side, 3), "classes": 10}
     model = getattr(keras.applications, name)(**way)
     batches = [(pictures(n, side, seed) + (scale > 1)) * (scale / 2 if scale > 1 else 1) for n, seed in _counts()]
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    kept = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    if norms:
-        model(batches[0][:8], training=True)
-    for layer, momentum in zip(norms, kept, strict=True):
-        layer.momentum = momentum
+    calm_keras(model, batches[0])
     expected = np.stack([np.asarray(model(one[None], training=False)) for one in batches[1]])
     model.save(folder / "model.keras")
     _write(folder, {model.inputs[0].name: batches[0][:, None]}, {model.inputs[0].name: batches[1][:, None]}, [expected])
     return "model.keras"
 
 
-def make_torchvision(name: str, folder: Path) -> str:
-    """A `.pt2` exported program."""
+def torchvision() -> Any:
+    """The library, beside a torch without CUDA."""
     import torch
 
     sys.path.append(os.environ["BREADTH_SITE"])
     operators = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):  # the CUDA build cannot define them here; importing asks for them
         operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+    return importlib.import_module("torchvision")
 
+
+def keras_families() -> dict[str, set[str]]:
+    """{file of `keras.applications`: the networks that it makes}."""
+    import keras
+
+    found: dict[str, set[str]] = {}
+    for name, make in vars(keras.applications).items():
+        if name[0].isupper() and callable(make):
+            found.setdefault(make.__module__, set()).add(name)
+    return found
+
+
+def torchvision_families() -> dict[str, dict[str, int]]:
+    """{file of `torchvision.models`: {classification network: its parameters, as its trained weights say}}."""
+    models = torchvision().models
+    found: dict[str, dict[str, int]] = {}
+    for name in models.list_models(module=models):
+        parameters = models.get_model_weights(name).DEFAULT.meta["num_params"]
+        found.setdefault(models.get_model_builder(name).__module__, {})[name] = parameters
+    return found
+
+
+def make_torchvision(name: str, folder: Path) -> str:
+    """A `.pt2` exported program."""
+    import torch
+
+    models = torchvision().models
     torch.manual_seed(0)
     way: dict[str, Any] = {"weights": None, "num_classes": 10}
     if name in ("googlenet", "inception_v3"):
         way.update(aux_logits=False, init_weights=True)
-    model = getattr(torchvision.models, name)(**way).eval()
+    if name.startswith("vit"):
+        way["image_size"] = TORCHVISION[name]
+    model = getattr(models, name)(**way).eval()
     shown, fresh = (_turned(pictures(n, TORCHVISION[name], seed)) for n, seed in _counts())
-    _settle(model, shown)
+    calm_torch(model, torch.from_numpy(shown[:, 0]))
     with torch.no_grad():
         expected = np.stack([model(torch.from_numpy(one)).numpy() for one in fresh])
         program = torch.export.export(model, (torch.from_numpy(fresh[0]),))
@@ -147,8 +174,7 @@ def make_transformers(name: str, folder: Path) -> str:
     torch.manual_seed(0)
     model = getattr(transformers, kind)(getattr(transformers, name)(**differs)).eval()
     shown, fresh = (_feeds(n, seed, "vocab_size" in differs) for n, seed in _counts())
-    if "pixel_values" in shown:
-        _settle(model, shown["pixel_values"])
+    calm_torch(model, **{key: torch.from_numpy(value[:, 0]) for key, value in shown.items()})
     with torch.no_grad():
         rows = [{key: torch.from_numpy(value[i]) for key, value in fresh.items()} for i in range(FRESH)]
         expected = np.stack([model(**row).logits.numpy() for row in rows])
@@ -162,20 +188,6 @@ def _feeds(count: int, seed: int, text: bool) -> dict[str, np.ndarray]:
         return {"pixel_values": _turned(pictures(count, 96, seed))}
     tokens = np.random.default_rng(seed).integers(5, 1000, (count, 1, 32))
     return {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
-
-
-def _settle(model: Any, shown: np.ndarray) -> None:
-    """BatchNorm statistics of one batch: with those that a new network has, answers hardly depend on pictures."""
-    import torch
-
-    norms = [part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
-    for part in norms:
-        part.train()
-        part.momentum = 1.0
-    with torch.no_grad():
-        model(torch.from_numpy(shown[:8, 0]))
-    for part in norms:
-        part.eval()
 
 
 def _turned(batch: np.ndarray) -> np.ndarray:

@@ -100,6 +100,10 @@ def test_one_input_of_several_may_always_be_the_same():
     assert lint(Calibration({"ids": ids / 400, "mask": np.ones((40, 1, 10), np.float32)}), None) == []
 
 
+def test_token_ids_are_not_taken_for_pixels():
+    assert lint(Calibration({"ids": np.arange(400, dtype=np.float32).reshape(40, 1, 10)}), None) == []
+
+
 def test_repetitions_are_told():
     twice = np.concatenate([pictures(20), pictures(20)])
     assert lint(from_pixels(twice, [NHWC], way()), way()) == ["20 of 40 calibration samples of 'image' are repetitions"]

@@ -153,3 +153,35 @@ def test_what_onnx2tf_cannot_convert_is_one_line(tmp_path):
         Step().convert(tmp_path / "strange.onnx", out, StepOptions(), None)
     assert "\n" not in caught.value.message
     assert not list(out.iterdir())
+
+
+@pytest.mark.slow
+def test_padded_pools_keep_their_values_in_int8(tmp_path):
+    """Minus infinity as padding, in a tensor's range, leaves one step of int8 for everything else."""
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    helper, pool = onnx.helper, {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["conv"]),
+        helper.make_node("MaxPool", ["conv"], ["first"], **pool),
+        helper.make_node("Relu", ["first"], ["relu"]),
+        helper.make_node("MaxPool", ["relu"], ["second"], **pool),
+    ]
+    kernel = np.random.default_rng(3).normal(0, 0.5, (8, 3, 1, 1)).astype(np.float32)
+    image = helper.make_tensor_value_info("image", 1, [1, 3, 16, 16])
+    result = helper.make_tensor_value_info("second", 1, [1, 8, 4, 4])
+    graph = helper.make_graph(nodes, "g", [image], [result], [onnx.numpy_helper.from_array(kernel, "kernel")])
+    source = tmp_path / "pools.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
+    samples = _samples((1, 3, 16, 16))
+    (tmp_path / "out").mkdir()
+    model = Step().convert(source, tmp_path / "out", StepOptions("int8"), Calibration({"image": samples}))
+    session = ort.InferenceSession(source, providers=["CPUExecutionProvider"])
+    with for_format("tflite").open(Artifact.open(model), RunOptions()) as lite:
+        (taken,), (given,) = lite.inputs, lite.outputs
+        for sample in samples:
+            fed = quantize(np.ascontiguousarray(sample.transpose(0, 2, 3, 1)), taken)
+            answer = dequantize(lite.run({taken.name: fed})[given.name], given.quantization)
+            expected = session.run(None, {"image": sample})[0]
+            answer = answer if answer.shape == expected.shape else answer.transpose(0, 3, 1, 2)
+            assert np.abs(answer - expected).max() < 0.05

@@ -1,0 +1,26 @@
+"""What Keras keeps beside its weights comes into the ONNX file too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.keras_to_onnx import Step
+from converters.steps import StepOptions
+
+keras = pytest.importorskip("keras")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+
+
+def test_the_constants_of_a_normalization_are_no_inputs(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 9.0, 16.0])]
+    )
+    model.save(tmp_path / "norm.keras")
+    path = Step().convert(tmp_path / "norm.keras", tmp_path, StepOptions(), None)
+    assert len(onnx.load(path).graph.input) == 1
+    values = np.float32([[5.0, 5.0, 7.0]])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: values})[0], [[2.0, 1.0, 1.0]])
