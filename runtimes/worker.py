@@ -90,8 +90,13 @@ def verify(job: Job, _report: Report) -> dict[str, Any]:
     """
     from runtimes.selfcheck import check
 
-    artifact, engine = engine_of(job)
+    artifact = Artifact.open(Path(job["artifact"]))
     artifact.verify_digests()
+    if artifact.manifest.format == "gguf":
+        from runtimes.text_selfcheck import verify_text
+
+        return verify_text(artifact, job.get("runtime"))
+    artifact, engine = engine_of(job)
     with closing(engine.open(artifact, options_of(job))) as session:
         verdict = check(artifact, session)
     return {
