@@ -32,7 +32,7 @@ EXACT = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class TextProof:
-    """What was compared, and whether it holds; `selfcheck` are stored inputs and outputs, `facts` go to the manifest."""
+    """What was compared, and whether it holds; `inputs` and `outputs` are the self-check, `facts` the manifest's."""
 
     passed: bool
     message: str
