@@ -32,7 +32,7 @@ def quantize(
 ) -> dict[str, Any]:
     """Write the file and answer {"file", "type", "before", "after", "fallbacks", "perplexity"}.
 
-    `before` and `after` are {"bytes", "bits_per_weight", "tensors": {type: count}}; `perplexity` is None without a text.
+    `before` and `after` are {"bytes", "bits_per_weight", "tensors": {type: count}}; `perplexity` is None without one.
     """
     kind = type_of(kind)
     target = out or model.with_name(f"{model.stem}-{kind}.gguf")
