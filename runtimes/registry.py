@@ -28,6 +28,8 @@ PREFERRED = {
     "pt2": "torch",
     "tensorrt": "tensorrt",
     "null": "null",
+    "gguf": "llama_cpp",
+    "llama-server": "llama_server",
 }
 
 _FOR_TEXT = "language models are run with edge chat and edge serve, and measured with edge bench"
@@ -85,9 +87,10 @@ def for_format(model_format: str, wanted: str | None = None) -> Runtime:
     return runtime(_for_format(model_format, wanted).id)
 
 
-def text_runtime(wanted: str | None = None) -> TextRuntime:
-    """The engine for language models in GGUF, chosen and refused as by `for_format`."""
-    return cast("TextRuntime", _for_format("gguf", wanted))
+def text_runtime(model: str, wanted: str | None = None) -> TextRuntime:
+    """The engine for a language model, a GGUF file or a server's address, chosen and refused as by `for_format`."""
+    is_address = model.startswith(("http://", "https://"))
+    return cast("TextRuntime", _for_format("llama-server" if is_address else "gguf", wanted))
 
 
 def _for_format(model_format: str, wanted: str | None) -> Engine:

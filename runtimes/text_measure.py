@@ -50,7 +50,7 @@ def measure_text(job: Job, report: Report) -> dict[str, Any]:
     load            LoadOptions by name
     prompt_tokens, gen_tokens, repeats     512, 128 and 5 where left out; no test is made for 0 tokens
     """
-    engine = text_runtime(job.get("runtime"))
+    engine = text_runtime(str(job["artifact"]), job.get("runtime"))
     options = LoadOptions(**_load_options(job))
     before = conditions()
     report({"phase": "loading"})

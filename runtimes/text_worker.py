@@ -83,7 +83,7 @@ class _Server:
         self._send(message, answer=self._doing[message["do"]](message))
 
     def _open(self, message: Message) -> dict[str, Any]:
-        engine = text_runtime(message.get("runtime"))
+        engine = text_runtime(message["model"], message.get("runtime"))
         given = dict(message["options"])
         options = LoadOptions(**{**given, "workers": tuple(given.get("workers", ()))})
         self._session = engine.open_text(message["model"], options)

@@ -11,14 +11,12 @@ from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.gguf_file import ArrayInfo, GgufFile, read_gguf
 from runtimes.host import performance_cores, usable_cores
 from runtimes.llama import library as llama
-from runtimes.llama.memory import LOGIT_ROWS, UBATCH, check_fits, context_for, free_memory, trained_context
+from runtimes.llama.memory import LOGIT_ROWS, UBATCH, context_size, memory_mode, trained_context
 from runtimes.llama.session import LlamaSession
 from runtimes.registry import distribution_version, is_installed, missing
 from runtimes.session import check_settings
 from runtimes.text import LoadOptions, ModelFacts
 
-# What llama.cpp lays out anew for the CPU while loading, whatever the CPU: over a mapped file that would be held twice.
-_REPACKED = frozenset(("Q4_0", "Q4_K", "IQ4_NL", "Q2_K", "Q5_K", "Q6_K", "Q8_0", "MXFP4"))
 _READ, _MAP = 0, 1  # llama_load_mode
 _KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
 _LONGEST_ENTRY = 1000  # characters of a metadata entry that is handed on
@@ -68,7 +66,7 @@ class Adapter:
         check_settings(options.settings, self.settings, self.id)
         path = Path(model)
         file = read_gguf(path)
-        context = _context_size(file, path, options)
+        context = context_size(file, path, options)
         library = llama.load()
         loaded = _load_model(library, path, file, options)
         try:
@@ -80,36 +78,12 @@ class Adapter:
         return LlamaSession(library, loaded, made, _facts(library, loaded, made, file, path, context, options))
 
 
-def memory_mode(file: GgufFile, options: LoadOptions) -> str:
-    """Choose "map" or "read". Files whose weights are laid out anew are read: mapped, they would be in memory twice."""
-    if options.memory != "auto":
-        return options.memory
-    if options.settings.get("repack") == "off":
-        return "map"
-    return "read" if next(iter(file.bytes_by_type()), "") in _REPACKED else "map"
-
-
 def quantization(file: GgufFile) -> str:
     """What most of the weights are, in this project's words; `general.file_type` is believed only where it agrees."""
     dominant = next(iter(file.bytes_by_type()), "unknown").lower()
     kind = file.metadata.get("general.file_type")
     claimed = _FILE_TYPES.get(kind) if isinstance(kind, int) else None
     return claimed if claimed and claimed.startswith(dominant) else _PLAIN.get(dominant, dominant)
-
-
-def _context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
-    """Tokens for each slot; HostError where this machine's memory does not hold them, UsageError beyond training."""
-    if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
-        raise InputError(f"{path} holds no language model", "adapters are given with --lora beside their model")
-    free = None if options.workers else free_memory()
-    if options.context is None:
-        return context_for(file, path, options.slots, options.kv_type, free)
-    trained = trained_context(file)
-    if options.context > trained:
-        message = f"a context of {options.context} tokens is asked for; {path.name} was trained for {trained}"
-        raise UsageError(message, f"--context {trained} is the most that it understands")
-    check_fits(file, path, options.context, options.slots, options.kv_type, free)
-    return options.context
 
 
 def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) -> Any:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.errors import HostError
+from runtimes.errors import HostError, InputError, UsageError
 from runtimes.gguf_file import TENSOR_TYPES, GgufFile
 from runtimes.host import facts
+from runtimes.text import LoadOptions
 
+# What llama.cpp lays out anew for the CPU while loading, whatever the CPU: over a mapped file that would be held twice.
+_REPACKED = frozenset(("Q4_0", "Q4_K", "IQ4_NL", "Q2_K", "Q5_K", "Q6_K", "Q8_0", "MXFP4"))
 UBATCH = 512  # tokens of a prompt that are computed at a time; llama.cpp's default
 LOGIT_ROWS = 64  # positions whose scores are computed at a time where all are asked for
 MIB = 2**20
 # What the process holds beside weights, cache and buffers: the library, Python, numpy.
 _BASE_BYTES = 64 * MIB
+_MASK_BYTES = 2 * UBATCH  # of the attention, for each token of the context
 _MOST_OF_FREE = 0.5  # of what the weights leave free goes to the cache where nobody says how long the context is
 _SHORTEST = 256
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
@@ -73,11 +77,34 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     trained = trained_context(model)
     if free is None:
         return trained
-    left = free - need(model, 0, slots, kv_type).total
-    fits = int(left * _MOST_OF_FREE) // max(1, slots * cache_bytes_per_token(model, kv_type))
+    fits = _tokens_in(model, int((free - need(model, 0).total) * _MOST_OF_FREE), slots, kv_type)
     if fits < min(_SHORTEST, trained):
         raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
     return min(trained, fits)
+
+
+def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
+    """Tokens for each slot; HostError where this machine's memory does not hold them, UsageError beyond training."""
+    if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
+        raise InputError(f"{path} holds no language model", "adapters are given with --lora beside their model")
+    free = None if options.workers else free_memory()
+    if options.context is None:
+        return context_for(file, path, options.slots, options.kv_type, free)
+    trained = trained_context(file)
+    if options.context > trained:
+        message = f"a context of {options.context} tokens is asked for; {path.name} was trained for {trained}"
+        raise UsageError(message, f"--context {trained} is the most that it understands")
+    check_fits(file, path, options.context, options.slots, options.kv_type, free)
+    return options.context
+
+
+def memory_mode(file: GgufFile, options: LoadOptions) -> str:
+    """Choose "map" or "read". Files whose weights are laid out anew are read: mapped, they would be in memory twice."""
+    if options.memory != "auto":
+        return options.memory
+    if options.settings.get("repack") == "off":
+        return "map"
+    return "read" if next(iter(file.bytes_by_type()), "") in _REPACKED else "map"
 
 
 def check_fits(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int | None) -> None:
@@ -93,15 +120,14 @@ def too_large(model: GgufFile, path: Path, wanted: Need, free: int) -> HostError
         f"{path.name} needs {gigabytes(wanted.total)} of memory (weights {gigabytes(wanted.weights)}, context"
         f" {gigabytes(wanted.cache)}, buffers {gigabytes(wanted.buffers)}), and {gigabytes(free)} are free"
     )
-    return HostError(message, remedy(model, wanted, free))
+    return HostError(message, remedy(model, free))
 
 
-def remedy(model: GgufFile, wanted: Need, free: int) -> str:
+def remedy(model: GgufFile, free: int) -> str:
     """The nearest thing that fits into `free` bytes: a shorter context, else the largest quantisation."""
-    per_token = cache_bytes_per_token(model)
-    tokens = (free - wanted.weights - wanted.buffers) // max(1, per_token)
+    tokens = _tokens_in(model, free - need(model, 0).total) // _SHORTEST * _SHORTEST
     if tokens >= _SHORTEST:
-        return f"a context of {tokens // 256 * 256} tokens fits: --context {tokens // 256 * 256}"
+        return f"a context of {tokens} tokens fits: --context {tokens}"
     fitting = largest_quantization(model, free)
     if fitting is None:
         return "no quantisation of this model fits: take one with fewer parameters, or share it out with --workers"
@@ -127,10 +153,15 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def _tokens_in(model: GgufFile, room: int, slots: int = 1, kv_type: str = "f16") -> int:
+    """The context of each slot whose cache and mask take `room` bytes."""
+    return room // (slots * (cache_bytes_per_token(model, kv_type) + _MASK_BYTES))
+
+
 def _buffer_bytes(model: GgufFile, tokens: int) -> int:
     """What a batch is computed in: a handful of rows as wide as the network, the scores, and the attention's mask."""
     width, hidden = model.whole("embedding_length") or 0, model.whole("feed_forward_length") or 0
     output = next((tensor for tensor in model.tensors if tensor.name in ("output.weight", "token_embd.weight")), None)
     vocabulary = max(output.shape) if output else 0
     rows = UBATCH * 4 * (6 * width + 2 * hidden)
-    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + 2 * UBATCH * tokens
+    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + _MASK_BYTES * tokens
