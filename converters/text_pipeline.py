@@ -20,8 +20,10 @@ from converters.source import digest
 from converters.steps import Step, StepOptions, check_libraries, check_precision, find_steps, step_id
 from runtimes.artifact import Manifest, TensorSpec, write
 from runtimes.errors import UsageError
-from runtimes.registry import text_runtime
+from runtimes.registry import engine, is_installed, missing, text_runtime
 from runtimes.text_selfcheck import SCORES, TOKENS
+
+_ENGINE = "llama_cpp"  # of those that open GGUF the one that gives scores, which the proof compares
 
 
 class TextStep(Step, Protocol):
@@ -61,7 +63,8 @@ def convert_text(request: TextRequest, report: Report) -> dict[str, Any]:
     """
     step = step_of(request.kind)
     check_libraries(step)
-    text_runtime()  # the proof runs it: say that it is missing before anything is written
+    if not is_installed(engine(_ENGINE)):  # said before anything is written
+        raise missing(engine(_ENGINE))
     start = time.perf_counter()
 
     def on_tensor(done: int, total: int) -> None:
@@ -131,7 +134,7 @@ def _model(request: TextRequest, step: TextStep, on_tensor: Any) -> _Result:
     check_precision(step, precision)
     model = step.open(request.source, request.options)
     made = make_gguf(model, request.out, request.options, on_tensor)
-    with closing(text_runtime().open_text(str(made.model), load_options(model))) as session:
+    with closing(text_runtime(str(made.model), _ENGINE).open_text(str(made.model), load_options(model))) as session:
         proof = prove_text(model, session, precision)
     return _Result(request, step, model, made.model, precision, dict(made.facts), made.notes, proof)
 
@@ -151,7 +154,7 @@ def _adapter(request: TextRequest, step: TextStep) -> _Result:
     write_model(base, plain, half=False)
     merged = LanguageModel(base.name, base.network, base.vocabulary, Merged(base.weights, lora), base.encode)
     options = load_options(base, {str(file): 1.0})
-    with closing(text_runtime().open_text(str(plain), options)) as session:
+    with closing(text_runtime(str(plain), _ENGINE).open_text(str(plain), options)) as session:
         proof = prove_text(merged, session, "fp32")
     facts = {"architecture": base.network.architecture, "rank": lora.rank, "tensors": len(lora.names)}
     return _Result(request, step, merged, file, "fp32", facts, (), proof)

@@ -77,7 +77,7 @@ def compared(
             share = (index + done / total) / 2
             report({"doing": f"{done} of {total} windows", "done": int(100 * share), "total": 100})
 
-        with closing(text_runtime(wanted).open_text(str(model), LoadOptions())) as session:
+        with closing(text_runtime(str(model), wanted).open_text(str(model), LoadOptions())) as session:
             found.append(losses(session, content, on_window))
     values = {"before": perplexity(found[0]), "after": perplexity(found[1]), "ratio": ratio(*found)}
     return {"tokens": len(found[0]), **{name: asdict(value) for name, value in values.items()}}

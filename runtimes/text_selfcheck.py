@@ -26,7 +26,7 @@ def verify_text(artifact: Artifact, wanted: str | None) -> dict[str, Any]:
     inputs, expected = artifact.selfcheck()
     if set(inputs) != {TOKENS, LAST} or set(expected) != {SCORES} or inputs[TOKENS].ndim != 2 or not inputs[LAST].size:
         raise InputError(f"{artifact.path} holds a self-check that is none of a language model", _REMAKE)
-    engine = text_runtime(wanted)
+    engine = text_runtime(str(artifact.model), wanted)
     tokens = [int(token) for token in inputs[TOKENS][0]]
     with closing(engine.open_text(str(artifact.model), LoadOptions(context=len(tokens) + 8, kv_type="f32"))) as session:
         given = scores_of(session.logits(tokens), int(inputs[LAST][0]))

@@ -138,13 +138,13 @@ def trained_tokenizer(cutting: str) -> Any:
 
 
 def opened(path: Path, model: LanguageModel, adapters: dict[str, float] | None = None) -> Any:
-    return closing(text_runtime().open_text(str(path), load_options(model, adapters)))
+    return closing(text_runtime(str(path)).open_text(str(path), load_options(model, adapters)))
 
 
 def greedy(path: Path, prompt: str, count: int) -> str:
     from runtimes.text import LoadOptions
 
-    with closing(text_runtime().open_text(str(path), LoadOptions(kv_type="f32"))) as session:
+    with closing(text_runtime(str(path)).open_text(str(path), LoadOptions(kv_type="f32"))) as session:
         tokens = session.tokenize(prompt, begin=True)
         options = TextOptions(max_tokens=count, temperature=0.0, ignore_end=True)
         return "".join(token.text for token in session.generate(tokens, options))

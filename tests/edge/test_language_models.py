@@ -146,6 +146,9 @@ def test_a_short_text_is_refused(llm: Path) -> None:
     from runtimes.registry import text_runtime
     from runtimes.text import LoadOptions
 
-    with closing(text_runtime().open_text(str(llm / "stories260K.gguf"), LoadOptions())) as session:
-        with pytest.raises(InputError, match="too few"):
-            losses(session, STORY)
+    model = str(llm / "stories260K.gguf")
+    with (
+        closing(text_runtime(model).open_text(model, LoadOptions())) as session,
+        pytest.raises(InputError, match="too few"),
+    ):
+        losses(session, STORY)
