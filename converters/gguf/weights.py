@@ -71,7 +71,9 @@ class SafetensorsFolder:
                 stream, _TYPES[place.type], (place.end - place.start) // np.dtype(_TYPES[place.type]).itemsize
             )
         if place.type == "BF16":
-            values = (values.astype(np.uint32) << 16).view(np.float32)
+            wide = values.astype(np.uint32)
+            wide <<= 16  # in place: bf16 is the upper half of float32
+            values = wide.view(np.float32)
         return values.reshape(place.shape).astype(np.float32, copy=False)
 
 
