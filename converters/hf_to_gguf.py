@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.gguf.hugging_face import hugging_face_name, read_network
+from converters.gguf.hugging_face import check_architecture, hugging_face_name, read_network
 from converters.gguf.lora import Lora, Merged
 from converters.gguf.make import PRECISIONS, REQUIRES, make_gguf
 from converters.gguf.model import LanguageModel, Renamed, check_complete, check_nothing_left
@@ -38,6 +38,7 @@ class Step:
         """The model of a folder, with the LoRA of `options.lora` in it; InputError for what is broken or unknown."""
         if not model.is_dir():
             raise InputError(f"{model} is no Hugging Face folder", "give the folder that holds config.json")
+        check_architecture(model)
         stored = SafetensorsFolder(model)
         network = read_network(model, stored)
         names = set(network.tensors())

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from converters.gguf.hugging_face import check_architecture
 from converters.gguf.recognise import ADAPTER, recognised
 from converters.staging import ARTIFACT, failed_place, staging
 from converters.steps import StepOptions
@@ -39,7 +40,13 @@ class TextWish:
 def said(args: argparse.Namespace) -> TextWish | None:
     """The wish, where the model is a language model; UsageError for options and targets that do not fit one."""
     kind = recognised(args.model)
+    if kind == "hf":
+        check_architecture(args.model)
     if kind is None:
+        if args.format == "gguf" and args.model.suffix == ".gguf":
+            raise UsageError(
+                f"{args.model} is a GGUF file already", f"in fewer bits: edge quantize {args.model} q4_k_m"
+            )
         given = [name for name, value in (("--lora", args.lora), ("--base", args.base)) if value]
         if given or args.format == "gguf":
             what = (

@@ -52,15 +52,21 @@ def is_language_model(folder: Path) -> bool:
     return isinstance(names, list) and any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
 
-def read_network(folder: Path, weights: Weights) -> Network:
-    """The network that config.json tells; InputError, with the list of what works, for one that is not converted."""
-    path = folder / "config.json"
-    config = read_json(path, _LARGEST_CONFIG)
-    fields = Fields(config, str(path))
-    names = config.get("architectures")
+def check_architecture(folder: Path) -> str:
+    """The name of the folder's architecture; InputError, with the list of what works, for one that is not converted."""
+    names = read_json(folder / "config.json", _LARGEST_CONFIG).get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else "no architecture"
     if name not in ARCHITECTURES:
         raise InputError(f"{folder} is {name}, which is not converted to gguf", _KNOWN)
+    return name
+
+
+def read_network(folder: Path, weights: Weights) -> Network:
+    """The network that config.json tells; InputError for one that is not converted, and for sizes that are none."""
+    path = folder / "config.json"
+    config = read_json(path, _LARGEST_CONFIG)
+    fields = Fields(config, str(path))
+    name = check_architecture(folder)
     _check_plain(config, name, path)
     width, heads = _size(fields, "hidden_size"), _size(fields, "num_attention_heads")
     if not fields.has("head_dim") and width % heads:
