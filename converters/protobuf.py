@@ -5,6 +5,8 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+import struct
+
 from converters.bounded import Source
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -17,6 +19,7 @@ class Message:
         self._source = source
         self._numbers: dict[int, list[int]] = {}
         self._parts: dict[int, list[tuple[int, int]]] = {}
+        self._reals: dict[int, float] = {}
         position = 0
         while position < len(source.view):
             position = self._field(position)
@@ -35,6 +38,10 @@ class Message:
                 value, position = self._varint(position)
                 found.append(_signed(value))
         return found
+
+    def real(self, field: int) -> float:
+        """A number of single precision, 0 where there is none."""
+        return self._reals.get(field, 0.0)
 
     def text(self, field: int) -> str:
         """A string, empty where there is none."""
@@ -88,7 +95,9 @@ class Message:
             size = 8 if kind == _FIXED64 else 4
         else:
             raise self._source.broken(f"a field is of the unknown kind {kind}")
-        self._source.slice(position, size)
+        value_bytes = self._source.slice(position, size)
+        if kind == _FIXED32:
+            self._reals[field] = struct.unpack("<f", value_bytes)[0]
         if kind == _BYTES:
             self._parts.setdefault(field, []).append((position, size))
         return position + size

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # The extra that installs a library, where it does not simply bear the library's name.
 _EXTRAS = {"ai_edge_litert": "litert", "onnx": "table", "tf2onnx": "table", "nncf": "table", "safetensors": "table"}
+_EXTRAS |= {"tokenizers": "gguf", "jinja2": "gguf"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class StepOptions:
     of the multiply-adds, 0 to 1, that the accelerator has to take. `keep` are layers to leave in higher precision, as
     a step that can do so names them (`converters.blame.KeepsLayers`). `scratch` is a folder for what is no part of the
     result, such as a stand-in for it. `old_runtime` lets a runtime of the target's compiler's age answer too.
+    `lora` is the folder of a PEFT adapter to merge into a language model; `drop_template` leaves its chat template out.
     """
 
     precision: str = "fp32"
@@ -51,6 +53,8 @@ class StepOptions:
     keep: tuple[str, ...] = ()
     scratch: str | None = None
     old_runtime: bool = False
+    lora: str | None = None
+    drop_template: bool = False
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,28 @@ def logit_head(job: Job, _report: Report) -> dict[str, Any]:
     return {"proof": write_logit_head(Artifact.open(Path(job["artifact"])), Path(job["out"]))}
 
 
+def convert_text(job: Job, report: Report) -> dict[str, Any]:
+    """The job of one language model: the fields of `TextRequest` by name, `artifact` for its source."""
+    from converters.text_pipeline import TextRequest
+    from converters.text_pipeline import convert_text as run_text_conversion
+
+    fields = Fields(dict(job), "the job")
+    request = TextRequest(
+        source=Path(fields.text("artifact")),
+        kind=fields.text("kind"),
+        options=StepOptions(**fields.mapping("options")),
+        out=Path(fields.text("out")),
+        scratch=Path(fields.text("scratch")),
+        base=_path(fields, "base"),
+        kept=fields.text("kept"),
+    )
+    try:
+        return run_text_conversion(request, report)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise HostError(f"cannot read or write{where}: {error.strerror or error}", "is the disk full?") from error
+
+
 def _path(fields: Fields, key: str) -> Path | None:
     return Path(fields.text(key)) if fields.has(key) else None
 
@@ -106,6 +128,7 @@ HANDLERS: dict[str, Handler] = {
     "samples": samples,
     "build": build,
     "logit_head": logit_head,
+    "convert_text": convert_text,
 }
 
 if __name__ == "__main__":

@@ -287,7 +287,7 @@ def _no_route(source: Source, model_format: str, precision: str, steps: Sequence
     if source.precision in _QUANTISED:
         return UsageError(what, "start from the float model that it was quantised from")
     if not reachable:
-        sources = ", ".join(sorted({step.source for step in steps}))
+        sources = ", ".join(sorted({step.source for step in steps if step.target != "gguf" or model_format == "gguf"}))
         return UsageError(what, f"what works: a source that is {sources}; PyTorch and TensorFlow can export onnx")
     near = [found for found in reachable if model_format in found.split()] or sorted(
         reachable, key=lambda found: precision not in found.split()

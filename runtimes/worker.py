@@ -90,8 +90,13 @@ def verify(job: Job, _report: Report) -> dict[str, Any]:
     """
     from runtimes.selfcheck import check
 
-    artifact, engine = engine_of(job)
+    artifact = Artifact.open(Path(job["artifact"]))
     artifact.verify_digests()
+    if artifact.manifest.format == "gguf":
+        from runtimes.text_selfcheck import verify_text
+
+        return verify_text(artifact, job.get("runtime"))
+    artifact, engine = engine_of(job)
     with closing(engine.open(artifact, options_of(job))) as session:
         verdict = check(artifact, session)
     return {
@@ -124,6 +129,25 @@ def bandwidth(job: Job, report: Report) -> dict[str, Any]:
     return bandwidth_job(job, report)
 
 
+def quantize(job: Job, report: Report) -> dict[str, Any]:
+    """Write the GGUF file `artifact` anew as `out` in the type `type`; one progress object for each tensor."""
+    from runtimes.llama.quantize import quantize_file
+
+    def on_tensor(done: int, total: int, name: str) -> None:
+        report({"doing": name, "done": done, "total": total})
+
+    source, target = Path(job["artifact"]), Path(job["out"])
+    quantize_file(source, target, job["type"], job.get("threads"), bool(job.get("again")), on_tensor)
+    return {"file": str(target)}
+
+
+def perplexity(job: Job, report: Report) -> dict[str, Any]:
+    """Perplexity of `before` and of `artifact` on the file `text`; answers {"tokens", "before", "after", "ratio"}."""
+    from runtimes.perplexity import compared
+
+    return compared(Path(job["before"]), Path(job["artifact"]), Path(job["text"]), job.get("runtime"), report)
+
+
 HANDLERS: dict[str, Handler] = {
     "describe": describe,
     "run": run,
@@ -131,6 +155,8 @@ HANDLERS: dict[str, Handler] = {
     "measure": measure,
     "measure_text": measure_text,
     "bandwidth": bandwidth,
+    "quantize": quantize,
+    "perplexity": perplexity,
 }
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "what is in a model file: inputs, outputs, ops, precision, size",
     "check": "will a model run on a device? node by node, with reasons and what to change",
     "convert": "convert a trained model for a device or to a format, and prove the result",
+    "quantize": "a language model in GGUF in fewer bits, and what that really changes",
     "verify": "check an artifact's digests and self-check on this machine",
     "run": "classify pictures with a model or artifact: top-5 with names",
     "bench": "measure models: every sample, honest statistics, what made them",

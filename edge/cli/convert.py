@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,25 +14,29 @@ if TYPE_CHECKING:
     from converters.source import Source
     from converters.torch_source import TorchSource
     from edge.plan import Plan
+    from edge.progress import Progress
+    from edge.text_conversion import TextWish
 
 _MODELS = (
     ".pt2, .keras, .h5, .onnx, .tflite, a SavedModel folder or an artifact; TorchScript (.pt, .ts), a Hugging Face "
-    "folder, or module:callable, your own Python code that makes a torch.nn.Module"
+    "folder, or module:callable, your own Python code that makes a torch.nn.Module; a language model"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, where it is to go, and what belongs to it."""
-    from edge import preprocessing, torch_model
+    from edge import preprocessing, text_options, torch_model
 
     parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
         "--for", dest="device", metavar="DEVICE", help="a device, or parts joined with + (edge devices)"
     )
     parser.add_argument(
-        "--to", dest="format", metavar="FORMAT", help="a format: onnx, tflite, edgetpu, openvino, tensorrt"
+        "--to", dest="format", metavar="FORMAT", help="a format: onnx, tflite, edgetpu, openvino, tensorrt, gguf"
     )
-    parser.add_argument("--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8")
+    parser.add_argument(
+        "--precision", metavar="P", help="fp32, fp16, w8 (weights only) or int8; for gguf also q8_0, q4_0, q4_k_m"
+    )
     parser.add_argument(
         "--calibration",
         type=Path,
@@ -70,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     preprocessing.add_arguments(parser)
     torch_model.add_arguments(parser)
+    text_options.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
     from converters.source import open_source
     from edge import torch_model
     from edge.plan import Wish, examined, make_plan
+    from edge.text_conversion import said
 
+    if text := said(args):
+        return _run_text(args, text)
     handed = torch_model.said(args)
     source = torch_model.planned(handed) if handed else examined(open_source(args.model))
     options = (args.tensorrt, args.implicit, args.min_mapped, args.old_runtime)
@@ -105,6 +114,42 @@ def _runs_code(args: argparse.Namespace, handed: TorchSource | None) -> list[str
     return [*([handed.said] if handed else []), *([described(str(args.calibration))] if generated else [])]
 
 
+def _run_text(args: argparse.Namespace, wish: TextWish) -> int:
+    from edge.progress import Progress
+    from edge.text_conversion import convert
+
+    if args.dry_run:
+        plan = {"format": "gguf", "precision": wish.precision, "steps": [f"{wish.kind}_to_gguf"]}
+        print(json.dumps(plan) if args.json else f"{wish.source} ({wish.kind}) to gguf {wish.precision}")
+        return 0
+    out = args.out or Path(f"{wish.name}-gguf-{wish.precision}")
+    with Progress(3, "converting", quiet=args.json) as bar:
+        show = _shown_on(bar)
+        result = convert(wish, out, args.force, show)
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(result) if args.json else _text_result(result))
+    return 0
+
+
+def _text_result(result: dict[str, Any]) -> str:
+    from edge.terminal import printable
+
+    proof = result["proof"]
+    first = min((one["token"] for one in proof["partings"]), default=None)
+    agreed = f"all {proof['continued']}" if first is None else f"the first {first:g} of {proof['continued']}"
+    files = ", ".join(name for name in result["files"] if name.endswith(".gguf"))
+    return "\n".join(
+        [
+            f"{printable(result['artifact'])}: {printable(files)}, {result['precision']}",
+            f"  the same tokens on {proof['texts_tokenized']} texts of many languages",
+            f"  greedy as the source (by {proof['reference']}) for {agreed} tokens of {proof['samples']} texts",
+            f"  scores {proof['metrics']['snr_db']:.1f} dB above what differs (wanted {proof['limits']['snr_db']:g}), "
+            f"the same best token at {proof['metrics']['top1_agreement']:.1%} of the places",
+        ]
+    )
+
+
 def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: TorchSource | None) -> dict[str, Any]:
     from edge.conversion import Given, convert
     from edge.preprocessing import said
@@ -126,17 +171,21 @@ def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: Torch
         pythons=tuple(args.python),
     )
     with Progress(len(plan.steps) + 2, "converting", quiet=args.json) as bar:
-        done = 0
+        return convert(source, plan, out, given, args.force, _shown_on(bar))
 
-        def show(progress: dict[str, Any]) -> None:
-            nonlocal done
-            if progress["done"] > done:
-                bar.advance(progress["doing"], progress["done"] - done)
-                done = progress["done"]
-            else:
-                bar.note(progress["doing"])
 
-        return convert(source, plan, out, given, args.force, show)
+def _shown_on(bar: Progress) -> Callable[[dict[str, Any]], None]:
+    done = 0
+
+    def show(progress: dict[str, Any]) -> None:
+        nonlocal done
+        if progress["done"] > done:
+            bar.advance(progress["doing"], progress["done"] - done)
+            done = progress["done"]
+        else:
+            bar.note(progress["doing"])
+
+    return show
 
 
 def _plan_as_dict(plan: Plan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CHANNELS = 3  # of a per-channel quantisation that are written out
 _LONGEST = 200  # characters of a text that a model's author wrote
+_COUNTED = {"keras": "layers", "gguf": "tensors"}  # what stands in the place of operators
 _NOT_SHOWN = ("mean", "std", "label_file", "associated_files")  # said elsewhere
 
 
@@ -52,7 +53,7 @@ def as_text(artifact: Artifact, found: Inspection) -> str:
 def _rows(artifact: Artifact, found: Inspection) -> Iterable[tuple[str, str]]:
     for key, specs in (("input", found.inputs), ("output", found.outputs)):
         yield from ((key, _spec(spec)) for spec in specs)
-    yield "layers" if found.format == "keras" else "ops", _counts(found.ops)
+    yield _COUNTED.get(found.format, "ops"), _counts(found.ops)
     if found.parameter_bytes:
         yield "constants", ", ".join(f"{_size(size)} {dtype}" for dtype, size in _by_count(found.parameter_bytes))
     yield from _edgetpu(found.edgetpu)

@@ -26,6 +26,7 @@ _READERS = {
     "keras": "keras",
     "savedmodel": "savedmodel",
     "pt2": "pt2",
+    "gguf": "gguf",
     "tensorrt": "onnx",  # what an engine is built from
 }
 

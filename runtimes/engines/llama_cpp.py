@@ -142,7 +142,7 @@ def _apply_adapters(library: Any, model: Any, context: Any, options: LoadOptions
             raise InputError(f"llama_cpp cannot apply the adapter {path}{llama.complaint()}", hint)
         loaded.append(adapter)
         scales.append(strength)
-    array = (ctypes.c_void_p * len(loaded))(*loaded)
+    array = (library.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
     if library.llama_set_adapters_lora(context, array, len(loaded), (ctypes.c_float * len(scales))(*scales)):
         raise EngineError("llama_cpp cannot apply the adapters together", "apply them one at a time")
 

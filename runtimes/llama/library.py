@@ -11,7 +11,7 @@ from typing import Any
 from runtimes.errors import EngineError, first_line
 
 _KEPT_LINES = 20
-_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+ERROR = 4  # GGML_LOG_LEVEL_ERROR
 # The log callback has to live as long as the library, which keeps its address.
 _alive: list[Any] = []
 last_words: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -26,9 +26,14 @@ def load() -> Any:
         raise EngineError(f"llama_cpp is installed but does not load: {first_line(error)}", hint) from error
     if not _alive:
         _alive.append(library.llama_log_callback(_log))
-        library.llama_log_set(_alive[0], ctypes.c_void_p(0))
+        listen(library)
         library.llama_backend_init()
     return library
+
+
+def listen(library: Any) -> None:
+    """Have llama.cpp's log come here, and its errors to stderr; undoes a callback that another has set."""
+    library.llama_log_set(_alive[0], ctypes.c_void_p(0))
 
 
 def complaint() -> str:
@@ -38,7 +43,7 @@ def complaint() -> str:
 
 def _log(level: int, text: bytes, _data: Any) -> None:
     line = text.decode("utf-8", "replace").strip()
-    if level == _ERROR and line:
+    if level == ERROR and line:
         last_words.append(line)
         sys.stderr.write(line + "\n")
 
