@@ -1,4 +1,7 @@
-"""The words that begin with a slash. Each is one method of `Commands`; its docstring is its line in /help."""
+"""The words that begin with a slash.
+
+Each is one method of `Commands`, whose docstring is its line in /help: "arguments | what it does".
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class Commands:
 
     def _help(self, _rest: str) -> Todo:
         """this list"""
-        lines = [f"/{name:8} {run.__doc__}" for name, run in self._all.items()]
+        lines = [_described(name, run.__doc__ or "") for name, run in self._all.items()]
         more = [
             "",
             "A line that ends in \\ goes on in the next one; so does everything between two lines of "
@@ -118,7 +121,7 @@ class Commands:
         return Todo(edit=self._chat.conversation.take_back())
 
     def _system(self, rest: str) -> Todo:
-        """TEXT: set the system prompt; without TEXT: show it; `none`: remove it"""
+        """[TEXT] | show or set the system prompt; `none` removes it"""
         conversation = self._chat.conversation
         if not rest:
             return Todo([f"system prompt: {conversation.system}" if conversation.system else "no system prompt"])
@@ -127,7 +130,7 @@ class Commands:
         return Todo(["the system prompt is removed" if rest == "none" else "the system prompt is set"])
 
     def _set(self, rest: str) -> Todo:
-        """NAME VALUE: change a setting (temp 0.7); without: show them all"""
+        """[NAME VALUE] | show the settings, or change one: /set temp 0.7"""
         conversation = self._chat.conversation
         words = rest.replace("=", " ").split()
         if not words:
@@ -143,7 +146,7 @@ class Commands:
         return Todo(stats.as_lines(self._chat.conversation.session.facts, answers, answers[-1].used if answers else 0))
 
     def _save(self, rest: str) -> Todo:
-        """[NAME]: save the chat under a name; it is saved by itself after every turn too"""
+        """[NAME] | save the chat under a name; it is saved after every turn anyway"""
         if rest:
             self._chat.save_as = session_file.path_of(rest)
         elif self._chat.save_as is None:
@@ -154,7 +157,7 @@ class Commands:
         return Todo([f"saved: {self._chat.save_as}"])
 
     def _load(self, rest: str) -> Todo:
-        """NAME: go on with a saved chat"""
+        """NAME | go on with a saved chat"""
         if not rest:
             raise UsageError("/load of which chat?", "give its name: /load NAME")
         path = session_file.path_of(rest)
@@ -166,6 +169,11 @@ class Commands:
     def _exit(self, _rest: str) -> Todo:
         """leave; the chat can be taken up with --resume"""
         return Todo(leave=True)
+
+
+def _described(name: str, about: str) -> str:
+    arguments, _, what = about.rpartition(" | ")
+    return f"{f'/{name} {arguments}':19}{what}"
 
 
 def recalled(conversation: Conversation) -> list[str]:

@@ -13,7 +13,7 @@ _METER = 10  # characters
 def line(answered: Answered) -> str:
     """One line after an answer: tokens, speed, time to the first token, and how full the context is."""
     parts = [
-        f"{answered.tokens} tokens",
+        _tokens(answered.tokens),
         f"{answered.rate:.1f} tok/s",
         f"first after {_seconds(answered.first_s)}",
         f"context {meter(answered.used, answered.context)}",
@@ -42,10 +42,14 @@ def as_lines(facts: ModelFacts, answers: Sequence[Answered], used: int) -> list[
     return [
         *lines,
         f"answers   {len(answers)}, {made} tokens" + (f", {made / seconds:.1f} tok/s" if seconds else ""),
-        f"last      {last.new_tokens} tokens read in {_seconds(last.prompt_s)} ({last.reused_tokens} known already), "
-        f"first token after {_seconds(last.first_s)}, {last.tokens} tokens, {last.rate:.1f} tok/s, "
+        f"last      {_tokens(last.new_tokens)} read in {_seconds(last.prompt_s)} ({last.reused_tokens} known already), "
+        f"first token after {_seconds(last.first_s)}, {_tokens(last.tokens)}, {last.rate:.1f} tok/s, "
         f"seed {last.seed}, ended: {last.reason}",
     ]
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _seconds(value: float) -> str:
