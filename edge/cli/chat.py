@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.text import open_session
 
     with (
-        open_session(model, _load_options(args), args.runtime) as session,
+        open_session(model, _load_options(args), _runtime(args, model)) as session,
         choose_template(session.facts, _template(args, saved)) as template,
     ):
         conversation = Conversation(session, template, options, saved.messages if saved else [])
@@ -115,6 +115,12 @@ def _model_and_prompt(args: argparse.Namespace) -> tuple[str, str | None]:
     if args.prompt is not None:
         raise UsageError("a model and a server are given", "give one of the two")
     return args.server, args.model
+
+
+def _runtime(args: argparse.Namespace, model: str) -> str | None:
+    """An address is spoken to by the one engine that can, unless another is named."""
+    is_address = model.startswith(("http://", "https://"))
+    return str(args.runtime) if args.runtime else "llama_server" if is_address else None
 
 
 def _with_stdin(prompt: str | None) -> str | None:
