@@ -164,7 +164,7 @@ class Conversation:
                 fitted, dropped = self._make_room(run)
                 yield dropped
         finally:  # also where the reader of these events leaves early
-            self._prompt, self._answer = fitted.tokens, run.tokens
+            self._prompt, self._answer = fitted.tokens[: run.read_to], run.tokens
             self._keep(run)
         yield run.summary(fitted.tokens, self.session.facts.context)
 
@@ -198,6 +198,7 @@ class Conversation:
             for token in self.session.generate(tokens[:end], replace(self.options, max_tokens=0), cancel):
                 run.read(token.finish)
             if cancel.is_set():
+                run.read_to = end - _STEP
                 return
 
     def _fitted(self, room: int | None) -> Fitted:
@@ -249,6 +250,7 @@ class _Run:
     generate_s: float = 0.0
     ahead_tokens: int = 0
     ahead_s: float = 0.0
+    read_to: int | None = None  # where the reading of the prompt was stopped
     began: float = field(default_factory=time.monotonic)
     first_at: float | None = None
 

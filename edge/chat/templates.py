@@ -23,6 +23,7 @@ from runtimes.text import ModelFacts, TextSession
 Message = Mapping[str, Any]
 
 _SECONDS = 10.0  # for one rendering: the process starts within one, even on a Raspberry Pi
+_MOST_REMEMBERED = 1024  # messages
 _ROLE = re.compile(r"[a-z][a-z_]{0,31}")
 # Two code points that Unicode promises never to give a meaning: they stand around the place of a text that is spliced.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
@@ -47,6 +48,7 @@ class ChatTemplate:
         self._marks = {"bos_token": facts.bos_text, "eos_token": facts.eos_text}
         self._worker = Worker("edge.chat.sandbox")
         self._lock = threading.Lock()
+        self._marked: dict[str, bool] = {}
 
     @classmethod
     def named(cls, name: str, facts: ModelFacts) -> ChatTemplate:
@@ -90,7 +92,7 @@ class ChatTemplate:
         What messages contain is never read as the template's marks: a text in which the tokeniser would see some is
         spliced in as plain text, without the space around it.
         """
-        safe, spliced = _without_marks(session, messages)
+        safe, spliced = self._without_marks(session, messages)
         return self.tokenized(session, self.render(safe, **more), spliced)
 
     def tokenized(self, session: TextSession, text: str, spliced: Sequence[str] = ()) -> list[int]:
@@ -124,6 +126,31 @@ class ChatTemplate:
             return self._rendered(messages, answer, more)
         except InputError:
             return None
+
+    def _without_marks(self, session: TextSession, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+        """The messages with a place instead of each content in which the tokeniser sees marks, and those contents."""
+        safe: list[Message] = []
+        spliced: list[str] = []
+        for message in messages:
+            content = message.get("content")
+            if isinstance(content, str):
+                content = content.replace(_OPEN, "").replace(_CLOSE, "")
+                if self._has_marks(session, content):
+                    spliced.append(content.strip())
+                    content = f"{_OPEN}{len(spliced) - 1}{_CLOSE}"
+                message = {**message, "content": content}
+            safe.append(message)
+        return safe, spliced
+
+    def _has_marks(self, session: TextSession, content: str) -> bool:
+        # Remembered, because a conversation is asked about as a whole for every turn and every fitting of it.
+        found = self._marked.get(content)
+        if found is None:
+            found = session.tokenize(content, special=True) != session.tokenize(content, special=False)
+            if len(self._marked) >= _MOST_REMEMBERED:
+                self._marked.clear()
+            self._marked[content] = found
+        return found
 
     def _rendered(self, messages: Sequence[Message], answer: bool, more: Mapping[str, Any]) -> str:
         values = {**self._marks, "messages": list(messages), "add_generation_prompt": answer, **more}
@@ -185,19 +212,3 @@ def _folded(messages: Sequence[Message]) -> list[Message]:
             rest[index] = {**message, "content": f"{system}\n\n{message['content']}"}
             break
     return rest
-
-
-def _without_marks(session: TextSession, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
-    """The messages with a place instead of each content in which the tokeniser sees marks, and those contents."""
-    safe: list[Message] = []
-    spliced: list[str] = []
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            content = content.replace(_OPEN, "").replace(_CLOSE, "")
-            if session.tokenize(content, special=True) != session.tokenize(content, special=False):
-                spliced.append(content.strip())
-                content = f"{_OPEN}{len(spliced) - 1}{_CLOSE}"
-            message = {**message, "content": content}
-        safe.append(message)
-    return safe, spliced

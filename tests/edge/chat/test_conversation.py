@@ -182,3 +182,18 @@ def test_plain_text_goes_on_where_it_was_stopped_and_begins_anew_where_it_ended(
     assert conversation.session.detokenize(conversation.session.calls[-1], special=True) == (
         "<s>Once upon a time.<s>And "
     )
+
+
+def test_a_long_prompt_that_was_stopped_tells_how_far_it_is_again(talk) -> None:
+    conversation = talk("ok", context=4096)
+    conversation.ask("x" * 2000)
+    cancel = Event()
+    happenings = conversation.answer(cancel)
+    assert isinstance(next(happenings), Reading)
+    cancel.set()
+    assert list(happenings)[-1].reason == "cancelled"
+    assert conversation.is_unanswered
+    conversation.session.answers = ["ok"]
+    again = list(conversation.answer(Event()))
+    assert [happening for happening in again if isinstance(happening, Reading)]
+    assert _text(again) == "ok"
