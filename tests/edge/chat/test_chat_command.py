@@ -293,7 +293,7 @@ def test_a_chat_survives_a_window_that_changes_its_size(talk, model, tmp_path) -
         _ready(child)
         child.setwinsize(20, columns)
         child.send("Once\r")
-        child.expect("first after")
+        child.expect("tok/s")
     _leave(child)
     assert len(_saved(tmp_path)) == 6
 
@@ -303,7 +303,7 @@ def test_a_full_context_is_told_and_the_rest_is_not_read_again(talk, model, tmp_
     for number in range(6):
         _ready(child)
         child.send(f"Number {number}\r")
-        child.expect("first after")
+        child.expect("tok/s")
     _ready(child)
     child.send("/stats\r")
     child.expect(r"(\d+) tokens? read in .* \((\d+) known already\)")
@@ -318,7 +318,7 @@ def test_a_full_context_says_what_left_it(talk, model) -> None:
     for number in range(4):
         _ready(child)
         child.send(f"Number {number}\r")
-        if child.expect(["the context is full: .* left it", "first after"]) == 0:
+        if child.expect(["the context is full: .* left it", "tok/s"]) == 0:
             return
     pytest.fail("nobody said that the context was full")
 
