@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "classify pictures with a model or artifact: top-5 with names",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
+    "chat": "talk with a language model in the terminal, or ask it once",
     "worker": "lend this computer to a language model that is too large for another",
     "doctor": "what is missing or wrong on this machine, and the command that mends it",
 }

@@ -1,0 +1,1 @@
+"""Talking with a language model: templates, contexts, histories, and the terminal that shows them."""

@@ -1,0 +1,249 @@
+"""`edge chat`: talk with a language model, or ask it once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtimes.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edge.chat.commands import Chat
+    from edge.chat.conversation import Conversation
+    from edge.chat.session_file import SavedChat
+    from runtimes.text import LoadOptions, TextOptions
+
+_EPILOG = """
+With PROMPT, or with text on stdin, it answers once, on stdout alone. Otherwise it is a chat: /help lists its commands,
+Ctrl+C stops an answer, and every finished turn is saved (--resume).
+
+--style 2023 is the terminal chat of March 2023 (alpaca.cpp): its look, its words around a question, temp 0.1, top_k 40,
+top_p 0.95, repeat_last_n 64, repeat_penalty 1.3 in its order of sampling. Unlike it, a line that ends in a backslash
+stays one question, lines may have any length, a full context drops the oldest turns instead of ending the program, and
+Ctrl+C stops the answer at once.
+"""
+_SAMPLING = ("temp", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "seed", "max_tokens")
+_MOST_FILE_BYTES = 1 << 20  # of a grammar, a schema or a system prompt
+_MOST_PIPED_CHARACTERS = 1 << 26
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the question, how to load, how to answer, and how to look."""
+    from edge.arguments import count
+
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or http://host:port of a llama-server")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="ask this and leave; without: a chat")
+    parser.add_argument("--style", choices=["modern", "2023"], default="modern", help="how the chat looks")
+    parser.add_argument("--template", metavar="T", help=f"the chat template: {', '.join(_template_names())}, or a file")
+    parser.add_argument("--system", metavar="TEXT", help="the system prompt")
+    parser.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a saved chat, or the newest")
+    parser.add_argument("--no-save", action="store_true", help="do not save the chat")
+    parser.add_argument("--no-markdown", action="store_true", help="show answers as they are written")
+    parser.add_argument("--json", action="store_true", help="with PROMPT: print one JSON object for machines")
+
+    loading = parser.add_argument_group("loading")
+    loading.add_argument("--context", type=count, metavar="N", help="tokens of the context (default: the model's)")
+    loading.add_argument("--threads", type=count, metavar="N", help="threads (default: physical performance cores)")
+    loading.add_argument("--memory", choices=["auto", "map", "read"], default="auto", help="map the file, or read it")
+    loading.add_argument("--kv-type", choices=["f16", "q8_0", "q4_0", "f32"], default="f16", help="type of the cache")
+    loading.add_argument("--lora", action="append", metavar="FILE[=X]", help="a LoRA in GGUF, with its strength")
+    loading.add_argument("--workers", metavar="HOST:PORT,…", help="machines that take a share of the layers")
+    loading.add_argument("--server", metavar="URL", help="a llama-server that has the model, instead of MODEL")
+    loading.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
+
+    answering = parser.add_argument_group("answering (in the chat: /set NAME VALUE)")
+    for name in _SAMPLING:
+        answering.add_argument(f"--{name.replace('_', '-')}", metavar="X", dest=name, help=_about(name))
+    answering.add_argument("--grammar", type=Path, metavar="FILE", help="a GBNF grammar that answers follow")
+    answering.add_argument("--json-schema", type=Path, metavar="FILE", help="a JSON schema that answers follow")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Chat, or answer once: status 0, and 130 where Ctrl+C stopped the one answer."""
+    model, prompt = _model_and_prompt(args)
+    prompt = _with_stdin(prompt)
+    _check(args, prompt)
+    saved = _resumed(args)
+    options = _options(args)
+    if prompt is None and args.style == "2023":
+        from edge.chat import style_2023
+
+        style_2023.loading(model, options)
+    from edge.chat.conversation import Conversation
+    from edge.chat.templates import choose_template
+    from edge.text import open_session
+
+    with (
+        open_session(model, _load_options(args), _runtime(args, model)) as session,
+        choose_template(session.facts, _template(args, saved)) as template,
+    ):
+        conversation = Conversation(session, template, options, saved.messages if saved else [])
+        if args.system is not None:
+            conversation.system = args.system
+        if prompt is None:
+            return _converse(args, _chat(args, model, conversation))
+        from edge.chat.one_shot import answer_once
+
+        return answer_once(conversation, prompt, as_json=args.json)
+
+
+def _template_names() -> Sequence[str]:
+    from edge.chat.named_templates import NAMED
+
+    return list(NAMED)
+
+
+def _about(name: str) -> str:
+    from edge.chat.settings import SETTINGS
+
+    return SETTINGS[name][2]
+
+
+def _model_and_prompt(args: argparse.Namespace) -> tuple[str, str | None]:
+    """With --server, the one word that is given is the question."""
+    if args.server is None:
+        if args.model is None:
+            raise UsageError("no model is given", "edge chat MODEL.gguf, or edge chat --server http://host:port")
+        return args.model, args.prompt
+    if args.prompt is not None:
+        raise UsageError("a model and a server are given", "give one of the two")
+    return args.server, args.model
+
+
+def _runtime(args: argparse.Namespace, model: str) -> str | None:
+    """An address is spoken to by the one engine that can, unless another is named."""
+    is_address = model.startswith(("http://", "https://"))
+    return str(args.runtime) if args.runtime else "llama_server" if is_address else None
+
+
+def _with_stdin(prompt: str | None) -> str | None:
+    """The question, with what is piped in after it."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    try:
+        piped = sys.stdin.read(_MOST_PIPED_CHARACTERS + 1)
+    except UnicodeDecodeError:
+        raise InputError("what is piped in is no UTF-8 text", "pipe text") from None
+    if len(piped) > _MOST_PIPED_CHARACTERS:
+        raise InputError("what is piped in is longer than any context", "pipe less")
+    parts = [part for part in (prompt, piped.strip("\n")) if part]
+    if not parts:
+        raise UsageError("stdin is no terminal, and nothing came from it", "give a PROMPT, or pipe text in")
+    return "\n\n".join(parts)
+
+
+def _check(args: argparse.Namespace, prompt: str | None) -> None:
+    """Refuse what does not go together, before a model is loaded."""
+    if args.json and prompt is None:
+        raise UsageError("--json is for one answer", "give a PROMPT, or pipe text in")
+    if args.resume is not None and prompt is not None:
+        raise UsageError("--resume is for a chat", "leave the PROMPT out")
+    if prompt is None:
+        if not sys.stdout.isatty():
+            raise UsageError("a chat needs a terminal, and stdout is none", "give a PROMPT, or pipe text in")
+        if args.style == "modern":
+            from edge.chat.terminal import check_libraries
+
+            check_libraries()
+
+
+def _resumed(args: argparse.Namespace) -> SavedChat | None:
+    from edge.chat import session_file
+
+    if args.resume is None:
+        return None
+    args.resume_path = session_file.path_of(args.resume) if args.resume else session_file.newest()
+    return session_file.load(args.resume_path)
+
+
+def _template(args: argparse.Namespace, saved: SavedChat | None) -> str | None:
+    if args.template is not None:
+        return str(args.template)
+    if args.style == "2023":
+        from edge.chat import style_2023
+
+        return style_2023.TEMPLATE
+    return saved.template if saved else None
+
+
+def _options(args: argparse.Namespace) -> TextOptions:
+    from edge.chat import settings, style_2023
+    from runtimes.text import TextOptions
+
+    options = style_2023.options(None) if args.style == "2023" else TextOptions()
+    for name in _SAMPLING:
+        if getattr(args, name) is not None:
+            options = settings.changed(options, name, getattr(args, name))
+    grammar = _read(args.grammar) if args.grammar else None
+    schema = _schema(args.json_schema) if args.json_schema else None
+    return replace(options, grammar=grammar, json_schema=schema)
+
+
+def _schema(path: Path) -> str:
+    text = _read(path)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}", "give a JSON schema") from None
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MOST_FILE_BYTES:
+            raise InputError(f"{path} is larger than any grammar", "choose another file")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InputError(f"{path} cannot be read: {reason}", "check the path and its permissions") from None
+
+
+def _load_options(args: argparse.Namespace) -> LoadOptions:
+    from runtimes.text import LoadOptions
+
+    return LoadOptions(
+        context=args.context,
+        threads=args.threads,
+        memory=args.memory,
+        kv_type=args.kv_type,
+        adapters=dict(_adapter(text) for text in args.lora or []),
+        workers=tuple(word for word in (args.workers or "").split(",") if word),
+    )
+
+
+def _adapter(text: str) -> tuple[str, float]:
+    path, _, strength = text.rpartition("=")
+    if not path:
+        return text, 1.0
+    try:
+        return path, float(strength)
+    except ValueError:
+        return text, 1.0  # a file with = in its name
+
+
+def _chat(args: argparse.Namespace, model: str, conversation: Conversation) -> Chat:
+    from edge.chat import session_file
+    from edge.chat.commands import Chat
+
+    if args.no_save:
+        return Chat(conversation, model)
+    if args.resume is not None:
+        return Chat(conversation, model, args.resume_path)
+    return Chat(conversation, model, session_file.path_of(session_file.new_name(model)))
+
+
+def _converse(args: argparse.Namespace, chat: Chat) -> int:
+    if args.style == "2023":
+        from edge.chat import style_2023
+
+        return style_2023.converse(chat)
+    from edge.chat import terminal
+
+    return terminal.converse(chat, markdown=not args.no_markdown)

@@ -1,0 +1,199 @@
+"""Answers as events: what is kept, what is dropped, what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event
+
+import pytest
+
+from edge.chat.conversation import Answered, Conversation, Dropped, Reading, Text
+from edge.chat.templates import ChatTemplate
+from runtimes.errors import InputError, UsageError
+from runtimes.text import TextOptions
+
+
+@pytest.fixture
+def talk(scripted):
+    def begin(*answers, template="chatml", messages=(), options=None, **more) -> Conversation:
+        session = scripted(answers, **more)
+        chosen = ChatTemplate.named(template, session.facts)
+        return Conversation(session, chosen, options or TextOptions(), list(messages))
+
+    return begin
+
+
+def _ask(conversation: Conversation, text: str) -> list:
+    conversation.ask(text)
+    return list(conversation.answer(Event()))
+
+
+def _text(happenings: list) -> str:
+    return "".join(happening.text for happening in happenings if isinstance(happening, Text))
+
+
+def test_an_answer_streams_and_becomes_a_message(talk) -> None:
+    conversation = talk("Hello there.")
+    happenings = _ask(conversation, "Hi")
+    assert _text(happenings) == "Hello there."
+    assert conversation.messages[-1] == {"role": "assistant", "content": "Hello there."}
+    last = happenings[-1]
+    assert isinstance(last, Answered)
+    assert (last.reason, last.tokens, last.seed) == ("stop", 12, 7)
+    assert last.used == len(conversation.session.calls[0]) + 12
+
+
+def test_the_next_turn_reads_only_what_is_new(talk) -> None:
+    conversation = talk("One.", "Two.")
+    _ask(conversation, "a" * 50)
+    last = _ask(conversation, "b")[-1]
+    assert last.new_tokens < 50
+    assert last.reused_tokens > 50
+
+
+def test_an_answer_that_is_cancelled_is_kept_as_stopped_and_can_go_on(talk, scripted) -> None:
+    cancel = Event()
+    conversation = talk("abcdef", "ghi")
+    conversation.session._on_token = lambda: conversation.session._read[-1] == 100 + ord("c") and cancel.set()
+    conversation.ask("Go")
+    assert list(conversation.answer(cancel))[-1].reason == "cancelled"
+    assert conversation.messages[-1] == {"role": "assistant", "content": "abc", "stopped": True}
+    list(conversation.go_on(Event()))
+    assert conversation.messages[-1] == {"role": "assistant", "content": "abcghi"}
+    first, second = conversation.session.calls
+    assert second == [*first, *(100 + ord(character) for character in "abc")]
+
+
+def test_a_question_without_answer_is_replaced_by_the_next(talk) -> None:
+    conversation = talk("Yes.")
+    cancel = Event()
+    cancel.set()
+    conversation.ask("First")
+    list(conversation.answer(cancel))
+    assert conversation.is_unanswered
+    conversation.session.answers = ["Yes."]
+    _ask(conversation, "Second")
+    assert [message["content"] for message in conversation.messages] == ["Second", "Yes."]
+
+
+def test_a_reader_that_leaves_in_the_middle_loses_nothing(talk) -> None:
+    conversation = talk("abcdef")
+    conversation.ask("Go")
+    happenings = conversation.answer(Event())
+    next(happenings)
+    happenings.close()
+    assert conversation.messages[-1] == {"role": "assistant", "content": "a", "stopped": True}
+
+
+def test_stop_texts_of_a_template_end_the_answer(talk) -> None:
+    conversation = talk("Sure.<|im_end|>\n<|im_start|>user")
+    happenings = _ask(conversation, "Hi")
+    assert _text(happenings) == "Sure."
+    assert happenings[-1].reason == "stop"
+    assert conversation.messages[-1] == {"role": "assistant", "content": "Sure."}
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(talk) -> None:
+    conversation = talk(*["x" * 30] * 8, context=300, messages=[{"role": "system", "content": "KEEP"}])
+    dropped = []
+    for number in range(8):
+        happenings = _ask(conversation, f"question {number}")
+        dropped += [happening.turns for happening in happenings if isinstance(happening, Dropped)]
+    assert sum(dropped) == conversation.forgotten > 0
+    assert len(conversation.messages) == 17  # what is dropped from the context stays in the chat
+    last = conversation.session.detokenize(conversation.session.calls[-1])
+    assert "KEEP" in last
+    assert "question 7" in last
+    assert "question 0" not in last
+
+
+def test_a_context_that_fills_in_the_middle_of_an_answer_drops_turns_and_goes_on(talk) -> None:
+    answer = "".join(chr(ord("a") + number % 26) for number in range(150))
+    conversation = talk("short", answer, context=200)
+    _ask(conversation, "first " * 5)
+    happenings = _ask(conversation, "second")
+    assert _text(happenings) == answer
+    assert Dropped(turns=1) in happenings
+    assert "first" not in conversation.session.detokenize(conversation.session.calls[-1])
+
+
+def test_an_answer_longer_than_the_context_loses_its_own_beginning(talk) -> None:
+    answer = "".join(chr(ord("a") + number % 26) for number in range(500))
+    conversation = talk(answer, context=120, messages=[{"role": "system", "content": "KEEP"}])
+    happenings = _ask(conversation, "go")
+    assert _text(happenings) == answer
+    assert sum(happening.answer_tokens for happening in happenings if isinstance(happening, Dropped)) > 300
+    for call in conversation.session.calls:
+        assert "KEEP" in conversation.session.detokenize(call)
+    assert happenings[-1].tokens == 500
+    assert happenings[-1].used <= 120
+
+
+def test_an_answer_that_follows_a_grammar_ends_with_the_context(talk) -> None:
+    conversation = talk("x" * 300, context=120, options=TextOptions(grammar="root ::= [x]+"))
+    assert _ask(conversation, "go")[-1].reason == "context"
+
+
+def test_a_limit_of_tokens_holds_across_a_shift(talk) -> None:
+    conversation = talk("x" * 300, context=120, options=TextOptions(max_tokens=150))
+    last = _ask(conversation, "go")[-1]
+    assert (last.reason, last.tokens) == ("length", 150)
+
+
+def test_a_long_prompt_tells_how_far_it_is(talk) -> None:
+    conversation = talk("ok", context=4096)
+    happenings = _ask(conversation, "x" * 2000)
+    readings = [happening for happening in happenings if isinstance(happening, Reading)]
+    assert [reading.done for reading in readings] == sorted({reading.done for reading in readings})
+    assert readings[0].done == 0
+    assert 2000 < readings[0].total < 2100
+    assert happenings[-1].new_tokens == readings[0].total
+    assert happenings[-1].reused_tokens == 0
+
+
+def test_take_back_and_retry(talk) -> None:
+    conversation = talk("one", "two", messages=[{"role": "system", "content": "s"}])
+    _ask(conversation, "q")
+    conversation.take_back_answer()
+    assert conversation.is_unanswered
+    list(conversation.answer(Event()))
+    assert conversation.messages[-1]["content"] == "two"
+    assert conversation.take_back() == "q"
+    assert conversation.messages == [{"role": "system", "content": "s"}]
+    with pytest.raises(UsageError):
+        conversation.take_back()
+
+
+def test_a_question_that_does_not_fit_leaves_the_chat_usable(talk) -> None:
+    conversation = talk("ok", context=64)
+    conversation.ask("x" * 100)
+    with pytest.raises(InputError):
+        list(conversation.answer(Event()))
+    assert _text(_ask(conversation, "hi")) == "ok"
+
+
+def test_plain_text_goes_on_where_it_was_stopped_and_begins_anew_where_it_ended(talk) -> None:
+    conversation = talk("upon a time. The end.", "b", template="plain", options=TextOptions(max_tokens=4))
+    _ask(conversation, "Once ")
+    conversation.options = replace(conversation.options, max_tokens=None)
+    conversation.session.answers = [" a time.", "two"]
+    list(conversation.go_on(Event()))
+    _ask(conversation, "And ")
+    assert conversation.session.detokenize(conversation.session.calls[-1], special=True) == (
+        "<s>Once upon a time.<s>And "
+    )
+
+
+def test_a_long_prompt_that_was_stopped_tells_how_far_it_is_again(talk) -> None:
+    conversation = talk("ok", context=4096)
+    conversation.ask("x" * 2000)
+    cancel = Event()
+    happenings = conversation.answer(cancel)
+    assert isinstance(next(happenings), Reading)
+    cancel.set()
+    assert list(happenings)[-1].reason == "cancelled"
+    assert conversation.is_unanswered
+    conversation.session.answers = ["ok"]
+    again = list(conversation.answer(Event()))
+    assert [happening for happening in again if isinstance(happening, Reading)]
+    assert _text(again) == "ok"
