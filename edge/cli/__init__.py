@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "classify pictures with a model or artifact: top-5 with names",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
+    "serve": "serve a language model over HTTP as OpenAI does, with a page to chat on",
     "doctor": "what is missing or wrong on this machine, and the command that mends it",
 }
 
