@@ -134,9 +134,9 @@ class _Child:
             error: EdgeError = TimedOut(f"{_doing(job)} ran out of its {timeout_s:g} s", _TIME_HINT)
         elif answer is None:
             self._end_group()
-            error = _death(self._process.wait(), job, self._last_words())
+            error = death(self._process.wait(), job, self._last_words())
         elif "error" in answer:
-            error = _answered(answer, job)
+            error = answered(answer, job)
         else:
             return answer
         if words := self._last_words():
@@ -217,7 +217,7 @@ def _doing(job: Mapping[str, Any]) -> str:
     return f"'{job.get('job')}' of {subject}" if subject else f"'{job.get('job')}'"
 
 
-def _answered(answer: Mapping[str, Any], job: Mapping[str, Any]) -> EdgeError:
+def answered(answer: Mapping[str, Any], job: Mapping[str, Any]) -> EdgeError:
     """The error that the child answered; one of its own failings is told with what it was at."""
     message, hint, kind = answer.get("message", ""), answer.get("hint", ""), answer.get("kind")
     if kind == "MemoryError":
@@ -229,7 +229,7 @@ def _answered(answer: Mapping[str, Any], job: Mapping[str, Any]) -> EdgeError:
     return from_dict(dict(answer))
 
 
-def _death(status: int, job: Mapping[str, Any], words: str) -> WorkerError:
+def death(status: int, job: Mapping[str, Any], words: str) -> WorkerError:
     """Why the process ended without an answer, as far as its exit status and its last words tell."""
     if status == -_SIGKILL or "std::bad_alloc" in words:
         # Nobody else kills workers with this signal: it is how Linux answers when memory runs out.

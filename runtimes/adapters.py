@@ -13,12 +13,12 @@ import numpy as np
 from runtimes.errors import EdgeError, EngineError, InputError, UsageError, first_line
 from runtimes.manifest import Quantization, TensorSpec
 from runtimes.registry import install_hint, is_installed, missing
-from runtimes.session import RunOptions, Runtime, check_settings
+from runtimes.session import Engine, RunOptions, check_settings
 
 Summary = Callable[[BaseException], str]
 
 
-def import_engine(adapter: Runtime, module: str) -> Any:
+def import_engine(adapter: Engine, module: str) -> Any:
     """The engine's module; EngineMissing where it is not installed, EngineError where it does not load."""
     if not is_installed(adapter):
         raise missing(adapter)
@@ -29,14 +29,14 @@ def import_engine(adapter: Runtime, module: str) -> Any:
         raise EngineError(message, f"install it again: {install_hint(adapter.id)}") from error
 
 
-def check_options(adapter: Runtime, options: RunOptions, devices: Iterable[str] = ("cpu",)) -> None:
+def check_options(adapter: Engine, options: RunOptions, devices: Iterable[str] = ("cpu",)) -> None:
     """UsageError for a setting or a device that the engine does not have."""
     check_settings(options.settings, adapter.settings, adapter.id)
     if options.device not in devices:
         raise UsageError(f"{adapter.id} has no device '{options.device}'", f"its devices: {', '.join(devices)}")
 
 
-def choice(adapter: Runtime, options: RunOptions, name: str, allowed: Sequence[str]) -> str:
+def choice(adapter: Engine, options: RunOptions, name: str, allowed: Sequence[str]) -> str:
     """The value of a setting, the first of `allowed` where it is not set; UsageError for any other word."""
     value = options.settings.get(name, allowed[0])
     if value not in allowed:

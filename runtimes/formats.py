@@ -17,10 +17,13 @@ SUFFIXES = {
     ".pt2": "pt2",
     ".engine": "tensorrt",
     ".plan": "tensorrt",
+    ".gguf": "gguf",
     ".null": "null",
 }
 EDGETPU_SUFFIX = "_edgetpu.tflite"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+# ggml, ggmf, ggjt and ggla, as little-endian numbers: what llama.cpp wrote before GGUF.
+_OLD_GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 
 
 def format_of(path: Path) -> str:
@@ -60,6 +63,8 @@ def _plausible(path: Path, expected: str, head: bytes) -> bool:
         return head.startswith(_HDF5) if path.suffix.lower() == ".h5" else _is_zip(path)
     if expected == "pt2":
         return _is_zip(path)
+    if expected == "gguf":
+        return head.startswith(b"GGUF")
     return len(head) > 0
 
 
@@ -73,6 +78,10 @@ def _is_zip(path: Path) -> bool:
 def _what(head: bytes) -> str:
     if not head:
         return "it is empty"
+    if head[:4] in _OLD_GGML:
+        return (
+            "it is a ggml file of 2023, which llama.cpp no longer reads: convert the original weights with edge convert"
+        )
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "it is a bare pickle, which could run any code and is never opened"
     return f"it starts with {head[:8].hex(' ')}"

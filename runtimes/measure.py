@@ -40,7 +40,7 @@ from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, rea
 from runtimes.protocols import Protocol, Timings, as_dict, protocol_of
 from runtimes.registry import is_installed, missing
 from runtimes.selfcheck import answers
-from runtimes.session import Runtime, Session, example_feeds
+from runtimes.session import Engine, Runtime, Session, example_feeds
 from runtimes.tensors import probabilities, raw_score, top_classes
 from runtimes.worker import Job, Report, engine_of, options_of, save_arrays, stacked
 
@@ -59,7 +59,7 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     artifact, engine = engine_of(job)
     before = conditions()
     report({"phase": "loading"})
-    import_ms = _import_engine(engine)
+    import_ms = time_import(engine)
     start = time.perf_counter_ns()
     with closing(engine.open(artifact, options_of(job))) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
@@ -72,7 +72,7 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
             "load_ms": load_ms,
             **timed,
             "conditions": {"before": before, "after": conditions()},
-            "machine": _machine(),
+            "machine": machine(),
             "input": {"kind": kind, "sha256": _digest(feeds)},
             **_scores(artifact, session, session.run(feeds)),
         }
@@ -80,7 +80,7 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     return found
 
 
-def _import_engine(engine: Runtime) -> float:
+def time_import(engine: Engine) -> float:
     """Import the engine's library, and how long that took in ms: TensorFlow takes seconds, and it is no loading."""
     if not is_installed(engine):
         raise missing(engine)
@@ -148,7 +148,8 @@ def _setup(job: Job, artifact: Artifact, engine: Runtime, session: Session, prot
     }
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What was measured on: the key `machine` of every answer."""
     found = facts()
     return {
         "cpu": found["cpu"]["model"],

@@ -8,11 +8,14 @@ import pkgutil
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import runtimes.engines
 from runtimes.errors import EngineError, EngineMissing, UsageError
-from runtimes.session import Runtime
+from runtimes.session import Engine, Runtime
+
+if TYPE_CHECKING:
+    from runtimes.text import TextRuntime
 
 # Where several engines open a format, the one that is tried first.
 PREFERRED = {
@@ -26,6 +29,8 @@ PREFERRED = {
     "tensorrt": "tensorrt",
     "null": "null",
 }
+
+_FOR_TEXT = "language models are run with edge chat and edge serve, and measured with edge bench"
 
 # Engines that a board's own system brings, in the one build that fits its GPU.
 _OWN_PACKAGES = {"tensorrt": "on a Jetson: sudo apt-get install python3-libnvinfer"}
@@ -52,7 +57,7 @@ def runtime_ids() -> list[str]:
 
 
 @lru_cache(maxsize=None)
-def runtime(runtime_id: str) -> Runtime:
+def engine(runtime_id: str) -> Engine:
     """The adapter of one engine; UsageError with the nearest names for an unknown id."""
     known = runtime_ids()
     if runtime_id not in known:
@@ -60,32 +65,50 @@ def runtime(runtime_id: str) -> Runtime:
         hint = f"did you mean '{near[0]}'?" if near else f"engines: {', '.join(known)}"
         raise UsageError(f"there is no engine '{runtime_id}'", hint)
     module = import_module(f"runtimes.engines.{runtime_id}")
-    return cast(Runtime, module.Adapter())
+    return cast(Engine, module.Adapter())
+
+
+def runtime(runtime_id: str) -> Runtime:
+    """The adapter of an engine that runs tensors; UsageError as `engine`, and for an engine of language models."""
+    found = engine(runtime_id)
+    if not hasattr(found, "open"):
+        raise UsageError(f"the engine '{runtime_id}' is for language models", _FOR_TEXT)
+    return cast(Runtime, found)
 
 
 def for_format(model_format: str, wanted: str | None = None) -> Runtime:
     """The engine to open a format with: `wanted`, else the preferred one, else any other that is installed.
 
-    UsageError when `wanted` does not open the format; EngineMissing, naming the extra, when none is installed.
+    UsageError when `wanted` does not open the format, and for language models; EngineMissing, naming the extra, when
+    none is installed.
     """
+    return runtime(_for_format(model_format, wanted).id)
+
+
+def text_runtime(wanted: str | None = None) -> TextRuntime:
+    """The engine for language models in GGUF, chosen and refused as by `for_format`."""
+    return cast("TextRuntime", _for_format("gguf", wanted))
+
+
+def _for_format(model_format: str, wanted: str | None) -> Engine:
     if wanted is not None:
-        return _wanted(model_format, runtime(wanted))
+        return _wanted(model_format, engine(wanted))
     first = PREFERRED.get(model_format)
-    able = [i for i in runtime_ids() if model_format in runtime(i).formats]
+    able = [i for i in runtime_ids() if model_format in engine(i).formats]
     able.sort(key=lambda i: i != first)
     if not able:
         raise UsageError(
             f"no engine here opens the format '{model_format}'", f"formats: {', '.join(sorted(PREFERRED))}"
         )
-    ready = [i for i in able if is_installed(runtime(i))]
+    ready = [i for i in able if is_installed(engine(i))]
     if not ready:
-        raise missing(runtime(able[0]))
-    return runtime(ready[0])
+        raise missing(engine(able[0]))
+    return engine(ready[0])
 
 
 def status(runtime_id: str) -> EngineStatus:
     """Whether an engine is installed and which version, without importing the engine."""
-    adapter = runtime(runtime_id)
+    adapter = engine(runtime_id)
     installed = is_installed(adapter)
     try:
         version = adapter.version() if installed else None
@@ -95,7 +118,7 @@ def status(runtime_id: str) -> EngineStatus:
     return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version, lacks)
 
 
-def is_installed(adapter: Runtime) -> bool:
+def is_installed(adapter: Engine) -> bool:
     """Whether the adapter's library can be found, without importing it."""
     if not adapter.requires:
         return True
@@ -110,7 +133,7 @@ def is_found(module: str) -> bool:
         return False
 
 
-def missing(adapter: Runtime) -> EngineMissing:
+def missing(adapter: Engine) -> EngineMissing:
     """The error to raise when an adapter's library is not installed; names the extra that installs it."""
     return EngineMissing(f"the engine '{adapter.id}' is not installed", install_hint(adapter.id))
 
@@ -131,7 +154,7 @@ def distribution_version(*names: str) -> str:
     return "unknown"
 
 
-def _wanted(model_format: str, adapter: Runtime) -> Runtime:
+def _wanted(model_format: str, adapter: Engine) -> Engine:
     if model_format not in adapter.formats:
         hint = f"it opens: {', '.join(adapter.formats)}"
         raise UsageError(f"the engine '{adapter.id}' does not open the format '{model_format}'", hint)

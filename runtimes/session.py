@@ -55,7 +55,7 @@ class Session(Protocol):
         """Give back what the engine holds; running afterwards raises UsageError."""
 
 
-class Runtime(Protocol):
+class Engine(Protocol):
     """One engine: `id` is its file's name, `formats` what it opens, `requires` the import name of its library."""
 
     id: str
@@ -65,6 +65,10 @@ class Runtime(Protocol):
 
     def version(self) -> str:
         """The installed engine's version; EngineMissing when it is not installed."""
+
+
+class Runtime(Engine, Protocol):
+    """An engine that runs tensors; one for language models is a `runtimes.text.TextRuntime`."""
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model. InputError for a broken file, EngineError for a failing engine, UsageError for options."""

@@ -25,7 +25,7 @@ from typing import Iterator, Mapping, Protocol, Sequence
 
 from runtimes.arrays import Array
 from runtimes.errors import UsageError
-from runtimes.session import MOST_THREADS
+from runtimes.session import MOST_THREADS, Engine
 
 CAPABILITIES = ("tokenize", "logits", "shift", "state", "quantize")
 # Why a continuation ended: the model said so, `max_tokens` was reached, the context is full, `cancel` was set.
@@ -221,16 +221,8 @@ class TextSession(Protocol):
         """Give back what the engine holds; continuations under way end as cancelled."""
 
 
-class TextRuntime(Protocol):
-    """One engine for language models; `id`, `formats`, `requires`, `settings` and `version` as every `Runtime`."""
-
-    id: str
-    formats: tuple[str, ...]
-    requires: str
-    settings: Mapping[str, str]
-
-    def version(self) -> str:
-        """The installed engine's version; EngineMissing when it is not installed."""
+class TextRuntime(Engine, Protocol):
+    """An engine for language models."""
 
     def open_text(self, model: str, options: LoadOptions) -> TextSession:
         """Load a model file, or reach the server whose address `model` is.

@@ -37,7 +37,7 @@ Handler = Callable[[Job, Report], Dict[str, Any]]
 
 def serve(handlers: Mapping[str, Handler]) -> None:
     """Answer jobs until stdin ends. A handler takes the job and `report`, which sends a progress object."""
-    jobs, answers = _private_pipes()
+    jobs, answers = private_pipes()
 
     def send(answer: str) -> None:
         answers.write(answer + "\n")
@@ -110,7 +110,28 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     return measure_job(job, report)
 
 
-HANDLERS: dict[str, Handler] = {"describe": describe, "run": run, "verify": verify, "measure": measure}
+def measure_text(job: Job, report: Report) -> dict[str, Any]:
+    """Time a language model; the answer is described in `runtimes.text_measure`."""
+    from runtimes.text_measure import measure_text as measure_job
+
+    return measure_job(job, report)
+
+
+def bandwidth(job: Job, report: Report) -> dict[str, Any]:
+    """How fast this machine reads memory, see `runtimes.text_measure`."""
+    from runtimes.text_measure import bandwidth as bandwidth_job
+
+    return bandwidth_job(job, report)
+
+
+HANDLERS: dict[str, Handler] = {
+    "describe": describe,
+    "run": run,
+    "verify": verify,
+    "measure": measure,
+    "measure_text": measure_text,
+    "bandwidth": bandwidth,
+}
 
 
 def stacked(samples: Arrays, session: Session) -> tuple[Arrays, int]:
@@ -184,7 +205,7 @@ def _handler(handlers: Mapping[str, Handler], job: Any) -> Handler:
     return handlers[name]
 
 
-def _private_pipes() -> tuple[TextIO, TextIO]:
+def private_pipes() -> tuple[TextIO, TextIO]:
     """Our own copies of stdin and stdout; the numbers 0 and 1 then lead nowhere and to stderr.
 
     Engines print from C++ to number 1, and whatever they start inherits it: neither may reach the answers.

@@ -5,23 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 from edge.bench.compare import Comparison
 from edge.bench.findings import Finding
 from edge.bench.rows import Row
+from edge.bench.tables import NONE, Column, aligned, distinct, failed, machines, markdown
 from edge.terminal import wrapped
 from runtimes.stats import fewest_runs
-
-T = TypeVar("T")
-NONE = "–"
-
-
-class _Column(NamedTuple):
-    title: str
-    cell: Callable[[Row], str]
-    is_number: bool = True
 
 
 def _ms(key: str) -> Callable[[Row], str]:
@@ -47,21 +38,21 @@ def _engine(row: Row) -> str:
 
 
 _COLUMNS = (
-    _Column("Setup", lambda row: str(row["title"]), is_number=False),
-    _Column("Engine", _engine, is_number=False),
-    _Column("Threads", lambda row: str(row.get("threads") or NONE)),
-    _Column("Precision", lambda row: str(row.get("precision") or NONE), is_number=False),
-    _Column("Median [ms]", _ms("median_ms")),
-    _Column("95 % interval", _interval),
-    _Column("Mean", _ms("mean_ms")),
-    _Column("p90", _ms("p90_ms")),
-    _Column("p95", _ms("p95_ms")),
-    _Column("Loop [s]", _ms("total_s")),
-    _Column("Runs", lambda row: str(len(row["samples_ms"]))),
-    _Column("Load [ms]", _ms("load_ms")),
-    _Column("First [ms]", _ms("first_ms")),
-    _Column("Peak [MB]", _megabytes),
-    _Column("Energy [J]", _ms("energy_per_run_j")),
+    Column("Setup", lambda row: str(row["title"]), is_number=False),
+    Column("Engine", _engine, is_number=False),
+    Column("Threads", lambda row: str(row.get("threads") or NONE)),
+    Column("Precision", lambda row: str(row.get("precision") or NONE), is_number=False),
+    Column("Median [ms]", _ms("median_ms")),
+    Column("95 % interval", _interval),
+    Column("Mean", _ms("mean_ms")),
+    Column("p90", _ms("p90_ms")),
+    Column("p95", _ms("p95_ms")),
+    Column("Loop [s]", _ms("total_s")),
+    Column("Runs", lambda row: str(len(row["samples_ms"]))),
+    Column("Load [ms]", _ms("load_ms")),
+    Column("First [ms]", _ms("first_ms")),
+    Column("Peak [MB]", _megabytes),
+    Column("Energy [J]", _ms("energy_per_run_j")),
 )
 # Plain values for programs: the keys of a row that hold one.
 _CSV_KEYS = (
@@ -102,19 +93,14 @@ def as_text(
 
     Where the columns would not fit into `width` characters, each setup is a block of lines, and notes are wrapped.
     """
-    cells = _cells(rows)
-    lines = [_aligned(line, cells) for line in cells] if len(cells) > 1 else []
-    is_narrow = width is not None and max(map(len, lines), default=0) > width
-    table = _blocks(cells) if is_narrow else "\n".join(lines)
+    table = aligned(_COLUMNS, _measured(rows), width)
     sections = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found, compared)]
     return "\n\n".join(part for part in (table, *sections) if part)
 
 
 def as_markdown(rows: Sequence[Row], found: Sequence[Finding] = (), compared: Sequence[Comparison] = ()) -> str:
     """For a README: a table, and the rest as lists."""
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(rows)]
-    ruler = ["---:" if column.is_number else "---" for column in _shown(rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ruler, *cells[1:])) if len(cells) > 1 else ""
+    table = markdown(_COLUMNS, _measured(rows))
     sections = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found, compared)]
     return "\n\n".join(part for part in (table, *sections) if part)
 
@@ -152,58 +138,29 @@ def _comparison(item: Comparison) -> Row:
     return {"verdict": item.verdict, "ratio": ratio, "notes": list(item.notes)}
 
 
-def _shown(rows: Sequence[Row]) -> list[_Column]:
-    """The columns that say something for at least one measured row."""
-    measured = [row for row in rows if row["samples_ms"]]
-    return [column for column in _COLUMNS if any(column.cell(row) != NONE for row in measured)]
-
-
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
-    columns = _shown(rows)
-    body = [[column.cell(row) for column in columns] for row in rows if row["samples_ms"]]
-    return [[column.title for column in columns], *body]
-
-
-def _aligned(line: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    numbers = {column.title for column in _COLUMNS if column.is_number}
-    parts = []
-    for place, cell in enumerate(line):
-        width = max(len(other[place]) for other in cells)
-        parts.append(cell.rjust(width) if cells[0][place] in numbers else cell.ljust(width))
-    return "  ".join(parts).rstrip()
-
-
-def _blocks(cells: Sequence[Sequence[str]]) -> str:
-    titles, *setups = cells
-    width = max(map(len, titles))
-    blocks = [[f"{title.ljust(width)}  {cell}" for title, cell in zip(titles, line, strict=True)] for line in setups]
-    return "\n\n".join("\n".join(block) for block in blocks)
+def _measured(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["samples_ms"]]
 
 
 def _notes(rows: Sequence[Row], found: Sequence[Finding], compared: Sequence[Comparison]) -> Iterator[list[str]]:
     """The lines below the table in sections: what failed, what made the numbers, what to doubt, what has changed."""
     titles = {row["setup"]: row["title"] for row in rows}
-    yield [_failed(row) for row in rows if row["status"] != "ok"]
+    yield [failed(row) for row in rows if row["status"] != "ok"]
     yield list(_origin(rows))
     yield [f"{titles.get(item.setup, 'this machine')}: {item.what} → {item.remedy}" for item in found]
     yield [f"{titles[item.setup]}: {_verdict(item)}" for item in compared]
 
 
-def _failed(row: Row) -> str:
-    return f"{row['title']}: {row['status']}: {row['message']}" + (f" → {row['hint']}" if row["hint"] else "")
-
-
 def _origin(rows: Sequence[Row]) -> Iterator[str]:
     """What made the numbers, said once for all rows that share it."""
-    measured = [row for row in rows if row["samples_ms"]]
-    for machine in _distinct(row["machine"] for row in measured):
-        yield f"measured on {machine['board'] or machine['cpu']}, {machine['logical_cores']} cores, {machine['os']}"
-    for fed in _distinct(row["input"]["kind"] for row in measured):
+    measured = _measured(rows)
+    yield from machines(measured)
+    for fed in distinct(row["input"]["kind"] for row in measured):
         yield f"input: {_INPUTS.get(fed, fed)}"
     for key, share in (("p90_ms", 0.90), ("p95_ms", 0.95)):
         if any(row[key] is None for row in measured):
             yield f"p{share * 100:.0f} needs {fewest_runs(share)} runs; where there are fewer it is not given"
-    for note in _distinct(row["energy_note"] for row in measured if row["energy_note"]):
+    for note in distinct(row["energy_note"] for row in measured if row["energy_note"]):
         yield f"energy is not measured: {note}"
 
 
@@ -212,14 +169,6 @@ _INPUTS = {
     "picture": "one picture, the same in every run",
     "arrays": "the first sample of the file given, the same in every run",
 }
-
-
-def _distinct(values: Iterable[T]) -> list[T]:
-    kept: list[T] = []
-    for value in values:
-        if value not in kept:  # values may be objects of JSON, which no set takes
-            kept.append(value)
-    return kept
 
 
 def _verdict(item: Comparison) -> str:

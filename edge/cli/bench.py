@@ -1,4 +1,7 @@
-"""`edge bench`: measure models, print every setup's statistics, what made them and what to doubt."""
+"""`edge bench`: measure models, print every setup's statistics, what made them and what to doubt.
+
+Language models (.gguf) are measured as llama-bench does it: see `edge.cli.bench_text`.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,15 @@ if TYPE_CHECKING:
     from runtimes.artifact import Artifact
 
 _FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
-_STOPPED = 130  # what shells say of a program that Ctrl+C ended
+STOPPED = 130  # what shells say of a program that Ctrl+C ended
+_ROUNDS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `edge bench` takes."""
     from edge import preprocessing
     from edge.arguments import count, seconds
+    from edge.cli import bench_text
 
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
     parser.add_argument(
@@ -38,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="the engine's word for where to run (cpu)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the engine's settings")
     parser.add_argument(
-        "--rounds", type=count, default=2, metavar="N", help="processes for each setup, interleaved (2)"
+        "--rounds", type=count, metavar="N", help="processes for each setup, interleaved (2; language models 1)"
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
@@ -48,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--csv", action="store_true", help="one line a setup, in full precision")
     output.add_argument("--markdown", action="store_true", help="a table for a README")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md here, and print the text")
+    bench_text.add_arguments(parser)
     preprocessing.add_arguments(parser)
 
 
@@ -55,32 +61,35 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
     from edge.bench import compare, findings, read_rows, rows_of
     from edge.bench.compare import unmatched
+    from edge.cli import bench_text
 
-    out_format = _out_format(args)
+    if bench_text.is_asked(args):
+        return bench_text.run(args)
+    written_as = out_format(args)
     old = read_rows(args.compare) if args.compare else []
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
-        measurements, was_stopped = _measure(_setups(args, Path(folder)), args)
+        measurements, was_stopped = measure(_setups(args, Path(folder)), args.rounds or _ROUNDS, args)
     rows = rows_of(measurements)
     found, compared = findings(rows), compare(rows, old)
-    _print(rows, found, compared, args, out_format)
+    _print(rows, found, compared, args, written_as)
     for setup in unmatched(rows, old) if args.compare else []:
         print(f"edge: {args.compare} holds no measurement of '{setup}'", file=sys.stderr)
     if was_stopped:
         print(f"edge: stopped; {len(measurements)} measurements were finished", file=sys.stderr)
-        return _STOPPED
+        return STOPPED
     return next((from_dict(row).exit_code for row in rows if row["status"] != "ok"), 0)
 
 
-def _measure(setups: Sequence[Setup], args: argparse.Namespace) -> tuple[list[Measurement], bool]:
+def measure(setups: Sequence[Setup], rounds: int, args: argparse.Namespace) -> tuple[list[Measurement], bool]:
     """The measurements that were finished, and whether Ctrl+C ended the rest."""
     from edge.bench import measure_all
     from edge.progress import Progress
 
     done: list[Measurement] = []
     try:
-        with Progress(len(setups) * args.rounds, "measuring", quiet=args.json) as bar:
+        with Progress(len(setups) * rounds, "measuring", quiet=args.json) as bar:
             notes = _notes(bar.note)
-            for measurement in measure_all(setups, args.rounds, args.timeout, notes):
+            for measurement in measure_all(setups, rounds, args.timeout, notes):
                 done.append(measurement)
                 bar.advance(f"{measurement.setup.title}: {measurement.values['status']}")
     except KeyboardInterrupt:
@@ -96,13 +105,13 @@ def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
     from edge.bench import Setup
     from runtimes.artifact import Artifact
 
-    settings, protocol = _settings(args.set), _protocol(args)
+    settings, protocol = settings_of(args.set), _protocol(args)
     setups = []
     for place, path in enumerate(args.artifacts):
         artifact = Artifact.open(path)
         inputs, kind = _inputs(args, artifact, folder / f"{place}.npz")
         for threads in args.threads or [None]:
-            title = ", ".join(_words(_name(path, args.artifacts), threads, args.device, settings))
+            title = ", ".join(_words(short_name(path, args.artifacts), threads, args.device, settings))
             setups.append(
                 Setup(
                     id=f"{title}, {_engine(artifact, args.runtime)}",
@@ -128,7 +137,8 @@ def _protocol(args: argparse.Namespace) -> dict[str, Any]:
     return as_dict(protocol_of({key: value for key, value in given.items() if value is not None}))
 
 
-def _settings(words: Sequence[str]) -> dict[str, str]:
+def settings_of(words: Sequence[str]) -> dict[str, str]:
+    """The engine settings of `--set NAME=VALUE`."""
     settings = {}
     for word in words:
         name, separator, value = word.partition("=")
@@ -138,7 +148,7 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
     return settings
 
 
-def _name(path: Path, paths: Sequence[Path]) -> str:
+def short_name(path: Path, paths: Sequence[Path]) -> str:
     """The file's or folder's own name, or the whole path where another has the same name."""
     name = path.resolve().name
     return name if sum(other.resolve().name == name for other in paths) == 1 else str(path)
@@ -176,7 +186,7 @@ def _inputs(args: argparse.Namespace, artifact: Artifact, target: Path) -> tuple
     return stacked_inputs(args.input, artifact, said(args), engine, target)
 
 
-def _out_format(args: argparse.Namespace) -> str:
+def out_format(args: argparse.Namespace) -> str:
     """The word for what is written: the flag's, else the suffix's of --out, else text."""
     chosen = next((word for word in _FORMATS.values() if getattr(args, word)), None)
     if args.out is None:
@@ -193,19 +203,24 @@ def _print(
     found: Sequence[Finding],
     compared: Sequence[Comparison],
     args: argparse.Namespace,
-    out_format: str,
+    written_as: str,
 ) -> None:
     from edge.bench import report
     from edge.terminal import width
 
-    written = {
+    texts = {
         "text": lambda: report.as_text(rows, found, compared, width()),
         "json": lambda: report.as_json(rows, found, compared),
         "csv": lambda: report.as_csv(rows),
         "markdown": lambda: report.as_markdown(rows, found, compared),
     }
-    if args.out is None:
-        print(written[out_format]())
+    write(texts, written_as, args.out)
+
+
+def write(texts: Mapping[str, Callable[[], str]], written_as: str, out: Path | None) -> None:
+    """Print what was asked for; with --out write it there and print the text."""
+    if out is None:
+        print(texts[written_as]())
         return
-    args.out.write_text(written[out_format]() + "\n", encoding="utf-8")
-    print(written["text"]())
+    out.write_text(texts[written_as]() + "\n", encoding="utf-8")
+    print(texts["text"]())

@@ -15,7 +15,14 @@ from typing import Any
 
 from runtimes.host.accelerators import accelerator_facts
 from runtimes.host.board import board_facts
-from runtimes.host.cpu import cpu_facts, cpu_features, has_int8_dot_product, physical_cores, usable_cores
+from runtimes.host.cpu import (
+    cpu_facts,
+    cpu_features,
+    has_int8_dot_product,
+    performance_cores,
+    physical_cores,
+    usable_cores,
+)
 from runtimes.host.energy import EnergyReading, energy_facts, joules_between, read_energy
 from runtimes.host.frequency import current_mhz, governor
 from runtimes.host.memory import memory_facts, peak_rss_bytes
@@ -30,6 +37,7 @@ __all__ = [
     "has_int8_dot_product",
     "joules_between",
     "peak_rss_bytes",
+    "performance_cores",
     "physical_cores",
     "read_energy",
     "usable_cores",

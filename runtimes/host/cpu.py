@@ -18,6 +18,7 @@ _AVX512 = frozenset(("avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "avx51
 _MATRIX = frozenset(("avx_vnni", "avx_vnni_int8", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16"))
 _ARM_NARROW = frozenset(("asimddp", "asimdhp", "fphp", "i8mm", "bf16"))
 _FEATURES = _SIMD | _AVX512 | _MATRIX | _ARM_NARROW
+_NEARLY_AS_FAST = 0.7  # of the fastest core: ARM's middle cores count, its small ones do not
 _INT8_DOT_PRODUCT = frozenset(("avx512_vnni", "avx_vnni", "asimddp"))
 
 
@@ -84,6 +85,38 @@ def physical_cores(root: Path = Path("/")) -> int:
         (one["physical id"], one["core id"]) for one in _processors(root) if "physical id" in one and "core id" in one
     }
     return len(pairs) or darwin.physical_cores() or logical_cores(root)
+
+
+def performance_cores(root: Path = Path("/")) -> int:
+    """The physical cores that are about as fast as the fastest: a slow one holds up all that compute together.
+
+    Linux tells the kinds apart by the list of Intel's fast cores, or by `cpu_capacity` (ARM); else by their clocks.
+    """
+    devices = root / "sys/devices"
+    fast = _listed(read_text(devices / "cpu_core/cpus") or "")
+    cores = entries(devices / "system/cpu", "cpu[0-9]*")
+    strength = {
+        core: read_int(core / "cpu_capacity") or read_int(core / "cpufreq/cpuinfo_max_freq") or 0 for core in cores
+    }
+    strongest = max(strength.values(), default=0)
+    chosen = [
+        core
+        for core in cores
+        if (int(core.name[3:]) in fast if fast else strength[core] >= _NEARLY_AS_FAST * strongest)
+    ]
+    # Hyper-threads of one core list the same siblings.
+    physical = {read_text(core / "topology/thread_siblings_list") or core.name for core in chosen}
+    return len(physical) or physical_cores(root)
+
+
+def _listed(text: str) -> set[int]:
+    """The numbers of a list as Linux writes it: `0-3,8`."""
+    numbers: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if first.isdigit() and (not last or last.isdigit()):
+            numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
 
 
 def usable_cores(root: Path = Path("/")) -> int:

@@ -21,8 +21,8 @@ def test_the_ids_are_the_files():
 
 def test_every_preferred_engine_opens_its_format():
     for model_format, name in registry.PREFERRED.items():
-        assert model_format in registry.runtime(name).formats
-    opened = {model_format for name in registry.runtime_ids() for model_format in registry.runtime(name).formats}
+        assert model_format in registry.engine(name).formats
+    opened = {model_format for name in registry.runtime_ids() for model_format in registry.engine(name).formats}
     assert opened == set(registry.PREFERRED)
 
 

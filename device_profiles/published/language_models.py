@@ -1,0 +1,84 @@
+"""Speeds of language models that other people printed, each row with where it was read (`language_models.csv`)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_FILE = Path(__file__).parent / "language_models.csv"
+# How far apart the parameters of two models of one class may be: 6.74e9 (LLaMA 7B) and 7.6e9 are one, 8.03e9 is not.
+_SAME_SIZE = 1.15
+
+
+@dataclass(frozen=True)
+class PublishedSpeed:
+    """One printed row.
+
+    `parameters` is a count, `bits` the class of the weights: 4, 8 or 16. `read_tok_s` is the speed of reading a
+    prompt of `prompt_tokens`, `write_tok_s` that of generating `gen_tokens`; what was not printed is None.
+    `kind` says who measured: "vendor", "community table", "engineer", ...
+    """
+
+    device: str
+    accelerator: str
+    model: str
+    parameters: float
+    bits: int
+    quant: str
+    runtime: str
+    runtime_version: str
+    prompt_tokens: int | None
+    gen_tokens: int | None
+    read_tok_s: float | None
+    write_tok_s: float
+    year: str
+    kind: str
+    source: str
+    note: str
+
+
+@cache
+def published_speeds() -> tuple[PublishedSpeed, ...]:
+    """All rows, in the order of the file."""
+    with _FILE.open(encoding="utf-8", newline="") as stream:
+        return tuple(_row(values) for values in csv.DictReader(stream))
+
+
+def speeds_of_class(parameters: float, bits_per_weight: float) -> list[PublishedSpeed]:
+    """The rows of models about as large, with weights of the same class, fastest first."""
+    bits = weight_class(bits_per_weight)
+    near = [
+        row
+        for row in published_speeds()
+        if row.bits == bits
+        and max(row.parameters, parameters) <= _SAME_SIZE * max(1.0, min(row.parameters, parameters))
+    ]
+    return sorted(near, key=lambda row: -row.write_tok_s)
+
+
+def weight_class(bits_per_weight: float) -> int:
+    """4, 8 or 16: Q4_K_M has 4.8 bits a weight and Q5_0 5.5, both read as 4-bit; Q8_0 has 8.5."""
+    return 4 if bits_per_weight < 6 else 8 if bits_per_weight < 12 else 16
+
+
+def _row(values: dict[str, str]) -> PublishedSpeed:
+    return PublishedSpeed(
+        device=values["device"],
+        accelerator=values["accelerator"],
+        model=values["model"],
+        parameters=float(values["params_b"]) * 1e9,
+        bits=int(values["bits"]),
+        quant=values["quant"],
+        runtime=values["runtime"],
+        runtime_version=values["runtime_version"],
+        prompt_tokens=int(values["prompt_tokens"]) if values["prompt_tokens"] else None,
+        gen_tokens=int(values["gen_tokens"]) if values["gen_tokens"] else None,
+        read_tok_s=float(values["prefill_tok_s"]) if values["prefill_tok_s"] else None,
+        write_tok_s=float(values["decode_tok_s"]),
+        year=values["year"],
+        kind=values["kind"],
+        source=values["source"],
+        note=values["note"],
+    )

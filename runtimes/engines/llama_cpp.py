@@ -1,0 +1,219 @@
+"""llama.cpp through llama-cpp-python: GGUF language models on CPUs, alone or shared out over RPC workers."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Mapping
+
+from runtimes.errors import EngineError, HostError, InputError, UsageError
+from runtimes.gguf_file import ArrayInfo, GgufFile, read_gguf
+from runtimes.host import performance_cores, usable_cores
+from runtimes.llama import library as llama
+from runtimes.llama.memory import LOGIT_ROWS, UBATCH, check_fits, context_for, free_memory, trained_context
+from runtimes.llama.session import LlamaSession
+from runtimes.registry import distribution_version, is_installed, missing
+from runtimes.session import check_settings
+from runtimes.text import LoadOptions, ModelFacts
+
+# What llama.cpp lays out anew for the CPU while loading, whatever the CPU: over a mapped file that would be held twice.
+_REPACKED = frozenset(("Q4_0", "Q4_K", "IQ4_NL", "Q2_K", "Q5_K", "Q6_K", "Q8_0", "MXFP4"))
+_READ, _MAP = 0, 1  # llama_load_mode
+_KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
+_LONGEST_ENTRY = 1000  # characters of a metadata entry that is handed on
+_PLAIN = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+# general.file_type → its name, lower case. Source: enum llama_ftype in llama.h.
+_FILE_TYPES = {
+    2: "q4_0",
+    3: "q4_1",
+    7: "q8_0",
+    8: "q5_0",
+    9: "q5_1",
+    10: "q2_k",
+    11: "q3_k_s",
+    12: "q3_k_m",
+    13: "q3_k_l",
+    14: "q4_k_s",
+    15: "q4_k_m",
+    16: "q5_k_s",
+    17: "q5_k_m",
+    18: "q6_k",
+    25: "iq4_nl",
+    30: "iq4_xs",
+}
+
+
+class Adapter:
+    """The main engine for language models; built for this machine's CPU when it is installed."""
+
+    id = "llama_cpp"
+    formats: tuple[str, ...] = ("gguf",)
+    requires = "llama_cpp"
+    settings: Mapping[str, str] = {
+        "flash_attention": "auto (where the engine supports it), on or off",
+        "repack": "on lays weights out for the CPU while loading; off keeps the file's layout, slower",
+    }
+
+    def version(self) -> str:
+        """The version of llama-cpp-python; EngineMissing when it is not installed."""
+        if not is_installed(self):
+            raise missing(self)
+        return distribution_version("llama-cpp-python")
+
+    def open_text(self, model: str, options: LoadOptions) -> LlamaSession:
+        """See `runtimes.text.TextRuntime`."""
+        if not is_installed(self):
+            raise missing(self)
+        check_settings(options.settings, self.settings, self.id)
+        path = Path(model)
+        file = read_gguf(path)
+        context = _context_size(file, path, options)
+        library = llama.load()
+        loaded = _load_model(library, path, file, options)
+        try:
+            made = _make_context(library, loaded, context, options)
+            _apply_adapters(library, loaded, made, options)
+        except BaseException:
+            library.llama_model_free(loaded)
+            raise
+        return LlamaSession(library, loaded, made, _facts(library, loaded, made, file, path, context, options))
+
+
+def memory_mode(file: GgufFile, options: LoadOptions) -> str:
+    """Choose "map" or "read". Files whose weights are laid out anew are read: mapped, they would be in memory twice."""
+    if options.memory != "auto":
+        return options.memory
+    if options.settings.get("repack") == "off":
+        return "map"
+    return "read" if next(iter(file.bytes_by_type()), "") in _REPACKED else "map"
+
+
+def quantization(file: GgufFile) -> str:
+    """What most of the weights are, in this project's words; `general.file_type` is believed only where it agrees."""
+    dominant = next(iter(file.bytes_by_type()), "unknown").lower()
+    kind = file.metadata.get("general.file_type")
+    claimed = _FILE_TYPES.get(kind) if isinstance(kind, int) else None
+    return claimed if claimed and claimed.startswith(dominant) else _PLAIN.get(dominant, dominant)
+
+
+def _context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
+    """Tokens for each slot; HostError where this machine's memory does not hold them, UsageError beyond training."""
+    if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
+        raise InputError(f"{path} holds no language model", "adapters are given with --lora beside their model")
+    free = None if options.workers else free_memory()
+    if options.context is None:
+        return context_for(file, path, options.slots, options.kv_type, free)
+    trained = trained_context(file)
+    if options.context > trained:
+        message = f"a context of {options.context} tokens is asked for; {path.name} was trained for {trained}"
+        raise UsageError(message, f"--context {trained} is the most that it understands")
+    check_fits(file, path, options.context, options.slots, options.kv_type, free)
+    return options.context
+
+
+def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) -> Any:
+    parameters = library.llama_model_default_params()
+    parameters.load_mode = _MAP if memory_mode(file, options) == "map" else _READ
+    parameters.use_extra_bufts = options.settings.get("repack", "on") == "on"
+    parameters.n_gpu_layers = 0
+    kept: list[Any] = []
+    if options.workers:
+        from runtimes.llama.rpc import share_out
+
+        kept.append(share_out(library, parameters, options.workers, file.whole("block_count") or 0))
+    loaded = library.llama_model_load_from_file(str(path).encode(), parameters)
+    if not loaded:
+        hint = "check the file with edge inspect; a newer llama-cpp-python may know this model"
+        raise InputError(f"llama_cpp cannot open {path}{llama.complaint()}", hint)
+    return loaded
+
+
+def _make_context(library: Any, model: Any, context: int, options: LoadOptions) -> Any:
+    threads = options.threads or min(performance_cores(), usable_cores())
+    parameters = library.llama_context_default_params()
+    parameters.n_ctx = context * options.slots
+    parameters.n_seq_max = options.slots
+    parameters.n_batch = parameters.n_ubatch = UBATCH
+    parameters.n_outputs_max = max(options.slots, LOGIT_ROWS)
+    parameters.n_outputs_max_per_seq = LOGIT_ROWS
+    parameters.n_threads = threads
+    parameters.n_threads_batch = options.batch_threads or threads
+    parameters.type_k = parameters.type_v = _KV_TYPES[options.kv_type]
+    parameters.flash_attn_type = {"auto": -1, "off": 0, "on": 1}[_flash(options)]
+    made = library.llama_init_from_model(model, parameters)
+    if not made:
+        raise HostError(
+            f"llama_cpp cannot make a context of {context} tokens{llama.complaint()}", "ask for less with --context"
+        )
+    return made
+
+
+def _flash(options: LoadOptions) -> str:
+    word = options.settings.get("flash_attention", "auto")
+    if word not in ("auto", "on", "off"):
+        raise UsageError(f"llama_cpp: flash_attention is '{word}'", "choose one of: auto, on, off")
+    return word
+
+
+def _apply_adapters(library: Any, model: Any, context: Any, options: LoadOptions) -> None:
+    if not options.adapters:
+        return
+    loaded, scales = [], []
+    for path, strength in options.adapters.items():
+        read_gguf(Path(path))
+        adapter = library.llama_adapter_lora_init(model, str(path).encode())
+        if not adapter:
+            hint = "it has to be a LoRA in GGUF, made for this very model"
+            raise InputError(f"llama_cpp cannot apply the adapter {path}{llama.complaint()}", hint)
+        loaded.append(adapter)
+        scales.append(strength)
+    array = (ctypes.c_void_p * len(loaded))(*loaded)
+    if library.llama_set_adapters_lora(context, array, len(loaded), (ctypes.c_float * len(scales))(*scales)):
+        raise EngineError("llama_cpp cannot apply the adapters together", "apply them one at a time")
+
+
+def _facts(
+    library: Any, model: Any, context: Any, file: GgufFile, path: Path, size: int, options: LoadOptions
+) -> ModelFacts:
+    vocabulary = library.llama_model_get_vocab(model)
+    count = int(library.llama_vocab_n_tokens(vocabulary))
+    bos, eos = (_token(value) for value in (library.llama_vocab_bos(vocabulary), library.llama_vocab_eos(vocabulary)))
+    return ModelFacts(
+        name=file.text("general.name") or path.stem,
+        architecture=file.architecture,
+        quantization=quantization(file),
+        parameters=file.parameters,
+        bytes=file.size,
+        vocabulary=count,
+        context=size,
+        trained_context=trained_context(file),
+        slots=options.slots,
+        bos=bos,
+        eos=eos,
+        ends=tuple(token for token in range(count) if library.llama_vocab_is_eog(vocabulary, token)),
+        adds_bos=bool(library.llama_vocab_get_add_bos(vocabulary)),
+        template=file.text("tokenizer.chat_template"),
+        threads=int(library.llama_n_threads(context)),
+        batch_threads=int(library.llama_n_threads_batch(context)),
+        memory=memory_mode(file, options),
+        system_info=library.llama_print_system_info().decode("utf-8", "replace"),
+        bos_text=_text(library, vocabulary, bos),
+        eos_text=_text(library, vocabulary, eos),
+        metadata=_short(file),
+    )
+
+
+def _short(file: GgufFile) -> dict[str, str]:
+    plain = {key: str(value) for key, value in file.metadata.items() if not isinstance(value, ArrayInfo)}
+    return {key: value for key, value in plain.items() if len(value) <= _LONGEST_ENTRY}
+
+
+def _token(value: int) -> int | None:
+    return int(value) if value >= 0 else None
+
+
+def _text(library: Any, vocabulary: Any, token: int | None) -> str:
+    with suppress(AttributeError):
+        return library.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") if token is not None else ""
+    return ""

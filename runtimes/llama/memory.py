@@ -1,0 +1,136 @@
+"""How much memory a language model will need, told from its header before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.errors import HostError
+from runtimes.gguf_file import TENSOR_TYPES, GgufFile
+from runtimes.host import facts
+
+UBATCH = 512  # tokens of a prompt that are computed at a time; llama.cpp's default
+LOGIT_ROWS = 64  # positions whose scores are computed at a time where all are asked for
+MIB = 2**20
+# What the process holds beside weights, cache and buffers: the library, Python, numpy.
+_BASE_BYTES = 64 * MIB
+_MOST_OF_FREE = 0.5  # of what the weights leave free goes to the cache where nobody says how long the context is
+_SHORTEST = 256
+_KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+_UNKNOWN_CONTEXT = 2048
+# Bits per weight of the usual quantisations of a LLaMA of 7 billion, largest first: files of other models lie near.
+# Source: the tables of tools/quantize/README.md of github.com/ggml-org/llama.cpp (Llama 3.1 8B).
+QUANTIZATIONS = {
+    "fp16": 16.0,
+    "q8_0": 8.5,
+    "q6_k": 6.56,
+    "q5_k_m": 5.7,
+    "q4_k_m": 4.89,
+    "q4_0": 4.66,
+    "q3_k_m": 4.0,
+    "q2_k": 3.16,
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes by part: the weights, the cache of keys and values, and what is computed in."""
+
+    weights: int
+    cache: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.buffers
+
+
+def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") -> Need:
+    """What a model takes with `slots` contexts of `context` tokens each."""
+    weights = sum(tensor.bytes for tensor in model.tensors)
+    return Need(weights, slots * context * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, slots * context))
+
+
+def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
+    """Bytes of keys and values of one token in all layers."""
+    layers, width = model.whole("block_count") or 0, model.whole("embedding_length") or 0
+    heads = model.whole("attention.head_count") or 1
+    kv_heads = model.whole("attention.head_count_kv") or heads
+    key = model.whole("attention.key_length") or width // heads
+    value = model.whole("attention.value_length") or width // heads
+    block, size = next((block, size) for name, block, size in TENSOR_TYPES.values() if name == _KV_TYPES[kv_type])
+    return layers * kv_heads * (key + value) * size // block
+
+
+def trained_context(model: GgufFile) -> int:
+    """Tokens that the model was trained for; 2048 where the file does not say."""
+    return model.whole("context_length") or _UNKNOWN_CONTEXT
+
+
+def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int | None) -> int:
+    """The context where nobody asked for one: as trained, but no more than half of the memory left free holds."""
+    trained = trained_context(model)
+    if free is None:
+        return trained
+    left = free - need(model, 0, slots, kv_type).total
+    fits = int(left * _MOST_OF_FREE) // max(1, slots * cache_bytes_per_token(model, kv_type))
+    if fits < min(_SHORTEST, trained):
+        raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
+    return min(trained, fits)
+
+
+def check_fits(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int | None) -> None:
+    """HostError where the model will not fit into `free` bytes, naming what would."""
+    wanted = need(model, context, slots, kv_type)
+    if free is not None and wanted.total > free:
+        raise too_large(model, path, wanted, free)
+
+
+def too_large(model: GgufFile, path: Path, wanted: Need, free: int) -> HostError:
+    """The refusal: what is needed, what there is, and the largest thing that fits."""
+    message = (
+        f"{path.name} needs {gigabytes(wanted.total)} of memory (weights {gigabytes(wanted.weights)}, context"
+        f" {gigabytes(wanted.cache)}, buffers {gigabytes(wanted.buffers)}), and {gigabytes(free)} are free"
+    )
+    return HostError(message, remedy(model, wanted, free))
+
+
+def remedy(model: GgufFile, wanted: Need, free: int) -> str:
+    """The nearest thing that fits into `free` bytes: a shorter context, else the largest quantisation."""
+    per_token = cache_bytes_per_token(model)
+    tokens = (free - wanted.weights - wanted.buffers) // max(1, per_token)
+    if tokens >= _SHORTEST:
+        return f"a context of {tokens // 256 * 256} tokens fits: --context {tokens // 256 * 256}"
+    fitting = largest_quantization(model, free)
+    if fitting is None:
+        return "no quantisation of this model fits: take one with fewer parameters, or share it out with --workers"
+    return f"the largest quantisation that fits is {fitting}: edge quantize MODEL.gguf {fitting}"
+
+
+def largest_quantization(model: GgufFile, free: int) -> str | None:
+    """The largest of QUANTIZATIONS, smaller than the file's own, that fits with a short context; None: none does."""
+    room = free - need(model, _SHORTEST).cache - _buffer_bytes(model, _SHORTEST)
+    smaller = [name for name, bits in QUANTIZATIONS.items() if bits < model.bits_per_weight - 0.1]
+    return next((name for name in smaller if model.parameters * QUANTIZATIONS[name] / 8 <= room), None)
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine can give without swapping, within its container's limit; None where it does not tell."""
+    memory = facts()["memory"]
+    known = [memory[key] for key in ("available_bytes", "limit_bytes") if memory.get(key)]
+    return min(known) if known else None
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for people: `3.83 GB`, `41 MB`."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _buffer_bytes(model: GgufFile, tokens: int) -> int:
+    """What a batch is computed in: a handful of rows as wide as the network, the scores, and the attention's mask."""
+    width, hidden = model.whole("embedding_length") or 0, model.whole("feed_forward_length") or 0
+    output = next((tensor for tensor in model.tensors if tensor.name in ("output.weight", "token_embd.weight")), None)
+    vocabulary = max(output.shape) if output else 0
+    rows = UBATCH * 4 * (6 * width + 2 * hidden)
+    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + 2 * UBATCH * tokens
