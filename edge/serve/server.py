@@ -94,7 +94,7 @@ def _uvicorn() -> Any:
 
 
 def _template(facts: ModelFacts, asked: str | None) -> tuple[ChatTemplate | None, str]:
-    """The chat template, tried once, and what is wrong with it: without one the model still completes texts."""
+    """The chat template, tried once, or what is wrong with it: without one the model still completes texts."""
     from edge.chat.templates import choose_template
 
     try:
@@ -106,7 +106,8 @@ def _template(facts: ModelFacts, asked: str | None) -> tuple[ChatTemplate | None
     try:
         template.render([{"role": "user", "content": "Hello"}])
     except EdgeError as error:
-        return template, f"{error.message}; {error.hint}"
+        template.close()
+        return None, f"{error.message}; {error.hint}"
     return template, ""
 
 
