@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtimes.errors import UsageError
-
 if TYPE_CHECKING:
     from edge.serve.access import Key
     from edge.serve.server import Ready, ServeOptions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Piece:
     reason: str | None = None
 
 
-async def pieces(engine: Engine, prompt: list[int], ask: Ask, stops: Sequence[str]) -> AsyncIterator[Piece | None]:
+async def pieces(engine: Engine, prompt: list[int], ask: Ask, stops: Sequence[str]) -> AsyncGenerator[Piece | None]:
     """The answer to `prompt` as it is made; None is a sign of life.
 
     No piece ever holds a part of a stop text: what may be the beginning of one is held back. Problem 503 when the

@@ -11,7 +11,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -86,7 +86,7 @@ class Engine:
 
     async def tokens(
         self, prompt: list[int], options: TextOptions, cancel: threading.Event
-    ) -> AsyncIterator[Token | None]:
+    ) -> AsyncGenerator[Token | None]:
         """The answer, token by token, with None as a sign of life in between; setting `cancel` ends it soon."""
         await self._free.acquire()
         try:
@@ -186,7 +186,7 @@ class _Run:
         self._items: asyncio.Queue[Token | Exception | None] = asyncio.Queue()
         self.future = self._loop.run_in_executor(threads, self._write, session, prompt, options, cancel)
 
-    async def tokens(self) -> AsyncIterator[Token | None]:
+    async def tokens(self) -> AsyncGenerator[Token | None]:
         """What the thread writes; its exception is raised here."""
         while True:
             try:
@@ -201,9 +201,7 @@ class _Run:
                 raise item
             yield item
 
-    def _write(
-        self, session: TextSession, prompt: list[int], options: TextOptions, cancel: threading.Event
-    ) -> None:
+    def _write(self, session: TextSession, prompt: list[int], options: TextOptions, cancel: threading.Event) -> None:
         try:
             for token in session.generate(prompt, options, cancel):
                 self._put(token)

@@ -24,7 +24,7 @@ class Meters:
     def __init__(self, engine: Engine, quiet: bool = False) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call] # its authors forgot the arrow
         self._quiet = quiet
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("edge_requests", "Requests answered", ["path", "status"], registry=registry)

@@ -64,7 +64,7 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
             stack.enter_context(template)
         meters = Meters(engine, options.quiet)
         house = House(options.name, engine, meters, load_page(), template, hint, now())
-        rules = Rules(options.key and options.key.value, is_loopback(options.host), options.origins)
+        rules = Rules(None if options.key is None else options.key.value, is_loopback(options.host), options.origins)
         config = uvicorn.Config(
             Guard(Endpoints(house), rules, meters),
             http="h11",

@@ -1,4 +1,4 @@
-"""What is sent back, in the shapes that OpenAI's clients read: whole answers, chunks of a stream, the list of models."""
+"""What is sent back, in OpenAI's shapes: whole answers, chunks of a stream, the list of models."""
 
 from __future__ import annotations
 

@@ -136,9 +136,9 @@ def real(start_real) -> Server:
     return start_real("--template", "plain", "--slots", "3", "--queue", "60")
 
 
-@pytest.fixture
-def browser(tmp_path: Path):
-    """Opens headless Chromium: `browser(width=390, height=844, touch=True, dark=True)`."""
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    """Opens headless Chromium: `browser(390, 844, touch=True)`."""
     program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if not (program and driver):
         assert not os.environ.get("CI"), "CI has to install chromium and chromium-driver"
@@ -146,11 +146,11 @@ def browser(tmp_path: Path):
     webdriver = pytest.importorskip("selenium.webdriver")
     with ExitStack() as stack:
 
-        def open_page(width: int = 1280, height: int = 850, *, touch: bool = False, dark: bool = False):
+        def open_page(width: int = 1280, height: int = 850, *, touch: bool = False):
             options = webdriver.ChromeOptions()
             options.binary_location = program
             options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-            profile = tmp_path / f"profile-{time.monotonic_ns()}"
+            profile = tmp_path_factory.mktemp("profile")
             for flag in (*_BROWSER_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
                 options.add_argument(flag)
             if touch:
@@ -158,7 +158,7 @@ def browser(tmp_path: Path):
                 options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
             found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
             stack.callback(found.quit)
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            scheme = {"name": "prefers-color-scheme", "value": "light"}
             found.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
             return found
 

@@ -117,7 +117,9 @@ def main(given: dict) -> None:
         return Session(**facts)
 
     options = ServeOptions(**{"name": "scripted", "port": 0, "template": "chatml", **given})
-    serve(opener, options, lambda ready: print(json.dumps({"address": ready.address, "notes": ready.notes}), flush=True))
+    serve(
+        opener, options, lambda ready: print(json.dumps({"address": ready.address, "notes": ready.notes}), flush=True)
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Request bodies: what is read, what is refused, and that the field is named."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,7 +118,5 @@ KEYS = st.sampled_from(
 @given(JSON | st.dictionaries(KEYS, JSON))
 def test_any_body_is_read_or_refused(body) -> None:
     for read in (chat_ask, text_ask):
-        try:
+        with suppress(Problem):  # and nothing else
             assert read(body).options is not None
-        except Problem as problem:
-            assert problem.status == 400

@@ -19,7 +19,9 @@ def _children(pid: int) -> list[int]:
 
 def _engine(server) -> int:
     """The process that holds the model."""
-    (found,) = [pid for pid in _children(server.process.pid) if b"text_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (found,) = [
+        pid for pid in _children(server.process.pid) if b"text_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     return found
 
 

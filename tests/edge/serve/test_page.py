@@ -21,7 +21,7 @@ class Page:
         self.driver = driver
         self.until = until
         driver.get(address)
-        until(lambda: self.find("#model").text not in ("", "edge chat"))
+        until(lambda: self.texts("#model") not in (["edge chat"], ["not connected"]))
 
     def find(self, selector: str):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -38,8 +38,13 @@ class Page:
         self.until(lambda: len(self.answers()) == count + 1 and self.is_idle())
         return self.answers()[-1]
 
+    def texts(self, selector: str) -> list[str]:
+        """What is read there, all at one moment: the page may redraw between two questions."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.innerText.trim())"
+        return self.driver.execute_script(script, selector)
+
     def answers(self) -> list[str]:
-        return [found.text for found in self.all("article.assistant .text")]
+        return self.texts("article.assistant .text")
 
     def is_idle(self) -> bool:
         return self.find("#send").is_displayed()
@@ -52,13 +57,22 @@ class Page:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
+@pytest.fixture(scope="module")
+def driver(browser):
+    return browser()
+
+
 @pytest.fixture
-def page(browser, scripted, until) -> Page:
-    return Page(browser(), until, scripted.address)
+def page(driver, scripted, until) -> Page:
+    """The page of the scripted server, in a browser that has never seen it."""
+    driver.get(scripted.address)
+    driver.execute_script("localStorage.clear()")
+    driver.get_log("browser")
+    return Page(driver, until, scripted.address)
 
 
-def test_a_chat_with_the_real_model(browser, real, until) -> None:
-    page = Page(browser(), until, real.address)
+def test_a_chat_with_the_real_model(driver, real, until) -> None:
+    page = Page(driver, until, real.address)
     page.find("#settings-open").click()
     for field, value in (("#set-temperature", "0"), ("#set-max_tokens", "30")):
         page.find(field).send_keys(value)
@@ -100,7 +114,7 @@ def test_an_answer_can_be_asked_for_again_and_a_question_edited(page) -> None:
     area = page.find("article .edit textarea")
     area.send_keys(Keys.CONTROL, "a", Keys.NULL, "say three", Keys.ENTER)
     page.until(lambda: page.answers() == ["three"] and page.is_idle())
-    assert [found.text for found in page.all("article.user .text")] == ["say three"]
+    assert page.texts("article.user .text") == ["say three"]
 
 
 def test_chats_outlive_a_reload_and_can_be_renamed_and_deleted(page, until) -> None:
@@ -109,7 +123,7 @@ def test_chats_outlive_a_reload_and_can_be_renamed_and_deleted(page, until) -> N
     page.ask("say second")
     page.driver.refresh()
     until(lambda: page.answers() == ["second"])
-    names = lambda: [found.text for found in page.all("#chats .open")]  # noqa: E731
+    names = lambda: page.texts("#chats .open")  # noqa: E731
     assert names() == ["say second", "say first"]
     page.press("Rename say first")
     page.find("#chats input").send_keys(Keys.CONTROL, "a", Keys.NULL, "Mine", Keys.ENTER)
@@ -158,9 +172,8 @@ def test_errors_are_said_where_the_answer_would_be(page) -> None:
     assert page.ask("say alive") == "alive"
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_phone_has_room_for_everything(browser, scripted, until, dark) -> None:
-    page = Page(browser(390, 844, touch=True, dark=dark), until, scripted.address)
+def test_a_phone_has_room_for_everything_by_day_and_night(browser, scripted, until) -> None:
+    page = Page(browser(390, 844, touch=True), until, scripted.address)
     page.find("#input").send_keys("say " + "a_very_long_word_" * 20)
     page.find("#send").click()
     until(lambda: page.answers() and page.is_idle())
@@ -170,9 +183,14 @@ def test_a_phone_has_room_for_everything(browser, scripted, until, dark) -> None
     assert all(min(size["width"], size["height"]) >= 44 for size in sizes)
     page.find("#side-open").click()
     until(lambda: page.find("#new").is_displayed())
-    assert page.driver.execute_script("return document.documentElement.dataset.theme") == ("dark" if dark else "light")
-    background = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, background[4:-1].split(","))) < 200) == dark
+    for scheme, is_dark in (("light", False), ("dark", True)):
+        wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+        until(
+            lambda scheme=scheme: page.driver.execute_script("return document.documentElement.dataset.theme") == scheme
+        )
+        background = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background[4:-1].split(","))) < 200) == is_dark
 
 
 def test_the_switch_outweighs_the_system_and_is_kept(page, until) -> None:
@@ -182,16 +200,17 @@ def test_the_switch_outweighs_the_system_and_is_kept(page, until) -> None:
     assert page.driver.execute_script("return document.documentElement.dataset.theme") == "dark"
 
 
-def test_the_key_is_asked_for_once_or_comes_with_the_link(browser, start_scripted, until) -> None:
+def test_the_key_is_asked_for_once_or_comes_with_the_link(driver, start_scripted, until) -> None:
     server = start_scripted(key="correct-horse")
-    driver = browser()
     driver.get(server.address)
     until(lambda: driver.find_element(By.ID, "ask-key").is_displayed())
     driver.find_element(By.ID, "key").send_keys("correct-horse", Keys.ENTER)
     until(lambda: driver.find_element(By.ID, "model").text == "scripted")
     driver.refresh()
     until(lambda: driver.find_element(By.ID, "model").text == "scripted")
-    page = Page(browser(), until, f"{server.address}/#key=correct-horse")
+    driver.execute_script("localStorage.clear()")
+    driver.get("about:blank")
+    page = Page(driver, until, f"{server.address}/#key=correct-horse")
     assert page.find("#model").text == "scripted"
-    assert "key" not in page.driver.current_url
+    assert "key" not in driver.current_url
     assert page.ask("say let in") == "let in"
