@@ -41,7 +41,7 @@ $(VENV)/table.done: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/test.done: $(VENV)/table.done
 	@echo "setting up .venv for the tests (once) ..."
 	@$(PIP) install 'torch==2.13.0' --constraint constraints.txt
-	@$(PIP) install --editable '.[table,onnxscript,transformers,test]' --constraint constraints.txt
+	@$(PIP) install --editable '.[table,onnxscript,transformers,serve,test]' --constraint constraints.txt
 	@touch $@
 
 # Writes down the set that was tested: run it after changing pyproject.toml, then run the tests.
