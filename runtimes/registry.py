@@ -28,6 +28,7 @@ PREFERRED = {
     "pt2": "torch",
     "tensorrt": "tensorrt",
     "null": "null",
+    "gguf": "llama_cpp",
 }
 
 _FOR_TEXT = "language models are run with edge chat and edge serve, and measured with edge bench"

@@ -136,7 +136,7 @@ _HELD = {
 def _published(row: Row) -> str:
     """What others printed for the same class, marked as theirs."""
     rows = row["published"]
-    size = f"{row['model']['parameters'] / 1e9:.3g} billion parameters"
+    size = f"{counted(row['model']['parameters'])} parameters"
     if not rows:
         return f"Published speeds: none known here for a model of {size} with weights of this class."
     columns = (
@@ -152,6 +152,14 @@ def _published(row: Row) -> str:
     sources = dict.fromkeys(one["source"] for one in picked)
     heading = f"Published by others for about {size} with weights of the same class [tok/s], not measured here{left}:"
     return "\n".join([heading, aligned(columns, picked, None), *(f"  {source}" for source in sources)])
+
+
+def counted(number: float) -> str:
+    """A large number for people: `6.74 billion`, `260 thousand`."""
+    for unit, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if number >= unit:
+            return f"{number / unit:.3g} {word}"
+    return f"{number:.0f}"
 
 
 def _spaced(rows: Sequence[Row]) -> list[Row]:

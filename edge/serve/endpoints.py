@@ -187,6 +187,7 @@ async def _stream(
                 record(scope).finish = piece.finish
                 usage = form.usage(piece.finish) if ask.wants_usage else b""
                 await more(send, usage + shapes.DONE, is_last=True)
+                return
     except Problem as problem:
         if not has_started:
             raise

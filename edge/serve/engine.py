@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import TypeVar
 
 from edge.serve.problems import Problem, problem_of
@@ -97,8 +97,9 @@ class Engine:
             raise
         self._begin(run, cancel)
         try:
-            async for token in run.tokens():
-                yield token
+            async with aclosing(run.tokens()) as tokens:
+                async for token in tokens:
+                    yield token
         except WorkerError as error:
             self._died(session)
             raise problem_of(error) from None

@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,14 +62,15 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        exchange = _Exchange(send, self._cors(headers.get("origin")))
+        exchange = _Exchange(send, self._cors(headers))
         began = time.monotonic()
         try:
             await self._admit(scope, headers, receive, exchange)
         except Problem as problem:
-            await send_problem(problem, receive, exchange)
+            with suppress(Left):
+                await send_problem(problem, receive, exchange)
         except Left:
-            record(scope).has_left = True
+            record(scope).has_left = record(scope).finish is None
         finally:
             seconds = time.monotonic() - began
             self._meters.answered(scope["method"], scope["path"], exchange.status, seconds, record(scope))
@@ -98,13 +100,15 @@ class Guard:
     def _is_allowed(self, origin: str) -> bool:
         return origin in self._rules.origins or "*" in self._rules.origins
 
-    def _cors(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+    def _cors(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        origin = headers.get("origin")
         if origin is None or not self._is_allowed(origin):
             return []
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-            (b"access-control-allow-headers", b"authorization, content-type, x-requested-with"),
+            # Clients add headers of their own (x-stainless-...), and `*` would not cover the key's.
+            (b"access-control-allow-headers", headers.get("access-control-request-headers", "*").encode("latin-1")),
             (b"access-control-max-age", b"600"),
             (b"vary", b"origin"),
         ]

@@ -14,6 +14,7 @@ LOGIT_ROWS = 64  # positions whose scores are computed at a time where all are a
 MIB = 2**20
 # What the process holds beside weights, cache and buffers: the library, Python, numpy.
 _BASE_BYTES = 64 * MIB
+_MASK_BYTES = 2 * UBATCH  # of the attention, for each token of the context
 _MOST_OF_FREE = 0.5  # of what the weights leave free goes to the cache where nobody says how long the context is
 _SHORTEST = 256
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
@@ -73,8 +74,7 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     trained = trained_context(model)
     if free is None:
         return trained
-    left = free - need(model, 0, slots, kv_type).total
-    fits = int(left * _MOST_OF_FREE) // max(1, slots * cache_bytes_per_token(model, kv_type))
+    fits = _tokens_in(model, int((free - need(model, 0).total) * _MOST_OF_FREE), slots, kv_type)
     if fits < min(_SHORTEST, trained):
         raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
     return min(trained, fits)
@@ -93,15 +93,14 @@ def too_large(model: GgufFile, path: Path, wanted: Need, free: int) -> HostError
         f"{path.name} needs {gigabytes(wanted.total)} of memory (weights {gigabytes(wanted.weights)}, context"
         f" {gigabytes(wanted.cache)}, buffers {gigabytes(wanted.buffers)}), and {gigabytes(free)} are free"
     )
-    return HostError(message, remedy(model, wanted, free))
+    return HostError(message, remedy(model, free))
 
 
-def remedy(model: GgufFile, wanted: Need, free: int) -> str:
+def remedy(model: GgufFile, free: int) -> str:
     """The nearest thing that fits into `free` bytes: a shorter context, else the largest quantisation."""
-    per_token = cache_bytes_per_token(model)
-    tokens = (free - wanted.weights - wanted.buffers) // max(1, per_token)
+    tokens = _tokens_in(model, free - need(model, 0).total) // _SHORTEST * _SHORTEST
     if tokens >= _SHORTEST:
-        return f"a context of {tokens // 256 * 256} tokens fits: --context {tokens // 256 * 256}"
+        return f"a context of {tokens} tokens fits: --context {tokens}"
     fitting = largest_quantization(model, free)
     if fitting is None:
         return "no quantisation of this model fits: take one with fewer parameters, or share it out with --workers"
@@ -127,10 +126,15 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def _tokens_in(model: GgufFile, room: int, slots: int = 1, kv_type: str = "f16") -> int:
+    """The context of each slot whose cache and mask take `room` bytes."""
+    return room // (slots * (cache_bytes_per_token(model, kv_type) + _MASK_BYTES))
+
+
 def _buffer_bytes(model: GgufFile, tokens: int) -> int:
     """What a batch is computed in: a handful of rows as wide as the network, the scores, and the attention's mask."""
     width, hidden = model.whole("embedding_length") or 0, model.whole("feed_forward_length") or 0
     output = next((tensor for tensor in model.tensors if tensor.name in ("output.weight", "token_embd.weight")), None)
     vocabulary = max(output.shape) if output else 0
     rows = UBATCH * 4 * (6 * width + 2 * hidden)
-    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + 2 * UBATCH * tokens
+    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + _MASK_BYTES * tokens

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from pathlib import Path
 from typing import Any, Sequence, Tuple
 
 from runtimes.errors import EngineError, HostError, UsageError
@@ -76,15 +75,15 @@ def share_out(library: Any, parameters: Any, workers: Sequence[str], layers: int
     """
     for worker in workers:
         check_worker(worker)
-    rpc, ggml = library_of(library, "ggml-rpc"), library_of(library, "ggml")
-    rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
-    rpc.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
-    ggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
+    functions = rpc_functions(library)
+    functions.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
+    functions.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
+    functions.ggml_backend_register.argtypes = [ctypes.c_void_p]
     for worker in workers:
-        registry = rpc.ggml_backend_rpc_add_server(worker.encode())
+        registry = functions.ggml_backend_rpc_add_server(worker.encode())
         if not registry:
             raise HostError(f"the worker {worker} offers no device", _REMEDY)
-        ggml.ggml_backend_register(registry)
+        functions.ggml_backend_register(registry)
     # All but this machine's own share; the output layer counts as one more.
     parameters.n_gpu_layers = round((layers + 1) * len(workers) / (len(workers) + 1))
     shares = (ctypes.c_float * library.llama_max_devices())(*([1.0] * len(workers)))
@@ -92,16 +91,17 @@ def share_out(library: Any, parameters: Any, workers: Sequence[str], layers: int
     return shares
 
 
-def library_of(library: Any, name: str) -> Any:
-    """One of the shared libraries beside libllama; EngineError where it was built without."""
-    folder = Path(library.__file__).parent / "lib"
-    found = next(
-        (folder / f"lib{name}{end}" for end in (".so", ".dylib") if (folder / f"lib{name}{end}").exists()), None
-    )
-    if found is None:
+def rpc_functions(library: Any) -> Any:
+    """What has ggml's functions, those for RPC among them; EngineError where the library was built without.
+
+    That is libllama itself: looked up there, they are those of the very libraries that it was linked with. The files
+    lie beside it under three names each, and loading another one would make a second, unconnected ggml.
+    """
+    functions = library._lib
+    if not hasattr(functions, "ggml_backend_rpc_add_server"):
         hint = "build it with CMAKE_ARGS=-DGGML_RPC=ON: see 'A model bigger than one machine' in the README"
         raise EngineError("this llama-cpp-python was built without RPC", hint)
-    return ctypes.CDLL(str(found))
+    return functions
 
 
 def _exactly(line: socket.socket, count: int) -> bytes:

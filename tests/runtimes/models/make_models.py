@@ -3,7 +3,7 @@
 Inputs a [batch, 4] and b [batch, 3]; outputs a × W + b, [batch, 3], and 2 a, [batch, 4], where W counts from −6 to 5.
 The tests tell inputs and outputs apart by their width, since each format has its own way with names.
 
-    python tests/runtimes/models/make_models.py     (needs keras, tensorflow, openvino, onnx and torch)
+    python tests/runtimes/models/make_models.py     (needs keras, tensorflow, openvino, onnx, torch and gguf)
 """
 
 from __future__ import annotations
@@ -139,6 +139,43 @@ def write_torch() -> None:
         shutil.copy(Path(folder) / "torch.pt2", HERE)
 
 
+def write_gguf() -> None:
+    """A LLaMA of one layer with random weights and a vocabulary of bytes: it computes nothing sensible, but fast."""
+    from gguf import GGUFWriter
+
+    width, hidden, vocabulary = 16, 32, 288
+    random = np.random.default_rng(0)
+    writer = GGUFWriter(HERE / "llama_cpp.gguf", "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(512)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(1)  # mostly F16
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words += [f"\u2581{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] + ["\u2581", "\u2581é", "\u2581ü"]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(vocabulary - 259)])
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (vocabulary - 259)])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    square, wide, tall = (width, width), (hidden, width), (width, hidden)
+    shapes = {"token_embd": (vocabulary, width)}
+    shapes.update({f"blk.0.attn_{part}": square for part in ("q", "k", "v", "output")})
+    shapes.update({"blk.0.ffn_gate": wide, "blk.0.ffn_up": wide, "blk.0.ffn_down": tall})
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.normal(0, 0.6, shape).astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_rest() -> None:
     """The null engine's model, what the Edge TPU adapter looks for in a compiled one, what a played TensorRT loads."""
     (HERE / "null.null").write_bytes(b"\0")
@@ -152,4 +189,5 @@ if __name__ == "__main__":
     write_keras()
     write_tensorflow()
     write_torch()
+    write_gguf()
     write_rest()
