@@ -107,6 +107,7 @@ class Engine:
             raise problem_of(error) from None
         finally:
             cancel.set()
+            run.leave()
 
     def stop(self) -> None:
         """End what is under way and refuse what comes."""
@@ -185,6 +186,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         # Unbounded, yet short: an answer is no longer than the context. A client that reads slowly holds no slot.
         self._items: asyncio.Queue[Token | Exception | None] = asyncio.Queue()
+        self._is_left = False
         self.future = self._loop.run_in_executor(threads, self._write, session, prompt, options, cancel)
 
     async def tokens(self) -> AsyncGenerator[Token | None]:
@@ -202,10 +204,16 @@ class _Run:
                 raise item
             yield item
 
+    def leave(self) -> None:
+        """Nobody reads on: what the engine has made already is not waited for."""
+        self._is_left = True
+
     def _write(self, session: TextSession, prompt: list[int], options: TextOptions, cancel: threading.Event) -> None:
         try:
             for token in session.generate(prompt, options, cancel):
                 self._put(token)
+                if self._is_left:
+                    break
         except Exception as error:
             self._put(error)
         self._put(None)

@@ -66,7 +66,7 @@ class Server:
 
     def raw(self, head: str, body: bytes = b"") -> socket.socket:
         """A connection on which a request has been sent, and nothing read."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=300)
         sock.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         return sock
 
