@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
     parser.add_argument("--context", type=count, metavar="N", help="tokens of one slot (the model's own)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads for generating (the physical cores)")
+    parser.add_argument("--memory", choices=("auto", "map", "read"), default="auto", help="map the file, or read it")
+    parser.add_argument("--kv-type", choices=("f16", "q8_0", "q4_0", "f32"), default="f16", help="type of the cache")
+    parser.add_argument("--workers", metavar="HOST:PORT,…", help="machines that take a share of the layers")
     parser.add_argument("--template", metavar="NAME", help="chat template: a known one, or a file; the model's own")
     parser.add_argument("--name", metavar="WORD", help="what clients call the model (the file's name)")
     parser.add_argument("--runtime", metavar="ID", help="engine")
@@ -65,7 +68,14 @@ def _opener(args: argparse.Namespace) -> Callable[[], TextSession]:
     from edge.text import open_session
     from runtimes.text import LoadOptions
 
-    options = LoadOptions(context=args.context, slots=args.slots or _slots(args.model), threads=args.threads)
+    options = LoadOptions(
+        context=args.context,
+        slots=args.slots or _slots(args.model),
+        threads=args.threads,
+        memory=args.memory,
+        kv_type=args.kv_type,
+        workers=tuple(args.workers.split(",")) if args.workers else (),
+    )
 
     def opener() -> TextSession:
         print(f"edge: loading {Path(args.model).name} ...", file=sys.stderr, flush=True)
