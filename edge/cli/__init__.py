@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
     "chat": "talk with a language model in the terminal, or ask it once",
+    "serve": "serve a language model over HTTP as OpenAI does, with a page to chat on",
     "worker": "lend this computer to a language model that is too large for another",
     "doctor": "what is missing or wrong on this machine, and the command that mends it",
 }

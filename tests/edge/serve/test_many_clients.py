@@ -1,0 +1,137 @@
+"""Several clients at once, clients that leave, and an engine that dies."""
+
+import json
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+TOLD = "Once upon a time"
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def _engine(server) -> int:
+    """The process that holds the model."""
+    (found,) = [
+        pid for pid in _children(server.process.pid) if b"text_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return found
+
+
+def _rss_kib(pid: int) -> int:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1])
+
+
+def _leaver(server, words: int) -> None:
+    """Ask for a stream, read some of it, and close the connection."""
+    body = json.dumps({"prompt": TOLD, "max_tokens": 400, "temperature": 0, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {len(body)}"
+    with server.raw(head, body) as sock:
+        seen = b""
+        while seen.count(b"data: ") < words and (part := sock.recv(4096)):
+            seen += part
+
+
+def test_two_long_streams_are_what_each_is_alone(real, read_stream) -> None:
+    asked = [{"prompt": prompt, "max_tokens": 200, "temperature": 0} for prompt in (TOLD, "Tom and Sue saw a dog")]
+    alone = [read_stream(real, "/v1/completions", body) for body in asked]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda body: read_stream(real, "/v1/completions", body), asked))
+    for one, other in zip(alone, together, strict=True):
+        assert other.is_done
+        assert other.reason is not None
+        assert other.text == one.text
+    assert alone[0].text != alone[1].text
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_fifty_clients_that_leave_take_nothing_with_them(real, until, read_stream) -> None:
+    expected = read_stream(real, "/v1/completions", {"prompt": TOLD, "max_tokens": 30, "temperature": 0}).text
+    pids = (real.process.pid, _engine(real))
+
+    def leave(clients: int) -> None:
+        with ThreadPoolExecutor(clients) as threads:
+            list(threads.map(lambda index: _leaver(real, index % 4), range(clients)))
+        until(lambda: real.metric("edge_slots_busy") == 0 and real.metric("edge_queue_length") == 0)
+
+    leave(10)  # buffers and caches find their size
+    before = [_rss_kib(pid) for pid in pids]
+    leave(50)
+    after = [_rss_kib(pid) for pid in pids]
+    assert all(late - early < 16 * 1024 for early, late in zip(before, after, strict=True)), (before, after)
+    assert real.metric("edge_requests_cancelled_total") >= 50
+    again = read_stream(real, "/v1/completions", {"prompt": TOLD, "max_tokens": 30, "temperature": 0})
+    assert again.text == expected
+
+
+def test_more_than_slots_and_queue_are_told_to_come_back(start_scripted, chat, until, read_stream) -> None:
+    server = start_scripted(queue=1, facts={"slots": 1})
+    with ThreadPoolExecutor(2) as threads:
+        long = threads.submit(read_stream, server, "/v1/chat/completions", chat("pause 0.01", max_tokens=200))
+        until(lambda: server.metric("edge_slots_busy") == 1)
+        queued = threads.submit(read_stream, server, "/v1/chat/completions", chat("say queued"))
+        until(lambda: server.metric("edge_queue_length") == 1)
+        status, headers, body = server.post("/v1/chat/completions", chat("say refused"))
+        assert (status, body["error"]["code"]) == (429, "queue_full")
+        assert int(headers["Retry-After"]) >= 1
+        assert queued.result().text == "queued"
+        assert long.result().reason == "length"
+    assert server.metric("edge_requests_rejected_total") == 1
+
+
+def test_a_client_that_leaves_the_queue_leaves_room(start_scripted, chat, until) -> None:
+    server = start_scripted(queue=1, facts={"slots": 1})
+    body = json.dumps(chat("pause 0.05", stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {len(body)}"
+    with server.raw(head, body):
+        until(lambda: server.metric("edge_slots_busy") == 1)
+        with server.raw(head, body):
+            until(lambda: server.metric("edge_queue_length") == 1)
+        until(lambda: server.metric("edge_queue_length") == 0)
+        assert server.metric("edge_slots_busy") == 1
+    until(lambda: server.metric("edge_slots_busy") == 0)
+    assert server.post("/v1/chat/completions", chat("say free"))[0] == 200
+
+
+def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(real, until, read_stream) -> None:
+    restarts, done = real.metric("edge_engine_restarts"), []
+    body = {"prompt": TOLD, "max_tokens": 450, "temperature": 0}
+    stream = threading.Thread(target=lambda: done.append(read_stream(real, "/v1/completions", body)))
+    stream.start()
+    until(lambda: real.metric("edge_slots_busy") == 1)
+    os.kill(_engine(real), signal.SIGKILL)
+    stream.join(30)
+    (found,) = done
+    if found.events[-1].get("error") is None:  # the story may have ended before the signal came
+        pytest.skip("the story was over too soon")
+    assert not found.is_done
+    assert found.events[-1]["error"]["code"] == "engine_unavailable"
+    status, _, answer = real.post("/v1/completions", {"prompt": TOLD, "max_tokens": 12, "temperature": 0})
+    assert status == 200
+    assert answer["choices"][0]["text"].startswith(", there was a little girl")
+    assert real.metric("edge_engine_restarts") == restarts + 1
+
+
+def test_an_engine_that_dies_between_requests_is_not_noticed(real) -> None:
+    os.kill(_engine(real), signal.SIGKILL)
+    status, _, _ = real.post("/v1/completions", {"prompt": TOLD, "max_tokens": 3})
+    assert status == 200
+
+
+def test_an_engine_that_cannot_come_back_is_a_503_with_its_reason(start_scripted, chat, until) -> None:
+    server = start_scripted(fails_again=True)
+    status, _, body = server.post("/v1/chat/completions", chat("die"))
+    assert status == 503
+    until(lambda: server.get("/health")[0] == 503)
+    status, headers, body = server.post("/v1/chat/completions", chat("say anything"))
+    assert (status, body["error"]["code"]) == (503, "engine_unavailable")
+    assert "too little memory" in body["error"]["message"]
+    assert int(headers["Retry-After"]) > 0
