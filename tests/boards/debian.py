@@ -29,7 +29,7 @@ Acquire::Languages "none";
 """
 
 
-class CannotStand(Exception):
+class CannotStand(Exception):  # noqa: N818 - it is a finding about the machine, not a fault
     """Why this machine cannot have a board; tests skip with it."""
 
 

@@ -1,4 +1,4 @@
-"""The board's files, made once: Debian's packages as one folder, real aarch64 wheels as another, the tools of this side.
+"""The board's files, made once: Debian as one folder, real aarch64 wheels as another, this side's tools as a third.
 
 Kept below the cache folder, under a name made of the recipe: a changed recipe makes another one.
 """
@@ -24,9 +24,9 @@ from tests.boards.debian import Apt, CannotStand
 USER, UID = "pi", 1000
 HOME = f"/home/{USER}"
 PACKAGES = (
-    "bash coreutils dash findutils grep gzip libgomp1 libstdc++6 openssh-sftp-server procps python3 python3-pip"
-    " python3-venv sed tar usr-is-merged"
-).split()
+    *("bash", "coreutils", "dash", "findutils", "grep", "gzip", "procps", "sed", "tar", "usr-is-merged"),
+    *("python3", "python3-pip", "python3-venv", "libgomp1", "libstdc++6", "openssh-sftp-server"),
+)
 # qemu 10 makes up the /proc/cpuinfo of the processor that it plays; Debian 12's own, 7.2, shows this machine's.
 HERE = (f"qemu-user:amd64/{debian.RELEASE}-backports", "openssh-server:amd64", "libwrap0:amd64")
 ENGINES = ("numpy", "ai-edge-litert", "onnxruntime", "openvino")
