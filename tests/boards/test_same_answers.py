@@ -1,4 +1,4 @@
-"""The same model gives the same answers on the board and here: to the bit where it is quantised and runs on LiteRT."""
+"""The same model gives the same answers on the board and here: int8 on LiteRT to the bit, others within a bound."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from tests.boards.copying import REPOSITORY, send
 from tests.boards.stand import Board
 
 STRETCHED = Preprocess("stretch", 224, (224, 224), "bilinear", "NHWC", "RGB", (0.0,) * 3, (1.0,) * 3)
-# Both take pixels as they are; within, the first is uint8 with one scale a tensor, the second int8 with one a channel.
-QUANTISED = ("mobilenet_v2_1.0_224_quant.tflite", "tf2_mobilenet_v2_1.0_224_ptq.tflite")
+# Both take uint8 pixels. Within, one is int8 with a scale for each channel, the other uint8 with one a tensor.
+INT8 = "tf2_mobilenet_v2_1.0_224_ptq.tflite"
+UINT8 = "mobilenet_v2_1.0_224_quant.tflite"
+# XNNPACK rounds a channel's int8 sums in the same way everywhere, uint8 sums in another on ARM (its "rndnu" kernels) than
+# on x86 ("fp32"). Measured with LiteRT 2.3.0: equal to the bit on three of the four pictures; on the fourth 5 of 1001
+# values differ, by 7 of 256 at most. On one machine LiteRT's own sets of kernels differ by up to 14, for int8 too.
+UINT8_STEPS, UINT8_SHARE = 8, 0.01
 # Of the range of the outputs. Both sides add the same float32 products, in another order.
 FP32_BOUND = 1e-5
 
@@ -39,15 +44,25 @@ def pictures(data: Path) -> np.ndarray:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", QUANTISED)
-def test_quantised_outputs_are_equal_to_the_bit(
-    name: str, data: Path, pictures: np.ndarray, pi: Board, tmp_path: Path
-) -> None:
+def test_int8_is_equal_to_the_bit(data: Path, pictures: np.ndarray, pi: Board, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
-    here, there = both(data / "mobilenet_v2" / name, pictures[:, np.newaxis], pi, tmp_path)
+    here, there = both(data / "mobilenet_v2" / INT8, pictures[:, np.newaxis], pi, tmp_path)
     assert len(here) == len(pictures)
     assert np.ptp(here) > 0
     np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.data
+def test_uint8_has_the_same_first_and_differs_by_rounding(
+    data: Path, pictures: np.ndarray, pi: Board, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    here, there = both(data / "mobilenet_v2" / UINT8, pictures[:, np.newaxis], pi, tmp_path)
+    assert here.dtype == there.dtype == np.uint8
+    np.testing.assert_array_equal(here.argmax(-1), there.argmax(-1))
+    steps = np.abs(here.astype(int) - there)
+    assert steps.max() <= UINT8_STEPS
+    assert (steps > 0).mean() <= UINT8_SHARE
 
 
 def test_fp32_onnx_differs_by_rounding_alone(pi: Board, tmp_path: Path) -> None:
