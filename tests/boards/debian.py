@@ -68,7 +68,7 @@ class Apt:
         (folder / "status").touch()
         (folder / "apt.conf").write_text(_CONFIG.format(folder=folder))
         self._folder = folder
-        self._run(folder, "update")
+        self._run(folder, "update", "-o", "APT::Update::Error-Mode=any")  # else a mirror that is down is a warning
 
     def closure(self, packages: Sequence[str]) -> list[Path]:
         """These packages and all that they depend on, of the board's architecture."""

@@ -21,8 +21,8 @@ STRETCHED = Preprocess("stretch", 224, (224, 224), "bilinear", "NHWC", "RGB", (0
 INT8 = "tf2_mobilenet_v2_1.0_224_ptq.tflite"
 UINT8 = "mobilenet_v2_1.0_224_quant.tflite"
 # XNNPACK rounds a channel's int8 sums in the same way everywhere, uint8 sums in another on ARM (its "rndnu" kernels)
-# than on x86 ("fp32"). Measured with LiteRT 2.3.0: equal to the bit on three of the four pictures; on the fourth 5 of 1001
-# values differ, by 7 of 256 at most. On one machine LiteRT's own sets of kernels differ by up to 14, for int8 too.
+# than on x86 ("fp32"). Measured with LiteRT 2.3.0: equal to the bit on three of the four pictures; on the fourth 5 of
+# 1001 values differ, by 7 of 256 at most. On one machine LiteRT's own sets of kernels differ by up to 14, for int8 too.
 UINT8_STEPS, UINT8_SHARE = 8, 0.01
 # Of the range of the outputs. Both sides add the same float32 products, in another order.
 FP32_BOUND = 1e-5
