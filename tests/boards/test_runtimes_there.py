@@ -7,6 +7,7 @@ import pytest
 from tests.boards.copying import send
 from tests.boards.stand import Board
 
+# The whole takes 7 minutes of processor time under emulation.
 # What needs numpy alone and differs by machine first: arithmetic, files, errors as JSON.
 FEW = ("arrays", "errors", "manifest", "metrics", "stats", "tensors")
 TIME_OUT_S = 3000
