@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.workers import Crashed, OutOfMemory, TimedOut, run_job
+from edge.workers import HERE, Crashed, OutOfMemory, Place, TimedOut, run_job
 from runtimes.errors import EdgeError, EngineError, EngineMissing, HostError, InputError, RefusedError, UsageError
 
 OnProgress = Callable[["Setup", int, str], None]
@@ -91,8 +91,9 @@ def measure_all(
     timeout_s: float | None = 300.0,
     on_progress: OnProgress | None = None,
     module: str = "runtimes.worker",
+    place: Place = HERE,
 ) -> Iterator[Measurement]:
-    """Measure every setup once a round and yield each measurement as soon as it is there.
+    """Measure every setup once a round, at `place`, and yield each measurement as soon as it is there.
 
     Every other round goes backwards, so that a machine which slowly heats up treats all setups alike. A setup that
     fails is not tried again in later rounds. Whoever iterates keeps what is finished when Ctrl+C ends the rest; the
@@ -105,23 +106,24 @@ def measure_all(
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module))
+            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module, place))
             if not measurement.is_ok:
                 failed.add(setup.id)
             yield measurement
 
 
 def _measured(
-    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str
+    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str, place: Place
 ) -> Mapping[str, Any]:
     def hear(progress: Mapping[str, Any]) -> None:
         if on_progress is not None:
             on_progress(setup, number, str(progress.get("phase", "")))
 
+    job = setup.job(number)
     try:
-        return run_job(setup.job(number), module=module, timeout_s=timeout_s, on_progress=hear)
+        return run_job(job, module=module, timeout_s=timeout_s, on_progress=hear, place=place)
     except EdgeError as error:
-        return failure(error)
+        return {**failure(error), **place.kept(job)}
 
 
 def failure(error: EdgeError) -> dict[str, Any]:
