@@ -72,7 +72,7 @@ class Setup:
 @dataclass(frozen=True)
 class Measurement:
     """One setup in one round; `values` is the worker's answer (see `runtimes.measure`), or how it failed:
-    {"status", "error", "message", "hint"}.
+    {"status", "error", "message", "hint"}, and then perhaps the samples that it had taken until then.
     """
 
     setup: Setup
@@ -123,7 +123,8 @@ def _measured(
     try:
         return run_job(job, module=module, timeout_s=timeout_s, on_progress=hear, place=place)
     except EdgeError as error:
-        return {**failure(error), **place.kept(job)}
+        kept = place.kept(job)
+        return kept if kept.get("status") == "ok" else {**failure(error), **kept}
 
 
 def failure(error: EdgeError) -> dict[str, Any]:
