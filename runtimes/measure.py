@@ -14,7 +14,7 @@ The answer to the job "measure" is ready for JSON. Keys are added, never renamed
     energy_j         drawn by the CPU packages during the loop, idle power included; else energy_note says why not
     other_cores      how many cores other processes kept busy during the loop; null where it was under 0.5 s
     conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
-    machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board"}
+    machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board", "emulated"}
     input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of what was fed, the same in every run
     output           {"name", "kind"} of the first output; kind is "probability", "logit" or null
     top, raw         the likeliest classes and the raw score, where the manifest tells what the output means
@@ -181,6 +181,7 @@ def _machine() -> dict[str, Any]:
         "os": found["os"]["name"],
         "python": found["os"]["python"],
         "board": found["board"]["model"],
+        "emulated": found["os"]["emulated"],
     }
 
 

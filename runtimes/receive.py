@@ -104,7 +104,7 @@ def _lines(process: Any) -> Iterator[str]:
 
 
 def _stop_when_left(process: Any) -> None:
-    while sys.stdin.buffer.read(_PIECE):
+    while os.read(0, _PIECE):  # not sys.stdin: Python could not end while this thread holds its lock
         pass
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -139,7 +139,14 @@ _OF_ROWS: tuple[Callable[[Row], Doubts], ...] = (
     _uncertain,
     _neighbours,
 )
-_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_load, _governor, _throttled, _hot)
+
+
+def _emulated(rows: Sequence[Row]) -> Doubts:
+    if any((row["machine"] or {}).get("emulated") for row in rows):
+        yield "this processor is emulated: its answers count, its times say nothing", "measure on the hardware"
+
+
+_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_emulated, _load, _governor, _throttled, _hot)
 
 
 def _conditions(rows: Sequence[Row]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

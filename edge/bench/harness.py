@@ -40,6 +40,7 @@ class Setup:
     input_kind   what `inputs` are: "picture" or "arrays"
     evaluate     .npz of stacked inputs to run after the timed loop of the first round, or None
     outputs      where their real outputs go (.npz)
+    host         the board that it is measured on, as ssh knows it; None is this machine
     """
 
     id: str
@@ -52,6 +53,7 @@ class Setup:
     input_kind: str = "arrays"
     evaluate: Path | None = None
     outputs: Path | None = None
+    host: str | None = None
 
     def job(self, round_number: int) -> dict[str, Any]:
         """The job "measure" of `runtimes.worker` for one round, counted from 0."""
@@ -121,7 +123,8 @@ def _measured(
 
     job = setup.job(number)
     try:
-        return run_job(job, module=module, timeout_s=timeout_s, on_progress=hear, place=place)
+        answer = run_job(job, module=module, timeout_s=timeout_s, on_progress=hear, place=place)
+        return {**answer, "artifact": str(setup.artifact)}  # as it is called here, not on a board
     except EdgeError as error:
         kept = place.kept(job)
         return kept if kept.get("status") == "ok" else {**failure(error), **kept}

@@ -2,6 +2,7 @@
 
 A row is what `edge bench --json` writes, and what `--compare` reads:
 
+    host                             the board that it was measured on; null is the machine that wrote this
     setup, title, status             status is "ok" when every round succeeded; else what went wrong first
     error, message, hint             then only; what had been measured until then is in the row all the same
     runtime, runtime_version, format, artifact, precision, threads, device, settings, protocol, machine, input, output
@@ -75,7 +76,7 @@ def _row(group: Sequence[Measurement]) -> Row:
     done = [measurement for measurement in group if measurement.values.get("samples_ms")]
     failed = next((measurement.values for measurement in group if not measurement.is_ok), None)
     setup = group[0].setup
-    row: Row = {"setup": setup.id, "title": setup.title, **(failed or {"status": "ok"})}
+    row: Row = {"setup": setup.id, "title": setup.title, "host": setup.host, **(failed or {"status": "ok"})}
     if not done:
         wanted = {"runtime": setup.runtime, "threads": setup.options.get("threads"), "artifact": str(setup.artifact)}
         return {**unmeasured(), **row, **wanted}

@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "classify pictures with a model or artifact: top-5 with names",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
+    "deploy": "bring an artifact to a board over ssh, and prove there that it is right",
     "doctor": "what is missing or wrong on this machine, and the command that mends it",
 }
 

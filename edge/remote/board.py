@@ -163,10 +163,11 @@ class Board:
         if folders:
             self.line.run(f"rm -rf {quoted(folders)}")
 
-    def ask(self, module: str, engine: str | None = None) -> Any:
-        """What `python -m module` prints there, which is JSON, with an engine at hand or without."""
-        folders = [self._engine(engine)] if engine else []
-        status, out = self.line.run(self._environment(folders) + quoted([self.python.path, "-m", module]))
+    def ask(self, module: str) -> Any:
+        """What `python -m module` prints there, which is JSON; it sees every engine that we have brought."""
+        status, out = self.line.run(
+            self._environment(self.installer.engines()) + quoted([self.python.path, "-m", module])
+        )
         if status != 0:
             raise HostError(f"{self.host}: {module} ended with status {status}", "see it with --debug")
         return json.loads(out.splitlines()[-1])

@@ -38,6 +38,7 @@ class Installer:
     def __init__(self, line: Line, found: Survey, python: Python, note: Note = lambda _: None) -> None:
         self._line, self._survey, self._python, self._note = line, found, python, note
         self._have = set(found.have)
+        self.copied: list[str] = []  # what was not there yet, in the order in which it came
 
     def runtimes(self) -> str:
         """The folder that holds our package there, relative to the home folder."""
@@ -46,6 +47,7 @@ class Installer:
         name = f"runtimes/{digest[:_NAME_LENGTH]}"
         if name not in self._have:
             self._note("copying runtimes")
+            self.copied.append("runtimes")
             self._copy(name, digest, _archive(files, compressed=True))
         return f"{ROOT}/{name}"
 
@@ -54,6 +56,7 @@ class Installer:
         wanted = engines.packages(engine, self._python)
         name = "engines/{}-py{}{}".format(engine, *self._python.version[:2])
         if name not in self._have and wanted:
+            self.copied.append(engine)
             if offline:
                 self._bring(name, wanted)
             else:
@@ -71,6 +74,7 @@ class Installer:
         if name not in self._have:
             opened.verify_digests()  # what is broken here is not carried there
             self._note(f"copying {files[0][0].split('/')[0]}")
+            self.copied.append(files[0][0].split("/")[0])
             self._copy(name, digest, _archive(files, compressed=False))
         return f"{ROOT}/{name}/{files[0][0].split('/')[0]}"
 
@@ -89,7 +93,7 @@ class Installer:
 
     def forget(self, place: str) -> None:
         """Remove one of our folders there, such as an artifact whose bytes the board's disk has changed."""
-        name = "/".join(place.split("/")[1:3])
+        name = "/".join(place.split("/")[1:3])  # without the root before it, and the file's name behind
         self._line.run(f"rm -rf {quoted([f'~/{ROOT}/{name}'])}")
         self._have.discard(name)
 
