@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from runtimes import host
+from runtimes.host.files import program_output
 
+_MYRIAD = "openvino*/**/lib*/**/*myriad*plugin*.so"  # in Intel's archives, as their guide installs them
 LIBRARIES = ("edgetpu", "edgetpu.1", "usb-1.0")
 
 
@@ -30,9 +32,10 @@ def tell() -> dict[str, Any]:
     engines              each as `registry.status` has it, and its hint; none where numpy is not installed
     python               version, bits, in_environment, externally_managed, can_make_environments
     packages             {name: version} of what is installed
-    myriad               whether an installed OpenVINO has the plugin for Movidius sticks
+    myriad               whether an OpenVINO that is installed has the plugin for Movidius sticks
     libraries            {name: whether the system's loader finds it}
     writable             {device file of an attached USB or Edge TPU device: whether this user may use it}
+    edgetpu_package      the version of libedgetpu's package, or None
     free_bytes           on the disk of the home folder
     """
     machine = host.facts()
@@ -42,9 +45,10 @@ def tell() -> dict[str, Any]:
         "engines": engines(),
         "python": interpreter(),
         "packages": {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]},
-        "myriad": any(map(_has_myriad, distributions(name="openvino"))),
+        "myriad": any(map(_has_myriad, distributions(name="openvino"))) or any(Path("/opt/intel").glob(_MYRIAD)),
         "libraries": {name: find_library(name) is not None for name in LIBRARIES},
         "writable": {node: os.access(node, os.R_OK | os.W_OK) for node in _nodes(machine)},
+        "edgetpu_package": edgetpu_package(),
         "free_bytes": shutil.disk_usage(Path.home()).free,
     }
 
@@ -69,6 +73,12 @@ def interpreter() -> dict[str, Any]:
         # Debian ships `venv` without `ensurepip`, and then `python -m venv` fails.
         "can_make_environments": importlib.util.find_spec("ensurepip") is not None,
     }
+
+
+def edgetpu_package(root: Path = Path("/")) -> str | None:
+    """The version of libedgetpu's package, which tells whose build it is: 16.0 is Google's, 16.0tf2.17 is not."""
+    told = program_output(root, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}\n", "libedgetpu1-*") or ""
+    return next((line.split()[1] for line in told.splitlines() if line.startswith("installed ")), None)
 
 
 def _nodes(machine: dict[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ class Installer:
         if name not in self._have:
             self._note("copying runtimes")
             self.copied.append("runtimes")
-            self._copy(name, digest, _archive(files, compressed=True))
+            self._copy(name, digest, archive(files, compressed=True))
         return f"{ROOT}/{name}"
 
     def engine(self, engine: str, offline: bool = False) -> str:
@@ -75,7 +75,7 @@ class Installer:
             opened.verify_digests()  # what is broken here is not carried there
             self._note(f"copying {files[0][0].split('/')[0]}")
             self.copied.append(files[0][0].split("/")[0])
-            self._copy(name, digest, _archive(files, compressed=False))
+            self._copy(name, digest, archive(files, compressed=False))
         return f"{ROOT}/{name}/{files[0][0].split('/')[0]}"
 
     def engines(self) -> list[str]:
@@ -88,7 +88,7 @@ class Installer:
         digest = receive.digest_of(files)
         name = f"{folder}/{digest[:_NAME_LENGTH]}"
         if name not in self._have:
-            self._copy(name, digest, _archive(files, compressed=True))
+            self._copy(name, digest, archive(files, compressed=True))
         return name
 
     def forget(self, place: str) -> None:
@@ -104,7 +104,7 @@ class Installer:
             files = [(path.relative_to(folder).as_posix(), path) for path in sorted(Path(folder).rglob("*"))]
             files = [(place, path) for place, path in files if path.is_file()]
             self._note(f"copying {' '.join(wanted)}")
-            self._copy(name, receive.digest_of(files), _archive(files, compressed=True))
+            self._copy(name, receive.digest_of(files), archive(files, compressed=True))
 
     def _copy(self, name: str, digest: str, feed: Feed) -> None:
         self._receive(["copy", f"~/{ROOT}", name, digest], feed, _COPY_S)
@@ -151,8 +151,8 @@ def _artifact_files(artifact: Artifact) -> Iterator[tuple[str, Path]]:
         yield f"{base.name}/{name}", base / name
 
 
-def _archive(files: list[tuple[str, Path]], compressed: bool) -> Feed:
-    """Writes a tar file: gzip where it pays, which it does not for weights."""
+def archive(files: list[tuple[str, Path]], compressed: bool) -> Feed:
+    """What writes them as a tar file: with gzip where it pays, which it does not for weights."""
 
     def feed(stream: IO[bytes]) -> None:
         if not compressed:

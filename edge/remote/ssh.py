@@ -145,7 +145,7 @@ class Line:
         if not self.is_open:
             raise self.failure(self._said())
         # The proxy that fails: without a master, ssh would connect by itself, and ask for passwords in the middle.
-        lonely = ["-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyJump=none", "-o", "ProxyCommand=exit 1"]
+        lonely = ["-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyCommand=exit 1"]
         return [
             *self._ssh,
             *self._options(),
