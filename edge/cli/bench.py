@@ -103,16 +103,11 @@ def _measurements(
 
     if not args.on:
         return measure_all(setups, args.rounds, args.timeout, notes)
-    from edge.remote.board import Board
-    from edge.remote.jobs import distinct, measure_on
+    from edge.remote.jobs import boards_of, distinct, measure_on
     from edge.remote.kept import save
 
-    def board(host: str, first: Setup) -> Board:
-        return Board(host, offline=args.offline, note=lambda text: notes(first, 0, text))
-
     by_host = {host: [setup for setup in setups if setup.host == host] for host in distinct(args.on)}
-    boards = {host: board(host, group[0]) for host, group in by_host.items()}
-    return measure_on(boards, by_host, args.rounds, args.timeout, notes, save)
+    return measure_on(boards_of(by_host, args.offline, notes), by_host, args.rounds, args.timeout, notes, save)
 
 
 def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:

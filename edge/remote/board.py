@@ -145,7 +145,8 @@ class Board:
             for found in self._agent(["left", f"~/{ROOT}", session, name]):
                 values: dict[str, Any] = {**found["values"], "artifact": str(job["artifact"])}
                 self.fetch({**job, "outputs": None if values.get("status") != "ok" else job.get("outputs")})
-                self.line.run(f"rm -rf {quoted([f'~/{ROOT}/{folder}'])}")
+                over = folder if session == self._session else f"kept/{session}"
+                self.line.run(f"rm -rf {quoted([f'~/{ROOT}/{over}'])}")
                 return values
         except EdgeError:  # what failed first is what is told; the samples wait there for the next connection
             return {}

@@ -80,6 +80,15 @@ def _on_one(
             yield Measurement(setup, 0, failure(error))
 
 
+def boards_of(setups: Mapping[str, Sequence[Setup]], offline: bool, hear: OnProgress) -> dict[str, Board]:
+    """A board for each host, which tells what it does as the progress of that host's first setup."""
+
+    def board(host: str, first: Setup) -> Board:
+        return Board(host, offline=offline, note=lambda text: hear(first, 0, text))
+
+    return {host: board(host, group[0]) for host, group in setups.items()}
+
+
 def distinct(hosts: Sequence[str]) -> list[str]:
     """The hosts in their order; UsageError for one that is named twice, which would measure it against itself."""
     for host in hosts:
