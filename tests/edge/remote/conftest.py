@@ -37,7 +37,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory, sshd_cache: Path) -> Pat
         with Place(board.name, offline=True) as place:
             if sys.platform != "linux" or place.survey.machine != "x86_64":
                 pytest.skip("the loopback board is for x86-64 Linux")
-            place.installer.engine("litert", offline=True)
+            folder_there = place.installer.engine("litert", offline=True)
+            # Its bytecode, once for all tests.
+            place.line.run(
+                f'PYTHONPATH="$HOME"/{folder_there} {place.python.path} -c "import ai_edge_litert.interpreter"'
+            )
     engines = folder / "home" / ".edgeproof" / "engines"
     (litert,) = engines.iterdir()
     null = engines / litert.name.replace("litert", "null")  # numpy is all that it needs
