@@ -39,9 +39,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory, sshd_cache: Path) -> Pat
                 pytest.skip("the loopback board is for x86-64 Linux")
             folder_there = place.installer.engine("litert", offline=True)
             # Its bytecode, once for all tests.
-            place.line.run(
-                f'PYTHONPATH="$HOME"/{folder_there} {place.python.path} -c "import ai_edge_litert.interpreter"'
-            )
+            load = f'{place.python.path} -c "import ai_edge_litert.interpreter"'
+            assert place.line.run(f'PYTHONPATH="$HOME"/{folder_there} {load}')[0] == 0
     engines = folder / "home" / ".edgeproof" / "engines"
     (litert,) = engines.iterdir()
     null = engines / litert.name.replace("litert", "null")  # numpy is all that it needs
