@@ -196,7 +196,7 @@ class Board:
         return self._environment(folders) + quoted([self.python.path, "-m", "runtimes.agent", *words])
 
     def _environment(self, folders: Sequence[str]) -> str:
-        path = ":".join(f'"$HOME"/{folder}' for folder in (self._runtimes, *folders))
+        path = ":".join(f'"$HOME"/{folder}' for folder in (self._runtimes, *folders) if folder)
         # Engines may write caches; ours is removed with all else.
         caches = f'XDG_CACHE_HOME="$HOME"/{ROOT}/cache EDGE_CACHE="$HOME"/{ROOT}/cache'
         return f'cd "$HOME"/{ROOT} && exec env PYTHONPATH={path} {caches} PYTHONNOUSERSITE=1 '

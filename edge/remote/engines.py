@@ -21,6 +21,12 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "numpy"),
     "tensorrt": (),
 }
+# Engine → the modules that it is, any one of which will do; else the module is called like the engine.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "litert": ("ai_edge_litert", "tflite_runtime"),
+    "edgetpu": ("pycoral", "ai_edge_litert", "tflite_runtime"),
+    "null": ("numpy",),
+}
 _TFLITE_32 = ("tflite-runtime", "numpy<2")  # the one engine with wheels for 32-bit ARM; built against numpy 1
 _OLDEST_GLIBC, _FETCH_S = 17, 1800.0
 
@@ -36,6 +42,11 @@ def packages(engine: str, python: Python) -> tuple[str, ...]:
     raise RefusedError(
         f"there is no {engine} for a 32-bit system", "convert to tflite, or install the board's 64-bit image"
     )
+
+
+def is_there(engine: str, python: Python) -> bool:
+    """Whether the board's own system has it: NVIDIA's builds, Google's pycoral, an archive of Intel's, or any other."""
+    return "numpy" in python.modules and any(name in python.modules for name in _MODULES.get(engine, (engine,)))
 
 
 def platforms(machine: str, python: Python) -> list[str]:

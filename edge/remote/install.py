@@ -52,7 +52,9 @@ class Installer:
         return f"{ROOT}/{name}"
 
     def engine(self, engine: str, offline: bool = False) -> str:
-        """The folder that holds an engine there; it is empty where the board's system brings the engine."""
+        """The folder that holds an engine there; "" where the board's own system has it."""
+        if engines.is_there(engine, self._python):
+            return ""
         wanted = engines.packages(engine, self._python)
         name = "engines/{}-py{}{}".format(engine, *self._python.version[:2])
         if name not in self._have and wanted:

@@ -13,11 +13,17 @@ from runtimes.errors import HostError
 ROOT = ".edgeproof"  # in the user's home folder: all that is ours on a board
 OLDEST = (3, 8)  # what `runtimes/` needs
 
+MODULES = (
+    *("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "openvino"),
+    *("tensorflow", "keras", "torch", "tensorrt", "pycoral"),
+)
+
 # Runs under any Python 3: the versions there are found by asking them.
 _TELL = (
     "import sys,os,json,struct,importlib.util as u;"
     "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
-    "'bits':struct.calcsize('P')*8,'pip':u.find_spec('pip') is not None,"
+    "'bits':struct.calcsize('P')*8,"
+    f"'modules':[m for m in '{' '.join(MODULES)}'.split() if u.find_spec(m)],"
     "'libc':os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
 )
 _SCRIPT = f"""
@@ -47,12 +53,15 @@ true
 
 @dataclass(frozen=True)
 class Python:
-    """One interpreter there; `libc` as `glibc 2.36`, None where it is another C library."""
+    """One interpreter there; `libc` as `glibc 2.36`, None where it is another C library.
+
+    `modules` are those of `MODULES` that the board's own system has for it.
+    """
 
     version: tuple[int, int, int]
     path: str
     bits: int
-    has_pip: bool
+    modules: frozenset[str]
     libc: str | None
 
     @property
@@ -125,7 +134,7 @@ def _pythons(lines: Iterable[str]) -> Iterable[Python]:
     for line in lines:
         told: dict[str, Any] = json.loads(line)
         major, minor, patch = told["version"]
-        yield Python((major, minor, patch), told["path"], told["bits"], told["pip"], told["libc"])
+        yield Python((major, minor, patch), told["path"], told["bits"], frozenset(told["modules"]), told["libc"])
 
 
 def _free(line: str | None) -> int | None:

@@ -1,6 +1,6 @@
 """What does a board cost beside the measurement itself? See README.md in this folder.
 
-    python tests/benchmarks/boards.py HOST      a board that ssh knows, on which `edge deploy` has been before
+python tests/benchmarks/boards.py HOST      a board that ssh knows, on which `edge deploy` has been before
 """
 
 import sys
