@@ -26,7 +26,7 @@ from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, se
 from runtimes import host, registry
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
-from runtimes.errors import EdgeError, EngineError, UsageError, from_dict
+from runtimes.errors import EdgeError, EngineError, HostError, UsageError, from_dict
 from runtimes.tensors import pixels_to_input
 from runtimes.worker import save_arrays
 
@@ -68,12 +68,18 @@ def this_machine() -> tuple[list[TableSetup], list[Absent]]:
 
 
 def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
-    """The same of boards; HostError where one of them cannot be looked at."""
+    """The same of boards. One that cannot be looked at is a row that says why; HostError where none can."""
     from edge.remote.look import look
 
     found: tuple[list[TableSetup], list[Absent]] = ([], [])
     for name in hosts:
-        machine = look(name)["machine"]
+        try:
+            machine = look(name)["machine"]
+        except HostError as error:
+            if len(hosts) == 1:
+                raise
+            found[1].append(Absent(f"@{name}", name, f"a board that answers: {error.message}"))
+            continue
         attached = {one.id for one in known_accelerators(machine) if one.found}
         found[0].extend(setups_of_board(name, machine, attached))
         found[1].extend(absent_devices(machine, attached, name))
