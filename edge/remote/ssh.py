@@ -33,6 +33,7 @@ Feed = Callable[[IO[bytes]], None]
 # A line that is silent for so long is taken for cut: a Wi-Fi that roams needs some seconds.
 ALIVE_EVERY_S, ALIVE_MISSED = 5, 4
 _CONNECT_S = 10
+_ANSWER_S = 180.0  # a small board that is busy takes its time to start Python
 _READY = b"edge-ready\n"
 _GONE = 255  # ssh's own failures; a command that a signal ended there looks the same
 _TAIL = 4096
@@ -162,7 +163,7 @@ class Line:
         feed: Feed | None = None,
         *,
         hear: Callable[[str], None] | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = _ANSWER_S,
     ) -> tuple[int, str]:
         """The exit status and stdout, as text, of a script there; see `read`."""
         status, out = self.read(script, feed, hear=hear, timeout_s=timeout_s)
@@ -174,7 +175,7 @@ class Line:
         feed: Feed | None = None,
         *,
         hear: Callable[[str], None] | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = _ANSWER_S,
     ) -> tuple[int, bytes]:
         """The exit status and stdout of a script there; `feed` writes its stdin, `hear` gets each line as it comes.
 

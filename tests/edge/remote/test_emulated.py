@@ -13,7 +13,7 @@ from edge.remote.jobs import measure_on
 from edge.remote.look import look
 from edge.workers import run_job
 from runtimes.arrays import load_arrays
-from tests.boards.faces import JETSON_NANO, THROTTLING_PI
+from tests.boards.faces import JETSON_NANO, RASPBERRY_PI_4, vcgencmd
 from tests.boards.fixtures import board_root, boards, pi
 
 __all__ = ["board_root", "boards", "pi"]  # fixtures
@@ -33,18 +33,27 @@ def outputs(model, inputs, out, place):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v2/tf2_mobilenet_v2_1.0_224_ptq.tflite", "mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite"]
-)
-def test_int8_is_bit_equal_to_this_machine(arm, data, tmp_path, name):
-    pixels = np.random.default_rng(7).integers(0, 256, (2, 1, 224, 224, 3), dtype=np.uint8)
-    model = data / name
-    np.savez(tmp_path / "in.npz", x=pixels)
-    here = outputs(model, tmp_path / "in.npz", tmp_path / "here.npz", None)
-    with Board(arm.name) as place:
-        there = outputs(model, tmp_path / "in.npz", tmp_path / "there.npz", place)
-    assert there.dtype == here.dtype
+def test_int8_is_bit_equal_to_this_machine(arm, data, tmp_path):
+    here, there = both(arm, data / "mobilenet_v2/tf2_mobilenet_v2_1.0_224_ptq.tflite", tmp_path)
     assert there.tobytes() == here.tobytes()
+
+
+@pytest.mark.data
+def test_the_uint8_file_of_2019_differs_by_one_step_at_most(arm, data, tmp_path):
+    """Its kernels round halves differently on ARM: LiteRT promises no more for per-tensor uint8."""
+    here, there = both(arm, data / "mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite", tmp_path)
+    assert np.abs(there.astype(int) - here.astype(int)).max() <= 1
+    assert (there.reshape(2, -1).argmax(1) == here.reshape(2, -1).argmax(1)).all()
+
+
+def both(arm, model, folder):
+    """What a model answers to noise, here and on the board."""
+    np.savez(folder / "in.npz", x=np.random.default_rng(7).integers(0, 256, (2, 1, 224, 224, 3), dtype=np.uint8))
+    here = outputs(model, folder / "in.npz", folder / "here.npz", None)
+    with Board(arm.name) as place:
+        there = outputs(model, folder / "in.npz", folder / "there.npz", place)
+    assert there.dtype == here.dtype
+    return here, there
 
 
 def test_an_artifact_is_deployed_with_the_boards_own_engine(arm, artifact):
@@ -66,7 +75,8 @@ def test_emulated_times_are_said_to_be_none(arm, artifact):
 
 
 def test_a_throttling_pi_and_a_jetson_are_seen_from_here(boards, monkeypatch):
-    for face, name, word in ((THROTTLING_PI, "hot", "under-voltage"), (JETSON_NANO, "nano", "power mode")):
+    weak = RASPBERRY_PI_4.with_files(vcgencmd("0x50005"))
+    for face, name, word in ((weak, "weak", "under-voltage"), (JETSON_NANO, "nano", "power mode is MAXN")):
         board = boards(face, name=name)
         monkeypatch.setenv("EDGE_SSH", f"ssh -F {board.config}")
         told = look(board.name)
