@@ -7,26 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from converters.environments.pythons import find_python
+from runtimes.errors import HostError
+
 ROOT = Path(__file__).parent.parent
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
 
-def _interpreter(version: str) -> str | None:
-    """`python3.X` on PATH or in pyenv's folder, when it starts; pyenv's shims may name a version that is not there."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
-    return next((str(path) for path in candidates if path and _starts(str(path))), None)
-
-
-def _starts(python: str) -> bool:
-    return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_runtimes_pass_their_tests_alone(version: str, tmp_path: Path) -> None:
-    python = _interpreter(version)
-    if python is None:
-        pytest.skip(f"no Python {version} on this machine (PATH, pyenv)")
+    try:
+        python = find_python(version)
+    except HostError as why:
+        pytest.skip(str(why))
     board = tmp_path / "board"
     for folder in ("runtimes", "tests/runtimes"):
         shutil.copytree(ROOT / folder, board / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -9,30 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.boards import faces
+from tests.boards.copying import send
 from tests.boards.fixtures import Boards
 from tests.boards.stand import Board
 
-ROOT = Path(__file__).parents[2]
 # `runtimes.host` as it is copied to boards. Nothing else of this project is imported there.
 FACTS = "import json; from runtimes import host; print(json.dumps([host.facts(), host.conditions()]))"
 
 
 def facts_of(board: Board) -> tuple[dict, dict]:
     """What `runtimes.host` sees from within."""
-    send_runtimes(board)
+    send(board, "runtimes")
     done = board.ssh(f"python3 -c {json.dumps(FACTS)}")
     assert done.returncode == 0, done.stderr
     machine, conditions = json.loads(done.stdout)
     return machine, conditions
-
-
-def send_runtimes(board: Board, *more: str) -> None:
-    """Copy the package, as plain tar over ssh."""
-    with subprocess.Popen(
-        ["tar", "-c", "--exclude=__pycache__", "-C", ROOT, "runtimes", *more], stdout=subprocess.PIPE
-    ) as files:
-        done = board.ssh("tar -x", stdin=files.stdout)
-    assert done.returncode == 0, done.stderr
 
 
 def test_everything_there_is_aarch64_children_too(pi: Board) -> None:
@@ -69,8 +60,8 @@ def test_a_raspberry_pi_and_a_jetson_stand_side_by_side(boards: Boards) -> None:
     nano = boards(faces.JETSON_NANO, name="nano")
     machine, conditions = facts_of(pi)
     assert machine["board"]["model"] == "Raspberry Pi 3 Model B Plus Rev 1.3"
-    assert "A53" in machine["cpu"]["name"]
-    assert machine["memory_bytes"] == 945_512 * 1024
+    assert "A53" in machine["cpu"]["model"]
+    assert machine["memory"]["total_bytes"] == 945_512 * 1024
     assert [(stick["id"], stick["speed_mbps"]) for stick in machine["accelerators"]["usb"]] == [
         ("18d1:9302", 480),
         ("03e7:2485", 480),

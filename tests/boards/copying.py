@@ -1,0 +1,19 @@
+"""Copying to a board as anybody would: tar through ssh. What `edge deploy` does better is tested with `edge deploy`."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.boards.stand import Board
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def send(board: Board, *folders: str, to: str = ".") -> None:
+    """Folders of this repository, such as `runtimes`, below `to` in the board's home."""
+    tar = ["tar", "-c", "--exclude=__pycache__", "-C", REPOSITORY, *folders]
+    with subprocess.Popen(tar, stdout=subprocess.PIPE) as files:
+        done = board.ssh(f"mkdir -p {to} && tar -x -C {to}", stdin=files.stdout)
+    assert done.returncode == 0, done.stderr
+    assert files.returncode == 0

@@ -1,0 +1,33 @@
+"""`runtimes/` passes its own tests on an aarch64 board, with real engines. Emulated: minutes of processor time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.boards.copying import send
+from tests.boards.stand import Board
+
+# What needs numpy alone and differs by machine first: arithmetic, files, errors as JSON.
+FEW = ("arrays", "errors", "manifest", "metrics", "stats", "tensors")
+TIME_OUT_S = 3000
+
+
+def run_tests(board: Board, *files: str) -> str:
+    """Run them there; the last lines that pytest printed."""
+    send(board, "runtimes", "tests/runtimes", to="tested")
+    done = board.ssh(
+        "cd tested && python3 -m pytest -q -p no:cacheprovider -c tests/runtimes/pytest.ini " + " ".join(files),
+        timeout=TIME_OUT_S,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
+    return done.stdout[-500:]
+
+
+def test_arithmetic_and_files_pass_on_the_board(pi: Board) -> None:
+    assert " passed" in run_tests(pi, *(f"tests/runtimes/test_{name}.py" for name in FEW))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIME_OUT_S + 600)
+def test_everything_passes_on_the_board(pi: Board) -> None:
+    assert " passed" in run_tests(pi, "tests/runtimes")
