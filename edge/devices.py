@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from device_profiles import profiles
 from edge.accelerators import known_accelerators
 from edge.profiles import all_profiles
-from runtimes import host, registry
+from runtimes import host
+from runtimes.tell import engines
 
 
 def describe(root: Path = Path("/")) -> dict[str, Any]:
@@ -20,26 +22,17 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
     engines       [{id, formats, requires, installed, version, lacks, hint}]
     profiles      [{id, name, kind, here}]; `here`: this machine, or a part attached to it, is that device
     """
-    machine = host.facts(root)
-    return {
-        "machine": machine,
-        "conditions": host.conditions(root),
-        "accelerators": [one.as_dict() for one in known_accelerators(machine)],
-        "engines": [_engine(runtime_id) for runtime_id in registry.runtime_ids()],
-        "profiles": _profiles(machine),
-    }
+    return report({"machine": host.facts(root), "conditions": host.conditions(root), "engines": engines()})
 
 
-def _engine(runtime_id: str) -> dict[str, Any]:
-    status = registry.status(runtime_id)
+def report(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what `runtimes.tell` says, here or on a board."""
     return {
-        "id": status.id,
-        "formats": list(status.formats),
-        "requires": status.requires,
-        "installed": status.installed,
-        "version": status.version,
-        "lacks": status.lacks,
-        "hint": None if status.installed else registry.install_hint(status.id),
+        "machine": told["machine"],
+        "conditions": told["conditions"],
+        "accelerators": [one.as_dict() for one in known_accelerators(told["machine"])],
+        "engines": [{**one, "formats": list(one["formats"])} for one in told["engines"]],
+        "profiles": _profiles(told["machine"]),
     }
 
 

@@ -2,6 +2,9 @@
 
 The child side is `runtimes.worker`. The parent imports no engine and uses no CPU while it waits: it sleeps in
 one read, and a timer that sleeps too ends the child when its time is up.
+
+Where the worker runs is a `Place`: this machine, or a board at the other end of an ssh connection
+(`edge.remote.board`). Whoever hands out jobs need not know which.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from runtimes.errors import EdgeError, EngineMissing, WorkerError, from_dict
+from runtimes.errors import EdgeError, EngineMissing, HostError, WorkerError, from_dict
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -44,26 +47,77 @@ class OutOfMemory(WorkerError):  # noqa: N818 - what happened, as the rows of a 
     """The worker process ran out of memory."""
 
 
+class Place(Protocol):
+    """Where a worker runs; its files may be elsewhere than ours."""
+
+    def command(self, module: str, job: Mapping[str, Any]) -> Sequence[str]:
+        """The program that serves jobs on its stdin as `python -m module` does, for a worker whose first is `job`."""
+        ...
+
+    def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """The job as that place reads it: every file that it names is there, under the name that it has there."""
+        ...
+
+    def fetch(self, job: Mapping[str, Any]) -> None:
+        """Bring what the job has written to where `job`, as it was before `send`, wants it."""
+        ...
+
+    def ended(self, status: int, job: Mapping[str, Any], words: str) -> EdgeError:
+        """Why the program ended without an answer, by its exit status and what it printed last."""
+        ...
+
+    def kept(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is left of a job that failed, as part of its answer: the samples taken until then. Empty if nothing."""
+        ...
+
+
+class Here:
+    """This machine."""
+
+    def command(self, module: str, _job: Mapping[str, Any]) -> Sequence[str]:
+        """This interpreter; -P: nothing in the current folder may pass for one of our modules."""
+        return [sys.executable, "-P", "-m", module]
+
+    def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """The job as it is."""
+        return dict(job)
+
+    def fetch(self, job: Mapping[str, Any]) -> None:
+        """Everything is here already."""
+
+    def ended(self, status: int, job: Mapping[str, Any], words: str) -> EdgeError:
+        """The process's own death."""
+        return death(status, job, words)
+
+    def kept(self, _job: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Nothing: a worker here ends with this program."""
+        return {}
+
+
+HERE = Here()
+
+
 def run_job(
     job: Mapping[str, Any],
     *,
     module: str = "runtimes.worker",
     timeout_s: float | None,
     on_progress: OnProgress | None = None,
+    place: Place = HERE,
 ) -> dict[str, Any]:
     """Run one job in a fresh process and return its answer; raises as `Worker.run` does."""
-    with Worker(module) as worker:
+    with Worker(module, place) as worker:
         return worker.run(job, timeout_s=timeout_s, on_progress=on_progress)
 
 
 class Worker:
     """A process that takes one job after another; started with the first, and again after a crash.
 
-    `module` is run as `python -m module` and serves jobs with `runtimes.worker.serve`. Not for several threads.
+    `module` serves jobs with `runtimes.worker.serve`, at `place`. Not for several threads.
     """
 
-    def __init__(self, module: str = "runtimes.worker") -> None:
-        self._module = module
+    def __init__(self, module: str = "runtimes.worker", place: Place = HERE) -> None:
+        self._module, self._place = module, place
         self._child: _Child | None = None
 
     def run(
@@ -71,14 +125,16 @@ class Worker:
     ) -> dict[str, Any]:
         """The answer to one job; `timeout_s` None waits for ever, `on_progress` is called with each progress object.
 
-        Raises the EdgeError that the child answered, else Crashed, TimedOut or OutOfMemory. The process and all
-        that it started are gone after those three, and after an exception from here, such as Ctrl+C.
+        Raises the EdgeError that the child answered, else Crashed, TimedOut or OutOfMemory, and HostError where the
+        place is out of reach. The process and all that it started are gone after those, and after an exception from
+        here, such as Ctrl+C.
         """
+        sent = self._place.send(job)
         if self._child is None:
-            self._child = _Child(self._module)
+            self._child = _Child(self._place, self._module, sent)
         try:
-            return self._child.ask(job, timeout_s, on_progress)
-        except WorkerError:
+            answer = self._child.ask(sent, timeout_s, on_progress)
+        except (WorkerError, HostError):  # the process, or the line to it, is gone
             self._drop()
             raise
         except EdgeError:  # a plain refusal; the process is well
@@ -86,6 +142,8 @@ class Worker:
         except BaseException:
             self._drop()
             raise
+        self._place.fetch(job)
+        return answer
 
     def close(self) -> None:
         """Let the process end by itself, and make it end if it does not."""
@@ -108,12 +166,12 @@ class Worker:
 class _Child:
     """One process, in a process group of its own so that all it starts can be ended with it."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, place: Place, module: str, job: Mapping[str, Any]) -> None:
+        self._place = place
         # A file, not a pipe: nobody needs to read along for the child to go on.
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
         self._process = subprocess.Popen(
-            # -P: nothing in the current folder may pass for one of our modules.
-            [sys.executable, "-P", "-m", module],
+            place.command(module, job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -134,7 +192,9 @@ class _Child:
             error: EdgeError = TimedOut(f"{_doing(job)} ran out of its {timeout_s:g} s", _TIME_HINT)
         elif answer is None:
             self._end_group()
-            error = death(self._process.wait(), job, self._last_words())
+            error = self._place.ended(self._process.wait(), job, self._last_words())
+        elif "died" in answer:  # said by `runtimes.agent`, who sees it where we cannot
+            error = death(int(answer["died"]), job, str(answer.get("words", "")))
         elif "error" in answer:
             error = answered(answer, job)
         else:

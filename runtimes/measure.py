@@ -14,7 +14,7 @@ The answer to the job "measure" is ready for JSON. Keys are added, never renamed
     energy_j         drawn by the CPU packages during the loop, idle power included; else energy_note says why not
     other_cores      how many cores other processes kept busy during the loop; null where it was under 0.5 s
     conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
-    machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board"}
+    machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board", "emulated"}
     input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of what was fed, the same in every run
     output           {"name", "kind"} of the first output; kind is "probability", "logit" or null
     top, raw         the likeliest classes and the raw score, where the manifest tells what the output means
@@ -37,7 +37,8 @@ from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Artifact
 from runtimes.contention import cores_of_others, cpu_clock
 from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, read_energy
-from runtimes.protocols import Protocol, Timings, as_dict, protocol_of
+from runtimes.keep import Keep
+from runtimes.protocols import Before, Protocol, Timings, as_dict, protocol_of
 from runtimes.registry import is_installed, missing
 from runtimes.selfcheck import answers
 from runtimes.session import Engine, Runtime, Session, example_feeds
@@ -54,7 +55,9 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     input_kind   what `inputs` are: "picture", or "arrays" where it is left out
     evaluate     PATH.npz of stacked inputs to run afterwards, untimed; their real outputs go to
     outputs      PATH.npz, float32, stacked
+    keep         a folder to write samples down in as they are taken, see `runtimes.keep`
     """
+    keep = Keep(Path(job["keep"]) if job.get("keep") else None, job)
     protocol = protocol_of(job.get("protocol") or {})
     artifact, engine = engine_of(job)
     before = conditions()
@@ -64,19 +67,28 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     with closing(engine.open(artifact, options_of(job))) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
         feeds, kind = _feeds(job, artifact, session)
-        timed = _timed(protocol, session, feeds, report)
-        found = {
-            "status": "ok",
+        known = {
             **_setup(job, artifact, engine, session, protocol),
             "import_ms": import_ms,
             "load_ms": load_ms,
-            **timed,
-            "conditions": {"before": before, "after": conditions()},
             "machine": machine(),
             "input": {"kind": kind, "sha256": _digest(feeds)},
+        }
+
+        def begin(warmup: list[float]) -> None:
+            # What is not known yet stands as it was, for whoever reads this of a measurement that broke off.
+            keep.begin({**known, "conditions": {"before": before, "after": before}, **_unfinished(warmup)})
+
+        timed = _timed(protocol, session, feeds, report, begin, keep)
+        found = {
+            "status": "ok",
+            **known,
+            **timed,
+            "conditions": {"before": before, "after": conditions()},
             **_scores(artifact, session, session.run(feeds)),
         }
         _evaluate(job, session, report)
+    keep.finish(found)
     return found
 
 
@@ -105,14 +117,21 @@ def _feeds(job: Job, artifact: Artifact, session: Session) -> tuple[Arrays, str]
     return {name: np.ascontiguousarray(array[0]) for name, array in named.items()}, kind
 
 
-def _timed(protocol: Protocol, session: Session, feeds: Arrays, report: Report) -> dict[str, Any]:
+def _timed(
+    protocol: Protocol, session: Session, feeds: Arrays, report: Report, begin: Before, keep: Keep
+) -> dict[str, Any]:
     # The garbage collector stays on, as in the program that the model will serve: the cycles that a binding makes
     # are part of its price. But what the imports left behind, a million objects for TensorFlow, is frozen out of
     # its walks: in a process that lives for minutes they would hit a few runs with a pause of 100 ms.
     gc.collect()
     gc.freeze()
     started = []
-    timings = protocol.time(lambda: session.run(feeds), report, lambda: started.append((read_energy(), cpu_clock())))
+
+    def before(warmup: list[float]) -> None:
+        begin(warmup)
+        started.append((read_energy(), cpu_clock()))
+
+    timings = protocol.time(lambda: session.run(feeds), report, before, keep.times)
     energy, clock = started[0]
     joules, others = joules_between(energy, read_energy()), cores_of_others(clock, cpu_clock())
     return {
@@ -131,6 +150,11 @@ def _times(timings: Timings) -> dict[str, Any]:
         "samples_ms": timings.samples_ms,
         "total_s": timings.total_s,
     }
+
+
+def _unfinished(warmup: list[float]) -> dict[str, Any]:
+    unknown = ("peak_rss_bytes", "energy_j", "energy_note", "other_cores", "output", "raw")
+    return {**dict.fromkeys(unknown), "first_ms": warmup[0], "warmup_ms": warmup, "top": []}
 
 
 def _setup(job: Job, artifact: Artifact, engine: Runtime, session: Session, protocol: Protocol) -> dict[str, Any]:
@@ -158,6 +182,7 @@ def machine() -> dict[str, Any]:
         "os": found["os"]["name"],
         "python": found["os"]["python"],
         "board": found["board"]["model"],
+        "emulated": found["os"]["emulated"],
     }
 
 

@@ -42,12 +42,24 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
     if not measured:
         return []
     of_rows = [Finding(row["setup"], *doubt) for row in measured for check in _OF_ROWS for doubt in check(row)]
-    return of_rows + list(_more_threads_slower(measured)) + machine_findings(measured)
+    machines = [one for host in dict.fromkeys(map(_host, measured)) for one in _of_host(host, measured)]
+    return of_rows + list(_more_threads_slower(measured)) + machines
 
 
 def machine_findings(measured: Sequence[Row]) -> list[Finding]:
     """The doubts about the machine alone, of rows that hold a measurement."""
     return [Finding(None, *doubt) for check in _OF_MACHINE for doubt in check(measured)] if measured else []
+
+
+def _host(row: Row) -> str | None:
+    host: str | None = row.get("host")
+    return host
+
+
+def _of_host(host: str | None, measured: Sequence[Row]) -> list[Finding]:
+    """The doubts about one of several machines; a board is named in them."""
+    found = machine_findings([row for row in measured if _host(row) == host])
+    return found if host is None else [one._replace(what=f"{host}: {one.what}") for one in found]
 
 
 def other_cores(row: Row) -> float:
@@ -139,7 +151,14 @@ _OF_ROWS: tuple[Callable[[Row], Doubts], ...] = (
     _uncertain,
     _neighbours,
 )
-_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_load, _governor, _throttled, _hot)
+
+
+def _emulated(rows: Sequence[Row]) -> Doubts:
+    if any((row["machine"] or {}).get("emulated") for row in rows):
+        yield "this processor is emulated: its answers count, its times say nothing", "measure on the hardware"
+
+
+_OF_MACHINE: tuple[Callable[[Sequence[Row]], Doubts], ...] = (_emulated, _load, _governor, _throttled, _hot)
 
 
 def _conditions(rows: Sequence[Row]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.workers import Crashed, OutOfMemory, TimedOut, run_job
+from edge.workers import HERE, Crashed, OutOfMemory, Place, TimedOut, run_job
 from runtimes.errors import EdgeError, EngineError, EngineMissing, HostError, InputError, RefusedError, UsageError
 
 OnProgress = Callable[["Setup", int, str], None]
@@ -40,6 +40,7 @@ class Setup:
     input_kind   what `inputs` are: "picture" or "arrays"
     evaluate     .npz of stacked inputs to run after the timed loop of the first round, or None
     outputs      where their real outputs go (.npz)
+    host         the board that it is measured on, as ssh knows it; None is this machine
     """
 
     id: str
@@ -52,6 +53,7 @@ class Setup:
     input_kind: str = "arrays"
     evaluate: Path | None = None
     outputs: Path | None = None
+    host: str | None = None
 
     def job(self, round_number: int) -> dict[str, Any]:
         """The job "measure" of `runtimes.worker` for one round, counted from 0."""
@@ -72,7 +74,7 @@ class Setup:
 @dataclass(frozen=True)
 class Measurement:
     """One setup in one round; `values` is the worker's answer (see `runtimes.measure`), or how it failed:
-    {"status", "error", "message", "hint"}.
+    {"status", "error", "message", "hint"}, and then perhaps the samples that it had taken until then.
     """
 
     setup: Setup
@@ -91,8 +93,9 @@ def measure_all(
     timeout_s: float | None = 300.0,
     on_progress: OnProgress | None = None,
     module: str = "runtimes.worker",
+    place: Place = HERE,
 ) -> Iterator[Measurement]:
-    """Measure every setup once a round and yield each measurement as soon as it is there.
+    """Measure every setup once a round, at `place`, and yield each measurement as soon as it is there.
 
     Every other round goes backwards, so that a machine which slowly heats up treats all setups alike. A setup that
     fails is not tried again in later rounds. Whoever iterates keeps what is finished when Ctrl+C ends the rest; the
@@ -105,23 +108,26 @@ def measure_all(
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module))
+            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module, place))
             if not measurement.is_ok:
                 failed.add(setup.id)
             yield measurement
 
 
 def _measured(
-    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str
+    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str, place: Place
 ) -> Mapping[str, Any]:
     def hear(progress: Mapping[str, Any]) -> None:
         if on_progress is not None:
             on_progress(setup, number, str(progress.get("phase", "")))
 
+    job = setup.job(number)
     try:
-        return run_job(setup.job(number), module=module, timeout_s=timeout_s, on_progress=hear)
+        answer = run_job(job, module=module, timeout_s=timeout_s, on_progress=hear, place=place)
+        return {**answer, "artifact": str(setup.artifact)}  # as it is called here, not on a board
     except EdgeError as error:
-        return failure(error)
+        kept = place.kept(job)
+        return kept if kept.get("status") == "ok" else {**failure(error), **kept}
 
 
 def failure(error: EdgeError) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 A row is what `edge bench --json` writes, and what `--compare` reads:
 
+    host                             the board that it was measured on; null is the machine that wrote this
     setup, title, status             status is "ok" when every round succeeded; else what went wrong first
-    error, message, hint             then only
+    error, message, hint             then only; what had been measured until then is in the row all the same
     runtime, runtime_version, format, artifact, precision, threads, device, settings, protocol, machine, input, output
     samples_ms                       of all rounds, in order
     median_ms, low_ms, high_ms       the median and its 95 % interval; an end is null where the runs do not support it
@@ -72,10 +73,10 @@ def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
 
 
 def _row(group: Sequence[Measurement]) -> Row:
-    done = [measurement for measurement in group if measurement.is_ok]
+    done = [measurement for measurement in group if measurement.values.get("samples_ms")]
     failed = next((measurement.values for measurement in group if not measurement.is_ok), None)
     setup = group[0].setup
-    row: Row = {"setup": setup.id, "title": setup.title, **(failed or {"status": "ok"})}
+    row: Row = {"setup": setup.id, "title": setup.title, "host": setup.host, **(failed or {"status": "ok"})}
     if not done:
         wanted = {"runtime": setup.runtime, "threads": setup.options.get("threads"), "artifact": str(setup.artifact)}
         return {**unmeasured(), **row, **wanted}

@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "classify pictures with a model or artifact: top-5 with names",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
+    "deploy": "bring an artifact to a board over ssh, and prove there that it is right",
     "chat": "talk with a language model in the terminal, or ask it once",
     "serve": "serve a language model over HTTP as OpenAI does, with a page to chat on",
     "worker": "lend this computer to a language model that is too large for another",

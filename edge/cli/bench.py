@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=count, metavar="N", help="processes for each setup, interleaved (2; language models 1)"
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
+    parser.add_argument(
+        "--on", action="append", default=[], metavar="HOST", help="measure on this board, over ssh; may be repeated"
+    )
+    parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
     output = parser.add_mutually_exclusive_group()
@@ -82,14 +87,13 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(setups: Sequence[Setup], rounds: int, args: argparse.Namespace) -> tuple[list[Measurement], bool]:
     """The measurements that were finished, and whether Ctrl+C ended the rest."""
-    from edge.bench import measure_all
     from edge.progress import Progress
 
     done: list[Measurement] = []
     try:
         with Progress(len(setups) * rounds, "measuring", quiet=args.json) as bar:
             notes = _notes(bar.note)
-            for measurement in measure_all(setups, rounds, args.timeout, notes):
+            for measurement in _measurements(setups, rounds, args, notes):
                 done.append(measurement)
                 bar.advance(f"{measurement.setup.title}: {measurement.values['status']}")
     except KeyboardInterrupt:
@@ -101,6 +105,20 @@ def _notes(note: Callable[[str], None]) -> Callable[[Setup, int, str], None]:
     return lambda setup, number, phase: note(f"{setup.title}, round {number + 1}: {phase}")
 
 
+def _measurements(
+    setups: Sequence[Setup], rounds: int, args: argparse.Namespace, notes: Callable[[Setup, int, str], None]
+) -> Iterator[Measurement]:
+    from edge.bench import measure_all
+
+    if not args.on:
+        return measure_all(setups, rounds, args.timeout, notes)
+    from edge.remote.jobs import boards_of, distinct, measure_on
+    from edge.remote.kept import save
+
+    by_host = {host: [setup for setup in setups if setup.host == host] for host in distinct(args.on)}
+    return measure_on(boards_of(by_host, args.offline, notes), by_host, rounds, args.timeout, notes, save)
+
+
 def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
     from edge.bench import Setup
     from runtimes.artifact import Artifact
@@ -110,11 +128,13 @@ def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
     for place, path in enumerate(args.artifacts):
         artifact = Artifact.open(path)
         inputs, kind = _inputs(args, artifact, folder / f"{place}.npz")
-        for threads in args.threads or [None]:
-            title = ", ".join(_words(short_name(path, args.artifacts), threads, args.device, settings))
+        for host, threads in product(args.on or [None], args.threads or [None]):
+            words = list(_words(short_name(path, args.artifacts), threads, args.device, settings))
+            title = ", ".join([host, *words] if host else words)
+            engine = _engine(artifact, args.runtime) if host is None else _engine_there(artifact, args.runtime)
             setups.append(
                 Setup(
-                    id=f"{title}, {_engine(artifact, args.runtime)}",
+                    id=f"{title}, {engine}",
                     title=title,
                     artifact=path,
                     runtime=args.runtime,
@@ -122,6 +142,7 @@ def _setups(args: argparse.Namespace, folder: Path) -> list[Setup]:
                     protocol=protocol,
                     inputs=inputs,
                     input_kind=kind,
+                    host=host,
                 )
             )
     return setups
@@ -172,6 +193,19 @@ def _engine(artifact: Artifact, wanted: str | None) -> str:
         return for_format(artifact.manifest.format, wanted).id
     except EngineMissing:  # a row will say so
         return wanted or PREFERRED[artifact.manifest.format]
+
+
+def _engine_there(artifact: Artifact, wanted: str | None) -> str:
+    """The engine that a board will be given; what is installed here does not matter to it."""
+    from runtimes.registry import PREFERRED, runtime
+
+    if wanted is None:
+        return PREFERRED[artifact.manifest.format]
+    adapter = runtime(wanted)
+    if artifact.manifest.format not in adapter.formats:
+        hint = f"it opens: {', '.join(adapter.formats)}"
+        raise UsageError(f"the engine '{wanted}' does not open the format '{artifact.manifest.format}'", hint)
+    return adapter.id
 
 
 def _inputs(args: argparse.Namespace, artifact: Artifact, target: Path) -> tuple[Path | None, str]:

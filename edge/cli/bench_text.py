@@ -17,7 +17,7 @@ _ROUNDS = 1  # reading and writing are repeated within the process already
 # Options of `edge bench` that mean nothing to a language model, by their names in the arguments.
 _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
 _OWN = (*_COUNTS, "context", "memory", "kv_type", "workers")
-_NOT_FOR_TEXT = ("runs", "seconds", "input", "compare", "preprocess")
+_NOT_FOR_TEXT = ("runs", "seconds", "input", "compare", "preprocess", "on")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def is_asked(args: argparse.Namespace) -> bool:
         return False
     if len(formats) > 1:
         raise UsageError("language models and others are measured in different ways", "measure them in two commands")
-    given = [f"--{name}" for name in _NOT_FOR_TEXT if getattr(args, name, None) is not None]
+    given = [f"--{name}" for name in _NOT_FOR_TEXT if getattr(args, name, None)]
     if given:
         raise UsageError(f"{given[0]} has no meaning for language models", "see the last part of `edge bench --help`")
     return True

@@ -12,23 +12,29 @@ _NOT_KNOWN = "not known"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Only how to print: the machine is the one that this runs on."""
+    """Which machine, and how to print."""
+    parser.add_argument("--on", metavar="HOST", help="a board, over ssh; this machine without it")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is known of this machine."""
-    from edge.devices import describe
+    """Print what is known of the machine."""
+    from edge.devices import describe, report
 
-    report = describe()
-    print(json.dumps(report, indent=2) if args.json else as_text(report))
+    if args.on is None:
+        found = describe()
+    else:
+        from edge.remote.look import look
+
+        found = report(look(args.on))
+    print(json.dumps(found, indent=2) if args.json else as_text(found, args.on or "This machine"))
     return 0
 
 
-def as_text(report: Mapping[str, Any]) -> str:
+def as_text(report: Mapping[str, Any], title: str = "This machine") -> str:
     """What `edge.devices.describe` found, for people: four groups of aligned lines."""
     groups = {
-        "This machine": _machine_rows(report["machine"], report["conditions"]),
+        title: _machine_rows(report["machine"], report["conditions"]),
         "Accelerators (* attached)": [_accelerator_row(one) for one in report["accelerators"]],
         "Engines (* installed)": [_engine_row(one) for one in report["engines"]],
         "Profiles, for --for (* here)": [_profile_row(one) for one in report["profiles"]],

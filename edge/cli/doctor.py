@@ -15,19 +15,30 @@ _PLURALS = {"error": "errors", "warning": "warnings", "note": "notes"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Only how to print: the machine is the one that this runs on."""
+    """Which machine, and how to print."""
+    parser.add_argument("--on", metavar="HOST", help="a board, over ssh; this machine without it")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.epilog = "Exit status: 0 when nothing is broken (warnings are not breakage), 7 when something is."
 
 
 def run(args: argparse.Namespace) -> int:
     """Print all findings; 7, the host's exit status, when one of them is an error."""
-    from edge.doctor import examine, is_broken, observe
+    from edge.doctor import is_broken
     from runtimes.errors import HostError
 
-    findings = examine(observe())
+    findings = _findings(args.on)
     print(json.dumps([one.as_dict() for one in findings], indent=2) if args.json else as_text(findings))
     return HostError.exit_code if is_broken(findings) else 0
+
+
+def _findings(host: str | None) -> list[Finding]:
+    from edge.doctor import examine, examine_board, observe, of_board
+
+    if host is None:
+        return examine(observe())
+    from edge.remote.look import look
+
+    return examine_board(of_board(look(host)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:

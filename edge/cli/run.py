@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from runtimes.errors import InputError
 
 if TYPE_CHECKING:
     from edge.classify import Answer, Unreadable
+    from edge.workers import Place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture, or a folder of them")
+    parser.add_argument("--on", metavar="HOST", help="run it on this board, over ssh")
+    parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
     parser.add_argument("--top", type=count, default=5, metavar="N", help="classes to print (default: 5)")
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
     given = Given(said(args), args.output, args.label_offset, args.labels)
     engine = Engine(args.runtime, args.threads, args.timeout)
-    with Worker() as worker:
+    with _place(args) as place, Worker(place=place) as worker:
         classifier = prepare(artifact, given, worker, engine)
         for line in classifier.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
@@ -56,6 +60,26 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
     _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
     return 0
+
+
+@contextmanager
+def _place(args: argparse.Namespace) -> Iterator[Place]:
+    """This machine, or the board that `--on` names, for as long as the block lasts."""
+    from edge.workers import HERE
+
+    if args.on is None:
+        yield HERE
+        return
+    from edge.progress import Progress
+    from edge.remote.board import Board
+
+    with Progress(1, f"connecting to {args.on}", quiet=args.json) as bar:
+        board = Board(args.on, offline=args.offline, note=bar.note)
+        board.connect()
+    try:
+        yield board
+    finally:
+        board.close()
 
 
 def _pictures(given: Sequence[Path]) -> list[Path]:

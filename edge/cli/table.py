@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.table.bundle import Bundle
+    from edge.table.setups import Absent, TableSetup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=count, default=250, metavar="N", help="classifications in a loop (default: 250)")
     parser.add_argument("--rounds", type=count, default=2, metavar="N", help="loops of each setup (default: 2)")
     parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
+    parser.add_argument(
+        "--on", action="append", default=[], metavar="HOST", help="measure this board over ssh; may be repeated"
+    )
+    parser.add_argument("--offline", action="store_true", help="with --on: bring the engines from here")
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
     parser.add_argument("--how", metavar="SETUP", help="print the commands that measure a published row again")
     parser.add_argument("--export", type=Path, metavar="DIR", help="write everything a board needs to --from DIR")
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         print(_fetch_weights())
         return 0
     if args.list:
-        print(_list())
+        print(_list(args.on))
         return 0
     return _table(args)
 
@@ -63,9 +68,11 @@ def _table(args: argparse.Namespace) -> int:
     if args.export:
         print(f"{export(_bundle(args, list(BY_ID)), args.export)} is ready: copy it, then `edge table --from` it")
         return 0
-    setups = choose(args.setup)
+    known, out_of_reach = _machines(args.on)
+    setups = choose(known, args.setup)
     bundle = _bundle(args, [setup.artifact for setup in setups])
-    table = make_table(bundle, setups, Plan(args.runs, args.rounds, args.timeout, quiet=args.json))
+    plan = Plan(args.runs, args.rounds, args.timeout, quiet=args.json, offline=args.offline)
+    table = make_table(bundle, setups, plan, out_of_reach)
     if args.json:
         print(report.as_json(table.rows))
     elif args.csv:
@@ -110,9 +117,15 @@ def _fetch_weights() -> str:
     return "weights: none to be had here; the table will use seeded random ones and evaluate no answers"
 
 
-def _list() -> str:
-    from edge.table.measure import this_machine
+def _machines(hosts: list[str]) -> tuple[list[TableSetup], list[Absent]]:
+    """What can be measured, and what cannot: on the boards that `--on` names, else here."""
+    from edge.remote.jobs import distinct
+    from edge.table.measure import boards, this_machine
 
-    setups, absent = this_machine()
+    return boards(distinct(hosts)) if hosts else this_machine()
+
+
+def _list(hosts: list[str]) -> str:
+    setups, absent = _machines(hosts)
     lines = [f"{setup.id:<28} {setup.title}" for setup in setups]
     return "\n".join([*lines, *(f"{what.id:<28} {what.title}: needs {what.needs}" for what in absent)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class Packages:
     def installed(cls) -> Packages:
         """What this Python can import."""
         return cls(distributions())
+
+    @classmethod
+    def named(cls, versions: Mapping[str, str], files: Mapping[str, Iterable[str]]) -> Packages:
+        """The packages of another machine, of which no more is known than this."""
+        return cls(_Elsewhere(name, version, files.get(name, ())) for name, version in versions.items())
 
     def __contains__(self, name: str) -> bool:
         return _canonical(name) in self._found
@@ -53,6 +59,24 @@ class Packages:
         """The paths of all files of a package; empty when it is not installed or does not list them."""
         found = self._found.get(_canonical(name))
         return [] if found is None else [str(path) for path in found.files or ()]
+
+
+class _Elsewhere(Distribution):
+    """A package on another machine: its name, its version and the names of some of its files."""
+
+    def __init__(self, name: str, version: str, files: Iterable[str]) -> None:
+        self._texts = {
+            "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            "RECORD": "".join(f"{path},,\n" for path in files),
+        }
+
+    def read_text(self, filename: str) -> str | None:
+        """What is known of it, in the files where Python looks for that."""
+        return self._texts.get(filename)
+
+    def locate_file(self, path: str | os.PathLike[str]) -> Path:
+        """Nowhere here."""
+        return Path(os.devnull, path)
 
 
 def major(version: str) -> int:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import struct
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from ctypes.util import find_library
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
 from edge.doctor.packages import Packages
-from runtimes import host, registry
+from runtimes import host, registry, tell
 from runtimes.cache import cache_folder
 from runtimes.registry import EngineStatus
+
+_STATUS = [one.name for one in dataclass_fields(EngineStatus)]
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Situation:
     packages: Packages
     cache: Path  # where converted models are kept
     environ: Mapping[str, str] = field(default_factory=dict)
+    edgetpu_package: str | None = None  # the version of libedgetpu's package, where the system has one
     find_library: Callable[[str], str | None] = find_library
     may_write: Callable[[str], bool] = may_write
     free_bytes: Callable[[Path], int | None] = free_bytes
@@ -83,16 +83,32 @@ def observe(root: Path = Path("/")) -> Situation:
         packages=Packages.installed(),
         cache=cache_folder(),
         environ=os.environ,
+        edgetpu_package=tell.edgetpu_package(root),
     )
 
 
 def interpreter() -> Interpreter:
     """The Python that runs this."""
-    return Interpreter(
-        version=sys.version_info[:3],
-        bits=struct.calcsize("P") * 8,
-        in_environment=sys.prefix != sys.base_prefix,
-        externally_managed=(Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").exists(),
-        # Debian ships `venv` without `ensurepip`, and then `python -m venv` fails.
-        can_make_environments=importlib.util.find_spec("ensurepip") is not None,
+    return _interpreter(tell.interpreter())
+
+
+def _interpreter(told: Mapping[str, Any]) -> Interpreter:
+    return Interpreter(**{**told, "version": tuple(told["version"])})
+
+
+def of_board(told: Mapping[str, Any]) -> Situation:
+    """A board, from what `runtimes.tell` says there."""
+    statuses = [EngineStatus(**{key: one[key] for key in _STATUS}) for one in told["engines"]]
+    return Situation(
+        machine=told["machine"],
+        conditions=told["conditions"],
+        python=_interpreter(told["python"]),
+        packages=Packages.named(told["packages"], {"openvino": ["myriad.so"] if told["myriad"] else []}),
+        cache=Path("~"),
+        edgetpu_package=told["edgetpu_package"],
+        find_library=lambda name: name if told["libraries"].get(name) else None,
+        may_write=lambda node: bool(told["writable"].get(node, True)),
+        free_bytes=lambda _: told["free_bytes"],
+        engines=lambda: statuses,
+        trained_weights=lambda: None,
     )

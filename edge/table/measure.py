@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ import numpy as np
 
 from device_profiles.published import published_rows
 from edge.accelerators import known_accelerators
-from edge.bench.harness import Measurement, Setup, measure_all
+from edge.bench.harness import Measurement, OnProgress, Setup, measure_all
 from edge.bench.rows import rows_of
 from edge.progress import Progress
 from edge.table.answers import Agreement, Answered, agreements
 from edge.table.bundle import Bundle
 from edge.table.notes import notes_of
 from edge.table.recipes import BY_ID
-from edge.table.rows import THIS_MACHINE, Row, absent, of_setup, published
-from edge.table.setups import Absent, TableSetup, absent_devices, setups_for
+from edge.table.rows import Row, absent, of_setup, published
+from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, setups_of_board
 from runtimes import host, registry
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
-from runtimes.errors import EdgeError, EngineError, UsageError, from_dict
+from runtimes.errors import EdgeError, EngineError, HostError, UsageError, from_dict
 from runtimes.tensors import pixels_to_input
 from runtimes.worker import save_arrays
 
@@ -38,6 +39,7 @@ class Plan:
     rounds: int = 2
     timeout_s: float = 600.0
     quiet: bool = False
+    offline: bool = False  # boards are given their engines from here
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,29 @@ def this_machine() -> tuple[list[TableSetup], list[Absent]]:
     return setups_for(machine, attached), absent_devices(machine, attached)
 
 
-def make_table(bundle: Bundle, setups: Sequence[TableSetup], plan: Plan) -> MeasuredTable:
+def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
+    """The same of boards. One that cannot be looked at is a row that says why; HostError where none can."""
+    from edge.remote.look import look
+
+    found: tuple[list[TableSetup], list[Absent]] = ([], [])
+    for name in hosts:
+        try:
+            machine = look(name)["machine"]
+        except HostError as error:
+            if len(hosts) == 1:
+                raise
+            found[1].append(Absent(f"@{name}", name, f"a board that answers: {error.message}"))
+            continue
+        attached = {one.id for one in known_accelerators(machine) if one.found}
+        found[0].extend(setups_of_board(name, machine, attached))
+        found[1].extend(absent_devices(machine, attached, name))
+    return found
+
+
+def make_table(
+    bundle: Bundle, setups: Sequence[TableSetup], plan: Plan, out_of_reach: Sequence[Absent] = ()
+) -> MeasuredTable:
     """Measure `setups` as `plan` says, on the artifacts of `bundle`, and put the rows beside the published ones."""
-    _, out_of_reach = this_machine()
     ready, unready = _split(setups, bundle)
     scratch = Path(tempfile.mkdtemp(prefix="edge-table-"))
     try:
@@ -90,9 +112,8 @@ def _row(setup: TableSetup, measured: dict[str, Any], agreed: dict[str, Agreemen
     return of_setup(setup, told, bundle.trained)
 
 
-def choose(only: Collection[str] | None) -> list[TableSetup]:
-    """This machine's usual setups, or those named; a name stands for all thread counts of its setup."""
-    setups, _ = this_machine()
+def choose(setups: Sequence[TableSetup], only: Collection[str] | None) -> list[TableSetup]:
+    """The usual ones of these setups, or those named; a name stands for all boards and thread counts of its setup."""
     if not only:
         return [setup for setup in setups if setup.default]
     unknown = [name for name in only if not any(_named(setup, name) for setup in setups)]
@@ -102,15 +123,16 @@ def choose(only: Collection[str] | None) -> list[TableSetup]:
 
 
 def _named(setup: TableSetup, name: str) -> bool:
-    return name in (setup.id, setup.id.rsplit("-", 1)[0])
+    own = setup.id.partition("@")[0]
+    return name in (setup.id, own, own.rsplit("-", 1)[0])
 
 
 def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetup], list[Absent]]:
     """Those that can be measured, and for the others what they need: an engine, or a model that was not made."""
     ready, unready = [], []
     for setup in setups:
-        title = f"{THIS_MACHINE}{setup.title}"
-        if not registry.is_installed(registry.runtime(setup.runtime)):
+        title = setup.full_title
+        if setup.host is None and not registry.is_installed(registry.runtime(setup.runtime)):
             unready.append(Absent(setup.id, title, _install(setup.runtime)))
         elif not bundle.has(setup.artifact):
             unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)", setup.artifact))
@@ -132,12 +154,23 @@ def _measure(jobs: Sequence[Setup], plan: Plan) -> tuple[list[Measurement], bool
             bar.note(f"{setup.title}, round {number + 1}: {phase}")
 
         try:
-            for measurement in measure_all(jobs, plan.rounds, plan.timeout_s, hear):
+            for measurement in _measurements(jobs, plan, hear):
                 done.append(measurement)
                 bar.advance(measurement.setup.title)
         except KeyboardInterrupt:
             return done, True
     return done, False
+
+
+def _measurements(jobs: Sequence[Setup], plan: Plan, hear: OnProgress) -> Iterator[Measurement]:
+    hosts = list(dict.fromkeys(job.host for job in jobs if job.host))
+    if not hosts:
+        return measure_all(jobs, plan.rounds, plan.timeout_s, hear)
+    from edge.remote.jobs import boards_of, measure_on
+    from edge.remote.kept import save
+
+    by_host = {name: [job for job in jobs if job.host == name] for name in hosts}
+    return measure_on(boards_of(by_host, plan.offline, hear), by_host, plan.rounds, plan.timeout_s, hear, save)
 
 
 class _Inputs:
@@ -159,8 +192,9 @@ class _Inputs:
         timed, evaluated = self._fed(artifact)
         return Setup(
             id=setup.id,
-            title=setup.title,
+            title=setup.full_title if setup.host else setup.title,
             artifact=artifact.path,
+            host=setup.host,
             runtime=setup.runtime,
             options={"threads": setup.threads, "device": setup.device, "settings": dict(setup.settings)},
             protocol={"name": "published", "runs": plan.runs},
@@ -171,7 +205,7 @@ class _Inputs:
         )
 
     def _outputs(self, setup: TableSetup) -> Path:
-        return self._scratch / f"outputs-{setup.id}.npz"
+        return self._scratch / f"outputs-{re.sub(r'[^-.@a-zA-Z0-9]', '_', setup.id)}.npz"
 
     def _fed(self, artifact: Artifact) -> tuple[Path, Path | None]:
         key = (artifact.manifest.inputs, artifact.manifest.preprocess)

@@ -9,7 +9,8 @@ from edge.bench.findings import OTHER_CORES, machine_findings, other_cores
 from edge.table.answers import FP32_DIFFERENCE, Agreement
 from edge.table.bundle import Bundle
 from edge.table.recipes import with_sources
-from edge.table.rows import THIS_MACHINE, Row
+from edge.table.rows import Row
+from edge.table.setups import THIS_MACHINE
 
 PUBLISHED_WAY = "keras-predict"
 _SCORES = (
@@ -47,7 +48,12 @@ def _disturbances(rows: Sequence[Row]) -> list[str]:
     """What made these times worse than the machine's own, each with its remedy."""
     measured = [dict(row.data) for row in rows if row.kind == "measured"]
     busy = [row["setup"] for row in measured if other_cores(row) > OTHER_CORES]
-    lines = [f"This machine: {doubt.what}; {doubt.remedy}." for doubt in machine_findings(measured)]
+    hosts = dict.fromkeys(row.get("host") for row in measured)
+    lines = [
+        f"{host or 'This machine'}: {doubt.what}; {doubt.remedy}."
+        for host in hosts
+        for doubt in machine_findings([row for row in measured if row.get("host") == host])
+    ]
     if busy:
         most = max(map(other_cores, measured))
         lines.append(
@@ -62,7 +68,7 @@ def _failures(rows: Sequence[Row]) -> dict[str, str]:
     hints: dict[str, list[str]] = {}
     for row in rows:
         if row.kind == "failed" and row.data.get("hint"):
-            hints.setdefault(row.data["hint"], []).append(row.setup.removeprefix(THIS_MACHINE))
+            hints.setdefault(row.data["hint"], []).append(_short(row))
     return {hint: "; ".join(names) for hint, names in hints.items()}
 
 
@@ -77,16 +83,28 @@ def _unmade(rows: Sequence[Row], bundle: Bundle) -> dict[str, str]:
 
 
 def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
-    measured = next((row for row in rows if row.kind == "measured"), None)
+    by_host = {row.data.get("host"): row for row in rows if row.kind == "measured"}
+    measured = next(iter(by_host.values()), None)
     if measured is None:
         return "Nothing was measured."
     rounds = len(measured.data["rounds"])
-    machine = measured.data["machine"]
+    machines = "; ".join(_machine(row, host) for host, row in by_host.items())
     return (
-        f"Measured on {machine['cpu']} ({machine['logical_cores']} cores, {machine['os']}): {measured.runs} "
+        f"Measured on {machines}: {measured.runs} "
         f"classifications of one picture ({bundle.picture}) after one to warm up and a pause of 1 s; "
         f"median of {rounds} round{'s' if rounds > 1 else ''}, a process for each. Weights: {bundle.weights}."
     )
+
+
+def _machine(row: Row, host: str | None) -> str:
+    machine = row.data["machine"]
+    what = f"{machine.get('board') or machine['cpu']} ({machine['logical_cores']} cores, {machine['os']})"
+    return f"{host}: {what}" if host else what
+
+
+def _short(row: Row) -> str:
+    """The setup's own title: without the machine, where that is this one."""
+    return row.setup.removeprefix(f"{THIS_MACHINE}, ")
 
 
 def _answers(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
@@ -117,7 +135,7 @@ def _said(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
     if one.precision == "fp32":
         largest = max(each.max_difference for each in agreed)
         parts.append(f"probabilities within {largest:.1e} (allowed: {FP32_DIFFERENCE:.0e})")
-    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", row.setup.removeprefix(THIS_MACHINE)) for row in rows)
+    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", _short(row)) for row in rows)
     return f"- {', '.join(filter(None, parts))}: {'; '.join(names)}"
 
 
@@ -143,10 +161,20 @@ def _gives_right_answers(row: Row, agreed: Mapping[str, Agreement]) -> bool:
 
 
 def _best(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
+    hosts = dict.fromkeys(row.data.get("host") for row in rows if row.kind == "measured")
+    return [
+        line for host in hosts for line in _best_of([row for row in rows if row.data.get("host") == host], agreed, host)
+    ]
+
+
+def _best_of(rows: Sequence[Row], agreed: Mapping[str, Agreement], host: str | None) -> list[str]:
+    if any((row.data.get("machine") or {}).get("emulated") for row in rows):
+        return []  # nothing is fast or slow there
     best = best_row(rows, agreed)
     if best is None or best.time_s is None or best.fps is None:
         return []
-    line = f"Best for this machine: {best.setup.removeprefix(THIS_MACHINE)}, {best.fps:.1f} fps"
+    name = best.setup.removeprefix(f"{host or THIS_MACHINE}, ")
+    line = f"Best for {host or THIS_MACHINE}: {name}, {best.fps:.1f} fps"
     published_way = next((row for row in rows if row.kind == "measured" and row.id.startswith(PUBLISHED_WAY)), None)
     if published_way is not None and published_way.time_s is not None and published_way is not best:
         ratio = published_way.time_s / best.time_s

@@ -10,7 +10,6 @@ from device_profiles.published import PublishedRow
 from edge.table.setups import Absent, TableSetup
 
 NOT_EVALUATED = "not evaluated"
-THIS_MACHINE = "this machine, "  # before a measured setup's title
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def of_setup(setup: TableSetup, measured: Mapping[str, Any], trained: bool) -> R
 
     A setup that crashed, ran out of time or was refused says so; rounds that it finished before are not lost.
     """
-    title = f"{THIS_MACHINE}{setup.title}"
+    title = setup.full_title
     if measured["status"] != "ok":
         reason = f"{measured['status']}: {measured['message']}"
         return Row(setup.id, title, "failed", reason, data=measured)

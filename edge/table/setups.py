@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Google's file of 2019 ran on one thread: that was the interpreter's default.
 PUBLISHED_TFLITE_THREADS = 1
+THIS_MACHINE = "this machine"
+# What a board is measured with unless others are named: PyTorch and TensorFlow take gigabytes of its disk.
+_ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,17 @@ class TableSetup:
     device: str = "cpu"
     settings: Mapping[str, str] = field(default_factory=dict)
     default: bool = True
+    host: str | None = None  # the board that it runs on; None is this machine
+
+    @property
+    def where(self) -> str:
+        """The machine, as rows name it."""
+        return self.host or THIS_MACHINE
+
+    @property
+    def full_title(self) -> str:
+        """The machine and the setup, as a row shows them."""
+        return f"{self.where}, {self.title}"
 
 
 @dataclass(frozen=True)
@@ -97,13 +111,21 @@ def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[Tab
     return found
 
 
-def absent_devices(machine: Mapping[str, Any], devices: Collection[str]) -> list[Absent]:
-    """The accelerators of the published table that are not attached here."""
+def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
+    """The setups of a board; `id` names it, as several boards have the same ones."""
+    return [
+        replace(setup, id=f"{setup.id}@{host}", host=host, default=setup.default and setup.runtime in _ON_BOARDS)
+        for setup in setups_for(machine, devices)
+    ]
+
+
+def absent_devices(machine: Mapping[str, Any], devices: Collection[str], where: str = THIS_MACHINE) -> list[Absent]:
+    """The accelerators of the published table that are not attached there."""
     rows = []
     if not _has_nvidia(machine):
-        rows.append(Absent("cuda", "this machine + NVIDIA GPU", "an NVIDIA GPU (none found)"))
+        rows.append(Absent("cuda", f"{where} + NVIDIA GPU", "an NVIDIA GPU (none found)"))
     if not _has_coral(devices):
-        rows.append(Absent("coral-usb", "this machine + Coral", "a Coral USB Accelerator (none attached)"))
+        rows.append(Absent("coral-usb", f"{where} + Coral", "a Coral USB Accelerator (none attached)"))
     return rows
 
 

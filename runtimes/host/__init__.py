@@ -25,6 +25,7 @@ from runtimes.host.cpu import (
 )
 from runtimes.host.energy import EnergyReading, energy_facts, joules_between, read_energy
 from runtimes.host.frequency import current_mhz, governor
+from runtimes.host.jetson import gpu_clock, power_mode
 from runtimes.host.memory import memory_facts, peak_rss_bytes
 from runtimes.host.system import os_facts
 from runtimes.host.thermal import temperature, throttling
@@ -50,7 +51,7 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
     cpu           model, architecture, logical_cores, physical_cores, usable_cores, max_mhz,
                   features (sorted list), int8_dot_product (bool)
     memory        total_bytes, available_bytes, swap_total_bytes, swap_free_bytes
-    os            system, name, kernel, python, container, virtual_machine (bool)
+    os            system, name, kernel, python, container, virtual_machine (bool), emulated (bool)
     board         model, jetson_l4t (release of NVIDIA's Jetson Linux)
     accelerators  usb: [{id, product, speed_mbps, port, node}], pci: [{id, class, address}],
                   nodes: ["/dev/apex_0", ...], nvidia_gpus: [name, ...]
@@ -75,6 +76,8 @@ def conditions(root: Path = Path("/")) -> dict[str, Any]:
     temperature_sensor  that sensor's name
     throttling          {source, now: [flag], since_boot: [flag], events: count or None}, see `thermal`
     mhz                 the fastest core's clock now
+    power_mode          of a Jetson: {id, name}, see `jetson`
+    gpu_clock           of a Jetson: {now_mhz, min_mhz, max_mhz, fixed}
     """
     hottest = temperature(root)
     return {
@@ -84,6 +87,8 @@ def conditions(root: Path = Path("/")) -> dict[str, Any]:
         "temperature_sensor": hottest and hottest.sensor,
         "throttling": throttling(root),
         "mhz": current_mhz(root),
+        "power_mode": power_mode(root),
+        "gpu_clock": gpu_clock(root),
     }
 
 

@@ -21,6 +21,7 @@ def os_facts(root: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "container": _container(root),
         "virtual_machine": _is_virtual_machine(root),
+        "emulated": _is_emulated(root),
     }
 
 
@@ -35,6 +36,16 @@ def _distribution(root: Path) -> str | None:
 
 def _container(root: Path) -> str | None:
     return next((name for mark, name in _CONTAINER_MARKS.items() if (root / mark).exists()), None)
+
+
+def _is_emulated(root: Path) -> bool:
+    """Whether another kind of processor than this program's runs it: qemu's user mode, whose times mean nothing."""
+    kernel = read_text(root / "proc/sys/kernel/arch")  # since Linux 6.1
+    family = {"x86_64": "x86", "i686": "x86", "i386": "x86", "amd64": "x86"}
+    of_kernel, of_program = (family.get(name, name[:3]) for name in (kernel or "", platform.machine().lower()))
+    # aarch64, arm64, armv7l and armv8l are one family: a 64-bit kernel runs 32-bit programs by itself.
+    same = {"aar": "arm"}
+    return bool(kernel) and same.get(of_kernel, of_kernel) != same.get(of_program, of_program)
 
 
 def _is_virtual_machine(root: Path) -> bool:

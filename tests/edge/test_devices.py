@@ -146,7 +146,7 @@ def test_a_machine_that_tells_nothing_is_described_all_the_same(board):
 
 
 def test_this_machine_as_json(capsys):
-    assert devices.run(argparse.Namespace(json=True)) == 0
+    assert devices.run(argparse.Namespace(json=True, on=None)) == 0
     assert json.loads(capsys.readouterr().out)["machine"]["cpu"]["logical_cores"] >= 1
 
 

@@ -21,7 +21,7 @@ BROKEN = Finding("error", "no permission", "only root may", "sudo something else
 def run(monkeypatch, findings, as_json=False):
     monkeypatch.setattr(edge.doctor, "observe", lambda: None)
     monkeypatch.setattr(edge.doctor, "examine", lambda situation: findings)
-    return doctor.run(argparse.Namespace(json=as_json))
+    return doctor.run(argparse.Namespace(json=as_json, on=None))
 
 
 @pytest.mark.parametrize(("findings", "status"), [([], 0), ([FINE], 0), ([FINE, SLOW], 0), ([SLOW, BROKEN], 7)])

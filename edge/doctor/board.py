@@ -1,0 +1,81 @@
+"""What boards have and PCs have not: power modes, clocks that can be fixed, and libraries built for one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from edge.doctor.finding import Check, Finding
+from edge.doctor.situation import Situation
+
+_INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
+_LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
+
+
+def emulated(situation: Situation) -> Iterator[Finding]:
+    """qemu's user mode runs another processor's programs."""
+    if situation.machine["os"].get("emulated"):
+        yield Finding(
+            "note",
+            "this processor is emulated",
+            "answers are as on the hardware, times are not",
+            "measure on the hardware",
+        )
+
+
+def power_mode(situation: Situation) -> Iterator[Finding]:
+    """A Jetson leaves the factory in a mode that saves power by switching cores off."""
+    mode = situation.conditions.get("power_mode")
+    if mode is None:
+        return
+    name = mode["name"] or f"number {mode['id']}"
+    if mode["id"] == 0 or str(mode["name"]).startswith("MAXN"):
+        yield Finding("ok", f"the power mode is {name}")
+        return
+    yield Finding(
+        "warning",
+        f"the power mode is {name}",
+        "cores are switched off and clocks are capped in it",
+        "sudo nvpmodel -m 0 (Orin Nano with JetPack 6.2: -m 2), then sudo jetson_clocks",
+    )
+
+
+def gpu_clock(situation: Situation) -> Iterator[Finding]:
+    """A GPU whose clock follows the load is slow for the first runs, and scatters."""
+    clock = situation.conditions.get("gpu_clock")
+    if clock is not None and not clock["fixed"]:
+        yield Finding(
+            "warning",
+            f"the GPU's clock moves between {clock['min_mhz']:.0f} and {clock['max_mhz']:.0f} MHz",
+            "measurements scatter, and short ones are too slow",
+            "sudo jetson_clocks",
+        )
+
+
+def edgetpu_build(situation: Situation) -> Iterator[Finding]:
+    """libedgetpu works inside the interpreter that it was built for, and crashes inside others."""
+    build = situation.edgetpu_package
+    if build is None:
+        return
+    name = next((name for name in _INTERPRETERS if name in situation.packages), None)
+    version = situation.packages.version(name) if name else None
+    made_for = re.search(r"tf(\d+\.\d+)", build)
+    if name is None or version is None or made_for:
+        yield Finding("ok", f"libedgetpu {build}" + (f", built for TFLite {made_for.group(1)}" if made_for else ""))
+    elif name == "ai-edge-litert" or _release(version) > _LAST_FOR_GOOGLES:
+        yield Finding(
+            "error",
+            f"libedgetpu {build} is Google's build for TFLite 2.5, and {name} {version} is newer",
+            "the interpreter crashes as soon as it uses the library",
+            "install a build for a newer TFLite (libedgetpu1-std 16.0tf2.17 or later, github.com/feranick/libedgetpu), "
+            "or Google's pycoral with tflite-runtime 2.5.0.post1 on Python 3.9",
+        )
+    else:
+        yield Finding("ok", f"libedgetpu {build}, which fits {name} {version}")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build)

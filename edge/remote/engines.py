@@ -1,0 +1,83 @@
+"""The packages that bring an engine to a board, and how to fetch them here for a board that has no network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from edge.remote.survey import Python
+from runtimes.errors import HostError, RefusedError
+
+# Engine → packages. An empty list: the board's own system brings it, in the one build that fits its hardware.
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "null": ("numpy",),
+    "litert": ("ai-edge-litert", "numpy"),
+    "edgetpu": ("ai-edge-litert", "numpy"),  # beside libedgetpu, which the board's system brings
+    "onnxruntime": ("onnxruntime", "numpy"),
+    "openvino": ("openvino", "numpy"),
+    "tensorflow": ("tensorflow", "numpy"),
+    "keras": ("keras", "tensorflow", "numpy"),
+    "torch": ("torch", "numpy"),
+    "tensorrt": (),
+}
+# Engine → the modules that it is, any one of which will do; else the module is called like the engine.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "litert": ("ai_edge_litert", "tflite_runtime"),
+    "edgetpu": ("pycoral", "ai_edge_litert", "tflite_runtime"),
+    "null": ("numpy",),
+}
+_TFLITE_32 = ("tflite-runtime", "numpy<2")  # the one engine with wheels for 32-bit ARM; built against numpy 1
+_OLDEST_GLIBC, _FETCH_S = 17, 1800.0
+
+
+def packages(engine: str, python: Python) -> tuple[str, ...]:
+    """What pip is to install for an engine; RefusedError where no wheel of it runs on this board."""
+    if engine not in _PACKAGES:
+        raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(_PACKAGES)}")
+    if python.bits == 64 or engine in ("tensorrt", "null"):
+        return _PACKAGES[engine]
+    if engine in ("litert", "edgetpu"):
+        return _TFLITE_32
+    raise RefusedError(
+        f"there is no {engine} for a 32-bit system", "convert to tflite, or install the board's 64-bit image"
+    )
+
+
+def is_there(engine: str, python: Python) -> bool:
+    """Whether the board's own system has it: NVIDIA's builds, Google's pycoral, an archive of Intel's, or any other."""
+    return "numpy" in python.modules and any(name in python.modules for name in _MODULES.get(engine, (engine,)))
+
+
+def platforms(machine: str, python: Python) -> list[str]:
+    """The platform tags of wheels that run there, the newest first.
+
+    All of them, one by one: pip does not know that a system which runs manylinux_2_28 runs manylinux_2_17 too.
+    """
+    if python.glibc is None:
+        raise RefusedError("this board's C library is not glibc", "engines are built for glibc: use Debian or Ubuntu")
+    arch = {"armv8l": "armv7l", "aarch64": "aarch64" if python.bits == 64 else "armv7l"}.get(machine, machine)
+    minor = python.glibc[1]
+    tags = [f"manylinux_2_{number}_{arch}" for number in range(minor, _OLDEST_GLIBC - 1, -1)]
+    return [*tags, f"manylinux2014_{arch}", f"linux_{arch}"]
+
+
+def fetch(wanted: tuple[str, ...], machine: str, python: Python, folder: Path) -> None:
+    """Install packages into `folder`, as that board's Python needs them, with this machine's pip and index."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "--only-binary=:all:"]
+    command += ["--implementation", "cp", "--python-version", ".".join(map(str, python.version[:2]))]
+    command += [word for tag in platforms(machine, python) for word in ("--platform", tag)]
+    command += ["--disable-pip-version-check", "--no-input", "--no-compile", *wanted]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise HostError(f"pip did not fetch {' '.join(wanted)} within {_FETCH_S:g} s", "try again") from None
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()[-300:]]
+        release = ".".join(map(str, python.version[:2]))
+        error = HostError(
+            f"{' '.join(wanted)} cannot be fetched for Python {release} on {machine}: {lines[-1][:300]}",
+            "check this machine's network, and that the package has wheels for that Python and platform",
+        )
+        error.add_note(done.stderr)
+        raise error

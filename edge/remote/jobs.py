@@ -1,0 +1,97 @@
+"""Measure on several boards: all at the same time, and on each board one measurement at a time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edge.bench.harness import Measurement, OnProgress, Setup, failure, measure_all
+from edge.remote.board import Board
+from runtimes.errors import EdgeError, UsageError
+
+Leftovers = Callable[[str, Sequence[Mapping[str, Any]]], None]
+
+
+def measure_on(
+    boards: Mapping[str, Board],
+    setups: Mapping[str, Sequence[Setup]],
+    rounds: int = 2,
+    timeout_s: float | None = 300.0,
+    on_progress: OnProgress | None = None,
+    on_leftovers: Leftovers | None = None,
+) -> Iterator[Measurement]:
+    """Measure `setups` of each host on its board, and yield each measurement as soon as it is there.
+
+    A board that cannot be reached is a failed measurement of each of its setups; the others go on. `on_leftovers` is
+    given what earlier, broken connections had left on a board, and only then is it removed there. When the iteration
+    is left, such as by Ctrl+C, the lines are cut, and the boards end what they do.
+    """
+    found: queue.Queue[Measurement | BaseException | None] = queue.Queue()
+
+    def tell(host: str) -> None:
+        try:
+            for measurement in _on_one(
+                boards[host], setups[host], rounds, timeout_s, on_progress, on_leftovers or (lambda *_: None)
+            ):
+                found.put(measurement)
+            found.put(None)
+        except BaseException as error:  # a mistake of ours: raised where somebody sees it
+            found.put(error)
+
+    threads = [threading.Thread(target=tell, args=(host,), daemon=True) for host in setups]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            one = found.get()
+            if isinstance(one, BaseException):
+                raise one
+            if one is None:
+                running -= 1
+            else:
+                yield one
+    finally:
+        for board in boards.values():
+            board.give_up()
+        for thread in threads:
+            thread.join()
+
+
+def _on_one(
+    board: Board,
+    setups: Sequence[Setup],
+    rounds: int,
+    timeout_s: float | None,
+    on_progress: OnProgress | None,
+    on_leftovers: Leftovers,
+) -> Iterator[Measurement]:
+    try:
+        with board:
+            left = board.leftovers()
+            if left:
+                on_leftovers(board.host, left)
+                board.forget(left)
+            yield from measure_all(setups, rounds, timeout_s, on_progress, place=board)
+    except EdgeError as error:
+        for setup in setups:
+            yield Measurement(setup, 0, failure(error))
+
+
+def boards_of(setups: Mapping[str, Sequence[Setup]], offline: bool, hear: OnProgress) -> dict[str, Board]:
+    """A board for each host, which tells what it does as the progress of that host's first setup."""
+
+    def board(host: str, first: Setup) -> Board:
+        return Board(host, offline=offline, note=lambda text: hear(first, 0, text))
+
+    return {host: board(host, group[0]) for host, group in setups.items()}
+
+
+def distinct(hosts: Sequence[str]) -> list[str]:
+    """The hosts in their order; UsageError for one that is named twice, which would measure it against itself."""
+    for host in hosts:
+        if hosts.count(host) > 1:
+            raise UsageError(f"{host} is named twice", "name each board once")
+    return list(hosts)

@@ -1,0 +1,39 @@
+"""What `runtimes.tell` says on a board. It is carried there in memory, and nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edge.remote.install import archive, runtimes_files
+from edge.remote.ssh import Line, quoted
+from edge.remote.survey import ROOT, Survey, survey, usable_python
+from runtimes.errors import HostError
+
+_TELL = """
+import runpy, sys, tarfile, tempfile, warnings
+warnings.simplefilter("ignore")
+with tempfile.TemporaryDirectory() as folder:
+    tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz").extractall(folder)
+    sys.path.insert(0, folder)
+    runpy.run_module("runtimes.tell", run_name="__main__")
+"""
+
+
+def look(host: str) -> dict[str, Any]:
+    """All that `edge devices` and `edge doctor` look at, of the board `host`."""
+    with Line(host) as line:
+        found = survey(line)
+        script = _environment(found) + quoted([usable_python(found, host).path, "-c", _TELL])
+        status, out = line.run(script, archive(list(runtimes_files()), compressed=True))
+    if status != 0 or not out.strip():
+        raise HostError(f"{host} does not tell what it is", f"check that its Python works: ssh {host} python3 -c 1")
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return told
+
+
+def _environment(found: Survey) -> str:
+    """The engines that `edge deploy` has brought count as installed there."""
+    engines = sorted(name for name in found.have if name.startswith("engines/"))
+    path = ":".join(f'"$HOME"/{ROOT}/{name}' for name in engines)
+    return f"exec env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={path} "

@@ -1,0 +1,143 @@
+"""What a board is and what of ours is on it, in one round trip, by a script that needs nothing but a shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.remote.ssh import Line
+from runtimes.errors import HostError
+
+ROOT = ".edgeproof"  # in the user's home folder: all that is ours on a board
+OLDEST = (3, 8)  # what `runtimes/` needs
+
+MODULES = (
+    *("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "openvino"),
+    *("tensorflow", "keras", "torch", "tensorrt", "pycoral"),
+)
+
+# Runs under any Python 3: the versions there are found by asking them.
+_TELL = (
+    "import sys,os,json,struct,importlib.util as u;"
+    "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
+    "'bits':struct.calcsize('P')*8,"
+    f"'modules':[m for m in '{' '.join(MODULES)}'.split() if u.find_spec(m)],"
+    "'libc':os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
+)
+_SCRIPT = f"""
+echo "machine $(uname -m)"
+echo "home $HOME"
+for name in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
+  path=$(command -v $name) || continue
+  real=$(readlink -f "$path")
+  case " $seen " in *" $real "*) continue;; esac
+  seen="$seen $real"
+  "$path" -c "{_TELL}" 2>/dev/null
+done
+for path in "$(command -v trtexec)" /usr/src/tensorrt/bin/trtexec; do
+  [ -x "$path" ] && echo "trtexec $path" && break
+done
+for file in /proc/device-tree/model /sys/firmware/devicetree/base/model; do
+  [ -r $file ] && echo "model $(tr -d '\\0' < $file)" && break
+done
+[ -r /etc/nv_tegra_release ] && echo "jetson $(head -n 1 /etc/nv_tegra_release)"
+echo "disk $(df -Pk "$HOME" 2>/dev/null | tail -n 1)"
+cd "$HOME/{ROOT}" 2>/dev/null && for path in runtimes/* engines/* artifacts/* kept/*; do
+  [ -d "$path" ] && echo "have $path"
+done
+true
+"""
+
+
+@dataclass(frozen=True)
+class Python:
+    """One interpreter there; `libc` as `glibc 2.36`, None where it is another C library.
+
+    `modules` are those of `MODULES` that the board's own system has for it.
+    """
+
+    version: tuple[int, int, int]
+    path: str
+    bits: int
+    modules: frozenset[str]
+    libc: str | None
+
+    @property
+    def glibc(self) -> tuple[int, int] | None:
+        """The release of glibc, which decides which wheels run there."""
+        name, _, release = (self.libc or "").partition(" ")
+        parts = release.split(".")
+        return (int(parts[0]), int(parts[1])) if name == "glibc" and len(parts) > 1 else None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A board as the script saw it; `have` are folders of ours, such as `artifacts/1f2e…`."""
+
+    machine: str
+    home: str
+    model: str | None
+    jetson: str | None
+    pythons: tuple[Python, ...]
+    trtexec: str | None
+    free_bytes: int | None
+    have: frozenset[str]
+
+    @property
+    def python(self) -> Python | None:
+        """The one to use: the system's own if it is new enough, else the newest that is."""
+        able = [python for python in self.pythons if python.version >= OLDEST]
+        return able[0] if able else None
+
+
+def survey(line: Line) -> Survey:
+    """Look at the board at the end of the line; LineLost when that breaks."""
+    status, text = line.run(_SCRIPT)
+    words: dict[str, list[str]] = {}
+    for entry in text.splitlines():
+        key, _, value = entry.partition(" ")
+        words.setdefault(key, []).append(value.strip())
+    if status != 0 or "machine" not in words or "home" not in words:
+        raise HostError(f"{line.host} has no shell that answers", "edge needs /bin/sh there, as every Linux has it")
+
+    def first(key: str) -> str | None:
+        return next(iter(words.get(key, [])), None) or None
+
+    return Survey(
+        machine=words["machine"][0],
+        home=words["home"][0],
+        model=first("model"),
+        jetson=first("jetson"),
+        pythons=tuple(_pythons(words.get("python", []))),
+        trtexec=first("trtexec"),
+        free_bytes=_free(first("disk")),
+        have=frozenset(words.get("have", [])),
+    )
+
+
+def usable_python(found: Survey, host: str) -> Python:
+    """The board's Python for `runtimes/`; HostError, with the command that brings one, where it has none."""
+    python = found.python
+    if python is not None:
+        return python
+    there = ", ".join(".".join(map(str, one.version)) for one in found.pythons)
+    what = f"its newest Python is {there}" if there else "it has no Python"
+    hint = (
+        "on the board: sudo apt-get install python3.8" if found.jetson else "on the board: sudo apt-get install python3"
+    )
+    raise HostError(f"{host} cannot run workers: {what}, and they need 3.8", hint)
+
+
+def _pythons(lines: Iterable[str]) -> Iterable[Python]:
+    for line in lines:
+        told: dict[str, Any] = json.loads(line)
+        major, minor, patch = told["version"]
+        yield Python((major, minor, patch), told["path"], told["bits"], frozenset(told["modules"]), told["libc"])
+
+
+def _free(line: str | None) -> int | None:
+    """From the last line of `df -Pk`: the fourth column is free blocks of 1024 bytes."""
+    columns = (line or "").split()
+    return int(columns[3]) * 1024 if len(columns) > 3 and columns[3].isdigit() else None

@@ -1,0 +1,92 @@
+"""`edge bench --on`: a board is measured as this machine is, and says what it is."""
+
+import json
+import threading
+
+import pytest
+from conftest import FEW, edge
+
+from edge.bench import Setup, rows_of
+from edge.remote.board import Board
+from edge.remote.jobs import distinct, measure_on
+from edge.workers import run_job
+from runtimes.arrays import load_arrays
+from runtimes.errors import UsageError
+
+QUICK = ("--protocol", "published", "--runs", "5", "--rounds", "2", "--threads", "1")
+
+
+def is_clean(board):
+    """Whether nothing of a session is left on the board, neither files nor processes."""
+    kept = board.home / ".edgeproof" / "kept"
+    return not kept.exists() or list(kept.iterdir()) == []
+
+
+def test_a_board_gives_the_rows_that_this_machine_gives(board, artifact):
+    there = json.loads(edge("bench", artifact, "--on", board.name, "--json", *QUICK).stdout)
+    here = json.loads(edge("bench", artifact, "--json", *QUICK).stdout)
+    (far,), (near,) = there, here
+    assert set(far) == set(near)
+    assert (far["status"], len(far["samples_ms"]), far["host"], near["host"]) == ("ok", 10, board.name, None)
+    assert far["raw"] == near["raw"]
+    assert far["input"]["sha256"] == near["input"]["sha256"]
+    assert far["artifact"] == str(artifact)
+    assert is_clean(board)
+
+
+def test_outputs_are_bit_equal_and_the_worker_stays(board, artifact, tmp_path):
+    inputs = artifact / "selfcheck.npz"
+    feeds = {name: array for name, array in load_arrays(inputs).items() if name.startswith("input:")}
+    import numpy as np
+
+    np.savez(tmp_path / "in.npz", **{name.removeprefix("input:"): array for name, array in feeds.items()})
+    job = {"job": "run", "artifact": str(artifact), "inputs": str(tmp_path / "in.npz")}
+    with Board(board.name) as place:
+        run_job({**job, "outputs": str(tmp_path / "there.npz")}, timeout_s=60, place=place)
+    run_job({**job, "outputs": str(tmp_path / "here.npz")}, timeout_s=60)
+    there, here = load_arrays(tmp_path / "there.npz"), load_arrays(tmp_path / "here.npz")
+    assert {name: array.tobytes() for name, array in there.items()} == {
+        name: array.tobytes() for name, array in here.items()
+    }
+    assert is_clean(board)
+
+
+def test_two_boards_are_measured_and_one_that_is_not_there_is_a_row(boards, installed, tmp_path):
+    first, second = boards("first", engines=installed), boards("second", engines=installed)
+    model = tmp_path / "m.null"
+    model.write_bytes(b"x")
+    hosts = [first.name, "nowhere.invalid", second.name]
+    setups = {host: [Setup(f"{host} m", host, model, protocol=FEW, host=host)] for host in hosts}
+    found = measure_on({host: Board(host) for host in hosts}, setups, rounds=2)
+    rows = {row["host"]: row for row in rows_of(found)}
+    assert [rows[host]["status"] for host in hosts] == ["ok", "host failed", "ok"]
+    assert "there is no host" in rows["nowhere.invalid"]["message"]
+    assert len(rows["first"]["samples_ms"]) == 10
+    assert is_clean(first)
+    assert is_clean(second)
+
+
+def test_a_board_is_measured_by_one_at_a_time(board, tmp_path):
+    model = tmp_path / "m.null"
+    model.write_bytes(b"x")
+    waiting = threading.Event()
+    notes = []
+
+    def note(text):
+        notes.append(text)
+        if "waiting" in text:
+            waiting.set()
+
+    second = Board(board.name, note=note)
+    with Board(board.name):
+        thread = threading.Thread(target=second.connect)
+        thread.start()
+        assert waiting.wait(60)
+    thread.join(60)
+    assert second.line.is_open
+    second.close()
+
+
+def test_a_host_named_twice_is_refused():
+    with pytest.raises(UsageError, match="named twice"):
+        distinct(["a", "b", "a"])

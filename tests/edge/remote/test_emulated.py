@@ -1,0 +1,88 @@
+"""An aarch64 board, emulated: the same answers as here, its own facts, and times that are said to be none."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import edge
+
+from edge.bench import Setup, findings, rows_of
+from edge.doctor import examine_board, of_board
+from edge.remote.board import Board
+from edge.remote.jobs import measure_on
+from edge.remote.look import look
+from edge.workers import run_job
+from runtimes.arrays import load_arrays
+from tests.boards.faces import JETSON_NANO, RASPBERRY_PI_4, vcgencmd
+from tests.boards.fixtures import board_root, boards, pi
+
+__all__ = ["board_root", "boards", "pi"]  # fixtures
+
+
+@pytest.fixture
+def arm(pi, monkeypatch):
+    monkeypatch.setenv("EDGE_SSH", f"ssh -F {pi.config}")
+    return pi
+
+
+def outputs(model, inputs, out, place):
+    job = {"job": "run", "artifact": str(model), "inputs": str(inputs), "outputs": str(out)}
+    run_job(job, timeout_s=300, **({"place": place} if place else {}))
+    (values,) = load_arrays(out).values()
+    return values
+
+
+@pytest.mark.data
+def test_int8_is_bit_equal_to_this_machine_on_a_picture(arm, data, tmp_path):
+    """On noise, one value in 2002 differed by one step; `tests/boards/test_same_answers.py` has more of this."""
+    image = pytest.importorskip("PIL.Image")
+    with image.open(data / "images" / "parrot.jpg") as picture:
+        pixels = np.asarray(picture.convert("RGB").resize((224, 224), image.Resampling.BILINEAR))
+    np.savez(tmp_path / "in.npz", x=pixels[None, None])
+    model = data / "mobilenet_v2/tf2_mobilenet_v2_1.0_224_ptq.tflite"
+    here = outputs(model, tmp_path / "in.npz", tmp_path / "here.npz", None)
+    with Board(arm.name) as place:
+        there = outputs(model, tmp_path / "in.npz", tmp_path / "there.npz", place)
+    assert there.dtype == here.dtype
+    assert there.tobytes() == here.tobytes()
+
+
+def test_an_artifact_is_deployed_with_the_boards_own_engine(arm, artifact):
+    done = edge("deploy", artifact, arm.name, "--json")
+    told = json.loads(done.stdout)
+    assert told["passed"], done.stderr
+    assert "Raspberry Pi 4" in told["board"]
+    assert "emulated" in told["board"]
+    assert "litert" not in told["copied"]
+
+
+def test_emulated_times_are_said_to_be_none(arm, artifact):
+    few = {"name": "published", "runs": 2, "pause_s": 0}
+    setup = Setup("m", "m", artifact, protocol=few, host=arm.name)
+    rows = rows_of(measure_on({arm.name: Board(arm.name)}, {arm.name: [setup]}, rounds=1))
+    assert rows[0]["status"] == "ok", rows[0]
+    assert rows[0]["machine"]["board"].startswith("Raspberry Pi 4")
+    assert any("its times say nothing" in doubt.what for doubt in findings(rows))
+
+
+def test_a_throttling_pi_and_a_jetson_are_seen_from_here(boards, monkeypatch):
+    weak = RASPBERRY_PI_4.with_files(vcgencmd("0x50005"))
+    for face, name, word in ((weak, "weak", "under-voltage"), (JETSON_NANO, "nano", "power mode is MAXN")):
+        board = boards(face, name=name)
+        monkeypatch.setenv("EDGE_SSH", f"ssh -F {board.config}")
+        told = look(board.name)
+        whats = [one.what for one in examine_board(of_board(told))]
+        assert any(word in what for what in whats), whats
+        assert "this processor is emulated" in whats
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_table_has_the_same_answers_there(arm, data, tmp_path):
+    words = ("table", "--setup", "tflite-2019", "--runs", "2", "--rounds", "1", "--json")
+    there, here = edge(*words, "--on", arm.name), edge(*words)
+    assert there.returncode == 0, there.stderr
+    (far,) = [row for row in json.loads(there.stdout) if row["source"] == "measured"]
+    (near,) = [row for row in json.loads(here.stdout) if row["source"] == "measured"]
+    assert far["top"] == near["top"]
+    assert far["raw"] == near["raw"]

@@ -1,0 +1,259 @@
+"""Everything that goes wrong on the way to a board: one line each, no sample lost, and the next run heals it."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FEW, edge
+from proxy import Proxy
+from test_bench_on import is_clean
+
+from edge.bench import Setup, measure_all, rows_of
+from edge.remote import board as board_module
+from edge.remote import ssh
+from edge.remote.board import Board
+from edge.remote.jobs import measure_on
+from edge.remote.ssh import LineLost
+from runtimes import artifact as artifacts
+from runtimes.artifact import Manifest, TensorSpec
+from runtimes.errors import HostError, RefusedError
+
+LONG = {"name": "published", "runs": 1_000_000, "pause_s": 0}
+
+
+@pytest.fixture
+def proxy(board, tmp_path):
+    """The board behind a line that can be spoilt."""
+    with Proxy(board.port) as spoilt:
+        config = tmp_path / "ssh_config"
+        text = config.read_text().replace(f"Port {board.port}", f"Port {spoilt.port}")
+        config.write_text(text)
+        known = board.known_hosts
+        known.write_text(known.read_text().replace(f":{board.port} ", f":{spoilt.port} "))
+        yield spoilt
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "m.null"
+    path.write_bytes(b"x" * 3_000_000)
+    return path
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A model of some 0.1 ms that does nothing but copy its input."""
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    (folder / "slow.null").write_bytes(b"x")
+    manifest = Manifest("slow", "null", "fp32", "slow.null", inputs=(TensorSpec("x", "float32", (250_000,)),))
+    artifacts.write(folder, manifest, {"x": np.zeros((1, 1))}, {"x": np.zeros((1, 1))})
+    return folder
+
+
+def measured(board, model, protocol=FEW, **options):
+    setup = Setup("m", "m", model, protocol=protocol, host=board.name)
+    place = Board(board.name)
+    return rows_of(measure_on({board.name: place}, {board.name: [setup]}, rounds=1, **options))[0]
+
+
+def test_a_copy_that_is_cut_leaves_nothing_and_is_made_again(proxy, board, model):
+    with Board(board.name) as place:
+        proxy.cut_after = proxy._sent + 500_000
+        with pytest.raises(LineLost, match="was lost"):
+            place.installer.artifact(model)
+    assert not (board.home / ".edgeproof/artifacts").exists()
+    assert measured(board, model)["status"] == "ok"
+    assert not list((board.home / ".edgeproof").glob(".part-*"))
+
+
+def test_a_line_that_is_cut_in_a_measurement_keeps_the_samples(proxy, board, slow):
+    def cut(setup, number, phase):
+        if phase == "measuring":
+            threading.Timer(1.0, proxy.cut).start()
+
+    row = measured(board, slow, LONG, on_progress=cut)
+    assert row["status"] == "host failed"
+    assert "was lost" in row["message"]
+    assert len(row["samples_ms"]) > 100
+    assert row["rounds"][0]["runs"] == len(row["samples_ms"])
+    assert is_clean(board)
+
+
+def test_samples_wait_on_the_board_for_the_next_connection(proxy, board, model, slow, monkeypatch):
+    monkeypatch.setattr(board_module, "RETRIES_S", ())
+
+    def cut(setup, number, phase):
+        if phase == "measuring":
+            threading.Timer(1.0, proxy.cut).start()
+
+    row = measured(board, slow, LONG, on_progress=cut)
+    assert (row["status"], row["samples_ms"]) == ("host failed", [])
+    given = []
+    measured(board, model, on_leftovers=lambda host, left: given.extend(left))
+    (left,) = given
+    assert len(left["values"]["samples_ms"]) > 100
+    assert left["job"]["protocol"]["runs"] == 1_000_000
+    assert is_clean(board)
+
+
+def test_a_line_that_delays_changes_nothing_but_the_time(proxy, board, model):
+    proxy.delay_s = 0.02
+    assert measured(board, model)["status"] == "ok"
+
+
+def test_a_line_that_stalls_is_given_up_and_the_worker_ends(proxy, board, slow, monkeypatch):
+    monkeypatch.setattr(ssh, "ALIVE_EVERY_S", 1)
+    monkeypatch.setattr(ssh, "ALIVE_MISSED", 2)
+    monkeypatch.setattr(board_module, "RETRIES_S", ())
+
+    def stall(setup, number, phase):
+        proxy.stalled = phase == "measuring"
+
+    row = measured(board, slow, LONG, on_progress=stall)
+    assert row["status"] == "host failed"
+    proxy.stalled = False
+
+
+def test_a_client_that_falls_silent_is_taken_for_gone(board):
+    """What a cut line looks like on the board: no end of stdin, and no sign of life."""
+    with Board(board.name) as place:
+        words = place._python_there(["hold", "~/.edgeproof", "silent", "0.5"], [])
+        command = place.line.command(words)
+        place._hold.stdin.close()
+        place._hold.wait()
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as silent:
+            assert b"held" in silent.stdout.readline()
+            assert silent.wait(30) == 0
+
+
+def test_ctrl_c_leaves_nothing_running(board, slow):
+    command = ["-m", "edge", "bench", slow, "--on", board.name, "--protocol", "published", "--runs", "1000000"]
+    with subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        for _ in range(600):
+            if list((board.home / ".edgeproof/kept").glob("*/*/*.times")):
+                break
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=60)
+    assert run.returncode == 130
+    for _ in range(100):
+        if not list((board.home / ".edgeproof/kept").glob("*/workers")):
+            break
+        time.sleep(0.1)
+    assert not list((board.home / ".edgeproof/kept").glob("*/workers"))
+
+
+def test_an_engine_that_crashes_is_a_row_with_the_signal(board, model, monkeypatch, tmp_path):
+    with Board(board.name) as place:
+        folder = board.home / place._runtimes
+        (folder / "moody.py").write_text(
+            "import ctypes\nfrom runtimes.worker import serve\n"
+            "serve({'measure': lambda job, report: ctypes.string_at(0)})\n"
+        )
+        setup = Setup("m", "m", model, protocol=FEW, host=board.name)
+        (found,) = measure_all([setup], 1, 60.0, None, "moody", place)
+    assert found.values["status"] == "crashed"
+    assert "SIGSEGV" in found.values["message"]
+    assert "m.null" in found.values["message"]
+
+
+def test_a_worker_that_hangs_runs_out_of_its_time_there(board, slow):
+    row = measured(board, slow, LONG, timeout_s=5.0)
+    assert row["status"] == "timeout"
+    assert len(row["samples_ms"]) > 100
+
+
+def test_a_clock_that_jumps_changes_no_sample(board, model):
+    """Boards without a battery get the time from the network, in the middle of anything."""
+    with Board(board.name) as place:
+        folder = board.home / place._runtimes
+        (folder / "sitecustomize.py").write_text(
+            "import time\nreal = time.time\nstart = time.monotonic()\n"
+            "time.time = lambda: real() - 1e9 * ((time.monotonic() - start) > 0.2)\n"
+        )
+        setup = Setup("m", "m", model, protocol={"name": "steady", "max_s": 1.0}, host=board.name)
+        (found,) = measure_all([setup], 1, 60.0, place=place)
+    assert found.is_ok
+    assert min(found.values["samples_ms"]) >= 0
+    assert found.values["total_s"] < 60
+
+
+def test_a_full_disk_is_told_and_heals(boards, installed, model):
+    board = boards(engines=installed)
+    with Board(board.name) as place:
+        # The board's own limit of a file's size stands in for its disk: the write fails in the middle.
+        real = place.python.path
+        full = board.home / "python"
+        full.write_text(f'#!/bin/sh\nulimit -f 1000\nexec {real} "$@"\n')
+        full.chmod(0o755)
+        object.__setattr__(place.installer._python, "path", str(full))
+        with pytest.raises(HostError, match=r"File too large|disk is full"):
+            place.installer.artifact(model)
+    assert not list((board.home / ".edgeproof").glob("*/.part-*"))
+    assert not (board.home / ".edgeproof/artifacts").exists()
+    assert measured(board, model)["status"] == "ok"
+
+
+def test_a_copy_of_other_bytes_is_not_put_in_place(board, model):
+    with Board(board.name) as place:
+        from edge.remote.install import archive
+
+        wrong = archive([("m.null", model)], compressed=False)
+        with pytest.raises(HostError, match="not what was sent"):
+            place.installer._copy("artifacts/wrong", "0" * 64, wrong)
+    assert not (board.home / ".edgeproof/artifacts/wrong").exists()
+
+
+def test_half_a_copy_of_a_killed_process_is_removed_by_the_next(board, model):
+    part = board.home / ".edgeproof" / f".part-{2**22 + 1}-x"  # no process has such a number
+    part.mkdir(parents=True)
+    assert measured(board, model)["status"] == "ok"
+    assert not part.exists()
+
+
+def with_bin(boards, tmp_path, **programs):
+    """A board on which programs are replaced."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return boards(environment={"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin"})
+
+
+def test_a_board_without_a_new_enough_python_is_told_what_to_install(boards, tmp_path, artifact):
+    names = ("python3", *(f"python3.{minor}" for minor in range(8, 14)))
+    board = with_bin(boards, tmp_path, **dict.fromkeys(names, "exit 1"))
+    done = edge("deploy", artifact, board.name)
+    assert done.returncode == HostError.exit_code
+    assert "it has no Python" in done.stderr
+    assert "apt-get install python3" in done.stderr
+
+
+def test_a_processor_that_no_engine_is_built_for_is_told(boards, tmp_path, artifact):
+    board = with_bin(boards, tmp_path, uname="echo riscv32")
+    done = edge("deploy", artifact, board.name, "--offline", "--json")
+    assert done.returncode == HostError.exit_code
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert "cannot be fetched for Python" in told["message"]
+    assert "riscv32" in told["message"]
+    assert not list((board.home / ".edgeproof").glob("engines/*"))
+
+
+def test_an_engine_that_no_board_takes_is_refused(board, artifact):
+    with Board(board.name) as place, pytest.raises(RefusedError, match="cannot be deployed"):
+        place.installer.engine("browser")
+
+
+def test_the_parent_leaves_no_connection_behind(board, model):
+    before = set(Path(tempfile.gettempdir()).glob("edge-ssh-*"))
+    measured(board, model)
+    assert set(Path(tempfile.gettempdir()).glob("edge-ssh-*")) <= before

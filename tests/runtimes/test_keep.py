@@ -1,0 +1,75 @@
+"""Samples outlive the process that took them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from runtimes.keep import Keep, recover
+from runtimes.protocols import timed_loop
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from runtimes.keep import Keep
+from runtimes.protocols import timed_loop
+keep = Keep(Path(sys.argv[1]), {"job": "measure"})
+keep.begin({"runtime": "null"})
+timed_loop(lambda: None, 10, keep.times)
+print("half", flush=True)
+timed_loop(lambda: time.sleep(0.001), 100000, keep.times)
+"""
+
+
+def test_a_process_that_is_killed_leaves_its_samples(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "k")], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGKILL)
+    found = recover(tmp_path / "k")
+    assert found["job"] == {"job": "measure"}
+    assert found["values"]["runtime"] == "null"
+    assert 20 < len(found["values"]["samples_ms"]) < 100_000
+    assert all(sample >= 1 for sample in found["values"]["samples_ms"][10:])
+    assert found["values"]["total_s"] > 0
+
+
+def test_an_answer_is_worth_more_than_its_samples(tmp_path):
+    keep = Keep(tmp_path / "k", {"job": "measure"})
+    keep.begin({})
+    timed_loop(lambda: None, 5, keep.times)
+    keep.finish({"status": "ok", "samples_ms": [1.0]})
+    assert recover(tmp_path / "k")["values"] == {"status": "ok", "samples_ms": [1.0]}
+
+
+def test_what_took_no_sample_leaves_nothing(tmp_path):
+    assert recover(tmp_path / "nothing") is None
+    Keep(tmp_path / "k", {"job": "measure"}).begin({})
+    assert recover(tmp_path / "k") is None
+
+
+def test_a_broken_note_is_no_note(tmp_path):
+    keep = Keep(tmp_path / "k", {"job": "measure"})
+    keep.begin({})
+    timed_loop(lambda: None, 5, keep.times)
+    (tmp_path / "k/job.json").write_text("{")
+    assert recover(tmp_path / "k") is None
+
+
+def test_where_nothing_can_be_written_the_samples_are_taken_all_the_same(tmp_path):
+    keep = Keep(tmp_path / "k", {})
+    (tmp_path / "k/0000.times").mkdir()
+    assert len(timed_loop(lambda: None, 7, keep.times)) == 7
+    assert len(timed_loop(lambda: None, 7, Keep(None, {}).times)) == 7
+
+
+def test_samples_in_a_file_are_those_that_are_returned(tmp_path):
+    keep = Keep(tmp_path / "k", {})
+    keep.begin({})
+    returned = timed_loop(lambda: None, 50, keep.times)
+    assert np.allclose(recover(tmp_path / "k")["values"]["samples_ms"], returned)
+    assert json.loads((tmp_path / "k/begun.json").read_text()) == {}
