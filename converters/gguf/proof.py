@@ -22,7 +22,7 @@ LANGUAGES = Path(__file__).with_name("languages.txt")
 CONTINUED = 64  # tokens
 PROMPTS = ("Once upon a time", "The", "def main():", "1, 2, 3,")
 _STORED = 8  # positions of the self-check
-# The scores' signal over what differs, in dB. Measured on stories260K, which is 64 wide and suffers most: fp32 63, fp16 59,
+# The scores' signal over what differs, in dB. Measured on stories260K, 64 wide, which suffers most: fp32 63, fp16 59,
 # q8_0 33, q4_0 12; 0 dB would leave nothing of the source. The 4-bit limits rest on this one model.
 LIMITS = {"fp32": 40.0, "fp16": 40.0, "q8_0": 25.0, "q4_0": 8.0, "q4_k_m": 8.0}
 # Where both continuations part, the source's two best scores may be this share of its scores' spread apart: rounding.
