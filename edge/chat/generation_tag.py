@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+    from jinja2.parser import Parser
 
 
-class GenerationTag(Extension):
-    """Reads `{% generation %} … {% endgeneration %}` as its body."""
+def generation_tag() -> Any:
+    """The extension, a class of jinja's: reads `{% generation %} … {% endgeneration %}` as its body."""
+    from jinja2.ext import Extension
 
-    tags = {"generation"}  # noqa: RUF012 - jinja's own interface
+    class GenerationTag(Extension):
+        tags = {"generation"}  # noqa: RUF012 - jinja's own interface
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements inside the tag."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return GenerationTag

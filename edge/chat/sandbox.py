@@ -44,10 +44,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise EngineMissing("jinja2 is not installed", "pip install 'edgeproof[chat]'") from None
-    from edge.chat.generation_tag import GenerationTag
+    from edge.chat.generation_tag import generation_tag
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, generation_tag()]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception

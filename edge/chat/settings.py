@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtimes.errors import UsageError
-from runtimes.text import TextOptions
+
+if TYPE_CHECKING:
+    from runtimes.text import TextOptions
 
 # The name that people type → the field, its kind, and what it means.
 SETTINGS: dict[str, tuple[str, type[int] | type[float], str]] = {
