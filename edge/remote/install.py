@@ -29,6 +29,7 @@ Note = Callable[[str], None]
 
 _COPY_S, _PIP_S = 3600.0, 3600.0
 _NAME_LENGTH = 16  # of a digest; 64 bits do not collide by chance
+_TEXT_ENGINES = ("engines/llama_cpp.py", "engines/xllamacpp.py", "engines/llama_server.py")
 _SHIPPED = (".py", ".json")  # no bytecode: it is of this machine's Python
 
 
@@ -133,8 +134,14 @@ def runtimes_files() -> Iterator[tuple[str, Path]]:
     """Every file of `runtimes/` that travels, with its name on the board."""
     folder = Path(runtimes.__file__).parent
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in _SHIPPED and "__pycache__" not in path.parts:
-            yield f"runtimes/{path.relative_to(folder).as_posix()}", path
+        place = path.relative_to(folder).as_posix()
+        if path.is_file() and path.suffix in _SHIPPED and "__pycache__" not in path.parts and not _stays(place):
+            yield f"runtimes/{place}", path
+
+
+def _stays(place: str) -> bool:
+    """Language models: no engine for them is installed on boards (`edge.remote.engines`)."""
+    return place.startswith("llama/") or place in _TEXT_ENGINES
 
 
 def _artifact_files(artifact: Artifact) -> Iterator[tuple[str, Path]]:
