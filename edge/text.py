@@ -161,7 +161,7 @@ class WorkerSession:
                 if "finish" in event:
                     is_over = True
                     yield Token(None, event["text"], Finish(**event["finish"]))
-                elif "token" in event:
+                elif "token" in event and not is_cancelled:  # what was made ahead of us is left out
                     yield Token(*event["token"])
         finally:
             self._waiting.pop(number, None)

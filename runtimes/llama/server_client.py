@@ -111,6 +111,8 @@ class ServerSession:
             threading.Thread(target=_watch, args=(cancel, over, connection), daemon=True).start()
         try:
             for part in _events(response):
+                if cancel is not None and cancel.is_set():
+                    break  # what was made ahead of us is left out
                 if first is None:
                     first = time.perf_counter()
                 if part.get("stop"):

@@ -114,10 +114,12 @@ class LlamaSession:
 
     def _next(self, request: Request, cancel: Event | None) -> Token | EdgeError:
         while True:
-            with suppress(Empty):
-                return request.events.get(timeout=None if cancel is None or request.cancelled else _LOOK_S)
-            if cancel is not None and cancel.is_set():
+            if cancel is not None and cancel.is_set() and not request.cancelled:  # also while tokens come quickly
                 self._scheduler.cancel(request)
+            with suppress(Empty):
+                event = request.events.get(timeout=None if cancel is None or request.cancelled else _LOOK_S)
+                if not request.cancelled or isinstance(event, EdgeError) or event.finish is not None:
+                    return event  # what was made ahead of a caller who does not want it is left out
 
     def _scores(self, tokens: list[int]) -> Array:
         slot = self._scheduler.free_slot()

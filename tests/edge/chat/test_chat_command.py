@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pexpect
 import pytest
+
+from tests.edge.chat.terminals import Terminal
 
 ROOT = Path(__file__).parents[3]
 # It never ends by itself, so that there is time to interrupt or kill it.
@@ -73,17 +75,14 @@ def talk(environment, tmp_path):
     """Begins chats in a terminal of 100 columns."""
     begun = []
 
-    def talk(*words: str) -> pexpect.spawn:
-        child = pexpect.spawn(
-            sys.executable, ["-m", "edge", "chat", *words], env=environment, cwd=str(tmp_path), encoding="utf-8",
-            timeout=SECONDS, dimensions=(40, 100),
-        )  # fmt: skip
-        begun.append(child)
-        return child
+    def talk(*words: str) -> Terminal:
+        command = [sys.executable, "-m", "edge", "chat", *words]
+        begun.append(Terminal(command, env=environment, cwd=tmp_path, seconds=SECONDS))
+        return begun[-1]
 
     yield talk
     for child in begun:
-        child.close(force=True)
+        child.end()
 
 
 def _saved(tmp_path: Path) -> list[dict]:
@@ -92,15 +91,15 @@ def _saved(tmp_path: Path) -> list[dict]:
     return json.loads(files[0].read_text())["messages"]
 
 
-def _ready(child: pexpect.spawn) -> None:
+def _ready(child: Terminal) -> None:
     """Wait for the input line: it begins with asking the terminal to mark what is pasted."""
     child.expect_exact("\x1b[?2004h")
 
 
-def _leave(child: pexpect.spawn) -> None:
+def _leave(child: Terminal) -> None:
     """Ctrl+D at the input line, not before: a terminal in its ordinary mode would swallow it."""
     _ready(child)
-    child.sendcontrol("d")
+    child.press_ctrl("d")
     child.expect(pexpect.EOF)
 
 
@@ -160,10 +159,9 @@ def test_a_base_model_is_told_what_to_do(run, model) -> None:
 def test_ctrl_c_ends_one_answer_with_its_status(talk, long_model, endless) -> None:
     child = talk(long_model, "Once", "--template", "plain", "--grammar", endless, "--context", "16384")
     child.expect("[a-z ]{20}")
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
+    assert child.program.wait(SECONDS) == 130
 
 
 WRONG = {
@@ -219,21 +217,21 @@ def test_ctrl_c_stops_an_answer_and_then_leaves(talk, long_model, endless, tmp_p
     _ready(child)
     child.send("Once\r")
     child.expect("[a-z ]{20}")
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect("stopped; Enter goes on with it")
     _ready(child)
     question, answer = _saved(tmp_path)
     assert question["content"] == "Once"
     assert answer["stopped"] is True
     child.send("half a line")
-    child.sendintr()  # clears the line
+    child.press_ctrl("c")  # clears the line
     child.send("\r")  # nothing typed: goes on with the answer
     child.expect("[a-z ]{20}")
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect("stopped; Enter goes on with it")
     assert len(_saved(tmp_path)[1]["content"]) > len(answer["content"])
     _ready(child)
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect("go on with: edge chat")
     child.expect(pexpect.EOF)
 
@@ -247,7 +245,7 @@ def test_ctrl_c_stops_the_reading_of_a_long_prompt(talk, long_model, tmp_path) -
     _ready(child)
     child.send("/retry\r")
     child.expect(r"reading \[.*tokens")
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect("stopped before the answer began; /retry asks again")
     _leave(child)
 
@@ -263,8 +261,8 @@ def test_killing_the_chat_loses_no_finished_turn(talk, long_model, endless, tmp_
     _ready(child)
     child.send("And then\r")
     child.expect("[a-z ]{20}")
-    child.kill(signal.SIGKILL)
-    child.wait()
+    child.program.kill()
+    child.program.wait()
     assert _saved(tmp_path) == [*finished, {"role": "user", "content": "And then"}]
     child = talk(long_model, "--resume")
     child.expect("the last question was not answered: /retry answers it")
@@ -291,7 +289,7 @@ def test_a_chat_survives_a_window_that_changes_its_size(talk, model, tmp_path) -
     child = talk(model, "--template", "chatml", "--max-tokens", "40")
     for columns in (100, 30, 120):
         _ready(child)
-        child.setwinsize(20, columns)
+        child.resize(20, columns)
         child.send("Once\r")
         child.expect("tok/s")
     _leave(child)
@@ -326,9 +324,9 @@ def test_a_full_context_says_what_left_it(talk, model) -> None:
 def test_the_engine_ends_with_the_chat(talk, model) -> None:
     child = talk(model, "--template", "plain")
     _ready(child)
-    children = _descendants(child.pid)
-    child.kill(signal.SIGKILL)
-    child.wait()
+    children = _descendants(child.program.pid)
+    child.program.kill()
+    child.program.wait()
     for process in children:
         _wait_for_end(process)
 
@@ -346,7 +344,7 @@ def _wait_for_end(process: int) -> None:
         stat = Path(f"/proc/{process}/stat")
         if not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
             return
-        signal.sigtimedwait([], 0.1)
+        time.sleep(0.1)
     pytest.fail(f"process {process} goes on without the chat")
 
 
@@ -361,10 +359,9 @@ def test_the_style_of_2023_looks_as_it_did(talk, model) -> None:
     child.expect("about|\r\n")
     child.send("about fallout\r")
     child.expect("\r\n> ")
-    child.sendintr()
+    child.press_ctrl("c")
     child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
+    assert child.program.wait(SECONDS) == 130
     shown = before.replace("\r\n", "\n").replace(model, "MODEL")
     shown = re.sub(r"= 2 / \d+ \|", "= 2 / N |", shown)
     shown = re.sub(r"(AVX\w*|FMA|NEON|ARM_FMA|F16C|FP16_VA|WASM_SIMD|BLAS|SSE3|VSX) = \d", r"\1 = ?", shown)
