@@ -1,0 +1,98 @@
+"""Does edge compute a language model as fast as llama.cpp's own tool? See README.md in this folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.workers import run_job
+from runtimes.gguf_file import read_gguf
+from runtimes.llama.memory import need
+
+LEAST_RATIO = 0.98
+ALLOWANCE_BYTES = 150 * 2**20  # Python, numpy and llama.cpp itself
+PROMPT, GENERATED, DEPTH = 512, 128, 384
+
+
+def theirs(tool: str, model: Path, threads: int) -> dict[str, float]:
+    """Tokens a second by llama-bench, at the beginning of an answer and DEPTH tokens into it."""
+    command = [tool, "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
+    near = _told(command + ["-p", str(PROMPT), "-n", str(GENERATED)])
+    far = _told(command + ["-p", "0", "-n", str(GENERATED), "-d", str(DEPTH)])
+    return {
+        "pp": next(test["avg_ts"] for test in near if test["n_prompt"]),
+        "tg": next(test["avg_ts"] for test in near if test["n_gen"]),
+        "tg far": far[0]["avg_ts"],
+    }
+
+
+def _told(command: Sequence[str]) -> list[dict[str, Any]]:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def ours(model: Path, threads: int) -> tuple[dict[str, float], Mapping[str, Any]]:
+    """The same by the worker behind `edge bench`, and its whole answer; one long answer gives both its ends."""
+    answer = run_job(
+        {
+            "job": "measure_text",
+            "artifact": str(model),
+            "runtime": "llama_cpp",
+            "load": {"threads": threads, "context": DEPTH + GENERATED + 8},
+            "prompt_tokens": PROMPT,
+            "gen_tokens": DEPTH + GENERATED,
+            "repeats": 1,
+        },
+        timeout_s=3600,
+    )
+    gaps = answer["samples_ms"]
+    return {
+        "pp": PROMPT / answer["tests"][0]["seconds"][0],
+        "tg": 1e3 * GENERATED / sum(gaps[:GENERATED]),
+        "tg far": 1e3 / statistics.fmean(gaps[-GENERATED:]),
+    }, answer
+
+
+def check_memory(model: Path, answer: Mapping[str, Any]) -> bool:
+    """Print the peak beside what was foretold: weights, KV cache and compute buffers."""
+    foretold = need(read_gguf(model), answer["model"]["context"])
+    peak = answer["peak_rss_bytes"]
+    most = foretold.total + ALLOWANCE_BYTES
+    print(f"peak memory {peak / 2**20:.0f} MiB; foretold {foretold.total / 2**20:.0f} + 150 MiB")
+    return peak <= most
+
+
+def main() -> int:
+    """Interleave both for some rounds and print the paired ratios; status 1 where one is below LEAST_RATIO."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--llama-bench", required=True, help="built from the source of the installed llama-cpp-python")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    ratios: dict[str, list[float]] = {"pp": [], "tg": [], "tg far": []}
+    fits = True
+    for number in range(args.rounds):
+        measured, answer = ours(args.model, args.threads)
+        reference = theirs(args.llama_bench, args.model, args.threads)
+        fits = check_memory(args.model, answer) and fits
+        for test, found in ratios.items():
+            found.append(measured[test] / reference[test])
+            line = f"{test:7} edge {measured[test]:8.2f} tok/s   llama-bench {reference[test]:8.2f} tok/s"
+            print(f"{number + 1}: {line}   ratio {found[-1]:.3f}", flush=True)
+    medians = {test: statistics.median(found) for test, found in ratios.items()}
+    print("median ratios: " + ", ".join(f"{test} {ratio:.3f}" for test, ratio in medians.items()))
+    return 0 if fits and min(medians.values()) >= LEAST_RATIO else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
