@@ -23,8 +23,8 @@ PROMPT, GENERATED, DEPTH = 512, 128, 384
 def theirs(tool: str, model: Path, threads: int) -> dict[str, float]:
     """Tokens a second by llama-bench, at the beginning of an answer and DEPTH tokens into it."""
     command = [tool, "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    near = _told(command + ["-p", str(PROMPT), "-n", str(GENERATED)])
-    far = _told(command + ["-p", "0", "-n", str(GENERATED), "-d", str(DEPTH)])
+    near = _told([*command, "-p", str(PROMPT), "-n", str(GENERATED)])
+    far = _told([*command, "-p", "0", "-n", str(GENERATED), "-d", str(DEPTH)])
     return {
         "pp": next(test["avg_ts"] for test in near if test["n_prompt"]),
         "tg": next(test["avg_ts"] for test in near if test["n_gen"]),
