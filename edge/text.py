@@ -33,7 +33,7 @@ from runtimes.arrays import Array
 from runtimes.errors import EdgeError, UsageError
 from runtimes.text import Finish, LoadOptions, ModelFacts, TextOptions, Token
 
-_LOOK_S = 0.1  # how soon a set `cancel` is noticed while no token comes
+_LOOK_S = 0.03  # how soon a set `cancel` is noticed while no token comes
 _GRACE_S = 5.0  # what the child gets to end by itself
 _TAIL_BYTES = 8192
 

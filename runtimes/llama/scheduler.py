@@ -62,10 +62,12 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, request: Request) -> None:
-        """End a request; a prompt that is being read is left at once."""
+        """End a request; what is being computed is left at once, unless only others gain from it."""
         with self._changed:
             request.cancelled = True
-            if any(slot.request is request and slot.is_reading for slot in self._slots):
+            busy = [slot for slot in self._slots if slot.request is not None]
+            own = [slot for slot in busy if slot.request is request]
+            if own and (len(busy) == 1 or own[0].is_reading):
                 self._stop.set()
             self._changed.notify()
 

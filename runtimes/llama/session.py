@@ -23,7 +23,7 @@ from runtimes.llama.scheduler import Scheduler
 from runtimes.text import ModelFacts, TextOptions, Token
 
 # How soon a set `cancel` is noticed while no token comes: a threading.Event cannot wake a queue.
-_LOOK_S = 0.1
+_LOOK_S = 0.03
 
 
 class LlamaSession:
@@ -43,14 +43,16 @@ class LlamaSession:
     def tokenize(self, text: str, *, special: bool = True, begin: bool = False) -> list[int]:
         """See `TextSession`."""
         content = text.encode("utf-8", "replace")
-        room = len(content) + 2  # a token for every byte, BOS and EOS
-        tokens = (self._library.llama_token * room)()
-        count = self._library.llama_tokenize(
-            self._vocabulary, content, len(content), tokens, room, begin and self.facts.adds_bos, special
-        )
-        if count < 0:
-            raise EngineError("llama_cpp cannot tokenize this text", "check the model's tokenizer with edge inspect")
-        return list(tokens[:count])
+        room = len(content) + 2  # a token for every byte, BOS and EOS: enough for nearly all
+        for _ in range(2):
+            tokens = (self._library.llama_token * room)()
+            count = self._library.llama_tokenize(
+                self._vocabulary, content, len(content), tokens, room, begin and self.facts.adds_bos, special
+            )
+            if count >= 0:
+                return list(tokens[:count])
+            room = min(-count, 4 * room)  # it tells what it needs: a space is three bytes to SentencePiece
+        raise EngineError("llama_cpp cannot tokenize this text", "check the model's tokenizer with edge inspect")
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """See `TextSession`."""
