@@ -17,14 +17,14 @@ from runtimes.llama.memory import need
 
 LEAST_RATIO = 0.98
 ALLOWANCE_BYTES = 150 * 2**20  # Python, numpy and llama.cpp itself
-PROMPT, GENERATED, DEPTH = 512, 128, 384
+DEPTH = 3  # parts of GENERATED that an answer has before its end is compared
 
 
-def theirs(tool: str, model: Path, threads: int) -> dict[str, float]:
-    """Tokens a second by llama-bench, at the beginning of an answer and DEPTH tokens into it."""
+def theirs(tool: str, model: Path, threads: int, prompt: int, generated: int) -> dict[str, float]:
+    """Tokens a second by llama-bench, at the beginning of an answer and deep into it."""
     command = [tool, "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    near = _told([*command, "-p", str(PROMPT), "-n", str(GENERATED)])
-    far = _told([*command, "-p", "0", "-n", str(GENERATED), "-d", str(DEPTH)])
+    near = _told([*command, "-p", str(prompt), "-n", str(generated)])
+    far = _told([*command, "-p", "0", "-n", str(generated), "-d", str(DEPTH * generated)])
     return {
         "pp": next(test["avg_ts"] for test in near if test["n_prompt"]),
         "tg": next(test["avg_ts"] for test in near if test["n_gen"]),
@@ -40,25 +40,25 @@ def _told(command: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def ours(model: Path, threads: int) -> tuple[dict[str, float], Mapping[str, Any]]:
+def ours(model: Path, threads: int, prompt: int, generated: int) -> tuple[dict[str, float], Mapping[str, Any]]:
     """The same by the worker behind `edge bench`, and its whole answer; one long answer gives both its ends."""
     answer = run_job(
         {
             "job": "measure_text",
             "artifact": str(model),
             "runtime": "llama_cpp",
-            "load": {"threads": threads, "context": DEPTH + GENERATED + 8},
-            "prompt_tokens": PROMPT,
-            "gen_tokens": DEPTH + GENERATED,
+            "load": {"threads": threads, "context": max(prompt, (DEPTH + 1) * generated) + 8},
+            "prompt_tokens": prompt,
+            "gen_tokens": (DEPTH + 1) * generated,
             "repeats": 1,
         },
         timeout_s=3600,
     )
     gaps = answer["samples_ms"]
     return {
-        "pp": PROMPT / answer["tests"][0]["seconds"][0],
-        "tg": 1e3 * GENERATED / sum(gaps[:GENERATED]),
-        "tg far": 1e3 / statistics.fmean(gaps[-GENERATED:]),
+        "pp": prompt / answer["tests"][0]["seconds"][0],
+        "tg": 1e3 * generated / sum(gaps[:generated]),
+        "tg far": 1e3 / statistics.fmean(gaps[-generated:]),
     }, answer
 
 
@@ -78,12 +78,14 @@ def main() -> int:
     parser.add_argument("--llama-bench", required=True, help="built from the source of the installed llama-cpp-python")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=512, help="tokens; 512 where left out")
+    parser.add_argument("--generated", type=int, default=128, help="tokens; 128 where left out")
     args = parser.parse_args()
     ratios: dict[str, list[float]] = {"pp": [], "tg": [], "tg far": []}
     fits = True
     for number in range(args.rounds):
-        measured, answer = ours(args.model, args.threads)
-        reference = theirs(args.llama_bench, args.model, args.threads)
+        measured, answer = ours(args.model, args.threads, args.prompt, args.generated)
+        reference = theirs(args.llama_bench, args.model, args.threads, args.prompt, args.generated)
         fits = check_memory(args.model, answer) and fits
         for test, found in ratios.items():
             found.append(measured[test] / reference[test])
