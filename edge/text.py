@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Event
 from typing import IO, Any
 
@@ -75,7 +75,7 @@ class WorkerSession:
         )
         self._numbers = count(1)
         self._writing = threading.Lock()
-        self._waiting: dict[int, SimpleQueue[Mapping[str, Any] | EdgeError]] = {}
+        self._waiting: dict[int, Queue[Mapping[str, Any] | EdgeError]] = {}
         self._end: EdgeError | None = None
         self._reader = threading.Thread(target=self._read, name="text worker", daemon=True)
         self._reader.start()
@@ -143,12 +143,12 @@ class WorkerSession:
         self.close()
 
     def _tokens(
-        self, number: int, events: SimpleQueue[Mapping[str, Any] | EdgeError], cancel: Event | None
+        self, number: int, events: Queue[Mapping[str, Any] | EdgeError], cancel: Event | None
     ) -> Iterator[Token]:
         is_over = is_cancelled = False
         try:
             while not is_over:
-                try:
+                try:  # no SimpleQueue: on 3.11 it waits for ever after a signal whose handler outlasts the timeout
                     event = events.get(timeout=_LOOK_S if cancel is not None and not is_cancelled else None)
                 except Empty:
                     event = {}
@@ -182,8 +182,8 @@ class WorkerSession:
             raise self._told(event)
         return event["answer"]
 
-    def _send(self, what: str, **content: Any) -> tuple[int, SimpleQueue[Mapping[str, Any] | EdgeError]]:
-        number, events = next(self._numbers), SimpleQueue[Mapping[str, Any] | EdgeError]()
+    def _send(self, what: str, **content: Any) -> tuple[int, Queue[Mapping[str, Any] | EdgeError]]:
+        number, events = next(self._numbers), Queue[Mapping[str, Any] | EdgeError]()
         self._waiting[number] = events
         if self._end is not None:
             events.put(self._end)
