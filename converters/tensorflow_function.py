@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.onnx_tidy import tidy
 from converters.steps import StepOptions, feeds_for
 from runtimes.arrays import Arrays
@@ -43,6 +45,7 @@ def to_onnx(traced: Traced, opset: int) -> Any:
     function = traced.function
     proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
     _hold_captured(proto, function.get_concrete_function())
+    _replace_erfc(proto)
     _rename_outputs(proto, traced.outputs)
     tidy(proto)
     return proto
@@ -70,6 +73,18 @@ def _hold_captured(proto: Any, function: Any) -> None:
         if value.name in captured:
             proto.graph.initializer.append(numpy_helper.from_array(captured[value.name].numpy(), value.name))
             proto.graph.input.remove(value)
+
+
+def _replace_erfc(proto: Any) -> None:
+    """Compute erfc(x), Keras' exact GELU, as 1 - erf(x): ONNX has no Erfc, and tf2onnx passes it on as it is."""
+    from onnx import helper, numpy_helper
+
+    for place, node in reversed(list(enumerate(proto.graph.node))):
+        if node.op_type == "Erfc":
+            erf, one = f"{node.output[0]}:erf", f"{node.output[0]}:one"
+            proto.graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), one))
+            proto.graph.node.insert(place + 1, helper.make_node("Sub", [one, erf], node.output, f"{node.name}:sub"))
+            node.op_type, node.output[0] = "Erf", erf
 
 
 def _rename_outputs(proto: Any, names: Sequence[str]) -> None:

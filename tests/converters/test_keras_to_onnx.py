@@ -24,3 +24,17 @@ def test_the_constants_of_a_normalization_are_no_inputs(tmp_path):
     values = np.float32([[5.0, 5.0, 7.0]])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: values})[0], [[2.0, 1.0, 1.0]])
+
+
+def test_what_keras_compiles_and_what_onnx_has_not_is_written_in_its_operators(tmp_path):
+    """A grouped convolution, which Keras hands to XLA, and the exact GELU, which it computes with Erfc: ConvNeXt's."""
+    picture = keras.Input((8, 8, 4))
+    features = keras.layers.DepthwiseConv2D(3, padding="same")(picture)
+    features = keras.layers.Conv2D(4, 3, groups=2)(features)
+    model = keras.Model(picture, keras.layers.Activation("gelu")(features))
+    model.save(tmp_path / "block.keras")
+    path = Step().convert(tmp_path / "block.keras", tmp_path, StepOptions(), None)
+    values = np.random.default_rng(0).normal(size=(1, 8, 8, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answer = session.run(None, {session.get_inputs()[0].name: values})[0]
+    np.testing.assert_allclose(answer, model(values).numpy(), atol=1e-5)
