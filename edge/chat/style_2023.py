@@ -20,7 +20,7 @@ from edge.chat.conversation import Dropped, Text
 from edge.chat.interrupt import stops_answer
 from edge.chat.terminal import dropped_line
 from edge.terminal import readable
-from runtimes.errors import InputError
+from runtimes.errors import HostError, InputError
 from runtimes.text import ModelFacts, TextOptions
 
 TEMPLATE = "alpaca-cpp"
@@ -117,7 +117,7 @@ def _heed(chat: Chat, line: str) -> None:
                     sys.stdout.flush()
                 elif isinstance(happening, Dropped):
                     _log(f"\n[{dropped_line(happening)}]")
-    except InputError as error:
+    except (InputError, HostError) as error:
         _log(f"[{error.message}]")
     finally:
         chat.save()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from threading import Event
-from typing import TYPE_CHECKING
 
 from edge.chat import stats
 from edge.chat.commands import Chat, Commands, Todo, recalled
@@ -16,10 +15,7 @@ from edge.chat.prompt import InputLine
 from edge.chat.session_file import chats_folder
 from edge.progress import Progress
 from edge.terminal import readable
-from runtimes.errors import EdgeError, EngineMissing, InputError, UsageError
-
-if TYPE_CHECKING:
-    pass
+from runtimes.errors import EdgeError, EngineMissing, HostError, InputError, UsageError
 
 _ENDS = {
     "cancelled": "stopped; Enter goes on with it",
@@ -87,7 +83,7 @@ class _Talk:
             return False
         try:
             return self._heed(line)
-        except (UsageError, InputError) as error:
+        except (UsageError, InputError, HostError) as error:  # a server that does not answer may do so later
             self._complain(error)
             return True
 

@@ -31,9 +31,12 @@ _GRACE_S = 5  # for answers to be told that the server is stopping
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How to serve. `queue` requests wait for a slot at most; `template` names one that the model's file lacks."""
+    """How to serve. `queue` requests wait for a slot at most; `template` names one that the model's file lacks.
 
-    name: str
+    `name` is what clients call the model; None: as it calls itself.
+    """
+
+    name: str | None
     host: str = "127.0.0.1"
     port: int = 8080
     queue: int = 32
@@ -48,6 +51,7 @@ class Ready:
     """What is told when the server answers: `notes` are what a person should know beside the address."""
 
     address: str
+    name: str
     facts: ModelFacts
     notes: tuple[str, ...]
 
@@ -63,7 +67,8 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
         if template is not None:
             stack.enter_context(template)
         meters = Meters(engine, options.quiet)
-        house = House(options.name, engine, meters, load_page(), template, hint, now())
+        name = options.name or engine.facts.name
+        house = House(name, engine, meters, load_page(), template, hint, now())
         rules = Rules(None if options.key is None else options.key.value, is_loopback(options.host), options.origins)
         config = uvicorn.Config(
             Guard(Endpoints(house), rules, meters),
@@ -80,7 +85,7 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        ready = Ready(address_of(listening, options.host), engine.facts, (hint,) if hint else ())
+        ready = Ready(address_of(listening, options.host), name, engine.facts, (hint,) if hint else ())
         _server(uvicorn, config, engine, lambda: on_ready(ready)).run([listening])
 
 
