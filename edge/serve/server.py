@@ -17,6 +17,7 @@ from edge.serve.engine import Engine
 from edge.serve.guard import Guard, Rules, is_loopback
 from edge.serve.meters import Meters
 from edge.serve.page import load_page
+from edge.serve.patience import patient
 from runtimes.errors import EdgeError, EngineMissing, UsageError
 from runtimes.text import ModelFacts, TextSession
 
@@ -44,6 +45,7 @@ class ServeOptions:
     origins: tuple[str, ...] = ()
     template: str | None = None
     quiet: bool = False
+    head_s: float = 20.0  # for the head of a request to be there
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
         rules = Rules(None if options.key is None else options.key.value, is_loopback(options.host), options.origins)
         config = uvicorn.Config(
             Guard(Endpoints(house), rules, meters),
-            http="h11",
+            http=patient(options.head_s),
             loop="asyncio",
             ws="none",
             lifespan="off",
