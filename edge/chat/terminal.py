@@ -17,10 +17,12 @@ from edge.progress import Progress
 from edge.terminal import readable
 from runtimes.errors import EdgeError, EngineMissing, HostError, InputError, UsageError
 
+# Of no other answer is a full context the end; see Conversation.
+CUT_OFF = "the answer is cut off: the context is full, and a grammar cannot go on in a new one (--context gives more)"
 _ENDS = {
     "cancelled": "stopped; Enter goes on with it",
     "length": "the limit of tokens is reached; Enter goes on with it",
-    "context": "the context is full",
+    "context": CUT_OFF,
 }
 
 
