@@ -113,6 +113,19 @@ def test_ctrl_c_leaves_nothing(llm: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["story.txt"]
 
 
+@pytest.mark.parametrize("words", [("quantize", "q8_0"), ("convert", "--to", "gguf")], ids=["quantize", "convert"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(words, llm: Path, tmp_path: Path) -> None:
+    source = llm / ("stories260K.gguf" if words[0] == "quantize" else "stories260K.bin")
+    command = [sys.executable, "-m", "edge", words[0], source, *words[1:], "--out", tmp_path / "made.gguf"]
+    # No file may grow beyond 100 KiB (dash counts blocks of 512 bytes): a write fails in the middle.
+    limited = ["sh", "-c", 'ulimit -f 200; exec "$0" "$@"', *map(str, command)]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert "is the disk full?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
