@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edge.progress import Progress
 from edge.workers import Worker
-from runtimes.errors import HostError, InputError, UsageError
+from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.gguf_file import GgufFile, read_gguf
 from runtimes.llama.quantize import histogram, type_of
 
@@ -40,7 +41,7 @@ def quantize(
     _check(model, target, text, force)
     with Worker() as worker, _Temporary(target) as place:
         job = {"artifact": str(model), "out": str(place), "type": kind, "threads": threads, "again": again}
-        with Progress(len(before.tensors), "quantising", quiet=quiet) as bar:
+        with Progress(len(before.tensors), "quantising", quiet=quiet) as bar, _mapped(target):
             worker.run({"job": "quantize", **job}, timeout_s=None, on_progress=_shown_on(bar))
         after = read_gguf(place)
         found = _perplexity(worker, model, place, text, quiet) if text else None
@@ -101,6 +102,17 @@ def _shown_on(bar: Progress) -> Callable[[dict[str, Any]], None]:
             shown += steps
 
     return show
+
+
+@contextmanager
+def _mapped(target: Path) -> Iterator[None]:
+    """A write that fails is the host's error: of llama.cpp one hears only that a C++ stream failed."""
+    try:
+        yield
+    except EngineError as error:
+        if "iostream error" not in error.message:
+            raise
+        raise HostError(f"{target} cannot be written to its end", "is the disk full?") from None
 
 
 class _Temporary:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.chat.conversation import Answered, Conversation, Dropped, Reading, Text
 from edge.chat.interrupt import stops_answer
-from edge.chat.terminal import dropped_line
+from edge.chat.terminal import CUT_OFF, dropped_line
 from edge.progress import Progress
 from edge.terminal import readable
 
@@ -44,6 +44,9 @@ def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> in
             else:
                 answered = happening
     assert answered is not None
+    if answered.reason == "context":
+        notes.append(CUT_OFF)
+        print(f"\nedge: {CUT_OFF}", file=sys.stderr)
     text = "".join(pieces)
     if as_json:
         print(json.dumps(_as_dict(conversation, answered, text, notes), ensure_ascii=False, indent=2))

@@ -41,7 +41,8 @@ def chats_folder() -> Path:
 
 def new_name(model: str) -> str:
     """A name that no chat has: the time, and the model."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(model).stem)[:60] or "chat"
+    named = model.partition("://")[2] or Path(model).stem
+    stem = re.sub(r"[^\w.-]+", "-", named)[:60] or "chat"
     name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{stem}"
     taken = 1
     while path_of(name).exists():

@@ -16,11 +16,11 @@ from dataclasses import replace
 from importlib import import_module
 
 from edge.chat.commands import Chat
-from edge.chat.conversation import Dropped, Text
+from edge.chat.conversation import Answered, Dropped, Text
 from edge.chat.interrupt import stops_answer
-from edge.chat.terminal import dropped_line
+from edge.chat.terminal import CUT_OFF, dropped_line
 from edge.terminal import readable
-from runtimes.errors import InputError
+from runtimes.errors import HostError, InputError
 from runtimes.text import ModelFacts, TextOptions
 
 TEMPLATE = "alpaca-cpp"
@@ -117,7 +117,9 @@ def _heed(chat: Chat, line: str) -> None:
                     sys.stdout.flush()
                 elif isinstance(happening, Dropped):
                     _log(f"\n[{dropped_line(happening)}]")
-    except InputError as error:
+                elif isinstance(happening, Answered) and happening.reason == "context":
+                    _log(f"\n[{CUT_OFF}]")
+    except (InputError, HostError) as error:
         _log(f"[{error.message}]")
     finally:
         chat.save()

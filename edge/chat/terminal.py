@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from threading import Event
-from typing import TYPE_CHECKING
 
 from edge.chat import stats
 from edge.chat.commands import Chat, Commands, Todo, recalled
@@ -16,15 +15,14 @@ from edge.chat.prompt import InputLine
 from edge.chat.session_file import chats_folder
 from edge.progress import Progress
 from edge.terminal import readable
-from runtimes.errors import EdgeError, EngineMissing, InputError, UsageError
+from runtimes.errors import EdgeError, EngineMissing, HostError, InputError, UsageError
 
-if TYPE_CHECKING:
-    pass
-
+# Of no other answer is a full context the end; see Conversation.
+CUT_OFF = "the answer is cut off: the context is full, and a grammar cannot go on in a new one (--context gives more)"
 _ENDS = {
     "cancelled": "stopped; Enter goes on with it",
     "length": "the limit of tokens is reached; Enter goes on with it",
-    "context": "the context is full",
+    "context": CUT_OFF,
 }
 
 
@@ -87,7 +85,7 @@ class _Talk:
             return False
         try:
             return self._heed(line)
-        except (UsageError, InputError) as error:
+        except (UsageError, InputError, HostError) as error:  # a server that does not answer may do so later
             self._complain(error)
             return True
 

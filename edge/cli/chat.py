@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge.chat.commands import Chat
     from edge.chat.conversation import Conversation
     from edge.chat.session_file import SavedChat
-    from runtimes.text import LoadOptions, TextOptions
+    from runtimes.text import TextOptions
 
 _EPILOG = """
 With PROMPT, or with text on stdin, it answers once, on stdout alone. Otherwise it is a chat: /help lists its commands,
@@ -34,11 +34,11 @@ _MOST_PIPED_CHARACTERS = 1 << 26
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the question, how to load, how to answer, and how to look."""
-    from edge.arguments import count
+    from edge import text_loading
 
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or http://host:port of a llama-server")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or an artifact's folder")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="ask this and leave; without: a chat")
     parser.add_argument("--style", choices=["modern", "2023"], default="modern", help="how the chat looks")
     parser.add_argument("--template", metavar="T", help=f"the chat template: {', '.join(_template_names())}, or a file")
@@ -48,16 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-markdown", action="store_true", help="show answers as they are written")
     parser.add_argument("--json", action="store_true", help="with PROMPT: print one JSON object for machines")
 
-    loading = parser.add_argument_group("loading")
-    loading.add_argument("--context", type=count, metavar="N", help="tokens of the context (default: the model's)")
-    loading.add_argument("--threads", type=count, metavar="N", help="threads (default: physical performance cores)")
-    loading.add_argument("--memory", choices=["auto", "map", "read"], default="auto", help="map the file, or read it")
-    loading.add_argument("--kv-type", choices=["f16", "q8_0", "q4_0", "f32"], default="f16", help="type of the cache")
-    loading.add_argument("--lora", action="append", metavar="FILE[=X]", help="a LoRA in GGUF, with its strength")
-    loading.add_argument("--workers", metavar="HOST:PORT,…", help="machines that take a share of the layers")
-    loading.add_argument("--server", metavar="URL", help="a llama-server that has the model, instead of MODEL")
-    loading.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
-
+    text_loading.add_arguments(parser)
     answering = parser.add_argument_group("answering (in the chat: /set NAME VALUE)")
     for name in _SAMPLING:
         answering.add_argument(f"--{name.replace('_', '-')}", metavar="X", dest=name, help=_about(name))
@@ -67,31 +58,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Chat, or answer once: status 0, and 130 where Ctrl+C stopped the one answer."""
-    model, prompt = _model_and_prompt(args)
-    prompt = _with_stdin(prompt)
+    from edge.text_loading import chosen
+
+    model, prompt = chosen(_sorted(args)), _with_stdin(args.prompt)
     _check(args, prompt)
     saved = _resumed(args)
     options = _options(args)
     if prompt is None and args.style == "2023":
         from edge.chat import style_2023
 
-        style_2023.loading(model, options)
+        style_2023.loading(model.source, options)
     from edge.chat.conversation import Conversation
     from edge.chat.templates import choose_template
-    from edge.text import open_session
 
-    with (
-        open_session(model, _load_options(args), _runtime(args, model)) as session,
-        choose_template(session.facts, _template(args, saved)) as template,
-    ):
+    with model.open() as session, choose_template(session.facts, _template(args, saved)) as template:
         conversation = Conversation(session, template, options, saved.messages if saved else [])
         if args.system is not None:
             conversation.system = args.system
         if prompt is None:
-            return _converse(args, _chat(args, model, conversation))
+            return _converse(args, _chat(args, args.model or model.source, conversation))
         from edge.chat.one_shot import answer_once
 
         return answer_once(conversation, prompt, as_json=args.json)
+
+
+def _sorted(args: argparse.Namespace) -> argparse.Namespace:
+    """With --server, the one word that is given is the question."""
+    if args.server is not None and args.prompt is None:
+        args.model, args.prompt = None, args.model
+    return args
 
 
 def _template_names() -> Sequence[str]:
@@ -104,23 +99,6 @@ def _about(name: str) -> str:
     from edge.chat.settings import SETTINGS
 
     return SETTINGS[name][2]
-
-
-def _model_and_prompt(args: argparse.Namespace) -> tuple[str, str | None]:
-    """With --server, the one word that is given is the question."""
-    if args.server is None:
-        if args.model is None:
-            raise UsageError("no model is given", "edge chat MODEL.gguf, or edge chat --server http://host:port")
-        return args.model, args.prompt
-    if args.prompt is not None:
-        raise UsageError("a model and a server are given", "give one of the two")
-    return args.server, args.model
-
-
-def _runtime(args: argparse.Namespace, model: str) -> str | None:
-    """An address is spoken to by the one engine that can, unless another is named."""
-    is_address = model.startswith(("http://", "https://"))
-    return str(args.runtime) if args.runtime else "llama_server" if is_address else None
 
 
 def _with_stdin(prompt: str | None) -> str | None:
@@ -203,29 +181,6 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise InputError(f"{path} cannot be read: {reason}", "check the path and its permissions") from None
-
-
-def _load_options(args: argparse.Namespace) -> LoadOptions:
-    from runtimes.text import LoadOptions
-
-    return LoadOptions(
-        context=args.context,
-        threads=args.threads,
-        memory=args.memory,
-        kv_type=args.kv_type,
-        adapters=dict(_adapter(text) for text in args.lora or []),
-        workers=tuple(word for word in (args.workers or "").split(",") if word),
-    )
-
-
-def _adapter(text: str) -> tuple[str, float]:
-    path, _, strength = text.rpartition("=")
-    if not path:
-        return text, 1.0
-    try:
-        return path, float(strength)
-    except ValueError:
-        return text, 1.0  # a file with = in its name
 
 
 def _chat(args: argparse.Namespace, model: str, conversation: Conversation) -> Chat:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge.serve.access import Key
     from edge.serve.server import Ready, ServeOptions
+    from edge.text_loading import TextModel
     from runtimes.text import TextSession
 
 _MOST_PORT = 65535
@@ -21,9 +22,10 @@ _FEWEST_SLOTS, _MOST_SLOTS = 2, 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `edge serve` takes."""
+    from edge import text_loading
     from edge.arguments import count
 
-    parser.add_argument("model", metavar="MODEL.gguf", help="the model's file")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or an artifact's folder")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: for others too (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8080, metavar="N", help="0: any that is free (8080)")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key; or EDGE_API_KEY")
@@ -32,54 +34,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slots", type=count, metavar="N", help="answers at the same time (2 to 4, by memory)")
     parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
-    parser.add_argument("--context", type=count, metavar="N", help="tokens of one slot (the model's own)")
-    parser.add_argument("--threads", type=count, metavar="N", help="threads for generating (the physical cores)")
-    parser.add_argument("--memory", choices=("auto", "map", "read"), default="auto", help="map the file, or read it")
-    parser.add_argument("--kv-type", choices=("f16", "q8_0", "q4_0", "f32"), default="f16", help="type of the cache")
-    parser.add_argument("--workers", metavar="HOST:PORT,…", help="machines that take a share of the layers")
     parser.add_argument("--template", metavar="NAME", help="chat template: a known one, or a file; the model's own")
-    parser.add_argument("--name", metavar="WORD", help="what clients call the model (the file's name)")
-    parser.add_argument("--runtime", metavar="ID", help="engine")
+    parser.add_argument("--name", metavar="WORD", help="what clients call the model (its file's name)")
     parser.add_argument("--quiet", action="store_true", help="no line for each request")
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it answers")
+    text_loading.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl+C."""
     from edge.serve.access import choose_key
     from edge.serve.server import ServeOptions, serve
+    from edge.text_loading import chosen
 
-    key = choose_key(args.host, args.api_key_file)
+    model = chosen(args)
+    model = model if model.is_served else model.with_slots(args.slots or _slots(model.source))
     options = ServeOptions(
-        name=args.name or Path(args.model).stem,
+        name=args.name or (None if model.is_served else model.name),
         host=args.host,
         port=args.port,
         queue=args.queue,
-        key=key,
+        key=choose_key(args.host, args.api_key_file),
         origins=tuple(args.allow_origin),
         template=args.template,
         quiet=args.quiet,
     )
-    serve(_opener(args), options, lambda ready: _tell(ready, options, args.json))
+    serve(_opener(model), options, lambda ready: _tell(ready, options, args.json))
     return 0
 
 
-def _opener(args: argparse.Namespace) -> Callable[[], TextSession]:
-    from edge.text import open_session
-    from runtimes.text import LoadOptions
-
-    options = LoadOptions(
-        context=args.context,
-        slots=args.slots or _slots(args.model),
-        threads=args.threads,
-        memory=args.memory,
-        kv_type=args.kv_type,
-        workers=tuple(args.workers.split(",")) if args.workers else (),
-    )
-
+def _opener(model: TextModel) -> Callable[[], TextSession]:
     def opener() -> TextSession:
-        print(f"edge: loading {Path(args.model).name} ...", file=sys.stderr, flush=True)
-        return open_session(args.model, options, args.runtime)
+        doing = "reaching" if model.is_served else "loading"
+        print(f"edge: {doing} {model.name} ...", file=sys.stderr, flush=True)
+        return model.open()
 
     return opener
 
@@ -102,7 +90,7 @@ def _tell(ready: Ready, options: ServeOptions, as_json: bool) -> None:
     for note in ready.notes:
         print(f"edge: {note}", file=sys.stderr)
     facts = ready.facts
-    print(f"{options.name} ({facts.quantization}, context {facts.context}, {facts.slots} slots)")
+    print(f"{ready.name} ({facts.quantization}, context {facts.context}, {facts.slots} slots)")
     print(f"  chat      {_link(ready, options.key)}")
     print(f"  API       {ready.address}/v1")
     if options.key is not None:
@@ -120,7 +108,7 @@ def _as_dict(ready: Ready, options: ServeOptions) -> dict[str, object]:
     return {
         "address": ready.address,
         "api": f"{ready.address}/v1",
-        "model": options.name,
+        "model": ready.name,
         "key": _shown(options.key),
         "link": _link(ready, options.key),
         "context": ready.facts.context,

@@ -17,6 +17,7 @@ from edge.serve.engine import Engine
 from edge.serve.guard import Guard, Rules, is_loopback
 from edge.serve.meters import Meters
 from edge.serve.page import load_page
+from edge.serve.patience import patient
 from runtimes.errors import EdgeError, EngineMissing, UsageError
 from runtimes.text import ModelFacts, TextSession
 
@@ -31,9 +32,12 @@ _GRACE_S = 5  # for answers to be told that the server is stopping
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How to serve. `queue` requests wait for a slot at most; `template` names one that the model's file lacks."""
+    """How to serve. `queue` requests wait for a slot at most; `template` names one that the model's file lacks.
 
-    name: str
+    `name` is what clients call the model; None: as it calls itself.
+    """
+
+    name: str | None
     host: str = "127.0.0.1"
     port: int = 8080
     queue: int = 32
@@ -41,6 +45,7 @@ class ServeOptions:
     origins: tuple[str, ...] = ()
     template: str | None = None
     quiet: bool = False
+    head_s: float = 20.0  # for the head of a request to be there
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Ready:
     """What is told when the server answers: `notes` are what a person should know beside the address."""
 
     address: str
+    name: str
     facts: ModelFacts
     notes: tuple[str, ...]
 
@@ -63,11 +69,12 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
         if template is not None:
             stack.enter_context(template)
         meters = Meters(engine, options.quiet)
-        house = House(options.name, engine, meters, load_page(), template, hint, now())
+        name = options.name or engine.facts.name
+        house = House(name, engine, meters, load_page(), template, hint, now())
         rules = Rules(None if options.key is None else options.key.value, is_loopback(options.host), options.origins)
         config = uvicorn.Config(
             Guard(Endpoints(house), rules, meters),
-            http="h11",
+            http=patient(options.head_s),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -80,7 +87,7 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        ready = Ready(address_of(listening, options.host), engine.facts, (hint,) if hint else ())
+        ready = Ready(address_of(listening, options.host), name, engine.facts, (hint,) if hint else ())
         _server(uvicorn, config, engine, lambda: on_ready(ready)).run([listening])
 
 

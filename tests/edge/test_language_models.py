@@ -113,6 +113,49 @@ def test_ctrl_c_leaves_nothing(llm: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["story.txt"]
 
 
+@pytest.mark.parametrize("words", [("quantize", "q8_0"), ("convert", "--to", "gguf")], ids=["quantize", "convert"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(words, llm: Path, tmp_path: Path) -> None:
+    source = llm / ("stories260K.gguf" if words[0] == "quantize" else "stories260K.bin")
+    command = [sys.executable, "-m", "edge", words[0], source, *words[1:], "--out", tmp_path / "made.gguf"]
+    # No file may grow beyond 100 KiB (dash counts blocks of 512 bytes): a write fails in the middle.
+    limited = ["sh", "-c", 'ulimit -f 200; exec "$0" "$@"', *map(str, command)]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert "is the disk full?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_is_written_alone_and_applied_by_the_chat(llm: Path, tmp_path: Path) -> None:
+    _write_peft(tmp_path / "peft")
+    words = (tmp_path / "peft", "--to", "gguf")
+    refused = edge("convert", *words)
+    assert refused.returncode == 2
+    assert "--base FOLDER" in refused.stderr
+    done = edge("convert", *words, "--base", llm / "stories260K-hf", "--out", tmp_path / "alone", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["proof"]["passed"]  # on the base with the adapter merged into its weights
+    asked = ("chat", llm / "stories260K.gguf", "Once", "--template", "plain", "--temp", "0", "--max-tokens", "20")
+    applied = edge(*asked, "--lora", tmp_path / "alone")
+    assert applied.returncode == 0, applied.stderr
+    assert applied.stdout != edge(*asked).stdout
+
+
+def _write_peft(folder: Path) -> None:
+    """A LoRA of two matrices for the stories, as PEFT writes it."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    random, tensors = np.random.default_rng(0), {}
+    for part, out in (("q_proj", 64), ("v_proj", 32)):
+        start = f"base_model.model.model.layers.0.self_attn.{part}"
+        tensors[f"{start}.lora_A.weight"] = random.normal(size=(4, 64)).astype(np.float32)
+        tensors[f"{start}.lora_B.weight"] = random.normal(size=(out, 4)).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 4, "lora_alpha": 2.0, "target_modules": ["q_proj", "v_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

@@ -2,8 +2,11 @@
 
 import http.client
 import json
+import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,34 @@ def test_a_hundred_megabytes_are_refused_and_not_kept(scripted, is_chunked) -> N
     connection.close()
     assert _rss_kib(scripted.process.pid) - before < 32 * 1024
     assert scripted.get("/health")[0] == 200
+
+
+def test_a_head_that_comes_slowly_is_not_waited_for(start_scripted) -> None:
+    server = start_scripted(head_s=1.5)
+    begun = ("", "GET /health HTTP/1.1", "GET /health HTTP/1.1\nHost: 127.0.0.1\n\nGET /he")
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in begun]
+        for sock, text in zip(waiting, begun, strict=True):
+            sock.sendall(text.replace("\n", "\r\n").encode())
+        for _ in range(50):  # more of it does not lengthen the time
+            time.sleep(0.2)
+            waiting = [sock for sock in waiting if _takes_more(sock)]
+            if not waiting:
+                break
+    assert waiting == []
+
+
+def _takes_more(sock: socket.socket) -> bool:
+    try:
+        sock.sendall(b"x")
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_an_answer_that_takes_longer_than_a_head_may_is_whole(start_scripted, chat, read_stream) -> None:
+    server = start_scripted(head_s=0.5)
+    assert read_stream(server, "/v1/chat/completions", chat("pause 0.05", max_tokens=30)).is_done
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
