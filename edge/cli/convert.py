@@ -202,9 +202,18 @@ def _plan_as_text(source: Source, plan: Plan) -> str:
     precisions = [*(takes[step] for step in plan.steps[1:]), plan.precision]
     named = zip(plan.steps, precisions[: len(plan.steps)], strict=True)
     steps = [f"{number}. {step} ({precision})" for number, (step, precision) in enumerate(named, 1)]
-    opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
+    opset = [f"ONNX opset {plan.opset}"] if plan.opset else _newest_opset(plan)
     lines = [*(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
     return "\n".join([f"{source.model} ({source.format}) to {target}", *lines])
+
+
+def _newest_opset(plan: Plan) -> list[str]:
+    from converters.tensorrt.releases import Release
+
+    if plan.format != "tensorrt":
+        return []
+    release = Release.asked(plan.release)
+    return [f"ONNX opset {release.max_opset}, the newest that {release} reads, or as it is where it cannot be lifted"]
 
 
 def _environments(plan: Plan) -> list[str]:
