@@ -83,7 +83,7 @@ def test_right_answers_are_counted_and_told(request_for, step, labelled, answere
     assert (accuracy["samples"], accuracy["source"], accuracy["artifact"]) == (40, 0.75, 0.75)
     assert (accuracy["drop"], accuracy["max_drop"], accuracy["passed"]) == (0, 0.01, True)
     assert accuracy["bytes"] > 0
-    assert accuracy["lost"] == 0
+    assert (accuracy["lost"], accuracy["alike"]) == (0, 40)
     assert result["proof"]["accuracy"] == accuracy
 
 
@@ -108,6 +108,7 @@ def test_a_result_that_is_right_too_seldom_fails(request_for, step, labelled, an
     assert "out.failed" in caught.value.hint
     proof = Artifact.open(request.out).manifest.proof
     assert (proof["passed"], proof["accuracy"]["passed"]) == (False, False)
+    assert proof["accuracy"]["alike"] == round(proof["accuracy"]["artifact"] * 40)  # the source was right each time
 
 
 def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labelled):
@@ -177,9 +178,9 @@ def test_what_is_odd_about_the_labelled_inputs_is_noted(request_for, step, label
 
 
 def test_a_drop_is_allowed_up_to_its_limit():
-    assert Accuracy(100, 90, 89, 1, 0.01, 1).passed
-    assert not Accuracy(100, 90, 88, 2, 0.01, 1).passed
-    assert Accuracy(100, 90, 91, 0, 0.0, 1).drop == pytest.approx(-0.01)
+    assert Accuracy(100, 90, 89, 1, 98, 0.01, 1).passed
+    assert not Accuracy(100, 90, 88, 2, 97, 0.01, 1).passed
+    assert Accuracy(100, 90, 91, 0, 99, 0.0, 1).drop == pytest.approx(-0.01)
 
 
 @pytest.fixture(scope="module")
