@@ -23,6 +23,7 @@ from converters.request import Request
 from converters.route import Done, Report, packed, run_steps
 from converters.source import Source, open_source
 from converters.steps import Made, Step, find_steps, step_id
+from converters.synthetic import value_range
 from converters.truth import Truth, establish, opened, session_of
 from converters.witness import both
 from runtimes.arrays import Arrays
@@ -221,8 +222,15 @@ class _Result:
             "limits": dict(proof.limits),
             "samples": len(self.truth.samples.inputs),
             "inputs": self.truth.samples.kind,
+            **self._range(),
             **({"accuracy": self._trade(accuracy)} if accuracy else {}),
         }
+
+    def _range(self) -> dict[str, Any]:
+        """The values that nobody gave, so that a reader can judge whether the model takes such."""
+        if self.truth.samples.kind != "synthetic":
+            return {}
+        return {"range": [float(f"{value:.3g}") for value in value_range(self.truth.samples.inputs)]}
 
     def _trade(self, accuracy: Accuracy) -> dict[str, Any]:
         """The accuracy, with what was kept in higher precision for it, and what it was before."""

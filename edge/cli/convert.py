@@ -224,7 +224,7 @@ def _environments(plan: Plan) -> list[str]:
 
 def _as_text(result: dict[str, Any]) -> str:
     proof = result["proof"]
-    what = {"synthetic": "seeded synthetic inputs (give real ones with --calibration)"}
+    what = {"synthetic": f"seeded synthetic inputs{_range(proof)} (give real ones with --calibration)"}
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in proof["metrics"].items())
     limits = ", ".join(f"{name} {value:.4g}" for name, value in proof["limits"].items())
     witness = f", on {proof['witness']} too" if "witness" in proof else ""
@@ -237,6 +237,10 @@ def _as_text(result: dict[str, Any]) -> str:
             *(f"  {line}" for line in result["left"]),
         ]
     )
+
+
+def _range(proof: dict[str, Any]) -> str:
+    return " of {:g} to {:g}".format(*proof["range"]) if "range" in proof else ""
 
 
 def _accuracy(accuracy: dict[str, Any] | None) -> list[str]:
