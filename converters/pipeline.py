@@ -18,7 +18,7 @@ from converters.blame import named
 from converters.matching import pair_tensors
 from converters.meaning import LABELS
 from converters.mending import blamed, can_keep, mended
-from converters.proof import Proof, fed, prove, selfcheck_rows, selfcheck_rule, translated
+from converters.proof import Proof, fed, prove, selfcheck_rows, selfcheck_rule, ties, translated
 from converters.request import Request
 from converters.route import Done, Report, packed, run_steps
 from converters.source import Source, open_source
@@ -172,7 +172,7 @@ class _Result:
         if self.truth.labels is not None:
             (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
-        notes = second.notes if second else ()
+        notes = (*ties(truth, given), *(second.notes if second else ()))
         return _Verdict(write(self.request.out, manifest, *stored), proof, accuracy, notes)
 
     def _size(self) -> int:

@@ -30,6 +30,7 @@ from runtimes.tensors import quantize
 
 SELFCHECK_SAMPLES = 4
 _FEWEST_FOR_TOP1 = 10  # below, one doubtful picture decides
+_TIES_TOLD = 0.25  # of the samples
 
 _FP32 = {"max_abs": 1e-4, "snr_db": 60.0}
 _FP16 = {"max_abs": 0.1, "snr_db": 20.0}
@@ -111,6 +112,21 @@ def prove(precision: str, truth: Arrays, given: Arrays) -> Proof:
         limits = merge_worst(limits, wanted)
     message = "; ".join(failures) or "; ".join(describe(name, metrics[name], limits[name]) for name in limits)
     return Proof(not failures, metrics, limits, message)
+
+
+def ties(truth: Arrays, given: Arrays) -> tuple[str, ...]:
+    """A line to read for each classifier's output whose best answers tie often, as they do not in the source."""
+    lines = []
+    for name, values in given.items():
+        rows, expected = values.reshape(len(values), -1), truth[name].reshape(len(values), -1)
+        share = _tied(rows)
+        if sums_to_one(expected) and share > _tied(expected) + _TIES_TOLD:
+            lines.append(f"output '{name}' has two best answers or more in {share:.0%} of the samples, its source one")
+    return tuple(lines)
+
+
+def _tied(rows: Array) -> float:
+    return float(((rows == rows.max(axis=1, keepdims=True)).sum(axis=1) > 1).mean())
 
 
 def selfcheck_rule(precision: str, truth: Arrays, kind: str) -> SelfCheck:
