@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.quiet import loading
-from converters.tensorflow_function import Traced, fixed_shape
+from converters.tensorflow_function import Traced, fixed_shape, inlined
 from runtimes.errors import InputError
 
 
@@ -40,7 +40,8 @@ def traced(path: Path, batch: int | None) -> Traced:
 
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator, unused-ignore]
         def forward(inputs: list[Any]) -> list[Any]:
-            answer = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+            with inlined():
+                answer = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
             return list(tf.nest.flatten(answer))
 
         return Traced(forward, tuple(tensor.name for tensor in model.inputs), tuple(model.output_names))

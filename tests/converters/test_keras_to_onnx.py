@@ -24,3 +24,16 @@ def test_the_constants_of_a_normalization_are_no_inputs(tmp_path):
     values = np.float32([[5.0, 5.0, 7.0]])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: values})[0], [[2.0, 1.0, 1.0]])
+
+
+def test_a_grouped_convolution_that_keras_leaves_to_xla_is_a_plain_one(tmp_path):
+    layers = [keras.layers.Conv2D(8, 3, groups=2, padding="same"), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((8, 8, 6)), *layers])
+    model.save(tmp_path / "grouped.keras")
+    path = Step().convert(tmp_path / "grouped.keras", tmp_path, StepOptions(), None)
+    groups = [entry.i for node in onnx.load(path).graph.node for entry in node.attribute if entry.name == "group"]
+    assert groups == [2]
+    values = np.random.default_rng(0).normal(size=(1, 8, 8, 6)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answer = session.run(None, {session.get_inputs()[0].name: values})[0]
+    np.testing.assert_allclose(answer, np.asarray(model(values)), atol=1e-5)
