@@ -48,8 +48,8 @@ def _values(spec: TensorSpec, pixels: tuple[float, float]) -> Array:
         return np.stack([_noise(spec, seed) for seed in range(SAMPLES)])
     low, high = low_high
     is_nhwc = shape[3] <= _MOST_CHANNELS
-    pixels = _patches(shape[1:] if is_nhwc else (*shape[2:], shape[1]))
-    real = (low + pixels / 255 * (high - low)).astype(np.float32)
+    patches = _patches(shape[1:] if is_nhwc else (*shape[2:], shape[1]))
+    real = (low + patches / 255 * (high - low)).astype(np.float32)
     return (real if is_nhwc else real.transpose(0, 3, 1, 2))[:, np.newaxis]
 
 
