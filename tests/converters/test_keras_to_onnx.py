@@ -26,6 +26,7 @@ def test_the_constants_of_a_normalization_are_no_inputs(tmp_path):
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: values})[0], [[2.0, 1.0, 1.0]])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' own saving
 def test_a_grouped_convolution_that_keras_leaves_to_xla_is_a_plain_one(tmp_path):
     layers = [keras.layers.Conv2D(8, 3, groups=2, padding="same"), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((8, 8, 6)), *layers])

@@ -14,6 +14,8 @@ import pytest
 
 from converters.calibration import Calibration
 from converters.onnx_to_tensorrt import BUILDER, CACHE, SCRIPT, Step
+from converters.request import Request
+from converters.route import _options_before
 from converters.steps import Made, StepOptions
 from converters.tensorrt.quantising import cache_text
 from converters.tensorrt.releases import Release
@@ -91,6 +93,16 @@ def test_a_graph_that_cannot_be_lifted_stays_unless_another_opset_was_asked_for(
     with pytest.raises(RefusedError, match=r"has opset 11 and cannot be lifted to opset 13: .*Celu") as caught:
         convert(old, tmp_path / "asked", release="8.2.1", opset=13)
     assert "leave --opset out" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("release", "asked", "written"), [("8.2.1", None, 13), ("10.3.0", None, 17), (None, None, 17), ("8.2.1", 11, 11)]
+)
+def test_the_step_before_writes_what_the_release_reads(tmp_path, release, asked, written):
+    options = StepOptions("int8", release=release, opset=asked)
+    request = Request(tmp_path / "m.keras", (), "tensorrt", options, tmp_path, tmp_path)
+    before = _options_before(request, Step())
+    assert (before.opset, before.precision) == (written, "fp32")
 
 
 def test_a_newer_graph_is_brought_down_or_refused(tmp_path):
