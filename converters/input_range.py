@@ -54,8 +54,9 @@ def _config(model: Path) -> Any:
 
 def _layers(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The layers that change values, in order, those of models inside models too."""
-    for layer in config.get("config", {}).get("layers", ()):
-        if "layers" in layer.get("config", {}):
+    known = config.get("config", {})
+    for layer in known if isinstance(known, list) else known.get("layers", ()):  # a list in files of Keras 1 and 2.0
+        if isinstance(layer.get("config"), list) or "layers" in layer.get("config", {}):
             yield from _layers(layer)
         elif not str(layer.get("class_name")).startswith(_PASSING_LAYERS):
             yield layer
@@ -67,7 +68,8 @@ def _onnx_takes_pixels(model: Path) -> bool:
 
         graph = onnx.load(model, load_external_data=False).graph
         constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_location == tensor.DEFAULT}
-        constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+        made = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+        constants |= {node.output[0]: node.attribute[0].t for node in made}
         place = next((value.name for value in graph.input if value.name not in constants), "")
         for node in graph.node:
             if place not in node.input:

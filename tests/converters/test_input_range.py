@@ -37,6 +37,7 @@ def _keras(path: Path, *layers: dict[str, Any]) -> Path:
         ([INPUT, _layer("Rescaling", scale=1 / 127.5, offset=-1.0), DENSE], PIXELS),
         ([INPUT, FLIP, _layer("Rescaling", scale=1 / 255, offset=0.0), DENSE], PIXELS),
         ([INPUT, _layer("Functional", layers=[INPUT, _layer("Rescaling", scale=1 / 255)]), DENSE], PIXELS),
+        ([{"class_name": "Sequential", "config": [INPUT, _layer("Rescaling", scale=1 / 255)]}], PIXELS),
         ([INPUT, _layer("Normalization", mean=[123.7, 116.3, 103.5], variance=[3409.6] * 3)], PIXELS),
         ([INPUT, _layer("Normalization", mean=[0.485, 0.456, 0.406], variance=[0.05] * 3)], None),
         ([INPUT, _layer("Normalization", mean=None, variance=None)], None),
@@ -93,6 +94,18 @@ def _onnx(path: Path, op: str, value: Any, is_second: bool = True) -> Path:
 )
 def test_the_first_node_tells(tmp_path, op, value, expected):
     assert pixel_range(_onnx(tmp_path / "m.onnx", op, value), "onnx") == expected
+
+
+def test_a_constant_that_is_a_node_tells_too(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(_onnx(tmp_path / "m.onnx", "Div", 255))
+    constant = model.graph.initializer.pop()
+    kinds = {"value": constant}, {"value_float": 255.0}
+    for kind, expected in zip(kinds, (PIXELS, None), strict=True):  # what is not a tensor is not looked at
+        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        copy.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["c"], **kind))
+        onnx.save(copy, tmp_path / "node.onnx")
+        assert pixel_range(tmp_path / "node.onnx", "onnx") == expected
 
 
 def test_the_proof_is_made_with_pixels_and_says_so(tmp_path):
