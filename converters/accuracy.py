@@ -50,16 +50,16 @@ class Evaluation:
             else:
                 yield from_arrays(arrays, self.truth.inputs)
 
-    def right(self, session: Session) -> Array:
-        """Which of the inputs the model in `session` answers right with its first output: bool [n]."""
+    def answered(self, session: Session) -> Array:
+        """The row that the first output of the model in `session` answers each input with: int [n]."""
         specs = self.truth.inputs, tuple(session.inputs)
         output = pair_tensors(self.truth.outputs, tuple(session.outputs), "output")[0].other.name
         found = []
         for batch in self.batches():
             given = answers(session, fed(session.inputs, translated(*specs, batch.samples)))
             found.append(given[output].reshape(len(batch), -1).argmax(axis=1))
-        right: Array = np.concatenate(found) == self.rows
-        return right
+        rows: Array = np.concatenate(found)
+        return rows
 
     def notes(self, allowed: float) -> list[str]:
         """What a reader of the accuracy should know of the inputs."""
@@ -77,7 +77,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Judge:
-    """Labelled inputs, which of them the source answers right, and by how much a result's top-1 may fall."""
+    """Labelled inputs, the row that the source answers each with, and by how much a result's top-1 may fall."""
 
     evaluation: Evaluation
     source: Array
@@ -85,9 +85,17 @@ class Judge:
 
     def accuracy(self, session: Session, size: int) -> Accuracy:
         """That of the result in `session`, whose files have `size` bytes."""
-        right = self.evaluation.right(session)
-        lost = int((self.source & ~right).sum())
-        return Accuracy(len(right), int(self.source.sum()), int(right.sum()), lost, self.allowed, size)
+        given = self.evaluation.answered(session)
+        sources, right = self.source == self.evaluation.rows, given == self.evaluation.rows
+        return Accuracy(
+            samples=len(right),
+            source=int(sources.sum()),
+            result=int(right.sum()),
+            lost=int((sources & ~right).sum()),
+            alike=int((given == self.source).sum()),
+            allowed=self.allowed,
+            size=size,
+        )
 
     def notes(self) -> list[str]:
         """What a reader of the accuracy should know of the inputs."""
@@ -98,13 +106,15 @@ class Judge:
 class Accuracy:
     """Right answers of source and result out of `samples`, the drop in top-1 that is allowed, the result's bytes.
 
-    `lost` are right answers of the source that the result gets wrong; it may make up for them elsewhere.
+    `lost` are right answers of the source that the result gets wrong; it may make up for them elsewhere. `alike` are
+    inputs that both answer with the same row, right or wrong.
     """
 
     samples: int
     source: int
     result: int
     lost: int
+    alike: int
     allowed: float
     size: int
 
@@ -126,6 +136,7 @@ class Accuracy:
             "artifact": round(self.result / self.samples, 6),
             "drop": round(self.drop, 6),
             "lost": self.lost,
+            "alike": self.alike,
             "max_drop": self.allowed,
             "passed": self.passed,
             "bytes": self.size,
@@ -159,11 +170,11 @@ def judge_of(path: Path, allowed: float, truth: Truth, session: Session) -> Judg
     InputError as of `read_evaluation`, and when none is right, for then the labels are not the source's.
     """
     evaluation = read_evaluation(path, truth)
-    right = evaluation.right(session)
-    if not right.any():
+    answered = evaluation.answered(session)
+    if not (answered == evaluation.rows).any():
         what = f"the source itself answers none of the {len(evaluation)} evaluation inputs right"
         raise InputError(what, "check the classes (counted from 0, without a background), --label-offset, --preprocess")
-    return Judge(evaluation, right, allowed)
+    return Judge(evaluation, answered, allowed)
 
 
 def _rows(path: Path, key: str, values: Array, truth: Truth) -> Array:

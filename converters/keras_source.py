@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from converters.quiet import loading
-from converters.tensorflow_function import Traced, fixed_shape
+from converters.tensorflow_function import Traced, fixed_shape, inlined
 from runtimes.errors import InputError
 
 
@@ -42,24 +40,8 @@ def traced(path: Path, batch: int | None) -> Traced:
 
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator, unused-ignore]
         def forward(inputs: list[Any]) -> list[Any]:
-            with _functions_inside():
+            with inlined():
                 answer = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
             return list(tf.nest.flatten(answer))
 
         return Traced(forward, tuple(tensor.name for tensor in model.inputs), tuple(model.output_names))
-
-
-@contextmanager
-def _functions_inside() -> Iterator[None]:
-    """Trace the functions that layers call as a part of the model's own.
-
-    Keras compiles grouped convolutions (ConvNeXt's) with XLA; a call of such a function is inlined by no converter.
-    """
-    import tensorflow as tf
-
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)

@@ -41,7 +41,7 @@ class Step:
         RefusedError naming each node that the release cannot build; see `converters.steps.Step`.
         """
         check_options(self, options, calibration)
-        release = Release.read(options.release) if options.release else Release.of_board(None)
+        release = Release.asked(options.release)
         if options.implicit:
             release.check_implicit()
         refuse_unsupported(model, release)

@@ -18,11 +18,12 @@ from converters.blame import named
 from converters.matching import pair_tensors
 from converters.meaning import LABELS
 from converters.mending import blamed, can_keep, mended
-from converters.proof import Proof, fed, prove, selfcheck_rows, selfcheck_rule, translated
+from converters.proof import Proof, fed, prove, selfcheck_rows, selfcheck_rule, ties, translated
 from converters.request import Request
 from converters.route import Done, Report, packed, run_steps
 from converters.source import Source, open_source
 from converters.steps import Made, Step, find_steps, step_id
+from converters.synthetic import value_range
 from converters.truth import Truth, establish, opened, session_of
 from converters.witness import both
 from runtimes.arrays import Arrays
@@ -171,7 +172,7 @@ class _Result:
         if self.truth.labels is not None:
             (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
-        notes = second.notes if second else ()
+        notes = (*ties(truth, given), *(second.notes if second else ()))
         return _Verdict(write(self.request.out, manifest, *stored), proof, accuracy, notes)
 
     def _size(self) -> int:
@@ -221,8 +222,15 @@ class _Result:
             "limits": dict(proof.limits),
             "samples": len(self.truth.samples.inputs),
             "inputs": self.truth.samples.kind,
+            **self._range(),
             **({"accuracy": self._trade(accuracy)} if accuracy else {}),
         }
+
+    def _range(self) -> dict[str, Any]:
+        """The values that nobody gave, so that a reader can judge whether the model takes such."""
+        if self.truth.samples.kind != "synthetic":
+            return {}
+        return {"range": [float(f"{value:.3g}") for value in value_range(self.truth.samples.inputs)]}
 
     def _trade(self, accuracy: Accuracy) -> dict[str, Any]:
         """The accuracy, with what was kept in higher precision for it, and what it was before."""

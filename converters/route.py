@@ -15,6 +15,7 @@ from converters.proof import fed, translated
 from converters.request import Request
 from converters.source import Source
 from converters.steps import Made, Step, StepOptions, step_id, taken
+from converters.tensorrt.releases import Release
 from converters.truth import Truth, opened
 from runtimes.artifact import Artifact, Manifest, TensorSpec
 from runtimes.onnx_file import external_files
@@ -98,8 +99,9 @@ def _task(request: Request, source: Source, steps: Sequence[Step], truth: Truth,
 def _options_before(request: Request, following: Step) -> StepOptions:
     """What is asked of a step that is not the last: what the following one takes."""
     opset = request.options.opset
-    if opset is not None and following.target == "tensorrt":
-        opset = min(opset, WRITTEN_OPSET)  # its step lifts the graph to newer ones
+    if following.target == "tensorrt":
+        # Its step lifts the graph to newer ones, and brings it to the newest of its release where none was asked for.
+        opset = min(opset or Release.asked(request.options.release).max_opset, WRITTEN_OPSET)
     return replace(request.options, precision=taken(following), io_dtype=None, opset=opset)
 
 

@@ -20,31 +20,43 @@ from runtimes.tensors import dequantize
 SAMPLES = 8
 _PATCHES = 7  # along each side
 _MOST_CHANNELS = 4  # more than that is no picture
+_USUAL = (-1.0, 1.0)  # what most networks take
 
 
-def synthetic(inputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Calibration:
-    """Seeded real inputs: patches where an input is a picture, else normal values of rising strength."""
+def synthetic(
+    inputs: Sequence[TensorSpec], preprocess: Preprocess | None, pixels: tuple[float, float] | None = None
+) -> Calibration:
+    """Seeded real inputs: patches where an input is a picture, else normal values of rising strength.
+
+    `pixels` are the values that pictures have for the model (`converters.input_range`), −1…1 where None.
+    """
     if preprocess is not None and len(inputs) == 1:
         return from_pixels(_patches((*preprocess.crop, 3)), inputs, preprocess)
-    return Calibration({spec.name: _values(spec) for spec in inputs})
+    return Calibration({spec.name: _values(spec, pixels or _USUAL) for spec in inputs})
 
 
-def _values(spec: TensorSpec) -> Array:
+def value_range(samples: Calibration) -> tuple[float, float]:
+    """The smallest and the largest of all values."""
+    values = samples.samples.values()
+    return float(min(array.min() for array in values)), float(max(array.max() for array in values))
+
+
+def _values(spec: TensorSpec, pixels: tuple[float, float]) -> Array:
     shape = concrete_shape(spec)
-    low_high = _range(spec)
+    low_high = _range(spec, pixels)
     if low_high is None or len(shape) != 4 or min(shape[1], shape[3]) > _MOST_CHANNELS:
         return np.stack([_noise(spec, seed) for seed in range(SAMPLES)])
     low, high = low_high
     is_nhwc = shape[3] <= _MOST_CHANNELS
-    pixels = _patches(shape[1:] if is_nhwc else (*shape[2:], shape[1]))
-    real = (low + pixels / 255 * (high - low)).astype(np.float32)
+    patches = _patches(shape[1:] if is_nhwc else (*shape[2:], shape[1]))
+    real = (low + patches / 255 * (high - low)).astype(np.float32)
     return (real if is_nhwc else real.transpose(0, 3, 1, 2))[:, np.newaxis]
 
 
-def _range(spec: TensorSpec) -> tuple[float, float] | None:
-    """What a picture's values may be: −1…1 for floats, all that a quantised input holds; None for plain integers."""
+def _range(spec: TensorSpec, pixels: tuple[float, float]) -> tuple[float, float] | None:
+    """What a picture may hold: `pixels` for floats, all that a quantised input can; None for plain integers."""
     if np.dtype(spec.dtype).kind == "f":
-        return -1.0, 1.0
+        return pixels
     if spec.quantization is None:
         return None
     limits = np.iinfo(spec.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,22 @@ class Traced:
     function: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+@contextmanager
+def inlined() -> Iterator[None]:
+    """While a model is traced: functions that it calls become part of the graph.
+
+    Keras leaves grouped convolutions to XLA, in functions of their own, which tf2onnx does not read.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def fixed_shape(name: str, sizes: Sequence[int | None], path: Path, batch: int | None) -> tuple[int | None, ...]:

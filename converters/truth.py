@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converters.calibration import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
 from converters.calibration_doubts import doubts
+from converters.input_range import pixel_range
 from converters.meaning import Said, labels_of, meaning_of
 from converters.proof import Samples, source_answers
 from converters.request import Request
@@ -45,7 +46,7 @@ def establish(request: Request, source: Source) -> Truth:
     with opened(source.artifact) as session:
         _check_fixed(session, source)
         labels = labels_of(request.labels, source.artifact, session.outputs[0].shape[-1])
-        samples, calibration, notes = _samples(request, session, preprocess)
+        samples, calibration, notes = _samples(request, source, session, preprocess)
         found = source_answers(session, samples.inputs)
         said = Said(request.kind, request.label_offset)
         meaning = meaning_of(said, source.artifact, found[session.outputs[0].name], labels)
@@ -57,11 +58,12 @@ def establish(request: Request, source: Source) -> Truth:
 
 
 def _samples(
-    request: Request, session: Session, preprocess: Preprocess | None
+    request: Request, source: Source, session: Session, preprocess: Preprocess | None
 ) -> tuple[Samples, Calibration | None, list[str]]:
     """The inputs of the proof and those to calibrate with, which never overlap."""
     if request.samples is None:
-        return Samples(synthetic(session.inputs, preprocess), "synthetic"), None, []
+        pixels = pixel_range(source.model, source.format) if preprocess is None else None
+        return Samples(synthetic(session.inputs, preprocess, pixels), "synthetic"), None, []
     arrays = load_arrays(request.samples, hint="give a folder of pictures, or an .npz written with numpy.savez")
     pictures = set(arrays) == {PIXELS}
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)

@@ -51,7 +51,9 @@ class Wish:
 class Plan:
     """A route that can be taken: step ids in order (none: packed as it is), what they lead to, and why so.
 
-    `release` is that of the device's engine, `environments` those that steps run in (see `converters.environments`).
+    `opset` is to be met; None leaves it to the steps, the last of which takes the newest that a release of TensorRT
+    reads. `release` is that of the device's engine, `environments` those that steps run in (see
+    `converters.environments`).
     """
 
     format: str
@@ -198,7 +200,7 @@ def _released(plan: Plan, board: Release, wish: Wish) -> Plan:
     if wish.opset and wish.opset > release.max_opset:
         what = f"{release} takes ONNX opset {release.max_opset} or lower, not {wish.opset}"
         raise RefusedError(what, f"what works: --opset {release.max_opset}")
-    return replace(plan, opset=wish.opset or release.max_opset, release=release.text)
+    return replace(plan, opset=wish.opset, release=release.text)
 
 
 def _for_device(source: Source, wish: Wish, steps: Sequence[Step]) -> Plan:

@@ -13,7 +13,8 @@ from runtimes.errors import InputError
 IDENTICAL_DB = 200.0  # stands for "no noise at all"; float32 itself ends near 150 dB
 _SUM_SLACK = 1e-3  # of a float32 softmax over a thousand classes
 _SUM_LOST = 0.5  # a uint8 softmax rounds the many small probabilities of an unsure answer to nothing
-_TOP_TIES = 0.25  # more samples than this whose top value is tied at the tensor's end: it is clipped
+_TOP_TIES = 0.25  # more samples than this whose top value is cut off: the output is clipped
+_TIED_APART = 0.1  # of the span of the source's answers: what lies closer may tie in a right artifact
 
 # Metric → whether more of it is better.
 METRICS = {"max_abs": False, "snr_db": True, "cosine": True, "top1_agreement": True}
@@ -24,8 +25,9 @@ def compare(source: Array, artifact: Array) -> dict[str, float]:
 
     `max_abs`: largest absolute difference of any value. `snr_db`: power of what changes in the source from sample to
     sample over the power of the difference, in dB: an artifact that always answers the same has none, however close
-    its answers lie. `cosine`: mean over the samples of the cosine between both answers. `top1_agreement`: share of
-    the samples whose largest value stands at the same place.
+    its answers lie. `cosine`: mean over the samples of the cosine between both answers, each sample weighing as its
+    larger answer does: one near zero has no direction but that of its rounding. `top1_agreement`: share of the samples
+    whose largest value stands at the same place.
     """
     if source.shape != artifact.shape:
         raise InputError(f"answers of shapes {list(source.shape)} and {list(artifact.shape)} do not compare")
@@ -34,7 +36,7 @@ def compare(source: Array, artifact: Array) -> dict[str, float]:
     return {
         "max_abs": float(np.abs(difference).max()),
         "snr_db": _decibels(_signal(expected), float(np.square(difference).mean())),
-        "cosine": float(_cosines(expected, given).mean()),
+        "cosine": _cosine(expected, given),
         "top1_agreement": float((expected.argmax(axis=1) == given.argmax(axis=1)).mean()),
     }
 
@@ -57,8 +59,9 @@ def probe(source: Array, artifact: Array) -> str | None:
         return "holds values that are not finite (NaN or infinity)"
     if is_constant(given) and not is_constant(expected):
         return "is the same for every input"
-    if _clipped(given) > _clipped(expected) + _TOP_TIES:
-        return f"is clipped: the top value is tied in {_clipped(given):.0%} of the samples"
+    clipped = _clipped(expected, given)
+    if clipped > _TOP_TIES:
+        return f"is clipped: the top value is tied in {clipped:.0%} of the samples, where the source's differ"
     if sums_to_one(expected) and abs(float(given.sum(axis=1).mean()) - 1) > _SUM_LOST:
         return f"no longer sums to one as the source's does, but to {float(given.sum(axis=1).mean()):.3g}"
     return None
@@ -94,17 +97,24 @@ def _decibels(signal: float, noise: float) -> float:
     return float(min(IDENTICAL_DB, 10 * np.log10(signal / noise)))
 
 
-def _cosines(expected: Array, given: Array) -> Array:
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(given, axis=1)
-    products = (expected * given).sum(axis=1)
-    both_zero = (np.abs(expected).max(axis=1) == 0) & (np.abs(given).max(axis=1) == 0)
-    cosines: Array = np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
-    return cosines
+def _cosine(expected: Array, given: Array) -> float:
+    sizes = np.linalg.norm(expected, axis=1), np.linalg.norm(given, axis=1)
+    weights, products = np.maximum(*sizes), np.multiply(*sizes)
+    if not weights.any():
+        return 1.0
+    cosines = np.divide((expected * given).sum(axis=1), products, out=np.zeros(len(products)), where=products > 0)
+    return float((cosines * weights).sum() / weights.sum())
 
 
-def _clipped(rows: Array) -> float:
-    """Share of the samples whose largest value occurs more than once and is the largest of all samples."""
-    top = rows.max()
-    if rows.shape[1] < 2 or rows.min() == top:
+def _clipped(expected: Array, given: Array) -> float:
+    """Share of the samples whose top value is the largest of all samples, and stands for different ones of the source.
+
+    Different are values that lie further apart than a part of all that the source's answers span: those as good as
+    equal tie in 8 bits without being cut off.
+    """
+    top = given.max()
+    if given.shape[1] < 2 or given.min() == top:
         return 0.0
-    return float(((rows == top).sum(axis=1) > 1).mean())
+    tied = (given == top) & ((given == top).sum(axis=1) > 1)[:, np.newaxis]
+    apart = np.where(tied, expected, -np.inf).max(axis=1) - np.where(tied, expected, np.inf).min(axis=1)
+    return float((apart > _TIED_APART * np.ptp(expected)).mean())

@@ -45,6 +45,11 @@ class Release:
         """The release of a board whose profile names `max_opset`; the newest of them where it names none."""
         return cls.read(_OF_BOARDS.get(max_opset or 0, _OF_BOARDS[max(_OF_BOARDS)]))
 
+    @classmethod
+    def asked(cls, text: str | None) -> Release:
+        """The release in `text`, or where none was asked for the newest of a Jetson."""
+        return cls.read(text) if text else cls.of_board(None)
+
     @property
     def pair(self) -> tuple[int, int]:
         """Major and minor, which decide what a release can do."""

@@ -35,7 +35,8 @@ def shaped(model: Path, release: Release, opset: int | None, batch: int | None) 
     """The `onnx.ModelProto` in `opset` (None: the newest that the release reads) with its free batch at `batch`.
 
     Where an older graph cannot be lifted to an opset that nobody asked for, it stays as it is: releases read older
-    ones too. RefusedError for a graph that is newer than the release and cannot be brought down.
+    ones too. RefusedError for a graph that is newer than the release and cannot be brought down, or that cannot be
+    lifted to the opset that was asked for.
     """
     with loading(model, "ONNX"):
         import onnx
@@ -46,7 +47,7 @@ def shaped(model: Path, release: Release, opset: int | None, batch: int | None) 
         if batch is not None:
             fix_batch(proto, batch)
         proto = rewritten(proto, lambda op: is_rewritten(op, release.pair))
-        proto = _at_opset(proto, release, opset or release.max_opset)
+        proto = _at_opset(proto, release, opset)
         del proto.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(proto)
 
@@ -61,18 +62,22 @@ def fix_batch(proto: Any, batch: int) -> None:
             sizes[0].dim_value = batch
 
 
-def _at_opset(proto: Any, release: Release, opset: int) -> Any:
+def _at_opset(proto: Any, release: Release, asked: int | None) -> Any:
     from onnx import version_converter
 
-    found = opset_of(proto)
+    found, opset = opset_of(proto), asked or release.max_opset
     if found == opset:
         return proto
     try:
         return version_converter.convert_version(proto, opset)
     except RuntimeError as error:
-        if found <= opset:
-            return proto
-        return _brought_down(proto, opset, found, f"{release} reads {release.max_opset} at most", error)
+        if found > opset:
+            return _brought_down(proto, opset, found, f"{release} reads {release.max_opset} at most", error)
+        if asked:
+            what = f"the model has opset {found} and cannot be lifted to opset {asked}: {_said(error)}"
+            remedy = f"export it from its source with opset {asked}, or leave --opset out: {release} reads older ones"
+            raise RefusedError(what, remedy) from None
+        return proto
 
 
 def _brought_down(proto: Any, opset: int, found: int, why: str, error: RuntimeError) -> Any:

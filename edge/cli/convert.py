@@ -202,9 +202,18 @@ def _plan_as_text(source: Source, plan: Plan) -> str:
     precisions = [*(takes[step] for step in plan.steps[1:]), plan.precision]
     named = zip(plan.steps, precisions[: len(plan.steps)], strict=True)
     steps = [f"{number}. {step} ({precision})" for number, (step, precision) in enumerate(named, 1)]
-    opset = [f"ONNX opset {plan.opset}"] if plan.opset else []
+    opset = [f"ONNX opset {plan.opset}"] if plan.opset else _newest_opset(plan)
     lines = [*(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
     return "\n".join([f"{source.model} ({source.format}) to {target}", *lines])
+
+
+def _newest_opset(plan: Plan) -> list[str]:
+    from converters.tensorrt.releases import Release
+
+    if plan.format != "tensorrt":
+        return []
+    release = Release.asked(plan.release)
+    return [f"ONNX opset {release.max_opset}, the newest that {release} reads, or as it is where it cannot be lifted"]
 
 
 def _environments(plan: Plan) -> list[str]:
@@ -215,7 +224,7 @@ def _environments(plan: Plan) -> list[str]:
 
 def _as_text(result: dict[str, Any]) -> str:
     proof = result["proof"]
-    what = {"synthetic": "seeded synthetic inputs (give real ones with --calibration)"}
+    what = {"synthetic": f"seeded synthetic inputs{_range(proof)} (give real ones with --calibration)"}
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in proof["metrics"].items())
     limits = ", ".join(f"{name} {value:.4g}" for name, value in proof["limits"].items())
     witness = f", on {proof['witness']} too" if "witness" in proof else ""
@@ -228,6 +237,10 @@ def _as_text(result: dict[str, Any]) -> str:
             *(f"  {line}" for line in result["left"]),
         ]
     )
+
+
+def _range(proof: dict[str, Any]) -> str:
+    return " of {:g} to {:g}".format(*proof["range"]) if "range" in proof else ""
 
 
 def _accuracy(accuracy: dict[str, Any] | None) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from networks import FAMILIES
 TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("tflite", "fp32"), ("tflite", "int8"))
 STATES = ("pass", "refused", "fail", "WRONG", "not made")
 _HERE = Path(__file__).resolve().parent
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 1800.0  # a network that hangs, not one that is slow beside others
 _REFUSED = 5  # the exit code of RefusedError
 
 
@@ -67,8 +68,11 @@ def _converted(library: str, name: str, target: tuple[str, str], folder: Path) -
     started = time.monotonic()
     code, said, err = run(command)
     seconds = round(time.monotonic() - started, 1)
+    if code == _REFUSED:
+        why = reason(said, err)
+        return {**row(library, name, target, "refused", why, seconds), "ops": named(why, folder)}
     if code:
-        return row(library, name, target, "refused" if code == _REFUSED else "fail", reason(said, err), seconds)
+        return row(library, name, target, "fail", reason(said, err), seconds)
     code, said, err = run([sys.executable, str(_HERE / "recheck.py"), str(out), str(folder), target[1]])
     if code:
         return row(library, name, target, "WRONG", f"the artifact does not answer: {last_line(err)}", seconds)
@@ -83,6 +87,16 @@ def row(
     """One line of the results."""
     where = {"library": library, "network": name, "target": " ".join(target)}
     return {**where, "state": state, "reason": why, "seconds": seconds}
+
+
+def named(why: str, folder: Path) -> list[str]:
+    """The network's operations that `why` names: its own, and those of the ONNX model that was made of it."""
+    there = set(json.loads((folder / "network.json").read_text())["ops"])
+    for model in folder.glob("onnx-*/*.onnx"):
+        import onnx
+
+        there |= {node.op_type for node in onnx.load(model, load_external_data=False).graph.node}
+    return sorted(there & set(re.findall(r"\w+", why)))
 
 
 def reason(said: str, err: str) -> str:

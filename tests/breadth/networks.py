@@ -1,7 +1,8 @@
 """One network of each classification family, with seeded random weights, beside inputs and its own answers.
 
 `python networks.py LIBRARY NAME FOLDER` writes into FOLDER the model, `calibration.npz`, `fresh.npz` and
-`expected.npz` (what the library itself answers to `fresh.npz`) and `network.json`, which names the model.
+`expected.npz` (what the library itself answers to `fresh.npz`) and `network.json`, which names the model and what it is
+made of.
 
 torchvision brings CUDA libraries that a CPU torch does not have: install it beside the project, not into it, with
 `pip install --no-deps --target FOLDER torchvision==0.28.0`, and name that folder in BREADTH_SITE.
@@ -94,8 +95,8 @@ def pictures(count: int, side: int, seed: int) -> np.ndarray:
     return np.clip(patches + noise, -1, 1).astype(np.float32)
 
 
-def make_keras(name: str, folder: Path) -> str:
-    """A `.keras` file."""
+def make_keras(name: str, folder: Path) -> tuple[str, set[str]]:
+    """A `.keras` file, and the layers in it."""
     import keras
 
     side, scale = KERAS[name]
@@ -107,7 +108,7 @@ def make_keras(name: str, folder: Path) -> str:
     expected = np.stack([np.asarray(model(one[None], training=False)) for one in batches[1]])
     model.save(folder / "model.keras")
     _write(folder, {model.inputs[0].name: batches[0][:, None]}, {model.inputs[0].name: batches[1][:, None]}, [expected])
-    return "model.keras"
+    return "model.keras", {type(layer).__name__ for layer in model._flatten_layers()}
 
 
 def torchvision() -> Any:
@@ -142,8 +143,8 @@ def torchvision_families() -> dict[str, dict[str, int]]:
     return found
 
 
-def make_torchvision(name: str, folder: Path) -> str:
-    """A `.pt2` exported program."""
+def make_torchvision(name: str, folder: Path) -> tuple[str, set[str]]:
+    """A `.pt2` exported program, and the operators in it, as `conv2d`."""
     import torch
 
     models = torchvision().models
@@ -162,11 +163,12 @@ def make_torchvision(name: str, folder: Path) -> str:
     torch.export.save(program, folder / "model.pt2")
     feed = program.graph_signature.user_inputs[0]
     _write(folder, {feed: shown}, {feed: fresh}, [expected])
-    return "model.pt2"
+    called = (node.target for node in program.graph.nodes if node.op == "call_function")
+    return "model.pt2", {str(target).split(".")[1] for target in called if "." in str(target)}
 
 
-def make_transformers(name: str, folder: Path) -> str:
-    """A folder that `save_pretrained` wrote."""
+def make_transformers(name: str, folder: Path) -> tuple[str, set[str]]:
+    """A folder that `save_pretrained` wrote, and the modules in it."""
     import torch
     import transformers
 
@@ -180,7 +182,7 @@ def make_transformers(name: str, folder: Path) -> str:
         expected = np.stack([model(**row).logits.numpy() for row in rows])
     model.save_pretrained(folder / "model")
     _write(folder, shown, fresh, [expected])
-    return "model"
+    return "model", {type(module).__name__ for module in model.modules()}
 
 
 def _feeds(count: int, seed: int, text: bool) -> dict[str, np.ndarray]:
@@ -207,9 +209,9 @@ def _write(folder: Path, shown: Any, fresh: Any, expected: list[np.ndarray]) -> 
 def main() -> None:
     library, name, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     make = {"keras": make_keras, "torchvision": make_torchvision, "transformers": make_transformers}[library]
-    model = make(name, folder)
+    model, ops = make(name, folder)
     feeds = [[key, value.shape[1:], value.dtype.name] for key, value in np.load(folder / "fresh.npz").items()]
-    (folder / "network.json").write_text(json.dumps({"model": model, "inputs": feeds}))
+    (folder / "network.json").write_text(json.dumps({"model": model, "inputs": feeds, "ops": sorted(ops)}))
 
 
 if __name__ == "__main__":

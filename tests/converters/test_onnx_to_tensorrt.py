@@ -14,6 +14,8 @@ import pytest
 
 from converters.calibration import Calibration
 from converters.onnx_to_tensorrt import BUILDER, CACHE, SCRIPT, Step
+from converters.request import Request
+from converters.route import _options_before
 from converters.steps import Made, StepOptions
 from converters.tensorrt.quantising import cache_text
 from converters.tensorrt.releases import Release
@@ -83,6 +85,24 @@ def test_the_graph_has_the_newest_opset_of_the_release(tmp_path, release, expect
 
 def test_an_opset_that_is_asked_for_is_met(model, tmp_path):
     assert opset(convert(model, tmp_path / "out", release="10.3.0", opset=18).model) == 18
+
+
+def test_a_graph_that_cannot_be_lifted_stays_unless_another_opset_was_asked_for(tmp_path):
+    old = network(tmp_path / "old.onnx", "Celu", opset=11)  # Celu came with opset 12: there is no way on from 11
+    assert opset(convert(old, tmp_path / "as-it-is", release="8.2.1").model) == 11
+    with pytest.raises(RefusedError, match=r"has opset 11 and cannot be lifted to opset 13: .*Celu") as caught:
+        convert(old, tmp_path / "asked", release="8.2.1", opset=13)
+    assert "leave --opset out" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("release", "asked", "written"), [("8.2.1", None, 13), ("10.3.0", None, 17), (None, None, 17), ("8.2.1", 11, 11)]
+)
+def test_the_step_before_writes_what_the_release_reads(tmp_path, release, asked, written):
+    options = StepOptions("int8", release=release, opset=asked)
+    request = Request(tmp_path / "m.keras", (), "tensorrt", options, tmp_path, tmp_path)
+    before = _options_before(request, Step())
+    assert (before.opset, before.precision) == (written, "fp32")
 
 
 def test_a_newer_graph_is_brought_down_or_refused(tmp_path):

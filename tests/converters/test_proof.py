@@ -12,6 +12,7 @@ from converters.proof import (
     selfcheck_rows,
     selfcheck_rule,
     source_answers,
+    ties,
 )
 from runtimes.artifact import TensorSpec
 from runtimes.errors import ProofError
@@ -153,3 +154,14 @@ def test_a_source_that_ignores_its_input_proves_nothing():
 def test_a_source_that_is_broken_itself():
     with pytest.raises(ProofError, match="not finite"):
         source_answers(_Source(lambda x: x * np.nan), SAMPLES)
+
+
+def test_best_answers_that_tie_are_told_of_a_classifier_whose_source_has_one():
+    source = np.array([[0.5, 0.498, 0.002], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]])
+    eight_bits = np.round(source * 256) / 256
+    assert ties({"y": source}, {"y": eight_bits}) == ()  # one of three is few, and none ties that the source parts
+    coarse = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    (line,) = ties({"y": source}, {"y": coarse})
+    assert "'y' has two best answers or more in 67%" in line
+    assert ties({"y": source * 3}, {"y": coarse}) == ()  # a feature map may have equal maxima
+    assert ties({"y": coarse}, {"y": coarse}) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.synthetic import SAMPLES, synthetic
+from converters.synthetic import SAMPLES, synthetic, value_range
 from runtimes.artifact import Preprocess, TensorSpec
 from runtimes.manifest import Quantization
 
@@ -20,6 +20,11 @@ def test_a_picture_is_patches_from_minus_one_to_one(shape):
     # Neighbours are alike and channels are not: that is what makes a swap of either show.
     rows = values[:, 0] if shape[-1] != 28 else values[:, 0].transpose(0, 2, 3, 1)
     assert np.abs(np.diff(rows, axis=1)).mean() < 0.5 * np.abs(rows - rows[:, ::-1, ::-1]).mean()
+
+
+def test_a_model_that_rescales_pixels_gets_pixels():
+    samples = synthetic([TensorSpec("x", "float32", (1, 28, 28, 3))], None, (0.0, 255.0))
+    assert value_range(samples) == (0, 255)
 
 
 def test_a_quantised_picture_covers_its_range():

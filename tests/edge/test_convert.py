@@ -147,7 +147,7 @@ class _Answering:
         Path(job["out"], MANIFEST).write_text("{}")
         if self.fails:
             raise ProofError("output 'p' is too far from the source's: snr_db 4, at least 12", f"kept in {job['kept']}")
-        proof = {"passed": True, "metrics": {}, "limits": {}, "samples": 8, "inputs": "synthetic"}
+        proof = {"passed": True, "metrics": {}, "limits": {}, "samples": 8, "inputs": "synthetic", "range": [0, 255]}
         return {
             "format": job["format"],
             "precision": job["options"]["precision"],
@@ -163,7 +163,7 @@ def test_notes_go_to_stderr(classifier, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("edge.conversion.Worker", _Answering)
     _, said, error = edge(capsys, "convert", classifier, "--to", "openvino", "--out", tmp_path / "out")
     assert "note: 12 calibration samples are few" in error
-    assert "8 seeded synthetic inputs" in said
+    assert "8 seeded synthetic inputs of 0 to 255 (give real ones" in said
     assert said.splitlines()[-1] == "  build it on the board"
 
 

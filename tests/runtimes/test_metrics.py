@@ -51,6 +51,15 @@ def test_cosine_with_answers_of_zeros(row, cosine):
     assert compare(np.array([[0.0, 0.0]]), np.array([row]))["cosine"] == cosine
 
 
+def test_an_answer_near_zero_decides_little_about_the_cosine():
+    source = np.array([[2.0, 1.8], [-0.7, -0.8], [-0.03, 0.11]])
+    noise = np.array([[0.05, -0.05], [0.05, 0.05], [-0.05, -0.05]])
+    found = compare(source, source + noise)
+    assert found["cosine"] > 0.98
+    assert compare(source, source * [[1], [-1], [1]])["cosine"] < 0.5  # an answer that counts decides
+    assert compare(source, np.where(source == -0.03, -9, source))["cosine"] < 0.5  # also where the source has nothing
+
+
 def test_shapes_must_agree():
     with pytest.raises(InputError, match=r"\[3, 3\] and \[3, 2\]"):
         compare(ANSWERS, ANSWERS[:, :2])
@@ -89,6 +98,14 @@ def test_unknown_metric():
 )
 def test_what_is_plainly_broken_is_said(given, words):
     assert words in str(probe(ANSWERS, given))
+
+
+@pytest.mark.parametrize(("lower", "words"), [(0.1794, None), (0.1400, "is clipped: the top value is tied in 100%")])
+def test_values_that_eight_bits_cannot_tell_apart_are_not_clipped(lower, words):
+    source = np.array([[0.1800, lower, 0.02], [0.02, 0.1806, lower]])
+    given = np.array([[46, 46, 5], [5, 46, 46]]) / 256
+    assert words is None or words in str(probe(source, given))
+    assert words is not None or probe(source, given) is None
 
 
 def test_what_the_source_does_too_is_not_broken():
