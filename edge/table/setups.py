@@ -26,6 +26,7 @@ class TableSetup:
     settings: Mapping[str, str] = field(default_factory=dict)
     default: bool = True
     host: str | None = None  # the board that it runs on; None is this machine
+    emulated: bool = False  # whether that board's processor is: then its times are none
 
     @property
     def where(self) -> str:
@@ -113,8 +114,14 @@ def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[Tab
 
 def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
     """The setups of a board; `id` names it, as several boards have the same ones."""
+    emulated = bool(machine["os"]["emulated"])
+
+    def is_default(setup: TableSetup) -> bool:
+        # Emulated, more threads give the answers that one gives, and no times.
+        return setup.default and setup.runtime in _ON_BOARDS and not (emulated and (setup.threads or 1) > 1)
+
     return [
-        replace(setup, id=f"{setup.id}@{host}", host=host, default=setup.default and setup.runtime in _ON_BOARDS)
+        replace(setup, id=f"{setup.id}@{host}", host=host, emulated=emulated, default=is_default(setup))
         for setup in setups_for(machine, devices)
     ]
 
