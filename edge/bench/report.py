@@ -169,6 +169,7 @@ def _origin(rows: Sequence[Row]) -> Iterator[str]:
 _INPUTS = {
     "synthetic": "seeded random numbers, free dimensions 1 (choose another with --input)",
     "picture": "one picture, the same in every run",
+    "trtexec": "random numbers of trtexec, whose own times these are: to the GPU, computing, back; no output was seen",
     "arrays": "the first sample of the file given, the same in every run",
 }
 

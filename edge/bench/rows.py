@@ -128,8 +128,13 @@ def _over_rounds(rounds: Sequence[Row]) -> Row:
     return {
         "energy_per_run_j": median(joules) if joules else None,
         "peak_rss_bytes": max((part["peak_rss_bytes"] or 0 for part in rounds), default=0) or None,
-        **{key: median([part[key] for part in rounds]) for key in _MEDIANS},
+        **{key: _median_of_known(part[key] for part in rounds) for key in _MEDIANS},
     }
+
+
+def _median_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def read_rows(path: Path) -> list[Row]:
