@@ -152,6 +152,10 @@ class Board:
             return {}
         return {}
 
+    def forget_inputs(self) -> None:
+        """Remove the inputs that jobs have carried there: frames of a camera would fill the disk."""
+        self.installer.forget_below(f"kept/{self._session}/files")
+
     # What lies there.
 
     def leftovers(self) -> list[dict[str, Any]]:
