@@ -11,7 +11,8 @@ The answer to the job "measure" is ready for JSON. Keys are added, never renamed
     total_s          wall time of the timed loop
     import_ms        importing the engine; load_ms: opening the model; first_ms: the first inference
     peak_rss_bytes   the most memory this process held until the loop's end
-    energy_j         drawn by the CPU packages during the loop, idle power included; else energy_note says why not
+    energy_j         drawn during the loop, idle power included, by what energy_source names; else energy_note says why
+    began_at         the clock of this machine when the loop began, seconds of Unix time
     other_cores      how many cores other processes kept busy during the loop; null where it was under 0.5 s
     conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
     machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board", "emulated"}
@@ -36,7 +37,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Artifact
 from runtimes.contention import cores_of_others, cpu_clock
-from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, read_energy
+from runtimes.host import EnergyMeter, conditions, facts, peak_rss_bytes
 from runtimes.keep import Keep
 from runtimes.protocols import Before, Protocol, Timings, as_dict, protocol_of
 from runtimes.registry import is_installed, missing
@@ -61,7 +62,7 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     protocol = protocol_of(job.get("protocol") or {})
     artifact, engine = engine_of(job)
     before = conditions()
-    report({"phase": "loading"})
+    report({"phase": "loading", "at": time.time()})
     import_ms = time_import(engine)
     start = time.perf_counter_ns()
     with closing(engine.open(artifact, options_of(job))) as session:
@@ -129,17 +130,17 @@ def _timed(
 
     def before(warmup: list[float]) -> None:
         begin(warmup)
-        started.append((read_energy(), cpu_clock()))
+        started.append((EnergyMeter(), cpu_clock(), time.time()))
 
     timings = protocol.time(lambda: session.run(feeds), report, before, keep.times)
-    energy, clock = started[0]
-    joules, others = joules_between(energy, read_energy()), cores_of_others(clock, cpu_clock())
+    meter, clock, began_at = started[0]
+    energy, others = meter.finish(), cores_of_others(clock, cpu_clock())
     return {
         **_times(timings),
         "other_cores": others,
         "peak_rss_bytes": peak_rss_bytes(),
-        "energy_j": joules,
-        "energy_note": None if joules is not None else facts()["energy"]["reason"],
+        "began_at": began_at,
+        **energy,
     }
 
 
@@ -153,7 +154,10 @@ def _times(timings: Timings) -> dict[str, Any]:
 
 
 def _unfinished(warmup: list[float]) -> dict[str, Any]:
-    unknown = ("peak_rss_bytes", "energy_j", "energy_note", "other_cores", "output", "raw")
+    unknown = (
+        *("peak_rss_bytes", "energy_j", "energy_source", "energy_note", "began_at", "other_cores"),
+        *("output", "raw"),
+    )
     return {**dict.fromkeys(unknown), "first_ms": warmup[0], "warmup_ms": warmup, "top": []}
 
 

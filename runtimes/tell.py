@@ -36,6 +36,7 @@ def tell() -> dict[str, Any]:
     libraries            {name: whether the system's loader finds it}
     writable             {device file of an attached USB or Edge TPU device: whether this user may use it}
     edgetpu_package      the version of libedgetpu's package, or None
+    edgetpu_runtime      the runtime's version in it, which compiled files ask for, or None
     free_bytes           on the disk of the home folder
     """
     machine = host.facts()
@@ -49,6 +50,7 @@ def tell() -> dict[str, Any]:
         "libraries": {name: find_library(name) is not None for name in LIBRARIES},
         "writable": {node: os.access(node, os.R_OK | os.W_OK) for node in _nodes(machine)},
         "edgetpu_package": edgetpu_package(),
+        "edgetpu_runtime": edgetpu_runtime(),
         "free_bytes": shutil.disk_usage(Path.home()).free,
     }
 
@@ -79,6 +81,15 @@ def edgetpu_package(root: Path = Path("/")) -> str | None:
     """The version of libedgetpu's package, which tells whose build it is: 16.0 is Google's, 16.0tf2.17 is not."""
     told = program_output(root, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}\n", "libedgetpu1-*") or ""
     return next((line.split()[1] for line in told.splitlines() if line.startswith("installed ")), None)
+
+
+def edgetpu_runtime() -> int | None:
+    """As `runtimes.engines.edgetpu` has it; None too without numpy, which that needs."""
+    if importlib.util.find_spec("numpy") is None:
+        return None
+    from runtimes.engines.edgetpu import runtime_version
+
+    return runtime_version()
 
 
 def _nodes(machine: dict[str, Any]) -> list[str]:

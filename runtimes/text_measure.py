@@ -17,7 +17,7 @@ outside the engine: a test includes all that a user waits for, sampling and the 
     ttft_ms          from asking to the first token, for each prompt of the test pp
     import_ms, load_ms, first_ms    importing the engine, loading, the first token of all
     peak_rss_bytes   the most memory that this process held
-    energy_j         while generating; energy_note says why there is none
+    energy_j         while generating, by energy_source; energy_note says why there is none
     other_cores, conditions         as in `runtimes.measure`
 
 The job "bandwidth" takes `threads` and answers {"bytes_s": [...]}: see `runtimes.host.bandwidth`.
@@ -33,7 +33,7 @@ import numpy as np
 
 from runtimes.contention import cores_of_others, cpu_clock
 from runtimes.errors import UsageError
-from runtimes.host import conditions, facts, joules_between, peak_rss_bytes, read_energy
+from runtimes.host import EnergyMeter, conditions, peak_rss_bytes
 from runtimes.host.bandwidth import read_bandwidth
 from runtimes.measure import machine, time_import
 from runtimes.registry import text_runtime
@@ -118,21 +118,20 @@ class _Bench:
         """The test tg: the gaps between generated tokens, and the energy meanwhile."""
         seconds: list[float] = []
         samples: list[float] = []
-        energy, clock = read_energy(), cpu_clock()
+        meter, clock = EnergyMeter(), cpu_clock()
         for number in range(self._repeats if self._generated > 1 else 0):
             self._report({"phase": f"generating {self._generated} tokens, {number + 1} of {self._repeats}"})
             times = self._continue(1, self._generated)
             seconds.append(times[-1] - times[1])
             samples += _gaps_ms(times)
-        joules, others = joules_between(energy, read_energy()), cores_of_others(clock, cpu_clock())
+        energy, others = meter.finish(), cores_of_others(clock, cpu_clock())
         test = {"test": f"tg{self._generated}", "tokens": self._generated - 1, "seconds": seconds}
         return {
             "tests": [test] if seconds else [],
             "samples_ms": samples,
             "warmup_ms": self._warm,
             "total_s": sum(seconds),
-            "energy_j": joules,
-            "energy_note": None if joules is not None else facts()["energy"]["reason"],
+            **energy,
             "other_cores": others,
         }
 

@@ -80,6 +80,8 @@ def _rounds_differ(row: Row) -> Doubts:
 
 
 def _first_run(row: Row) -> Doubts:
+    if row["first_ms"] is None:
+        return
     times = row["first_ms"] / row["median_ms"] if row["median_ms"] else 0.0
     if times > SLOW_FIRST and row["first_ms"] > _NOTICED_MS:
         yield (

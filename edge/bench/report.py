@@ -160,6 +160,8 @@ def _origin(rows: Sequence[Row]) -> Iterator[str]:
     for key, share in (("p90_ms", 0.90), ("p95_ms", 0.95)):
         if any(row[key] is None for row in measured):
             yield f"p{share * 100:.0f} needs {fewest_runs(share)} runs; where there are fewer it is not given"
+    for source in distinct(row["energy_source"] for row in measured if row.get("energy_source")):
+        yield f"energy of a run, idle power included, by {source}"
     for note in distinct(row["energy_note"] for row in measured if row["energy_note"]):
         yield f"energy is not measured: {note}"
 
@@ -167,6 +169,7 @@ def _origin(rows: Sequence[Row]) -> Iterator[str]:
 _INPUTS = {
     "synthetic": "seeded random numbers, free dimensions 1 (choose another with --input)",
     "picture": "one picture, the same in every run",
+    "trtexec": "random numbers of trtexec, whose own times these are: to the GPU, computing, back; no output was seen",
     "arrays": "the first sample of the file given, the same in every run",
 }
 

@@ -12,7 +12,7 @@ A row is what `edge bench --json` writes, and what `--compare` reads:
     total_s                          wall time of the timed loop, median of the rounds
     load_ms, import_ms, first_ms     medians of the rounds
     peak_rss_bytes                   the highest of all rounds
-    energy_per_run_j                 median of the rounds, or null with energy_note
+    energy_per_run_j                 median of the rounds, by energy_source; or null with energy_note
     top, raw                         as in a measurement
     rounds                           for each round: round, runs, median_ms, total_s, conditions, warmup_ms, …
 """
@@ -44,6 +44,7 @@ _SHARED = (
     "machine",
     "input",
     "output",
+    "energy_source",
     "energy_note",
     "top",
     "raw",
@@ -59,6 +60,7 @@ _PER_ROUND = (
     "warmup_ms",
     "peak_rss_bytes",
     "energy_j",
+    "began_at",
     "other_cores",
     "conditions",
 )
@@ -126,8 +128,13 @@ def _over_rounds(rounds: Sequence[Row]) -> Row:
     return {
         "energy_per_run_j": median(joules) if joules else None,
         "peak_rss_bytes": max((part["peak_rss_bytes"] or 0 for part in rounds), default=0) or None,
-        **{key: median([part[key] for part in rounds]) for key in _MEDIANS},
+        **{key: _median_of_known(part[key] for part in rounds) for key in _MEDIANS},
     }
+
+
+def _median_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", action="append", default=[], metavar="HOST", help="measure on this board, over ssh; may be repeated"
     )
     parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
+    parser.add_argument(
+        "--energy-csv",
+        type=Path,
+        metavar="FILE",
+        help="what a power meter writes meanwhile: time, watts (or volts, amps)",
+    )
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
     output = parser.add_mutually_exclusive_group()
@@ -66,14 +72,21 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
     from edge.bench import compare, findings, read_rows, rows_of
     from edge.bench.compare import unmatched
+    from edge.bench.energy import read_meter, with_meter
     from edge.cli import bench_text
 
     if bench_text.is_asked(args):
+        if args.energy_csv:
+            raise UsageError("--energy-csv is not read for language models", "measure them without it")
         return bench_text.run(args)
     written_as = out_format(args)
     old = read_rows(args.compare) if args.compare else []
+    if args.energy_csv:
+        read_meter(args.energy_csv)  # refused before anything is measured
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         measurements, was_stopped = measure(_setups(args, Path(folder)), args.rounds or _ROUNDS, args)
+    if args.energy_csv:
+        measurements = with_meter(measurements, read_meter(args.energy_csv))
     rows = rows_of(measurements)
     found, compared = findings(rows), compare(rows, old)
     _print(rows, found, compared, args, written_as)

@@ -61,9 +61,15 @@ def _machine_rows(machine: Mapping[str, Any], conditions: Mapping[str, Any]) -> 
         ("load", _load(conditions["load_average"])),
         ("temperature", _temperature(conditions)),
         ("throttling", _throttling(conditions["throttling"])),
-        ("energy", "measurable (CPU packages)" if machine["energy"]["readable"] else machine["energy"]["reason"]),
+        ("energy", _energy(machine["energy"])),
     ]
     return list(rows)
+
+
+def _energy(energy: Mapping[str, Any]) -> str:
+    if not energy["readable"]:
+        return str(energy["reason"])
+    return f"measurable ({', '.join(energy['rails']) or 'CPU packages'})"
 
 
 def _clock(now: float | None, highest: float | None) -> str:

@@ -1,12 +1,16 @@
-"""`edge run`: classify pictures, with the likeliest classes by name."""
+"""`edge run`: classify pictures, or what a camera sees, with the likeliest classes by name."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +25,22 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the pictures, how to run, and what the model does not say of itself."""
     from edge import preprocessing
-    from edge.arguments import count, seconds
+    from edge.arguments import count as number
+    from edge.arguments import seconds
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture, or a folder of them")
+    parser.add_argument("pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, or a folder of them")
+    parser.add_argument(
+        "--camera", type=int, metavar="N", help="frames of camera N (/dev/videoN), with --on the board's"
+    )
+    parser.add_argument(
+        "--frames", type=number, metavar="N", help="with --camera: so many (default: until Ctrl+C; with --json 1)"
+    )
     parser.add_argument("--on", metavar="HOST", help="run it on this board, over ssh")
     parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
-    parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
-    parser.add_argument("--top", type=count, default=5, metavar="N", help="classes to print (default: 5)")
+    parser.add_argument("--threads", type=number, metavar="N", help="threads of the engine")
+    parser.add_argument("--top", type=number, default=5, metavar="N", help="classes to print (default: 5)")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for every 64 pictures")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, one for each class")
     parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
@@ -46,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.workers import Worker
     from runtimes.artifact import Artifact
 
+    _check(args)
     artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
     given = Given(said(args), args.output, args.label_offset, args.labels)
     engine = Engine(args.runtime, args.threads, args.timeout)
@@ -53,13 +65,46 @@ def run(args: argparse.Namespace) -> int:
         classifier = prepare(artifact, given, worker, engine)
         for line in classifier.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
-        answers = classify(classifier, pictures, worker, engine, args.top)
+        one = partial(classify, classifier, worker=worker, engine=engine, count=args.top)
+        answers = one(pictures) if args.camera is None else _seen(args, place, one)
         found = list(_shown(answers, args.json, is_alone=len(pictures) == 1))
     if args.json:
         good = [answer for answer in found if not isinstance(answer, Unreadable)]
         print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
     _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from runtimes.errors import UsageError
+
+    if bool(args.pictures) == (args.camera is not None):
+        raise UsageError("give pictures or --camera N, one of them", "for example: edge run ARTIFACT cat.jpg")
+    if args.camera is not None and args.camera < 0:
+        raise UsageError(f"there is no camera {args.camera}", "cameras count from 0: ls /dev/video*")
+    if args.frames and args.camera is None:
+        raise UsageError("--frames has no meaning without --camera", "add --camera 0, or leave it out")
+
+
+def _seen(
+    args: argparse.Namespace, place: Place, classified: Callable[[Sequence[Path]], Iterator[Answer | Unreadable]]
+) -> Iterator[Answer | Unreadable]:
+    """The answers to one frame after another, each named camera-0-frame-1.jpg and so on."""
+    from edge.remote.board import Board
+    from edge.remote.camera import Camera, here, on_board
+
+    board = place if isinstance(place, Board) else None
+    camera = Camera(on_board(board.line) if board else here, args.camera, args.on or "this machine")
+    most = args.frames or (1 if args.json else None)
+    with tempfile.TemporaryDirectory(prefix="edge-camera-") as folder:
+        for number in count(1) if most is None else range(1, most + 1):
+            frame = Path(folder, f"camera-{args.camera}-frame-{number}.jpg")
+            frame.write_bytes(camera.frame())
+            for answer in classified([frame]):
+                yield replace(answer, picture=Path(frame.name))
+            frame.unlink()
+            if board:
+                board.forget_inputs()
 
 
 @contextmanager

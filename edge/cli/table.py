@@ -21,8 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="pictures to quantise with (never those to be judged by)"
     )
-    parser.add_argument("--runs", type=count, default=250, metavar="N", help="classifications in a loop (default: 250)")
-    parser.add_argument("--rounds", type=count, default=2, metavar="N", help="loops of each setup (default: 2)")
+    parser.add_argument(
+        "--runs", type=count, metavar="N", help="classifications in a loop (default: 250; 2 on an emulated board)"
+    )
+    parser.add_argument(
+        "--rounds", type=count, metavar="N", help="loops of each setup (default: 2; 1 on emulated boards)"
+    )
     parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
     parser.add_argument(
         "--on", action="append", default=[], metavar="HOST", help="measure this board over ssh; may be repeated"

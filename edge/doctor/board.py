@@ -9,6 +9,7 @@ from edge.doctor.finding import Check, Finding
 from edge.doctor.situation import Situation
 
 _INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
+_NEWEST_EDGETPU_RUNTIME = 14  # api/runtime_version.h of libedgetpu; of 2021, and the last
 _LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
 
 
@@ -74,8 +75,23 @@ def edgetpu_build(situation: Situation) -> Iterator[Finding]:
         yield Finding("ok", f"libedgetpu {build}, which fits {name} {version}")
 
 
+def edgetpu_runtime(situation: Situation) -> Iterator[Finding]:
+    """A compiled model asks for a runtime at least as new as its compiler was told: see `edge inspect`."""
+    there = situation.edgetpu_runtime
+    if there is not None and there < _NEWEST_EDGETPU_RUNTIME:
+        yield Finding(
+            "warning",
+            f"libedgetpu here has the Edge TPU runtime {there}",
+            f"models of the last compiler (16.0) ask for {_NEWEST_EDGETPU_RUNTIME} and do not load with it; "
+            "`edge inspect MODEL_edgetpu.tflite` tells what a model asks for",
+            f"sudo apt-get install libedgetpu1-std, or compile with edgetpu_compiler --min_runtime_version {there}",
+        )
+    elif there is not None:
+        yield Finding("ok", f"libedgetpu here has the Edge TPU runtime {there}, which runs every compiled model")
+
+
 def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
-CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build)
+CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build, edgetpu_runtime)

@@ -67,6 +67,7 @@ class Situation:
     cache: Path  # where converted models are kept
     environ: Mapping[str, str] = field(default_factory=dict)
     edgetpu_package: str | None = None  # the version of libedgetpu's package, where the system has one
+    edgetpu_runtime: int | None = None  # the runtime's version in that library
     find_library: Callable[[str], str | None] = find_library
     may_write: Callable[[str], bool] = may_write
     free_bytes: Callable[[Path], int | None] = free_bytes
@@ -84,6 +85,7 @@ def observe(root: Path = Path("/")) -> Situation:
         cache=cache_folder(),
         environ=os.environ,
         edgetpu_package=tell.edgetpu_package(root),
+        edgetpu_runtime=tell.edgetpu_runtime(),
     )
 
 
@@ -106,6 +108,7 @@ def of_board(told: Mapping[str, Any]) -> Situation:
         packages=Packages.named(told["packages"], {"openvino": ["myriad.so"] if told["myriad"] else []}),
         cache=Path("~"),
         edgetpu_package=told["edgetpu_package"],
+        edgetpu_runtime=told["edgetpu_runtime"],
         find_library=lambda name: name if told["libraries"].get(name) else None,
         may_write=lambda node: bool(told["writable"].get(node, True)),
         free_bytes=lambda _: told["free_bytes"],

@@ -5,6 +5,8 @@
     install.py   the three things that a board needs: `runtimes/`, one engine, the artifact
     board.py     a board as a place for workers, like this machine
     jobs.py      several boards at once, one measurement at a time on each
+    trtexec.py   TensorRT where no Python of the board's can run it: the board's own trtexec builds and times
+    camera.py    frames of a camera, by whatever program the board has
     kept.py      samples that an earlier connection left behind
 
 Everything of ours on a board lies in `~/.edgeproof`, and what is finished there got its name by a rename: a copy that

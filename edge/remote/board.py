@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edge.remote import engines
 from edge.remote.install import Installer
 from edge.remote.ssh import Line, LineLost, quoted
 from edge.remote.survey import ROOT, Python, Survey, survey, usable_python
@@ -90,9 +91,8 @@ class Board:
 
     def command(self, module: str, job: Mapping[str, Any]) -> Sequence[str]:
         """A worker of its own, behind an agent that ends it when we leave."""
-        engine = job.get("runtime")
-        folders = [self._engine(str(engine))] if engine else []
-        return self.line.command(self._python_there(["work", module, f"~/{ROOT}", self._session], folders))
+        folders, before = self._bring(job) if job.get("runtime") else ([], [])
+        return self.line.command(self._python_there(["work", module, f"~/{ROOT}", self._session], folders, before))
 
     def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Artifact, engine and inputs are carried there as far as they are not there yet."""
@@ -105,7 +105,7 @@ class Board:
         if job.get("artifact"):
             path = Path(job["artifact"])
             sent["runtime"] = job.get("runtime") or PREFERRED[Artifact.open(path).manifest.format]
-            self._engine(sent["runtime"])
+            self._bring(sent)
             sent["artifact"] = self._there(self.installer.artifact(path))
         for key in _FILES:
             if job.get(key):
@@ -152,6 +152,10 @@ class Board:
             return {}
         return {}
 
+    def forget_inputs(self) -> None:
+        """Remove the inputs that jobs have carried there: frames of a camera would fill the disk."""
+        self.installer.forget_below(f"kept/{self._session}/files")
+
     # What lies there.
 
     def leftovers(self) -> list[dict[str, Any]]:
@@ -181,8 +185,13 @@ class Board:
         kept: list[dict[str, Any]] = json.loads(out.splitlines()[-1])["kept"]
         return kept
 
-    def _engine(self, engine: str) -> str:
-        return self.installer.engine(engine, self._offline)
+    def _bring(self, job: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """See that the job's engine is there: its folders, and words that go before the command."""
+        engine = str(job["runtime"])
+        if engine == "openvino" and (job.get("options") or {}).get("device") == "myriad":
+            before = engines.users_openvino(self.survey, self.host)
+            return [self.installer.engine("null", self._offline)], before  # numpy alone
+        return [self.installer.engine(engine, self._offline)], []
 
     def _carry(self, path: Path) -> str:
         """A file of inputs; the same one is carried once in a session."""
@@ -192,8 +201,8 @@ class Board:
     def _there(self, place: str) -> str:
         return f"{self.survey.home}/{place}"
 
-    def _python_there(self, words: Sequence[str], folders: Sequence[str]) -> str:
-        return self._environment(folders) + quoted([self.python.path, "-m", "runtimes.agent", *words])
+    def _python_there(self, words: Sequence[str], folders: Sequence[str], before: Sequence[str] = ()) -> str:
+        return self._environment(folders) + quoted([*before, self.python.path, "-m", "runtimes.agent", *words])
 
     def _environment(self, folders: Sequence[str]) -> str:
         path = ":".join(f'"$HOME"/{folder}' for folder in (self._runtimes, *folders) if folder)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge.remote.survey import Python
+from edge.remote.survey import Python, Survey
 from runtimes.errors import HostError, RefusedError
 
 # Engine → packages. An empty list: the board's own system brings it, in the one build that fits its hardware.
@@ -42,6 +42,20 @@ def packages(engine: str, python: Python) -> tuple[str, ...]:
     raise RefusedError(
         f"there is no {engine} for a 32-bit system", "convert to tflite, or install the board's 64-bit image"
     )
+
+
+def users_openvino(found: Survey, host: str) -> list[str]:
+    """The words before a command that put Intel's archive in its reach: only such a one drives a Movidius stick.
+
+    Its script is bash's, and puts its folders before those of PYTHONPATH.
+    """
+    if found.openvino is None:
+        raise RefusedError(
+            f"{host} has no OpenVINO that drives a Movidius stick, and PyPI has none",
+            "unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for its system to /opt/intel/openvino_2022 there, "
+            "with the udev rule of its install_dependencies folder; the stick can be measured at an x86-64 host too",
+        )
+    return ["bash", "-c", '. "$0" >/dev/null 2>&1; exec "$@"', found.openvino]
 
 
 def is_there(engine: str, python: Python) -> bool:

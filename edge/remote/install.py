@@ -96,9 +96,12 @@ class Installer:
 
     def forget(self, place: str) -> None:
         """Remove one of our folders there, such as an artifact whose bytes the board's disk has changed."""
-        name = "/".join(place.split("/")[1:3])  # without the root before it, and the file's name behind
+        self.forget_below("/".join(place.split("/")[1:3]))  # without the root before it, and the file's name behind
+
+    def forget_below(self, name: str) -> None:
+        """Remove the folder `name` of ours and all that it holds."""
         self._line.run(f"rm -rf {quoted([f'~/{ROOT}/{name}'])}")
-        self._have.discard(name)
+        self._have = {one for one in self._have if one != name and not one.startswith(f"{name}/")}
 
     def _bring(self, name: str, wanted: tuple[str, ...]) -> None:
         with tempfile.TemporaryDirectory(prefix="edge-wheels-") as folder:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from edge.bench.harness import Measurement, OnProgress, Setup, failure, measure_all
+from edge.remote import trtexec
 from edge.remote.board import Board
+from edge.remote.survey import survey
 from runtimes.errors import EdgeError, UsageError
 
 Leftovers = Callable[[str, Sequence[Mapping[str, Any]]], None]
@@ -69,6 +71,9 @@ def _on_one(
     on_leftovers: Leftovers,
 ) -> Iterator[Measurement]:
     try:
+        setups = yield from _by_trtexec(board, setups, rounds, timeout_s, on_progress)
+        if not setups:
+            return
         with board:
             left = board.leftovers()
             if left:
@@ -78,6 +83,21 @@ def _on_one(
     except EdgeError as error:
         for setup in setups:
             yield Measurement(setup, 0, failure(error))
+
+
+def _by_trtexec(
+    board: Board, setups: Sequence[Setup], rounds: int, timeout_s: float | None, on_progress: OnProgress | None
+) -> Generator[Measurement, None, Sequence[Setup]]:
+    """Measure those for TensorRT by trtexec, where the board has no other way; the setups that are left."""
+    wanted = [setup for setup in setups if trtexec.is_wanted(setup)]
+    if not wanted:
+        return setups
+    with board.line:
+        found = survey(board.line)
+        if not trtexec.is_needed(found):
+            return setups
+        yield from trtexec.measure_all(board.line, found, wanted, rounds, timeout_s, on_progress)
+    return [setup for setup in setups if setup not in wanted]
 
 
 def boards_of(setups: Mapping[str, Sequence[Setup]], offline: bool, hear: OnProgress) -> dict[str, Board]:

@@ -39,6 +39,11 @@ done
 for path in "$(command -v trtexec)" /usr/src/tensorrt/bin/trtexec; do
   [ -x "$path" ] && echo "trtexec $path" && break
 done
+for path in "$INTEL_OPENVINO_DIR" /opt/intel/openvino* "$HOME"/intel/openvino* "$HOME"/openvino*; do
+  for file in "$path/setupvars.sh" "$path/bin/setupvars.sh"; do
+    [ -n "$path" ] && [ -r "$file" ] && echo "openvino $file" && break 2
+  done
+done
 for file in /proc/device-tree/model /sys/firmware/devicetree/base/model; do
   [ -r $file ] && echo "model $(tr -d '\\0' < $file)" && break
 done
@@ -74,7 +79,10 @@ class Python:
 
 @dataclass(frozen=True)
 class Survey:
-    """A board as the script saw it; `have` are folders of ours, such as `artifacts/1f2e…`."""
+    """A board as the script saw it; `have` are folders of ours, such as `artifacts/1f2e…`.
+
+    `openvino` is the `setupvars.sh` of an archive of Intel's that its user has unpacked.
+    """
 
     machine: str
     home: str
@@ -84,6 +92,7 @@ class Survey:
     trtexec: str | None
     free_bytes: int | None
     have: frozenset[str]
+    openvino: str | None = None
 
     @property
     def python(self) -> Python | None:
@@ -114,6 +123,7 @@ def survey(line: Line) -> Survey:
         trtexec=first("trtexec"),
         free_bytes=_free(first("disk")),
         have=frozenset(words.get("have", [])),
+        openvino=first("openvino"),
     )
 
 

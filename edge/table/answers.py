@@ -61,6 +61,10 @@ class Answers:
     top: Array
     shares: Array
 
+    def first(self, count: int) -> Answers:
+        """The answers to the first pictures alone, which is all that a slow board is asked."""
+        return Answers(self.top[:count], self.shares[:count])
+
 
 def read_answers(outputs: Path, meaning: OutputMeaning) -> Answers:
     """The answers in a worker's outputs, counted by ImageNet's 1000 classes whatever the model's rows are."""
@@ -101,14 +105,11 @@ def agreements(answered: Mapping[str, Answered], pictures: Pictures) -> dict[str
     if pictures.reference is None or pictures.truth is None:
         return {}
     reference = answers_of(pictures.reference, pictures.reference.shape[1] - CLASSES)
-    return {
-        name: compare(
-            read_answers(one.outputs, one.artifact.manifest.output),
-            reference,
-            pictures.truth,
-            one.artifact.manifest.precision,
-            one.own_weights,
-        )
-        for name, one in answered.items()
-        if one.outputs.is_file() and one.artifact.manifest.output is not None
-    }
+    found = {}
+    for name, one in answered.items():
+        meaning = one.artifact.manifest.output
+        if one.outputs.is_file() and meaning is not None:
+            given = read_answers(one.outputs, meaning)
+            asked, truth = reference.first(len(given.top)), pictures.truth[: len(given.top)]
+            found[name] = compare(given, asked, truth, one.artifact.manifest.precision, one.own_weights)
+    return found

@@ -18,6 +18,7 @@ from edge.bench.harness import Measurement, OnProgress, Setup, measure_all
 from edge.bench.rows import rows_of
 from edge.progress import Progress
 from edge.table.answers import Agreement, Answered, agreements
+from edge.table.beside import Likeness, beside_this_machine
 from edge.table.bundle import Bundle
 from edge.table.notes import notes_of
 from edge.table.recipes import BY_ID
@@ -30,16 +31,29 @@ from runtimes.errors import EdgeError, EngineError, HostError, UsageError, from_
 from runtimes.tensors import pixels_to_input
 from runtimes.worker import save_arrays
 
+# The published protocol.
+_RUNS, _ROUNDS = 250, 2
+# An emulator takes seconds for an inference in float: it is asked for answers, and for few of them.
+_EMULATED_RUNS, _EMULATED_PICTURES = 2, 2
+
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: loops of `runs` classifications, `rounds` times."""
+    """How to measure: loops of `runs` classifications, `rounds` times; None is as many as the machine deserves."""
 
-    runs: int = 250
-    rounds: int = 2
+    runs: int | None = None
+    rounds: int | None = None
     timeout_s: float = 600.0
     quiet: bool = False
     offline: bool = False  # boards are given their engines from here
+
+    def runs_of(self, setup: TableSetup) -> int:
+        """How many classifications are in a loop of this setup."""
+        return self.runs or (_EMULATED_RUNS if setup.emulated else _RUNS)
+
+    def rounds_of(self, setups: Sequence[TableSetup]) -> int:
+        """How many loops each of these setups gets."""
+        return self.rounds or (1 if all(setup.emulated for setup in setups) else _ROUNDS)
 
 
 @dataclass(frozen=True)
@@ -95,20 +109,31 @@ def make_table(
     try:
         inputs = _Inputs(bundle, scratch)
         jobs = [inputs.job(setup, plan) for setup in ready]
-        measurements, stopped = _measure(jobs, plan)
+        measurements, stopped = _measure(jobs, plan.rounds_of(ready), plan)
         found = {row["setup"]: row for row in rows_of(measurements)}
         answered = {setup.id: inputs.answered(setup) for setup in ready}
         agreed = agreements(answered, bundle.pictures)
+        alike = {} if stopped else beside_this_machine({job.id: job for job in jobs}, plan.timeout_s, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    here = [_row(setup, found[setup.id], agreed, bundle) for setup in ready if setup.id in found]
+    here = [_row(setup, found[setup.id], agreed, alike, bundle) for setup in ready if setup.id in found]
     rows = [*map(published, published_rows()), *here, *map(absent, [*unready, *out_of_reach])]
-    return MeasuredTable(rows, notes_of(rows, bundle, agreed), stopped)
+    return MeasuredTable(rows, notes_of(rows, bundle, agreed, alike), stopped)
 
 
-def _row(setup: TableSetup, measured: dict[str, Any], agreed: dict[str, Agreement], bundle: Bundle) -> Row:
-    agreement = agreed.get(setup.id)
-    told = {**measured, "agreement": agreement.as_dict() if agreement else None}
+def _row(
+    setup: TableSetup,
+    measured: dict[str, Any],
+    agreed: dict[str, Agreement],
+    alike: dict[str, Likeness],
+    bundle: Bundle,
+) -> Row:
+    agreement, likeness = agreed.get(setup.id), alike.get(setup.id)
+    told = {
+        **measured,
+        "agreement": agreement.as_dict() if agreement else None,
+        "beside_here": likeness.as_dict() if likeness else None,
+    }
     return of_setup(setup, told, bundle.trained)
 
 
@@ -145,16 +170,16 @@ def _install(runtime: str) -> str:
     return f"{runtime}: {registry.install_hint(runtime)}"
 
 
-def _measure(jobs: Sequence[Setup], plan: Plan) -> tuple[list[Measurement], bool]:
+def _measure(jobs: Sequence[Setup], rounds: int, plan: Plan) -> tuple[list[Measurement], bool]:
     """All measurements; what is finished is kept when Ctrl+C ends the rest."""
     done: list[Measurement] = []
-    with Progress(len(jobs) * plan.rounds, "measuring", quiet=plan.quiet) as bar:
+    with Progress(len(jobs) * rounds, "measuring", quiet=plan.quiet) as bar:
 
         def hear(setup: Setup, number: int, phase: str) -> None:
             bar.note(f"{setup.title}, round {number + 1}: {phase}")
 
         try:
-            for measurement in _measurements(jobs, plan, hear):
+            for measurement in _measurements(jobs, rounds, plan, hear):
                 done.append(measurement)
                 bar.advance(measurement.setup.title)
         except KeyboardInterrupt:
@@ -162,15 +187,15 @@ def _measure(jobs: Sequence[Setup], plan: Plan) -> tuple[list[Measurement], bool
     return done, False
 
 
-def _measurements(jobs: Sequence[Setup], plan: Plan, hear: OnProgress) -> Iterator[Measurement]:
+def _measurements(jobs: Sequence[Setup], rounds: int, plan: Plan, hear: OnProgress) -> Iterator[Measurement]:
     hosts = list(dict.fromkeys(job.host for job in jobs if job.host))
     if not hosts:
-        return measure_all(jobs, plan.rounds, plan.timeout_s, hear)
+        return measure_all(jobs, rounds, plan.timeout_s, hear)
     from edge.remote.jobs import boards_of, measure_on
     from edge.remote.kept import save
 
     by_host = {name: [job for job in jobs if job.host == name] for name in hosts}
-    return measure_on(boards_of(by_host, plan.offline, hear), by_host, plan.rounds, plan.timeout_s, hear, save)
+    return measure_on(boards_of(by_host, plan.offline, hear), by_host, rounds, plan.timeout_s, hear, save)
 
 
 class _Inputs:
@@ -189,7 +214,7 @@ class _Inputs:
     def job(self, setup: TableSetup, plan: Plan) -> Setup:
         """What the harness measures for a setup."""
         artifact = self._bundle.artifact(setup.artifact)
-        timed, evaluated = self._fed(artifact)
+        timed, evaluated = self._fed(artifact, _EMULATED_PICTURES if setup.emulated else None)
         return Setup(
             id=setup.id,
             title=setup.full_title if setup.host else setup.title,
@@ -197,7 +222,7 @@ class _Inputs:
             host=setup.host,
             runtime=setup.runtime,
             options={"threads": setup.threads, "device": setup.device, "settings": dict(setup.settings)},
-            protocol={"name": "published", "runs": plan.runs},
+            protocol={"name": "published", "runs": plan.runs_of(setup)},
             inputs=timed,
             input_kind="picture",
             evaluate=evaluated,
@@ -207,12 +232,14 @@ class _Inputs:
     def _outputs(self, setup: TableSetup) -> Path:
         return self._scratch / f"outputs-{re.sub(r'[^-.@a-zA-Z0-9]', '_', setup.id)}.npz"
 
-    def _fed(self, artifact: Artifact) -> tuple[Path, Path | None]:
-        key = (artifact.manifest.inputs, artifact.manifest.preprocess)
+    def _fed(self, artifact: Artifact, most: int | None) -> tuple[Path, Path | None]:
+        """The timed picture, and those to be judged by: `most` of them, or all."""
+        key = (artifact.manifest.inputs, artifact.manifest.preprocess, most)
         if key not in self._files:
+            judged = self._pictures.evaluation
             self._files[key] = (
                 self._write(artifact, self._pictures.benchmark),
-                None if self._pictures.evaluation is None else self._write(artifact, self._pictures.evaluation),
+                None if judged is None else self._write(artifact, judged[:most]),
             )
         return self._files[key]
 

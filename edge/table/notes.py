@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from edge.bench.findings import OTHER_CORES, machine_findings, other_cores
 from edge.table.answers import FP32_DIFFERENCE, Agreement
+from edge.table.beside import Likeness
 from edge.table.bundle import Bundle
 from edge.table.recipes import with_sources
 from edge.table.rows import Row
@@ -20,7 +22,12 @@ _SCORES = (
 )
 
 
-def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement]) -> list[str]:
+def notes_of(
+    rows: Sequence[Row],
+    bundle: Bundle,
+    agreed: Mapping[str, Agreement],
+    alike: Mapping[str, Likeness] = MappingProxyType({}),
+) -> list[str]:
     """All lines, each a paragraph; the best setup last."""
     lines = [_SCORES, _protocol(rows, bundle)]
     if not bundle.trained:
@@ -31,7 +38,10 @@ def notes_of(rows: Sequence[Row], bundle: Bundle, agreed: Mapping[str, Agreement
     elif not agreed and any(row.kind == "measured" for row in rows):
         lines.append("The answers were not compared: that takes labelled pictures, and float Keras' answers to them.")
     lines += _answers(rows, agreed)
+    lines += _beside_here(rows, alike)
     lines += _costs_of_right_answers(rows)
+    sources = dict.fromkeys(row.data["energy_source"] for row in rows if row.joules is not None)
+    lines += [f"Energy of one classification, idle power included, by {source}." for source in sources]
     lines += _disturbances(rows)
     lines += [f"{names}: {hint}." for hint, names in _failures(rows).items()]
     lines += [f"Not made here: {names}, because {reason}." for reason, names in _unmade(rows, bundle).items()]
@@ -47,7 +57,8 @@ def best_row(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> Row | None
 def _disturbances(rows: Sequence[Row]) -> list[str]:
     """What made these times worse than the machine's own, each with its remedy."""
     measured = [dict(row.data) for row in rows if row.kind == "measured"]
-    busy = [row["setup"] for row in measured if other_cores(row) > OTHER_CORES]
+    timed = [dict(row.data) for row in rows if row.time_s is not None and row.kind == "measured"]
+    busy = [row["setup"] for row in timed if other_cores(row) > OTHER_CORES]
     hosts = dict.fromkeys(row.get("host") for row in measured)
     lines = [
         f"{host or 'This machine'}: {doubt.what}; {doubt.remedy}."
@@ -55,9 +66,9 @@ def _disturbances(rows: Sequence[Row]) -> list[str]:
         for doubt in machine_findings([row for row in measured if row.get("host") == host])
     ]
     if busy:
-        most = max(map(other_cores, measured))
+        most = max(map(other_cores, timed))
         lines.append(
-            f"Other processes kept up to {most:.1f} cores busy meanwhile, so that {len(busy)} of {len(measured)} "
+            f"Other processes kept up to {most:.1f} cores busy meanwhile, so that {len(busy)} of {len(timed)} "
             "setups are slower here than they can be; stop them (`top` shows them) and measure again."
         )
     return lines
@@ -113,30 +124,60 @@ def _answers(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
     for row in rows:
         if row.id in agreed:
             one = agreed[row.id]
-            alike = (one.precision, one.own_weights, one.is_right, one.same_top1, one.correct)
+            alike = (one.pictures, one.precision, one.own_weights, one.is_right, one.same_top1, one.correct)
             groups.setdefault(alike, []).append(row)
     if not groups:
         return []
-    some = next(iter(agreed.values()))
+    some = max(agreed.values(), key=lambda one: one.pictures)
     head = (
         f"Answers to {some.pictures} evaluation pictures, beside those of float Keras, which names "
         f"{some.reference_correct} of them correctly:"
     )
-    return [head, *(_said(group, [agreed[row.id] for row in group]) for group in groups.values())]
+    return [head, *(_said(group, [agreed[row.id] for row in group], some.pictures) for group in groups.values())]
 
 
-def _said(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
+def _beside_here(rows: Sequence[Row], alike: Mapping[str, Likeness]) -> list[str]:
+    """One line for the setups of boards whose answers are as like this machine's."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.id in alike:
+            groups.setdefault(_how_like(alike[row.id]), []).append(row)
+    if not groups:
+        return []
+    head = f"The same artifacts and engines answered the same pictures on this machine ({_architecture(alike)}):"
+    return [head, *(f"- {how}: {_titles(group)}" for how, group in groups.items())]
+
+
+def _architecture(alike: Mapping[str, Likeness]) -> str:
+    return next(iter(alike.values())).architecture
+
+
+def _how_like(one: Likeness) -> str:
+    if one.is_equal:
+        return f"equal to the bit on {one.pictures}"
+    top = f"same top-1 on {one.same_top1} of {one.pictures}, {one.differing} of {one.values} values differ"
+    if one.max_steps is not None:
+        return f"{top}, by {one.max_steps} step{'s' if one.max_steps > 1 else ''} of the quantised output at most"
+    return f"{top}, by {one.max_difference:.1e} at most"
+
+
+def _said(rows: Sequence[Row], agreed: Sequence[Agreement], most: int) -> str:
     one = agreed[0]
+    of_fewer = "" if one.pictures == most else f" of {one.pictures}"
     parts = [
         "" if one.is_right else "NOT RIGHT",
-        "weights of its own" if one.own_weights else f"same top-1 on {one.same_top1}",
-        f"{one.correct} correct",
+        "weights of its own" if one.own_weights else f"same top-1 on {one.same_top1}{of_fewer}",
+        f"{one.correct}{of_fewer} correct",
     ]
     if one.precision == "fp32":
         largest = max(each.max_difference for each in agreed)
         parts.append(f"probabilities within {largest:.1e} (allowed: {FP32_DIFFERENCE:.0e})")
-    names = dict.fromkeys(re.sub(r", \d+ threads?$", "", _short(row)) for row in rows)
-    return f"- {', '.join(filter(None, parts))}: {'; '.join(names)}"
+    return f"- {', '.join(filter(None, parts))}: {_titles(rows)}"
+
+
+def _titles(rows: Sequence[Row]) -> str:
+    """The setups, whatever their threads: those do not change an answer."""
+    return "; ".join(dict.fromkeys(re.sub(r", \d+ threads?$", "", _short(row)) for row in rows))
 
 
 def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:

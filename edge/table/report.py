@@ -12,15 +12,18 @@ from edge.bench.rows import unmeasured
 from edge.table.rows import NOT_EVALUATED, Row
 
 HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
-_NUMBERS = (2, 3, 5, 6)  # columns set flush right
+ENERGY = "Energy [J]"  # of one classification; a last column, where any row has it
+_NUMBERS = (2, 3, 5, 6, 7)  # columns set flush right
 
 
 def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """The table for people, in a terminal or a README: Markdown with aligned columns, notes below."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
+    has_energy = any(row.joules is not None for row in rows)
+    header = (*HEADER, ENERGY) if has_energy else HEADER
+    cells = [header, *(_cells(row)[: len(header)] for row in rows)]
     # An absent row's reason may run on over its empty cells: it does not widen the column of all others.
-    kept = [HEADER, *(_cells(row) for row in rows if row.kind in ("published", "measured"))]
-    widths = [max(len(line[i]) for line in (kept if i == 1 else cells)) for i in range(len(HEADER))]
+    kept = [header, *(_cells(row) for row in rows if row.kind in ("published", "measured"))]
+    widths = [max(len(line[i]) for line in (kept if i == 1 else cells)) for i in range(len(header))]
     ruler = "|" + "|".join("-" * (w + 1) + (":" if i in _NUMBERS else "-") for i, w in enumerate(widths)) + "|"
     lines = [_line(line, widths) for line in cells]
     return "\n".join([lines[0], ruler, *lines[1:], "", *notes])
@@ -49,7 +52,7 @@ def _document(row: Row) -> dict[str, Any]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.kind in ("absent", "failed"):
-        return (row.setup, row.source, "", "", "", "", "")
+        return (row.setup, row.source, "", "", "", "", "", "")
     unknown = NOT_EVALUATED if row.top1 == NOT_EVALUATED else "–"
     return (
         row.setup,
@@ -59,6 +62,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.top1 or "–",
         _number(row.score, 4, unknown),
         _number(row.raw, 4, "–"),
+        _number(row.joules, 3, "–"),
     )
 
 

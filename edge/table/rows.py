@@ -16,7 +16,8 @@ NOT_EVALUATED = "not evaluated"
 class Row:
     """A row; `kind` is published, measured, absent or failed, and `source` says so in words.
 
-    `time_s` is the wall time of `runs` classifications (measured: the median over rounds), `score` the top
+    `time_s` is the wall time of `runs` classifications (measured: the median over rounds; None on an emulated board,
+    whose times are none), `score` the top
     class's probability, `raw` the number that a script prints which takes the output as it comes. `data` holds
     what machines read beside these: a row of `edge.bench.rows`, or where a published row comes from.
     """
@@ -36,6 +37,12 @@ class Row:
     def fps(self) -> float | None:
         """Classifications per second."""
         return self.runs / self.time_s if self.time_s else None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of one classification, where it was measured."""
+        joules: float | None = self.data.get("energy_per_run_j")
+        return joules
 
 
 def published(row: PublishedRow) -> Row:
@@ -73,8 +80,8 @@ def of_setup(setup: TableSetup, measured: Mapping[str, Any], trained: bool) -> R
         id=setup.id,
         setup=title,
         kind="measured",
-        source="measured",
-        time_s=measured["total_s"],
+        source="emulated" if setup.emulated else "measured",
+        time_s=None if setup.emulated else measured["total_s"],
         runs=measured["rounds"][0]["runs"],
         top1=top["label"] if top else NOT_EVALUATED,
         score=top["probability"] if top else None,

@@ -11,6 +11,8 @@ PUBLISHED_TFLITE_THREADS = 1
 THIS_MACHINE = "this machine"
 # What a board is measured with unless others are named: PyTorch and TensorFlow take gigabytes of its disk.
 _ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu")
+# And what an emulated board: float takes it seconds for an inference, OpenVINO's fp16 a quarter of a minute.
+_ON_EMULATED = ("onnx-fp32", "tflite-int8", "tflite-int8-logits", "tflite-2019", "tflite-2019-logits")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class TableSetup:
     settings: Mapping[str, str] = field(default_factory=dict)
     default: bool = True
     host: str | None = None  # the board that it runs on; None is this machine
+    emulated: bool = False  # whether that board's processor is: then its times are none
 
     @property
     def where(self) -> str:
@@ -113,8 +116,15 @@ def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[Tab
 
 def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
     """The setups of a board; `id` names it, as several boards have the same ones."""
+    emulated = bool(machine["os"]["emulated"])
+
+    def is_default(setup: TableSetup) -> bool:
+        # Emulated, more threads give the answers that one gives, and no times.
+        is_slow = emulated and (setup.artifact not in _ON_EMULATED or setup.threads != 1)
+        return setup.default and setup.runtime in _ON_BOARDS and not is_slow
+
     return [
-        replace(setup, id=f"{setup.id}@{host}", host=host, default=setup.default and setup.runtime in _ON_BOARDS)
+        replace(setup, id=f"{setup.id}@{host}", host=host, emulated=emulated, default=is_default(setup))
         for setup in setups_for(machine, devices)
     ]
 

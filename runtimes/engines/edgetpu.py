@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+from contextlib import contextmanager
 from ctypes.util import find_library
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from runtimes.adapters import import_engine, opening
 from runtimes.artifact import Artifact
@@ -22,6 +23,8 @@ _PYCORAL = "pycoral.utils.edgetpu"
 # https://coral.ai/docs/edgetpu/tflite-python/#load-tensorflow-lite-and-run-an-inference
 _LIBRARIES = {"Linux": "libedgetpu.so.1", "Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
 _NO_LIBRARY = "install libedgetpu1-std as coral.ai/docs/accelerator/get-started says"
+_NEWER = "update it: sudo apt-get install libedgetpu1-std (16.0 has the runtime 14)"
+_TOO_OLD = re.compile(r"requires runtime version \((\d+)\)(?:, which is newer than this runtime version \((\d+)\))?")
 _NO_DEVICE = "plug it in; lsusb shows it as 1a6e:089a or 18d1:9302, a PCIe one is /dev/apex_0; check your permissions"
 
 
@@ -48,10 +51,39 @@ class Adapter:
         if not is_compiled(artifact.model):
             hint = "compile it with edgetpu_compiler, or open it with --runtime litert"
             raise InputError(f"{artifact.model} was not compiled for the Edge TPU", hint)
-        if is_found(_PYCORAL):
-            return _open_with_pycoral(self, artifact, options, device)
-        module = interpreter_module(self)
-        return open_model(self, module, artifact.model, options, [_delegate(module, device)])
+        with _old_runtime(artifact):
+            if is_found(_PYCORAL):
+                return _open_with_pycoral(self, artifact, options, device)
+            module = interpreter_module(self)
+            return open_model(self, module, artifact.model, options, [_delegate(module, device)])
+
+
+@contextmanager
+def _old_runtime(artifact: Artifact) -> Iterator[None]:
+    """libedgetpu compares its runtime's version with the one that the compiled file asks for, and refuses."""
+    try:
+        yield
+    except InputError as error:
+        numbers = _TOO_OLD.search(error.message)
+        if numbers is None:
+            raise
+        asked, there = numbers.groups()
+        raise EngineError(
+            f"{artifact.model} asks for the Edge TPU runtime {asked}; libedgetpu here has {there or 'an older one'}",
+            f"{_NEWER}, or compile the model for the older one: edgetpu_compiler --min_runtime_version {there or 13}",
+        ) from error
+
+
+def runtime_version() -> int | None:
+    """The runtime's version in the library that is installed, as compiled files ask for one; None without it."""
+    try:
+        library = ctypes.CDLL(_LIBRARIES.get(platform.system(), _LIBRARIES["Linux"]))
+        library.edgetpu_version.restype = ctypes.c_char_p  # edgetpu_c.h of github.com/google-coral/libedgetpu
+        told = (library.edgetpu_version() or b"").decode("ascii", "replace")
+    except (OSError, AttributeError):
+        return None
+    found = re.search(r"RuntimeVersion\((\d+)\)", told)
+    return int(found.group(1)) if found else None
 
 
 def _device(options: RunOptions) -> str | None:

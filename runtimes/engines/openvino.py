@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+import numpy as np
+
 from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
@@ -19,7 +21,7 @@ from runtimes.session import CheckedSession, RunOptions, Session
 # before the engine is.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: Python's "cannot be imported"
 
-_DEVICES = ("cpu", "gpu", "npu")
+_DEVICES = ("cpu", "gpu", "npu", "myriad")
 
 
 class Adapter:
@@ -42,15 +44,19 @@ class Adapter:
         check_options(self, options, _DEVICES)
         config = self._config(options)
         openvino = import_engine(self, "openvino")
-        core = openvino.Core()
+        # Up to 2023.0 all of it lay one level deeper; 2022.3.1 is the last with a plugin for Movidius sticks.
+        is_old = not hasattr(openvino, "Core")
+        core = (import_engine(self, "openvino.runtime") if is_old else openvino).Core()
         _check_device(core, options.device)
         with opening(self.id, artifact.model, _summary):
             if artifact.model.suffix == ".onnx":
                 check_external_data(artifact.model)
             model = core.read_model(str(artifact.model))
-            return _OpenvinoSession(_compile(core, model, artifact.model, options, config))
+            return _OpenvinoSession(_compile(core, model, artifact.model, options, config), is_old)
 
     def _config(self, options: RunOptions) -> dict[str, Any]:
+        if options.device == "myriad":  # its plugin is of 2022, computes in fp16 alone, and knows none of these
+            return {}
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if choice(self, options, "inference_precision", ("f32", "auto")) == "f32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
@@ -64,14 +70,17 @@ class Adapter:
 
 
 class _OpenvinoSession(CheckedSession):
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, is_old: bool) -> None:
         super().__init__(_specs(compiled.inputs), _specs(compiled.outputs), _threads(compiled))
+        self._is_old = is_old
         self._request = compiled.create_infer_request()
         self._names = [spec.name for spec in self.outputs]
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         with running("openvino", _summary):
             positions = {position: feeds[spec.name] for position, spec in enumerate(self.inputs)}
+            if self._is_old:
+                return dict(zip(self._names, [np.array(one) for one in self._request.infer(positions).values()]))
             results = self._request.infer(positions, share_inputs=True, share_outputs=False)
             return dict(zip(self._names, results.to_tuple()))
 

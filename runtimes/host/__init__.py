@@ -23,7 +23,7 @@ from runtimes.host.cpu import (
     physical_cores,
     usable_cores,
 )
-from runtimes.host.energy import EnergyReading, energy_facts, joules_between, read_energy
+from runtimes.host.energy import EnergyMeter, EnergyReading, energy_facts, joules_between, read_energy
 from runtimes.host.frequency import current_mhz, governor
 from runtimes.host.jetson import gpu_clock, power_mode
 from runtimes.host.memory import memory_facts, peak_rss_bytes
@@ -31,6 +31,7 @@ from runtimes.host.system import os_facts
 from runtimes.host.thermal import temperature, throttling
 
 __all__ = [
+    "EnergyMeter",
     "EnergyReading",
     "conditions",
     "cpu_features",
@@ -55,7 +56,7 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
     board         model, jetson_l4t (release of NVIDIA's Jetson Linux)
     accelerators  usb: [{id, product, speed_mbps, port, node}], pci: [{id, class, address}],
                   nodes: ["/dev/apex_0", ...], nvidia_gpus: [name, ...]
-    energy        source, readable (bool), reason (why it cannot be read)
+    energy        source ("rapl", "ina"), readable (bool), reason (why it cannot be read), rails (of INA sensors)
     """
     return {
         "cpu": cpu_facts(root),

@@ -1,4 +1,5 @@
-"""Energy drawn by the CPU packages, as Intel and AMD processors count it (RAPL, `intel-rapl`)."""
+"""Energy: as Intel and AMD processors count it for their CPU packages (RAPL, `intel-rapl`), else as INA sensors on
+a board tell its power (`runtimes.host.power`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.host.files import entries, read_int, read_text
+from runtimes.host.power import PowerSampler, power_rails
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,37 @@ class EnergyReading:
 
 def energy_facts(root: Path) -> dict[str, Any]:
     """The `energy` part of `runtimes.host.facts`."""
-    zones = _package_zones(root)
-    readable = read_energy(root) is not None
-    if readable:
-        reason = None
-    elif zones:
+    zones, rails = _package_zones(root), power_rails(root)
+    if read_energy(root) is not None:
+        return {"source": "rapl", "readable": True, "reason": None, "rails": []}
+    if rails:
+        return {"source": "ina", "readable": True, "reason": None, "rails": [rail.name for rail in rails]}
+    if zones:
         reason = "the counters of /sys/class/powercap are readable by root only"
     else:
-        reason = "this machine has no energy counters that Linux shows (/sys/class/powercap)"
-    return {"source": "rapl" if zones else None, "readable": readable, "reason": reason}
+        reason = "this machine has no energy counters that Linux shows (/sys/class/powercap), and no INA sensor"
+    return {"source": "rapl" if zones else None, "readable": False, "reason": reason, "rails": []}
+
+
+class EnergyMeter:
+    """Measures from its making until `finish`, by the CPU packages' counters, else by the board's power sensors."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root, self._facts = root, energy_facts(root)
+        rails = power_rails(root) if self._facts["source"] == "ina" else []
+        self._sampler = PowerSampler(rails) if rails else None
+        self._before = read_energy(root)
+
+    def finish(self) -> dict[str, Any]:
+        """{"energy_j", "energy_source", "energy_note"}: the source names what was measured; the note says why not."""
+        if self._sampler is not None:
+            joules, source = self._sampler.joules(), "ina: " + ", ".join(self._facts["rails"])
+        else:
+            joules, source = joules_between(self._before, read_energy(self._root)), "rapl: CPU packages"
+        if joules is None:
+            reason = self._facts["reason"] or "the power sensors fell silent"
+            return {"energy_j": None, "energy_source": None, "energy_note": reason}
+        return {"energy_j": joules, "energy_source": source, "energy_note": None}
 
 
 def read_energy(root: Path = Path("/")) -> EnergyReading | None:

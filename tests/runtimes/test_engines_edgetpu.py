@@ -84,9 +84,42 @@ def test_pycoral_without_a_stick_says_so(model, pycoral):
 
 
 def test_an_error_of_pycoral_names_the_file(model, pycoral):
-    pycoral.make_interpreter = raising(RuntimeError("Package requires runtime version (14)"))
-    with pytest.raises(InputError, match=r"edgetpu_edgetpu\.tflite: Package requires runtime version \(14\)"):
+    pycoral.make_interpreter = raising(RuntimeError("Model provided has model identifier 'x'"))
+    with pytest.raises(InputError, match=r"edgetpu_edgetpu\.tflite: Model provided has"):
         open_it(model)
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ("(14), which is newer than this runtime version (13).", "13"),
+        ("(14)", "an older one"),
+    ],
+)
+def test_a_runtime_that_is_too_old_for_the_model_is_told(model, pycoral, said, there):
+    words = f"Failed to prepare for TPU. Failed precondition: Package requires runtime version {said}"
+    pycoral.make_interpreter = raising(RuntimeError(words))
+    with pytest.raises(EngineError, match=f"asks for the Edge TPU runtime 14; libedgetpu here has {there}") as caught:
+        open_it(model)
+    assert "libedgetpu1-std" in caught.value.hint
+    assert "--min_runtime_version 13" in caught.value.hint
+
+
+def test_the_library_tells_its_runtimes_version(monkeypatch):
+    label = b"BuildLabel(COMPILER=6.3.0, DATE=redacted), RuntimeVersion(14)"
+
+    class Version:
+        restype = None
+
+        def __call__(self):
+            return label
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(edgetpu_version=Version()))
+    assert edgetpu.runtime_version() == 14
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert edgetpu.runtime_version() is None
+    monkeypatch.setattr(ctypes, "CDLL", raising(OSError("no such file")))
+    assert edgetpu.runtime_version() is None
 
 
 def test_the_unrelated_pycoral_does_not_count(monkeypatch):

@@ -77,7 +77,7 @@ def test_energy_sums_the_packages_and_survives_a_counter_that_wraps(two_packages
     write(two_packages, {f"{RAPL}/intel-rapl:0/energy_uj": "6500000", f"{RAPL}/intel-rapl:1/energy_uj": "400000"})
     after = host.read_energy(two_packages)
     assert host.joules_between(before, after) == pytest.approx(1.5 + 0.5)
-    assert host.facts(two_packages)["energy"] == {"source": "rapl", "readable": True, "reason": None}
+    assert host.facts(two_packages)["energy"] == {"source": "rapl", "readable": True, "reason": None, "rails": []}
 
 
 def test_no_energy_passes_between_equal_readings(two_packages: Path) -> None:

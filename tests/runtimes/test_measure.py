@@ -52,8 +52,8 @@ def measured(path, **more):
 def test_a_measurement_has_every_key_of_its_contract(bare):
     found = measured(bare, options={"threads": 2})
     keys = """status protocol artifact runtime runtime_version format threads precision device settings samples_ms
-    warmup_ms total_s load_ms import_ms first_ms peak_rss_bytes energy_j energy_note other_cores conditions input output
-    top raw"""
+    warmup_ms total_s load_ms import_ms first_ms peak_rss_bytes energy_j energy_source energy_note
+    began_at other_cores conditions input output top raw"""
     assert set(keys.split()) <= set(found)
     assert found["status"] == "ok"
     assert found["threads"] == 2

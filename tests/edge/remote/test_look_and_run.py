@@ -67,6 +67,12 @@ def test_googles_libedgetpu_fits_the_interpreters_of_its_time(told, build, packa
     assert one.level == level
 
 
+@pytest.mark.parametrize(("version", "level"), [(13, "warning"), (14, "ok"), (None, None)])
+def test_the_edge_tpus_runtime_is_held_against_what_models_ask_for(told, version, level):
+    told["edgetpu_runtime"] = version
+    assert [one.level for what, one in found(told).items() if "Edge TPU runtime" in what] == ([level] if level else [])
+
+
 def test_a_jetson_in_a_saving_mode_with_loose_clocks_is_told(tmp_path, told):
     for name, text in {
         "var/lib/nvpmodel/status": "pmode:0001",

@@ -1,0 +1,73 @@
+"""A Movidius stick on a board, through an archive of OpenVINO that its user has unpacked: a stand-in of it here."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import edge
+
+# What the archive's script does, in bash as there; the module has the interface of OpenVINO 2022.
+SETUPVARS = """#!/bin/bash
+export INTEL_OPENVINO_DIR="$( cd "$( dirname "${BASH_SOURCE[0]}" )" && pwd )"
+export PYTHONPATH="$INTEL_OPENVINO_DIR/python${PYTHONPATH:+:$PYTHONPATH}"
+echo "[setupvars.sh] OpenVINO environment initialized"
+"""
+RUNTIME = """
+import numpy as np
+
+class Size:
+    is_static = True
+    def __init__(self, size): self._size = size
+    def get_length(self): return self._size
+
+class Port:
+    def get_names(self): return {"x"}
+    def get_any_name(self): return "x"
+    def get_partial_shape(self): return [Size(1), Size(3)]
+    def get_element_type(self): return self
+    def to_dtype(self): return np.dtype(np.float32)
+
+class Compiled:
+    inputs = outputs = [Port()]
+    def create_infer_request(self): return self
+    def get_property(self, name): raise RuntimeError(name)
+    def infer(self, feeds): return {"x": 2 * feeds[0]}
+
+class Core:
+    available_devices = ["CPU", "MYRIAD"]
+    def read_model(self, path): return path
+    def compile_model(self, model, device, config):
+        assert (device, config) == ("MYRIAD", {}), (device, config)
+        return Compiled()
+"""
+
+
+def unpack(board):
+    archive = board.home / "openvino_2022"
+    (archive / "python" / "openvino" / "runtime").mkdir(parents=True)
+    (archive / "setupvars.sh").write_text(SETUPVARS)
+    (archive / "python" / "openvino" / "__init__.py").write_text("")
+    (archive / "python" / "openvino" / "runtime" / "__init__.py").write_text(RUNTIME)
+
+
+def bench(tmp_path):
+    (tmp_path / "m.xml").write_text("<net/>")
+    (tmp_path / "m.bin").write_bytes(b"")
+    words = ("--on", "board", "--device", "myriad", "--protocol", "published", "--runs", "3", "--rounds", "1", "--json")
+    done = edge("bench", tmp_path / "m.xml", *words)
+    (row,) = json.loads(done.stdout)
+    return row
+
+
+def test_a_board_without_the_archive_is_told_what_to_install(board, tmp_path):
+    row = bench(tmp_path)
+    assert row["status"] == "unsupported"
+    assert "no OpenVINO that drives a Movidius stick" in row["message"]
+    assert "2022.3.1" in row["hint"]
+
+
+def test_the_users_archive_runs_the_stick(board, tmp_path):
+    unpack(board)
+    row = bench(tmp_path)
+    assert row["status"] == "ok", row
+    assert (row["runtime"], row["device"], len(row["samples_ms"])) == ("openvino", "myriad", 3)

@@ -1,0 +1,224 @@
+"""A Jetson whose Python cannot run a worker: its `trtexec`, a stand-in here, builds the engine and takes the times."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import edge
+
+from converters.tensorrt.releases import Release
+from converters.tensorrt.script import script
+from edge.bench import Setup
+from edge.remote import trtexec
+from edge.remote.board import Board
+from edge.remote.jobs import measure_on
+from edge.remote.survey import Python, Survey
+from runtimes import artifact as artifacts
+from runtimes.artifact import Manifest
+from runtimes.errors import EngineError
+
+# What trtexec of TensorRT 8.2 prints and writes, shortened.
+STAND_IN = r"""#!/bin/sh
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v8201] # $0 $*"
+[ "$1" != --help ] || exit 0
+echo "$*" >> "$HOME/trtexec.log"
+for word in "$@"; do
+  case "$word" in
+    --onnx=*) model=${word#*=} ;;
+    --saveEngine=*) saved=${word#*=} ;;
+    --loadEngine=*) loaded=${word#*=} ;;
+    --exportTimes=*) times=${word#*=} ;;
+  esac
+done
+echo "[11/25/2026-10:00:00] [I] === Device Information ==="
+echo "[11/25/2026-10:00:00] [I] Compute Capability: 5.3"
+if [ -n "$saved" ]; then
+  if grep -q broken "$model"; then
+    echo "[11/25/2026-10:00:01] [E] Failed to parse onnx file"
+    echo "&&&& FAILED TensorRT.trtexec [TensorRT v8201] # $0 $*"
+    exit 1
+  fi
+  if grep -q endless "$model"; then
+    trap 'touch "$HOME/ended"; exit 1' TERM
+    touch "$HOME/begun"
+    sleep 300 &
+    wait
+  fi
+  echo "[11/25/2026-10:00:01] [I] [TRT] Some tactics do not have sufficient workspace memory to run." >&2
+  echo engine > "$saved"
+fi
+if [ -n "$loaded" ]; then
+  [ -f "$loaded" ] || { echo "[11/25/2026-10:00:01] [E] Error opening engine file: $loaded"; exit 1; }
+  echo '[' > "$times"
+  separator=' '
+  for latency in 14.25 13.75 14.5 14; do
+    echo "$separator{ \"startEnqMs\" : 1.5, \"endEnqMs\" : 2, \"startH2dMs\" : 1, \"endH2dMs\" : 1.25" >> "$times"
+    echo ", \"h2dMs\" : 0.25, \"computeMs\" : 13, \"d2hMs\" : 0.5, \"latencyMs\" : $latency }" >> "$times"
+    separator=', '
+  done
+  echo ']' >> "$times"
+fi
+echo "&&&& PASSED TensorRT.trtexec [TensorRT v8201] # $0 $*"
+"""
+# A Python that says it is JetPack 4's; it runs what stands alone, as that one does.
+PYTHON_36 = """#!/bin/sh
+case "$2" in
+  *confstr*) echo 'python {"version": [3, 6, 9], "path": "'"$0"'", "bits": 64, "modules": [], "libc": "glibc 2.27"}' ;;
+  *) exec REAL "$@" ;;
+esac
+"""
+TOOLS = (
+    *("sh", "uname", "readlink", "tr", "head", "tail", "df", "nproc", "grep", "sed", "mv", "rm", "cat", "flock"),
+    *("dirname", "mkdir", "cp", "env", "sleep", "touch"),
+)
+
+
+@pytest.fixture
+def jetson(boards, tmp_path):
+    """A board whose PATH holds few tools, JetPack 4's Python, and trtexec."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in TOOLS:
+        (tools / name).symlink_to(shutil.which(name))
+    program(tools / "trtexec", STAND_IN)
+    program(tools / "python3", PYTHON_36.replace("REAL", shutil.which("python3")))
+    return boards("nano", environment={"PATH": str(tools)})
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """What `edge convert --for jetson-nano` writes."""
+    return make(tmp_path / "net-tensorrt", b"onnx")
+
+
+def make(folder: Path, content: bytes) -> Path:
+    folder.mkdir()
+    (folder / "net.onnx").write_bytes(content)
+    (folder / "build.sh").write_text(script("net.onnx", Release.read("8.2"), "fp16", None))
+    artifacts.write(folder, Manifest("net", "tensorrt", "fp16", "net.onnx"), {}, {})
+    return folder
+
+
+def calls(board) -> list[str]:
+    log = board.home / "trtexec.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_the_board_builds_once_and_its_times_are_rows(jetson, prepared):
+    words = ("bench", prepared, "--on", "nano", "--protocol", "published", "--runs", "4", "--json")
+    done = edge(*words)
+    (row,) = json.loads(done.stdout)
+    assert row["status"] == "ok", done.stderr
+    assert row["samples_ms"] == [14.25, 13.75, 14.5, 14.0] * 2
+    assert (row["runtime"], row["runtime_version"], row["precision"]) == ("tensorrt", "8.2.1", "fp16")
+    assert (row["input"]["kind"], row["top"], row["raw"], row["first_ms"]) == ("trtexec", [], None, None)
+    build, *measured = calls(jetson)
+    assert "--onnx=net.onnx --saveEngine=net.engine --fp16" in build
+    assert [one.split()[1:3] for one in measured] == [["--iterations=4", "--duration=0"]] * 2
+    (engine,) = (jetson.home / ".edgeproof").rglob("*.engine")
+    assert engine.name.startswith("net-")
+    assert not list((jetson.home / ".edgeproof").rglob("times-*"))
+    edge(*words)
+    assert sum("--saveEngine" in one for one in calls(jetson)) == 1
+
+
+def test_people_are_told_whose_times_these_are(jetson, prepared):
+    done = edge("bench", prepared, "--on", "nano", "--rounds", "1")
+    assert "of trtexec, whose own times these are" in done.stdout
+    assert "energy is not measured" in done.stdout
+    assert "building: === Device Information ===" in done.stderr or "measuring" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_build_that_fails_is_a_row_with_trtexecs_reason(jetson, tmp_path):
+    model = make(tmp_path / "broken-tensorrt", b"broken")
+    done = edge("bench", model, "--on", "nano", "--json")
+    (row,) = json.loads(done.stdout)
+    assert (row["status"], done.returncode) == ("engine failed", 4)
+    assert "did not build the engine: Failed to parse onnx file" in row["message"]
+    assert not list((jetson.home / ".edgeproof").rglob("*.engine"))
+
+
+def test_a_build_ends_when_we_leave(jetson, tmp_path):
+    model = make(tmp_path / "endless-tensorrt", b"endless")
+    board = Board("nano")
+    setup = Setup("m", "m", model, host="nano")
+
+    def leave():
+        assert appears(jetson.home / "begun")
+        board.give_up()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    (one,) = measure_on({"nano": board}, {"nano": [setup]}, rounds=1)
+    thread.join()
+    assert one.values["status"] == "host failed"
+    assert appears(jetson.home / "ended")
+
+
+def appears(path: Path) -> bool:
+    for _ in range(600):
+        if path.exists():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_board_that_has_tensorrt_for_its_python_uses_that():
+    def found(version, modules, path="/usr/src/tensorrt/bin/trtexec"):
+        python = Python(version, "/usr/bin/python3", 64, frozenset(modules), "glibc 2.27")
+        return Survey("aarch64", "/home/nano", "NVIDIA Jetson Nano", "# R32", (python,), path, None, frozenset())
+
+    assert trtexec.is_needed(found((3, 6, 9), ["numpy", "tensorrt"]))
+    assert trtexec.is_needed(found((3, 8, 10), ["numpy"]))
+    assert not trtexec.is_needed(found((3, 10, 12), ["numpy", "tensorrt"]))
+    assert not trtexec.is_needed(found((3, 6, 9), [], path=None))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '[{"computeMs": 1}]', '[{"latencyMs": -1}]'])
+def test_what_are_no_times_is_an_error(text):
+    with pytest.raises(EngineError, match="wrote no times"):
+        trtexec.read_times(text, "nano")
+
+
+@pytest.mark.parametrize(
+    ("lines", "release"),
+    [
+        (["libnvinfer-bin 8.5.2-1", "libnvinfer8 8.2.1-1+cuda10.2"], "8.2.1"),
+        (["&&&& RUNNING TensorRT.trtexec [TensorRT v8001] # trtexec --help"], "8.0.1"),
+        (["&&&& RUNNING TensorRT.trtexec [TensorRT v100300] [b0] # trtexec --help"], "10.3.0"),
+        (["Orin, 8.7, 540.3.0"], None),
+    ],
+)
+def test_the_release_is_read_from_the_package_or_from_trtexec(lines, release):
+    assert trtexec.release(lines) == release
+
+
+def test_another_release_or_board_has_another_engine(prepared):
+    class Line:
+        host = "nano"
+
+        def __init__(self, package):
+            self.package = package
+
+        def run(self, _script):
+            return 0, f"os Ubuntu 18.04.6 LTS\ncores 4\nengine {self.package}\n"
+
+    def key(model, package):
+        python = Python((3, 6, 9), "python3", 64, frozenset(), None)
+        board = Survey("aarch64", "/home/nano", model, "# R32", (python,), "trtexec", None, frozenset())
+        return trtexec._Trtexec(Line(package), board)._key(artifacts.Artifact.open(prepared))
+
+    asked = [("Nano", "libnvinfer8 8.2.1"), ("Nano", "libnvinfer8 8.0.1"), ("TX2", "libnvinfer8 8.2.1")]
+    assert len({key(*one) for one in asked}) == 3
+    assert key(*asked[0]) == key(*asked[0])
