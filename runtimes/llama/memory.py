@@ -18,10 +18,11 @@ UBATCH = 128
 LOGIT_ROWS = 64  # positions whose scores are computed at a time where all are asked for
 MIB = 2**20
 # What the process holds beside weights, cache and buffers: the library, Python, numpy.
-_BASE_BYTES = 64 * MIB
+BASE_BYTES = 64 * MIB
 _MASK_BYTES = 2 * UBATCH  # of the attention, for each token of the context
 _MOST_OF_FREE = 0.5  # of what the weights leave free goes to the cache where nobody says how long the context is
 _SHORTEST = 256
+_CELLS = 256  # llama.cpp rounds the cache of each slot up to a multiple of these
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 _UNKNOWN_CONTEXT = 2048
 # Bits per weight of the usual quantisations of a LLaMA of 7 billion, largest first: files of other models lie near.
@@ -55,7 +56,8 @@ class Need:
 def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") -> Need:
     """What a model takes with `slots` contexts of `context` tokens each."""
     weights = sum(tensor.bytes for tensor in model.tensors)
-    return Need(weights, slots * context * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, slots * context))
+    tokens = slots * -(-context // _CELLS) * _CELLS
+    return Need(weights, tokens * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, tokens))
 
 
 def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
@@ -79,7 +81,7 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     trained = trained_context(model)
     if free is None:
         return trained
-    fits = _tokens_in(model, int((free - need(model, 0).total) * _MOST_OF_FREE), slots, kv_type)
+    fits = _tokens_in(model, int((free - need(model, 0).total) * _MOST_OF_FREE), slots, kv_type) // _CELLS * _CELLS
     if fits < min(_SHORTEST, trained):
         raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
     return min(trained, fits)
@@ -166,4 +168,4 @@ def _buffer_bytes(model: GgufFile, tokens: int) -> int:
     output = next((tensor for tensor in model.tensors if tensor.name in ("output.weight", "token_embd.weight")), None)
     vocabulary = max(output.shape) if output else 0
     rows = UBATCH * 4 * (6 * width + 2 * hidden)
-    return _BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + _MASK_BYTES * tokens
+    return BASE_BYTES + rows + 4 * LOGIT_ROWS * vocabulary + _MASK_BYTES * tokens

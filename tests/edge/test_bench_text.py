@@ -112,7 +112,7 @@ def test_published_speeds_of_the_same_class_are_found_fastest_first():
 
 def test_the_memory_is_read_at_some_speed():
     rounds = read_bandwidth(2, buffer_bytes=64 * 2**20)
-    assert len(rounds) == 7
+    assert len(rounds) == 8  # four of each way of reading
     assert 1e8 < max(rounds) < 1e13
 
 

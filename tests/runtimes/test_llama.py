@@ -69,13 +69,13 @@ def test_moving_what_was_read_changes_the_scores_by_rounding_only():
 
 def test_a_model_that_does_not_fit_is_refused_with_what_does():
     file = read_gguf(MODEL)
-    tight = need(file, 600).total
+    tight = need(file, 600).total  # of which llama.cpp makes 768
     with pytest.raises(HostError) as caught:
         memory.check_fits(file, MODEL, 100_000, 1, "f16", tight)
     assert "llama_cpp.gguf needs" in caught.value.message
-    assert "--context 512" in caught.value.hint
+    assert "--context 768" in caught.value.hint
     assert memory.context_for(file, MODEL, 1, "f16", None) == 512
-    assert memory.context_for(file, MODEL, 1, "f16", tight) == 300
+    assert memory.context_for(file, MODEL, 1, "f16", tight) == 256
     with pytest.raises(HostError):
         memory.context_for(file, MODEL, 1, "f16", 1000)
 
