@@ -44,7 +44,7 @@ _WAYS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 _INSTALL = (
-    "there: sudo apt-get install ffmpeg (USB cameras), or rpicam-apps, libcamera-apps on older systems (camera modules)"
+    "sudo apt-get install ffmpeg there (USB cameras), or rpicam-apps, libcamera-apps on older systems (camera modules)"
 )
 
 
