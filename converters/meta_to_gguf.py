@@ -14,9 +14,10 @@ import numpy as np
 from converters.gguf.make import PRECISIONS, REQUIRES, make_gguf
 from converters.gguf.model import LanguageModel, check_complete, check_nothing_left
 from converters.gguf.network import LARGEST_SIZE, MOST_LAYERS, Network, RopeScaling
+from converters.gguf.ranks import is_ranks, read_ranks
 from converters.gguf.recognise import CONSOLIDATED
 from converters.gguf.sentencepiece_model import read_model
-from converters.gguf.vocabulary import sentencepiece
+from converters.gguf.vocabulary import Encode, Vocabulary, sentencepiece
 from converters.gguf.weights import read_json
 from converters.quiet import loading
 from converters.steps import Made, StepOptions, check_options
@@ -71,11 +72,11 @@ class Step:
         weights = _Checkpoint(parts, network, model)
         check_complete(network, weights, model)
         check_nothing_left(set(parts[0]), set(map(_source_name, network.tensors())), model)
-        vocabulary = read_model(_tokenizer(model))
+        vocabulary, encode = _vocabulary(_tokenizer(model), network)
         if len(vocabulary.tokens) > network.vocabulary:
             what = f"{model} has {len(vocabulary.tokens)} tokens and embeddings for {network.vocabulary} of them"
             raise InputError(what, "check that tokenizer and weights belong together")
-        return LanguageModel(model.resolve().name, network, vocabulary, weights, sentencepiece(vocabulary), notes=notes)
+        return LanguageModel(model.resolve().name, network, vocabulary, weights, encode, notes=notes)
 
 
 class _Checkpoint:
@@ -181,10 +182,13 @@ def _tokenizer(folder: Path) -> Path:
     """tokenizer.model, in the folder or above it, where Meta's downloads have it."""
     for path in (folder / "tokenizer.model", folder.parent / "tokenizer.model"):
         if path.is_file():
-            with path.open("rb") as stream:
-                if stream.read(8).startswith(b"IQ== "):  # base64, as LLaMA 3's lines begin
-                    raise InputError(
-                        f"{path} is LLaMA 3's own tokenizer", "convert the Hugging Face folder of this model"
-                    )
             return path
     raise InputError(f"{folder} has no tokenizer.model", "put it into the folder")
+
+
+def _vocabulary(path: Path, network: Network) -> tuple[Vocabulary, Encode]:
+    """SentencePiece's file up to LLaMA 2, ranks in base64 since."""
+    if is_ranks(path):
+        return read_ranks(path, is_3_1=network.scaling is not None)
+    found = read_model(path)
+    return found, sentencepiece(found)

@@ -33,6 +33,7 @@ _ONLY = "what works: SentencePiece's BPE (LLaMA 1 and 2, Mistral) and byte-level
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CASELESS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3_WORDS = _CASELESS + r"\p{N}{1,3}" + _REST
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
@@ -45,8 +46,8 @@ _QWEN35 = (
 # How a text is cut into words, and whether whole words are looked up before merging → llama.cpp's word for it.
 # Source: llm_tokenizer_bpe and llama_vocab::impl::load in src/llama-vocab.cpp.
 PRE = {
-    (("regex", _CASELESS + r"\p{N}{1,3}" + _REST), True): "llama-bpe",
-    (("regex", _CASELESS + r"\p{N}{1,3}" + _REST), False): "dbrx",
+    (("regex", LLAMA_3_WORDS), True): "llama-bpe",
+    (("regex", LLAMA_3_WORDS), False): "dbrx",
     (("regex", _CASELESS + r"\p{N}" + _REST), False): "qwen2",
     (("regex", _QWEN35), False): "qwen35",
     (("regex", _TEKKEN), True): "tekken",

@@ -212,7 +212,7 @@ def _not_over_http(what: str) -> UsageError:
     return UsageError(f"a server does not exchange {what}", "open the model's file with --runtime llama_cpp")
 
 
-_HINT = "start llama-server or edge serve there, and check the address"
+_HINT = "start llama-server there, and check the address"
 
 
 def _request(prompt: list[int], options: TextOptions, seed: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from converters.gguf.lora import Lora, Merged, write_adapter
 from converters.gguf.make import make_gguf
 from converters.gguf.model import LanguageModel
 from converters.gguf.proof import LANGUAGES, load_options, prove_text
+from converters.gguf.ranks import _letters, read_ranks
 from converters.gguf.recognise import recognised
 from converters.gguf.reference import _numpy, source_scores
 from converters.gguf.tokenizer_json import _CASELESS, _REST
@@ -238,6 +239,53 @@ def test_metas_shards_are_put_together(data: Path, tmp_path: Path) -> None:
     assert recognised(folder) == "meta"
     made = MetaStep().convert(folder, tmp_path, StepOptions("fp32"), None)
     assert greedy(made.model, "", 100) == greedy(data / "stories260K.gguf", "", 100)
+
+
+def write_meta_llama3(folder: Path) -> Any:
+    """A random LLaMA 3.1 as Meta gives it, whose ranks are those of a tokeniser that is trained here and returned."""
+    import base64
+
+    import torch
+
+    tokenizer = trained_tokenizer(r"\p{N}{1,3}")
+    letters = {letter: byte for byte, letter in enumerate(_letters())}
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda one: one[1])[3:]  # the special ones are not among them
+    lines = [base64.b64encode(bytes(letters[one] for one in piece)) + b" %d" % n for n, (piece, _) in enumerate(pieces)]
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes(b"\n".join(lines) + b"\n")
+    said = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": len(lines) + 256, "norm_eps": 1e-5}
+    (folder / "params.json").write_text(json.dumps({**said, "rope_theta": 500000.0, "use_scaled_rope": True}))
+    shapes = {"wq": (64, 64), "wk": (32, 64), "wv": (32, 64), "wo": (64, 64)}
+    sizes = {f"attention.{name}": shape for name, shape in shapes.items()}
+    sizes |= {"feed_forward.w1": (96, 64), "feed_forward.w3": (96, 64), "feed_forward.w2": (64, 96)}
+    sizes |= {"attention_norm": (64,), "ffn_norm": (64,)}
+    whole = {f"layers.{layer}.{name}.weight": shape for layer in range(2) for name, shape in sizes.items()}
+    whole |= {"norm.weight": (64,), "tok_embeddings.weight": (len(lines) + 256, 64)}
+    whole |= {"output.weight": whole["tok_embeddings.weight"]}
+    torch.manual_seed(0)
+    torch.save({name: 0.2 * torch.randn(shape) for name, shape in whole.items()}, folder / "consolidated.00.pth")
+    return tokenizer
+
+
+def test_metas_llama_3_brings_its_tokenizer_of_ranks(tmp_path: Path) -> None:
+    tokenizer = write_meta_llama3(tmp_path / "meta")
+    model = MetaStep().open(tmp_path / "meta", StepOptions())
+    lines = LANGUAGES.read_text(encoding="utf-8").splitlines()
+    assert [model.encode(line) for line in lines] == [[n - 3 for n in tokenizer.encode(line).ids] for line in lines]
+    merges = [" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    assert list(model.vocabulary.merges) == merges
+    names = {name: model.vocabulary.tokens[number] for name, number in model.vocabulary.special.items()}
+    assert names == {"bos": "<|begin_of_text|>", "eos": "<|end_of_text|>", "eot": "<|eot_id|>"}
+    made = MetaStep().convert(tmp_path / "meta", tmp_path, StepOptions("fp32"), None)
+    with opened(made.model, model) as session:
+        assert prove_text(model, session, "fp32").passed
+
+
+@pytest.mark.parametrize("line", [b"IQ== 0\nIQ== 1\n", b"IQ== 0\n*** 1\n", b"IQ== 0\nIg== 5\n", b"IQ== 0\nIg==\n"])
+def test_broken_ranks_are_refused(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(line)
+    with pytest.raises(InputError, match=r"tokenizer.model (is broken|lacks)"):
+        read_ranks(tmp_path / "tokenizer.model", is_3_1=False)
 
 
 def meta_name(name: str) -> str:

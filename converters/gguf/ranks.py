@@ -1,0 +1,122 @@
+"""`tokenizer.model` of LLaMA 3 as Meta gives it: byte-level BPE as lines of a piece in base64 and its rank.
+
+Its way of joining is that of tiktoken (`_byte_pair_merge` in src/lib.rs of github.com/openai/tiktoken): the two
+neighbours whose joined piece has the lowest rank first. Which special tokens follow the pieces: models/llama3 of
+github.com/meta-llama/llama-models.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+
+from converters.bounded import Source
+from converters.gguf.tokenizer_json import LLAMA_3_WORDS
+from converters.gguf.vocabulary import CONTROL, NORMAL, Encode, Vocabulary
+from converters.steps import check_library
+from runtimes.errors import InputError
+
+LARGEST = 64 * 2**20  # bytes; LLaMA 3's has 2.2 MB
+_SPECIAL_TOKENS = 256
+_BEGINNING = ("<|begin_of_text|>", "<|end_of_text|>")
+_HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
+Ranks = dict[bytes, int]
+
+
+def is_ranks(path: Path) -> bool:
+    """Whether the file begins as LLaMA 3's does: with a piece in base64 and rank 0."""
+    with path.open("rb") as stream:
+        return stream.readline(512).rstrip().endswith(b"= 0")
+
+
+def read_ranks(path: Path, *, is_3_1: bool) -> tuple[Vocabulary, Encode]:
+    """The vocabulary with its special tokens, and the source's own way through a text; InputError for a broken file."""
+    ranks = _ranks(path)
+    pieces = sorted(ranks, key=ranks.__getitem__)
+    letters = _letters()
+    spelled = ["".join(letters[byte] for byte in piece) for piece in pieces]
+    special = _special_tokens(is_3_1)
+    joined = (_join(ranks, piece, ranks[piece]) for piece in pieces if len(piece) > 1)
+    vocabulary = Vocabulary(
+        kind="gpt2",
+        tokens=(*spelled, *special),
+        types=(*(NORMAL for _ in spelled), *(CONTROL for _ in special)),
+        # A piece that no two others make is only ever a whole word.
+        merges=tuple(" ".join(spelled[ranks[part]] for part in parts) for parts in joined if len(parts) == 2),
+        pre="llama-bpe",
+        special={
+            "bos": len(pieces),
+            "eos": len(pieces) + 1,
+            "eot": len(pieces) + special.index("<|eot_id|>"),
+        },
+        adds_bos=True,
+    )
+    return vocabulary, _encode(ranks)
+
+
+def _ranks(path: Path) -> Ranks:
+    source = Source.open(path)
+    if len(source.view) > LARGEST:
+        raise source.broken("it is larger than any tokenizer")
+    ranks: Ranks = {}
+    for number, line in enumerate(bytes(source.view).split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            piece, rank = line.split()
+            if int(rank) != len(ranks):
+                raise ValueError
+            ranks[base64.b64decode(piece, validate=True)] = len(ranks)
+        except (ValueError, binascii.Error):
+            what = f"{path} is broken: line {number + 1} is no piece in base64 with its rank"
+            raise InputError(what, "copy or download the file again") from None
+    if any(bytes([byte]) not in ranks for byte in range(256)):
+        raise InputError(f"{path} lacks some of the 256 single bytes", "copy or download the file again")
+    return ranks
+
+
+def _join(ranks: Ranks, piece: bytes, limit: int) -> list[bytes]:
+    """The parts of a piece after all joining whose result has a rank below `limit`."""
+    parts = [bytes([byte]) for byte in piece]
+    while len(parts) > 1:
+        rank, place = min((ranks.get(parts[i] + parts[i + 1], limit), i) for i in range(len(parts) - 1))
+        if rank >= limit:
+            break
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts
+
+
+def _encode(ranks: Ranks) -> Encode:
+    check_library("tokenizers", "the tokenizer of LLaMA 3")
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import Split
+
+    words = Split(Regex(LLAMA_3_WORDS), "isolated")
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = []
+        for word, _ in words.pre_tokenize_str(text):
+            piece = word.encode()
+            parts = [piece] if piece in ranks else _join(ranks, piece, len(ranks))
+            found += [ranks[part] for part in parts]
+        return found
+
+    return encode
+
+
+def _special_tokens(is_3_1: bool) -> list[str]:
+    reserved = (f"<|reserved_special_token_{number}|>" for number in range(_SPECIAL_TOKENS))
+    first = [*_BEGINNING, next(reserved), next(reserved)]
+    if is_3_1:
+        first += ["<|finetune_right_pad_id|>", next(reserved), *_HEADERS, "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"]
+    else:
+        first += [next(reserved), next(reserved), *_HEADERS, next(reserved), "<|eot_id|>"]
+    return first + [next(reserved) for _ in range(_SPECIAL_TOKENS - len(first))]
+
+
+def _letters() -> list[str]:
+    """The letter that stands for each byte in byte-level BPE (`bytes_to_unicode` of github.com/openai/gpt-2)."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
