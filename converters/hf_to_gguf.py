@@ -4,35 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from converters.gguf.hugging_face import check_architecture, hugging_face_name, read_network
 from converters.gguf.lora import Lora, Merged
-from converters.gguf.make import PRECISIONS, REQUIRES, make_gguf
 from converters.gguf.model import LanguageModel, Renamed, check_complete, check_nothing_left
 from converters.gguf.sentencepiece_model import read_model
+from converters.gguf.step import GgufStep
 from converters.gguf.tokenizer_json import read_settings, read_template, read_vocabulary, specials
 from converters.gguf.vocabulary import Encode, Vocabulary, sentencepiece
 from converters.gguf.weights import SafetensorsFolder, Weights
-from converters.steps import Made, StepOptions, check_options
+from converters.steps import StepOptions
 from runtimes.errors import InputError
 
-if TYPE_CHECKING:
-    from converters.calibration import Calibration
 
-
-class Step:
+class Step(GgufStep):
     """See `converters.steps.Step`."""
 
     source = "hf"
-    target = "gguf"
-    precisions = PRECISIONS
-    requires = REQUIRES
-
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Made:
-        """Refuse what is no such folder, and write the file."""
-        check_options(self, options, calibration)
-        return make_gguf(self.open(model, options), out, options)
 
     def open(self, model: Path, options: StepOptions) -> LanguageModel:
         """The model of a folder, with the LoRA of `options.lora` in it; InputError for what is broken or unknown."""

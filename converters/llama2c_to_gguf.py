@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.gguf.make import PRECISIONS, REQUIRES, make_gguf
 from converters.gguf.model import LanguageModel
 from converters.gguf.network import LARGEST_SIZE, MOST_LAYERS, Network
+from converters.gguf.step import GgufStep
 from converters.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, Vocabulary, sentencepiece
-from converters.steps import Made, StepOptions, check_options
+from converters.steps import StepOptions
 from runtimes.arrays import Array
 from runtimes.errors import InputError
-
-if TYPE_CHECKING:
-    from converters.calibration import Calibration
 
 _HEADER = struct.Struct("<7i")
 _FIRST_PIECE = 259  # after unknown, BOS, EOS and 256 bytes
@@ -38,18 +34,10 @@ _ORDER = (
 )
 
 
-class Step:
+class Step(GgufStep):
     """See `converters.steps.Step`."""
 
     source = "llama2c"
-    target = "gguf"
-    precisions = PRECISIONS
-    requires = REQUIRES
-
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Made:
-        """Refuse what is no such checkpoint, and write the file."""
-        check_options(self, options, calibration)
-        return make_gguf(self.open(model, options), out, options)
 
     def open(self, model: Path, options: StepOptions) -> LanguageModel:
         """The model of a checkpoint; InputError for what is broken, and where the tokenizer is not beside it."""

@@ -7,26 +7,24 @@ github.com/meta-llama/llama.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from converters.gguf.make import PRECISIONS, REQUIRES, make_gguf
+from converters.gguf.make import REQUIRES
 from converters.gguf.model import LanguageModel, check_complete, check_nothing_left
 from converters.gguf.network import LARGEST_SIZE, MOST_LAYERS, Network, RopeScaling
 from converters.gguf.ranks import is_ranks, read_ranks
 from converters.gguf.recognise import CONSOLIDATED
 from converters.gguf.sentencepiece_model import read_model
+from converters.gguf.step import GgufStep
 from converters.gguf.vocabulary import Encode, Vocabulary, sentencepiece
 from converters.gguf.weights import read_json
 from converters.quiet import loading
-from converters.steps import Made, StepOptions, check_options
+from converters.steps import StepOptions
 from runtimes.arrays import Array
 from runtimes.errors import InputError
 from runtimes.fields import Fields
-
-if TYPE_CHECKING:
-    from converters.calibration import Calibration
 
 _NAMES = {
     "attn_norm": "attention_norm",
@@ -47,18 +45,11 @@ _OUTER = {
 _SCALED = RopeScaling("llama3", 8.0, 8192, 1.0, 4.0)  # what `use_scaled_rope` means in LLaMA 3.1's model.py
 
 
-class Step:
+class Step(GgufStep):
     """See `converters.steps.Step`."""
 
     source = "meta"
-    target = "gguf"
-    precisions = PRECISIONS
     requires = (*REQUIRES, "torch")
-
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Made:
-        """Refuse what is no such folder, and write the file."""
-        check_options(self, options, calibration)
-        return make_gguf(self.open(model, options), out, options)
 
     def open(self, model: Path, options: StepOptions) -> LanguageModel:
         """The model of a folder; InputError for what is broken. Nothing but tensors is unpickled."""
