@@ -105,4 +105,6 @@ def _is_large(number: Any) -> bool:
 
 def _numbers(value: Any) -> Any:
     """As an array; an empty one for None, which stands for numbers that lie among the weights."""
+    if isinstance(value, Mapping):  # how Keras 3 writes an array
+        value = (value.get("config") or {}).get("value")
     return np.asarray([] if value is None else value, np.float64)

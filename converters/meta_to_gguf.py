@@ -158,7 +158,10 @@ def _network(folder: Path, parts: list[dict[str, Any]]) -> tuple[Network, tuple[
         tied="output.weight" not in first,
         scaling=_SCALED if said.get("use_scaled_rope") else None,
     )
-    return network, (f"params.json does not tell the context: {context} tokens, as that generation of LLaMA has",)
+    notes = [f"params.json does not tell the context: {context} tokens, as that generation of LLaMA has"]
+    if network.scaling is not None:  # Meta's own code has 8 for all of them, Hugging Face's conversion 32 for 3.2
+        notes.append("positions are stretched by 8, as Meta's code has it; for LLaMA 3.2 (32) take its HF folder")
+    return network, tuple(notes)
 
 
 def _context(said: dict[str, Any], base: float, epsilon: float) -> int:

@@ -86,7 +86,7 @@ def chosen(args: argparse.Namespace) -> TextModel:
 
 def is_address(source: str) -> bool:
     """Whether it is a server's address, and no file."""
-    return source.startswith(("http://", "https://"))
+    return source.lower().startswith(("http://", "https://"))
 
 
 def model_file(given: str) -> str:

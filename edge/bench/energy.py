@@ -8,6 +8,7 @@ clock, by which the file is taken to be written.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -64,7 +65,10 @@ def _readings(lines: csv.DictReader[str], path: Path) -> Array:
     for line in lines:
         try:
             power = float(np.prod([float(line[names[factor]]) for factor in factors]))
-            rows.append((_moment(line[names["time"]]), power))
+            when = _moment(line[names["time"]])
+            if not (math.isfinite(power) and math.isfinite(when)):
+                raise ValueError
+            rows.append((when, power))
         except (TypeError, ValueError):
             # The last line may be half written: the meter goes on while it is read.
             following = next(lines, None)

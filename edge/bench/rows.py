@@ -84,6 +84,8 @@ def _row(group: Sequence[Measurement]) -> Row:
         return {**unmeasured(), **row, **wanted}
     samples = [sample for measurement in done for sample in measurement.values["samples_ms"]]
     shared = {key: done[0].values.get(key) for key in _SHARED}
+    lit = next((one.values for one in done if one.values.get("energy_j") is not None), done[0].values)
+    shared |= {key: lit.get(key) for key in ("energy_source", "energy_note")}
     rounds = [_round(measurement) for measurement in done]
     return {**row, **shared, "samples_ms": samples, **statistics(samples), **_over_rounds(rounds), "rounds": rounds}
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         queue=args.queue,
-        key=choose_key(args.host, args.api_key_file),
+        key=choose_key(args.host, args.api_key_file, is_upstreams=model.is_served),
         origins=tuple(args.allow_origin),
         template=args.template,
         quiet=args.quiet,

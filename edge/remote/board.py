@@ -54,6 +54,8 @@ class Board:
 
     def connect(self) -> None:
         """Connect, look what is there, bring `runtimes/`, and take the board for ourselves."""
+        if self._given_up.is_set():
+            raise self.line.failure("")
         self._note("connecting")
         self.line.connect()
         try:

@@ -55,7 +55,9 @@ def users_openvino(found: Survey, host: str) -> list[str]:
             "unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for its system to /opt/intel/openvino_2022 there, "
             "with the udev rule of its install_dependencies folder; the stick can be measured at an x86-64 host too",
         )
-    return ["bash", "-c", '. "$0" >/dev/null 2>&1; exec "$@"', found.openvino]
+    version = "{}.{}".format(*found.python.version[:2]) if found.python else ""
+    # Intel's script takes the words of whoever sources it away, so it gets some of its own.
+    return ["bash", "-c", '. "$0" -pyver "$1" >/dev/null 2>&1; shift; exec "$@"', found.openvino, version]
 
 
 def is_there(engine: str, python: Python) -> bool:

@@ -165,15 +165,15 @@ class _Trtexec:
 
     def _run(self, script: str, what: str, timeout_s: float, note: Note) -> str:
         def hear(text: str) -> None:
-            if _STAMP.match(text):
+            if _STAMP.match(text) or text.startswith("somebody else"):
                 note(_STAMP.sub("", text)[:200])
 
         status, said = self._line.run(script, hear=hear, timeout_s=timeout_s)
         if status == 0:
             return said
-        lines = [text for text in said.splitlines() if "[E]" in text] or said.splitlines() or ["it said nothing"]
+        lines = [text for text in said.splitlines() if "[E]" in text] or said.splitlines()[-1:] or ["it said nothing"]
         error = EngineError(
-            f"trtexec on {self._line.host} did not {what}: {_STAMP.sub('', lines[0])[:300]}",
+            f"trtexec on {self._line.host} did not {what} (status {status}): {_STAMP.sub('', lines[0])[:300]}",
             "see all that it said with --debug; a swap file helps where memory is short",
         )
         error.add_note(said[-8192:])

@@ -26,11 +26,14 @@ class Key:
     is_new: bool
 
 
-def choose_key(host: str, file: Path | None) -> Key | None:
-    """The key of the file, else of EDGE_API_KEY, else a new one where others can reach `host`, else none."""
+def choose_key(host: str, file: Path | None, *, is_upstreams: bool = False) -> Key | None:
+    """The key of the file, else of EDGE_API_KEY, else a new one where others can reach `host`, else none.
+
+    `is_upstreams`: EDGE_API_KEY opens another server, and is not shown to the clients of this one.
+    """
     if file is not None:
         return Key(_checked(_read(file), str(file)), is_new=False)
-    if os.environ.get(_VARIABLE):
+    if not is_upstreams and os.environ.get(_VARIABLE):
         return Key(_checked(os.environ[_VARIABLE].strip(), _VARIABLE), is_new=False)
     return None if is_loopback(host) else Key(secrets.token_urlsafe(24), is_new=True)
 

@@ -42,7 +42,7 @@ class Row:
     def joules(self) -> float | None:
         """Energy of one classification, where it was measured."""
         joules: float | None = self.data.get("energy_per_run_j")
-        return joules
+        return None if self.source == "emulated" else joules
 
 
 def published(row: PublishedRow) -> Row:

@@ -67,11 +67,11 @@ def _hwmon(root: Path) -> list[Rail]:
         if (chip / "power1_input").exists():
             rails.append(Rail(kind, (chip / "power1_input",), 1e-6))
             continue
-        for current in entries(chip, "curr[0-9]_input"):
+        # The three channels of an ina3221; what it numbers above are sums, and voltages of shunts.
+        for current in entries(chip, "curr[1-3]_input"):
             voltage = chip / current.name.replace("curr", "in")
             label = read_text(voltage.with_name(voltage.name.replace("_input", "_label"))) or kind
-            # ina3221 numbers the sums of its channels too: they have no voltage of their own.
-            if voltage.exists() and not label.startswith("sum of"):
+            if voltage.exists():
                 rails.append(Rail(label, (voltage, current), 1e-6))
     return rails
 

@@ -147,6 +147,8 @@ class Scheduler:
             tasks, self._tasks = self._tasks, deque()
             is_closed = self._is_closed
         for future, task in tasks:
+            if not is_closed:
+                self._stop.clear()  # left over from an answer that was cancelled
             try:
                 future.set_result(task())
             except BaseException as error:

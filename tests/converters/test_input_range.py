@@ -42,6 +42,7 @@ def _keras(path: Path, *layers: dict[str, Any]) -> Path:
         ([INPUT, _layer("Normalization", mean=[0.485, 0.456, 0.406], variance=[0.05] * 3)], None),
         ([INPUT, _layer("Normalization", mean=None, variance=None)], None),
         ([INPUT, _layer("Rescaling", scale=2.0, offset=-1.0)], None),
+        ([INPUT, _layer("Rescaling", scale={"class_name": "__numpy__", "config": {"value": [1 / 255]}})], PIXELS),
         ([INPUT, DENSE, _layer("Rescaling", scale=1 / 255)], None),
         ([INPUT], None),
     ],

@@ -127,3 +127,9 @@ def test_distributions():
     assert not sums_to_one(ANSWERS * 1.1)
     assert not sums_to_one(np.array([[1.5, -0.5]]))
     assert not sums_to_one(np.ones((4, 1)))
+
+
+def test_values_that_a_mask_set_far_off_do_not_hide_what_is_clipped():
+    expected = np.random.default_rng(0).normal(size=(40, 1000))
+    expected[:, 0] = -1e4
+    assert "clipped" in str(probe(expected, np.minimum(expected, np.percentile(expected, 98))))

@@ -10,6 +10,7 @@ from conftest import edge
 SETUPVARS = """#!/bin/bash
 export INTEL_OPENVINO_DIR="$( cd "$( dirname "${BASH_SOURCE[0]}" )" && pwd )"
 export PYTHONPATH="$INTEL_OPENVINO_DIR/python${PYTHONPATH:+:$PYTHONPATH}"
+while [ $# -gt 0 ]; do shift; done
 echo "[setupvars.sh] OpenVINO environment initialized"
 """
 RUNTIME = """
