@@ -145,7 +145,7 @@ def test_a_build_that_fails_is_a_row_with_trtexecs_reason(jetson, tmp_path):
     done = edge("bench", model, "--on", "nano", "--json")
     (row,) = json.loads(done.stdout)
     assert (row["status"], done.returncode) == ("engine failed", 4)
-    assert "did not build the engine: Failed to parse onnx file" in row["message"]
+    assert "did not build the engine (status 1): Failed to parse onnx file" in row["message"]
     assert not list((jetson.home / ".edgeproof").rglob("*.engine"))
 
 
