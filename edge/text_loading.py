@@ -109,6 +109,8 @@ def _source(model: str | None, server: str | None) -> str:
     if model is not None and server is not None:
         raise UsageError("a model and a server are given", "give one of the two")
     if server is not None:
+        if "://" in server and not is_address(server):
+            raise UsageError(f"'{server}' is no address of a server", "write http://HOST:PORT")
         return server if "://" in server else f"http://{server}"
     if model is None:
         raise UsageError("no model is given", "give MODEL.gguf, or --server http://host:port")

@@ -16,12 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from edge.deadline import deadline
 from runtimes.errors import EdgeError, EngineMissing, HostError, WorkerError, from_dict
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -185,7 +185,7 @@ class _Child:
 
     def ask(self, job: Mapping[str, Any], timeout_s: float | None, on_progress: OnProgress | None) -> dict[str, Any]:
         """The answer to one job; the EdgeError that it is, or that stands for its absence."""
-        with self._ended_after(timeout_s) as out_of_time:
+        with deadline(timeout_s, self._end_group) as out_of_time:
             self._send(job)
             answer = self._receive(on_progress)
         if out_of_time.is_set():
@@ -205,7 +205,7 @@ class _Child:
 
     def close(self) -> None:
         """Let the process end after its last job, then end whatever it left behind."""
-        with self._ended_after(_GRACE_S):
+        with deadline(_GRACE_S, self._end_group):
             _close_pipe(self._stdin)
             self._stdout.read()
         self.kill()
@@ -234,26 +234,6 @@ class _Child:
             if on_progress is not None:
                 on_progress(message["progress"])
         return None
-
-    @contextmanager
-    def _ended_after(self, seconds: float | None) -> Iterator[threading.Event]:
-        """End the process group after so many seconds; the event tells whether that happened."""
-        expired = threading.Event()
-        if seconds is None:
-            yield expired
-            return
-
-        def expire() -> None:
-            expired.set()
-            self._end_group()
-
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield expired
-        finally:
-            timer.cancel()
 
     def _end_group(self) -> None:
         # Until `wait` has collected the process, its number is not given to another: this cannot hit a stranger.

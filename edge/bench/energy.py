@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -82,6 +83,23 @@ def _moment(text: str) -> float:
         return float(text)
     except ValueError:
         return datetime.fromisoformat(text.strip()).timestamp()
+
+
+def awaited_meter(path: Path, measurements: Sequence[Measurement], patience_s: float = 5.0) -> Meter:
+    """The readings, once they reach over the last loop or patience is over: meters write when a buffer is full."""
+    ends = [_end(one) for one in measurements]
+    last = max((end for end in ends if end is not None), default=None)
+    until = time.monotonic() + patience_s
+    while True:
+        meter = read_meter(path)
+        if last is None or (len(meter.seconds) and meter.seconds[-1] >= last) or time.monotonic() >= until:
+            return meter
+        time.sleep(0.5)
+
+
+def _end(one: Measurement) -> float | None:
+    began, seconds = one.values.get("began_at"), one.values.get("total_s")
+    return None if began is None or seconds is None else float(began) + float(seconds)
 
 
 def with_meter(measurements: Sequence[Measurement], meter: Meter) -> list[Measurement]:

@@ -133,6 +133,8 @@ def _measured(
         return {**answer, **here}  # as it is called here, not on a board
     except EdgeError as error:
         kept = place.kept(job)
+        if "began_at" in kept:
+            kept = {**kept, "began_at": _by_our_clock(kept["began_at"], ahead)}
         return kept if kept.get("status") == "ok" else {**failure(error), **kept}
 
 

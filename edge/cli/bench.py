@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
     from edge.bench import compare, findings, read_rows, rows_of
     from edge.bench.compare import unmatched
-    from edge.bench.energy import read_meter, with_meter
+    from edge.bench.energy import read_meter
     from edge.cli import bench_text
 
     if bench_text.is_asked(args):
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         measurements, was_stopped = measure(_setups(args, Path(folder)), args.rounds or _ROUNDS, args)
     if args.energy_csv:
-        measurements = with_meter(measurements, read_meter(args.energy_csv))
+        measurements = _with_energy(measurements, args.energy_csv)
     rows = rows_of(measurements)
     found, compared = findings(rows), compare(rows, old)
     _print(rows, found, compared, args, written_as)
@@ -96,6 +96,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"edge: stopped; {len(measurements)} measurements were finished", file=sys.stderr)
         return STOPPED
     return next((from_dict(row).exit_code for row in rows if row["status"] != "ok"), 0)
+
+
+def _with_energy(measurements: list[Measurement], path: Path) -> list[Measurement]:
+    """With what the meter told; a file that has become none since loses nothing of what was measured."""
+    from edge.bench.energy import awaited_meter, with_meter
+
+    try:
+        return with_meter(measurements, awaited_meter(path, measurements))
+    except InputError as error:
+        print(f"edge: {error.message}; energy is left out", file=sys.stderr)
+        return measurements
 
 
 def measure(setups: Sequence[Setup], rounds: int, args: argparse.Namespace) -> tuple[list[Measurement], bool]:

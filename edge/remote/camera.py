@@ -17,6 +17,7 @@ Run = Callable[[str], tuple[int, bytes]]
 
 _JPEG = b"\xff\xd8"
 _FRAME_S = 30.0
+_PROGRAM_S = 10  # for one program: one that waits for a camera for ever keeps it from the next
 _CV2 = (
     "import cv2,sys;c=cv2.VideoCapture({number});ok,f=c.read();"
     "ok or sys.exit('OpenCV got no frame from camera {number}');"
@@ -83,7 +84,8 @@ def _told(command: str) -> str:
     """A script that prints what the command prints, or where it fails, what it complains of."""
     return (
         f"said=$(mktemp) || exit 1\ntrap 'rm -f \"$said\"' EXIT\n"
-        f'{command} 2>"$said" </dev/null && exit 0\ntail -n 5 "$said"\nexit 1'
+        f'limit=$(command -v timeout) && limit="$limit {_PROGRAM_S}"\n'
+        f'$limit {command} 2>"$said" </dev/null && exit 0\ntail -n 5 "$said"\nexit 1'
     )
 
 

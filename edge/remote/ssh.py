@@ -20,12 +20,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from edge.deadline import deadline
 from runtimes.errors import HostError, UsageError
 
 Feed = Callable[[IO[bytes]], None]
@@ -188,19 +188,10 @@ class Line:
             process = subprocess.Popen(
                 self.command(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
-            expired = threading.Event()
-
-            def expire() -> None:
-                expired.set()
-                process.kill()
-
-            timer = threading.Timer(timeout_s, expire)
-            timer.daemon = True
-            timer.start()
             try:
-                out = _exchange(process, feed, hear)
+                with deadline(timeout_s, process.kill) as expired:
+                    out = _exchange(process, feed, hear)
             finally:
-                timer.cancel()
                 process.kill()  # after an exception from here, such as Ctrl+C; else it has ended
                 process.wait()
             words = _tail(log)

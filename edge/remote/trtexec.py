@@ -117,8 +117,11 @@ class _Trtexec:
         artifact = Artifact.open(setup.artifact)
         note(f"copying {artifact.path.name}")
         place = "~/" + self._installer.artifact(setup.artifact)
-        engine = f"{artifact.model.stem}-{self._key(artifact)}.engine"
-        self._build(place, artifact.model.with_suffix(".engine").name, engine, note)
+        if artifact.is_bare:  # an engine as it is, built on a board like this
+            place, engine = place.rpartition("/")[0], artifact.model.name
+        else:
+            engine = f"{artifact.model.stem}-{self._key(artifact)}.engine"
+            self._build(place, artifact.model.with_suffix(".engine").name, engine, note)
         options = _options(setup.protocol)
         samples = self._times(place, [f"--loadEngine={engine}", *options], timeout_s, note)
         settings = {"trtexec": " ".join(options)}

@@ -33,7 +33,7 @@ class Likeness:
     same_top1: int
     values: int
     differing: int
-    max_difference: float
+    max_difference: float | None
     max_steps: int | None
 
     @property
@@ -85,8 +85,8 @@ def likeness(there: Path, here: Path, artifact: Path) -> Likeness:
         same_top1=int((rows[0] == rows[1]).sum()),
         values=sum(one.size for one, _ in pairs),
         differing=sum(int((one != other).sum()) for one, other in pairs),
-        max_difference=largest,
-        max_steps=None if step is None else round(largest / step),
+        max_difference=largest if np.isfinite(largest) else None,
+        max_steps=None if step is None or not np.isfinite(largest) else round(largest / step),
     )
 
 

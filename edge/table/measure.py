@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def make_table(
         found = {row["setup"]: row for row in rows_of(measurements)}
         answered = {setup.id: inputs.answered(setup) for setup in ready}
         agreed = agreements(answered, bundle.pictures)
-        alike = {} if stopped else beside_this_machine({job.id: job for job in jobs}, plan.timeout_s, scratch)
+        alike: dict[str, Likeness] = {}
+        with suppress(KeyboardInterrupt):  # what was measured is shown all the same
+            alike = {} if stopped else beside_this_machine({job.id: job for job in jobs}, plan.timeout_s, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     here = [_row(setup, found[setup.id], agreed, alike, bundle) for setup in ready if setup.id in found]

@@ -158,6 +158,8 @@ def _how_like(one: Likeness) -> str:
     top = f"same top-1 on {one.same_top1} of {one.pictures}, {one.differing} of {one.values} values differ"
     if one.max_steps is not None:
         return f"{top}, by {one.max_steps} step{'s' if one.max_steps > 1 else ''} of the quantised output at most"
+    if one.max_difference is None:
+        return f"{top}, and some are no numbers"
     return f"{top}, by {one.max_difference:.1e} at most"
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import Any, Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from runtimes.arrays import Array
 from runtimes.errors import EngineError, HostError, InputError, UsageError, first_line
@@ -40,7 +40,7 @@ class ServerSession:
 
     def __init__(self, address: str, key: str | None = None) -> None:
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_usable_port(parts):
             raise UsageError(f"'{address}' is no address of a server", "write http://HOST:PORT")
         self._parts = parts
         self._key = key
@@ -290,6 +290,13 @@ def _message(content: bytes) -> str:
         found = json.loads(content)
         return str(found.get("error", found).get("message", found))[:300]
     return content.decode("utf-8", "replace").strip()[:300] or "nothing"
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # no number, or beyond 65535
+        return False
 
 
 def _watch(cancel: threading.Event, over: threading.Event, connection: http.client.HTTPConnection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge.bench import Setup, rows_of
-from edge.bench.energy import read_meter, with_meter
+from edge.bench.energy import awaited_meter, read_meter, with_meter
 from edge.bench.harness import Measurement, _by_our_clock
+from edge.cli.bench import _with_energy
 from runtimes.errors import InputError
 
 MODEL = Path(__file__).parents[1] / "runtimes" / "models" / "onnxruntime.onnx"
@@ -58,6 +60,21 @@ def test_volts_times_amps_are_watts_and_times_may_be_written_out(tmp_path: Path)
     stamps = [datetime.fromtimestamp(second, UTC).isoformat() for second in (100, 110)]
     path = file(tmp_path, f"time,volts,amps\n{stamps[1]},5,0.6\n{stamps[0]},5,0.6\n")
     assert row_of(104.0, path)["energy_per_run_j"] == pytest.approx(0.6)
+
+
+def test_a_meter_that_writes_late_is_waited_for(tmp_path: Path) -> None:
+    path = file(tmp_path, "time,watts\n100,2\n101,2\n")
+    later = threading.Timer(0.2, path.write_text, ("time,watts\n100,2\n105,2\n",))
+    later.start()
+    assert awaited_meter(path, [measured(101.0, 2.0)], patience_s=20).seconds.tolist() == [100, 105]
+    later.join()
+    assert awaited_meter(path, [measured(104.0, 2.0)], patience_s=0).seconds.tolist() == [100, 105]
+
+
+def test_a_meter_that_turned_bad_loses_its_energy_and_nothing_else(tmp_path: Path, capsys) -> None:
+    kept = [measured(101.0, 2.0)]
+    assert _with_energy(kept, file(tmp_path, "time,watts\n100,2\nwhat,is\n105,2\n")) == kept
+    assert "holds no time and power; energy is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("began_at", [99.0, 104.0])

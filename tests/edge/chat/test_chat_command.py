@@ -170,6 +170,8 @@ WRONG = {
     "a missing grammar": (("m.gguf", "x", "--grammar", "no.gbnf"), 3, "no.gbnf cannot be read"),
     "a number that is none": (("m.gguf", "x", "--temp", "warm"), 2, "temp is 'warm'"),
     "a model and a server": (("m.gguf", "x", "--server", "http://phone:8080"), 2, "a server"),
+    "a server of another kind": (("x", "--server", "ftp://phone"), 2, "'ftp://phone' is no address of a server"),
+    "a port beyond all": (("x", "--server", "http://phone:99999"), 2, "'http://phone:99999' is no address of a server"),
     "json without a question": (("m.gguf", "--json"), 2, "nothing came from it"),
     "a chat to resume in a pipe": (("m.gguf", "x", "--resume"), 2, "--resume is for a chat"),
 }

@@ -55,6 +55,15 @@ def test_the_programs_are_tried_until_one_gives_a_picture(tools, jpeg, tmp_path)
     assert "--camera 2" in (tmp_path / "asked").read_text()
 
 
+def test_a_program_that_hangs_is_ended_and_the_next_one_tried(tools, jpeg, monkeypatch):
+    monkeypatch.setattr("edge.remote.camera._PROGRAM_S", 1)
+    for name in ("timeout", "sleep"):
+        (tools / name).symlink_to(shutil.which(name))
+    program(tools, "ffmpeg", "exec sleep 60")
+    program(tools, "rpicam-still", f"cat {jpeg}")
+    assert camera(tools).frame() == jpeg.read_bytes()
+
+
 def test_a_board_without_any_of_them_is_told_what_to_install(tools):
     with pytest.raises(HostError, match="nano has no program that takes a picture") as caught:
         camera(tools).frame()

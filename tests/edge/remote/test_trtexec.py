@@ -132,6 +132,15 @@ def test_the_board_builds_once_and_its_times_are_rows(jetson, prepared):
     assert sum("--saveEngine" in one for one in calls(jetson)) == 1
 
 
+def test_an_engine_that_was_built_already_is_loaded_as_it_is(jetson, tmp_path):
+    (tmp_path / "net.engine").write_bytes(b"engine")
+    done = edge("bench", tmp_path / "net.engine", "--on", "nano", "--protocol", "published", "--runs", "4", "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["status"] == "ok", done.stderr
+    assert row["samples_ms"] == [14.25, 13.75, 14.5, 14.0] * 2
+    assert not any("--saveEngine" in one for one in calls(jetson))
+
+
 def test_people_are_told_whose_times_these_are(jetson, prepared):
     done = edge("bench", prepared, "--on", "nano", "--rounds", "1")
     assert "of trtexec, whose own times these are" in done.stdout
