@@ -31,7 +31,7 @@ def nano(tmp_path: Path) -> Path:
 
 def orin(root: Path, labels: Mapping[str, tuple[int, int]]) -> Path:
     files = {f"{ORIN}/name": "ina3221", f"{ORIN}/in7_label": "sum of shunt voltages", f"{ORIN}/in7_input": "1"}
-    files |= {f"{ORIN}/in4_input": "2000", f"{ORIN}/curr4_input": "3000"}  # a shunt's voltage, and the sum of currents
+    files[f"{ORIN}/in4_input"], files[f"{ORIN}/curr4_input"] = "2000", "3000"  # a shunt's voltage; the sum of currents
     for place, (label, (millivolts, milliamps)) in enumerate(labels.items(), 1):
         files[f"{ORIN}/in{place}_label"] = label
         files[f"{ORIN}/in{place}_input"] = str(millivolts)

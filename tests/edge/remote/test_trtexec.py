@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -86,7 +87,7 @@ def jetson(boards, tmp_path):
     for name in TOOLS:
         (tools / name).symlink_to(shutil.which(name))
     program(tools / "trtexec", STAND_IN)
-    program(tools / "python3", PYTHON_36.replace("REAL", shutil.which("python3")))
+    program(tools / "python3", PYTHON_36.replace("REAL", sys.executable))
     return boards("nano", environment={"PATH": str(tools)})
 
 
