@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -46,7 +47,7 @@ class Adapter:
         openvino = import_engine(self, "openvino")
         # Up to 2023.0 all of it lay one level deeper; 2022.3.1 is the last with a plugin for Movidius sticks.
         is_old = not hasattr(openvino, "Core")
-        core = (import_engine(self, "openvino.runtime") if is_old else openvino).Core()
+        core = _core(import_engine(self, "openvino.runtime") if is_old else openvino)
         _check_device(core, options.device)
         with opening(self.id, artifact.model, _summary):
             if artifact.model.suffix == ".onnx":
@@ -86,6 +87,17 @@ class _OpenvinoSession(CheckedSession):
 
     def _close(self) -> None:
         del self._request
+
+
+@lru_cache(maxsize=None)
+def _core(openvino: Any) -> Any:
+    """The one core of this process.
+
+    On Linux the CPU plugin of each core gives the thread a signal stack of its own, and when it ends the one that it
+    found. Two that overlap can leave the stack of the first, which is gone: the next signal ends the process.
+    Source: src/plugins/intel_cpu/src/sigstack_manager.cpp of github.com/openvinotoolkit/openvino.
+    """
+    return openvino.Core()
 
 
 def _check_device(core: Any, device: str) -> None:

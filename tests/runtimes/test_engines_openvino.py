@@ -107,3 +107,27 @@ def test_opening_a_model_reports_to_nobody(model):
     )
     done = subprocess.run([sys.executable, "-c", code, str(model.model)], stdout=subprocess.PIPE, check=True)
     assert b"openvino_telemetry" not in done.stdout
+
+
+def test_a_signal_is_handled_after_two_models_were_open_at_once(models):
+    """Two cores would leave the main thread a signal stack that is gone; see `_core`."""
+    program = """
+import pathlib, signal, sys
+from runtimes import registry
+from runtimes.artifact import Artifact
+from runtimes.session import RunOptions
+
+def opened():
+    return registry.runtime("openvino").open(Artifact.open(pathlib.Path(sys.argv[1])), RunOptions())
+
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+one, two = opened(), opened()
+one.close()
+del one
+two.close()
+del two
+signal.raise_signal(signal.SIGINT)
+"""
+    command = [sys.executable, "-c", program, str(models / "openvino.xml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
