@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -50,7 +51,8 @@ class Adapter:
     requires = "llama_cpp"
     settings: Mapping[str, str] = {
         "flash_attention": "auto (where the engine supports it), on or off",
-        "repack": "on lays weights out for the CPU while loading; off keeps the file's layout, slower",
+        "repack": "on (off where the build has AMX) lays weights out for the CPU while loading; off keeps the file's"
+        " layout, slower",
     }
 
     def version(self) -> str:
@@ -68,6 +70,7 @@ class Adapter:
         file = read_gguf(path)
         context = context_size(file, path, options)
         library = llama.load()
+        options = around_amx(library, options)
         loaded = _load_model(library, path, file, options)
         try:
             made = _make_context(library, loaded, context, options)
@@ -84,6 +87,17 @@ def quantization(file: GgufFile) -> str:
     kind = file.metadata.get("general.file_type")
     claimed = _FILE_TYPES.get(kind) if isinstance(kind, int) else None
     return claimed if claimed and claimed.startswith(dominant) else _PLAIN.get(dominant, dominant)
+
+
+def around_amx(library: Any, options: LoadOptions) -> LoadOptions:
+    """Keep the file's layout, unless asked otherwise, where the library would compute with AMX.
+
+    GCC drops the tile configuration that llama.cpp has written, and the first product ends the process
+    (github.com/ggml-org/llama.cpp/pull/26954, open in August 2026). `make llama` compiles without AMX.
+    """
+    if "repack" in options.settings or b"AMX_INT8 = 1" not in library.llama_print_system_info():
+        return options
+    return replace(options, settings={**options.settings, "repack": "off"})
 
 
 def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from runtimes import registry
+from runtimes.engines.llama_cpp import around_amx
 from runtimes.errors import HostError, InputError, UsageError
 from runtimes.gguf_file import read_gguf
 from runtimes.llama import memory, rpc
@@ -139,6 +141,15 @@ def test_the_chain_of_2023_draws_from_the_distribution_of_2023():
                 found[array.data[place].id] = array.data[place].p
             library.llama_sampler_free(sampler)
             assert np.abs(found - reference_2023(scores, last[-64:])).sum() / 2 < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("info", "asked", "used"),
+    [(b"AMX_INT8 = 1 | ", {}, "off"), (b"AMX_INT8 = 1 | ", {"repack": "on"}, "on"), (b"AVX2 = 1 | ", {}, None)],
+)
+def test_a_build_with_amx_keeps_the_layout_of_the_file_unless_asked_otherwise(info, asked, used):
+    library = SimpleNamespace(llama_print_system_info=lambda: b"CPU : " + info)
+    assert around_amx(library, LoadOptions(settings=asked)).settings.get("repack") == used
 
 
 @pytest.mark.parametrize("worker", ["somewhere", "host:port", "127.0.0.1:0", "192.0.2.1:50052", "board:50052"])
