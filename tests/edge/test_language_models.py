@@ -42,7 +42,8 @@ def artifact(llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["proof"]["passed"]
-    assert answer["proof"]["partings"] == []
+    # Between two tokens of nearly equal score, rounding decides, and with it the CPU.
+    assert all(parting["margin"] < 0.01 for parting in answer["proof"]["partings"])
     return out
 
 

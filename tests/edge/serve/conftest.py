@@ -188,13 +188,14 @@ def chat() -> Callable[..., dict]:
 def read_stream() -> Callable[..., SimpleNamespace]:
     """Posts a body with "stream" and reads all of it: texts joined, the last finish_reason, the events."""
 
-    def read(server: Server, path: str, body: dict) -> SimpleNamespace:
+    def read(server: Server, path: str, body: dict, on_event: Callable[[], None] = lambda: None) -> SimpleNamespace:
         data = json.dumps({**body, "stream": True}).encode()
         events = []
         with urllib.request.urlopen(urllib.request.Request(server.address + path, data), timeout=120) as answer:
             for line in answer:
                 if line.startswith(b"data: "):
                     events.append(line[6:].strip())
+                    on_event()
         is_done = events[-1] == b"[DONE]"
         found = [json.loads(event) for event in events if event != b"[DONE]"]
         choices = [event["choices"][0] for event in found if event.get("choices")]

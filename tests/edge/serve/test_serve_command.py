@@ -64,12 +64,12 @@ def test_the_log_has_a_line_for_each_request(real, until) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_streams_and_then_the_server(start_real, read_stream, until, number, status) -> None:
-    server, done = start_real("--template", "plain", "--slots", "1"), []
+def test_a_signal_ends_the_streams_and_then_the_server(start_real, read_stream, number, status) -> None:
+    server, done, begun = start_real("--template", "plain", "--slots", "1"), [], threading.Event()
     body = {"prompt": "Once upon a time", "max_tokens": 480, "temperature": 0}
-    reader = threading.Thread(target=lambda: done.append(read_stream(server, "/v1/completions", body)))
+    reader = threading.Thread(target=lambda: done.append(read_stream(server, "/v1/completions", body, begun.set)))
     reader.start()
-    until(lambda: server.metric("edge_slots_busy") == 1)
+    assert begun.wait(60)
     assert server.stop(number) == status
     reader.join(30)
     (found,) = done
