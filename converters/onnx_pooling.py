@@ -1,7 +1,8 @@
-"""MaxPool whose padding is a Pad of its own, for converters that would pad with minus infinity.
+"""Pools whose padding is a Pad of its own, for converters that would pad otherwise.
 
-A range that holds minus infinity leaves nothing of a tensor in int8. Behind what is never negative a zero pads as well;
-elsewhere the value at the edge does: every window that reaches over an edge holds the values at that edge, too.
+MaxPool they would pad with minus infinity, and a range that holds it leaves nothing of a tensor in int8. Behind what is
+never negative a zero pads as well; elsewhere the value at the edge does: every window that reaches over an edge holds
+the values at that edge, too. AveragePool with `count_include_pad` is an average with zeros; TFLite's leaves them out.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
 
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
 _AS_ITS_INPUTS = ("MaxPool", "AveragePool", "Concat", "Add", "Mul", "Identity", "Dropout")
+_DONE_BY_PAD = ("pads", "ceil_mode", "count_include_pad")
 _PADS_AS_INPUT = 11  # the opset from which Pad takes them so
 
 
 def pad_before_pooling(model: Any) -> bool:
-    """Put a Pad before every padded MaxPool of an `onnx.ModelProto`, in place; whether there was one.
+    """Put a Pad before every padded pool of an `onnx.ModelProto`, in place; whether there was one.
 
-    A MaxPool stays as it is where it is dilated, where `auto_pad` places its padding, and where its size is not known.
+    A pool stays as it is where it is dilated, where `auto_pad` places its padding, and where its size is not known; an
+    AveragePool also where it counts no padding, or where its size is rounded up, which it does not count.
     """
-    pools = [node for node in model.graph.node if node.op_type == "MaxPool"]
+    pools = [node for node in model.graph.node if node.op_type == "MaxPool" or _averages_zeros(node)]
     if not pools:
         return False
     sizes = _sizes(model)
@@ -33,10 +36,18 @@ def pad_before_pooling(model: Any) -> bool:
     for pool in pools:
         pads = _all_pads(pool, sizes.get(pool.input[0], ()))
         if any(pads):
-            mode = "constant" if _is_never_negative(pool.input[0], writers, constants) else "edge"
+            with_zeros = pool.op_type == "AveragePool" or _is_never_negative(pool.input[0], writers, constants)
+            mode = "constant" if with_zeros else "edge"
             _insert(model, pool, pads, mode)
             changed = True
     return changed
+
+
+def _averages_zeros(node: Any) -> bool:
+    if node.op_type != "AveragePool":
+        return False
+    given = _attributes(node)
+    return bool(given.get("count_include_pad", 0)) and not given.get("ceil_mode", 0)
 
 
 def _sizes(model: Any) -> dict[str, list[int]]:
@@ -109,6 +120,6 @@ def _insert(model: Any, pool: Any, pads: Sequence[int], mode: str) -> None:
         model.graph.initializer.append(helper.make_tensor(f"{padded}/pads", 7, [len(every)], every))
     model.graph.node.insert(list(model.graph.node).index(pool), pad)
     pool.input[0] = padded
-    kept = [attribute for attribute in pool.attribute if attribute.name not in ("pads", "ceil_mode")]
+    kept = [attribute for attribute in pool.attribute if attribute.name not in _DONE_BY_PAD]
     del pool.attribute[:]
     pool.attribute.extend(kept)

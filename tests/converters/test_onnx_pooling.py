@@ -1,4 +1,4 @@
-"""A padded MaxPool with its padding apart computes the same, and pads with no infinity."""
+"""A padded pool with its padding apart computes the same: no infinity in a maximum, every zero in an average."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 helper = pytest.importorskip("onnx.helper")
 
 
-def _model(before: str | None, opset: int = 17, size: int = 7, **pool: Any) -> Any:
+def _model(before: str | None, opset: int = 17, size: int = 7, kind: str = "MaxPool", **pool: Any) -> Any:
     nodes = [helper.make_node(before, ["x"], ["r"])] if before else []
-    nodes.append(helper.make_node("MaxPool", ["r" if before else "x"], ["y"], **pool))
+    nodes.append(helper.make_node(kind, ["r" if before else "x"], ["y"], **pool))
     x = helper.make_tensor_value_info("x", 1, (1, 2, size, size))
     y = helper.make_tensor_value_info("y", 1, (1, 2, None, None))
     graph = helper.make_graph(nodes, "g", [x], [y])
@@ -53,6 +53,19 @@ def test_the_answers_stay_and_no_pool_pads_any_more(pool: dict[str, Any], before
     assert not {"pads", "ceil_mode"} & {attribute.name for attribute in last.attribute}
 
 
+@pytest.mark.parametrize("pads", [[1, 1, 1, 1], [0, 1, 1, 0]])
+def test_zeros_that_an_average_counts_are_padded_before_it(pads: list[int]) -> None:
+    model = _model(None, kind="AveragePool", kernel_shape=[3, 3], pads=pads, count_include_pad=1)
+    values = np.random.default_rng(0).uniform(1, 5, (1, 2, 7, 7)).astype(np.float32)
+    expected = _answer(model, values)
+    assert pad_before_pooling(model)
+    onnx.checker.check_model(model)
+    np.testing.assert_allclose(_answer(model, values), expected, rtol=1e-6)
+    pad, average = model.graph.node
+    assert helper.get_attribute_value(pad.attribute[0]) == b"constant"
+    assert {attribute.name for attribute in average.attribute} == {"kernel_shape"}
+
+
 def test_zeros_pad_only_what_is_never_negative() -> None:
     modes = {}
     for before in (None, "Relu", "Neg"):
@@ -63,7 +76,17 @@ def test_zeros_pad_only_what_is_never_negative() -> None:
     assert modes == {None: "edge", "Relu": "constant", "Neg": "edge"}
 
 
-@pytest.mark.parametrize("pool", [{}, {"auto_pad": "SAME_UPPER"}, {"dilations": [2, 2], "pads": [1, 1, 1, 1]}])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {},
+        {"auto_pad": "SAME_UPPER"},
+        {"dilations": [2, 2], "pads": [1, 1, 1, 1]},
+        {"kind": "AveragePool", "pads": [1, 1, 1, 1]},
+        {"kind": "AveragePool", "count_include_pad": 1},
+        {"kind": "AveragePool", "count_include_pad": 1, "ceil_mode": 1, "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    ],
+)
 def test_other_pools_stay_as_they_are(pool: dict[str, Any]) -> None:
     model = _model(None, kernel_shape=[3, 3], **pool)
     before = model.SerializeToString()
