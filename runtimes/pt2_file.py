@@ -36,6 +36,7 @@ _EXPRESSION = re.compile(
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _PLAIN = re.compile(r"[\w.:/ -]*")
+_EINSUM = re.compile(r"[A-Za-z ,.]*->[A-Za-z .]*")  # its axes: "bij, bjk -> bik"
 _UNREAD = ("stack_trace", "torch_version", "nn_module_stack", "torch_fn", "guards_code")
 _NAMES = ("name", "as_name", "forward_arg_names")
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
@@ -100,6 +101,8 @@ def _is_harmless(text: str, key: str) -> bool:
         return bool(_EXPRESSION.fullmatch(text))
     if key in ("in_spec", "out_spec"):
         return text == "" or _is_plain_tree(json.loads(text)[1])
+    if key == "as_string" and _EINSUM.fullmatch(text):
+        return True
     return bool((_IDENTIFIER if key in _NAMES else _PLAIN).fullmatch(text))
 
 

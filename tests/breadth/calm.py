@@ -58,6 +58,9 @@ def calm_torch(model: Any, *feeds: Any, **named: Any) -> None:
         elif name.endswith(_EMBEDDED):
             torch.nn.init.normal_(parameter, std=_DEVIATION)
     weighted = [part for part in model.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))]
+    for part in weighted:
+        if not part.weight.any():  # as the head of ViT is before its training: it would answer everything alike
+            torch.nn.init.normal_(part.weight)
     hooks = [part.register_forward_hook(_torch_weighted) for part in weighted]
     with torch.no_grad():
         model(*feeds, **named)

@@ -34,6 +34,17 @@ def test_a_plain_model_is_taken(entries):
 
 
 @pytest.mark.parametrize(
+    ("text", "taken"),
+    [("B G H I D, B G H J D -> B G H I J", True), ("...ij,jk->...ik", True), ("a->__import__('os')", False)],
+)
+def test_the_axes_of_an_einsum_are_data(entries, text, taken):
+    graph = json.loads(entries[GRAPH])
+    node = graph["graph_module"]["graph"]["nodes"][0]
+    node["inputs"].append({"name": "equation", "arg": {"as_string": text}, "kind": 1})
+    assert (found({**entries, GRAPH: json.dumps(graph).encode()}) is None) == taken
+
+
+@pytest.mark.parametrize(
     "name",
     ["data/aotinductor/model/model.so", "serialized_state_dict.pt", "data.pkl", "code/__torch__.py", "version"],
 )
