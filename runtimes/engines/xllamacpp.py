@@ -72,6 +72,9 @@ class _Session(ServerSession):
     def __init__(self, server: Any, key: str) -> None:
         self._server = server
         super().__init__(server.listening_address, key)
+        # The server answers before its loop runs, and waits for ever when it is told to end before that: an answer
+        # that comes through the loop says that it runs.
+        self._json("GET", "/slots")
 
     def close(self) -> None:
         """See `TextSession`."""

@@ -72,6 +72,12 @@ def test_the_adapter_says_who_it_is(name):
     assert found.__class__.__doc__
 
 
+def test_it_may_be_closed_as_soon_as_it_is_open(adapter, served):
+    for _ in range(100):
+        with adapter.open_text(served, LoadOptions(context=256, slots=2, threads=1)) as session:
+            assert session.facts.slots == 2
+
+
 def test_it_says_its_version_and_what_the_model_is(adapter, session):
     assert adapter.version()[0].isdigit()
     assert session.facts.vocabulary == 288
