@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtimes.errors import UsageError, from_dict
+from runtimes.errors import InputError, UsageError, from_dict
 
 if TYPE_CHECKING:
     from edge.bench.text import TextSetup
 
+_PROMPT, _GENERATED = 512, 128  # tokens, as llama-bench has them
+_BESIDE = 2  # tokens of context that a test needs beside its own
 _ROUNDS = 1  # reading and writing are repeated within the process already
 # Options of `edge bench` that mean nothing to a language model, by their names in the arguments.
 _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
@@ -25,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edge.arguments import count
 
     group = parser.add_argument_group("language models (.gguf), as llama-bench measures them")
-    group.add_argument("--prompt-tokens", type=_tokens, metavar="N", help="length of the prompt to read (512; 0: none)")
+    group.add_argument(
+        "--prompt-tokens", type=_tokens, metavar="N", help="length of the prompt to read (512, or what fits; 0: none)"
+    )
     group.add_argument("--gen-tokens", type=_tokens, metavar="N", help="how many tokens to generate (128; 0: none)")
     group.add_argument("--repeats", type=count, metavar="N", help="repetitions of each test (5)")
     group.add_argument("--context", type=count, metavar="N", help="tokens of context (what the tests need)")
@@ -83,10 +87,9 @@ def _setups(args: argparse.Namespace) -> Iterator[TextSetup]:
     from edge.cli.bench import settings_of, short_name
 
     settings = settings_of(args.set)
-    counts = {
-        key: value for key in ("prompt_tokens", "gen_tokens", "repeats") if (value := getattr(args, key)) is not None
-    }
     for path in args.artifacts:
+        model = _model(path)
+        counts = _counts(args, model)
         for threads in args.threads or [None]:
             load = _load(args, threads, counts, settings)
             name = short_name(path, args.artifacts)
@@ -94,18 +97,36 @@ def _setups(args: argparse.Namespace) -> Iterator[TextSetup]:
             yield TextSetup(
                 id=f"{title}, {args.runtime or 'gguf'}",
                 title=title,
-                artifact=_model(path),
+                artifact=model,
                 runtime=args.runtime,
                 load=load,
                 **counts,
             )
 
 
+def _counts(args: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """The sizes of the tests: those that were asked for, else the usual ones, or the longest that the context holds."""
+    most = (args.context or _trained(model)) - _BESIDE
+    counts: dict[str, Any] = {"prompt_tokens": min(_PROMPT, most), "gen_tokens": min(_GENERATED, most)}
+    return counts | {key: value for key in _COUNTS if (value := getattr(args, key)) is not None}
+
+
+def _trained(model: Path) -> int:
+    """The context that a model was trained for; a file that cannot be read is told of by its measurement."""
+    from runtimes.gguf_file import read_gguf
+    from runtimes.llama.memory import trained_context
+
+    try:
+        return trained_context(read_gguf(model))
+    except InputError:
+        return _PROMPT + _BESIDE
+
+
 def _load(
     args: argparse.Namespace, threads: int | None, counts: dict[str, int], settings: dict[str, str]
 ) -> dict[str, Any]:
     """LoadOptions by name. The context is what the tests need, as llama-bench chooses it: a longer one only costs."""
-    needed = max(counts.get("prompt_tokens", 512), counts.get("gen_tokens", 128)) + 2
+    needed = max(counts["prompt_tokens"], counts["gen_tokens"]) + _BESIDE
     given = {
         "context": args.context or max(needed, 64),
         "threads": threads,

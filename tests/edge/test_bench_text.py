@@ -51,6 +51,13 @@ def test_reading_and_writing_are_measured_with_what_made_them(engine, capsys):
     assert row["top"] == []
 
 
+@pytest.mark.parametrize(("context", "read"), [((), 510), (("--context", "100"), 98)])
+def test_the_usual_prompt_is_shorter_where_the_context_is(engine, capsys, context, read):
+    status, out, err = bench(capsys, "--gen-tokens", "20", "--repeats", "1", "--threads", "1", "--json", *context)
+    assert status == 0, err
+    assert [test["test"] for test in json.loads(out)[0]["tests"]] == [f"pp{read}", "tg20"]
+
+
 def test_people_see_speeds_and_the_ceiling(engine, capsys):
     status, out, err = bench(capsys, *QUICK)
     assert status == 0
