@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge.chat import session_file, settings, stats
 from edge.chat.conversation import Answered, Conversation
@@ -28,8 +29,8 @@ class Chat:
     answers: list[Answered] = field(default_factory=list)
 
     def save(self) -> None:
-        """Save the chat, unless nothing was said or it is not to be saved."""
-        if self.save_as is not None and self.conversation.messages:
+        """Save the chat, unless it is not to be saved; one in which nothing was said makes no file."""
+        if self.save_as is not None and (self.conversation.messages or self.save_as.exists()):
             session_file.save(self.save_as, self.saved())
 
     def saved(self) -> session_file.SavedChat:
@@ -41,11 +42,11 @@ class Chat:
 
 @dataclass(frozen=True)
 class Todo:
-    """What the terminal does after a command: say `lines`, answer the last question again, put a text into the
-    input line, or leave."""
+    """What the terminal does after a command: say `lines`, answer the last question again (messages as they were, in
+    case that no answer comes), put the last question into the input line, or leave."""
 
     lines: Sequence[str] = ()
-    answer: bool = False
+    answer_instead_of: Sequence[dict[str, Any]] | None = None
     edit: str | None = None
     leave: bool = False
 
@@ -113,12 +114,13 @@ class Commands:
 
     def _retry(self, _rest: str) -> Todo:
         """answer the last question again"""
+        before = list(self._chat.conversation.messages)
         self._chat.conversation.take_back_answer()
-        return Todo(answer=True)
+        return Todo(answer_instead_of=before)
 
     def _edit(self, _rest: str) -> Todo:
         """change the last question, and have it answered anew"""
-        return Todo(edit=self._chat.conversation.take_back())
+        return Todo(edit=self._chat.conversation.last_question)
 
     def _system(self, rest: str) -> Todo:
         """[TEXT] | show or set the system prompt; `none` removes it"""
@@ -142,28 +144,31 @@ class Commands:
 
     def _stats(self, _rest: str) -> Todo:
         """the model, the context, and what the answers cost"""
-        answers = self._chat.answers
-        return Todo(stats.as_lines(self._chat.conversation.session.facts, answers, answers[-1].used if answers else 0))
+        conversation = self._chat.conversation
+        return Todo(stats.as_lines(conversation.session.facts, self._chat.answers, conversation.used))
 
     def _save(self, rest: str) -> Todo:
         """[NAME] | save the chat under a name; it is saved after every turn anyway"""
-        if rest:
-            self._chat.save_as = session_file.path_of(rest)
-        elif self._chat.save_as is None:
+        chat = self._chat
+        path = session_file.path_of(rest) if rest else chat.save_as
+        if path is None:
             raise UsageError("this chat is not saved (--no-save)", "give a name: /save NAME")
-        if not self._chat.conversation.messages:
+        if not chat.conversation.messages:
             raise UsageError("nothing was said yet", "ask something first")
-        self._chat.save()
-        return Todo([f"saved: {self._chat.save_as}"])
+        if path != chat.save_as and path.exists():
+            raise UsageError(f"there is a chat '{rest}' already", f"choose another name; /load {rest} goes on with it")
+        chat.save_as = path
+        chat.save()
+        return Todo([f"saved: {path}"])
 
     def _load(self, rest: str) -> Todo:
         """NAME | go on with a saved chat"""
         if not rest:
             raise UsageError("/load of which chat?", "give its name: /load NAME")
         path = session_file.path_of(rest)
-        self._chat.conversation.clear()
-        self._chat.conversation.messages = session_file.load(path).messages
-        self._chat.save_as = path
+        self._chat.conversation.put(session_file.load(path).messages)
+        if self._chat.save_as is not None:  # with --no-save it is not written to either
+            self._chat.save_as = path
         return Todo([f"loaded: {path}", *recalled(self._chat.conversation)])
 
     def _exit(self, _rest: str) -> Todo:

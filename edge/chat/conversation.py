@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from edge.chat.context import Fitted, fit, split
 from edge.chat.stops import StopTexts
 from edge.chat.templates import ChatTemplate
-from runtimes.errors import UsageError
+from runtimes.errors import EdgeError, UsageError
 from runtimes.text import Finish, TextOptions, TextSession
 
 _STEP = 256  # tokens of a prompt between two words about how far it is
@@ -78,7 +79,8 @@ Happening = Reading | Text | Dropped | Answered
 class Conversation:
     """Messages (plain dictionaries, as templates take them) and how they are continued.
 
-    `forgotten` counts the oldest turns that no longer fit; they stay in `messages`.
+    `forgotten` counts the oldest turns that no longer fit; they stay in `messages`. `used` tokens are in the
+    context.
     """
 
     session: TextSession
@@ -86,8 +88,10 @@ class Conversation:
     options: TextOptions
     messages: list[dict[str, Any]] = field(default_factory=list)
     forgotten: int = 0
+    used: int = 0
     _prompt: list[int] = field(default_factory=list)  # the tokens of the last question, as they were read
-    _answer: list[int] = field(default_factory=list)  # and of the answer to it
+    _answer: list[int] = field(default_factory=list)  # and of the answer to it,
+    _answered: dict[str, Any] | None = None  # which is this message
 
     @property
     def system(self) -> str:
@@ -101,8 +105,8 @@ class Conversation:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the last answer was cut off, so that the model can go on with it."""
-        return bool(self.messages) and self.messages[-1].get("stopped") is True
+        """Whether the last answer was cut off, and the model can go on with it; under a grammar it cannot."""
+        return bool(self.messages) and self.messages[-1].get("stopped") is True and not self._is_bound_by_grammar
 
     @property
     def is_unanswered(self) -> bool:
@@ -118,18 +122,30 @@ class Conversation:
     def take_back(self) -> str:
         """Remove the last question with its answer, and return the question; UsageError where there is none."""
         turn = self._last_turn()
-        del self.messages[len(self.messages) - len(turn) :]
-        self.forgotten = 0
+        self.put(self.messages[: len(self.messages) - len(turn)])
         return str(turn[0]["content"])
+
+    @property
+    def last_question(self) -> str:
+        """What was asked last; UsageError where nothing was."""
+        return str(self._last_turn()[0]["content"])
 
     def take_back_answer(self) -> None:
         """Remove the last answer, so that its question can be answered again; UsageError where there is none."""
-        self.messages.append({"role": "user", "content": self.take_back()})
+        question = self.take_back()
+        self.messages.append({"role": "user", "content": question})
 
     def clear(self) -> None:
         """Forget everything but the system prompt."""
-        self.messages = split(self.messages)[0]  # type: ignore[assignment] # they are the same dictionaries
-        self.forgotten = 0
+        self.put(split(self.messages)[0])  # type: ignore[arg-type] # they are the same dictionaries
+
+    def put(self, messages: Sequence[dict[str, Any]]) -> None:
+        """Have these messages instead, and count what of the context they use."""
+        self.messages = list(messages)
+        self.forgotten = self.used = 0
+        if split(self.messages)[1]:
+            with suppress(EdgeError):  # the next question will tell what is wrong
+                self.used = len(self._fitted(self.messages).tokens)
 
     def answer(self, cancel: Event) -> Iterator[Happening]:
         """Answer the last question; the last event is Answered, and the answer is among the messages then.
@@ -137,24 +153,28 @@ class Conversation:
         An answer that was cancelled or reached its limit is kept as `stopped`; of an empty one nothing is kept.
         `cancel` is for this answer alone: a stop text of the template sets it too. `Answered.reason` tells which.
         """
-        fitted = self._fitted(None)
-        if fitted.dropped:
-            yield self._forget(fitted)
-        yield from self._continued(fitted, cancel, "")
+        yield from self._continued(self._fitted(self.messages), cancel, "")
 
     def go_on(self, cancel: Event) -> Iterator[Happening]:
-        """Go on with an answer that was cut off; UsageError where there is none."""
+        """Go on with an answer that was cut off; UsageError where there is none, and it stays where this fails."""
         if not self.can_go_on:
             raise UsageError("there is no unfinished answer", "ask something")
-        begun = str(self.messages.pop()["content"])
-        fitted = self._fitted(None)
-        if not self._answer:  # a conversation that was loaded
-            self._answer = self.session.tokenize(begun, special=False)
-        yield from self._continued(fitted, cancel, begun, self._answer)
+        begun = str(self.messages[-1]["content"])
+        fitted = self._fitted(self.messages[:-1])
+        is_known = self.messages[-1] is self._answered
+        tokens = self._answer if is_known else self.session.tokenize(begun, special=False)  # it was loaded
+        self.messages.pop()
+        yield from self._continued(fitted, cancel, begun, tokens)
 
     def _continued(self, fitted: Fitted, cancel: Event, begun: str, answer: Sequence[int] = ()) -> Iterator[Happening]:
         run = _Run(list(answer), begun, StopTexts(self.template.stops))
+        context = self.session.facts.context
         try:
+            if fitted.dropped:
+                yield self._forget(fitted)
+            while len(fitted.tokens) + len(run.tokens) > context:  # an answer that was loaded, and is longer
+                fitted, dropped = self._make_room(run)
+                yield dropped
             yield from self._read_ahead(run, fitted.tokens, cancel)
             while True:
                 yield from self._stretch(run, fitted.tokens, cancel)
@@ -165,8 +185,9 @@ class Conversation:
                 yield dropped
         finally:  # also where the reader of these events leaves early
             self._prompt, self._answer = fitted.tokens[: run.read_to], run.tokens
+            self.used = len(fitted.tokens) + len(run.tokens)
             self._keep(run)
-        yield run.summary(fitted.tokens, self.session.facts.context)
+        yield run.summary(self.used, context)
 
     @property
     def _is_bound_by_grammar(self) -> bool:
@@ -201,8 +222,8 @@ class Conversation:
                 run.read_to = end - _STEP
                 return
 
-    def _fitted(self, room: int | None) -> Fitted:
-        system, turns = split(self.messages)
+    def _fitted(self, messages: Sequence[dict[str, Any]], room: int | None = None) -> Fitted:
+        system, turns = split(messages)
         rest = [message for turn in turns[self.forgotten :] for message in turn]
         return fit(self.template, self.session, [*system, *rest], room)
 
@@ -214,7 +235,7 @@ class Conversation:
     def _make_room(self, run: _Run) -> tuple[Fitted, Dropped]:
         """Drop the oldest turns in the middle of an answer; where there are none left, this answer's beginning."""
         context = self.session.facts.context
-        fitted = self._fitted(len(run.tokens) + context // 4)
+        fitted = self._fitted(self.messages, len(run.tokens) + context // 4)
         if fitted.dropped:
             return fitted, self._forget(fitted)
         keep = max(1, (context - len(fitted.tokens)) // 2)
@@ -229,6 +250,7 @@ class Conversation:
         if run.finish is None or run.finish.reason != "stop":
             message["stopped"] = True
         self.messages.append(message)
+        self._answered = message
 
     def _last_turn(self) -> list[Mapping[str, Any]]:
         turns = split(self.messages)[1]
@@ -280,7 +302,7 @@ class _Run:
             self.ahead_tokens += finish.prompt_tokens - finish.reused_tokens
             self.ahead_s += finish.prompt_s
 
-    def summary(self, prompt: Sequence[int], context: int) -> Answered:
+    def summary(self, used: int, context: int) -> Answered:
         assert self.finish is not None
         assert self.first is not None
         return Answered(
@@ -292,7 +314,7 @@ class _Run:
             tokens=self.made,
             generate_s=self.generate_s,
             seed=self.first.seed,
-            used=len(prompt) + len(self.tokens),
+            used=used,
             context=context,
         )
 

@@ -24,7 +24,6 @@ from runtimes.errors import HostError, InputError
 from runtimes.text import ModelFacts, TextOptions
 
 TEMPLATE = "alpaca-cpp"
-CONTEXT = 2048  # its default of -c
 # In the order in which the program of then named what a CPU can.
 _FEATURES = (
     "AVX", "AVX2", "AVX512", "FMA", "NEON", "ARM_FMA", "F16C", "FP16_VA", "WASM_SIMD", "BLAS", "SSE3", "VSX"

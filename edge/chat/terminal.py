@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event
+from typing import Any
 
 from edge.chat import stats
 from edge.chat.commands import Chat, Commands, Todo, recalled
@@ -19,11 +20,7 @@ from runtimes.errors import EdgeError, EngineMissing, HostError, InputError, Usa
 
 # Of no other answer is a full context the end; see Conversation.
 CUT_OFF = "the answer is cut off: the context is full, and a grammar cannot go on in a new one (--context gives more)"
-_ENDS = {
-    "cancelled": "stopped; Enter goes on with it",
-    "length": "the limit of tokens is reached; Enter goes on with it",
-    "context": CUT_OFF,
-}
+_STOPPED = {"cancelled": "stopped", "length": "the limit of tokens is reached"}
 
 
 def check_libraries() -> None:
@@ -58,6 +55,7 @@ class _Talk:
         self._is_markdown = markdown and not self._console.is_dumb_terminal and not chat.conversation.template.is_plain
         self._input = InputLine(self._below, self._commands.names, chats_folder() / "input-history")
         self._begun = ""
+        self._is_edit = False  # whether what is typed takes the place of the last question
 
     def begin(self) -> None:
         """Say what one talks to."""
@@ -67,8 +65,10 @@ class _Talk:
             self._say("It goes on with your text, as a base model does. /help lists the commands.")
         else:
             self._say("/help lists the commands.")
-        for line in recalled(self._chat.conversation) if self._chat.conversation.messages else []:
-            self._say(line)
+        if messages := self._chat.conversation.messages:
+            self._chat.conversation.put(messages)
+            for line in recalled(self._chat.conversation):
+                self._say(line)
 
     def end(self) -> None:
         """Say how to take it up again."""
@@ -91,11 +91,19 @@ class _Talk:
 
     def _heed(self, line: str) -> bool:
         conversation = self._chat.conversation
+        is_edit, self._is_edit = self._is_edit, False
         if line.startswith("/") and not line.startswith("//"):
             return self._do(self._commands.run(line.strip()))
         if line.strip():
+            before = list(conversation.messages) if is_edit else None
+            if is_edit:
+                conversation.take_back()
             conversation.ask(line.removeprefix("/") if line.startswith("//") else line)
-            self._answer(conversation.answer)
+            try:
+                self._answer(conversation.answer, before)
+            finally:
+                if before and conversation.messages[-1] is before[-1]:  # no answer came: it can be tried again
+                    self._begun, self._is_edit = line, True
         elif conversation.can_go_on:
             self._answer(conversation.go_on)
         return True
@@ -104,14 +112,21 @@ class _Talk:
         for line in todo.lines:
             self._say(line)
         if todo.edit is not None:
-            self._begun = todo.edit
-        if todo.answer:
-            self._answer(self._chat.conversation.answer)
+            self._begun, self._is_edit = todo.edit, True
+        if todo.answer_instead_of is not None:
+            self._answer(self._chat.conversation.answer, todo.answer_instead_of)
         return not todo.leave
 
-    def _answer(self, begin: Callable[[Event], Iterator[Happening]]) -> None:
-        """Show an answer. The chat is saved before it begins, with the question, and when it has ended."""
-        self._chat.save()
+    def _answer(
+        self, begin: Callable[[Event], Iterator[Happening]], instead_of: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Show an answer. The chat is saved before it begins, with the question, and when it has ended.
+
+        `instead_of` are the messages that it replaces: they stay, on disk too, until there is an answer.
+        """
+        conversation = self._chat.conversation
+        if instead_of is None:
+            self._chat.save()
         shown: Shown = Markdown(self._console) if self._is_markdown else PlainText(self._console)
         try:
             with stops_answer() as cancel, _Bar() as bar:
@@ -123,6 +138,8 @@ class _Talk:
                     self._show(happening, shown)
         finally:
             shown.end()
+            if instead_of is not None and conversation.is_unanswered:
+                conversation.put(instead_of)
             self._chat.save()
         self._say_end()
 
@@ -137,15 +154,27 @@ class _Talk:
 
     def _say_end(self) -> None:
         answered = self._chat.answers[-1]
-        if answered.reason in _ENDS:
-            self._say(
-                _ENDS[answered.reason] if answered.tokens else "stopped before the answer began; /retry asks again"
-            )
+        if words := self._end(answered):
+            self._say(words)
         self._say(stats.line(answered))
 
+    def _end(self, answered: Answered) -> str:
+        """Why the answer ended, and what can be done; nothing where the model ended it."""
+        conversation = self._chat.conversation
+        if answered.reason == "context":
+            return CUT_OFF
+        if answered.reason not in _STOPPED:
+            return ""
+        if conversation.can_go_on:
+            return f"{_STOPPED[answered.reason]}; Enter goes on with it"
+        if answered.tokens:  # under a grammar
+            return f"{_STOPPED[answered.reason]}; /retry answers again"
+        stays = "/retry asks again" if conversation.is_unanswered else "the old answer stays"
+        return f"stopped before the answer began; {stays}"
+
     def _below(self) -> str:
-        facts, answers = self._chat.conversation.session.facts, self._chat.answers
-        return f" {facts.name} · context {stats.meter(answers[-1].used if answers else 0, facts.context)} "
+        facts = self._chat.conversation.session.facts
+        return f" {facts.name} · context {stats.meter(self._chat.conversation.used, facts.context)} "
 
     def _complain(self, error: EdgeError) -> None:
         self._say(error.message + (f" ({error.hint})" if error.hint else ""))

@@ -50,11 +50,26 @@ def test_a_misspelt_command_is_told_the_nearest(chat, typed, near) -> None:
 def test_undo_retry_and_edit(chat) -> None:
     _ask(chat, "first")
     _ask(chat, "second")
-    assert Commands(chat).run("/retry").answer
-    assert chat.conversation.is_unanswered
+    before = list(chat.conversation.messages)
     assert Commands(chat).run("/edit").edit == "second"
+    assert chat.conversation.messages == before  # until what was changed is said
+    assert Commands(chat).run("/retry").answer_instead_of == before
+    assert chat.conversation.is_unanswered
+    _say(chat, "/undo")
     _say(chat, "/undo")
     assert chat.conversation.messages == []
+
+
+def test_what_was_undone_is_not_resumed(chat) -> None:
+    _ask(chat, "first")
+    chat.save()
+    _say(chat, "/undo")
+    assert session_file.load(chat.save_as).messages == []
+
+
+def test_nothing_said_makes_no_file(chat) -> None:
+    chat.save()
+    assert not chat.save_as.exists()
 
 
 def test_the_system_prompt_is_set_shown_and_removed(chat) -> None:
@@ -95,6 +110,50 @@ def test_a_chat_is_saved_and_loaded(chat) -> None:
     assert [message["content"] for message in chat.conversation.messages] == ["Be kind.", "first", "one"]
     assert any("first" in line for line in lines)
     assert chat.save_as == session_file.path_of("other")
+
+
+def test_loading_what_is_not_there_changes_nothing(chat) -> None:
+    _ask(chat, "first")
+    with pytest.raises(UsageError):
+        _say(chat, "/load typo")
+    chat.save()
+    assert [message["content"] for message in session_file.load(chat.save_as).messages] == ["first", "one"]
+
+
+def test_a_chat_that_is_not_saved_stays_so_when_another_is_loaded(chat) -> None:
+    _ask(chat, "first")
+    chat.save()
+    chat.save_as = None
+    _say(chat, "/load mine")
+    _ask(chat, "second")
+    chat.save()
+    assert len(session_file.load(session_file.path_of("mine")).messages) == 2
+
+
+def test_saving_does_not_overwrite_another_chat(chat) -> None:
+    _ask(chat, "first")
+    _say(chat, "/save other")
+    _say(chat, "/clear")
+    _ask(chat, "second")
+    with pytest.raises(UsageError, match="there is a chat 'other' already"):
+        _say(chat, "/save other")
+    assert session_file.load(session_file.path_of("other")).messages[0]["content"] == "first"
+    assert chat.save_as != session_file.path_of("other")
+
+
+def test_the_meter_follows_what_is_in_the_context(chat) -> None:
+    _ask(chat, "first")
+    full = chat.conversation.used
+    _ask(chat, "second")
+    assert chat.conversation.used > full
+    _say(chat, "/save other")
+    _say(chat, "/undo")
+    assert 0 < chat.conversation.used < full + 60  # what follows the first turn is the prompt of the next one
+    _say(chat, "/clear")
+    assert chat.conversation.used == 0
+    _say(chat, "/load other")
+    assert chat.conversation.used > 0
+    assert f" {chat.conversation.used}/512" in "\n".join(_say(chat, "/stats"))
 
 
 def test_a_saved_chat_is_for_its_owner_alone(chat) -> None:

@@ -197,3 +197,56 @@ def test_a_long_prompt_that_was_stopped_tells_how_far_it_is_again(talk) -> None:
     again = list(conversation.answer(Event()))
     assert [happening for happening in again if isinstance(happening, Reading)]
     assert _text(again) == "ok"
+
+
+def _stopped(text: str, *before: tuple[str, str]) -> list[dict]:
+    """Turns that ended, and one whose answer was cut off, as a file of a chat holds them."""
+    ended = [
+        {"role": role, "content": said}
+        for turn in before
+        for role, said in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return [*ended, {"role": "user", "content": "go"}, {"role": "assistant", "content": text, "stopped": True}]
+
+
+def test_a_loaded_answer_that_is_longer_than_the_context_goes_on(talk) -> None:
+    conversation = talk("END", context=120, messages=_stopped("x" * 300))
+    happenings = list(conversation.go_on(Event()))
+    assert _text(happenings) == "END"
+    assert sum(happening.answer_tokens for happening in happenings if isinstance(happening, Dropped)) > 150
+    assert conversation.messages[-1] == {"role": "assistant", "content": "x" * 300 + "END"}
+
+
+def test_going_on_with_a_loaded_chat_says_which_turns_left(talk) -> None:
+    turns = [(f"question {number}", "y" * 60) for number in range(4)]
+    conversation = talk("END", context=300, messages=_stopped("begun ", *turns))
+    happenings = list(conversation.go_on(Event()))
+    dropped = sum(happening.turns for happening in happenings if isinstance(happening, Dropped))
+    assert dropped == conversation.forgotten > 0
+    assert "question 3" in conversation.session.detokenize(conversation.session.calls[-1])
+
+
+def test_an_answer_that_cannot_go_on_stays(talk) -> None:
+    conversation = talk("END", context=64, messages=[{"role": "system", "content": "x" * 80}, *_stopped("begun")])
+    with pytest.raises(InputError):
+        list(conversation.go_on(Event()))
+    assert conversation.messages[-1]["content"] == "begun"
+
+
+def test_an_answer_goes_on_after_the_next_turn_was_taken_back(talk) -> None:
+    conversation = talk("another", "END", messages=_stopped("begun "))
+    _ask(conversation, "next")
+    conversation.take_back()
+    list(conversation.go_on(Event()))
+    assert conversation.messages[-1]["content"] == "begun END"
+    assert conversation.session.detokenize(conversation.session.calls[-1]).endswith("begun ")
+
+
+def test_under_a_grammar_an_answer_cannot_go_on(talk) -> None:
+    options = TextOptions(max_tokens=3, json_schema="{}")
+    conversation = talk('{"a": 1}', options=options)
+    assert _ask(conversation, "go")[-1].reason == "length"
+    assert not conversation.can_go_on
+    with pytest.raises(UsageError):
+        list(conversation.go_on(Event()))
+    assert conversation.messages[-1]["content"] == '{"a'
