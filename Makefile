@@ -53,14 +53,14 @@ $(VENV)/chat.done: pyproject.toml constraints.txt | $(VENV)/bin/python
 # llama-cpp-python comes as source alone, and is built for the very CPU. Into a folder of its own, and past pip's
 # cache: that would hand out a wheel which was built with other flags.
 # Without AMX: GCC drops the tile configuration that llama.cpp writes, and the first product ends the process
-# (github.com/ggml-org/llama.cpp/pull/26954).
+# (github.com/ggml-org/llama.cpp/pull/26954). In C as well, which is what the library says of itself.
 LLAMA := llama-cpp-python==$(shell sed -n 's/^llama_cpp_python==//p' constraints.txt)
 $(VENV)/llama.done: constraints.txt | $(VENV)/bin/python
 	@command -v c++ >/dev/null || { echo "llama.cpp is compiled here for this CPU, which needs a C++ compiler" \
 		"(Debian, Ubuntu: sudo apt install build-essential); 'make chat' does without"; exit 1; }
 	@echo "compiling llama.cpp for this CPU (once; about 5 minutes on two cores) ..."
 	@if c++ -march=native -dM -E -x c++ - </dev/null 2>&1 | grep -q AMX_INT8; then \
-			export CXXFLAGS="$$CXXFLAGS -mno-amx-int8"; fi; \
+			export CFLAGS="$$CFLAGS -mno-amx-int8" CXXFLAGS="$$CXXFLAGS -mno-amx-int8"; fi; \
 		CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_RPC=ON" $(PIP) wheel --no-deps --no-cache-dir \
 		--wheel-dir $(VENV)/wheels '$(LLAMA)'
 	@$(PIP) install --find-links $(VENV)/wheels '$(LLAMA)' --constraint constraints.txt

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Iterator, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
@@ -68,10 +69,7 @@ class ServerSession:
         prompt = list(tokens)
         self._check(prompt)
         seed = drawn_seed(options)
-        if options.max_tokens == 0:  # the server would generate one all the same
-            return iter([Token(None, "", Finish("length", len(prompt), 0, 0.0, 0, 0.0, seed))])
-        connection, response = self._post("/completion", _request(prompt, options, seed), _READING_TIMEOUT_S)
-        return self._tokens(connection, response, prompt, seed, cancel)
+        return self._tokens(prompt, _request(prompt, options, seed), seed, cancel)
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """The server gives no scores: UsageError."""
@@ -98,38 +96,55 @@ class ServerSession:
         self.close()
 
     def _tokens(
-        self,
-        connection: http.client.HTTPConnection,
-        response: http.client.HTTPResponse,
-        prompt: list[int],
-        seed: int,
-        cancel: threading.Event | None,
+        self, prompt: list[int], request: Mapping[str, Any], seed: int, cancel: threading.Event | None
     ) -> Iterator[Token]:
         started, first, count = time.perf_counter(), None, 0
+        is_only_read = request["n_predict"] == 0  # the server generates one token all the same
+        connection = self._connection()
         over = threading.Event()
-        if cancel is not None:  # the server stops when nobody listens any more
+        if cancel is not None:  # the server stops when nobody listens any more, also while it reads the prompt
             threading.Thread(target=_watch, args=(cancel, over, connection), daemon=True).start()
         try:
-            for part in _events(response):
+            for part in self._heard(connection, request, cancel):
                 if cancel is not None and cancel.is_set():
                     break  # what was made ahead of us is left out
                 if first is None:
                     first = time.perf_counter()
                 if part.get("stop"):
-                    yield Token(None, str(part.get("content", "")), _finish(part, prompt, count, started, first, seed))
+                    finish = _finish(part, prompt, count, started, first, seed)
+                    if is_only_read:
+                        yield Token(None, "", replace(finish, reason="length", tokens=0, generate_s=0.0))
+                    else:
+                        yield Token(None, str(part.get("content", "")), finish)
                     return
+                if is_only_read:
+                    continue
                 # Several together where a character has several bytes.
                 ids = part.get("tokens") or [None]
                 count += len(ids)
                 yield from (Token(one, "") for one in ids[:-1])
                 yield Token(ids[-1], str(part.get("content", "")))
-            if (cancel is None or not cancel.is_set()) and not self._is_closed:
+            if not self._has_left(cancel):
                 raise HostError(f"{self._parts.netloc} ended its answer in the middle", "see what the server printed")
             yield Token(None, "", _finish({}, prompt, count, started, first or time.perf_counter(), seed))
         finally:
             over.set()
-            self._open.discard(connection)
-            _hang_up(connection)
+            self._leave(connection)
+
+    def _heard(
+        self, connection: http.client.HTTPConnection, request: Mapping[str, Any], cancel: threading.Event | None
+    ) -> Iterator[Mapping[str, Any]]:
+        """The parts of an answer; none where we have left before there was one."""
+        try:
+            response = self._answer(connection, "POST", "/completion", request, _READING_TIMEOUT_S)
+        except HostError:
+            if self._has_left(cancel):
+                return
+            raise
+        yield from _events(response)
+
+    def _has_left(self, cancel: threading.Event | None) -> bool:
+        return self._is_closed or (cancel is not None and cancel.is_set())
 
     def _facts(self) -> ModelFacts:
         props = self._json("GET", "/props")
@@ -172,40 +187,50 @@ class ServerSession:
             raise InputError(message, "shorten it, or start the server with more context")
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        connection, response = self._call(method, path, body, _TIMEOUT_S)
+        connection = self._connection()
         try:
-            return json.loads(response.read(_LONGEST_ANSWER))
+            return json.loads(self._answer(connection, method, path, body, _TIMEOUT_S).read(_LONGEST_ANSWER))
         except (ValueError, OSError, http.client.HTTPException) as error:
             raise HostError(f"{self._parts.netloc} answers what is no JSON: {first_line(error)}", _HINT) from None
         finally:
-            self._open.discard(connection)
-            _hang_up(connection)
+            self._leave(connection)
 
-    def _post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> tuple[Any, http.client.HTTPResponse]:
-        return self._call("POST", path, body, timeout_s)
-
-    def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
-    ) -> tuple[Any, http.client.HTTPResponse]:
+    def _connection(self) -> http.client.HTTPConnection:
+        """One that is not connected yet, so that who watches can hang it up; `_leave` ends it."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=timeout_s)
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=_TIMEOUT_S)
+        self._open.add(connection)
+        return connection
+
+    def _leave(self, connection: http.client.HTTPConnection) -> None:
+        self._open.discard(connection)
+        _hang_up(connection)
+        connection.close()
+
+    def _answer(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_s: float,
+    ) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._open.add(connection)
         try:
+            connection.connect()
+            connection.sock.settimeout(timeout_s)
             connection.request(
                 method, f"{self._parts.path.rstrip('/')}{path}", json.dumps(body) if body else None, headers
             )
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            self._open.discard(connection)
             reason = getattr(error, "strerror", None) or first_line(error)
             raise HostError(f"no server answers at {self._parts.netloc}: {reason}", _HINT) from None
         if response.status != 200:
-            self._open.discard(connection)
             raise _refusal(self._parts.netloc, response)
-        return connection, response
+        return response
 
 
 def _not_over_http(what: str) -> UsageError:
@@ -302,14 +327,13 @@ def _has_usable_port(parts: SplitResult) -> bool:
 def _watch(cancel: threading.Event, over: threading.Event, connection: http.client.HTTPConnection) -> None:
     while not over.is_set():
         if cancel.wait(0.5):
-            _hang_up(connection)
-            return
+            _hang_up(connection)  # once more, as long as it was not connected yet
+            over.wait(0.1)
 
 
 def _hang_up(connection: http.client.HTTPConnection) -> None:
+    """From any thread: who reads from it sees its end."""
     line = connection.sock
-    with suppress(OSError):
-        if line is not None:
+    if line is not None:
+        with suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
-    with suppress(OSError):
-        connection.close()
