@@ -9,7 +9,9 @@ from typing import Any
 from edge import accelerators
 from edge.accelerators import CORAL_PCIE, CORAL_USB, JETSON, MOVIDIUS, NVIDIA_GPU
 from edge.doctor.finding import Check, Finding
+from edge.doctor.interpreters import interpreter, is_newer_than_googles
 from edge.doctor.situation import Situation
+from edge.remote.engines import NEWER_LIBEDGETPU
 from runtimes import registry
 
 _USB3_MBPS = 5000
@@ -27,7 +29,7 @@ def coral_library(situation: Situation) -> Iterator[Finding]:
             "error",
             "a Coral is attached, and the library libedgetpu is not installed",
             "without it nothing runs on the Edge TPU",
-            "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names",
+            _missing_library(situation),
         )
     elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(situation.packages):
         yield Finding(
@@ -38,6 +40,13 @@ def coral_library(situation: Situation) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "a Coral is attached, with libedgetpu and an interpreter")
+
+
+def _missing_library(situation: Situation) -> str:
+    name, version = interpreter(situation)
+    if name is not None and version is not None and is_newer_than_googles(name, version):
+        return f"Google's build crashes with {name} {version}: {NEWER_LIBEDGETPU}"
+    return "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names"
 
 
 def coral_driver(situation: Situation) -> Iterator[Finding]:

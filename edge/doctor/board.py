@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from edge.doctor.finding import Check, Finding
+from edge.doctor.interpreters import interpreter, is_newer_than_googles
 from edge.doctor.situation import Situation
+from edge.remote.engines import NEWER_LIBEDGETPU
 
-_INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
 _NEWEST_EDGETPU_RUNTIME = 14  # api/runtime_version.h of libedgetpu; of 2021, and the last
-_LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
 
 
 def emulated(situation: Situation) -> Iterator[Finding]:
@@ -58,18 +58,16 @@ def edgetpu_build(situation: Situation) -> Iterator[Finding]:
     build = situation.edgetpu_package
     if build is None:
         return
-    name = next((name for name in _INTERPRETERS if name in situation.packages), None)
-    version = situation.packages.version(name) if name else None
+    name, version = interpreter(situation)
     made_for = re.search(r"tf(\d+\.\d+)", build)
     if name is None or version is None or made_for:
         yield Finding("ok", f"libedgetpu {build}" + (f", built for TFLite {made_for.group(1)}" if made_for else ""))
-    elif name == "ai-edge-litert" or _release(version) > _LAST_FOR_GOOGLES:
+    elif is_newer_than_googles(name, version):
         yield Finding(
             "error",
             f"libedgetpu {build} is Google's build for TFLite 2.5, and {name} {version} is newer",
             "the interpreter crashes as soon as it uses the library",
-            "install a build for a newer TFLite (libedgetpu1-std 16.0tf2.17 or later, github.com/feranick/libedgetpu), "
-            "or Google's pycoral with tflite-runtime 2.5.0.post1 on Python 3.9",
+            NEWER_LIBEDGETPU,
         )
     else:
         yield Finding("ok", f"libedgetpu {build}, which fits {name} {version}")
@@ -88,10 +86,6 @@ def edgetpu_runtime(situation: Situation) -> Iterator[Finding]:
         )
     elif there is not None:
         yield Finding("ok", f"libedgetpu here has the Edge TPU runtime {there}, which runs every compiled model")
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build, edgetpu_runtime)

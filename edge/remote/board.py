@@ -208,8 +208,8 @@ class Board:
 
     def _environment(self, folders: Sequence[str]) -> str:
         path = ":".join(f'"$HOME"/{folder}' for folder in (self._runtimes, *folders) if folder)
-        # Engines may write caches; ours is removed with all else.
-        caches = f'XDG_CACHE_HOME="$HOME"/{ROOT}/cache EDGE_CACHE="$HOME"/{ROOT}/cache'
+        # Engines may write caches, and Keras its settings; ours are removed with all else.
+        caches = f'XDG_CACHE_HOME="$HOME"/{ROOT}/cache EDGE_CACHE="$HOME"/{ROOT}/cache KERAS_HOME="$HOME"/{ROOT}/cache'
         return f'cd "$HOME"/{ROOT} && exec env PYTHONPATH={path} {caches} PYTHONNOUSERSITE=1 '
 
     def _take(self) -> None:

@@ -54,10 +54,12 @@ class Installer:
 
     def engine(self, engine: str, offline: bool = False) -> str:
         """The folder that holds an engine there; "" where the board's own system has it."""
+        if engine == "edgetpu":
+            engines.check_edgetpu(self._python, self._survey.libedgetpu)
         if engines.is_there(engine, self._python):
             return ""
-        wanted = engines.packages(engine, self._python)
-        name = "engines/{}-py{}{}".format(engine, *self._python.version[:2])
+        wanted = engines.packages(engine, self._python, self._survey.libedgetpu)
+        name = f"engines/{engine}{self._python.tag}"
         if name not in self._have and wanted:
             self.copied.append(engine)
             if offline:
@@ -82,8 +84,8 @@ class Installer:
         return f"{ROOT}/{name}/{files[0][0].split('/')[0]}"
 
     def engines(self) -> list[str]:
-        """The folders of the engines that are there."""
-        return [f"{ROOT}/{name}" for name in sorted(self._have) if name.startswith("engines/")]
+        """The folders of the engines that are there for this Python; another one cannot import them."""
+        return [f"{ROOT}/{name}" for name in engines.brought(self._have, self._python)]
 
     def file(self, folder: str, path: Path) -> str:
         """The folder below `folder`, one of ours there, that holds a single file."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edge.remote.engines import brought
 from edge.remote.install import archive, runtimes_files
 from edge.remote.ssh import Line, quoted
-from edge.remote.survey import ROOT, Survey, survey, usable_python
+from edge.remote.survey import ROOT, Python, Survey, survey, usable_python
 from runtimes.errors import HostError
 
 _TELL = """
@@ -24,7 +25,8 @@ def look(host: str) -> dict[str, Any]:
     """All that `edge devices` and `edge doctor` look at, of the board `host`."""
     with Line(host) as line:
         found = survey(line)
-        script = _environment(found) + quoted([usable_python(found, host).path, "-c", _TELL])
+        python = usable_python(found, host)
+        script = _environment(found, python) + quoted([python.path, "-c", _TELL])
         status, out = line.run(script, archive(list(runtimes_files()), compressed=True))
     if status != 0 or not out.strip():
         raise HostError(f"{host} does not tell what it is", f"check that its Python works: ssh {host} python3 -c 1")
@@ -32,8 +34,10 @@ def look(host: str) -> dict[str, Any]:
     return told
 
 
-def _environment(found: Survey) -> str:
-    """The engines that `edge deploy` has brought count as installed there."""
-    engines = sorted(name for name in found.have if name.startswith("engines/"))
-    path = ":".join(f'"$HOME"/{ROOT}/{name}' for name in engines)
-    return f"exec env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={path} "
+def _environment(found: Survey, python: Python) -> str:
+    """The engines that `edge deploy` has brought count as installed there; the user's own do not, as for workers."""
+    names = brought(found.have, python)
+    if any(name.startswith("engines/edgetpu") for name in names):  # an interpreter that fits the Edge TPU's library
+        names = [name for name in names if not name.startswith("engines/litert")]
+    path = ":".join(f'"$HOME"/{ROOT}/{name}' for name in names)
+    return f"exec env PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONPATH={path} "

@@ -18,12 +18,15 @@ MODULES = (
     *("tensorflow", "keras", "torch", "tensorrt", "pycoral"),
 )
 
-# Runs under any Python 3: the versions there are found by asking them.
+# Runs under any Python 3: the versions there are found by asking them. The package called `pycoral` on Python's index
+# is not Google's, which has pycoral/utils/edgetpu.py.
 _TELL = (
     "import sys,os,json,struct,importlib.util as u;"
+    "p=os.path;has=lambda s,m:m!='pycoral' or any(p.exists(p.join(d,'utils','edgetpu.py')) "
+    "for d in s.submodule_search_locations or ());"
     "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
     "'bits':struct.calcsize('P')*8,"
-    f"'modules':[m for m in '{' '.join(MODULES)}'.split() if u.find_spec(m)],"
+    f"'modules':[m for s,m in ((u.find_spec(m),m) for m in '{' '.join(MODULES)}'.split()) if s and has(s,m)],"
     "'libc':os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
 )
 _SCRIPT = f"""
@@ -34,8 +37,10 @@ for name in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python
   real=$(readlink -f "$path")
   case " $seen " in *" $real "*) continue;; esac
   seen="$seen $real"
-  "$path" -c "{_TELL}" 2>/dev/null
+  "$path" -s -c "{_TELL}" 2>/dev/null  # without the user's own packages: a worker does not see them either
 done
+dpkg-query -W -f 'libedgetpu ${{db:Status-Status}} ${{Version}}\\n' 'libedgetpu1-*' 2>/dev/null |
+  sed -n 's/ installed / /p'
 for path in "$(command -v trtexec)" /usr/src/tensorrt/bin/trtexec; do
   [ -x "$path" ] && echo "trtexec $path" && break
 done
@@ -70,6 +75,11 @@ class Python:
     libc: str | None
 
     @property
+    def tag(self) -> str:
+        """The end of the names of folders that hold packages for it: `-py311`."""
+        return "-py{}{}".format(*self.version)
+
+    @property
     def glibc(self) -> tuple[int, int] | None:
         """The release of glibc, which decides which wheels run there."""
         name, _, release = (self.libc or "").partition(" ")
@@ -81,7 +91,8 @@ class Python:
 class Survey:
     """A board as the script saw it; `have` are folders of ours, such as `artifacts/1f2e…`.
 
-    `openvino` is the `setupvars.sh` of an archive of Intel's that its user has unpacked.
+    `openvino` is the `setupvars.sh` of an archive of Intel's that its user has unpacked, `libedgetpu` the version of
+    the package of that library.
     """
 
     machine: str
@@ -93,6 +104,7 @@ class Survey:
     free_bytes: int | None
     have: frozenset[str]
     openvino: str | None = None
+    libedgetpu: str | None = None
 
     @property
     def python(self) -> Python | None:
@@ -124,6 +136,7 @@ def survey(line: Line) -> Survey:
         free_bytes=_free(first("disk")),
         have=frozenset(words.get("have", [])),
         openvino=first("openvino"),
+        libedgetpu=first("libedgetpu"),
     )
 
 

@@ -25,10 +25,12 @@ class Likeness:
     """A board's outputs against this machine's, for the same inputs, artifact, engine and settings.
 
     `differing` of `values` are not equal to the bit; `max_difference` is the largest difference of real numbers, and
-    `max_steps` the same in steps of the output's own quantisation, None where that is float.
+    `max_steps` the same in steps of the output's own quantisation, None where that is float. `runtime_version` is the
+    engine's here; the board's may be another.
     """
 
     architecture: str
+    runtime_version: str
     pictures: int
     same_top1: int
     values: int
@@ -49,7 +51,7 @@ class Likeness:
 def beside_this_machine(measured: Mapping[str, Setup], timeout_s: float, scratch: Path) -> dict[str, Likeness]:
     """Setup id → likeness, for setups of boards which have written outputs and whose engine runs here too."""
     found: dict[str, Likeness] = {}
-    known: dict[str, Path | None] = {}
+    known: dict[str, tuple[Path, str] | None] = {}
     for name, setup in measured.items():
         if setup.host is None or setup.outputs is None or not setup.outputs.is_file():
             continue
@@ -58,20 +60,21 @@ def beside_this_machine(measured: Mapping[str, Setup], timeout_s: float, scratch
             known[key] = _run_here(setup, scratch / f"here-{len(known)}.npz", timeout_s)
         here = known[key]
         if here is not None:
-            found[name] = likeness(setup.outputs, here, setup.artifact)
+            found[name] = likeness(setup.outputs, *here, setup.artifact)
     return found
 
 
-def _run_here(setup: Setup, outputs: Path, timeout_s: float) -> Path | None:
+def _run_here(setup: Setup, outputs: Path, timeout_s: float) -> tuple[Path, str] | None:
+    """Where the outputs are, and the engine's version; None where it cannot run here."""
     job = {**setup.job(0), "protocol": _ONCE, "outputs": str(outputs)}
     try:
-        run_job(job, timeout_s=timeout_s)
+        answer = run_job(job, timeout_s=timeout_s)
     except EdgeError:  # an engine or an accelerator that this machine has not got: then there is nothing beside it
         return None
-    return outputs
+    return outputs, str(answer["runtime_version"])
 
 
-def likeness(there: Path, here: Path, artifact: Path) -> Likeness:
+def likeness(there: Path, here: Path, runtime_version: str, artifact: Path) -> Likeness:
     """Compare two files of outputs; each holds the same arrays of real numbers, one row for each picture."""
     left, right = load_arrays(there), load_arrays(here)
     pairs = list(zip(left.values(), right.values(), strict=True))
@@ -81,6 +84,7 @@ def likeness(there: Path, here: Path, artifact: Path) -> Likeness:
     step = _step(artifact)
     return Likeness(
         architecture=str(host.facts()["cpu"]["architecture"]),
+        runtime_version=runtime_version,
         pictures=len(first[0]),
         same_top1=int((rows[0] == rows[1]).sum()),
         values=sum(one.size for one, _ in pairs),

@@ -141,11 +141,18 @@ def _beside_here(rows: Sequence[Row], alike: Mapping[str, Likeness]) -> list[str
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.id in alike:
-            groups.setdefault(_how_like(alike[row.id]), []).append(row)
+            how = _how_like(alike[row.id]) + _other_version(row, alike[row.id])
+            groups.setdefault(how, []).append(row)
     if not groups:
         return []
     head = f"The same artifacts and engines answered the same pictures on this machine ({_architecture(alike)}):"
     return [head, *(f"- {how}: {_titles(group)}" for how, group in groups.items())]
+
+
+def _other_version(row: Row, one: Likeness) -> str:
+    """A board's own pip chooses its engine."""
+    there = row.data["runtime_version"]
+    return "" if there == one.runtime_version else f" (the engine is {there} there, {one.runtime_version} here)"
 
 
 def _architecture(alike: Mapping[str, Likeness]) -> str:

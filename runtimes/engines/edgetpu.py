@@ -22,7 +22,8 @@ from runtimes.tflite import REQUIRES, TfliteSession, interpreter_module, interpr
 _PYCORAL = "pycoral.utils.edgetpu"
 # https://coral.ai/docs/edgetpu/tflite-python/#load-tensorflow-lite-and-run-an-inference
 _LIBRARIES = {"Linux": "libedgetpu.so.1", "Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
-_NO_LIBRARY = "install libedgetpu1-std as coral.ai/docs/accelerator/get-started says"
+# Google's build works inside pycoral and tflite-runtime up to 2.11; see `edge doctor`.
+_NO_LIBRARY = "install libedgetpu1-std: Google's for pycoral (coral.ai), a newer build (feranick/libedgetpu) for LiteRT"
 _NEWER = "update it: sudo apt-get install libedgetpu1-std (16.0 has the runtime 14)"
 _TOO_OLD = re.compile(r"requires runtime version \((\d+)\)(?:, which is newer than this runtime version \((\d+)\))?")
 _NO_DEVICE = "plug it in; lsusb shows it as 1a6e:089a or 18d1:9302, a PCIe one is /dev/apex_0; check your permissions"

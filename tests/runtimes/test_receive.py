@@ -1,10 +1,14 @@
 """What brings a folder to a board: whole or not at all, under the Python 3.6 of a Jetson Nano too."""
 
+import importlib.util
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -90,3 +94,62 @@ def test_it_runs_as_text_with_nothing_of_ours_to_import(tmp_path):
     done = subprocess.run(command, input=archive(a=b"1"), stdout=subprocess.PIPE, check=True, cwd=str(tmp_path))
     assert json.loads(done.stdout.decode()) == {"ok": True}
     assert (tmp_path / "root/x/a").read_bytes() == b"1"
+
+
+needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+
+
+def wheel(folder):
+    """A package of one module, as an index has it."""
+    folder.mkdir()
+    with zipfile.ZipFile(str(folder / "thing-1.0-py3-none-any.whl"), "w") as packed:
+        packed.writestr("thing.py", "ANSWER = 42\n")
+        packed.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        packed.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr("thing-1.0.dist-info/RECORD", "")
+    return folder
+
+
+def pip_there(tmp_path, package, **environment):
+    """The real pip, as a board runs it: a process whose stdin stays open while its caller is there."""
+    text = Path(receive.__file__).read_text(encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-c", text, "pip", str(tmp_path / "root"), "engines/x", package],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PIP_CONFIG_FILE": os.devnull, **environment},
+    )
+
+
+def answer_of(process):
+    out = process.stdout.read()
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
+    return json.loads(out.decode().splitlines()[-1])
+
+
+@needs_pip
+def test_the_boards_pip_fills_a_folder_or_says_why_not(tmp_path):
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel(tmp_path / "wheels"))}
+    assert answer_of(pip_there(tmp_path, "thing", **index)) == {"ok": True}
+    assert (tmp_path / "root/engines/x/thing.py").read_text() == "ANSWER = 42\n"
+    failed = answer_of(pip_there(tmp_path, "nothing", **index))
+    assert failed["message"].startswith("the board's pip cannot install nothing: ERROR: No matching distribution")
+    assert "--offline" in failed["hint"]
+    assert (tmp_path / "root/engines/x/thing.py").exists()  # what was there stays
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["engines"]
+
+
+@needs_pip
+def test_pip_is_stopped_when_its_caller_leaves(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        asked = {"PIP_INDEX_URL": address, "PIP_DEFAULT_TIMEOUT": "600", "PIP_NO_INDEX": "0"}
+        process = pip_there(tmp_path, "thing", **asked)
+        line, _ = silent.accept()
+        with line:
+            process.stdin.close()
+            process.wait(60)
+    process.stdout.close()
+    assert list((tmp_path / "root").iterdir()) == []

@@ -46,6 +46,15 @@ def test_a_coral_without_libedgetpu_is_an_error(situation, files):
     assert found.fix.startswith("sudo apt-get install libedgetpu1-std")
 
 
+@pytest.mark.parametrize(
+    ("package", "version", "fix"),
+    [("ai-edge-litert", "2.3.0", "16.0tf2.17"), ("tflite-runtime", "2.5.0.post1", "sudo apt-get install libedgetpu1")],
+)
+def test_a_coral_without_libedgetpu_is_sent_to_a_build_that_fits(situation, install, package, version, fix):
+    (found,) = attached.coral_library(situation(usb(CORAL_NEW), packages=install(package, version)))
+    assert fix in found.fix
+
+
 def test_a_coral_with_libedgetpu_still_needs_an_interpreter(situation, install):
     bare = situation(usb(CORAL_NEW), find_library=library)
     (found,) = attached.coral_library(bare)

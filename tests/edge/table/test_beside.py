@@ -39,15 +39,15 @@ def saved(path: Path, values: Any) -> Path:
 def test_values_that_differ_are_counted_in_steps(tmp_path: Path, quantised: Path) -> None:
     here = saved(tmp_path / "here.npz", [[[0, 1, 0, 0]], [[0, 0, 2, 0]]])
     there = saved(tmp_path / "there.npz", [[[0, 1, 0, 0]], [[0, 3, 2 - STEP, 0]]])
-    found = likeness(there, here, quantised)
+    found = likeness(there, here, "1", quantised)
     assert (found.pictures, found.same_top1, found.values, found.differing) == (2, 1, 8, 2)
     assert (found.max_difference, found.max_steps) == (3.0, 12)
-    assert likeness(here, here, quantised).is_equal
+    assert likeness(here, here, "1", quantised).is_equal
 
 
 def test_a_bare_model_has_no_steps(tmp_path: Path) -> None:
     one = saved(tmp_path / "one.npz", [[[0.5, 0.25]]])
-    assert likeness(one, one, MODEL).max_steps is None
+    assert likeness(one, one, "1", MODEL).max_steps is None
 
 
 def test_the_same_engine_is_asked_here_once_for_setups_alike(tmp_path: Path) -> None:
@@ -85,17 +85,18 @@ def test_an_emulated_board_is_asked_for_little_and_its_rows_show_no_time() -> No
 
 
 def test_the_lines_below_the_table_tell_equal_from_unequal() -> None:
-    told = {"status": "ok", "total_s": 3.0, "rounds": [{"runs": 2}], "top": [], "raw": None}
+    told = {"status": "ok", "total_s": 3.0, "rounds": [{"runs": 2}], "top": [], "raw": None, "runtime_version": "2.3"}
     rows = [of_setup(TableSetup(name, name.upper(), "m", "litert", 1, host="pi"), told, trained=True) for name in "abc"]
     alike = {
-        "a": Likeness("x86_64", 2, 2, 2002, 0, 0.0, 0),
-        "b": Likeness("x86_64", 2, 2, 2002, 5, 0.1, 7),
-        "c": Likeness("x86_64", 2, 1, 2002, 9, 1e-6, None),
+        "a": Likeness("x86_64", "2.3", 2, 2, 2002, 0, 0.0, 0),
+        "b": Likeness("x86_64", "2.3", 2, 2, 2002, 5, 0.1, 7),
+        "c": Likeness("x86_64", "2.4", 2, 1, 2002, 9, 1e-6, None),
     }
     assert _beside_here(rows, alike) == [
         "The same artifacts and engines answered the same pictures on this machine (x86_64):",
         "- equal to the bit on 2: pi, A",
         "- same top-1 on 2 of 2, 5 of 2002 values differ, by 7 steps of the quantised output at most: pi, B",
-        "- same top-1 on 1 of 2, 9 of 2002 values differ, by 1.0e-06 at most: pi, C",
+        "- same top-1 on 1 of 2, 9 of 2002 values differ, by 1.0e-06 at most "
+        "(the engine is 2.3 there, 2.4 here): pi, C",
     ]
     assert _beside_here(rows, {}) == []
