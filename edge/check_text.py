@@ -31,7 +31,7 @@ def check_text(path: Path, profile: Profile, memory: int | None, context: int | 
     refusals: tuple[Problem, ...] = ()
     if wanted.total > free:
         what = f"it needs {gigabytes(wanted.total)}, and of {gigabytes(total)} about {gigabytes(max(free, 0))} are free"
-        refusals = (Problem(what, remedy(model, free).replace("MODEL.gguf", path.name)),)
+        refusals = (Problem(what, remedy(model, free, tokens).replace("MODEL.gguf", path.name)),)
     told = {
         "needed_bytes": wanted.total,
         "weights_bytes": wanted.weights,

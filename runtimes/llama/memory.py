@@ -83,7 +83,7 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
         return trained
     fits = _tokens_in(model, int((free - need(model, 0).total) * _MOST_OF_FREE), slots, kv_type) // _CELLS * _CELLS
     if fits < min(_SHORTEST, trained):
-        raise too_large(model, path, need(model, min(_SHORTEST, trained), slots, kv_type), free)
+        raise too_large(model, path, min(_SHORTEST, trained), slots, kv_type, free)
     return min(trained, fits)
 
 
@@ -113,34 +113,39 @@ def memory_mode(file: GgufFile, options: LoadOptions) -> str:
 
 def check_fits(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int | None) -> None:
     """HostError where the model will not fit into `free` bytes, naming what would."""
-    wanted = need(model, context, slots, kv_type)
-    if free is not None and wanted.total > free:
-        raise too_large(model, path, wanted, free)
+    if free is not None and need(model, context, slots, kv_type).total > free:
+        raise too_large(model, path, context, slots, kv_type, free)
 
 
-def too_large(model: GgufFile, path: Path, wanted: Need, free: int) -> HostError:
+def too_large(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int) -> HostError:
     """The refusal: what is needed, what there is, and the largest thing that fits."""
+    wanted = need(model, context, slots, kv_type)
     message = (
         f"{path.name} needs {gigabytes(wanted.total)} of memory (weights {gigabytes(wanted.weights)}, context"
         f" {gigabytes(wanted.cache)}, buffers {gigabytes(wanted.buffers)}), and {gigabytes(free)} are free"
     )
-    return HostError(message, remedy(model, free))
+    return HostError(message, remedy(model, free, context, slots, kv_type))
 
 
-def remedy(model: GgufFile, free: int) -> str:
-    """The nearest thing that fits into `free` bytes: a shorter context, else the largest quantisation."""
-    tokens = _tokens_in(model, free - need(model, 0).total) // _SHORTEST * _SHORTEST
+def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: str = "f16") -> str:
+    """The nearest thing that fits into `free` bytes: a shorter context, else the largest quantisation.
+
+    `slots` contexts of `context` tokens each were asked for; no more than that, or than was trained, is named.
+    """
+    tokens = _tokens_in(model, free - need(model, 0).total, slots, kv_type) // _CELLS * _CELLS
     if tokens >= _SHORTEST:
+        tokens = min(tokens, context, trained_context(model))
         return f"a context of {tokens} tokens fits: --context {tokens}"
-    fitting = largest_quantization(model, free)
+    fitting = largest_quantization(model, free, slots, kv_type)
     if fitting is None:
         return "no quantisation of this model fits: take one with fewer parameters, or share it out with --workers"
     return f"the largest quantisation that fits is {fitting}: edge quantize MODEL.gguf {fitting}"
 
 
-def largest_quantization(model: GgufFile, free: int) -> str | None:
-    """The largest of QUANTIZATIONS, smaller than the file's own, that fits with a short context; None: none does."""
-    room = free - need(model, _SHORTEST).cache - _buffer_bytes(model, _SHORTEST)
+def largest_quantization(model: GgufFile, free: int, slots: int = 1, kv_type: str = "f16") -> str | None:
+    """The largest of QUANTIZATIONS, smaller than the file's own, that fits with short contexts; None: none does."""
+    short = need(model, _SHORTEST, slots, kv_type)
+    room = free - short.cache - short.buffers
     smaller = [name for name, bits in QUANTIZATIONS.items() if bits < model.bits_per_weight - 0.1]
     return next((name for name in smaller if model.parameters * QUANTIZATIONS[name] / 8 <= room), None)
 

@@ -75,11 +75,22 @@ def test_a_model_that_does_not_fit_is_refused_with_what_does():
     with pytest.raises(HostError) as caught:
         memory.check_fits(file, MODEL, 100_000, 1, "f16", tight)
     assert "llama_cpp.gguf needs" in caught.value.message
-    assert "--context 768" in caught.value.hint
+    assert caught.value.hint.endswith("--context 512")  # 768 would fit, and are more than it was trained for
     assert memory.context_for(file, MODEL, 1, "f16", None) == 512
     assert memory.context_for(file, MODEL, 1, "f16", tight) == 256
     with pytest.raises(HostError):
         memory.context_for(file, MODEL, 1, "f16", 1000)
+
+
+@pytest.mark.parametrize(("slots", "kv_type"), [(1, "f16"), (2, "f16"), (3, "q8_0"), (2, "f32")])
+def test_the_context_that_is_named_fits_with_these_slots_and_this_cache(slots, kv_type):
+    file = read_gguf(MODEL)
+    long = replace(file, metadata={**file.metadata, "llama.context_length": 8192})
+    free = need(long, 2304, slots, kv_type).total + 1000
+    with pytest.raises(HostError) as caught:
+        memory.check_fits(long, MODEL, 4096, slots, kv_type, free)
+    assert caught.value.hint.endswith("--context 2304")
+    memory.check_fits(long, MODEL, 2304, slots, kv_type, free)
 
 
 def test_the_largest_quantisation_that_fits_is_named():
@@ -93,6 +104,8 @@ def test_the_largest_quantisation_that_fits_is_named():
     base = need(file, 256).total
     for bits, expected in ((9, "q8_0"), (5, "q4_k_m"), (4.7, "q4_0"), (3, None)):
         assert largest_quantization(large, int(base + large.parameters * bits / 8)) == expected
+    room = int(base + large.parameters * 4.7 / 8)
+    assert largest_quantization(large, room, slots=1000) == "q3_k_m"
 
 
 def test_memory_counts_what_a_7b_has_in_its_cache():
