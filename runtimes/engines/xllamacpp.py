@@ -92,6 +92,8 @@ def _parameters(
     parameters.cpuparams.n_threads = threads
     parameters.cpuparams_batch.n_threads = options.batch_threads or threads
     parameters.load_mode = getattr(library.llama_load_mode, f"LLAMA_LOAD_MODE_{'MMAP' if memory == 'map' else 'NONE'}")
+    kind = getattr(library.ggml_type, f"GGML_TYPE_{options.kv_type.upper()}")
+    parameters.cache_type_k = parameters.cache_type_v = kind
     parameters.api_keys = [key]
     parameters.warmup = False
     parameters.ui = False

@@ -62,13 +62,11 @@ def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") ->
 
 def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
     """Bytes of keys and values of one token in all layers."""
-    layers, width = model.whole("block_count") or 0, model.whole("embedding_length") or 0
+    layers = model.whole("block_count") or 0
     heads = model.whole("attention.head_count") or 1
     kv_heads = model.whole("attention.head_count_kv") or heads
-    key = model.whole("attention.key_length") or width // heads
-    value = model.whole("attention.value_length") or width // heads
-    block, size = next((block, size) for name, block, size in TENSOR_TYPES.values() if name == _KV_TYPES[kv_type])
-    return layers * kv_heads * (key + value) * size // block
+    block, size = _kv_block(kv_type)
+    return layers * kv_heads * sum(_head_widths(model)) * size // block
 
 
 def trained_context(model: GgufFile) -> int:
@@ -88,9 +86,13 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
 
 
 def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
-    """Tokens for each slot; HostError where this machine's memory does not hold them, UsageError beyond training."""
+    """Tokens for each slot; HostError where this machine's memory does not hold them.
+
+    UsageError for more than was trained, and for a type of the cache that does not suit the model.
+    """
     if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
         raise InputError(f"{path} holds no language model", "adapters are given with --lora beside their model")
+    _check_kv_type(file, path, options.kv_type)
     free = None if options.workers else free_memory()
     if options.context is None:
         return context_for(file, path, options.slots, options.kv_type, free)
@@ -160,6 +162,26 @@ def free_memory() -> int | None:
 def gigabytes(count: int) -> str:
     """Bytes for people: `3.83 GB`, `41 MB`."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _check_kv_type(model: GgufFile, path: Path, kv_type: str) -> None:
+    """UsageError where a head's keys or values do not fill the blocks of the type; llama.cpp makes no context then."""
+    block, _ = _kv_block(kv_type)
+    width = next((width for width in _head_widths(model) if width % block), None)
+    if width is not None:
+        message = f"a cache of {kv_type} holds {block} numbers of a head together, and the heads of {path.name} {width}"
+        raise UsageError(message, "leave out --kv-type: the cache is f16 then")
+
+
+def _head_widths(model: GgufFile) -> tuple[int, int]:
+    """Numbers in the key and in the value of one head."""
+    width = (model.whole("embedding_length") or 0) // (model.whole("attention.head_count") or 1)
+    return model.whole("attention.key_length") or width, model.whole("attention.value_length") or width
+
+
+def _kv_block(kv_type: str) -> tuple[int, int]:
+    """How many numbers of the cache are held together, and in how many bytes."""
+    return next((block, size) for name, block, size in TENSOR_TYPES.values() if name == _KV_TYPES[kv_type])
 
 
 def _tokens_in(model: GgufFile, room: int, slots: int = 1, kv_type: str = "f16") -> int:

@@ -235,6 +235,13 @@ def test_a_closed_session_says_so(adapter, served):
         session.generate(numbers(9), GREEDY)
 
 
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_a_cache_that_the_model_cannot_have_is_refused(adapter, served, kind):
+    # Its blocks are of 32 numbers of a head, and this model's heads have 8; a server is not told by those who use it.
+    with pytest.raises(UsageError):
+        adapter.open_text(served, LoadOptions(context=256, threads=1, kv_type=kind))
+
+
 def test_words_that_an_engine_does_not_know_are_refused(adapter, served):
     with pytest.raises(UsageError):
         adapter.open_text(served, LoadOptions(settings={"speed": "high"}))
