@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.progress import Progress
+from edge.text_loading import model_file
 from edge.workers import Worker
 from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.gguf_file import GgufFile, read_gguf
@@ -33,10 +34,13 @@ def quantize(
 ) -> dict[str, Any]:
     """Write the file and answer {"file", "type", "before", "after", "fallbacks", "perplexity"}.
 
+    `model` is a file, or an artifact's folder: the new file comes beside either, unless `out` says where.
     `before` and `after` are {"bytes", "bits_per_weight", "tensors": {type: count}}; `perplexity` is None without one.
     """
     kind = type_of(kind)
-    target = out or model.with_name(f"{model.stem}-{kind}.gguf")
+    given, model = model, Path(model_file(str(model)))  # a folder stays as it was proven
+    beside = given.resolve().parent if given.is_dir() else model.parent
+    target = out or beside / f"{model.stem}-{kind}.gguf"
     before = read_gguf(model)
     _check(model, target, text, force)
     with Worker() as worker, _Temporary(target) as place:

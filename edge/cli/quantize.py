@@ -12,12 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, the type, and a text to measure on."""
     from edge.arguments import count
 
-    parser.add_argument("model", type=Path, help="a .gguf file, fp16 or fp32")
+    parser.add_argument("model", type=Path, help="a .gguf file, or an artifact's folder, in fp16 or fp32")
     parser.add_argument(
         "type",
         help="q4_k_m, q4_0, q8_0, q2_k, q3_k_s/m/l, q4_k_s, q5_k_s/m, q6_k, q4_1, q5_0, q5_1, iq4_nl, iq4_xs, fp16",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the new file (default: NAME-TYPE.gguf)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the new file (default: NAME-TYPE.gguf beside it)")
     parser.add_argument("--text", type=Path, metavar="FILE", help="plain text: perplexity before and after, on it")
     parser.add_argument("--threads", type=count, metavar="N", help="threads (default: all)")
     parser.add_argument("--again", action="store_true", help="quantise what is quantised already, which loses more")

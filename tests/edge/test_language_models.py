@@ -87,6 +87,22 @@ def test_quantize_reports_the_silent_fallback_and_the_perplexity(llm: Path, tmp_
     assert "exists" in again.stderr
 
 
+def test_an_artifacts_folder_is_quantised_into_a_file_beside_it(artifact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "story"
+    folder.mkdir()
+    for path in artifact.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    done = edge("quantize", folder, "q8_0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["file"] == str(tmp_path / "stories260K-q8_0.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stories260K-q8_0.gguf", "story"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in artifact.iterdir())
+    (folder / "manifest.json").unlink()
+    refused = edge("quantize", folder, "q8_0")
+    assert refused.returncode == 3
+    assert "no artifact" in refused.stderr
+
+
 def test_what_is_quantised_is_not_quantised_again_and_nothing_is_left(llm: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.gguf"
     assert edge("quantize", llm / "stories260K.gguf", "q8_0", "--out", small).returncode == 0
