@@ -88,7 +88,9 @@ class Engine:
         self, prompt: list[int], options: TextOptions, cancel: threading.Event
     ) -> AsyncGenerator[Token | None]:
         """The answer, token by token, with None as a sign of life in between; setting `cancel` ends it soon."""
-        await self._free.acquire()
+        async with aclosing(self._turn()) as beats:
+            async for _ in beats:
+                yield None
         try:
             session = await self._ready()
             run = _Run(session, prompt, options, cancel, self._writers)
@@ -125,6 +127,17 @@ class Engine:
             session.close()
         self._writers.shutdown()
         self._clerk.shutdown()
+
+    async def _turn(self) -> AsyncGenerator[None]:
+        """Take a slot, in the order of asking; None is a sign of life while there is none."""
+        turn = asyncio.ensure_future(self._free.acquire())
+        try:
+            while not (await asyncio.wait({turn}, timeout=_BEAT_S))[0]:
+                yield None
+        except BaseException:  # the client has left
+            if not turn.cancel():
+                self._free.release()
+            raise
 
     def _begin(self, run: _Run, cancel: threading.Event) -> None:
         began = time.monotonic()
