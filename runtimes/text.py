@@ -33,6 +33,9 @@ FINISHES = ("stop", "length", "context", "cancelled")
 # The order of the sampling steps. `modern` is llama.cpp's of today; `2023` is that of alpaca.cpp's chat
 # (penalty, 1/temperature, top-k, softmax, top-p, draw), whose penalty window also holds the prompt.
 CHAINS = ("modern", "2023")
+# Every running answer takes a row of each step, and llama_cpp's steps have so many (UBATCH): with one answer more, one
+# would stand still until another ends.
+MOST_SLOTS = 128
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class LoadOptions:
 
     context      tokens that each slot can hold, prompt and answer together; None: what the model was trained for,
                  as far as the memory of this machine allows
-    slots        how many sequences are continued at the same time, each with a context of its own
+    slots        how many sequences are continued at the same time, MOST_SLOTS at most, each with its own context
     threads      for generating; None: the physical performance cores
     batch_threads  for reading prompts; None: as many as `threads`, all cores where that is faster
     memory       "auto" chooses per quantisation and device between "map" (pages of the file, shared and dropped under
@@ -66,7 +69,7 @@ class LoadOptions:
         for name in ("threads", "batch_threads"):
             _between(name, getattr(self, name), 1, MOST_THREADS)
         _between("context", self.context, 8, 2**24)
-        _between("slots", self.slots, 1, 256)
+        _between("slots", self.slots, 1, MOST_SLOTS)
         _one_of("memory", self.memory, ("auto", "map", "read"))
         _one_of("kv_type", self.kv_type, ("f16", "q8_0", "q4_0", "f32"))
 

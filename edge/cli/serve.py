@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-origin", action="append", default=[], metavar="ORIGIN", help="let this web page ask too, or '*'"
     )
-    parser.add_argument("--slots", type=count, metavar="N", help="answers at the same time (2 to 4, by memory)")
+    parser.add_argument("--slots", type=count, metavar="N", help="answers at the same time, to 128 (2 to 4, by memory)")
     parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
     parser.add_argument("--template", metavar="NAME", help="chat template: a known one, or a file; the model's own")
     parser.add_argument("--name", metavar="WORD", help="what clients call the model (its file's name)")

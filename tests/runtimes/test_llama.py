@@ -17,7 +17,7 @@ from runtimes.gguf_file import read_gguf
 from runtimes.llama import memory, rpc
 from runtimes.llama.memory import largest_quantization, need
 from runtimes.llama.reuse import Reuse, plan
-from runtimes.text import LoadOptions, TextOptions
+from runtimes.text import MOST_SLOTS, LoadOptions, TextOptions
 
 MODEL = Path(__file__).parent / "models" / "llama_cpp.gguf"
 HEAD, GAP, TAIL = list(range(20)), list(range(100, 150)), list(range(200, 260))
@@ -163,6 +163,13 @@ def test_the_chain_of_2023_draws_from_the_distribution_of_2023():
 def test_a_build_with_amx_keeps_the_layout_of_the_file_unless_asked_otherwise(info, asked, used):
     library = SimpleNamespace(llama_print_system_info=lambda: b"CPU : " + info)
     assert around_amx(library, LoadOptions(settings=asked)).settings.get("repack") == used
+
+
+def test_every_slot_has_a_row_in_each_step():
+    assert MOST_SLOTS <= memory.UBATCH
+    with pytest.raises(UsageError) as caught:
+        LoadOptions(slots=MOST_SLOTS + 1)
+    assert (caught.value.message, caught.value.hint) == ("slots is 129", "choose 1 to 128")
 
 
 @pytest.mark.parametrize("worker", ["somewhere", "host:port", "127.0.0.1:0", "192.0.2.1:50052", "board:50052"])
