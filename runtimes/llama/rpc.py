@@ -8,6 +8,7 @@ Source: ggml/src/ggml-rpc/ggml-rpc.cpp and ggml/include/ggml-rpc.h of llama.cpp.
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import socket
 import struct
 from typing import Any, Sequence, Tuple
@@ -40,7 +41,12 @@ def address(worker: str) -> tuple[str, int]:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by its name or address."""
-    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host[1:-1] if host.startswith("[") else host).is_loopback
+    except ValueError:  # another name, which may lead anywhere: 127.example.com
+        return False
 
 
 def hello(host: str, port: int, timeout_s: float = _TIMEOUT_S) -> Version:

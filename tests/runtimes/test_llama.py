@@ -172,10 +172,18 @@ def test_every_slot_has_a_row_in_each_step():
     assert (caught.value.message, caught.value.hint) == ("slots is 129", "choose 1 to 128")
 
 
-@pytest.mark.parametrize("worker", ["somewhere", "host:port", "127.0.0.1:0", "192.0.2.1:50052", "board:50052"])
+@pytest.mark.parametrize(
+    "worker",
+    ["somewhere", "host:port", "127.0.0.1:0", "192.0.2.1:50052", "board:50052", "127.example.com:50052", "[::]:50052"],
+)
 def test_workers_are_on_this_machine_or_behind_a_tunnel(worker):
     with pytest.raises(UsageError):
         rpc.address(worker)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]"])
+def test_this_machine_itself_is_no_stranger(host):
+    assert rpc.address(f"{host}:50052") == (host, 50052)
 
 
 def test_a_worker_that_is_not_there_is_told():
