@@ -144,10 +144,21 @@ def _text_result(result: dict[str, Any]) -> str:
             f"{printable(result['artifact'])}: {printable(files)}, {result['precision']}",
             f"  the same tokens on {proof['texts_tokenized']} texts of many languages",
             f"  greedy as the source (by {proof['reference']}) for {agreed} tokens of {proof['samples']} texts",
+            *_partings(proof),
             f"  scores {proof['metrics']['snr_db']:.1f} dB above what differs (wanted {proof['limits']['snr_db']:g}), "
             f"the same best token at {proof['metrics']['top1_agreement']:.1%} of the places",
         ]
     )
+
+
+def _partings(proof: dict[str, Any]) -> list[str]:
+    """By how much the source prefers its own token where a text parts from it: a little is rounding."""
+    margins = [one["margin"] for one in proof["partings"]]
+    if not margins:
+        return []
+    wanted = f" (wanted {proof['limits']['margin']:g})" if "margin" in proof["limits"] else ""
+    texts, most = ("1 text parts", "") if len(margins) == 1 else (f"{len(margins)} texts part", " at most")
+    return [f"  {texts} from it, by a margin of {max(margins):.2g} of the scores' spread{most}{wanted}"]
 
 
 def _convert(args: argparse.Namespace, source: Source, plan: Plan, handed: TorchSource | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge.cli import main
+from edge.cli.convert import _text_result
 from runtimes.artifact import MANIFEST, Artifact
 from runtimes.errors import ProofError
 
@@ -34,6 +35,27 @@ def edge(capsys, *words) -> tuple[int, str, str]:
     status = main([str(word) for word in words])
     said = capsys.readouterr()
     return status, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("margins", "limits", "said"),
+    [
+        ([], {}, "for all 64 tokens of 4 texts"),
+        ([0.0042], {"margin": 0.01}, "1 text parts from it, by a margin of 0.0042 of the scores' spread (wanted 0.01)"),
+        ([0.31, 0.052], {}, "2 texts part from it, by a margin of 0.31 of the scores' spread at most"),
+    ],
+)
+def test_where_greedy_texts_part_the_margin_is_said(margins, limits, said):
+    proof = {
+        "partings": [{"token": 12.0 + place, "margin": margin} for place, margin in enumerate(margins)],
+        "limits": {"snr_db": 40.0, **limits},
+        "metrics": {"snr_db": 59.0, "top1_agreement": 0.99},
+        **{"continued": 64, "samples": 4, "texts_tokenized": 40, "reference": "numpy"},
+    }
+    result = {"artifact": "story", "files": ["story.gguf"], "precision": "fp16", "proof": proof}
+    lines = _text_result(result).splitlines()
+    assert any(line.endswith(said) for line in lines)
+    assert ("for the first 12 of 64 tokens" in lines[2]) is bool(margins)
 
 
 def test_a_conversion_from_beginning_to_end(tmp_path, classifier, pictures, capsys):
