@@ -9,6 +9,8 @@ import pytest
 
 from runtimes.errors import InputError
 from runtimes.gguf_file import ArrayInfo, read_gguf
+from runtimes.llama.memory import memory_mode
+from runtimes.text import LoadOptions
 
 MODEL = Path(__file__).parent / "models" / "llama_cpp.gguf"
 TEXT, U32, ARRAY = 8, 4, 9
@@ -60,6 +62,17 @@ def test_tensors_have_their_places(read):
         ("b", "Q4_0", 72, 128),
     ]
     assert file.tensors[1].offset - file.tensors[0].offset == 128
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [(2, "read"), (12, "read"), (20, "read"), (8, "read"), (1, "map"), (11, "map")]
+)
+def test_weights_that_are_laid_out_anew_are_read_and_not_held_twice(read, kind, mode):
+    # Q4_0, Q4_K, IQ4_NL and Q8_0; F16 and Q3_K are computed with as they lie in the file.
+    file = read(whole(tensors=(tensor(b"norm"), tensor(b"w", (256, 16), kind, 128)), data=b"\0" * 2**14))
+    assert memory_mode(file, LoadOptions()) == mode
+    assert memory_mode(file, LoadOptions(settings={"repack": "off"})) == "map"
+    assert memory_mode(file, LoadOptions(memory="map")) == "map"
 
 
 @pytest.mark.parametrize(
