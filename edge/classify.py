@@ -39,12 +39,16 @@ class Engine:
 
 @dataclass(frozen=True)
 class Answer:
-    """One picture's classes, likeliest first; `raw` is the top of the output as it comes."""
+    """One picture's classes, likeliest first; `raw` is the top of the output as it comes.
+
+    `latency_ms` is of a model that is warm; `first_ms` is its first inference ever, the same in every answer.
+    """
 
     picture: Path
     top: Sequence[Mapping[str, Any]]
     raw: float
     latency_ms: float
+    first_ms: float
     runtime: str
     runtime_version: str
 
@@ -71,7 +75,7 @@ def prepare(artifact: Artifact, given: Given, worker: Worker, engine: Engine) ->
 def classify(
     classifier: Classifier, pictures: Sequence[Path], worker: Worker, engine: Engine, count: int = 5
 ) -> Iterator[Answer | Unreadable]:
-    """Answers in the order of the pictures, `count` classes each; the model is loaded once for every 64 of them."""
+    """Answers in the order of the pictures, `count` classes each; one job for every 64 of them."""
     for start in range(0, len(pictures), _AT_ONCE):
         yield from _batch(classifier, pictures[start : start + _AT_ONCE], worker, engine, count)
 
@@ -123,4 +127,5 @@ def _answer(
     assert manifest.output is not None
     spec = manifest.outputs[0]
     top = top_classes(probabilities(output, spec, manifest.output), manifest.output, classifier.labels, count)
-    return Answer(picture, top, raw_score(output, spec), latency_ms, facts["runtime"], facts["runtime_version"])
+    times, made_by = (latency_ms, facts["first_ms"]), (facts["runtime"], facts["runtime_version"])
+    return Answer(picture, top, raw_score(output, spec), *times, *made_by)

@@ -9,6 +9,7 @@ ends the process and not the command. The parent side is `edge.workers`.
     stderr  whatever engines print, on their stdout too
 
 Every job takes `artifact`, and may take `runtime` (engine id) and `options` {"threads", "device", "settings"}.
+The job "run" leaves its model open for the next one, which may ask for the same; every other job finds none open.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ import numpy as np
 from runtimes.arrays import Arrays, load_arrays
 from runtimes.artifact import Artifact
 from runtimes.errors import EdgeError, InputError, UsageError, WorkerError, first_line
+from runtimes.open_model import OpenModel, WarmModel
 from runtimes.registry import for_format
 from runtimes.session import RunOptions, Runtime, Session
 
 Job = Mapping[str, Any]
 Report = Callable[[Mapping[str, Any]], None]
 Handler = Callable[[Job, Report], Dict[str, Any]]
+
+_OPEN = OpenModel()  # of this process: what "run" has opened
 
 
 def serve(handlers: Mapping[str, Handler]) -> None:
@@ -46,8 +50,11 @@ def serve(handlers: Mapping[str, Handler]) -> None:
     def report(progress: Mapping[str, Any]) -> None:
         send(json.dumps({"progress": progress}))
 
-    for line in jobs:
-        send(_answer(handlers, line, report))
+    try:
+        for line in jobs:
+            send(_answer(handlers, line, report))
+    finally:
+        _OPEN.close()
 
 
 def options_of(job: Job) -> RunOptions:
@@ -73,14 +80,15 @@ def describe(job: Job, _report: Report) -> dict[str, Any]:
 def run(job: Job, report: Report) -> dict[str, Any]:
     """Run every sample of `inputs` (.npz, stacked) and write the outputs, as the model gives them, to `outputs`.
 
-    Answers {"runtime", "runtime_version", "latency_ms"}: one latency for each sample.
+    Answers {"runtime", "runtime_version", "first_ms", "latency_ms"}: one latency for each sample, of a model that is
+    warm, and how long its first inference took when it was opened, in this job or in one before.
     """
     artifact, engine = engine_of(job)
     samples = load_arrays(Path(job["inputs"]))
-    with closing(engine.open(artifact, options_of(job))) as session:
-        outputs, latency = _run_samples(session, samples, report)
+    with _OPEN.using(artifact, engine, options_of(job)) as model:
+        outputs, times = _run_samples(model, samples, report)
     save_arrays(Path(job["outputs"]), outputs)
-    return {"runtime": engine.id, "runtime_version": engine.version(), "latency_ms": latency}
+    return {"runtime": engine.id, "runtime_version": engine.version(), **times}
 
 
 def verify(job: Job, _report: Report) -> dict[str, Any]:
@@ -182,8 +190,10 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}", "choose a folder that is writable") from None
 
 
-def _run_samples(session: Session, samples: Arrays, report: Report) -> tuple[Arrays, list[float]]:
+def _run_samples(model: WarmModel, samples: Arrays, report: Report) -> tuple[Arrays, dict[str, Any]]:
+    session = model.session
     named, count = stacked(samples, session)
+    first_ms = model.warm_up({name: array[0] for name, array in named.items()})
     rows, latency = [], []
     for index in range(count):
         feeds = {name: array[index] for name, array in named.items()}
@@ -191,7 +201,8 @@ def _run_samples(session: Session, samples: Arrays, report: Report) -> tuple[Arr
         rows.append(session.run(feeds))
         latency.append((time.perf_counter_ns() - start) / 1e6)
         report({"done": index + 1, "total": count})
-    return {spec.name: np.stack([row[spec.name] for row in rows]) for spec in session.outputs}, latency
+    outputs = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in session.outputs}
+    return outputs, {"first_ms": first_ms, "latency_ms": latency}
 
 
 def _plain(specs: Any) -> Any:
@@ -209,7 +220,10 @@ def _plain(specs: Any) -> Any:
 def _answer(handlers: Mapping[str, Handler], line: str, report: Report) -> str:
     try:
         job = json.loads(line)
-        return json.dumps(_handler(handlers, job)(job, report))
+        handler = _handler(handlers, job)
+        if job["job"] != "run":
+            _OPEN.close()  # its memory and its accelerator are for whatever comes now
+        return json.dumps(handler(job, report))
     except EdgeError as error:
         return _error_answer(error, type(error).__name__)
     except MemoryError:

@@ -137,17 +137,21 @@ def _shown(answers: Iterable[Answer | Unreadable], as_json: bool, is_alone: bool
     """The same answers, each printed as it comes: for people on stdout, what is unreadable among others on stderr."""
     from edge.classify import Unreadable
 
+    first_ms = None
     for answer in answers:
         if isinstance(answer, Unreadable):
             if not is_alone:
                 print(printable(f"edge: {answer.error.message}"), file=sys.stderr)
         elif not as_json:
-            print(_as_text(answer), flush=True)
+            print(_as_text(answer, is_news=answer.first_ms != first_ms), flush=True)
+            first_ms = answer.first_ms
         yield answer
 
 
-def _as_text(answer: Answer) -> str:
-    lines = [f"{answer.picture}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}"]
+def _as_text(answer: Answer, is_news: bool) -> str:
+    """The picture and its classes; `is_news`: with the first inference, which was before it and is no latency."""
+    first = f"  (first inference: {answer.first_ms:.1f} ms)" if is_news else ""
+    lines = [f"{answer.picture}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}{first}"]
     for row in answer.top:
         lines.append(f"  {row['probability']:7.4f}  {row['label'] or 'class'} ({row['index']})")
     return "\n".join(printable(line) for line in lines)

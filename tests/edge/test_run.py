@@ -59,6 +59,7 @@ def test_a_folder_of_pictures(capsys, model, pictures):
         ["1.0000", name, f"({i})"] for i, name in enumerate(["red", "green", "blue"])
     ]
     assert all("ms  onnxruntime" in line for line in lines[::2])
+    assert ["(first inference: " in line for line in lines[::2]] == [True, False, False]
     assert all(line.startswith("assumed: ") for line in printed.err.splitlines())
     assert "probabilities: Softmax makes it" in printed.err
 
@@ -67,7 +68,8 @@ def test_json_for_machines(capsys, model, pictures):
     assert main(["run", str(model), str(pictures / "b-green.png"), *RAW, "--json"]) == 0
     printed = capsys.readouterr()
     (row,) = json.loads(printed.out)
-    assert {"picture", "top", "raw", "latency_ms", "runtime", "runtime_version", "assumptions"} == set(row)
+    times = {"latency_ms", "first_ms"}
+    assert {"picture", "top", "raw", *times, "runtime", "runtime_version", "assumptions"} == set(row)
     assert row["picture"].endswith("b-green.png")
     assert [entry["index"] for entry in row["top"]] == [1, 0, 2]
     assert row["top"][0] == {"index": 1, "label": None, "probability": 1.0}

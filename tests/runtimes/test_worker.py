@@ -76,6 +76,34 @@ def test_run_answers_every_sample_and_tells_how_far_it_is(bare, tmp_path):
         assert arrays["x"].tolist() == [[1.0], [2.0], [3.0]]
 
 
+class Runs:
+    """Jobs "run" for a worker, and the time of the first inference of the model that answered each."""
+
+    def __init__(self, folder):
+        self._given, self._results = folder / "in.npz", folder / "out.npz"
+        np.savez(self._given, x=np.array([[1.0]], np.float32))
+
+    def job(self, artifact, **more):
+        job = {"job": "run", "artifact": artifact, "inputs": str(self._given), "outputs": str(self._results)}
+        return json.dumps({**job, **more})
+
+    def firsts(self, *lines):
+        return [answer["first_ms"] for answer in serve(lines)[0] if "first_ms" in answer]
+
+
+def test_a_model_stays_open_for_the_next_run_of_it(bare, tmp_path):
+    runs = Runs(tmp_path)
+    first, second, third = runs.firsts(*3 * [runs.job(bare)])
+    assert first == second == third  # to the nanosecond: there was one first inference
+
+
+@pytest.mark.parametrize("between", [{"job": "describe"}, {"options": {"threads": 2}}])
+def test_any_other_job_closes_it(bare, tmp_path, between):
+    runs = Runs(tmp_path)
+    found = runs.firsts(runs.job(bare), runs.job(bare, **between), runs.job(bare))
+    assert len(set(found)) == len(found) > 1
+
+
 def test_verify_holds_the_artifact_against_its_self_check(tmp_path):
     good = ask(job="verify", artifact=write_artifact(tmp_path / "good", 0.0))
     bad = ask(job="verify", artifact=write_artifact(tmp_path / "bad", 1.0))

@@ -91,6 +91,7 @@ def test_frames_are_classified_on_the_board(boards, installed, tools, jpeg, data
     assert first["top"] == second["top"] == here["top"]
     assert (first["picture"], second["picture"]) == ("camera-0-frame-1.jpg", "camera-0-frame-2.jpg")
     assert first["latency_ms"] > 0
+    assert first["first_ms"] == second["first_ms"]  # the second frame's model was open already
     assert not list((board.home / ".edgeproof").rglob("inputs.npz"))
 
 
