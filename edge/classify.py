@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,29 @@ _AT_ONCE = 64  # pictures for each job: 40 MB of float inputs at 224 × 224
 
 @dataclass(frozen=True)
 class Engine:
-    """How to run: the engine's id and threads, None for the usual ones; seconds that one job may take."""
+    """How to run: the engine's id and threads, None for the usual ones; seconds that one job may take.
+
+    `note` hears what the engine is at where that takes long, such as building.
+    """
 
     runtime: str | None = None
     threads: int | None = None
     timeout_s: float | None = 600.0
+    note: Callable[[str], None] = lambda _: None
 
     def job(self, name: str, artifact: Artifact) -> dict[str, Any]:
         """A worker's job about an artifact."""
         path = artifact.model if artifact.is_bare else artifact.path
         return {"job": name, "artifact": str(path), "runtime": self.runtime, "options": {"threads": self.threads}}
+
+    def run(self, job: Mapping[str, Any], worker: Worker) -> dict[str, Any]:
+        """The worker's answer to a job; raises as `Worker.run` does."""
+
+        def hear(progress: Mapping[str, Any]) -> None:
+            if "phase" in progress:
+                self.note(str(progress["phase"]))
+
+        return worker.run(job, timeout_s=self.timeout_s, on_progress=hear)
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ def prepare(artifact: Artifact, given: Given, worker: Worker, engine: Engine) ->
     """A classifier from an artifact or bare file; raises as `classifier_of` does, and what the engine raises."""
 
     def describe() -> Specs:
-        answer = Fields(worker.run(engine.job("describe", artifact), timeout_s=engine.timeout_s), "the worker's answer")
+        answer = Fields(engine.run(engine.job("describe", artifact), worker), "the worker's answer")
         specs = [tuple(TensorSpec.read(one) for one in answer.children(key)) for key in ("inputs", "outputs")]
         return specs[0], specs[1]
 
@@ -114,7 +127,7 @@ def _outputs(
         given, written = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         np.savez(given, **{artifact.manifest.inputs[0].name: np.stack(inputs)})  # type: ignore[arg-type] # allow_pickle
         job = {**engine.job("run", artifact), "inputs": str(given), "outputs": str(written)}
-        facts = worker.run(job, timeout_s=engine.timeout_s)
+        facts = engine.run(job, worker)
         outputs = load_arrays(written)
     # Engines name the same tensor differently; where the name is not known, the first output is meant.
     return outputs.get(spec.name, next(iter(outputs.values()))), facts

@@ -42,7 +42,7 @@ from runtimes.keep import Keep
 from runtimes.protocols import Before, Protocol, Timings, as_dict, protocol_of
 from runtimes.registry import is_installed, missing
 from runtimes.selfcheck import answers
-from runtimes.session import Engine, Runtime, Session, example_feeds
+from runtimes.session import Engine, RunOptions, Runtime, Session, example_feeds
 from runtimes.tensors import probabilities, raw_score, top_classes
 from runtimes.worker import Job, Report, engine_of, options_of, save_arrays, stacked
 
@@ -61,15 +61,16 @@ def measure(job: Job, report: Report) -> dict[str, Any]:
     keep = Keep(Path(job["keep"]) if job.get("keep") else None, job)
     protocol = protocol_of(job.get("protocol") or {})
     artifact, engine = engine_of(job)
+    options = options_of(job, report)
     before = conditions()
     report({"phase": "loading", "at": time.time()})
     import_ms = time_import(engine)
     start = time.perf_counter_ns()
-    with closing(engine.open(artifact, options_of(job))) as session:
+    with closing(engine.open(artifact, options)) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
         feeds, kind = _feeds(job, artifact, session)
         known = {
-            **_setup(job, artifact, engine, session, protocol),
+            **_setup(job, artifact, engine, options, session, protocol),
             "import_ms": import_ms,
             "load_ms": load_ms,
             "machine": machine(),
@@ -161,8 +162,9 @@ def _unfinished(warmup: list[float]) -> dict[str, Any]:
     return {**dict.fromkeys(unknown), "first_ms": warmup[0], "warmup_ms": warmup, "top": []}
 
 
-def _setup(job: Job, artifact: Artifact, engine: Runtime, session: Session, protocol: Protocol) -> dict[str, Any]:
-    options = options_of(job)
+def _setup(
+    job: Job, artifact: Artifact, engine: Runtime, options: RunOptions, session: Session, protocol: Protocol
+) -> dict[str, Any]:
     return {
         "protocol": as_dict(protocol),
         "artifact": str(job["artifact"]),

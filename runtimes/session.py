@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Protocol, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import numpy as np
 
@@ -17,16 +18,22 @@ from runtimes.errors import InputError, UsageError
 MOST_THREADS = 512
 
 
+def _on_stderr(text: str) -> object:
+    return print(text, file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run: `threads` None leaves the choice to the engine; `device` is the engine's own word for where.
 
-    `settings` are the engine's own switches, each documented in its adapter's `settings`.
+    `settings` are the engine's own switches, each documented in its adapter's `settings`. `note` hears, in any thread,
+    what an engine is at while opening takes it minutes.
     """
 
     threads: int | None = None
     device: str = "cpu"
     settings: Mapping[str, str] = field(default_factory=dict)
+    note: Callable[[str], object] = field(default=_on_stderr, compare=False)
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from contextlib import closing
@@ -42,10 +43,12 @@ _OPEN = OpenModel()  # of this process: what "run" has opened
 def serve(handlers: Mapping[str, Handler]) -> None:
     """Answer jobs until stdin ends. A handler takes the job and `report`, which sends a progress object."""
     jobs, answers = private_pipes()
+    lock = threading.Lock()  # an engine may report from a thread of its own
 
     def send(answer: str) -> None:
-        answers.write(answer + "\n")
-        answers.flush()
+        with lock:
+            answers.write(answer + "\n")
+            answers.flush()
 
     def report(progress: Mapping[str, Any]) -> None:
         send(json.dumps({"progress": progress}))
@@ -57,10 +60,11 @@ def serve(handlers: Mapping[str, Handler]) -> None:
         _OPEN.close()
 
 
-def options_of(job: Job) -> RunOptions:
-    """The job's `options`; what it leaves out is the engine's choice."""
-    options = job.get("options") or {}
-    return RunOptions(options.get("threads"), options.get("device") or "cpu", options.get("settings") or {})
+def options_of(job: Job, report: Report) -> RunOptions:
+    """The job's `options`; what it leaves out is the engine's choice. What the engine is at is reported as a phase."""
+    told = job.get("options") or {}
+    settings = told.get("settings") or {}
+    return RunOptions(told.get("threads"), told.get("device") or "cpu", settings, lambda text: report({"phase": text}))
 
 
 def engine_of(job: Job) -> tuple[Artifact, Runtime]:
@@ -69,10 +73,10 @@ def engine_of(job: Job) -> tuple[Artifact, Runtime]:
     return artifact, for_format(artifact.manifest.format, job.get("runtime"))
 
 
-def describe(job: Job, _report: Report) -> dict[str, Any]:
+def describe(job: Job, report: Report) -> dict[str, Any]:
     """Answers {"runtime", "runtime_version", "inputs", "outputs"}: the specs as in a manifest."""
     artifact, engine = engine_of(job)
-    with closing(engine.open(artifact, options_of(job))) as session:
+    with closing(engine.open(artifact, options_of(job, report))) as session:
         specs = {"inputs": _plain(session.inputs), "outputs": _plain(session.outputs)}
     return {"runtime": engine.id, "runtime_version": engine.version(), **specs}
 
@@ -85,13 +89,13 @@ def run(job: Job, report: Report) -> dict[str, Any]:
     """
     artifact, engine = engine_of(job)
     samples = load_arrays(Path(job["inputs"]))
-    with _OPEN.using(artifact, engine, options_of(job)) as model:
+    with _OPEN.using(artifact, engine, options_of(job, report)) as model:
         outputs, times = _run_samples(model, samples, report)
     save_arrays(Path(job["outputs"]), outputs)
     return {"runtime": engine.id, "runtime_version": engine.version(), **times}
 
 
-def verify(job: Job, _report: Report) -> dict[str, Any]:
+def verify(job: Job, report: Report) -> dict[str, Any]:
     """Hold the artifact against its digests and its self-check.
 
     Answers {"passed", "metrics", "message", "runtime", "runtime_version"}.
@@ -105,7 +109,7 @@ def verify(job: Job, _report: Report) -> dict[str, Any]:
 
         return verify_text(artifact, job.get("runtime"))
     artifact, engine = engine_of(job)
-    with closing(engine.open(artifact, options_of(job))) as session:
+    with closing(engine.open(artifact, options_of(job, report))) as session:
         verdict = check(artifact, session)
     return {
         "passed": verdict.passed,

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
     given = Given(said(args), args.output, args.label_offset, args.labels)
-    engine = Engine(args.runtime, args.threads, args.timeout)
+    engine = Engine(args.runtime, args.threads, args.timeout, _note(args.json))
     with _place(args) as place, Worker(place=place) as worker:
         classifier = prepare(artifact, given, worker, engine)
         for line in classifier.assumptions:
@@ -73,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
     _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
     return 0
+
+
+def _note(quiet: bool) -> Callable[[str], None]:
+    return lambda text: None if quiet else print(printable(text), file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> None:

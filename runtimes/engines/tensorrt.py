@@ -5,7 +5,6 @@ Memory on the device goes through the driver's own library, so that numpy and `t
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence, Tuple
@@ -44,17 +43,17 @@ class Adapter:
         trt = import_engine(self, "tensorrt")
         with _own_errors():
             driver = Driver()
-            path = artifact.model if artifact.model.suffix in _BUILT else _built(trt, artifact, driver)
+            path = artifact.model if artifact.model.suffix in _BUILT else _built(trt, artifact, driver, options)
             return _TensorrtSession(trt, driver, path)
 
 
-def _built(trt: Any, artifact: Artifact, driver: Driver) -> Path:
+def _built(trt: Any, artifact: Artifact, driver: Driver, options: RunOptions) -> Path:
     known = artifact.manifest.conversion.get("tensorrt")
     cache = known.get("cache") if isinstance(known, Mapping) else None
     plan = Plan(artifact.model, artifact.manifest.precision, artifact.path / Path(str(cache)).name if cache else None)
     path = engine_path(plan, trt.__version__, driver)
     if not path.is_file():
-        build(trt, plan, path, lambda line: print(f"tensorrt: {line}", file=sys.stderr))
+        build(trt, plan, path, lambda line: options.note(f"tensorrt: {line}"))
     return path
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.bench import Setup, failure, measure_all, rows_of
+from edge.bench import Measurement, Setup, failure, measure_all, rows_of
 from edge.workers import Crashed, OutOfMemory, TimedOut
+from runtimes.artifact import Manifest, write
 from runtimes.errors import EngineError, EngineMissing, InputError, RefusedError, UsageError
 
 FEW = {"name": "published", "runs": 4, "pause_s": 0}
@@ -84,6 +85,54 @@ def test_progress_names_setup_round_and_phase(module, setup):
     )
     assert ("a", 0, "loading") in heard
     assert ("a", 1, "measuring") in heard
+
+
+# A worker that says which jobs it does; its build takes as long as the artifact's name says, in seconds.
+BUILDER = """
+import os, time
+from runtimes.worker import serve
+
+def describe(job, report):
+    report({"phase": "tensorrt: building for 10 s"})
+    time.sleep(float(os.path.basename(job["artifact"])))
+    return {"done": "describe"}
+
+def measure(job, report):
+    return {"status": "ok", "samples_ms": [1.0]}
+
+serve({"describe": describe, "measure": measure})
+"""
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """What is measured of an artifact whose build takes so many seconds, and each phase that was heard."""
+    (tmp_path / "builder_worker.py").write_text(BUILDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def measured(seconds: str) -> tuple[list[Measurement], list[str]]:
+        folder = tmp_path / seconds
+        folder.mkdir()
+        (folder / "m.onnx").write_bytes(b"x")
+        write(folder, Manifest("m", "tensorrt", "fp16", "m.onnx"), {}, {})
+        setup, heard = Setup("m", "m", folder), []
+        found = list(measure_all([setup], 2, 60, lambda _, number, phase: heard.append(phase), "builder_worker"))
+        return found, heard
+
+    return measured
+
+
+def test_an_engine_is_built_before_it_is_measured_and_once(built):
+    found, heard = built("0")
+    assert [one.is_ok for one in found] == [True, True]
+    assert heard == ["tensorrt: building for 10 s"]
+
+
+def test_the_build_has_a_time_of_its_own(built, monkeypatch):
+    monkeypatch.setattr("edge.bench.harness._BUILD_S", 2.0)  # less than the 60 s of the measurement
+    (one,), _ = built("600")
+    assert one.values["status"] == "timeout"
+    assert "'describe' of 600 ran out of its 2 s" in one.values["message"]
 
 
 def test_no_rounds_are_refused(setup):

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.classify import Engine
 from edge.cli import main
+from edge.workers import Worker
 
 ROOT = Path(__file__).parents[2]
 RAW = ["--mean", "0", "--scale", "1"]
@@ -149,6 +151,22 @@ def test_an_artifact_needs_no_options_and_assumes_nothing(capsys, model, picture
     assert row["top"][0]["label"] == "background"
     assert row["top"][0]["index"] == -1
     assert row["top"][0]["probability"] == pytest.approx(np.e / (np.e + 2), abs=1e-4)  # its "logits" are 1, 0, 0
+
+
+def test_what_an_engine_is_at_while_it_opens_is_told(tmp_path, monkeypatch):
+    (tmp_path / "building.py").write_text(
+        "from runtimes.worker import serve\n"
+        "def run(job, report):\n"
+        "    report({'phase': 'building for 10 s'})\n"
+        "    report({'done': 1, 'total': 1})\n"
+        "    return {}\n"
+        "serve({'run': run})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told: list[str] = []
+    with Worker("building") as worker:
+        Engine(note=told.append).run({"job": "run"}, worker)
+    assert told == ["building for 10 s"]
 
 
 # ---- real models

@@ -19,6 +19,7 @@ from runtimes.artifact import Artifact, Manifest, TensorSpec, write
 from runtimes.errors import EngineError, EngineMissing, InputError
 from runtimes.session import RunOptions
 from runtimes.tensorrt_build import BuildError, Driver, engine_path, plan_of
+from runtimes.worker import describe
 
 FEEDS = {"wide": np.ones((1, 4), np.float32), "narrow": np.zeros((1, 3), np.float32)}
 CACHE = "TRT-8201-EntropyCalibration2\nwide: 3c010204\n"
@@ -55,6 +56,13 @@ def test_an_artifact_is_built_once_and_run(play, folder):
     assert len(trt.built) == 1
     assert cuda.held == {}, "the device's memory is given back"
     assert [path.suffix for path in folder.glob("m-*")] == [".engine"]
+
+
+def test_a_worker_tells_how_far_the_build_is(play, folder):
+    play()
+    told = []
+    describe({"artifact": str(folder)}, told.append)
+    assert {"phase": "tensorrt: Building Engine (3 steps)"} in told
 
 
 @pytest.mark.parametrize("version", ["8.2.1.8", "8.4.1", "8.5.2", "10.3.0", "11.0.0"])
