@@ -85,12 +85,13 @@ class Kitchen:
         return outputs
 
     def _convert(self, recipe: Recipe, work: Path) -> None:
+        options = StepOptions(recipe.precision, io_dtype=_io_dtype(recipe), release=recipe.release)
         job: dict[str, Any] = {
             "job": "convert",
             "artifact": str(self._model(recipe, work)),
             "steps": list(recipe.steps),
             "format": recipe.format,
-            "options": asdict(StepOptions(precision=recipe.precision, io_dtype=_io_dtype(recipe))),
+            "options": asdict(options),
             "out": str(work / ARTIFACT),
             "scratch": str(work),
             "samples": str(self._scratch / "calibration.npz"),

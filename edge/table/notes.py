@@ -37,6 +37,7 @@ def notes_of(
         )
     elif not agreed and any(row.kind == "measured" for row in rows):
         lines.append("The answers were not compared: that takes labelled pictures, and float Keras' answers to them.")
+    lines += _by_trtexec(rows)
     lines += _answers(rows, agreed)
     lines += _beside_here(rows, alike)
     lines += _costs_of_right_answers(rows)
@@ -105,6 +106,12 @@ def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
         f"classifications of one picture ({bundle.picture}) after one to warm up and a pause of 1 s; "
         f"median of {rounds} round{'s' if rounds > 1 else ''}, a process for each. Weights: {bundle.weights}."
     )
+
+
+def _by_trtexec(rows: Sequence[Row]) -> list[str]:
+    names = [_short(row) for row in rows if (row.data.get("protocol") or {}).get("name") == "trtexec"]
+    what = "times of the board's own trtexec, fed with random numbers: to the GPU, computing, back. No answer was seen."
+    return [f"{'; '.join(names)}: {what}"] if names else []
 
 
 def _machine(row: Row, host: str | None) -> str:

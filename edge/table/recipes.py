@@ -26,6 +26,7 @@ class Recipe:
     file: Path | None = None
     source: str | None = None
     steps: tuple[str, ...] = ()
+    release: str | None = None  # the oldest of the device's engine that is to read it
 
     @property
     def has_own_weights(self) -> bool:
@@ -43,6 +44,8 @@ RECIPES = (
     Recipe("openvino-fp32", "openvino", "fp32", source="onnx-fp32", steps=("onnx_to_openvino",)),
     Recipe("openvino-fp16", "openvino", "fp16", source="onnx-fp32", steps=("onnx_to_openvino",)),
     Recipe("openvino-int8", "openvino", "int8", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    # The Nano's last release; what it reads is read by the later ones of other Jetsons, too.
+    Recipe("tensorrt-fp16", "tensorrt", "fp16", source="onnx-fp32", steps=("onnx_to_tensorrt",), release="8.2.1"),
     Recipe("tflite-2019", "tflite", "int8", file=_FILE_2019),
     Recipe("tflite-2019-logits", "tflite", "int8", source="tflite-2019", steps=("logit_head",)),
     Recipe("edgetpu-2019", "edgetpu", "int8", file=_FILE_2019_EDGETPU),

@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edge.accelerators import JETSON
+
 # Google's file of 2019 ran on one thread: that was the interpreter's default.
 PUBLISHED_TFLITE_THREADS = 1
 THIS_MACHINE = "this machine"
 # What a board is measured with unless others are named: PyTorch and TensorFlow take gigabytes of its disk.
-_ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu")
+_ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu", "tensorrt")
 # And what an emulated board: float takes it seconds for an inference, OpenVINO's fp16 a quarter of a minute.
 _ON_EMULATED = ("onnx-fp32", "tflite-int8", "tflite-int8-logits", "tflite-2019", "tflite-2019-logits")
 
@@ -100,6 +102,8 @@ _CUDA = (
         "onnxruntime-tensorrt", "ONNX Runtime float32, TensorRT", "onnx-fp32", "onnxruntime", None, device="tensorrt"
     ),
 )
+# PyPI's wheels for ARM compute on the CPU alone: what reaches a Jetson's GPU is the TensorRT of its JetPack.
+_JETSON = TableSetup("tensorrt-fp16", "TensorRT FP16", "tensorrt-fp16", "tensorrt", None, device="cuda")
 _CORAL = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
 
 
@@ -109,6 +113,8 @@ def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[Tab
     found = [setup for variant in _variants(machine) for setup in _threaded(variant, cores)]
     if _has_nvidia(machine):
         found.extend(_CUDA)
+    if _is_jetson(devices):
+        found.append(_JETSON)
     if _has_coral(devices):
         found.append(_CORAL)
     return found
@@ -132,7 +138,7 @@ def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[s
 def absent_devices(machine: Mapping[str, Any], devices: Collection[str], where: str = THIS_MACHINE) -> list[Absent]:
     """The accelerators of the published table that are not attached there."""
     rows = []
-    if not _has_nvidia(machine):
+    if not _has_nvidia(machine) and not _is_jetson(devices):
         rows.append(Absent("cuda", f"{where} + NVIDIA GPU", "an NVIDIA GPU (none found)"))
     if not _has_coral(devices):
         rows.append(Absent("coral-usb", f"{where} + Coral", "a Coral USB Accelerator (none attached)"))
@@ -162,6 +168,10 @@ def _threaded(variant: _Variant, cores: int) -> Iterator[TableSetup]:
 
 def _has_nvidia(machine: Mapping[str, Any]) -> bool:
     return bool(machine["accelerators"]["nvidia_gpus"])
+
+
+def _is_jetson(devices: Collection[str]) -> bool:
+    return JETSON.id in devices
 
 
 def _has_coral(devices: Collection[str]) -> bool:

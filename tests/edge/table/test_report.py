@@ -119,6 +119,13 @@ def test_what_saturating_kernels_would_gain_is_told() -> None:
     assert any("1.50× as fast as the precise setting" in line for line in notes_of(rows, BUNDLE, {}))
 
 
+def test_whose_times_those_of_trtexec_are_is_told() -> None:
+    rows = [_row("ort", 1.0), _row("trt", 2.0, protocol={"name": "trtexec"}, top=[], raw=None)]
+    (line,) = [line for line in notes_of(rows, BUNDLE, {}) if "trtexec" in line]
+    assert line.startswith("TRT: times of the board's own trtexec, fed with random numbers")
+    assert not any("trtexec" in line for line in notes_of(rows[:1], BUNDLE, {}))
+
+
 def test_why_a_model_is_missing_stands_below_the_table() -> None:
     bundle = Bundle(Path("b"), "w", True, "p", PICTURES, missing={"tflite-2019": "it is not here"})
     row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)", "tflite-2019"))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edge.table.recipes import BY_ID, RECIPES, with_sources
-from edge.table.setups import absent_devices, setups_for
+from edge.table.setups import absent_devices, setups_for, setups_of_board
 from runtimes import registry
 
 
@@ -51,13 +51,26 @@ def test_a_gpu_brings_its_setups_and_takes_its_absent_row_away() -> None:
     assert [row.id for row in absent_devices(here, ())] == ["coral-usb"]
 
 
+def test_a_jetson_brings_tensorrt_and_takes_the_absent_row_of_gpus_away() -> None:
+    (brought,) = {s.id for s in setups_for(machine(), {"jetson"})} - {s.id for s in setups_for(machine(), ())}
+    assert brought == "tensorrt-fp16"
+    assert [row.id for row in absent_devices(machine(), {"jetson"})] == ["coral-usb"]
+
+
+def test_a_jetson_is_measured_with_tensorrt_unless_others_are_named() -> None:
+    board = {**machine(), "os": {"emulated": False}}
+    defaults = {setup.id for setup in setups_of_board("nano", board, {"jetson"}) if setup.default}
+    assert "tensorrt-fp16@nano" in defaults
+    assert not any(name.startswith("torch") for name in defaults)
+
+
 def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
     assert "coral-usb" in {setup.id for setup in setups_for(machine(), {"coral-usb"})}
     assert [row.id for row in absent_devices(machine(), {"coral-usb"})] == ["cuda"]
 
 
 def test_every_setup_names_a_recipe_and_an_engine() -> None:
-    every = setups_for(machine(dot_product=False, gpus=("any",)), {"coral-usb"})
+    every = setups_for(machine(dot_product=False, gpus=("any",)), {"coral-usb", "jetson"})
     assert {setup.artifact for setup in every} <= set(BY_ID)
     assert {setup.runtime for setup in every} <= set(registry.runtime_ids())
 

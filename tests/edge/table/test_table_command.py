@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from device_profiles.published import published_rows
+from edge.table.prepare import Wanted, prepare
 
 ROOT = Path(__file__).parents[3]
 
@@ -82,6 +83,18 @@ def test_every_setup_of_this_machine_was_measured(rows: dict[str, dict[str, Any]
         "keras-predict", "keras-compiled", "torch-fp32", "onnxruntime-fp32", "tflite-fp32", "tflite-int8",
         "tflite-int8-logits", "tflite-2019", "tflite-2019-logits", "openvino-fp32", "openvino-fp16", "openvino-int8",
     }  # fmt: skip
+
+
+@pytest.mark.data
+def test_what_a_jetson_builds_its_engine_from_is_made_for_the_oldest(
+    rows: dict[str, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rows  # what it is made from is in the cache
+    monkeypatch.setenv("EDGE_CACHE", str(cache))
+    bundle = prepare(Wanted(), ["tensorrt-fp16"], quiet=True)
+    assert bundle.missing == {}
+    assert bundle.artifact("tensorrt-fp16").manifest.conversion["tensorrt"]["release"] == "8.2.1"
+    assert "--fp16" in (bundle.folder("tensorrt-fp16") / "build.sh").read_text()
 
 
 @pytest.mark.data
