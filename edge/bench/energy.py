@@ -20,7 +20,7 @@ import numpy as np
 
 from edge.bench.harness import Measurement
 from runtimes.arrays import Array
-from runtimes.errors import InputError
+from runtimes.errors import InputError, UsageError
 
 _COLUMNS = "its header names the columns time and watts, or time, volts and amps"
 _LARGEST = 200_000_000  # bytes: a week of ten lines a second
@@ -55,6 +55,14 @@ def read_meter(path: Path) -> Meter:
         raise InputError(f"{path} is no CSV file: {error}", _COLUMNS) from None
     order = np.argsort(found[:, 0], kind="stable")
     return Meter(path.name, found[order, 0], found[order, 1])
+
+
+def check_meter(path: Path, hosts: Sequence[str]) -> None:
+    """Refuse, before anything is measured, what is no meter's file, and more boards than one meter measures."""
+    if len(hosts) > 1:
+        what = f"a meter measures one supply line, and {len(hosts)} boards are named"
+        raise UsageError(what, "measure one board after another, each with the file of its own meter")
+    read_meter(path)
 
 
 def _readings(lines: csv.DictReader[str], path: Path) -> Array:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
     from edge.bench import compare, findings, read_rows, rows_of
     from edge.bench.compare import unmatched
-    from edge.bench.energy import read_meter
+    from edge.bench.energy import check_meter
     from edge.cli import bench_text
 
     if bench_text.is_asked(args):
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     written_as = out_format(args)
     old = read_rows(args.compare) if args.compare else []
     if args.energy_csv:
-        read_meter(args.energy_csv)  # refused before anything is measured
+        check_meter(args.energy_csv, args.on)
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         measurements, was_stopped = measure(_setups(args, Path(folder)), args.rounds or _ROUNDS, args)
     if args.energy_csv:

@@ -15,6 +15,7 @@ import pytest
 from edge.bench import Setup, rows_of
 from edge.bench.energy import awaited_meter, read_meter, with_meter
 from edge.bench.harness import Measurement, _by_our_clock
+from edge.cli import main
 from edge.cli.bench import _with_energy
 from runtimes.errors import InputError
 
@@ -95,6 +96,14 @@ def test_a_last_line_that_is_half_written_is_left_out(tmp_path: Path) -> None:
 def test_what_is_no_meters_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_meter(file(tmp_path, text))
+
+
+def test_one_meter_does_not_measure_two_boards(tmp_path: Path, capsys) -> None:
+    path = file(tmp_path, "time,watts\n100,2\n105,2\n")
+    assert main(["bench", str(MODEL), "--on", "pi", "--on", "nano", "--energy-csv", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "a meter measures one supply line, and 2 boards are named" in said
+    assert "one board after another" in said
 
 
 def test_a_boards_clock_is_set_by_the_quickest_message() -> None:
