@@ -63,6 +63,9 @@ if [ -n "$loaded" ]; then
     separator=', '
   done
   echo ']' >> "$times"
+  echo "[11/25/2026-10:00:01] [I] Starting inference"
+  echo "[11/25/2026-10:00:02] [I] Warmup completed 70 queries over 1000 ms"
+  echo "[11/25/2026-10:00:02] [I] Timing trace has 4 queries over 0.25 s"
 fi
 echo "&&&& PASSED TensorRT.trtexec [TensorRT v8201] # $0 $*"
 """
@@ -148,6 +151,17 @@ def test_people_are_told_whose_times_these_are(jetson, prepared):
     assert "energy is not measured" in done.stdout
     assert "building: === Device Information ===" in done.stderr or "measuring" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_meter_between_supply_and_board_measures_trtexecs_loop(jetson, prepared, tmp_path):
+    now = time.time()
+    meter = tmp_path / "meter.csv"
+    meter.write_text(f"time,watts\n{now - 1},4\n{now + 3600},4\n")
+    done = edge("bench", prepared, "--on", "nano", "--protocol", "published", "--energy-csv", meter, "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["energy_per_run_j"] == pytest.approx(4 * (14.25 + 13.75 + 14.5 + 14) / 4 / 1000, rel=1e-3)
+    assert (row["energy_source"], row["energy_note"]) == ("meter: meter.csv", None)
+    assert all(now < part["began_at"] < time.time() for part in row["rounds"])
 
 
 def test_a_build_that_fails_is_a_row_with_trtexecs_reason(jetson, tmp_path):
