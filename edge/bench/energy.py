@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,6 +114,20 @@ def _end(one: Measurement) -> float | None:
 def with_meter(measurements: Sequence[Measurement], meter: Meter) -> list[Measurement]:
     """The same measurements, their energy being what the meter told of their loops, or a note that it did not."""
     return [replace(one, values={**one.values, **_told(one, meter)}) for one in measurements]
+
+
+def metered(measurements: list[Measurement], path: Path | None) -> list[Measurement]:
+    """The same with what the meter's file, if there is one, tells of them.
+
+    A file that has become none since it was checked is told on stderr, and loses nothing of what was measured.
+    """
+    if path is None:
+        return measurements
+    try:
+        return with_meter(measurements, awaited_meter(path, measurements))
+    except InputError as error:
+        print(f"edge: {error.message}; energy is left out", file=sys.stderr)
+        return measurements
 
 
 def _told(one: Measurement, meter: Meter) -> dict[str, float | str | None]:

@@ -27,7 +27,7 @@ _ROUNDS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `edge bench` takes."""
     from edge import preprocessing
-    from edge.arguments import count, seconds
+    from edge.arguments import add_meter, count, seconds
     from edge.cli import bench_text
 
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
@@ -51,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", action="append", default=[], metavar="HOST", help="measure on this board, over ssh; may be repeated"
     )
     parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
-    parser.add_argument(
-        "--energy-csv",
-        type=Path,
-        metavar="FILE",
-        help="what a power meter writes meanwhile: time, watts (or volts, amps)",
-    )
+    add_meter(parser)
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is faster or slower than then")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
     output = parser.add_mutually_exclusive_group()
@@ -72,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when all setups were measured, else the status of the first one's error."""
     from edge.bench import compare, findings, read_rows, rows_of
     from edge.bench.compare import unmatched
-    from edge.bench.energy import check_meter
+    from edge.bench.energy import check_meter, metered
     from edge.cli import bench_text
 
     if bench_text.is_asked(args):
@@ -85,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
         check_meter(args.energy_csv, args.on)
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         measurements, was_stopped = measure(_setups(args, Path(folder)), args.rounds or _ROUNDS, args)
-    if args.energy_csv:
-        measurements = _with_energy(measurements, args.energy_csv)
-    rows = rows_of(measurements)
+    rows = rows_of(metered(measurements, args.energy_csv))
     found, compared = findings(rows), compare(rows, old)
     _print(rows, found, compared, args, written_as)
     for setup in unmatched(rows, old) if args.compare else []:
@@ -96,17 +89,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"edge: stopped; {len(measurements)} measurements were finished", file=sys.stderr)
         return STOPPED
     return next((from_dict(row).exit_code for row in rows if row["status"] != "ok"), 0)
-
-
-def _with_energy(measurements: list[Measurement], path: Path) -> list[Measurement]:
-    """With what the meter told; a file that has become none since loses nothing of what was measured."""
-    from edge.bench.energy import awaited_meter, with_meter
-
-    try:
-        return with_meter(measurements, awaited_meter(path, measurements))
-    except InputError as error:
-        print(f"edge: {error.message}; energy is left out", file=sys.stderr)
-        return measurements
 
 
 def measure(setups: Sequence[Setup], rounds: int, args: argparse.Namespace) -> tuple[list[Measurement], bool]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge table`."""
-    from edge.arguments import count, seconds
+    from edge.arguments import add_meter, count, seconds
 
     parser.add_argument("--weights", type=Path, metavar="FILE", help="MobileNetV2 1.0/224 weights (.safetensors, .h5)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="the picture to classify")
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", action="append", default=[], metavar="HOST", help="measure this board over ssh; may be repeated"
     )
     parser.add_argument("--offline", action="store_true", help="with --on: bring the engines from here")
+    add_meter(parser)
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
     parser.add_argument("--how", metavar="SETUP", help="print the commands that measure a published row again")
     parser.add_argument("--export", type=Path, metavar="DIR", help="write everything a board needs to --from DIR")
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
+    from edge.bench.energy import check_meter
     from edge.table import report
     from edge.table.bundle import export
     from edge.table.measure import Plan, choose, make_table
@@ -72,10 +74,12 @@ def _table(args: argparse.Namespace) -> int:
     if args.export:
         print(f"{export(_bundle(args, list(BY_ID)), args.export)} is ready: copy it, then `edge table --from` it")
         return 0
+    if args.energy_csv:
+        check_meter(args.energy_csv, args.on)
     known, out_of_reach = _machines(args.on)
     setups = choose(known, args.setup)
     bundle = _bundle(args, [setup.artifact for setup in setups])
-    plan = Plan(args.runs, args.rounds, args.timeout, quiet=args.json, offline=args.offline)
+    plan = Plan(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
     table = make_table(bundle, setups, plan, out_of_reach)
     if args.json:
         print(report.as_json(table.rows))

@@ -15,6 +15,7 @@ import numpy as np
 
 from device_profiles.published import published_rows
 from edge.accelerators import known_accelerators
+from edge.bench.energy import metered
 from edge.bench.harness import Measurement, OnProgress, Setup, measure_all
 from edge.bench.rows import rows_of
 from edge.progress import Progress
@@ -47,6 +48,7 @@ class Plan:
     timeout_s: float = 600.0
     quiet: bool = False
     offline: bool = False  # boards are given their engines from here
+    meter: Path | None = None  # the file of a meter in the supply line, see `edge.bench.energy`
 
     def runs_of(self, setup: TableSetup) -> int:
         """How many classifications are in a loop of this setup."""
@@ -111,7 +113,7 @@ def make_table(
         inputs = _Inputs(bundle, scratch)
         jobs = [inputs.job(setup, plan) for setup in ready]
         measurements, stopped = _measure(jobs, plan.rounds_of(ready), plan)
-        found = {row["setup"]: row for row in rows_of(measurements)}
+        found = {row["setup"]: row for row in rows_of(metered(measurements, plan.meter))}
         answered = {setup.id: inputs.answered(setup) for setup in ready}
         agreed = agreements(answered, bundle.pictures)
         alike: dict[str, Likeness] = {}

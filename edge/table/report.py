@@ -13,6 +13,7 @@ from edge.table.rows import NOT_EVALUATED, Row
 
 HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
 ENERGY = "Energy [J]"  # of one classification; a last column, where any row has it
+_CSV_KEYS = ("id", "setup", "kind", "source", "time_s", "fps", "top1", "score", "raw")
 _NUMBERS = (2, 3, 5, 6, 7)  # columns set flush right
 
 
@@ -33,9 +34,9 @@ def as_csv(rows: Sequence[Row]) -> str:
     """One line a row, full precision, empty where there is no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "setup", "kind", "source", "time_s", "fps", "top1", "score", "raw"))
+    writer.writerow((*_CSV_KEYS, "energy_per_run_j"))
     for row in rows:
-        writer.writerow((row.id, row.setup, row.kind, row.source, row.time_s, row.fps, row.top1, row.score, row.raw))
+        writer.writerow((*(getattr(row, key) for key in _CSV_KEYS), row.joules))
     return text.getvalue().rstrip("\n")
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge.bench import Setup, rows_of
-from edge.bench.energy import awaited_meter, read_meter, with_meter
+from edge.bench.energy import awaited_meter, metered, read_meter, with_meter
 from edge.bench.harness import Measurement, _by_our_clock
 from edge.cli import main
-from edge.cli.bench import _with_energy
 from runtimes.errors import InputError
 
 MODEL = Path(__file__).parents[1] / "runtimes" / "models" / "onnxruntime.onnx"
@@ -74,7 +73,7 @@ def test_a_meter_that_writes_late_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_meter_that_turned_bad_loses_its_energy_and_nothing_else(tmp_path: Path, capsys) -> None:
     kept = [measured(101.0, 2.0)]
-    assert _with_energy(kept, file(tmp_path, "time,watts\n100,2\nwhat,is\n105,2\n")) == kept
+    assert metered(kept, file(tmp_path, "time,watts\n100,2\nwhat,is\n105,2\n")) == kept
     assert "holds no time and power; energy is left out" in capsys.readouterr().err
 
 
@@ -98,9 +97,10 @@ def test_what_is_no_meters_file_is_refused(tmp_path: Path, text: str, words: str
         read_meter(file(tmp_path, text))
 
 
-def test_one_meter_does_not_measure_two_boards(tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("command", [["bench", str(MODEL)], ["table"]])
+def test_one_meter_does_not_measure_two_boards(tmp_path: Path, capsys, command: list[str]) -> None:
     path = file(tmp_path, "time,watts\n100,2\n105,2\n")
-    assert main(["bench", str(MODEL), "--on", "pi", "--on", "nano", "--energy-csv", str(path)]) == 2
+    assert main([*command, "--on", "pi", "--on", "nano", "--energy-csv", str(path)]) == 2
     said = capsys.readouterr().err
     assert "a meter measures one supply line, and 2 boards are named" in said
     assert "one board after another" in said

@@ -95,6 +95,12 @@ def test_csv_has_one_line_a_row_in_full_precision() -> None:
     assert float(row["fps"]) == pytest.approx(250 / 3, rel=1e-12)
 
 
+def test_csv_tells_the_energy_of_one_classification() -> None:
+    rows = [_row("ort", 3.0, energy_per_run_j=0.25), published(published_rows()[0])]
+    found = csv.DictReader(io.StringIO(as_csv(rows)))
+    assert [row["energy_per_run_j"] for row in found] == ["0.25", ""]
+
+
 def test_the_best_setup_is_the_fastest_with_right_answers() -> None:
     rows = [_row("keras-predict-2t", 16.0), _row("fast", 0.5, precision="int8"), _row("right", 1.0)]
     agreed = {"keras-predict-2t": _agreement(), "fast": _agreement("int8", same=90), "right": _agreement()}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,15 @@ def test_an_exported_table_is_measured_without_converting(
 ) -> None:
     place = tmp_path / "export"
     assert _edge("--export", str(place), cache=cache).returncode == 0
+    now, meter = time.time(), tmp_path / "meter.csv"
+    meter.write_text(f"time,watts\n{now - 1},3\n{now + 3600},3\n")
     wanted = ["--from", str(place), "--setup", "tflite-int8-1t", "--runs", "3", "--rounds", "1", "--json"]
-    done = _edge(*wanted, cache=tmp_path / "unused", EDGE_DATA=str(tmp_path))
+    done = _edge(*wanted, "--energy-csv", str(meter), cache=tmp_path / "unused", EDGE_DATA=str(tmp_path))
     assert done.returncode == 0, done.stderr
     (row,) = [row for row in json.loads(done.stdout) if row["kind"] == "measured"]
     assert row["top1"] == "magpie"
     assert row["raw"] == rows["tflite-int8-1t"]["raw"]
+    assert row["energy_per_run_j"] == pytest.approx(3 * row["time_s"] / 3, rel=1e-3)
     assert row["agreement"] == rows["tflite-int8-1t"]["agreement"]  # float Keras' answers came along
     assert not (tmp_path / "unused").exists()
     again = _edge("--export", str(place), cache=cache)
