@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=count, metavar="N", help="classifications in a loop (default: 250; 2 on an emulated board)"
     )
     parser.add_argument(
-        "--rounds", type=count, metavar="N", help="loops of each setup (default: 2; 1 on emulated boards)"
+        "--rounds", type=count, metavar="N", help="loops of each setup (default: 2; 1 where all boards are emulated)"
     )
     parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
     parser.add_argument(
