@@ -147,7 +147,7 @@ def absent_devices(machine: Mapping[str, Any], devices: Collection[str], where: 
 
 def _variants(machine: Mapping[str, Any]) -> Iterator[_Variant]:
     yield from _CPU
-    if not machine["cpu"]["int8_dot_product"]:
+    if machine["cpu"]["int8_saturates"]:
         yield _SATURATING
 
 

@@ -13,7 +13,7 @@ from runtimes.adapters import check_options, choice, import_engine, opening, run
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import EngineError
-from runtimes.host import has_int8_dot_product
+from runtimes.host import int8_saturates
 from runtimes.onnx_file import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session
@@ -65,7 +65,7 @@ class Adapter:
         if options.device == "cpu":
             if options.threads is not None:
                 config["INFERENCE_NUM_THREADS"] = options.threads
-            if precise and not has_int8_dot_product():
+            if precise and int8_saturates():
                 config["LP_TRANSFORMS_MODE"] = "NO"
         return config
 

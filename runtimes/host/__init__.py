@@ -19,6 +19,7 @@ from runtimes.host.cpu import (
     cpu_facts,
     cpu_features,
     has_int8_dot_product,
+    int8_saturates,
     performance_cores,
     physical_cores,
     usable_cores,
@@ -37,6 +38,7 @@ __all__ = [
     "cpu_features",
     "facts",
     "has_int8_dot_product",
+    "int8_saturates",
     "joules_between",
     "peak_rss_bytes",
     "performance_cores",
@@ -50,7 +52,7 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
     """What this machine is, ready for JSON; a value that cannot be read is None.
 
     cpu           model, architecture, logical_cores, physical_cores, usable_cores, max_mhz,
-                  features (sorted list), int8_dot_product (bool)
+                  features (sorted list), int8_dot_product (bool), int8_saturates (bool)
     memory        total_bytes, available_bytes, swap_total_bytes, swap_free_bytes
     os            system, name, kernel, python, container, virtual_machine (bool), emulated (bool)
     board         model, jetson_l4t (release of NVIDIA's Jetson Linux)

@@ -19,6 +19,8 @@ _MATRIX = frozenset(("avx_vnni", "avx_vnni_int8", "amx_tile", "amx_int8", "amx_b
 _ARM_NARROW = frozenset(("asimddp", "asimdhp", "fphp", "i8mm", "bf16"))
 _FEATURES = _SIMD | _AVX512 | _MATRIX | _ARM_NARROW
 _NEARLY_AS_FAST = 0.7  # of the fastest core: ARM's middle cores count, its small ones do not
+_X86 = frozenset(("sse4_1", "sse4_2", "avx", "avx2"))
+_X86_NAMES = ("x86_64", "amd64", "i386", "i686", "x86")  # as `platform.machine` says it, in small letters
 _INT8_DOT_PRODUCT = frozenset(("avx512_vnni", "avx_vnni", "asimddp"))
 
 
@@ -33,6 +35,7 @@ def cpu_facts(root: Path) -> dict[str, Any]:
         "max_mhz": max_mhz(root),
         "features": sorted(cpu_features(root)),
         "int8_dot_product": has_int8_dot_product(root),
+        "int8_saturates": int8_saturates(root),
     }
 
 
@@ -67,6 +70,13 @@ def has_int8_dot_product(root: Path = Path("/")) -> bool:
     saturates and changes answers; ARM engines stay right, but int8 gains little.
     """
     return not _INT8_DOT_PRODUCT.isdisjoint(cpu_features(root))
+
+
+def int8_saturates(root: Path = Path("/")) -> bool:
+    """Whether int8 kernels saturate in 16 bits here: those of x86 engines do, without a dot product instruction."""
+    features = cpu_features(root)
+    is_x86 = bool(_X86 & features) if features else platform.machine().lower() in _X86_NAMES
+    return is_x86 and not has_int8_dot_product(root)
 
 
 def logical_cores(root: Path = Path("/")) -> int:

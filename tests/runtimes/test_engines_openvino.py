@@ -56,10 +56,10 @@ def test_threads_reach_the_engine_and_are_told(model):
 
 
 @pytest.mark.parametrize(
-    ("has", "int8", "sent"), [(True, "precise", False), (False, "precise", True), (False, "fast", False)]
+    ("saturates", "int8", "sent"), [(False, "precise", False), (True, "precise", True), (True, "fast", False)]
 )
-def test_int8_without_dot_products_is_computed_precisely(model, configs, monkeypatch, has, int8, sent):
-    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: has)
+def test_int8_that_would_saturate_is_computed_precisely(model, configs, monkeypatch, saturates, int8, sent):
+    monkeypatch.setattr(adapter, "int8_saturates", lambda: saturates)
     with open_it(model, settings={"int8": int8}) as session:
         session.run(example_feeds(session.inputs))
     assert ("LP_TRANSFORMS_MODE" in configs[0]) == sent

@@ -72,6 +72,7 @@ def test_a_raspberry_pi_is_described(pi: Path) -> None:
     assert facts["cpu"]["max_mhz"] == 1400.0
     assert facts["cpu"]["features"] == ["asimd"]
     assert facts["cpu"]["int8_dot_product"] is False
+    assert facts["cpu"]["int8_saturates"] is False  # ARM's kernels add in 32 bits, with the instruction or without
     assert facts["memory"]["total_bytes"] == 945512 * 1024
     assert facts["memory"]["available_bytes"] == 612000 * 1024
     assert facts["memory"]["swap_total_bytes"] == 102396 * 1024
@@ -142,7 +143,15 @@ def test_an_unknown_arm_core_is_named_by_its_numbers(tmp_path: Path) -> None:
 def test_vnni_is_what_makes_int8_right_on_x86(tmp_path: Path, flags: str, expected: bool) -> None:
     root = write(tmp_path, {"proc/cpuinfo": X86_CPU.format(n=0, core=0, mhz=4200.0, more=flags)})
     assert host.has_int8_dot_product(root) is expected
+    assert host.int8_saturates(root) is not expected
     assert host.cpu_features(root) == {"sse4_1", "avx", "avx2", "fma", "f16c", *flags.split()}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("AMD64", True), ("x86_64", True), ("aarch64", False)])
+def test_where_no_features_are_told_the_processors_name_decides(tmp_path, monkeypatch, name, expected):
+    monkeypatch.setattr("platform.machine", lambda: name)
+    monkeypatch.setattr("runtimes.host.darwin.sysctl", lambda _name: None)
+    assert host.int8_saturates(tmp_path) is expected
 
 
 def test_dotprod_is_found_on_arm(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_same_engine_is_asked_here_once_for_setups_alike(tmp_path: Path) -> 
 
 def test_an_emulated_board_is_asked_for_little_and_its_rows_show_no_time() -> None:
     machine = {
-        "cpu": {"usable_cores": 4, "int8_dot_product": True},
+        "cpu": {"usable_cores": 4, "int8_saturates": False},
         "accelerators": {"nvidia_gpus": []},
         "os": {"emulated": True},
     }

@@ -9,9 +9,9 @@ from edge.table.setups import absent_devices, setups_for, setups_of_board
 from runtimes import registry
 
 
-def machine(cores: int = 4, dot_product: bool = True, gpus: tuple[str, ...] = ()) -> dict[str, Any]:
+def machine(cores: int = 4, saturates: bool = False, gpus: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
-        "cpu": {"usable_cores": cores, "int8_dot_product": dot_product},
+        "cpu": {"usable_cores": cores, "int8_saturates": saturates},
         "accelerators": {"nvidia_gpus": list(gpus)},
     }
 
@@ -40,9 +40,9 @@ def test_the_published_way_is_a_default_with_all_threads_only() -> None:
     assert "keras-predict-1t" not in defaults
 
 
-@pytest.mark.parametrize(("dot_product", "shown"), [(False, True), (True, False)])
-def test_saturating_kernels_are_shown_where_the_cpu_has_them(dot_product: bool, shown: bool) -> None:
-    assert ("openvino-int8-fast-4t" in ids(dot_product=dot_product)) is shown
+@pytest.mark.parametrize("saturates", [False, True])
+def test_saturating_kernels_are_shown_where_the_cpu_has_them(saturates: bool) -> None:
+    assert ("openvino-int8-fast-4t" in ids(saturates=saturates)) is saturates
 
 
 def test_a_gpu_brings_its_setups_and_takes_its_absent_row_away() -> None:
@@ -70,7 +70,7 @@ def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
 
 
 def test_every_setup_names_a_recipe_and_an_engine() -> None:
-    every = setups_for(machine(dot_product=False, gpus=("any",)), {"coral-usb", "jetson"})
+    every = setups_for(machine(saturates=True, gpus=("any",)), {"coral-usb", "jetson"})
     assert {setup.artifact for setup in every} <= set(BY_ID)
     assert {setup.runtime for setup in every} <= set(registry.runtime_ids())
 
