@@ -14,14 +14,14 @@ import sys
 import sysconfig
 from ctypes.util import find_library
 from dataclasses import asdict
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 from runtimes import host
 from runtimes.host.files import program_output
 
-_MYRIAD = "openvino*/**/lib*/**/*myriad*plugin*.so"  # in Intel's archives, as their guide installs them
+MYRIAD = "openvino_intel_myriad_plugin"  # as OpenVINO's releases of 2022 call it, whose interface we speak
 LIBRARIES = ("edgetpu", "edgetpu.1", "usb-1.0")
 
 
@@ -32,7 +32,7 @@ def tell() -> dict[str, Any]:
     engines              each as `registry.status` has it, and its hint; none where numpy is not installed
     python               version, bits, in_environment, externally_managed, can_make_environments
     packages             {name: version} of what is installed
-    myriad               whether an OpenVINO that is installed has the plugin for Movidius sticks
+    myriad               as `movidius_archive` has it
     libraries            {name: whether the system's loader finds it}
     writable             {device file of an attached USB or Edge TPU device: whether this user may use it}
     edgetpu_package      the version of libedgetpu's package, or None
@@ -46,7 +46,7 @@ def tell() -> dict[str, Any]:
         "engines": engines(),
         "python": interpreter(),
         "packages": {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]},
-        "myriad": any(map(_has_myriad, distributions(name="openvino"))) or any(Path("/opt/intel").glob(_MYRIAD)),
+        "myriad": movidius_archive(Path.home(), os.environ),
         "libraries": {name: find_library(name) is not None for name in LIBRARIES},
         "writable": {node: os.access(node, os.R_OK | os.W_OK) for node in _nodes(machine)},
         "edgetpu_package": edgetpu_package(),
@@ -97,8 +97,20 @@ def _nodes(machine: dict[str, Any]) -> list[str]:
     return [*(device["node"] for device in attached["usb"] if device["node"]), *attached["nodes"]]
 
 
-def _has_myriad(distribution: Distribution) -> bool:
-    return any("myriad" in str(path).lower() for path in distribution.files or ())
+def movidius_archive(home: Path, environ: Mapping[str, str], root: Path = Path("/")) -> str | None:
+    """The `setupvars.sh` of the OpenVINO archive that drives a Movidius stick; None where the first has no plugin.
+
+    The first is the one that a measurement on this board takes: `edge.remote.survey` looks in the same places.
+    """
+    named = environ.get("INTEL_OPENVINO_DIR")
+    folders = [Path(named)] if named else []
+    for place in (root / "opt/intel", home / "intel", home):
+        folders += sorted(place.glob("openvino*"))
+    for folder in folders:
+        for file in (folder / "setupvars.sh", folder / "bin" / "setupvars.sh"):
+            if os.access(str(file), os.R_OK):
+                return str(file) if any(folder.glob(f"runtime/lib/*/lib{MYRIAD}.so")) else None
+    return None
 
 
 if __name__ == "__main__":

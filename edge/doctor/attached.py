@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from edge import accelerators
@@ -13,11 +12,11 @@ from edge.doctor.interpreters import interpreter, is_newer_than_googles
 from edge.doctor.situation import Situation
 from edge.remote.engines import NEWER_LIBEDGETPU
 from runtimes import registry
+from runtimes.tell import MYRIAD
 
 _USB3_MBPS = 5000
 _CORAL_READY = "18d1:9302"
 _MYRIAD_2 = "03e7:2150"
-_MYRIAD_IN_OPENVINO = "runtime/lib/intel64/libopenvino_intel_myriad_plugin.so"  # in Intel's archives of 2022
 
 
 def coral_library(situation: Situation) -> Iterator[Finding]:
@@ -113,16 +112,25 @@ def movidius(situation: Situation) -> Iterator[Finding]:
             "OpenVINO's releases of 2020 were its last, and they are not on PyPI",
             "install OpenVINO 2020.3 from Intel's archive, in a Python 3.6 or 3.7 of its own; or use an NCS 2",
         )
-    elif _has_myriad_plugin(situation):
-        yield Finding("ok", "a Movidius stick is attached, and this OpenVINO still supports it")
+    elif _reaches_myriad(situation):
+        yield Finding("ok", "a Movidius stick is attached, and an OpenVINO that drives it")
+    elif situation.myriad is not None:
+        yield Finding(
+            "error",
+            "a Movidius stick is attached, and the OpenVINO that drives it is not set up in this shell",
+            "only a program that is started after its script finds it",
+            f". {situation.myriad}, and run edge in the same shell",
+        )
     else:
         there = situation.packages.version("openvino")
         yield Finding(
             "error",
             "a Movidius stick is attached, and "
-            + (f"OpenVINO {there} does not support it" if there else "OpenVINO is not installed"),
-            "2021.4.2 is the last on PyPI that does (Python 3.6 to 3.9); Intel's archives end with 2022.3.1",
-            "python3.8 -m venv ncs2 && ncs2/bin/pip install openvino==2021.4.2 && sudo apt-get install libusb-1.0-0",
+            + (f"OpenVINO {there} does not drive it" if there else "no OpenVINO that drives it is there"),
+            "the plugin came with Intel's archives until 2022.3.1, not with PyPI's packages of 2022; "
+            "2021.4's interface is not spoken here",
+            "unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for this system to /opt/intel/openvino_2022, "
+            "with the udev rule of its install_dependencies folder",
         )
 
 
@@ -150,12 +158,12 @@ def _has_usb3(situation: Situation) -> bool:
     return any((one["speed_mbps"] or 0) >= _USB3_MBPS for one in devices)
 
 
-def _has_myriad_plugin(situation: Situation) -> bool:
-    names = situation.packages.file_names("openvino")
-    if any("myriad" in name.lower() and name.endswith((".so", ".dll", ".dylib")) for name in names):
-        return True
-    archive = situation.environ.get("INTEL_OPENVINO_DIR")
-    return archive is not None and (Path(archive) / _MYRIAD_IN_OPENVINO).is_file()
+def _reaches_myriad(situation: Situation) -> bool:
+    """Whether a worker finds the plugin: on a board it is started through the archive's script, here as edge was."""
+    if situation.is_board:
+        return situation.myriad is not None
+    is_set_up = situation.myriad is not None and "INTEL_OPENVINO_DIR" in situation.environ
+    return is_set_up or any(MYRIAD in name for name in situation.packages.file_names("openvino"))
 
 
 CHECKS: tuple[Check, ...] = (coral_library, coral_driver, coral_speed, permission, movidius, nvidia_driver)

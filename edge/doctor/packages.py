@@ -26,9 +26,9 @@ class Packages:
         return cls(distributions())
 
     @classmethod
-    def named(cls, versions: Mapping[str, str], files: Mapping[str, Iterable[str]]) -> Packages:
+    def named(cls, versions: Mapping[str, str]) -> Packages:
         """The packages of another machine, of which no more is known than this."""
-        return cls(_Elsewhere(name, version, files.get(name, ())) for name, version in versions.items())
+        return cls(_Elsewhere(name, version) for name, version in versions.items())
 
     def __contains__(self, name: str) -> bool:
         return _canonical(name) in self._found
@@ -62,17 +62,14 @@ class Packages:
 
 
 class _Elsewhere(Distribution):
-    """A package on another machine: its name, its version and the names of some of its files."""
+    """A package on another machine: its name and its version."""
 
-    def __init__(self, name: str, version: str, files: Iterable[str]) -> None:
-        self._texts = {
-            "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-            "RECORD": "".join(f"{path},,\n" for path in files),
-        }
+    def __init__(self, name: str, version: str) -> None:
+        self._text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
     def read_text(self, filename: str) -> str | None:
-        """What is known of it, in the files where Python looks for that."""
-        return self._texts.get(filename)
+        """What is known of it, in the file where Python looks for that."""
+        return self._text if filename == "METADATA" else None
 
     def locate_file(self, path: str | os.PathLike[str]) -> Path:
         """Nowhere here."""

@@ -68,6 +68,8 @@ class Situation:
     environ: Mapping[str, str] = field(default_factory=dict)
     edgetpu_package: str | None = None  # the version of libedgetpu's package, where the system has one
     edgetpu_runtime: int | None = None  # the runtime's version in that library
+    myriad: str | None = None  # the setupvars.sh of an OpenVINO that drives Movidius sticks
+    is_board: bool = False  # at the other end of an ssh connection
     find_library: Callable[[str], str | None] = find_library
     may_write: Callable[[str], bool] = may_write
     free_bytes: Callable[[Path], int | None] = free_bytes
@@ -86,6 +88,7 @@ def observe(root: Path = Path("/")) -> Situation:
         environ=os.environ,
         edgetpu_package=tell.edgetpu_package(root),
         edgetpu_runtime=tell.edgetpu_runtime(),
+        myriad=tell.movidius_archive(Path.home(), os.environ, root),
     )
 
 
@@ -105,10 +108,12 @@ def of_board(told: Mapping[str, Any]) -> Situation:
         machine=told["machine"],
         conditions=told["conditions"],
         python=_interpreter(told["python"]),
-        packages=Packages.named(told["packages"], {"openvino": ["myriad.so"] if told["myriad"] else []}),
+        packages=Packages.named(told["packages"]),
         cache=Path("~"),
         edgetpu_package=told["edgetpu_package"],
         edgetpu_runtime=told["edgetpu_runtime"],
+        myriad=told["myriad"],
+        is_board=True,
         find_library=lambda name: name if told["libraries"].get(name) else None,
         may_write=lambda node: bool(told["writable"].get(node, True)),
         free_bytes=lambda _: told["free_bytes"],

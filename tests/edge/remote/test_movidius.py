@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
+import pytest
 from conftest import edge
+
+from edge.remote import survey
+from runtimes.tell import movidius_archive
 
 # What the archive's script does, in bash as there; the module has the interface of OpenVINO 2022.
 SETUPVARS = """#!/bin/bash
@@ -58,6 +64,40 @@ def bench(tmp_path):
     done = edge("bench", tmp_path / "m.xml", *words)
     (row,) = json.loads(done.stdout)
     return row
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home folder with archives of Intel's: one of 2022 with the plugin, and one without it that comes first."""
+    for name, plugin in (("openvino_2022", "openvino_intel_myriad_plugin"), ("intel/openvino_2021", "myriadPlugin")):
+        library = tmp_path / name / "runtime/lib/aarch64" / f"lib{plugin}.so"
+        library.parent.mkdir(parents=True)
+        library.touch()
+    (tmp_path / "openvino_2022" / "setupvars.sh").touch()
+    (tmp_path / "intel/openvino_2021/bin").mkdir()
+    (tmp_path / "intel/openvino_2021/bin/setupvars.sh").touch()
+    return tmp_path
+
+
+def taken(home, environ):
+    """What a measurement on a board with this home folder would take."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", survey._SCRIPT], env={**os.environ, **environ, "HOME": str(home)}, stdout=subprocess.PIPE,
+        text=True, check=True, cwd=home,
+    )  # fmt: skip
+    return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("openvino ")), None)
+
+
+def test_doctor_looks_for_the_archive_where_a_measurement_does(home):
+    first, second = home / "intel/openvino_2021/bin/setupvars.sh", home / "openvino_2022/setupvars.sh"
+    assert taken(home, {}) == str(first)
+    assert movidius_archive(home, {}, home) is None  # the first has no plugin of 2022
+    named = {"INTEL_OPENVINO_DIR": str(home / "openvino_2022")}
+    assert movidius_archive(home, named, home) == taken(home, named) == str(second)
+    first.unlink()
+    assert movidius_archive(home, {}, home) == taken(home, {}) == str(second)
+    second.unlink()
+    assert movidius_archive(home, {}, home) is taken(home, {}) is None
 
 
 def test_a_board_without_the_archive_is_told_what_to_install(board, tmp_path):
