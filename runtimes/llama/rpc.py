@@ -105,7 +105,11 @@ def rpc_functions(library: Any) -> Any:
     """
     functions = library._lib
     if not hasattr(functions, "ggml_backend_rpc_add_server"):
-        hint = "build it with CMAKE_ARGS=-DGGML_RPC=ON: see 'A model bigger than one machine' in the README"
+        # Without those words pip hands out the wheel that it has built before.
+        hint = (
+            "`make llama` builds one that has it; or: CMAKE_ARGS=-DGGML_RPC=ON pip install --no-cache-dir "
+            "--force-reinstall --no-deps llama-cpp-python"
+        )
         raise EngineError("this llama-cpp-python was built without RPC", hint)
     return functions
 
