@@ -220,22 +220,31 @@ def test_ctrl_c_stops_an_answer_and_then_leaves(talk, long_model, endless, tmp_p
     child.send("Once\r")
     child.expect("[a-z ]{20}")
     child.press_ctrl("c")
-    child.expect("stopped; Enter goes on with it")
+    child.expect("stopped; /retry answers again")  # the grammar would begin anew in the middle
     _ready(child)
     question, answer = _saved(tmp_path)
     assert question["content"] == "Once"
     assert answer["stopped"] is True
     child.send("half a line")
     child.press_ctrl("c")  # clears the line
-    child.send("\r")  # nothing typed: goes on with the answer
-    child.expect("[a-z ]{20}")
-    child.press_ctrl("c")
-    child.expect("stopped; Enter goes on with it")
-    assert len(_saved(tmp_path)[1]["content"]) > len(answer["content"])
-    _ready(child)
     child.press_ctrl("c")
     child.expect("go on with: edge chat")
     child.expect(pexpect.EOF)
+
+
+def test_enter_goes_on_with_an_answer_that_was_cut_off(talk, model, tmp_path) -> None:
+    child = talk(model, "--template", "plain", "--temp", "0", "--max-tokens", "5")
+    _ready(child)
+    child.send("Once upon a time\r")
+    child.expect("the limit of tokens is reached; Enter goes on with it")
+    _ready(child)
+    begun = _saved(tmp_path)[1]["content"]
+    child.send("\r")
+    child.expect("the limit of tokens is reached; Enter goes on with it")
+    _leave(child)
+    answer = _saved(tmp_path)[1]
+    assert answer["content"].startswith(begun)
+    assert answer["content"] != begun
 
 
 def test_ctrl_c_stops_the_reading_of_a_long_prompt(talk, long_model, tmp_path) -> None:
@@ -269,6 +278,42 @@ def test_killing_the_chat_loses_no_finished_turn(talk, long_model, endless, tmp_
     child = talk(long_model, "--resume")
     child.expect("the last question was not answered: /retry answers it")
     _leave(child)
+
+
+def test_a_retry_and_an_edit_keep_the_turn_until_there_is_another(talk, long_model, tmp_path) -> None:
+    said = [{"role": "user", "content": "Once upon a time. " * 4000}, {"role": "assistant", "content": "An answer."}]
+    chat = tmp_path / "long.json"
+    chat.write_text(json.dumps({"edge_chat": 1, "messages": said}))
+    child = talk(long_model, "--template", "plain", "--context", "65536", "--resume", "long.json")
+    child.expect("An answer.")
+    _ready(child)
+    child.send("/retry\r")
+    child.expect(r"reading \[.*tokens")
+    assert json.loads(chat.read_text())["messages"] == said  # a kill here would lose nothing
+    child.press_ctrl("c")
+    child.expect("stopped before the answer began; the old answer stays")
+    _ready(child)
+    child.send("/edit\r")
+    _ready(child)
+    child.press_ctrl("c")  # thinks better of it: the line is empty again
+    child.press_ctrl("d")
+    child.expect(pexpect.EOF)
+    assert json.loads(chat.read_text())["messages"] == said
+
+
+def test_an_edited_question_takes_the_place_of_the_last(talk, model, tmp_path) -> None:
+    child = talk(model, "--template", "plain", "--temp", "0", "--max-tokens", "3")
+    _ready(child)
+    child.send("Once upon a time\r")
+    child.expect("the limit of tokens is reached")
+    _ready(child)
+    child.send("/edit\r")
+    _ready(child)
+    child.send(" there\r")
+    child.expect("the limit of tokens is reached")
+    _leave(child)
+    assert [message["role"] for message in _saved(tmp_path)] == ["user", "assistant"]
+    assert _saved(tmp_path)[0]["content"] == "Once upon a time there"
 
 
 def test_several_lines_are_one_question(talk, model, tmp_path) -> None:
