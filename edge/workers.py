@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -54,6 +54,10 @@ class Place(Protocol):
         """The program that serves jobs on its stdin as `python -m module` does, for a worker whose first is `job`."""
         ...
 
+    def heard(self, lines: Iterable[str]) -> Iterator[str]:
+        """What that program says, of the lines on its stdout: others may speak before it."""
+        ...
+
     def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """The job as that place reads it: every file that it names is there, under the name that it has there."""
         ...
@@ -77,6 +81,10 @@ class Here:
     def command(self, module: str, _job: Mapping[str, Any]) -> Sequence[str]:
         """This interpreter; -P: nothing in the current folder may pass for one of our modules."""
         return [sys.executable, "-P", "-m", module]
+
+    def heard(self, lines: Iterable[str]) -> Iterator[str]:
+        """All lines."""
+        return iter(lines)
 
     def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """The job as it is."""
@@ -182,6 +190,7 @@ class _Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._heard = place.heard(self._stdout)
 
     def ask(self, job: Mapping[str, Any], timeout_s: float | None, on_progress: OnProgress | None) -> dict[str, Any]:
         """The answer to one job; the EdgeError that it is, or that stands for its absence."""
@@ -225,7 +234,7 @@ class _Child:
 
     def _receive(self, on_progress: OnProgress | None) -> dict[str, Any] | None:
         """The next answer, or None when the process ended before it or in the middle of it."""
-        for line in self._stdout:
+        for line in self._heard:
             if not line.endswith("\n"):
                 return None
             message: dict[str, Any] = json.loads(line)

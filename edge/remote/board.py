@@ -11,14 +11,14 @@ import json
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edge.remote import engines
 from edge.remote.install import Installer
-from edge.remote.ssh import Line, LineLost, quoted
+from edge.remote.ssh import Line, LineLost, after_start_files, quoted
 from edge.remote.survey import ROOT, Python, Survey, survey, usable_python
 from edge.workers import death
 from runtimes.artifact import Artifact
@@ -95,6 +95,10 @@ class Board:
         """A worker of its own, behind an agent that ends it when we leave."""
         folders, before = self._bring(job) if job.get("runtime") else ([], [])
         return self.line.command(self._python_there(["work", module, f"~/{ROOT}", self._session], folders, before))
+
+    def heard(self, lines: Iterable[str]) -> Iterator[str]:
+        """What the agent says; the user's shell may have printed before it."""
+        return after_start_files(lines)
 
     def send(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Artifact, engine and inputs are carried there as far as they are not there yet."""
@@ -224,7 +228,7 @@ class Board:
         )
         assert self._hold.stdout is not None
         threading.Thread(target=self._stay_alive, args=(self._hold, self._rest), daemon=True).start()
-        for line in self._hold.stdout:
+        for line in after_start_files(self._hold.stdout):
             if "held" in json.loads(line):
                 return
             self._note("somebody else measures on this board; waiting")

@@ -20,10 +20,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, AnyStr
 
 from edge.deadline import deadline
 from runtimes.errors import HostError, UsageError
@@ -35,6 +35,7 @@ ALIVE_EVERY_S, ALIVE_MISSED = 5, 4
 _CONNECT_S = 10
 _ANSWER_S = 180.0  # a small board that is busy takes its time to start Python
 _READY = b"edge-ready\n"
+_SAY_READY = r"printf '\nedge-ready\n'"  # on a line of its own, whatever was printed before it
 _GONE = 255  # ssh's own failures; a command that a signal ended there looks the same
 _TAIL = 4096
 
@@ -142,7 +143,10 @@ class Line:
         return [word for name, value in timing.items() for word in ("-o", f"{name}={value}")]
 
     def command(self, script: str) -> list[str]:
-        """The program that runs a script of `/bin/sh` on the board, as a channel of this connection."""
+        """The program that runs a script of `/bin/sh` on the board, as a channel of this connection.
+
+        Its stdout is to be read through `after_start_files`.
+        """
         if not self.is_open:
             raise self.failure(self._said())
         # The proxy that fails: without a master, ssh would connect by itself, and ask for passwords in the middle.
@@ -154,7 +158,7 @@ class Line:
             "-T",
             "--",
             self.host,
-            shlex.join(["exec", "/bin/sh", "-c", script]),
+            shlex.join(["exec", "/bin/sh", "-c", f"{_SAY_READY}; {script}"]),
         ]
 
     def run(
@@ -246,6 +250,18 @@ class Line:
         return ""
 
 
+def after_start_files(lines: Iterable[AnyStr]) -> Iterator[AnyStr]:
+    """What a channel's script says, of all that comes: the user's shell may print from its start files before it.
+
+    bash reads ~/.bashrc for every command that sshd runs, zsh ~/.zshenv: an `echo` there is no answer.
+    """
+    said = iter(lines)
+    for line in said:
+        if (line.encode() if isinstance(line, str) else line) == _READY:
+            break
+    yield from said
+
+
 def quoted(words: Sequence[str]) -> str:
     """A command line for `/bin/sh` there, in which a leading `~/` is the home folder."""
     return " ".join(
@@ -261,7 +277,7 @@ def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, hear: Callabl
             feed(process.stdin)
         _close(process.stdin)
     lines = []
-    for line in process.stdout:
+    for line in after_start_files(process.stdout):
         lines.append(line)
         if hear is not None:
             hear(line.decode("utf-8", "replace").rstrip())

@@ -1,14 +1,18 @@
 """`edge bench --on`: a board is measured as this machine is, and says what it is."""
 
 import json
+import subprocess
 import threading
 
+import numpy as np
 import pytest
 from conftest import FEW, edge
 
 from edge.bench import Setup, rows_of
 from edge.remote.board import Board
 from edge.remote.jobs import distinct, measure_on
+from edge.remote.look import look
+from edge.remote.ssh import Line
 from edge.workers import run_job
 from runtimes.arrays import load_arrays
 from runtimes.errors import UsageError
@@ -37,8 +41,6 @@ def test_a_board_gives_the_rows_that_this_machine_gives(board, artifact):
 def test_outputs_are_bit_equal_and_the_worker_stays(board, artifact, tmp_path):
     inputs = artifact / "selfcheck.npz"
     feeds = {name: array for name, array in load_arrays(inputs).items() if name.startswith("input:")}
-    import numpy as np
-
     np.savez(tmp_path / "in.npz", **{name.removeprefix("input:"): array for name, array in feeds.items()})
     job = {"job": "run", "artifact": str(artifact), "inputs": str(tmp_path / "in.npz")}
     with Board(board.name) as place:
@@ -48,6 +50,29 @@ def test_outputs_are_bit_equal_and_the_worker_stays(board, artifact, tmp_path):
     assert {name: array.tobytes() for name, array in there.items()} == {
         name: array.tobytes() for name, array in here.items()
     }
+    assert is_clean(board)
+
+
+def test_what_a_shells_start_files_print_is_no_answer(boards, installed, tmp_path):
+    board = boards(engines=installed, shell="/bin/bash")
+    (board.home / ".bashrc").write_text("echo Welcome\necho '{\"died\": 1}'\nprintf 'no newline'\n")
+    with Line(board.name) as line:
+        if b"no newline" not in subprocess.run(line.command("true"), capture_output=True, check=True).stdout:
+            pytest.skip("the bash of this system reads no ~/.bashrc for commands over ssh")
+        assert line.read("printf 'a\\000b'") == (0, b"a\0b")
+    model = tmp_path / "m.null"
+    model.write_bytes(b"x")
+    np.savez(tmp_path / "in.npz", x=np.ones((1, 1), np.float32))
+    job = {
+        "job": "run",
+        "artifact": str(model),
+        "inputs": str(tmp_path / "in.npz"),
+        "outputs": str(tmp_path / "out.npz"),
+    }
+    with Board(board.name) as place:
+        run_job(job, timeout_s=60, place=place)
+    assert load_arrays(tmp_path / "out.npz")
+    assert look(board.name)["machine"]
     assert is_clean(board)
 
 

@@ -130,7 +130,7 @@ def test_a_client_that_falls_silent_is_taken_for_gone(board):
         place._hold.stdin.close()
         place._hold.wait()
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as silent:
-            assert b"held" in silent.stdout.readline()
+            assert b"held" in next(ssh.after_start_files(silent.stdout))
             assert silent.wait(30) == 0
 
 
