@@ -121,6 +121,8 @@ def _throttled(rows: Sequence[Row]) -> Doubts:
     for before, after in _conditions(rows):
         then, now = before["throttling"] or {}, after["throttling"] or {}
         flags |= set(now.get("now") or [])
+        if then:  # what was over when the loop ended has left its mark
+            flags |= set(now.get("since_boot") or []) - set(then.get("since_boot") or [])
         events += (now.get("events") or 0) - (then.get("events") or 0)
     if flags:
         yield f"the board slowed itself down: {', '.join(sorted(flags))}", "a stronger power supply, or a fan"

@@ -141,6 +141,18 @@ def test_a_doubt_about_the_machine_names_its_remedy(when, conditions, what, reme
     assert remedy in found[0].remedy
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [([], ["under-voltage", "throttled"], ["throttled, under-voltage"]), (["throttled"], ["throttled"], [])],
+)
+def test_throttling_that_was_over_before_the_loop_ended_is_told(before, after, told):
+    def signs(since_boot):
+        return {**CALM, "throttling": {"now": [], "since_boot": since_boot, "events": None}}
+
+    rows = rows_of([measurement(conditions={"before": signs(before), "after": signs(after)})])
+    assert [item.what for item in findings(rows)] == [f"the board slowed itself down: {flags}" for flags in told]
+
+
 def test_a_good_governor_and_our_own_load_are_no_doubt():
     assert findings(with_conditions(governor="performance")) == []
     assert findings(with_conditions("before", load_average=1.3)) == []

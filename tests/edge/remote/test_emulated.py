@@ -13,7 +13,7 @@ from edge.remote.jobs import measure_on
 from edge.remote.look import look
 from edge.workers import run_job
 from runtimes.arrays import load_arrays
-from tests.boards.faces import JETSON_NANO, RASPBERRY_PI_4, vcgencmd
+from tests.boards.faces import JETSON_NANO, RASPBERRY_PI_4, throttling_vcgencmd, vcgencmd
 from tests.boards.fixtures import board_root, boards, pi
 
 __all__ = ["board_root", "boards", "pi"]  # fixtures
@@ -73,6 +73,18 @@ def test_a_throttling_pi_and_a_jetson_are_seen_from_here(boards, monkeypatch):
         whats = [one.what for one in examine_board(of_board(told))]
         assert any(word in what for what in whats), whats
         assert "this processor is emulated" in whats
+
+
+def test_throttling_that_came_and_went_while_it_was_measured_is_a_doubt(boards, monkeypatch, tmp_path):
+    board = boards(RASPBERRY_PI_4.with_files(throttling_vcgencmd("0x0", "0x50000")), name="weak")
+    monkeypatch.setenv("EDGE_SSH", f"ssh -F {board.config}")
+    (tmp_path / "m.null").write_bytes(b"x")
+    done = edge(
+        *("bench", tmp_path / "m.null", "--on", board.name),
+        *("--protocol", "published", "--runs", "2", "--rounds", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "weak: the board slowed itself down: throttled, under-voltage" in done.stdout
 
 
 @pytest.mark.data
