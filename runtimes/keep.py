@@ -27,8 +27,11 @@ class Keep:
 
     def __init__(self, folder: Path | None, job: Mapping[str, Any]) -> None:
         self._folder, self._loops = folder, 0
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            self._folder = None
         self._write("job.json", job)
 
     def times(self, count: int) -> Any:

@@ -67,6 +67,13 @@ def test_where_nothing_can_be_written_the_samples_are_taken_all_the_same(tmp_pat
     assert len(timed_loop(lambda: None, 7, Keep(None, {}).times)) == 7
 
 
+def test_where_no_folder_can_be_made_the_samples_are_taken_all_the_same(tmp_path):
+    (tmp_path / "file").write_text("a disk that takes no folder")
+    keep = Keep(tmp_path / "file/k", {})
+    keep.begin({})
+    assert len(timed_loop(lambda: None, 7, keep.times)) == 7
+
+
 def test_samples_in_a_file_are_those_that_are_returned(tmp_path):
     keep = Keep(tmp_path / "k", {})
     keep.begin({})
