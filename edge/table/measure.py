@@ -89,17 +89,19 @@ def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
     from edge.remote.look import look
 
     found: tuple[list[TableSetup], list[Absent]] = ([], [])
+    lost: list[HostError] = []
     for name in hosts:
         try:
             machine = look(name)["machine"]
         except HostError as error:
-            if len(hosts) == 1:
-                raise
+            lost.append(error)
             found[1].append(Absent(f"@{name}", name, f"a board that answers: {error.message}"))
             continue
         attached = {one.id for one in known_accelerators(machine) if one.found}
         found[0].extend(setups_of_board(name, machine, attached))
         found[1].extend(absent_devices(machine, attached, name))
+    if lost and len(lost) == len(hosts):
+        raise lost[-1]
     return found
 
 

@@ -49,6 +49,7 @@ def test_how_prints_commands_for_every_published_row(row: Any, tmp_path: Path) -
         (["--from", "no-such-folder"], 3, "holds no prepared table"),
         (["--from", "x", "--weights", "y"], 2, "--from brings its own"),
         (["--weights", "no-such-file.safetensors"], 3, "does not exist"),
+        (["--on", "a.invalid", "--on", "b.invalid"], 7, "edge: there is no host b.invalid"),
     ],
 )
 def test_a_wrong_wish_is_one_clear_line(arguments: list[str], status: int, words: str, tmp_path: Path) -> None:
