@@ -75,6 +75,10 @@ class LineLost(HostError):  # noqa: N818 - what happened, as the rows of a bench
     """The connection to a board could not be made, or broke."""
 
 
+class NoAnswer(HostError):  # noqa: N818 - what happened
+    """What was asked of a board took longer than it was given."""
+
+
 class Line:
     """One connection to `host`, which is whatever the user's ssh knows it by. A context manager."""
 
@@ -185,7 +189,7 @@ class Line:
 
         Without `feed`, stdin stays open until the script ends: its end tells the other side that we have left.
 
-        LineLost when the connection breaks, HostError when `timeout_s` runs out. What it wrote on stderr is the
+        LineLost when the connection breaks, NoAnswer when `timeout_s` runs out. What it wrote on stderr is the
         error's note, for --debug.
         """
         with tempfile.TemporaryFile() as log:
@@ -200,7 +204,7 @@ class Line:
                 process.wait()
             words = _tail(log)
         if expired.is_set():
-            raise HostError(f"{self.host} did not answer within {timeout_s:g} s", "it may be busy; try again")
+            raise NoAnswer(f"{self.host} did not answer within {timeout_s:g} s", "it may be busy; try again")
         if process.returncode == _GONE:
             raise self.failure(words)
         return process.returncode, out

@@ -21,8 +21,9 @@ from typing import Any
 from edge.bench.harness import Measurement, OnProgress, Setup, failure
 from edge.remote import engines
 from edge.remote.install import Installer
-from edge.remote.ssh import Line, quoted
+from edge.remote.ssh import Line, NoAnswer, quoted
 from edge.remote.survey import ROOT, Survey
+from edge.workers import TimedOut
 from runtimes.artifact import Artifact
 from runtimes.errors import EdgeError, EngineError, HostError
 
@@ -175,7 +176,11 @@ class _Trtexec:
             if _STAMP.match(text) or text.startswith("somebody else"):
                 note(_STAMP.sub("", text)[:200])
 
-        status, said = self._line.run(script, hear=hear, timeout_s=timeout_s)
+        try:
+            status, said = self._line.run(script, hear=hear, timeout_s=timeout_s)
+        except NoAnswer:
+            hint = "allow it more time: --timeout" if timeout_s < _BUILD_S else "choose a smaller model"
+            raise TimedOut(f"trtexec on {self._line.host} did not {what} within {timeout_s:g} s", hint) from None
         if status == 0:
             return said
         lines = [text for text in said.splitlines() if "[E]" in text] or said.splitlines()[-1:] or ["it said nothing"]

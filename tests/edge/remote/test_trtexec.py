@@ -28,6 +28,12 @@ STAND_IN = r"""#!/bin/sh
 echo "&&&& RUNNING TensorRT.trtexec [TensorRT v8201] # $0 $*"
 [ "$1" != --help ] || exit 0
 echo "$*" >> "$HOME/trtexec.log"
+last() {
+  trap 'touch "$HOME/ended"; exit 1' TERM
+  touch "$HOME/begun"
+  sleep 300 &
+  wait
+}
 for word in "$@"; do
   case "$word" in
     --onnx=*) model=${word#*=} ;;
@@ -44,16 +50,12 @@ if [ -n "$saved" ]; then
     echo "&&&& FAILED TensorRT.trtexec [TensorRT v8201] # $0 $*"
     exit 1
   fi
-  if grep -q endless "$model"; then
-    trap 'touch "$HOME/ended"; exit 1' TERM
-    touch "$HOME/begun"
-    sleep 300 &
-    wait
-  fi
+  if grep -q endless "$model"; then last; fi
   echo "[11/25/2026-10:00:01] [I] [TRT] Some tactics do not have sufficient workspace memory to run." >&2
   echo engine > "$saved"
 fi
 if [ -n "$loaded" ]; then
+  if grep -q endless "$loaded"; then last; fi
   [ -f "$loaded" ] || { echo "[11/25/2026-10:00:01] [E] Error opening engine file: $loaded"; exit 1; }
   echo '[' > "$times"
   separator=' '
@@ -187,6 +189,15 @@ def test_a_build_ends_when_we_leave(jetson, tmp_path):
     (one,) = measure_on({"nano": board}, {"nano": [setup]}, rounds=1)
     thread.join()
     assert one.values["status"] == "host failed"
+    assert appears(jetson.home / "ended")
+
+
+def test_a_measurement_that_runs_out_of_its_time_is_told_so_and_ended(jetson, tmp_path):
+    (tmp_path / "endless.engine").write_bytes(b"endless")
+    done = edge("bench", tmp_path / "endless.engine", "--on", "nano", "--timeout", "2", "--json")
+    (row,) = json.loads(done.stdout)
+    assert (row["status"], done.returncode) == ("timeout", 8)
+    assert row["message"] == "trtexec on nano did not measure within 2 s"
     assert appears(jetson.home / "ended")
 
 
