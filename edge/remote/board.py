@@ -43,6 +43,7 @@ class Board:
         self._hold: subprocess.Popen[bytes] | None = None
         self._rest = threading.Event()  # set when signs of life are to end
         self._given_up = threading.Event()
+        self._dead: LineLost | None = None  # why it was not reached again; it is not tried for every job anew
         self._sent: dict[str, str] = {}  # a job, as text → its folder there, relative to ours
 
     def __enter__(self) -> Board:
@@ -248,6 +249,8 @@ class Board:
             self._tell("")
 
     def _reconnect(self) -> None:
+        if self._dead is not None:
+            raise self._dead
         lost = self.line.failure("")
         for pause in RETRIES_S:
             if self._given_up.wait(pause):
@@ -258,6 +261,7 @@ class Board:
                 return
             except LineLost as error:
                 lost = error
+        self._dead = lost
         raise lost
 
 

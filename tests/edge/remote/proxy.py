@@ -43,6 +43,12 @@ class Proxy:
             one.close()
         self._open = []
 
+    def die(self) -> None:
+        """Cut all connections, and take no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` does not
+        self._listener.close()
+        self.cut()
+
     def _accept(self) -> None:
         while True:
             try:

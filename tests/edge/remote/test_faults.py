@@ -104,6 +104,24 @@ def test_samples_wait_on_the_board_for_the_next_connection(proxy, board, model, 
     assert is_clean(board)
 
 
+def test_a_board_that_dies_is_waited_for_once_and_the_other_setups_fail_at_once(proxy, board, slow, monkeypatch):
+    monkeypatch.setattr(board_module, "RETRIES_S", (0.0, 0.1, 0.1))
+    tried = []
+    connect = ssh.Line.connect
+    monkeypatch.setattr(ssh.Line, "connect", lambda line: (tried.append(line), connect(line)))
+
+    def die(setup, number, phase):
+        if phase == "measuring":
+            proxy.die()
+
+    setups = [Setup(name, name, slow, protocol=LONG, host=board.name) for name in "abcd"]
+    found = measure_on({board.name: Board(board.name)}, {board.name: setups}, rounds=2, on_progress=die)
+    rows = rows_of(found)
+    assert [row["status"] for row in rows] == ["host failed"] * 4
+    assert {row["message"] for row in rows[1:]} == {"board is there, but no ssh server answers"}
+    assert len(tried) == 1 + 3
+
+
 def test_a_line_that_delays_changes_nothing_but_the_time(proxy, board, model):
     proxy.delay_s = 0.02
     assert measured(board, model)["status"] == "ok"
