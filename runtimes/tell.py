@@ -47,7 +47,7 @@ def tell() -> dict[str, Any]:
         "python": interpreter(),
         "packages": {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]},
         "myriad": movidius_archive(Path.home(), os.environ),
-        "libraries": {name: find_library(name) is not None for name in LIBRARIES},
+        "libraries": {name: _is_library(name) for name in LIBRARIES},
         "writable": {node: os.access(node, os.R_OK | os.W_OK) for node in _nodes(machine)},
         "edgetpu_package": edgetpu_package(),
         "edgetpu_runtime": edgetpu_runtime(),
@@ -90,6 +90,14 @@ def edgetpu_runtime() -> int | None:
     from runtimes.engines.edgetpu import runtime_version
 
     return runtime_version()
+
+
+def _is_library(name: str) -> bool:
+    """Whether the loader finds it; where it does not, Python asks gcc too, for which a full disk has no room."""
+    try:
+        return find_library(name) is not None
+    except OSError:
+        return False
 
 
 def _nodes(machine: dict[str, Any]) -> list[str]:
