@@ -6,6 +6,8 @@
     kept ROOT SESSION           what other sessions have left, which broke off: a list on stdout
     left ROOT SESSION NAME      what one measurement has left
 
+What the board's system refuses them, such as room on its disk, is their answer: an error as `runtimes.errors` has them.
+
 ssh's server leaves a program running whose client is gone. These end by the end of their stdin, and `hold` also when
 its client has been silent for too long: a line that was cut in the middle never brings that end.
 
@@ -15,6 +17,7 @@ its client has been silent for too long: a line that was cut in the middle never
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -27,6 +30,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterator
+
+from runtimes.errors import HostError
 
 SILENCE_S = 60.0  # of a client that says something every 10 s
 _TAIL = 8192
@@ -195,10 +200,18 @@ def _say(answer: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Do what the command line says."""
-    task, *rest = arguments
     # A session that ssh's server ends gets this signal; what is to be cleaned up is cleaned up.
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(1))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        _do(*arguments)
+    except OSError as error:
+        hint = "make room on the board's disk" if error.errno == errno.ENOSPC else "check its disk and its permissions"
+        _say(HostError(f"the board's system refuses: {error}", hint).as_dict())
+        sys.exit(1)
+
+
+def _do(task: str, *rest: str) -> None:
     if task == "hold":
         hold(Path(rest[0]), rest[1], *map(float, rest[2:]))
     elif task == "work":

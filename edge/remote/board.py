@@ -230,8 +230,11 @@ class Board:
         assert self._hold.stdout is not None
         threading.Thread(target=self._stay_alive, args=(self._hold, self._rest), daemon=True).start()
         for line in after_start_files(self._hold.stdout):
-            if "held" in json.loads(line):
+            answer = json.loads(line)
+            if "held" in answer:
                 return
+            if "error" in answer:
+                raise HostError(f"{self.host} cannot be taken for measuring: {answer['message']}", answer["hint"])
             self._note("somebody else measures on this board; waiting")
         raise HostError(f"{self.host} cannot be taken for measuring", "see what ails it: edge doctor --on " + self.host)
 

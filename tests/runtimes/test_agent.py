@@ -76,6 +76,17 @@ def test_the_board_is_held_by_one_at_a_time_and_given_back(tmp_path):
     assert list((tmp_path / "kept").iterdir()) == []
 
 
+def test_what_the_system_refuses_is_the_answer(tmp_path):
+    (tmp_path / "kept").write_text("no folder")
+    for words in (("hold", tmp_path, "one"), ("work", "runtimes.worker", tmp_path, "one")):
+        with start(*words) as agent:
+            answer = hear(agent)
+            assert answer["error"] == "host"
+            assert str(tmp_path / "kept") in answer["message"]
+            assert agent.wait(30) == 1
+            agent.stdin.close()
+
+
 def test_a_client_that_falls_silent_has_left(tmp_path):
     with start("hold", tmp_path, "one", 0.3) as agent:
         assert hear(agent) == {"held": True}

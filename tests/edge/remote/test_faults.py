@@ -220,6 +220,32 @@ def test_a_full_disk_is_told_and_heals(boards, installed, model):
     assert measured(board, model)["status"] == "ok"
 
 
+def full(shell, boards, *places, home="$HOME", **options):
+    """A board on which nothing more can be written in some places: file systems without a free inode."""
+    mounts = "".join(f'mount -t tmpfs -o size=4k,nr_inodes=1 full "{place}" && ' for place in places)
+    inside = f'{mounts}export HOME="{home}" && cd && exec /bin/sh "$@"'
+    shell.write_text(f"#!/bin/sh\nexec unshare -U -r -m /bin/sh -c '{inside}' sh \"$@\"\n")
+    shell.chmod(0o755)
+    return boards(shell=str(shell), **options)
+
+
+def test_a_board_whose_disk_is_full_is_looked_at_all_the_same(boards, tmp_path):
+    board = full(tmp_path / "shell", boards, "/tmp", "/var/tmp", home="/var/tmp")
+    done = edge("doctor", "--on", board.name)
+    assert "only 0 MiB are free" in done.stdout, done.stderr
+
+
+def test_a_board_whose_disk_has_no_room_for_a_session_says_so(boards, installed, tmp_path, model):
+    kept = "$HOME/.edgeproof/kept"
+    board = full(tmp_path / "shell", boards, kept, engines=installed)
+    (board.home / ".edgeproof/kept").mkdir()
+    row = measured(board, model)
+    assert row["status"] == "host failed"
+    assert "cannot be taken for measuring" in row["message"]
+    assert "No space left on device" in row["message"]
+    assert row["hint"] == "make room on the board's disk"
+
+
 def test_a_copy_of_other_bytes_is_not_put_in_place(board, model):
     with Board(board.name) as place:
         from edge.remote.install import archive
