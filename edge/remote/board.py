@@ -18,6 +18,7 @@ from typing import Any
 
 from edge.remote import engines
 from edge.remote.install import Installer
+from edge.remote.kept import save
 from edge.remote.ssh import Line, LineLost, after_start_files, quoted
 from edge.remote.survey import ROOT, Python, Survey, survey, usable_python
 from edge.workers import death
@@ -26,6 +27,7 @@ from runtimes.errors import EdgeError, HostError
 from runtimes.registry import PREFERRED
 
 Note = Callable[[str], None]
+Leftovers = Callable[[str, Sequence[Mapping[str, Any]]], None]
 
 _SIGN_OF_LIFE_S = 10.0
 # How long after a line was lost it is tried again: a board that reboots needs half a minute.
@@ -53,8 +55,23 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def connect(self) -> None:
-        """Connect, look what is there, bring `runtimes/`, and take the board for ourselves."""
+    def connect(self, on_leftovers: Leftovers = save) -> None:
+        """Connect, look what is there, bring `runtimes/`, and take the board for ourselves.
+
+        `on_leftovers` is given what earlier, broken connections had left, and only then is it removed there.
+        """
+        self._connect()
+        try:
+            if any(name.startswith("kept/") for name in self.survey.have):
+                left = self.leftovers()
+                if left:
+                    on_leftovers(self.host, left)
+                    self.forget(left)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> None:
         if self._given_up.is_set():
             raise self.line.failure("")
         self._note("connecting")
@@ -260,7 +277,7 @@ class Board:
                 break
             try:
                 self.close()
-                self.connect()
+                self._connect()
                 return
             except LineLost as error:
                 lost = error

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 
 from edge.bench.harness import Measurement, OnProgress, Setup, failure, measure_all
 from edge.remote import trtexec
-from edge.remote.board import Board
+from edge.remote.board import Board, Leftovers
+from edge.remote.kept import save
 from edge.remote.survey import survey
 from runtimes.errors import EdgeError, UsageError
-
-Leftovers = Callable[[str, Sequence[Mapping[str, Any]]], None]
 
 
 def measure_on(
@@ -22,21 +21,19 @@ def measure_on(
     rounds: int = 2,
     timeout_s: float | None = 300.0,
     on_progress: OnProgress | None = None,
-    on_leftovers: Leftovers | None = None,
+    on_leftovers: Leftovers = save,
 ) -> Iterator[Measurement]:
     """Measure `setups` of each host on its board, and yield each measurement as soon as it is there.
 
     A board that cannot be reached is a failed measurement of each of its setups; the others go on. `on_leftovers` is
-    given what earlier, broken connections had left on a board, and only then is it removed there. When the iteration
-    is left, such as by Ctrl+C, the lines are cut, and the boards end what they do.
+    as `Board.connect` takes it. When the iteration is left, such as by Ctrl+C, the lines are cut, and the boards end
+    what they do.
     """
     found: queue.Queue[Measurement | BaseException | None] = queue.Queue()
 
     def tell(host: str) -> None:
         try:
-            for measurement in _on_one(
-                boards[host], setups[host], rounds, timeout_s, on_progress, on_leftovers or (lambda *_: None)
-            ):
+            for measurement in _on_one(boards[host], setups[host], rounds, timeout_s, on_progress, on_leftovers):
                 found.put(measurement)
             found.put(None)
         except BaseException as error:  # a mistake of ours: raised where somebody sees it
@@ -74,11 +71,8 @@ def _on_one(
         setups = yield from _by_trtexec(board, setups, rounds, timeout_s, on_progress)
         if not setups:
             return
-        with board:
-            left = board.leftovers()
-            if left:
-                on_leftovers(board.host, left)
-                board.forget(left)
+        with closing(board):
+            board.connect(on_leftovers)
             yield from measure_all(setups, rounds, timeout_s, on_progress, place=board)
     except EdgeError as error:
         for setup in setups:

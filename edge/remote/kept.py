@@ -12,17 +12,25 @@ from typing import Any
 from edge.bench.harness import Measurement, Setup
 from edge.bench.rows import rows_of
 from runtimes.cache import cache_folder
+from runtimes.errors import HostError
 
 _CUT = {"status": "host failed", "error": "host", "message": "the connection was cut while it was measured", "hint": ""}
 
 
 def save(host: str, leftovers: Sequence[Mapping[str, Any]]) -> None:
-    """Write them as the rows of `edge bench --json`, which `--compare` reads, and say where."""
+    """Write them as the rows of `edge bench --json`, which `--compare` reads, and say where.
+
+    HostError where that cannot be: whoever has fetched them then leaves them where they are.
+    """
     rows = rows_of(_measurement(host, place, found) for place, found in enumerate(leftovers))
     folder = cache_folder() / "fetched"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _free(folder, re.sub(r"[^\w.-]+", "_", host))
-    path.write_text(json.dumps(rows), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _free(folder, re.sub(r"[^\w.-]+", "_", host))
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    except OSError as error:
+        what = f"the samples that {host} has kept cannot be written to {folder}: {error.strerror}"
+        raise HostError(what, "make room there, or set EDGE_CACHE to another folder") from None
     samples = sum(len(row["samples_ms"]) for row in rows)
     print(f"edge: {host} had kept {samples} samples of a run that was cut off; they are in {path}", file=sys.stderr)
 
