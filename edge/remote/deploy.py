@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.remote.board import Board
-from edge.remote.ssh import Line
-from edge.remote.survey import ROOT
+from edge.remote.ssh import Line, LineLost
+from edge.remote.survey import ROOT, survey
 from edge.workers import run_job
 from runtimes.artifact import Artifact
-from runtimes.errors import InputError
+from runtimes.errors import HostError, InputError
 
 _VERIFY_S = 1800.0  # a Jetson builds its engine in it
 _GIB = 2**30
+_NOTHING, _BUSY = 3, 4  # exit statuses of the scripts below
 
 
 def deploy(
@@ -51,15 +53,46 @@ def _verify(board: Board, job: Mapping[str, Any], note: Callable[[str], None]) -
 
 
 def uninstall(host: str) -> bool:
-    """Remove all that is ours from a board; whether there was anything."""
+    """Remove all that is ours from a board; whether there was anything. HostError where somebody measures there.
+
+    Samples that an earlier connection has left are fetched first; that they cannot be is told on stderr.
+    """
     with Line(host) as line:
+        if _alone(line, "true") and _keeps_samples(line):
+            _fetch(line)
         # Where the folder was moved to another disk, both the link and what it leads to are ours.
-        script = (
-            f'cd "$HOME" || exit 1; [ -e {ROOT} ] || [ -L {ROOT} ] || exit 3; '
-            f'[ ! -L {ROOT} ] || rm -rf "$(readlink -f {ROOT})"; rm -rf {ROOT}'
+        return _alone(line, f'[ ! -L {ROOT} ] || rm -rf "$(readlink -f {ROOT})"; rm -rf {ROOT}')
+
+
+def _alone(line: Line, script: str) -> bool:
+    """Run it while nobody measures on the board; False where nothing of ours is there."""
+    held = f"[ -e {ROOT}/lock ] && command -v flock >/dev/null && {{ exec 9<{ROOT}/lock; ! flock -n 9; }}"
+    status, _ = line.run(
+        f'cd "$HOME" || exit 1; [ -e {ROOT} ] || [ -L {ROOT} ] || exit {_NOTHING}; '
+        f"if {held}; then exit {_BUSY}; fi; {script}"
+    )
+    if status == _BUSY:
+        raise HostError(f"somebody measures on {line.host} at this moment", "run it again when that has ended")
+    return status != _NOTHING
+
+
+def _keeps_samples(line: Line) -> bool:
+    return any(name.startswith("kept/") for name in survey(line).have)
+
+
+def _fetch(line: Line) -> None:
+    why = "they cannot be read"
+    try:
+        with Board(line.host):  # which fetches them as it connects
+            pass
+    except LineLost:
+        raise
+    except HostError as error:  # a board that cannot run anything any more is given back all the same
+        why = error.message
+    if _keeps_samples(line):
+        print(
+            f"edge: what {line.host} had kept of a run that was cut off is lost with the rest: {why}", file=sys.stderr
         )
-        status, _ = line.run(script)
-        return status != 3
 
 
 def in_words(machine: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Samples that a broken connection left on a board: the next command fetches them, whichever it is."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,33 @@ def test_every_command_that_uses_a_board_fetches_them(board, artifact, cache, co
     assert row["samples_ms"] == [1.0, 2.0, 3.0], done.stderr
     assert "board had kept 3 samples" in done.stderr
     assert not left.exists()
+
+
+def test_uninstalling_fetches_them_first(board, artifact, cache):
+    leave(board)
+    done = edge("deploy", "--uninstall", board.name)
+    assert (done.returncode, "board had kept 3 samples" in done.stderr) == (0, True), done.stderr
+    assert fetched(cache)[0]["samples_ms"] == [1.0, 2.0, 3.0]
+    assert list(board.home.iterdir()) == []
+
+
+def test_uninstalling_tells_of_samples_that_cannot_be_fetched(boards, cache, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("python3", *(f"python3.{minor}" for minor in range(8, 14))):
+        (tools / name).write_text("#!/bin/sh\nexit 1\n")
+        (tools / name).chmod(0o755)
+    board = boards(environment={"PATH": f"{tools}:{os.environ['PATH']}"})
+    leave(board)
+    done = edge("deploy", "--uninstall", board.name)
+    assert "is lost with the rest: board cannot run workers: it has no Python" in done.stderr
+    assert list(board.home.iterdir()) == []
+
+
+def test_nothing_is_uninstalled_while_somebody_measures(board):
+    with Board(board.name):
+        before = sorted(board.home.rglob("*"))
+        done = edge("deploy", "--uninstall", board.name)
+        assert (done.returncode, "somebody measures on board at this moment" in done.stderr) == (7, True), done.stderr
+        assert sorted(board.home.rglob("*")) == before
+    assert edge("deploy", "--uninstall", board.name).returncode == 0
