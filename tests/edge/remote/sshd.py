@@ -21,13 +21,34 @@ _PACKAGES = ("openssh-server", "libwrap0")
 
 @dataclass(frozen=True)
 class Board:
-    """How to reach it: `config` is an ssh_config that knows it as `name`; `home` is what lies behind it."""
+    """How to reach it: `config` is an ssh_config that knows it as `name`; `home` is what lies behind it.
+
+    `power` turns it off and on again.
+    """
 
     name: str
     port: int
     home: Path
     config: Path
     known_hosts: Path
+    power: Power
+
+
+class Power:
+    """The sshd of a board, on or off; with it go all its sessions and what they run."""
+
+    def __init__(self, folder: Path, program: str, libraries: str, port: int) -> None:
+        self._folder, self._program, self._libraries, self._port = folder, program, libraries, port
+
+    def on(self) -> None:
+        """Until it answers; the test is skipped where it does not."""
+        self._process = _start(self._folder, self._program, self._libraries)
+        _wait_for(self._port, self._process, self._folder)
+
+    def off(self) -> None:
+        """At once."""
+        self._process.kill()
+        self._process.wait()
 
 
 def binary(cache: Path) -> tuple[str, str]:
@@ -83,13 +104,12 @@ def running(
         f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User {USER}\n  IdentityFile {mine}\n"
         f"  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
     )
-    process = _start(folder, program, libraries)
+    power = Power(folder, program, libraries, port)
+    power.on()
     try:
-        _wait_for(port, process, folder)
-        yield Board(name, port, home, config, known)
+        yield Board(name, port, home, config, known, power)
     finally:
-        process.kill()
-        process.wait()
+        power.off()
 
 
 def _start(folder: Path, program: str, libraries: str) -> subprocess.Popen[bytes]:

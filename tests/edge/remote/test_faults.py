@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def measured(board, model, protocol=FEW, **options):
     return rows_of(measure_on({board.name: place}, {board.name: [setup]}, rounds=1, **options))[0]
 
 
+def after_samples(board, do):
+    """Do it, in a thread, as soon as 200 samples lie on the board."""
+
+    def wait():
+        for _ in range(600):
+            files = (board.home / ".edgeproof/kept").glob("*/*/*.times")
+            if any(np.count_nonzero(np.fromfile(file, np.int64)) > 200 for file in files):
+                break
+            time.sleep(0.1)
+        do()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def test_a_copy_that_is_cut_leaves_nothing_and_is_made_again(proxy, board, model):
     with Board(board.name) as place:
         proxy.cut_after = proxy._sent + 500_000
@@ -77,7 +92,7 @@ def test_a_copy_that_is_cut_leaves_nothing_and_is_made_again(proxy, board, model
 def test_a_line_that_is_cut_in_a_measurement_keeps_the_samples(proxy, board, slow):
     def cut(setup, number, phase):
         if phase == "measuring":
-            threading.Timer(1.0, proxy.cut).start()
+            after_samples(board, proxy.cut)
 
     row = measured(board, slow, LONG, on_progress=cut)
     assert row["status"] == "host failed"
@@ -92,7 +107,7 @@ def test_samples_wait_on_the_board_for_the_next_connection(proxy, board, model, 
 
     def cut(setup, number, phase):
         if phase == "measuring":
-            threading.Timer(1.0, proxy.cut).start()
+            after_samples(board, proxy.cut)
 
     row = measured(board, slow, LONG, on_progress=cut)
     assert (row["status"], row["samples_ms"]) == ("host failed", [])
@@ -122,22 +137,60 @@ def test_a_board_that_dies_is_waited_for_once_and_the_other_setups_fail_at_once(
     assert len(tried) == 1 + 3
 
 
+def test_a_board_that_reboots_while_it_measures_keeps_the_samples(board, slow):
+    def reboot():
+        board.power.off()
+        time.sleep(1.0)
+        board.power.on()
+
+    def begin(setup, number, phase):
+        if phase == "measuring":
+            after_samples(board, reboot)
+
+    row = measured(board, slow, LONG, on_progress=begin)
+    assert row["status"] == "host failed"
+    assert len(row["samples_ms"]) > 100
+    assert is_clean(board)
+
+
 def test_a_line_that_delays_changes_nothing_but_the_time(proxy, board, model):
     proxy.delay_s = 0.02
     assert measured(board, model)["status"] == "ok"
 
 
-def test_a_line_that_stalls_is_given_up_and_the_worker_ends(proxy, board, slow, monkeypatch):
+def workers(board):
+    """The processes on the board that measure: Linux tells a process of any namespace by where it works."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[1:3] == [b"-m", b"runtimes.worker"] and (process / "cwd").readlink() == board.home / ".edgeproof":
+                found.append(process.name)
+    return found
+
+
+def test_a_line_that_stalls_is_given_up_and_the_worker_ends(proxy, board, slow, model, monkeypatch):
     monkeypatch.setattr(ssh, "ALIVE_EVERY_S", 1)
     monkeypatch.setattr(ssh, "ALIVE_MISSED", 2)
     monkeypatch.setattr(board_module, "RETRIES_S", ())
 
     def stall(setup, number, phase):
-        proxy.stalled = phase == "measuring"
+        if phase == "measuring":
+            after_samples(board, lambda: setattr(proxy, "stalled", True))
 
     row = measured(board, slow, LONG, on_progress=stall)
     assert row["status"] == "host failed"
-    proxy.stalled = False
+    assert len(workers(board)) == 1
+    proxy.stalled = False  # only now can the board see that we have left
+    for _ in range(300):
+        if not workers(board):
+            break
+        time.sleep(0.1)
+    assert workers(board) == []
+    given = []
+    measured(board, model, on_leftovers=lambda host, left: given.extend(left))
+    (left,) = given
+    assert len(left["values"]["samples_ms"]) > 100
 
 
 def test_a_client_that_falls_silent_is_taken_for_gone(board):

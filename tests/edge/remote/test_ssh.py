@@ -16,6 +16,15 @@ def test_commands_share_one_connection_and_keep_their_bytes(boards):
     assert (board.home.parent / "sshd.log").read_text().count("Accepted publickey") == 1
 
 
+def test_a_jump_host_of_the_users_ssh_config_is_used(boards, tmp_path):
+    jump, far = boards("jump"), boards("far")
+    config = tmp_path / "ssh_config"
+    config.write_text(config.read_text().replace("Host far\n", "Host far\n  ProxyJump jump\n"))
+    with Line("far") as line:
+        assert line.run('echo "$HOME"') == (0, f"{far.home}\n")
+    assert (jump.home.parent / "sshd.log").read_text().count("Accepted publickey") == 1
+
+
 def test_nothing_is_left_running_when_the_line_is_closed(boards):
     board = boards()
     line = Line(board.name)
