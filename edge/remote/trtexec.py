@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edge.bench.harness import Measurement, OnProgress, Setup, failure
-from edge.remote import engines
+from edge.remote import engines, ina
+from edge.remote.ina import Power
 from edge.remote.install import Installer
 from edge.remote.ssh import Line, NoAnswer, quoted
 from edge.remote.survey import ROOT, Survey
@@ -56,6 +57,7 @@ fi
 exec 3<&0
 {command} 2>&1 </dev/null 3<&- &
 pid=$!
+{beside}
 (cat <&3; kill "$pid") >/dev/null 2>&1 9>&- &
 watch=$!
 wait "$pid"
@@ -126,11 +128,13 @@ class _Trtexec:
         else:
             engine = f"{artifact.model.stem}-{self._key(artifact)}.engine"
             self._build(place, artifact.model.with_suffix(".engine").name, engine, note)
-        options = _options(setup.protocol)
-        began: list[float] = []
-        samples = self._times(place, [f"--loadEngine={engine}", *options], timeout_s, _hearing_loop(note, began))
-        told = {"settings": {"trtexec": " ".join(options)}, "began_at": next(iter(began), None)}
-        return {**self._told(setup, artifact), **told, **_statistics(samples)}
+        options, loop, power = _options(setup.protocol), _Loop(), Power()
+        samples = self._times(
+            place, [f"--loadEngine={engine}", *options], timeout_s, [_progress(note), loop.hear, power.hear]
+        )
+        told = {"settings": {"trtexec": " ".join(options)}, "began_at": loop.began}
+        energy = power.told(loop.began, loop.seconds)
+        return {**self._told(setup, artifact), **told, **energy, **_statistics(samples)}
 
     def _ask(self) -> dict[str, list[str]]:
         """{"os": […], "cores": […], "engine": [lines that name TensorRT, CUDA and the GPU]}."""
@@ -154,27 +158,32 @@ class _Trtexec:
             root=ROOT,
             first=f"[ ! -f {quoted([engine])} ] || exit 0",
             command=quoted(["sh", _SCRIPT]),
+            beside="",
             then=f"mv -f {quoted([made, engine])}",
         )
-        self._run(script, "build the engine", _BUILD_S, lambda text: note(f"building: {text}"))
+        self._run(script, "build the engine", _BUILD_S, [_progress(lambda text: note(f"building: {text}"))])
 
-    def _times(self, place: str, options: Sequence[str], timeout_s: float | None, note: Note) -> list[float]:
+    def _times(
+        self, place: str, options: Sequence[str], timeout_s: float | None, hearers: Sequence[Note]
+    ) -> list[float]:
         """Latencies in ms: input to the GPU, computing, output from it. trtexec leaves waiting in its queue out."""
         times = f"times-{uuid.uuid4().hex[:12]}.json"
+        readings = f"{times}.power"
         script = _WATCHED.format(
             folder=quoted([place]),
             root=ROOT,
-            first=f"trap 'rm -f {times}' EXIT",
+            first=f"trap 'rm -f {times} {readings}' EXIT\n{ina.function()}",
             command=quoted([self._program, *options, f"--exportTimes={times}"]),
-            then=f"echo 'edge: times'; head -c {_MOST} {times}",
+            beside=ina.sampling(readings),
+            then=f"{ina.telling(readings)}; echo 'edge: times'; head -c {_MOST} {times}",
         )
-        said = self._run(script, "measure", timeout_s or _BUILD_S, note)
+        said = self._run(script, "measure", timeout_s or _BUILD_S, hearers)
         return read_times(said.partition("edge: times\n")[2], self._line.host)
 
-    def _run(self, script: str, what: str, timeout_s: float, note: Note) -> str:
+    def _run(self, script: str, what: str, timeout_s: float, hearers: Sequence[Note]) -> str:
         def hear(text: str) -> None:
-            if _STAMP.match(text) or text.startswith("somebody else"):
-                note(_STAMP.sub("", text)[:200])
+            for hearer in hearers:
+                hearer(text)
 
         try:
             status, said = self._line.run(script, hear=hear, timeout_s=timeout_s)
@@ -217,22 +226,33 @@ class _Trtexec:
             "input": {"kind": "trtexec", "sha256": None},
             "output": {"name": None, "kind": None},
             "conditions": {"before": unknown, "after": unknown},
-            "energy_note": "trtexec measured by itself",
             "top": [],
             "raw": None,
         }
 
 
-def _hearing_loop(note: Note, began: list[float]) -> Note:
-    """`note`, and when the loop began by this machine's clock is appended to `began`: it is told when it is over."""
+def _progress(note: Note) -> Note:
+    """What of a script's lines people are told."""
 
     def hear(text: str) -> None:
-        loop = _LOOP.match(text)
-        if loop:
-            began.append(time.time() - float(loop.group(1)))
-        note(text)
+        if _STAMP.match(text) or text.startswith("somebody else"):
+            note(_STAMP.sub("", text)[:200])
 
     return hear
+
+
+class _Loop:
+    """When trtexec's timed loop began by this machine's clock, and its seconds: it is told when it is over."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.seconds: float | None = None
+
+    def hear(self, text: str) -> None:
+        told = _LOOP.match(_STAMP.sub("", text))
+        if told:
+            self.seconds = float(told.group(1))
+            self.began = time.time() - self.seconds
 
 
 def read_times(text: str, host: str) -> list[float]:

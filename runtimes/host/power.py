@@ -23,7 +23,7 @@ from runtimes.host.files import entries, read_int, read_text
 
 EVERY_S = 0.1
 # Rails through which all of a board's power comes: the others lie behind them, and would be counted twice.
-_WHOLE = ("POM_5V_IN", "VDD_IN", "5V_IN")
+WHOLE = ("POM_5V_IN", "VDD_IN", "5V_IN")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rail:
 def power_rails(root: Path = Path("/")) -> list[Rail]:
     """The rails that make up what the board draws: its input where there is a sensor on it, else all that there are."""
     rails = [rail for rail in [*_iio(root), *_hwmon(root)] if rail.watts() is not None]
-    return [rail for rail in rails if rail.name in _WHOLE][:1] or rails
+    return [rail for rail in rails if rail.name in WHOLE][:1] or rails
 
 
 def _iio(root: Path) -> list[Rail]:

@@ -15,8 +15,9 @@ from conftest import edge
 from converters.tensorrt.releases import Release
 from converters.tensorrt.script import script
 from edge.bench import Setup
-from edge.remote import trtexec
+from edge.remote import ina, trtexec
 from edge.remote.board import Board
+from edge.remote.ina import Power
 from edge.remote.jobs import measure_on
 from edge.remote.survey import Python, Survey
 from runtimes import artifact as artifacts
@@ -66,6 +67,7 @@ if [ -n "$loaded" ]; then
   done
   echo ']' >> "$times"
   echo "[11/25/2026-10:00:01] [I] Starting inference"
+  sleep 0.5
   echo "[11/25/2026-10:00:02] [I] Warmup completed 70 queries over 1000 ms"
   echo "[11/25/2026-10:00:02] [I] Timing trace has 4 queries over 0.25 s"
 fi
@@ -80,7 +82,7 @@ esac
 """
 TOOLS = (
     *("sh", "uname", "readlink", "tr", "head", "tail", "df", "nproc", "grep", "sed", "mv", "rm", "cat", "flock"),
-    *("dirname", "mkdir", "cp", "env", "sleep", "touch"),
+    *("dirname", "mkdir", "cp", "env", "sleep", "touch", "date"),
 )
 
 
@@ -164,6 +166,33 @@ def test_a_meter_between_supply_and_board_measures_trtexecs_loop(jetson, prepare
     assert row["energy_per_run_j"] == pytest.approx(4 * (14.25 + 13.75 + 14.5 + 14) / 4 / 1000, rel=1e-3)
     assert (row["energy_source"], row["energy_note"]) == ("meter: meter.csv", None)
     assert all(now < part["began_at"] < time.time() for part in row["rounds"])
+
+
+def test_the_boards_own_sensors_measure_trtexecs_loop(jetson, prepared, tmp_path, monkeypatch):
+    rails = {"0": ("POM_5V_IN", 4500), "1": ("POM_5V_GPU", 1500), "2": ("POM_5V_CPU", 800)}
+    sensor = tmp_path / "ina3221x/6-0040/iio:device0"
+    sensor.mkdir(parents=True)
+    for number, (name, mw) in rails.items():
+        (sensor / f"rail_name_{number}").write_text(f"{name}\n")
+        (sensor / f"in_power{number}_input").write_text(f"{mw}\n")
+    monkeypatch.setattr(ina, "_SENSORS", str(tmp_path / "ina3221x"))
+    setup = Setup("m", "m", prepared, protocol={"name": "published", "runs": 4}, host="nano")
+    (one,) = measure_on({"nano": Board("nano")}, {"nano": [setup]}, rounds=1)
+    assert one.values["status"] == "ok"
+    assert one.values["energy_j"] == pytest.approx(4.5 * 0.25, rel=1e-3)  # the loop lasted 0.25 s, says the stand-in
+    assert one.values["energy_source"] == "ina: POM_5V_IN"  # the others lie behind it
+    assert one.values["samples_ms"] == [14.25, 13.75, 14.5, 14.0]
+    assert not list((jetson.home / ".edgeproof").rglob("times-*"))
+
+
+def test_a_sensor_that_falls_silent_is_told_so():
+    power = Power()
+    for line in ("edge: power", "100.0 A=1000 B=500", "101.0 A=1000", "now 101.5"):
+        power.hear(line)
+    assert power.told(time.time() - 1.4, 0.8)["energy_note"] == "the board's power sensors fell silent"
+    silent = Power()
+    silent.hear("100.0 A=1000")  # before the mark: trtexec's
+    assert "no INA sensor" in silent.told(1.0, 1.0)["energy_note"]
 
 
 def test_a_build_that_fails_is_a_row_with_trtexecs_reason(jetson, tmp_path):
