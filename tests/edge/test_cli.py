@@ -64,9 +64,23 @@ def test_a_traceback_is_shown_only_with_debug():
     assert "Traceback" in _edge("inspect", "absent.onnx", "--debug").stderr
 
 
+@pytest.fixture
+def heeded():
+    """Has the programs that are begun heed a signal, though these tests run under `nohup`."""
+    before = {}
+
+    def heed(number):
+        before[number] = signal.signal(number, signal.SIG_DFL)
+
+    yield heed
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without a signal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_worker_too(number, tmp_path):
+def test_a_signal_ends_the_worker_too(number, tmp_path, heeded):
+    heeded(number)
     (tmp_path / "a.null").write_bytes(b"x")
     words = [sys.executable, "-m", "edge", "bench", "a.null", "--protocol", "published", "--rounds", "600"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
