@@ -10,7 +10,7 @@ from edge.accelerators import CORAL_PCIE, CORAL_USB, JETSON, MOVIDIUS, NVIDIA_GP
 from edge.doctor.finding import Check, Finding
 from edge.doctor.interpreters import interpreter, is_newer_than_googles
 from edge.doctor.situation import Situation
-from edge.remote.engines import NEWER_LIBEDGETPU
+from edge.remote.engines import GOOGLES_NEWEST_PYTHON, NEWER_LIBEDGETPU
 from runtimes import registry
 from runtimes.tell import MYRIAD
 
@@ -45,6 +45,8 @@ def _missing_library(situation: Situation) -> str:
     name, version = interpreter(situation)
     if name is not None and version is not None and is_newer_than_googles(name, version):
         return f"Google's build crashes with {name} {version}: {NEWER_LIBEDGETPU}"
+    if name is None and situation.python.version[:2] > GOOGLES_NEWEST_PYTHON:
+        return f"no interpreter for this Python fits Google's build: {NEWER_LIBEDGETPU}"
     return "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names"
 
 

@@ -35,7 +35,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 _OLD_TFLITE = ("tflite-runtime", "numpy<2")  # for 32-bit ARM, and for Python 3.8; built against numpy 1
 _GOOGLES_TFLITE = ("tflite-runtime<2.12", "numpy<2")
-_GOOGLES_NEWEST_PYTHON = (3, 10)
+GOOGLES_NEWEST_PYTHON = (3, 9)  # of the wheels of tflite-runtime below 2.12
 _OLDEST_GLIBC, _FETCH_S = 17, 1800.0
 
 
@@ -47,7 +47,7 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
     if engine not in _PACKAGES:
         raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(_PACKAGES)}")
     if engine == "edgetpu" and is_googles(libedgetpu):
-        if python.version[:2] > _GOOGLES_NEWEST_PYTHON:
+        if python.version[:2] > GOOGLES_NEWEST_PYTHON:
             raise _misfit(libedgetpu, "no TFLite for Python {}.{}".format(*python.version))
         return _GOOGLES_TFLITE
     if engine in ("litert", "edgetpu") and (python.bits == 32 or python.version < (3, 9)):
@@ -93,6 +93,12 @@ def users_openvino(found: Survey, host: str) -> list[str]:
 def is_there(engine: str, python: Python) -> bool:
     """Whether the board's own system has it: NVIDIA's builds, Google's pycoral, an archive of Intel's, or any other."""
     return "numpy" in python.modules and any(name in python.modules for name in _MODULES.get(engine, (engine,)))
+
+
+def folder_of(engine: str, python: Python, libedgetpu: str | None) -> str:
+    """Where an engine lies below our folder; one that fits another build of libedgetpu lies elsewhere."""
+    kind = "edgetpu-googles" if engine == "edgetpu" and is_googles(libedgetpu) else engine
+    return f"engines/{kind}{python.tag}"
 
 
 def brought(have: Iterable[str], python: Python) -> list[str]:

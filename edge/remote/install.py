@@ -59,7 +59,7 @@ class Installer:
         if engines.is_there(engine, self._python):
             return ""
         wanted = engines.packages(engine, self._python, self._survey.libedgetpu)
-        name = f"engines/{engine}{self._python.tag}"
+        name = engines.folder_of(engine, self._python, self._survey.libedgetpu)
         if name not in self._have and wanted:
             self.copied.append(engine)
             if offline:

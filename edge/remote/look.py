@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edge.remote.engines import brought
+from edge.remote.engines import brought, folder_of
 from edge.remote.install import archive, runtimes_files
 from edge.remote.ssh import Line, quoted
 from edge.remote.survey import ROOT, Python, Survey, survey, usable_python
 from runtimes.errors import HostError
 
+_INTERPRETERS = ("engines/litert-", "engines/edgetpu-")
 # The package is imported from a zip file in memory: a board with a full disk is one that people look at.
 _TELL = """
 import os, runpy, sys, tarfile, tempfile, warnings, zipfile
@@ -25,7 +26,7 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as sent, zipfile.ZipFil
     for member in sent:  # ZipInfo has its own date: a clock that stands before 1980 is none for zip files
         package.writestr(zipfile.ZipInfo(member.name), sent.extractfile(member).read())
 memory.flush()
-sys.path.insert(0, name)
+sys.path[0] = name  # in place of the home folder, in which anything may lie
 runpy.run_module("runtimes.tell", run_name="__main__")
 """
 
@@ -46,7 +47,8 @@ def look(host: str) -> dict[str, Any]:
 def _environment(found: Survey, python: Python) -> str:
     """The engines that `edge deploy` has brought count as installed there; the user's own do not, as for workers."""
     names = brought(found.have, python)
-    if any(name.startswith("engines/edgetpu") for name in names):  # an interpreter that fits the Edge TPU's library
-        names = [name for name in names if not name.startswith("engines/litert")]
+    fitting = folder_of("edgetpu", python, found.libedgetpu)
+    if fitting in names:  # the interpreter that fits the Edge TPU's library stands for them all
+        names = [name for name in names if name == fitting or not name.startswith(_INTERPRETERS)]
     path = ":".join(f'"$HOME"/{ROOT}/{name}' for name in names)
     return f"exec env PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONPATH={path} "

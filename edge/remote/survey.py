@@ -37,7 +37,7 @@ for name in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python
   real=$(readlink -f "$path")
   case " $seen " in *" $real "*) continue;; esac
   seen="$seen $real"
-  "$path" -s -c "{_TELL}" 2>/dev/null  # without the user's own packages: a worker does not see them either
+  "$path" -I -c "{_TELL}" 2>/dev/null  # without what the user has, and the folder ~/keras: workers see neither
 done
 dpkg-query -W -f 'libedgetpu ${{db:Status-Status}} ${{Version}}\\n' 'libedgetpu1-*' 2>/dev/null |
   sed -n 's/ installed / /p'

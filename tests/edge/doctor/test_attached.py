@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edge.doctor import attached, examine
@@ -46,6 +48,9 @@ def test_nothing_attached_nothing_said(situation):
 def test_a_coral_without_libedgetpu_is_an_error(situation, files):
     (found,) = attached.coral_library(situation(files))
     assert (found.level, "libedgetpu" in found.what) == ("error", True)
+    assert "16.0tf2.17" in found.fix  # nothing that fits Google's build runs on this Python
+    old = replace(situation(files), python=replace(situation().python, version=(3, 9, 2)))
+    (found,) = attached.coral_library(old)
     assert found.fix.startswith("sudo apt-get install libedgetpu1-std")
 
 

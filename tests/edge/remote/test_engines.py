@@ -11,7 +11,7 @@ import pytest
 
 from edge.remote import survey as surveying
 from edge.remote.board import Board as Place
-from edge.remote.engines import brought, check_edgetpu, fetch, is_there, packages
+from edge.remote.engines import brought, check_edgetpu, fetch, folder_of, is_there, packages
 from edge.remote.survey import Python
 from runtimes.errors import RefusedError
 
@@ -34,6 +34,7 @@ def machines(folder: Path) -> set[int]:
         (python(3, 8), None, "tflite-runtime"),
         (python(3, 11, bits=32), None, "tflite-runtime"),
         (python(3, 9), "16.0", "tflite-runtime<2.12"),
+        (python(3, 10), "16.0tf2.17.1-1", "ai-edge-litert"),
         (python(3, 11), "16.0tf2.17.1-1", "ai-edge-litert"),
     ],
 )
@@ -44,6 +45,8 @@ def test_the_interpreter_fits_the_python_and_the_edge_tpus_library(there, libedg
 def test_an_edge_tpu_library_that_nothing_fits_is_told_before_anything_crashes() -> None:
     with pytest.raises(RefusedError, match=r"16\.0 is Google's build, and no TFLite for Python 3\.11") as caught:
         packages("edgetpu", python(3, 11), "16.0")
+    with pytest.raises(RefusedError):
+        packages("edgetpu", python(3, 10), "16.0")
     assert "feranick" in caught.value.hint
     with pytest.raises(RefusedError, match="ai-edge-litert, which is installed there, crashes with it"):
         check_edgetpu(python(3, 9, modules=("numpy", "ai_edge_litert")), "16.0")
@@ -72,6 +75,21 @@ def test_a_32_bit_board_brings_its_own_numpy(tmp_path) -> None:
     assert "python3-numpy" in caught.value.hint
 
 
+def test_an_interpreter_of_before_another_libedgetpu_is_not_used_any_more() -> None:
+    there = python(3, 9)
+    assert (
+        folder_of("edgetpu", there, "16.0")
+        != folder_of("edgetpu", there, "16.0tf2.17")
+        == folder_of("edgetpu", there, None)
+    )
+    assert folder_of("litert", there, "16.0") == "engines/litert-py39"
+
+
+def test_googles_interpreter_can_be_had(tmp_path) -> None:
+    fetch(packages("edgetpu", python(3, 9), "16.0"), "aarch64", python(3, 9), tmp_path)
+    assert machines(tmp_path) == {AARCH64}
+
+
 def test_engines_of_another_python_are_none() -> None:
     have = {"engines/litert-py39", "engines/onnxruntime-py311", "runtimes/1-py311"}
     assert brought(have, python(3, 11)) == ["engines/onnxruntime-py311"]
@@ -98,8 +116,9 @@ def test_what_a_worker_does_not_see_is_not_there(boards, tmp_path) -> None:
         package = board.home / f".local/lib/python3.{minor}/site-packages/tensorrt/__init__.py"
         package.parent.mkdir(parents=True)
         package.touch()
+    (board.home / "keras").mkdir()
     with Place(board.name) as place:
-        assert "tensorrt" not in place.python.modules
+        assert not {"tensorrt", "keras"} & place.python.modules
         assert place.survey.libedgetpu == "16.0tf2.17.1-1.bookworm"
         status, out = place.line.run(place._environment([]) + "env")
     assert status == 0
