@@ -52,7 +52,7 @@ def test_who_waits_for_a_busy_server_can_leave_at_once(session):
     busy = session.generate([5, 6, 7], TextOptions(temperature=0, ignore_end=True, max_tokens=6000))
     next(busy)
     cancel = threading.Event()
-    threading.Timer(0.3, cancel.set).start()
+    threading.Timer(0.1, cancel.set).start()
     waited = last(session.generate([9, 8, 7], TextOptions(max_tokens=5), cancel))
     assert (waited.reason, waited.tokens) == ("cancelled", 0)
     assert session._json("GET", "/slots")[0]["is_processing"]  # the other answer was not waited for,
@@ -81,5 +81,5 @@ def test_the_time_of_reading_holds_the_wait_for_the_server(session):
     began = time.monotonic()
     finish = last(session.generate([9, 8, 7], TextOptions(max_tokens=1)))
     took = time.monotonic() - began
-    assert 0.9 * took < finish.prompt_s + finish.generate_s <= took
+    assert 0.5 * took < finish.prompt_s + finish.generate_s <= took
     assert last(busy).tokens == 1000
