@@ -103,6 +103,16 @@ def _leave(child: Terminal) -> None:
     child.expect(pexpect.EOF)
 
 
+def _cut_off(talk, model: str) -> Terminal:
+    """A chat at its input line, whose one answer has reached a limit of five tokens."""
+    child = talk(model, "--template", "plain", "--temp", "0", "--max-tokens", "5")
+    _ready(child)
+    child.send("Once upon a time\r")
+    child.expect("the limit of tokens is reached; Enter goes on with it")
+    _ready(child)
+    return child
+
+
 # One question
 
 
@@ -233,11 +243,7 @@ def test_ctrl_c_stops_an_answer_and_then_leaves(talk, long_model, endless, tmp_p
 
 
 def test_enter_goes_on_with_an_answer_that_was_cut_off(talk, model, tmp_path) -> None:
-    child = talk(model, "--template", "plain", "--temp", "0", "--max-tokens", "5")
-    _ready(child)
-    child.send("Once upon a time\r")
-    child.expect("the limit of tokens is reached; Enter goes on with it")
-    _ready(child)
+    child = _cut_off(talk, model)
     begun = _saved(tmp_path)[1]["content"]
     child.send("\r")
     child.expect("the limit of tokens is reached; Enter goes on with it")
@@ -302,11 +308,7 @@ def test_a_retry_and_an_edit_keep_the_turn_until_there_is_another(talk, long_mod
 
 
 def test_an_edited_question_takes_the_place_of_the_last(talk, model, tmp_path) -> None:
-    child = talk(model, "--template", "plain", "--temp", "0", "--max-tokens", "3")
-    _ready(child)
-    child.send("Once upon a time\r")
-    child.expect("the limit of tokens is reached")
-    _ready(child)
+    child = _cut_off(talk, model)
     child.send("/edit\r")
     _ready(child)
     child.send(" there\r")
