@@ -109,6 +109,23 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, f"see `{self.prog} --help`")
 
 
+class _CommandParser(_Parser):
+    """Options may stand between words of which there may be none: `edge run ARTIFACT --on HOST PICTURE`."""
+
+    _is_second_try = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def] # as argparse has it
+        """As argparse does, which gives an optional word up at the first option; then once more with options first."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if self._is_second_try or all(word.startswith("-") for word in unknown):
+            return found, unknown
+        self._is_second_try = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_second_try = False
+
+
 def _module(command: str):  # type: ignore[no-untyped-def] # a command module has add_arguments(parser) and run(args)
     return import_module(f"edge.cli.{command}")
 
@@ -123,7 +140,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         epilog="`edge COMMAND --help` explains one command.",
     )
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     for name, line in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
         if name == command:

@@ -90,3 +90,13 @@ def test_a_signal_ends_the_worker_too(number, tmp_path, heeded):
         process.stderr.read()  # its end is the worker's end too: the worker holds no copy, but the command waits for it
         assert process.wait(timeout=30) == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["a.null"]
+
+
+def test_options_may_stand_between_the_words(capsys):
+    words = ["run", "absent-model", "--threads", "1", "one.jpg", "--json", "two.jpg"]
+    assert main(words) == 3
+    assert "absent-model" in capsys.readouterr().err  # it came to looking for the model
+    assert main(["run", "absent-model", "--threads", "1", "one.jpg", "--nonsense"]) == 2
+    assert "edge run does not take --nonsense" in capsys.readouterr().err
+    assert main(["inspect", "absent.onnx", "--json", "another.onnx"]) == 2
+    assert "edge inspect does not take another.onnx" in capsys.readouterr().err
