@@ -1,4 +1,4 @@
-"""What is known of each board and accelerator: one TOML file each, every fact with its source.
+"""Profiles of boards and accelerators: one TOML file each, every fact with its source.
 
-`profiles` reads them, `published` reads the tables that other people printed.
+`profiles` reads them; `published` reads published benchmark tables.
 """

@@ -1,4 +1,4 @@
-"""The facts that a profile is made of: one class per table of its file, with the reading beside the fields."""
+"""The facts of a profile: one class per table of its TOML file, each with its own parser."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from device_profiles.reader import Table
 
-KINDS = ("board", "computer", "accelerator")
-FORMATS = ("onnx", "tflite", "edgetpu", "openvino", "tensorrt", "gguf", "keras")
+KINDS = ("board", "computer", "accelerator", "browser")
+FORMATS = ("onnx", "tflite", "edgetpu", "openvino", "tensorrt", "gguf", "keras", "browser")
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "q4_0", "q4_k_m", "q8_0")
-DYNAMIC_BATCH = "dynamic-batch"  # a model whose batch size is free
-NEWEST_RUNTIME = "newest-runtime"  # a file as today's release of the format's runtime writes it
+DYNAMIC_BATCH = "dynamic-batch"  # a model with a variable batch size
+NEWEST_RUNTIME = "newest-runtime"  # a file written by the current release of the format's runtime
 ASKED = (*PRECISIONS, DYNAMIC_BATCH, NEWEST_RUNTIME)
 
 
@@ -27,7 +27,7 @@ class Cpu:
 
     @classmethod
     def read(cls, table: Table) -> Cpu:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             name=table.text("name"),
             cores=table.require("cores", int),
@@ -40,7 +40,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The part that runs networks beside the CPU: a GPU, a TPU, a VPU; `on_chip_bytes` is its own fast memory."""
+    """A processor for networks besides the CPU: a GPU, TPU or VPU. `on_chip_bytes` is its own fast memory."""
 
     name: str
     link: str | None
@@ -50,7 +50,7 @@ class Accelerator:
 
     @classmethod
     def read(cls, table: Table) -> Accelerator:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             name=table.text("name"),
             link=table.find("link", str),
@@ -62,7 +62,7 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Memory:
-    """Main memory; `bytes` is None where a board is sold with several sizes. Bandwidth in 10^9 bytes a second."""
+    """Main memory. `bytes` is None if a board is sold with several sizes. Bandwidth is in 10^9 bytes per second."""
 
     bytes: int | None
     type: str | None
@@ -71,7 +71,7 @@ class Memory:
 
     @classmethod
     def read(cls, table: Table) -> Memory:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             bytes=table.find("bytes", int),
             type=table.find("type", str),
@@ -82,12 +82,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Format:
-    """A model format that the device takes.
+    """A model format that the device supports.
 
-    `precisions` stand in the device's order, best first; `int8` needs calibration pictures. `max_opset` is the
-    highest ONNX opset of the graph that it is made from. `static_shapes`: every dimension fixed beforehand.
-    `built_on_device`: the file works only on the device that wrote it. `last_runtime`: the last release that
-    supports the device. `release`: that of the format's own tools which has to write the file, where not any will do.
+    precisions: Supported precisions, best first; `int8` needs calibration pictures.
+    max_opset: The highest ONNX opset of the source graph.
+    static_shapes: Whether every dimension must be fixed.
+    built_on_device: Whether the file only works on the device that built it.
+    last_runtime: The last runtime release that supports the device.
+    release: The release of the format's tools that must write the file, if not any will do.
     """
 
     format: str
@@ -101,7 +103,7 @@ class Format:
 
     @classmethod
     def read(cls, table: Table) -> Format:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             format=table.word("format", FORMATS),
             precisions=table.words("precisions", PRECISIONS),
@@ -116,7 +118,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the device cannot do: any of `asked` (a word of `ASKED`) in `format`, why, and what works `instead`."""
+    """What the device cannot do: `asked` (values of `ASKED`) in `format`, why, and what works `instead`."""
 
     format: str
     asked: tuple[str, ...]
@@ -126,7 +128,7 @@ class Refusal:
 
     @classmethod
     def read(cls, table: Table) -> Refusal:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             format=table.word("format", FORMATS),
             asked=table.words("asked", ASKED),
@@ -138,7 +140,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Recognise:
-    """How the device shows itself: `vendor:product` ids, and shell patterns for device nodes and names."""
+    """How to recognise the device: `vendor:product` ids, and shell patterns for device nodes and names."""
 
     usb: tuple[str, ...]
     pci: tuple[str, ...]
@@ -150,7 +152,7 @@ class Recognise:
 
     @classmethod
     def read(cls, table: Table) -> Recognise:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             usb=table.texts("usb"),
             pci=table.texts("pci"),
@@ -173,7 +175,7 @@ class Power:
 
     @classmethod
     def read(cls, table: Table) -> Power:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             min_w=table.find("min_w", float),
             max_w=table.find("max_w", float),
@@ -184,7 +186,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Price:
-    """What it cost new, in US dollars."""
+    """The price when new, in US dollars."""
 
     usd: float
     note: str | None
@@ -192,13 +194,13 @@ class Price:
 
     @classmethod
     def read(cls, table: Table) -> Price:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(usd=table.require("usd", float), note=table.find("note", str), source=table.text("source"))
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Dense peak rates of the fastest unit, in 10^9 operations a second; a multiply-add counts as two."""
+    """Dense peak rates of the fastest unit, in 10^9 operations per second; a multiply-add counts as two."""
 
     fp32_gflops: float | None
     fp16_gflops: float | None
@@ -207,7 +209,7 @@ class Peak:
 
     @classmethod
     def read(cls, table: Table) -> Peak:
-        """The facts of one table of a profile."""
+        """Parse the table of a profile."""
         return cls(
             fp32_gflops=table.find("fp32_gflops", float),
             fp16_gflops=table.find("fp16_gflops", float),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+TomlValue = str | int | float | bool | date | time | Sequence["TomlValue"] | Mapping[str, "TomlValue"]
 
 _NAMES: Mapping[type, str] = {
     str: "text",
@@ -21,7 +23,7 @@ _NAMES: Mapping[type, str] = {
 
 
 class ProfileError(ValueError):
-    """A profile that cannot be used; `message` says what is wrong and where, `hint` what to do."""
+    """An invalid profile; `message` says what is wrong and where, `hint` what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
@@ -30,16 +32,16 @@ class ProfileError(ValueError):
 
 
 class Table:
-    """One TOML table, read key by key. Read it through `read`, which refuses the keys that nobody asked for."""
+    """A TOML table that is read key by key. Use `read`, which rejects keys that the reader does not know."""
 
-    def __init__(self, values: Mapping[str, Any], document: str, path: str = "") -> None:
+    def __init__(self, values: Mapping[str, TomlValue], document: str, path: str = "") -> None:
         self._values = values
         self._document = document
         self._path = path
         self._asked: set[str] = set()
 
     def read(self, reader: Callable[[Table], T]) -> T:
-        """What `reader` makes of this table; an unknown key in it raises `ProfileError`."""
+        """Return `reader(self)`. Raises `ProfileError` if the table has a key that the reader did not read."""
         result = reader(self)
         for key in self._values:
             if key not in self._asked:
@@ -47,7 +49,7 @@ class Table:
         return result
 
     def require(self, key: str, kind: type[T]) -> T:
-        """The value of `key`, which must be there and be of `kind` (a `float` may be written as a whole number)."""
+        """Return the required value of `key`, which must be a `kind` (a `float` may be written as an integer)."""
         self._asked.add(key)
         if key not in self._values:
             misspelt = get_close_matches(key, [one for one in self._values if one not in self._asked], n=1)
@@ -55,28 +57,28 @@ class Table:
         return self._checked(self._values[key], kind, key)
 
     def find(self, key: str, kind: type[T]) -> T | None:
-        """As `require`, but None where `key` is absent."""
+        """Like `require`, but None if `key` is absent."""
         self._asked.add(key)
         return self.require(key, kind) if key in self._values else None
 
     def text(self, key: str) -> str:
-        """A required text that says something."""
+        """A required non-empty string."""
         text = self.require(key, str).strip()
         if not text:
             raise self.error(key, "empty text")
         return text
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; empty where `key` is absent."""
+        """A list of strings; empty if `key` is absent."""
         items = self.find(key, list) or []
         return tuple(self._checked(item, str, f"{key}[{index}]") for index, item in enumerate(items))
 
     def word(self, key: str, allowed: Collection[str]) -> str:
-        """A required text, one of `allowed`."""
+        """A required string, one of `allowed`."""
         return self._allowed(self.text(key), key, allowed)
 
     def words(self, key: str, allowed: Collection[str]) -> tuple[str, ...]:
-        """A required list of at least one text, each one of `allowed`."""
+        """A required non-empty list of strings, each one of `allowed`."""
         self.require(key, list)
         words = self.texts(key)
         if not words:
@@ -84,25 +86,25 @@ class Table:
         return tuple(self._allowed(word, f"{key}[{index}]", allowed) for index, word in enumerate(words))
 
     def group(self, key: str, reader: Callable[[Table], T]) -> T | None:
-        """The table at `key` as `reader` makes it; None where there is none."""
+        """Parse the table at `key` with `reader`; None if absent."""
         values = self.find(key, dict)
         return None if values is None else Table(values, self._document, self._at(key)).read(reader)
 
     def groups(self, key: str, reader: Callable[[Table], T]) -> tuple[T, ...]:
-        """The tables of the list at `key` as `reader` makes them; empty where there is none."""
+        """Parse the list of tables at `key` with `reader`; empty if absent."""
         items = self.find(key, list) or []
         checked = [self._checked(item, dict, f"{key}[{index}]") for index, item in enumerate(items)]
         paths = [self._at(f"{key}[{index}]") for index in range(len(items))]
         return tuple(Table(item, self._document, path).read(reader) for item, path in zip(checked, paths, strict=True))
 
     def error(self, key: str, reason: str, hint: str = "") -> ProfileError:
-        """An error about `key`, for the caller to raise."""
+        """Build an error about `key`, for the caller to raise."""
         return ProfileError(f"{self._document}: {reason} in '{self._at(key)}'", hint)
 
     def _checked(self, value: Any, kind: type[T], key: str) -> T:
         if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:  # not isinstance: True is no whole number here
+        if type(value) is not kind:  # not isinstance, which would accept True as an integer
             found = _NAMES.get(type(value), type(value).__name__)
             raise self.error(key, f"wrong type ({found}, not {_NAMES[kind]})")
         return value
@@ -117,7 +119,7 @@ class Table:
 
 
 def read_toml(path: Path, reader: Callable[[Table], T]) -> T:
-    """What `reader` makes of the file at `path`; a file that is not TOML raises `ProfileError`."""
+    """Parse the file at `path` with `reader`. Raises `ProfileError` if it is not TOML."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -126,6 +128,6 @@ def read_toml(path: Path, reader: Callable[[Table], T]) -> T:
 
 
 def suggestion(word: str, known: Collection[str]) -> str:
-    """`did you mean cores?` where something in `known` is near, else all of `known`."""
+    """Return `did you mean cores?` if something in `known` is close, else all of `known`."""
     near = get_close_matches(word.lower(), sorted(known), n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(sorted(known))}"

@@ -1,4 +1,4 @@
-"""Tables that other people printed, as data: what they measured, what their score is, and how to measure it again."""
+"""Published benchmark tables as data: the measurements, the meaning of their scores, and how to reproduce them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from device_profiles.facts import PRECISIONS
-from device_profiles.profiles import UnknownProfile
+from device_profiles.profiles import UnknownProfileError
 from device_profiles.reader import Table, read_toml, suggestion
 
 SCORE_KINDS = ("softmax-float32", "softmax-uint8", "logit")
@@ -17,12 +17,16 @@ _FILE = Path(__file__).parent / "mobilenet_v2_2019.toml"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of a printed table.
+    """A row of a published table.
 
-    `profile` is the id of the setup that it ran on, `runtime` the engine's id here. `time_s` is the wall time of
-    `runs` classifications of one picture, `fps` is runs / time as printed. `score` is the number that was
-    printed, `score_kind` what that is, and `probability` the same as a probability, None where there is none.
-    `how` are the commands that measure it again on that hardware; lines that start with `#` are for people.
+    profile: The id of the setup.
+    runtime: Our id of the engine.
+    time_s: The wall time of `runs` classifications of one picture.
+    fps: runs / time, as published.
+    score: The published score.
+    score_kind: The kind of score.
+    probability: The score as a probability, or None if it cannot be converted.
+    how: The commands that reproduce the row on that hardware; lines that start with `#` are comments.
     """
 
     id: str
@@ -44,7 +48,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A printed table; `score_kinds` explains each kind of score, `protocol` how the times were taken."""
+    """A published table; `score_kinds` explains each kind of score, `protocol` how times were measured."""
 
     title: str
     year: int
@@ -56,22 +60,22 @@ class PublishedTable:
 
 @cache
 def published_table() -> PublishedTable:
-    """The MobileNetV2 table of 2019, in the order of the article."""
+    """Return the MobileNetV2 table of 2019, in the order of the article."""
     return read_toml(_FILE, _table)
 
 
 def published_rows() -> list[PublishedRow]:
-    """The ten rows of `published_table`."""
+    """Return the ten rows of `published_table`."""
     return list(published_table().rows)
 
 
 def published_row(name: str) -> PublishedRow:
-    """The row whose id or setup is `name`, whatever its case; `UnknownProfile` where there is none."""
+    """Return the row whose id or setup is `name`, ignoring case. Raises `UnknownProfileError` if there is none."""
     rows = published_rows()
     for row in rows:
         if name.strip().lower() in (row.id, row.setup.lower()):
             return row
-    raise UnknownProfile(f"no published setup is called '{name}'", suggestion(name, [row.id for row in rows]))
+    raise UnknownProfileError(f"no published setup is called '{name}'", suggestion(name, [row.id for row in rows]))
 
 
 def _table(table: Table) -> PublishedTable:

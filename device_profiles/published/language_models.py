@@ -1,4 +1,4 @@
-"""Speeds of language models that other people printed, each row with where it was read (`language_models.csv`)."""
+"""Published speeds of language models, each row with its source (`language_models.csv`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).parent / "language_models.csv"
-# How far apart the parameters of two models of one class may be: 6.74e9 (LLaMA 7B) and 7.6e9 are one, 8.03e9 is not.
+# The largest ratio of parameter counts within a class: 6.74e9 (LLaMA 7B) and 7.6e9 are one class, 8.03e9 is not.
 _SAME_SIZE = 1.15
 
 
 @dataclass(frozen=True)
 class PublishedSpeed:
-    """One printed row.
+    """A published row; values that were not published are None.
 
-    `parameters` is a count, `bits` the class of the weights: 4, 8 or 16. `read_tok_s` is the speed of reading a
-    prompt of `prompt_tokens`, `write_tok_s` that of generating `gen_tokens`; what was not printed is None.
-    `kind` says who measured: "vendor", "community table", "engineer", ...
+    parameters: The parameter count.
+    bits: The class of the weights: 4, 8 or 16.
+    read_tok_s: Tokens per second of processing a prompt of `prompt_tokens`.
+    write_tok_s: Tokens per second of generating `gen_tokens`.
+    kind: Who measured: "vendor", "community table", "engineer", ...
     """
 
     device: str
@@ -41,13 +43,13 @@ class PublishedSpeed:
 
 @cache
 def published_speeds() -> tuple[PublishedSpeed, ...]:
-    """All rows, in the order of the file."""
+    """Return all rows, in the order of the file."""
     with _FILE.open(encoding="utf-8", newline="") as stream:
         return tuple(_row(values) for values in csv.DictReader(stream))
 
 
 def speeds_of_class(parameters: float, bits_per_weight: float) -> list[PublishedSpeed]:
-    """The rows of models about as large, with weights of the same class, fastest first."""
+    """Return the rows of models of similar size and the same weight class, fastest first."""
     bits = weight_class(bits_per_weight)
     near = [
         row
@@ -59,7 +61,7 @@ def speeds_of_class(parameters: float, bits_per_weight: float) -> list[Published
 
 
 def weight_class(bits_per_weight: float) -> int:
-    """4, 8 or 16: Q4_K_M has 4.8 bits a weight and Q5_0 5.5, both read as 4-bit; Q8_0 has 8.5."""
+    """Return 4, 8 or 16: Q4_K_M (4.8 bits per weight) and Q5_0 (5.5) count as 4-bit; Q8_0 has 8.5."""
     return 4 if bits_per_weight < 6 else 8 if bits_per_weight < 12 else 16
 
 

@@ -1,13 +1,13 @@
-import re
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import device_profiles
-from device_profiles.profiles import ProfileError, UnknownProfile, load, profile_ids, recognised
+from device_profiles import facts
+from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, recognised
+from device_profiles.testing import ProfileContract
+from runtimes.model_files.detect import FORMATS
 
 FOLDER = Path(device_profiles.__file__).parent
 REQUIRED = {
@@ -27,40 +27,8 @@ def test_an_id_is_a_file_stem_and_every_file_has_one() -> None:
     assert set(profile_ids()) >= REQUIRED
 
 
-@pytest.mark.parametrize("profile_id", profile_ids())
-def test_every_profile_loads_under_its_id(profile_id: str) -> None:
-    profile = load(profile_id)
-    assert profile.id == profile_id
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", profile_id)
-    assert profile.formats
-    assert len({known.format for known in profile.formats}) == len(profile.formats)
-    assert profile.accelerators or profile.kind != "accelerator"
-
-
-def groups(values: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every table of a TOML file with its key path, the file itself first."""
-    yield path, values
-    for key, value in values.items():
-        for index, item in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(item, dict):
-                yield from groups(item, f"{path}.{key}[{index}]")
-
-
-@pytest.mark.parametrize("profile_id", profile_ids())
-def test_every_group_of_facts_has_a_source(profile_id: str) -> None:
-    values = tomllib.loads((FOLDER / f"{profile_id}.toml").read_text(encoding="utf-8"))
-    for path, group in groups(values, profile_id):
-        # A page that can be looked up, or what this project measured itself.
-        assert re.search(r"https://|for this project, November 2026", group.get("source", "")), path
-
-
-@pytest.mark.parametrize("profile_id", profile_ids())
-def test_no_profile_refuses_what_it_takes(profile_id: str) -> None:
-    profile = load(profile_id)
-    for refusal in profile.refuses:
-        taken = profile.takes(refusal.format)
-        assert taken is not None, f"{profile_id} refuses something in {refusal.format}, which it does not take"
-        assert not set(refusal.asked) & set(taken.precisions)
+class TestProfiles(ProfileContract):
+    folder = FOLDER
 
 
 @pytest.mark.parametrize(
@@ -134,7 +102,7 @@ def test_a_built_in_accelerator_comes_after_the_stick() -> None:
     [
         ("jetson-nan", "no device profile is called 'jetson-nan'", "did you mean jetson-nano"),
         ("Coral-USB", "no device profile is called 'Coral-USB'", "did you mean coral-usb"),
-        ("toaster", "no device profile is called 'toaster'", "one of: coral-dev-board, "),
+        ("toaster", "no device profile is called 'toaster'", "one of: browser, coral-dev-board, "),
         ("", "no device profile is called ''", "one of: "),
         ("jetson-nano+coral", "no device profile is called 'coral'", "did you mean coral-"),
         ("../profiles", "no device profile is called '../profiles'", "one of: "),
@@ -144,7 +112,7 @@ def test_a_built_in_accelerator_comes_after_the_stick() -> None:
     ],
 )
 def test_a_name_that_is_none_is_answered_with_near_ones(unknown: str, message: str, hint: str) -> None:
-    with pytest.raises(UnknownProfile) as raised:
+    with pytest.raises(UnknownProfileError) as raised:
         load(unknown)
     assert isinstance(raised.value, ProfileError)
     assert raised.value.message == message
@@ -173,3 +141,10 @@ def test_a_name_that_is_none_is_answered_with_near_ones(unknown: str, message: s
 )
 def test_devices_are_recognised_by_what_they_show(facts: dict[str, Any], expected: list[str]) -> None:
     assert recognised(**facts) == expected
+
+
+def test_the_formats_of_profiles_are_those_that_runtimes_know() -> None:
+    not_for_devices = {"savedmodel", "pt2", "null", "llama-server"}
+    folders = {"browser"}  # a folder around a model in one of the other formats
+    assert set(FORMATS) | folders == set(facts.FORMATS) | not_for_devices
+    assert not_for_devices.isdisjoint(facts.FORMATS)

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from device_profiles.profiles import UnknownProfile, load
+from device_profiles.profiles import UnknownProfileError, load
 from device_profiles.published import SCORE_KINDS, PublishedRow, published_row, published_rows, published_table
 
 ROWS = published_rows()
@@ -81,5 +81,7 @@ def test_a_row_is_found_by_id_and_by_setup(row: PublishedRow) -> None:
 
 
 def test_a_row_that_is_none_is_answered_with_near_ones() -> None:
-    with pytest.raises(UnknownProfile, match=r"no published setup is called 'jetson nano 2'.*did you mean jetson-nano"):
+    with pytest.raises(
+        UnknownProfileError, match=r"no published setup is called 'jetson nano 2'.*did you mean jetson-nano"
+    ):
         published_row("jetson nano 2")
