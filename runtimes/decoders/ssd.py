@@ -1,0 +1,233 @@
+"""The output layouts of SSD detectors: with the post-processing inside, and raw against anchors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Mapping
+
+import numpy as np
+
+from runtimes.arrays import Array
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.decoders.boxes import Candidates, Detections, Limits, corners_of_centres, in_pixels, sigmoid, single
+from runtimes.errors import InputError
+from runtimes.model_files.facts import ModelFacts
+from runtimes.task import DecodeOptions, Decoder, PictureDefaults
+from runtimes.tensors import dequantize
+
+_POST_PROCESS = "TFLite_Detection_PostProcess"
+_DETECTION_OUTPUT = "DetectionOutput"
+_PLACEHOLDERS = ("???", "background", "__background__")  # what a first label says that is not a class
+_ROW = 7  # picture, class, confidence, left, top, right, bottom
+# The anchors of MediaPipe's detectors: (stride, anchors per cell) of each grid. Anchors are centred in their cell and
+# as large as the input (mediapipe/modules/*/*.pbtxt, SsdAnchorsCalculatorOptions with fixed_anchor_size; Apache-2.0).
+_ANCHORS = (
+    ((8, 2), (16, 6)),  # faces at short range, palms
+    ((16, 2), (32, 6)),  # faces, back camera
+    ((4, 1),),  # faces at full range
+    ((8, 2), (16, 2), (32, 6)),  # persons
+)
+_PALM_POINTS = 7
+_FIRST_POINT = 4  # of the numbers of a box
+
+
+@dataclass(frozen=True)
+class PostProcessedSsd(Decoder[Detections]):
+    """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that hold it.
+
+    Boxes [1, n, 4] are top, left, bottom and right as shares of the input, classes [1, n] floats without a background
+    class, then scores [1, n]; suppressed already, but not cut at any score.
+
+    boxes, classes, scores: The outputs' specs.
+    size: Height and width of the input.
+    first_class: The number of the first class in `classes`.
+    labels: The class names.
+    limits: Which boxes to keep.
+    """
+
+    boxes: TensorSpec
+    classes: TensorSpec
+    scores: TensorSpec
+    size: tuple[int, int]
+    first_class: int = 0
+    labels: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> PostProcessedSsd | None:
+        """Accept the outputs of that operator, else outputs with the names of TensorFlow's detection API."""
+        size = model.picture_size
+        if size is None:
+            return None
+        labels, words = _labels(model)
+        found = model.produced_by(_POST_PROCESS)
+        if {0, 1, 2} <= set(found):
+            return cls(found[0], found[1], found[2], size, 0, labels, assumptions=words)
+        named = {role: _named(model, f"detection_{role}") for role in ("boxes", "classes", "scores")}
+        boxes, classes, scores = (named[role] for role in ("boxes", "classes", "scores"))
+        if boxes is None or classes is None or scores is None:
+            return None
+        return cls(boxes, classes, scores, size, 1, labels, assumptions=words)
+
+    def configured(self, options: DecodeOptions) -> PostProcessedSsd:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Detections:
+        """Return the confident boxes. Raises InputError for outputs of another layout."""
+        boxes = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
+        vectors = [
+            single(dequantize(outputs[spec.name], spec.quantization), spec.name, 1)
+            for spec in (self.classes, self.scores)
+        ]
+        if boxes.shape[1] != 4 or any(len(vector) != len(boxes) for vector in vectors):
+            raise InputError(
+                f"'{self.boxes.name}' is {list(boxes.shape)}, not four numbers per box", "convert the model again"
+            )
+        classes = np.rint(vectors[0]).astype(np.intp) - self.first_class
+        found = Candidates(in_pixels(boxes[:, [1, 0, 3, 2]], self.size), vectors[1], classes)
+        return found.confident(self.limits).detections(self.limits, self.labels)
+
+
+@dataclass(frozen=True)
+class DetectionOutputRows(Decoder[Detections]):
+    """Decodes OpenVINO's DetectionOutput: rows [1, 1, n, 7] of picture, class, confidence and corners as shares.
+
+    Class 0 is the background. A row whose picture is negative ends the list.
+
+    output: The output's spec.
+    size: Height and width of the input.
+    labels: The class names.
+    limits: Which boxes to keep.
+    """
+
+    output: TensorSpec
+    size: tuple[int, int]
+    labels: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> DetectionOutputRows | None:
+        """Accept a single output of that operator."""
+        found, size = model.produced_by(_DETECTION_OUTPUT), model.picture_size
+        if size is None or not found:
+            return None
+        labels, words = _labels(model)
+        return cls(found[0], size, labels, assumptions=words)
+
+    def configured(self, options: DecodeOptions) -> DetectionOutputRows:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Detections:
+        """Return the confident rows. Raises InputError for an output of another layout."""
+        name = self.output.name
+        rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
+        if rows.shape[1] != _ROW:
+            raise InputError(f"'{name}' is {list(rows.shape)}, not {_ROW} numbers per box", "convert the model again")
+        ended = np.flatnonzero(rows[:, 0] < 0)
+        rows = rows[: ended[0]] if ended.size else rows
+        classes = np.rint(rows[:, 1]).astype(np.intp) - 1
+        found = Candidates(in_pixels(rows[:, 3:], self.size), rows[:, 2], classes)
+        return found.confident(self.limits).detections(self.limits, self.labels)
+
+
+@dataclass(frozen=True)
+class AnchoredBoxes(Decoder[Detections]):
+    """Decodes MediaPipe's detectors (BlazeFace and its relatives): one raw box with key points for each anchor.
+
+    Boxes [1, anchors, 4 + 2 × points] are centre, size and points in pixels, relative to the anchor's centre; scores
+    [1, anchors, 1] are logits. Boxes that overlap are merged by their weighted mean.
+
+    boxes, scores: The outputs' specs.
+    size: Height and width of the input.
+    grids: (stride, anchors per cell) of each grid.
+    are_logits: Whether the scores are logits.
+    labels: The class names.
+    limits: Which boxes to keep.
+    """
+
+    boxes: TensorSpec
+    scores: TensorSpec
+    size: tuple[int, int]
+    grids: tuple[tuple[int, int], ...]
+    are_logits: bool = True
+    labels: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=lambda: Limits(confidence=0.5, iou=0.3))
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> AnchoredBoxes | None:
+        """Accept two outputs with a row for each anchor of a detector of MediaPipe."""
+        size = model.picture_size
+        if size is None or len(model.outputs) != 2 or not all(len(spec.shape) == 3 for spec in model.outputs):
+            return None
+        scores, boxes = sorted(model.outputs, key=lambda spec: spec.shape[2] != 1)
+        numbers = boxes.shape[2]
+        if scores.shape[2] != 1 or not isinstance(numbers, int) or numbers < _FIRST_POINT or numbers % 2:
+            return None
+        found = [grids for grids in _ANCHORS if len(anchors(grids, size)) == scores.shape[1] == boxes.shape[1]]
+        if not found:
+            return None
+        producer = dict(zip(model.outputs, model.producers)).get(scores)
+        is_sigmoid = producer is not None and producer.operator.lower() in ("sigmoid", "logistic")
+        labels = model.labels.names if model.labels is not None and len(model.labels.names) == 1 else None
+        return cls(boxes, scores, size, found[0], not is_sigmoid, labels)
+
+    def pictures(self) -> PictureDefaults:
+        """Return the letterbox of MediaPipe's detectors."""
+        if self.boxes.shape[2] == _FIRST_POINT + 2 * _PALM_POINTS:
+            return PictureDefaults("letterbox", 0, 0.0, 1 / 255, "MediaPipe's palm detectors")
+        return PictureDefaults("letterbox", 0, 127.5, 1 / 127.5, "MediaPipe's detectors")
+
+    def configured(self, options: DecodeOptions) -> AnchoredBoxes:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Detections:
+        """Return the merged boxes. Raises InputError for outputs of another layout."""
+        rows = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
+        scores = single(dequantize(outputs[self.scores.name], self.scores.quantization), self.scores.name, 2)[:, 0]
+        centres = anchors(self.grids, self.size)
+        if not len(rows) == len(scores) == len(centres):
+            raise InputError(
+                f"'{self.boxes.name}' is {list(rows.shape)}, not one row per anchor", "convert the model again"
+            )
+        points = rows.reshape(len(rows), -1, 2).copy()
+        points[:, 0] += centres
+        points[:, 2:] += centres[:, np.newaxis]
+        found = Candidates(
+            corners_of_centres(points[:, :2].reshape(len(rows), 4)),
+            sigmoid(scores) if self.are_logits else scores,
+            np.zeros(len(rows), np.intp),
+            points[:, 2:] if points.shape[1] > 2 else None,
+        )
+        return found.confident(self.limits).merged(self.limits).detections(self.limits, self.labels)
+
+
+def anchors(grids: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Array:
+    """Return the centres [n, 2] (x, y) of all anchors in pixels, row by row."""
+    found = []
+    for stride, count in grids:
+        rows, columns = -(-size[0] // stride), -(-size[1] // stride)
+        down, across = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
+        centres = np.stack([across * size[1] / columns, down * size[0] / rows], axis=-1).reshape(-1, 2)
+        found.append(np.repeat(centres, count, axis=0))
+    return np.concatenate(found).astype(np.float32)
+
+
+def _labels(model: ModelFacts) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Return the class names without a background class, and the assumptions."""
+    if model.labels is None:
+        return None, ("the classes have no names (--labels)",)
+    names = model.labels.names
+    offset = model.label_offset
+    if offset is None:
+        offset = int(bool(names) and names[0].lower() in _PLACEHOLDERS)
+    return names[offset:], ()
+
+
+def _named(model: ModelFacts, name: str) -> TensorSpec | None:
+    return next((spec for spec in model.outputs if spec.name.split(":")[0] == name), None)

@@ -1,0 +1,166 @@
+"""The task interface: recognise a task's models, decode their outputs, and compare two results.
+
+A task is one file in `runtimes/tasks/` with a class that derives from `Task`; each output layout that it supports is
+a `Decoder`. Its counterpart in `edge/tasks/` draws, describes and scores results on the host. This module also runs on
+boards: Python 3.8, the standard library and numpy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Mapping, Sequence, TypeVar
+
+import numpy as np
+
+from runtimes.arrays import Array, Arrays
+from runtimes.artifact.json_fields import JsonValue
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.model_files.facts import ModelFacts
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The mapping from picture to model input: input pixel = picture pixel × scale + offset, for x and y.
+
+    size: Width and height of the picture.
+    scale: For x and y.
+    offset: For x and y, in input pixels.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def to_picture(self, points: Array) -> Array:
+        """Map points [..., 2] (x, y) from input pixels to picture pixels, without clipping."""
+        real: Array = (np.asarray(points, np.float64) - np.asarray(self.offset)) / np.asarray(self.scale)
+        return real
+
+
+class Result(ABC):
+    """The decoded outputs of one inference. Subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def to_json(self) -> JsonValue:
+        """The value of "result" in `edge run --json`."""
+
+    def in_picture(self, placement: Placement) -> Result:
+        """Map coordinates from pixels of the model's input, which decoders return, to pixels of the source picture."""
+        del placement
+        return self
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether two results agree, the metrics, and a summary in one line."""
+
+    agrees: bool
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """User options of a decoder.
+
+    top: The number of classes to list.
+    confidence: The lowest score of a box or pose; None leaves it to the decoder.
+    iou: Boxes of a class that overlap by more are one object; None leaves it to the decoder.
+    """
+
+    top: int = 5
+    confidence: float | None = None
+    iou: float | None = None
+
+
+@dataclass(frozen=True)
+class PictureDefaults:
+    """How models with a decoder's layout take pictures, for values that neither the file nor the user specifies.
+
+    resize, pad: As in `Preprocess`.
+    mean, scale: As in `Preprocess`, for float inputs; None if models of this layout differ.
+    family: The models that this is known of, for messages.
+    """
+
+    resize: str = "stretch"
+    pad: int = 0
+    mean: float | None = None
+    scale: float | None = None
+    family: str = ""
+
+
+R = TypeVar("R", bound=Result)
+
+
+class Decoder(ABC, Generic[R]):
+    """Decodes one output layout. Subclasses are frozen dataclasses of the parameters that this needs.
+
+    assumptions: What was assumed for lack of information, as sentences that name the option to override it.
+    """
+
+    assumptions: tuple[str, ...]
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, model: ModelFacts) -> Decoder[R] | None:
+        """Return the decoder for this model, or None if its outputs have another layout.
+
+        Decides by metadata, operators and shapes, never by a file name. Raises UsageError if the layout matches but a
+        fact that cannot be guessed is missing; InputError if the model's metadata or the user's options contradict it.
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, Array]) -> R:
+        """Decode the raw outputs of one inference, named as in the model facts.
+
+        Raises InputError for outputs that cannot be such a result.
+        """
+
+    def pictures(self) -> PictureDefaults | None:
+        """Return how models with this layout take pictures; None leaves it to the task."""
+        return None
+
+    def configured(self, options: DecodeOptions) -> Decoder[R]:
+        """Return a copy with the user's options. A decoder without options returns itself."""
+        del options
+        return self
+
+
+class Task(ABC, Generic[R]):
+    """A task.
+
+    id: The name of its file.
+    rank: Tasks are tried in order of rank, lowest first; the less specific a task is, the higher its rank.
+    resize: How to fit a picture to the input if the model does not specify it, as in `Preprocess`.
+    decoders: The output layouts, tried in this order.
+    """
+
+    id: ClassVar[str]
+    rank: ClassVar[int] = 0
+    resize: ClassVar[str] = "stretch"
+    decoders: ClassVar[tuple[type[Decoder[Any]], ...]]
+
+    def recognise(self, model: ModelFacts) -> Decoder[R] | None:
+        """Return the first decoder that recognises this model's outputs, or None if the model is for another task."""
+        found = (kind.recognise(model) for kind in self.decoders)
+        return next((decoder for decoder in found if decoder is not None), None)
+
+    def decode(self, outputs: Mapping[str, Array], decoder: Decoder[R]) -> R:
+        """Decode the outputs of one inference."""
+        return decoder.decode(outputs)
+
+    @abstractmethod
+    def compare(self, expected: R, actual: R) -> Agreement:
+        """Compare two results at the level of the task."""
+
+
+def named_outputs(outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> Arrays:
+    """Rename an engine's outputs to the names of `specs`: by name if they match, else by position.
+
+    Engines name the same tensor differently.
+    """
+    names = [spec.name for spec in specs]
+    if len(names) != len(outputs) or set(names) == set(outputs):
+        return dict(outputs)
+    return dict(zip(names, outputs.values()))

@@ -1,0 +1,220 @@
+"""Instance segmentation: boxes around objects, each with its outline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Mapping
+
+import numpy as np
+
+from runtimes.arrays import Array
+from runtimes.artifact.json_fields import JsonObject, JsonValue
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.decoders.boxes import (
+    Candidates,
+    Detection,
+    Detections,
+    Limits,
+    are_shares,
+    corners_of_centres,
+    in_pixels,
+    single,
+    suppress,
+)
+from runtimes.decoders.polygons import area, contains, outline
+from runtimes.decoders.yolo import LETTERBOX, cell_boxes, class_names
+from runtimes.errors import InputError
+from runtimes.model_files.facts import ModelFacts
+from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
+from runtimes.tasks.detection import DetectionTask
+from runtimes.tensors import dequantize
+
+_BOX, _ROW = 4, 6
+_FINER = 4  # the mask's grid is this much finer than the prototypes', so that outlines are not jagged
+_SAMPLES = 48  # points per side, to compare two outlines
+_MASK_IOU = 0.8  # of results that agree
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A detected object, and the outline (x, y) of its largest part in pixels."""
+
+    detection: Detection
+    polygon: tuple[tuple[float, ...], ...]
+
+    def to_json(self) -> JsonObject:
+        """Return the keys of a detection, and "polygon"."""
+        return {**self.detection.to_json(), "polygon": [list(point) for point in self.polygon]}
+
+
+@dataclass(frozen=True)
+class Instances(Result):
+    """The detected objects, most confident first."""
+
+    instances: tuple[Instance, ...]
+
+    @property
+    def boxes(self) -> Detections:
+        """The objects without their outlines."""
+        return Detections(tuple(one.detection for one in self.instances))
+
+    def to_json(self) -> JsonValue:
+        """Return [{"label", "index", "score", "box", "polygon": [[x, y]]}]."""
+        return [one.to_json() for one in self.instances]
+
+    def in_picture(self, placement: Placement) -> Instances:
+        """Map to pixels of the picture, clip to it, and drop the objects outside."""
+        found = []
+        for one in self.instances:
+            boxes = Detections((one.detection,)).in_picture(placement).boxes
+            points = placement.to_picture(np.asarray(one.polygon).reshape(-1, 2))
+            places = np.clip(points, 0, placement.size).tolist()
+            found += [Instance(box, tuple(map(tuple, places))) for box in boxes]
+        return Instances(tuple(found))
+
+
+@dataclass(frozen=True)
+class YoloInstances(Decoder[Instances]):
+    """Decodes YOLO-seg: for each cell a box, a score per class and weights of prototypes, whose sum is the mask.
+
+    With the suppression inside, rows are corners, score, class and weights instead.
+
+    rows, prototypes: The outputs' specs: [1, 4 + classes + weights, cells], and [1, weights, height, width].
+    size: Height and width of the input.
+    weights: The number of prototypes.
+    axis: The axis of the prototypes, 1 or 3.
+    labels: The class names.
+    limits: Which boxes to keep.
+    """
+
+    rows: TensorSpec
+    prototypes: TensorSpec
+    size: tuple[int, int]
+    weights: int
+    axis: int = 1
+    labels: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> YoloInstances | None:
+        """Accept two outputs, of which one has prototypes in the sides of the input divided by the same stride."""
+        size = model.picture_size
+        if size is None or len(model.outputs) != 2:
+            return None
+        rows, prototypes = sorted(model.outputs, key=lambda spec: len(spec.shape))
+        shape = prototypes.shape
+        if (len(rows.shape), len(shape)) != (3, 4) or any(isinstance(side, str) for side in shape[1:]):
+            return None
+        axis = next((axis for axis in (1, 3) if _is_grid(shape[2:] if axis == 1 else shape[1:3], size)), None)
+        if axis is None:
+            return None
+        weights, sides = int(shape[axis]), [side for side in rows.shape[1:] if isinstance(side, int)]
+        if weights < 2 or (sides and min(sides) < _BOX + 1 + weights):
+            return None
+        labels = class_names(model)
+        words = () if labels else ("the classes have no names (--labels)",)
+        return cls(rows, prototypes, size, weights, axis, labels, assumptions=words)
+
+    def pictures(self) -> PictureDefaults:
+        """Return the letterbox of YOLO models."""
+        return LETTERBOX
+
+    def configured(self, options: DecodeOptions) -> YoloInstances:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Instances:
+        """Return the best objects of each class. Raises InputError for outputs of another layout."""
+        name = self.rows.name
+        rows = single(dequantize(outputs[name], self.rows.quantization), name, 2)
+        planes = dequantize(outputs[self.prototypes.name], self.prototypes.quantization)
+        planes = single(planes, self.prototypes.name, 3)
+        planes = planes if self.axis == 1 else planes.transpose(2, 0, 1)
+        is_selected = rows.shape[1] == _ROW + self.weights and not cell_boxes(len(rows), self.size)
+        rows = rows if is_selected or rows.shape[0] > rows.shape[1] else rows.T
+        if rows.shape[1] <= _BOX + self.weights or len(planes) != self.weights:
+            raise InputError(f"'{name}' is {list(rows.shape)}, not boxes with masks", "convert the model again")
+        kept = self._kept(rows, is_selected)
+        boxes = kept.detections(self.limits, self.labels).boxes
+        chosen = rows[kept.points[:, 0, 0].astype(np.intp)] if kept.points is not None else rows[:0]
+        masks = (self._polygon(box, row[-self.weights :], planes) for box, row in zip(boxes, chosen))
+        return Instances(tuple(Instance(replace(box, points=()), mask) for box, mask in zip(boxes, masks)))
+
+    def _kept(self, rows: Array, is_selected: bool) -> Candidates:
+        """Return the boxes to keep; the number of each one's row stands in place of its key points."""
+        boxes = rows[:, :_BOX] if is_selected else corners_of_centres(rows[:, :_BOX])
+        boxes = in_pixels(boxes, self.size) if are_shares(rows[:, :_BOX]) else boxes
+        scores = rows[:, _BOX : _BOX + 1] if is_selected else rows[:, _BOX : -self.weights]
+        best = np.rint(rows[:, _BOX + 1]).astype(np.intp) if is_selected else scores.argmax(axis=1)
+        numbers = np.arange(len(rows), dtype=np.float64).reshape(-1, 1, 1)
+        found = Candidates(boxes, scores.max(axis=1), best, np.repeat(numbers, 2, axis=2)).confident(self.limits)
+        return found if is_selected else found.take(suppress(found.boxes, found.classes, self.limits))
+
+    def _polygon(self, box: Detection, weights: Array, planes: Array) -> tuple[tuple[float, ...], ...]:
+        """Return the outline of a mask within its box, in pixels of the input."""
+        _, height, width = planes.shape
+        step = np.asarray([self.size[1] / width, self.size[0] / height])  # input pixels per prototype pixel
+        low = np.clip(np.floor(np.asarray(box.box[:2]) / step * _FINER), 0, None).astype(int)
+        high = np.ceil(np.asarray(box.box[2:]) / step * _FINER).astype(int)
+        high = np.minimum(high, np.asarray([width, height]) * _FINER)
+        if (high <= low).any():
+            return ()
+        mask = np.tensordot(weights, planes, 1)
+        mask = _interpolated(mask, np.arange(low[1], high[1]), 0)
+        mask = _interpolated(mask, np.arange(low[0], high[0]), 1)
+        points = (outline(mask > 0) + low) / _FINER * step
+        points = np.clip(points, box.box[:2], box.box[2:])
+        return tuple(map(tuple, points.tolist()))
+
+
+def _interpolated(grid: Array, places: Array, axis: int) -> Array:
+    """Interpolate linearly along an axis at the centres of the finer grid's pixels `places`."""
+    centres = np.clip((places + 0.5) / _FINER - 0.5, 0, grid.shape[axis] - 1)
+    low = np.floor(centres).astype(np.intp)
+    high = np.minimum(low + 1, grid.shape[axis] - 1)
+    share = (centres - low).reshape((-1, 1) if axis == 0 else (1, -1))
+    found: Array = np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
+    return found
+
+
+class InstancesTask(Task[Instances]):
+    """Finds objects in a picture, and their outlines."""
+
+    id: ClassVar[str] = "instances"
+    rank: ClassVar[int] = 15
+    resize: ClassVar[str] = "stretch"
+    decoders = (YoloInstances,)
+
+    def compare(self, expected: Instances, actual: Instances) -> Agreement:
+        """Results agree if their boxes do, as for detection, and matched outlines have a mean IoU of 0.8."""
+        boxes = DetectionTask().compare(expected.boxes, actual.boxes)
+        ious = []
+        for one in expected.instances:
+            same = [other for other in actual.instances if other.detection.index == one.detection.index]
+            ious.append(max((polygon_iou(one.polygon, other.polygon) for other in same), default=0.0))
+        mean = float(np.mean(ious)) if ious else 1.0
+        metrics = {**boxes.metrics, "mask_iou": mean}
+        return Agreement(boxes.agrees and mean >= _MASK_IOU, metrics, f"{boxes.message}, mean mask IoU {mean:.3f}")
+
+
+def polygon_iou(one: tuple[tuple[float, ...], ...], other: tuple[tuple[float, ...], ...]) -> float:
+    """Return the intersection over union of two outlines, sampled on a grid over both."""
+    first, second = np.asarray(one).reshape(-1, 2), np.asarray(other).reshape(-1, 2)
+    if not area(first) or not area(second):
+        return float(one == other)
+    both = np.concatenate([first, second])
+    (left, top), (right, bottom) = both.min(axis=0), both.max(axis=0)
+    shares = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
+    points = np.stack(np.meshgrid(left + shares * (right - left), top + shares * (bottom - top)), axis=-1).reshape(
+        -1, 2
+    )
+    inside, there = contains(first, points), contains(second, points)
+    return float((inside & there).sum() / max(1, (inside | there).sum()))
+
+
+def _is_grid(sides: tuple[int | str, ...], size: tuple[int, int]) -> bool:
+    height, width = sides
+    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 2:
+        return False
+    return size[0] % height == 0 and size[1] % width == 0 and size[0] // height == size[1] // width <= 16

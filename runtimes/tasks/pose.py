@@ -1,0 +1,265 @@
+"""Pose: the key points of persons, such as eyes, elbows and knees."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Mapping
+
+import numpy as np
+
+from runtimes.arrays import Array
+from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.decoders.boxes import (
+    Candidates,
+    Limits,
+    are_shares,
+    check_finite,
+    corners_of_centres,
+    in_pixels,
+    overlap,
+    single,
+    suppress,
+)
+from runtimes.decoders.yolo import LETTERBOX, cell_boxes
+from runtimes.errors import InputError
+from runtimes.model_files.facts import ModelFacts
+from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
+from runtimes.tensors import dequantize
+
+# The key points of COCO (cocodataset.org), in the order that MoveNet and YOLO-pose give them.
+COCO = (
+    *("nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow"),
+    *("right elbow", "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle"),
+    "right ankle",
+)
+_VISIBLE = 0.2  # the score from which a key point counts, as in MoveNet's own programs
+_BOX = 4
+_MULTI_POSE = len(COCO) * 3 + _BOX + 1
+_SAME_PERSON, _DISTANCE = 0.5, 0.05  # IoU of boxes, and distance of key points as a share of the box's diagonal
+
+
+@dataclass(frozen=True)
+class KeyPoint:
+    """A point in pixels, with its confidence."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A person: confidence, the box (left, top, right, bottom) in pixels, and the key points."""
+
+    score: float
+    box: tuple[float, ...]
+    keypoints: tuple[KeyPoint, ...]
+
+    def to_json(self) -> JsonObject:
+        """Return {"score", "box", "keypoints": [{"name", "x", "y", "score"}]}."""
+        points: JsonValue = [to_json(one) for one in self.keypoints]
+        return {"score": self.score, "box": list(self.box), "keypoints": points}
+
+
+@dataclass(frozen=True)
+class Poses(Result):
+    """The persons, most confident first."""
+
+    poses: tuple[Pose, ...]
+
+    def to_json(self) -> JsonValue:
+        """Return a list with an object per person."""
+        return [one.to_json() for one in self.poses]
+
+    def in_picture(self, placement: Placement) -> Poses:
+        """Map to pixels of the picture. Boxes are clipped to it, points are not: they may be outside."""
+        return Poses(tuple(_in_picture(one, placement) for one in self.poses))
+
+
+def _in_picture(pose: Pose, placement: Placement) -> Pose:
+    box = np.clip(placement.to_picture(np.asarray(pose.box).reshape(2, 2)), 0, placement.size).reshape(-1)
+    points = placement.to_picture(np.asarray([(one.x, one.y) for one in pose.keypoints])).tolist()
+    moved = tuple(replace(one, x=x, y=y) for one, (x, y) in zip(pose.keypoints, points))
+    return replace(pose, box=tuple(box.tolist()), keypoints=moved)
+
+
+@dataclass(frozen=True)
+class MoveNet(Decoder[Poses]):
+    """Decodes MoveNet: [1, 1, 17, 3] for one person, or [1, n, 56] for several.
+
+    A key point is y, x and score, as shares of the input. A row of several persons ends with top, left, bottom, right
+    and score.
+
+    output: The output's spec.
+    size: Height and width of the input.
+    limits: Which of several persons to keep.
+    """
+
+    output: TensorSpec
+    size: tuple[int, int]
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ("the key points are the 17 of COCO",)
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> MoveNet | None:
+        """Accept a single output of one of these shapes; the input may be free, then it is a multiple of 32."""
+        size = model.picture_size
+        if size is None or len(model.outputs) != 1:
+            return None
+        shape = model.outputs[0].shape
+        is_several = len(shape) == 3 and shape[2] == _MULTI_POSE and not isinstance(shape[1], str) and shape[1] <= 20
+        return cls(model.outputs[0], size) if shape == (1, 1, len(COCO), 3) or is_several else None
+
+    def pictures(self) -> PictureDefaults:
+        """Return MoveNet's raw pixels."""
+        return PictureDefaults("stretch", 0, 0.0, 1.0, "MoveNet models")
+
+    def configured(self, options: DecodeOptions) -> MoveNet:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Poses:
+        """Return the persons. Raises InputError for an output of another layout."""
+        name = self.output.name
+        rows = check_finite(dequantize(outputs[name], self.output.quantization), name)
+        if rows.size % (len(COCO) * 3) and rows.shape[-1] != _MULTI_POSE:
+            raise InputError(f"'{name}' is {list(rows.shape)}, not key points", "convert the model again")
+        if rows.shape[-1] != _MULTI_POSE:
+            return Poses((self._pose(rows.reshape(-1, 3)[: len(COCO)]),))
+        people = rows.reshape(-1, _MULTI_POSE)
+        order = np.argsort(-people[:, -1], kind="stable")
+        return Poses(tuple(self._person(row) for row in people[order] if row[-1] >= self.limits.confidence))
+
+    def _pose(self, points: Array) -> Pose:
+        places = points[:, [1, 0]] * np.asarray([self.size[1], self.size[0]])
+        scores = points[:, 2]
+        seen = places[scores >= _VISIBLE] if (scores >= _VISIBLE).any() else places
+        box = (*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist())
+        return Pose(float(scores.mean()), box, key_points(places, scores))
+
+    def _person(self, row: Array) -> Pose:
+        pose = self._pose(row[: len(COCO) * 3].reshape(-1, 3))
+        box = in_pixels(row[len(COCO) * 3 :][None, [1, 0, 3, 2]], self.size)[0]
+        return replace(pose, score=float(row[-1]), box=tuple(box.tolist()))
+
+
+@dataclass(frozen=True)
+class YoloPose(Decoder[Poses]):
+    """Decodes YOLO-pose: for each cell of the grids a box, a score and key points (x, y, visibility).
+
+    output: The output's spec.
+    size: Height and width of the input.
+    points: The number of key points.
+    numbers: The numbers of each key point, 2 or 3.
+    limits: Which boxes to keep.
+    """
+
+    output: TensorSpec
+    size: tuple[int, int]
+    points: int = len(COCO)
+    numbers: int = 3
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, model: ModelFacts) -> YoloPose | None:
+        """Accept one class and the key points of the metadata; without metadata, those of COCO."""
+        size = model.picture_size
+        if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:
+            return None
+        points, numbers = _key_point_shape(model.metadata.get("kpt_shape", ""))
+        row = _BOX + 1 + points * numbers
+        spec = model.outputs[0]
+        sides = spec.shape[1:]
+        is_selected = sides[1] == row + 1 and model.task == "pose"  # corners, score, class, key points
+        if row not in sides and not is_selected and not any(isinstance(side, str) for side in sides):
+            return None
+        cells = next((side for side in sides if isinstance(side, int) and cell_boxes(side, size) == 1), None)
+        is_stated = model.task == "pose"
+        if not is_stated and (cells is None or row not in sides or model.labels is not None):
+            return None
+        words = () if is_stated else ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
+        return cls(spec, size, points, numbers, assumptions=words)
+
+    def pictures(self) -> PictureDefaults:
+        """Return the letterbox of YOLO models."""
+        return LETTERBOX
+
+    def configured(self, options: DecodeOptions) -> YoloPose:
+        """Return a copy with the user's limits."""
+        return replace(self, limits=self.limits.configured(options))
+
+    def decode(self, outputs: Mapping[str, Array]) -> Poses:
+        """Return the best persons. Raises InputError for an output of another layout."""
+        name, row = self.output.name, _BOX + 1 + self.points * self.numbers
+        rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
+        has_class = rows.shape[1] == row + 1  # selected by the model: corners, score, class, key points
+        if not has_class and row not in rows.shape:
+            raise InputError(f"'{name}' is {list(rows.shape)}, not {row} numbers per person", "convert the model again")
+        rows = rows if has_class or rows.shape[1] == row else rows.T
+        boxes, scores, points = rows[:, :_BOX], rows[:, _BOX], rows[:, row + has_class - self.points * self.numbers :]
+        boxes = boxes if has_class else corners_of_centres(boxes)
+        places = points.reshape(len(rows), self.points, self.numbers)
+        if are_shares(boxes):
+            boxes = in_pixels(boxes, self.size)
+            places = places * np.asarray([self.size[1], self.size[0], 1][: self.numbers], np.float32)
+        found = Candidates(boxes, scores, np.arange(len(rows)))  # a candidate's "class" is its row
+        kept = found.confident(self.limits)
+        if not has_class:
+            kept = kept.take(suppress(kept.boxes, np.zeros(len(kept.scores)), self.limits))
+        return Poses(tuple(self._person(places[i], box, s) for i, box, s in zip(kept.classes, kept.boxes, kept.scores)))
+
+    def _person(self, points: Array, box: Array, score: float) -> Pose:
+        visible = points[:, 2] if self.numbers == 3 else np.full(self.points, score)
+        return Pose(float(score), tuple(box.tolist()), key_points(points[:, :2], visible))
+
+
+class PoseTask(Task[Poses]):
+    """Finds the key points of persons."""
+
+    id: ClassVar[str] = "pose"
+    rank: ClassVar[int] = 10
+    resize: ClassVar[str] = "stretch"
+    decoders = (MoveNet, YoloPose)
+
+    def compare(self, expected: Poses, actual: Poses) -> Agreement:
+        """Results agree if they hold the same persons, with visible key points within 5 % of the box's diagonal."""
+        if len(expected.poses) != len(actual.poses):
+            return Agreement(False, {}, f"{len(expected.poses)} persons, and here {len(actual.poses)}")
+        distances = [0.0]
+        for one in expected.poses:
+            ious = overlap(np.asarray(one.box), np.asarray([other.box for other in actual.poses]).reshape(-1, 4))
+            if ious.max() < _SAME_PERSON:
+                return Agreement(False, {}, "a person is elsewhere")
+            distances.append(_distance(one, actual.poses[int(ious.argmax())]))
+        largest = max(distances)
+        words = f"{len(expected.poses)} persons, key points differ by up to {largest:.1%} of the box"
+        return Agreement(largest <= _DISTANCE, {"keypoint_distance": largest}, words)
+
+
+def _distance(one: Pose, other: Pose) -> float:
+    """Return the largest distance of visible key points, as a share of the box's diagonal."""
+    pairs = [(a, b) for a, b in zip(one.keypoints, other.keypoints) if a.score >= _VISIBLE]
+    diagonal = float(np.hypot(one.box[2] - one.box[0], one.box[3] - one.box[1])) or 1.0
+    return max((float(np.hypot(a.x - b.x, a.y - b.y)) / diagonal for a, b in pairs), default=0.0)
+
+
+def key_points(places: Array, scores: Array) -> tuple[KeyPoint, ...]:
+    """Name key points [k, 2] (x, y): COCO's if there are 17, else by number."""
+    names = COCO if len(places) == len(COCO) else tuple(f"point {i}" for i in range(len(places)))
+    rows = zip(names, places.tolist(), scores.tolist())
+    return tuple(KeyPoint(name, x, y, score) for name, (x, y), score in rows)
+
+
+def _key_point_shape(text: str) -> tuple[int, int]:
+    """Parse ultralytics' `kpt_shape`, such as [17, 3]; COCO's if there is none."""
+    try:
+        found = ast.literal_eval(text) if 0 < len(text) < 100 else None
+    except (ValueError, SyntaxError):
+        found = None
+    if isinstance(found, (list, tuple)) and len(found) == 2 and found[1] in (2, 3) and 0 < found[0] < 1000:
+        return int(found[0]), int(found[1])
+    return len(COCO), 3

@@ -1,0 +1,132 @@
+"""Key points of MoveNet and YOLO-pose, on points that are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.errors import InputError
+from runtimes.model_files.facts import Labels, ModelFacts
+from runtimes.task import DecodeOptions, Placement
+from runtimes.tasks import recognise
+from runtimes.tasks.pose import COCO, KeyPoint, MoveNet, Pose, Poses, PoseTask, YoloPose
+from runtimes.testing.task_contract import TaskContract, TaskExample
+
+SIZE = 64
+CELLS = 8 * 8 + 4 * 4 + 2 * 2
+POINTS = np.stack([np.linspace(8, 40, 17), np.linspace(20, 60, 17)], axis=1)  # x, y in pixels
+BOX = (8.0, 20.0, 40.0, 60.0)
+
+
+def facts(*shape, **known):
+    picture = TensorSpec("x", "uint8", (1, SIZE, SIZE, 3))
+    return ModelFacts("m", "tflite", inputs=(picture,), outputs=(TensorSpec("y", "float32", shape),), **known)
+
+
+def movenet(points=POINTS):
+    array = np.full((1, 1, 17, 3), 0.8, np.float32)
+    array[0, 0, :, :2] = points[:, ::-1] / SIZE
+    return array
+
+
+def several(points=POINTS):
+    array = np.zeros((1, 6, 56), np.float32)
+    array[0, 3, :51] = movenet(points).reshape(-1)
+    array[0, 3, 51:] = 20 / SIZE, 8 / SIZE, 60 / SIZE, 40 / SIZE, 0.7
+    return array
+
+
+def cells(points=POINTS, unit=1.0):
+    array = np.zeros((1, 56, CELLS), np.float32)
+    array[0, :4] = 3 * unit
+    for place, score in ((10, 0.7), (11, 0.6)):
+        array[0, :5, place] = 24 * unit, 40 * unit, 32 * unit, 40 * unit, score
+        array[0, 5:, place] = np.concatenate([points * unit, np.full((17, 1), 0.8)], axis=1).reshape(-1)
+    return array
+
+
+def selected(points=POINTS):
+    array = np.zeros((1, 300, 57), np.float32)
+    array[0, 0, :6] = *BOX, 0.7, 0
+    array[0, 0, 6:] = np.concatenate([points, np.full((17, 1), 0.8)], axis=1).reshape(-1)
+    return array
+
+
+class TestContract(TaskContract):
+    task = PoseTask()
+    examples = (
+        TaskExample(facts(1, 1, 17, 3), {"y": movenet()}, {"y": movenet(POINTS[::-1])}),
+        TaskExample(facts(1, 6, 56), {"y": several()}, {"y": several(POINTS[::-1])}),
+        TaskExample(facts(1, 56, CELLS, task="pose"), {"y": cells()}, {"y": cells(POINTS[::-1])}),
+    )
+    foreign = (
+        facts(1, 1, 17, 2),
+        facts(1, 57, CELLS),
+        facts(1, 56, CELLS, labels=Labels(tuple(map(str, range(52))), "the file")),
+        facts(1, 56),
+        facts(1, 300, 57),
+        replace(facts(1, 1, 17, 3), inputs=(TensorSpec("x", "float32", (1, 51)),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "array"),
+    [
+        (MoveNet, facts(1, 1, 17, 3), movenet()),
+        (MoveNet, facts(1, 6, 56), several()),
+        (YoloPose, facts(1, 56, CELLS), cells()),
+        (YoloPose, facts(1, 56, CELLS, task="pose"), cells(unit=1 / SIZE)),
+        (YoloPose, facts(1, CELLS, 56), cells().transpose(0, 2, 1)),
+        (YoloPose, facts(1, "n", "m", task="pose", metadata={"kpt_shape": "[17, 3]"}), cells()),
+        (YoloPose, facts(1, 300, 57, task="pose"), selected()),
+    ],
+)
+def test_known_points_are_found_in_every_layout(kind, model, array):
+    decoder = PoseTask().recognise(model)
+    assert isinstance(decoder, kind)
+    (pose,) = decoder.decode({"y": array}).poses
+    np.testing.assert_allclose([(one.x, one.y) for one in pose.keypoints], POINTS, atol=1e-3)
+    np.testing.assert_allclose(pose.box, BOX, atol=1e-3)
+    assert [one.name for one in pose.keypoints] == list(COCO)
+    assert pose.keypoints[0].score == pytest.approx(0.8, abs=1e-6)
+    assert pose.score == pytest.approx(0.8 if array.shape == (1, 1, 17, 3) else 0.7, abs=1e-6)
+
+
+def test_points_that_are_not_seen_are_not_in_the_box():
+    array = movenet()
+    array[0, 0, 16, 2] = 0.01
+    (pose,) = PoseTask().recognise(facts(1, 1, 17, 3)).decode({"y": array}).poses
+    np.testing.assert_allclose(pose.box, (8, 20, POINTS[15, 0], POINTS[15, 1]), atol=1e-3)
+
+
+def test_the_user_sets_the_confidence():
+    decoder = PoseTask().recognise(facts(1, 56, CELLS)).configured(DecodeOptions(confidence=0.9))
+    assert decoder.decode({"y": cells()}).poses == ()
+
+
+def test_a_pose_is_no_detection_and_a_detection_no_pose():
+    assert recognise(facts(1, 56, CELLS))[0].id == "pose"
+    assert recognise(facts(1, 84, CELLS))[0].id == "detection"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 17, 3), (1, 56, CELLS)])
+def test_outputs_of_another_layout_are_refused(shape):
+    with pytest.raises(InputError):
+        PoseTask().recognise(facts(*shape)).decode({"y": np.zeros((1, 55, 7), np.float32)})
+
+
+def test_places_are_mapped_to_the_picture():
+    pose = Pose(0.5, (0.0, 16.0, 32.0, 48.0), (KeyPoint("nose", 16.0, 32.0, 0.9),))
+    (found,) = Poses((pose,)).in_picture(Placement((200, 100), (0.32, 0.32), (0.0, 16.0))).poses
+    np.testing.assert_allclose(found.box, (0, 0, 100, 100))
+    assert (found.keypoints[0].x, found.keypoints[0].y) == (50.0, 50.0)
+
+
+def test_a_missing_person_is_told():
+    pose = Pose(0.5, BOX, (KeyPoint("nose", 16.0, 32.0, 0.9),))
+    assert not PoseTask().compare(Poses((pose,)), Poses(())).agrees
+    near = replace(pose, keypoints=(KeyPoint("nose", 17.0, 32.0, 0.9),))
+    assert PoseTask().compare(Poses((pose,)), Poses((near,))).agrees
