@@ -1,17 +1,19 @@
-"""A Hugging Face folder's config.json as a `Network`, and its tensors by their names in GGUF."""
+"""Read a Hugging Face folder's config.json as a `Network`, and map its tensors to their names in GGUF."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from converters.gguf.network import LARGEST_SIZE, MOST_LAYERS, Network, RopeScaling
+from converters.gguf.hyperparameters import MAX_LAYERS, MAX_SIZE, Network, RopeScaling
+from converters.gguf.tokenizer_json import is_sentencepiece, pre_of, read_tokenizer_file
 from converters.gguf.weights import Weights, read_json
+from runtimes.artifact.json_fields import Fields
 from runtimes.errors import InputError
-from runtimes.fields import Fields
 
-_LARGEST_CONFIG = 2**22
+_MAX_CONFIG = 2**22
 # Architecture in config.json → llama.cpp's. LlamaForCausalLM is also TinyLlama, SmolLM, Yi, Vicuna, CodeLlama, ...
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -20,9 +22,13 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
-_KNOWN = (
-    "what works: LLaMA 1 to 3 and all that is built as they are (TinyLlama, SmolLM, Yi, Vicuna), Mistral, Qwen 2 and 3"
-)
+_KNOWN = "what works: the language models that llama.cpp supports; docs/guides/convert.md says how each is converted"
+_KNOWN_YARN = "what works: yarn with 32 and 1, which nearly every model has"
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_sequence_length")
+_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatGLMModel")
+_REFUSED = {"RwkvForCausalLM": "RWKV 4, but llama.cpp only supports RWKV 6 and 7"}
+# `dequant_model` in conversion/base.py of the converter.
+_QUANTIZED = ("fp8", "gptq", "bitnet", "compressed-tensors", "modelopt", "mxfp4")
 _NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -43,29 +49,129 @@ _OUTER = {
 }
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """A config.json: its path and content."""
+
+    path: Path
+    content: dict[str, Any]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key."""
+        return self.content.get(key, default)
+
+    @property
+    def architecture(self) -> str:
+        """The class in transformers; empty if none is named."""
+        names = self.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else ""
+
+    @property
+    def text(self) -> ModelConfig | None:
+        """The language part of a multimodal model; None for other models."""
+        inner = self.get("text_config")
+        return ModelConfig(self.path, inner) if isinstance(inner, dict) else None
+
+    @property
+    def rope(self) -> ModelConfig:
+        """The parameters of the rotation; transformers 5 has all of them in `rope_parameters`."""
+        inner = self.get("rope_parameters") or self.get("rope_scaling") or {}
+        return ModelConfig(self.path, inner if isinstance(inner, dict) else {})
+
+    @property
+    def context(self) -> int | None:
+        """The context length that it was trained with; None if unknown."""
+        places = [self, self.text] if self.text else [self]
+        values = [place.get(key) for place in places for key in _CONTEXT_KEYS]
+        return next((value for value in values if type(value) is int and value > 0), None)
+
+
 def is_language_model(folder: Path) -> bool:
-    """Whether a folder's config.json names a network that continues text."""
-    config = folder / "config.json"
-    if not config.is_file():
-        return False
-    names = read_json(config, _LARGEST_CONFIG).get("architectures")
-    return isinstance(names, list) and any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    """Return whether a folder's config.json names a network that generates text."""
+    return (folder / "config.json").is_file() and read_config(folder).architecture.endswith(_ENDINGS)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read config.json. Raises InputError if it cannot be read."""
+    path = folder / "config.json"
+    return ModelConfig(path, read_json(path, _MAX_CONFIG))
 
 
 def check_architecture(folder: Path) -> str:
-    """The name of the folder's architecture; InputError, with the list of what works, for one that is not converted."""
-    names = read_json(folder / "config.json", _LARGEST_CONFIG).get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else "no architecture"
-    if name not in ARCHITECTURES:
-        raise InputError(f"{folder} is {name}, which is not converted to gguf", _KNOWN)
+    """Return the name of the folder's architecture. Raises InputError, with the reason, if it is not supported."""
+    config = read_config(folder)
+    name, inner = config.architecture, config.text.architecture if config.text else ""
+    if name in _REFUSED:
+        raise InputError(f"{folder} is {name}: {_REFUSED[name]}", _KNOWN)
+    if config.get("is_encoder_decoder") and not inner:
+        what = f"{folder} is {name}, an encoder-decoder model"
+        raise InputError(f"{what}: edge only converts models that continue a text", _KNOWN)
+    if not {name, inner} & known_architectures():
+        what = f"{folder} is {name}, which" if name else f"the config.json of {folder} names no architecture, so it"
+        raise InputError(f"{what} cannot be converted to gguf", _KNOWN)
+    _check_quantization(config, folder)
+    _check_betas(config, folder)
     return name
 
 
+def is_plain(folder: Path) -> bool:
+    """Return whether the folder is a LLaMA, Mistral, Qwen 2 or 3 without features that edge does not write itself.
+
+    All other folders are converted by llama.cpp's converter.
+    """
+    config = read_config(folder)
+    name, rope = config.architecture, config.rope
+    return (
+        name in ARCHITECTURES
+        and config.get("hidden_act", "silu") in ("silu", "swish")
+        and not config.get("mlp_bias")
+        and not config.get("quantization_config")
+        and (name in ("Qwen2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM") or not config.get("attention_bias"))
+        and rope.get("rope_type", rope.get("type", "default")) in ("default", None, "llama3", "linear", "yarn")
+        and not any(rope.get(key) is not None for key in ("attention_factor", "mscale", "mscale_all_dim"))
+        and bool(list(folder.glob("*.safetensors")))
+        and _is_plain_tokenizer(folder)
+    )
+
+
+def _is_plain_tokenizer(folder: Path) -> bool:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return (folder / "tokenizer.model").is_file()
+    document = read_tokenizer_file(path)
+    return is_sentencepiece(document) or pre_of(document) is not None
+
+
+@cache
+def known_architectures() -> frozenset[str]:
+    """Return the architectures that the pinned llama.cpp converts and generates text with."""
+    return frozenset(Path(__file__).with_name("architectures.txt").read_text(encoding="utf-8").split())
+
+
+def _check_quantization(config: ModelConfig, folder: Path) -> None:
+    entry = config.get("quantization_config")
+    method = entry.get("quant_method") if isinstance(entry, dict) else None
+    if isinstance(entry, dict) and method not in _QUANTIZED:
+        what = f"{folder} is quantised by {method or 'an unnamed method'}, which llama.cpp's converter does not support"
+        raise InputError(what, f"convert the model before quantisation; what works: {', '.join(_QUANTIZED)}")
+
+
+def _check_betas(config: ModelConfig, folder: Path) -> None:
+    """Check YaRN's betas: llama.cpp reads them only for Grok and Mistral 3 (src/models), and else uses 32 and 1."""
+    for part in [config, config.text] if config.text else [config]:
+        rope = part.rope
+        if rope.get("rope_type", rope.get("type")) != "yarn" or "Mistral3" in config.architecture:
+            continue
+        fast, slow = rope.get("beta_fast"), rope.get("beta_slow")
+        if fast not in (None, 32) or slow not in (None, 1):
+            what = f"{folder}: its positions are scaled by yarn with beta_fast {fast} and beta_slow {slow}"
+            raise InputError(f"{what}, but llama.cpp always uses 32 and 1", _KNOWN_YARN)
+
+
 def read_network(folder: Path, weights: Weights) -> Network:
-    """The network that config.json tells; InputError for one that is not converted, and for sizes that are none."""
-    path = folder / "config.json"
-    config = read_json(path, _LARGEST_CONFIG)
-    fields = Fields(config, str(path))
+    """Return the network that config.json describes. Raises InputError if it is not supported or has invalid sizes."""
+    config = read_config(folder)
+    path, fields = config.path, Fields(config.content, str(config.path))
     name = check_architecture(folder)
     _check_plain(config, name, path)
     width, heads = _size(fields, "hidden_size"), _size(fields, "num_attention_heads")
@@ -74,7 +180,7 @@ def read_network(folder: Path, weights: Weights) -> Network:
     qwen2 = name == "Qwen2ForCausalLM"
     return Network(
         architecture=ARCHITECTURES[name],
-        layers=_size(fields, "num_hidden_layers", MOST_LAYERS),
+        layers=_size(fields, "num_hidden_layers", MAX_LAYERS),
         width=width,
         hidden=_size(fields, "intermediate_size"),
         heads=heads,
@@ -95,26 +201,26 @@ def read_network(folder: Path, weights: Weights) -> Network:
 
 
 def hugging_face_name(name: str) -> str:
-    """The source's name of a tensor that GGUF calls `name`."""
+    """Return the source's name of the tensor that is `name` in GGUF."""
     if name in _OUTER:
         return _OUTER[name]
     _, layer, part, ending = name.split(".")
     return f"model.layers.{layer}.{_NAMES[part]}.{ending}"
 
 
-def _check_plain(config: Mapping[str, Any], name: str, path: Path) -> None:
-    """Refuse what changes the arithmetic and has no place in this conversion."""
+def _check_plain(config: ModelConfig, name: str, path: Path) -> None:
+    """Reject features that change the computation and that this conversion does not support."""
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise InputError(f"{path}: {name} with the activation {config['hidden_act']} is not converted", _KNOWN)
+        raise InputError(f"{path}: {name} with the activation {config.get('hidden_act')} is not supported", _KNOWN)
     if config.get("mlp_bias"):
-        raise InputError(f"{path}: {name} with biases in its feed-forward part is not converted", _KNOWN)
+        raise InputError(f"{path}: {name} with biases in its feed-forward part is not supported", _KNOWN)
     if config.get("quantization_config"):
-        raise InputError(f"{path}: the model is quantised already", "give the model before it was quantised")
+        raise InputError(f"{path}: the model is already quantised", "convert the model before quantisation")
     if name.startswith("Qwen") and name != "Qwen2ForCausalLM" and config.get("attention_bias"):
-        raise InputError(f"{path}: {name} with biases in its attention is not converted", _KNOWN)
+        raise InputError(f"{path}: {name} with biases in its attention is not supported", _KNOWN)
 
 
-def _size(fields: Fields, key: str, most: int = LARGEST_SIZE) -> int:
+def _size(fields: Fields, key: str, most: int = MAX_SIZE) -> int:
     value = fields.whole(key)
     if not 1 <= value <= most:
         raise fields.reject(key, f"is {value}, not between 1 and {most}")
@@ -122,39 +228,33 @@ def _size(fields: Fields, key: str, most: int = LARGEST_SIZE) -> int:
 
 
 def _rows(weights: Weights, fields: Fields) -> int:
-    """The vocabulary as the embedding has it: after fine-tuning with new tokens config.json is often the older."""
+    """Return the rows of the embedding: config.json is often not updated when tokens are added in fine-tuning."""
     name = _OUTER["token_embd.weight"]
     if name in weights.names() and len(weights.shape(name)) == 2:
         return weights.shape(name)[0]
     return _size(fields, "vocab_size")
 
 
-def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is said of the rotation: transformers 5 keeps all of it in `rope_parameters`."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return found if isinstance(found, dict) else {}
+def _rope_base(config: ModelConfig) -> float:
+    base = config.rope.get("rope_theta", config.get("rope_theta", 10000.0))
+    return float(base) if isinstance(base, (int, float)) and base > 0 else 10000.0
 
 
-def _rope_base(config: Mapping[str, Any]) -> float:
-    found = _rope(config).get("rope_theta", config.get("rope_theta", 10000.0))
-    return float(found) if isinstance(found, (int, float)) and found > 0 else 10000.0
-
-
-def _scaling(config: Mapping[str, Any], path: Path) -> RopeScaling | None:
-    said = _rope(config)
-    kind = said.get("rope_type", said.get("type", "default"))
-    if kind in ("default", None) or not said:
+def _scaling(config: ModelConfig, path: Path) -> RopeScaling | None:
+    rope = config.rope
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind in ("default", None):
         return None
     if kind not in ("llama3", "linear", "yarn"):
-        what = f"{path}: positions are stretched by '{kind}', which is not converted"
+        what = f"{path}: positions are scaled by '{kind}', which is not supported"
         raise InputError(what, "what works: llama3, linear and yarn")
-    fields = Fields(dict(said), str(path), "rope_scaling")
+    fields = Fields(rope.content, str(path), "rope_scaling")
     factor = fields.number("factor")
     if not 0 < factor < 1e6:
         raise fields.reject("factor", f"is {factor}")
-    if kind == "yarn" and any(said.get(key) is not None for key in ("attention_factor", "mscale", "mscale_all_dim")):
-        raise InputError(f"{path}: yarn with a temperature of its own is not converted", "what works: plain yarn")
-    original = said.get("original_max_position_embeddings") or config.get("max_position_embeddings") or 0
+    if kind == "yarn" and any(rope.get(key) is not None for key in ("attention_factor", "mscale", "mscale_all_dim")):
+        raise InputError(f"{path}: yarn with its own temperature is not supported", "what works: plain yarn")
+    original = rope.get("original_max_position_embeddings") or config.get("max_position_embeddings") or 0
     if kind == "llama3":
         return RopeScaling(
             kind, factor, int(original), fields.number("low_freq_factor"), fields.number("high_freq_factor")
@@ -162,8 +262,8 @@ def _scaling(config: Mapping[str, Any], path: Path) -> RopeScaling | None:
     return RopeScaling(kind, factor, int(original) if kind == "yarn" else 0)
 
 
-def _window(config: Mapping[str, Any], is_switched: bool) -> int | None:
-    """The sliding window; Qwen has a switch beside it."""
+def _window(config: ModelConfig, is_switched: bool) -> int | None:
+    """Return the sliding window, which Qwen's configurations can switch off."""
     window = config.get("sliding_window")
     if not isinstance(window, int) or window < 1 or (is_switched and not config.get("use_sliding_window")):
         return None

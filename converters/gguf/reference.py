@@ -1,65 +1,114 @@
-"""What the source itself would answer: a forward pass in numpy, layer by layer, so that any model can be asked.
+"""Compute the scores of the source: a forward pass in numpy, layer by layer, so that a model of any size can be run.
 
-The tests hold it against transformers; where transformers is installed and the model fits in memory, that is asked
-instead. Queries and keys are rotated in the source's own order: what the conversion does to them is what is proven.
+The tests compare it with transformers, which is used instead if it is installed and the model fits in memory. Queries
+and keys are rotated in the source's own order, because the proof checks how the conversion reorders them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters.gguf.model import LanguageModel
-from converters.gguf.network import Network, frequency_factors
+from converters.gguf.hyperparameters import Network, frequency_factors
+from converters.gguf.lora import Lora
+from converters.gguf.model_parts import ModelParts
 from converters.gguf.weights import wanted_size
-from converters.quiet import loading
+from converters.library_calls import loading
 from runtimes.arrays import Array
-from runtimes.llama.memory import free_memory
+from runtimes.llm.llama_cpp.memory import free_memory
 
-_BETA_FAST, _BETA_SLOW = 32.0, 1.0  # yarn's, as every model has them
-# transformers holds the model once, and while it loads some of it twice; above so many weights it takes hours.
-_MOST_WEIGHTS = 3_000_000_000
+_BETA_FAST, _BETA_SLOW = 32.0, 1.0  # of yarn; folders with other values are rejected
+# transformers stores the model once, and parts of it twice while loading; larger models would take hours.
+_MAX_WEIGHTS = 3_000_000_000
 
 
-def source_scores(model: LanguageModel, texts: list[list[int]]) -> tuple[list[Array], str]:
-    """Scores of the next token after each token of each text, float32 [tokens, vocabulary]; and who computed them."""
-    if model.folder is not None and _has_transformers() and _fits(model.network):
-        return _transformers(model.folder, texts), "transformers"
+def source_scores(model: ModelParts, texts: list[list[int]]) -> tuple[list[Array], str]:
+    """Compute the scores of the next token after each token of each text, float32 [tokens, vocabulary].
+
+    Also returns the program that computed them: "transformers" or "numpy".
+    """
+    if model.folder is not None and has_transformers() and fits_in_memory(wanted_size(model.network.tensors())):
+        return transformers_scores(model.folder, texts, model.adapter), "transformers"
     return _numpy(model, texts), "numpy"
 
 
-def _has_transformers() -> bool:
+def has_transformers() -> bool:
+    """Return whether transformers is installed in this Python."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-def _fits(network: Network) -> bool:
-    count = wanted_size(network.tensors())
+def fits_in_memory(weights: int) -> bool:
+    """Return whether transformers can load this many weights in single precision here, and run in a reasonable time."""
     free = free_memory()
-    return count < _MOST_WEIGHTS and (free is None or 8 * count < free)
+    return weights < _MAX_WEIGHTS and (free is None or 8 * weights < free)
 
 
-def _transformers(folder: Path, texts: list[list[int]]) -> list[Array]:
+def transformers_scores(folder: Path, texts: list[list[int]], adapter: Path | None = None) -> list[Array]:
+    """Compute the scores of `source_scores` with transformers, without running code from the folder.
+
+    An adapter is applied at run time instead of being merged, unlike in the conversion.
+    """
     with loading(folder, "a Hugging Face model"):
         import torch
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        ).eval()
+        named: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "dtype": torch.float32}
+        try:
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **named)
+        except ValueError:  # a multimodal model
+            model = transformers.AutoModelForImageTextToText.from_pretrained(folder, **named)
+        model.eval()
+        if adapter is not None:
+            apply_adapter(model, adapter)
         with torch.no_grad():
             return [model(torch.tensor([tokens])).logits[0].float().numpy() for tokens in texts]
 
 
-def _numpy(model: LanguageModel, texts: list[list[int]]) -> list[Array]:
+def apply_adapter(model: Any, adapter: Path) -> None:
+    """Apply a LoRA to a model of transformers: the adapter's output is added to that of each module."""
+    import torch
+
+    lora = Lora(adapter)
+    parameters = dict(model.named_parameters())
+    for name, change in lora.changes.items():
+        if "whole" in change.parts:
+            with torch.no_grad():
+                parameters[name].copy_(torch.from_numpy(lora.part(change, "whole")))
+            continue
+        module = model.get_submodule(name.removesuffix(".weight"))
+        loaded = {which: torch.from_numpy(lora.part(change, which)) for which in change.parts}
+        module.register_forward_hook(_adding_hook(loaded, change.scale, lora.is_transposed))
+
+
+def _adding_hook(loaded: Mapping[str, Any], scale: float, is_transposed: bool) -> Any:
+    """Return a hook that adds the output of a LoRA; for DoRA it also rescales the rows."""
+    import torch
+
+    def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        if "embedding_a" in loaded:
+            return output + scale * loaded["embedding_a"].T[inputs[0]] @ loaded["embedding_b"].T
+        change = scale * (inputs[0] @ loaded["a"].T) @ loaded["b"].T
+        if "magnitude" not in loaded:
+            return output + change
+        weight = module.weight.T if is_transposed else module.weight
+        lengths = torch.linalg.norm(weight + scale * loaded["b"] @ loaded["a"], dim=1)
+        bias = 0 if module.bias is None else module.bias
+        return (output - bias + change) * loaded["magnitude"].flatten() / lengths + bias
+
+    return hook
+
+
+def _numpy(model: ModelParts, texts: list[list[int]]) -> list[Array]:
     network, load = model.network, model.weights.load
     table = load("token_embd.weight")
     signals = [table[tokens] for tokens in texts]
-    table = table if network.tied else table[:0]  # not held while the layers are
+    table = table if network.tied else table[:0]  # frees its memory for the layers
     for layer in range(network.layers):
         part = _layer(model, layer)
         signals = [_block(network, part, signal) for signal in signals]
@@ -68,7 +117,7 @@ def _numpy(model: LanguageModel, texts: list[list[int]]) -> list[Array]:
     return [_normed(signal, final, network.epsilon) @ rows.T for signal in signals]
 
 
-def _layer(model: LanguageModel, layer: int) -> dict[str, Array]:
+def _layer(model: ModelParts, layer: int) -> dict[str, Array]:
     start = f"blk.{layer}."
     names = [name for name in model.network.tensors() if name.startswith(start)]
     return {name[len(start) :]: model.weights.load(name) for name in names}
@@ -78,7 +127,7 @@ def _block(network: Network, part: dict[str, Array], signal: Array) -> Array:
     signal = signal + _attention(network, part, _normed(signal, part["attn_norm.weight"], network.epsilon))
     inner = _normed(signal, part["ffn_norm.weight"], network.epsilon)
     gate = inner @ part["ffn_gate.weight"].T
-    with np.errstate(over="ignore"):  # exp of a very negative gate: 1 / infinity is the 0 that is meant
+    with np.errstate(over="ignore"):  # exp of a very negative gate overflows, and 1 / infinity is the correct 0
         gate = gate / (1 + np.exp(-gate))
     found: Array = signal + (gate * (inner @ part["ffn_up.weight"].T)) @ part["ffn_down.weight"].T
     return found
@@ -89,9 +138,9 @@ def _attention(network: Network, part: dict[str, Array], signal: Array) -> Array
     queries, keys, values = (_projected(network, part, signal, name) for name in ("attn_q", "attn_k", "attn_v"))
     keys, values = np.repeat(keys, group, axis=0), np.repeat(values, group, axis=0)
     scores = queries @ keys.transpose(0, 2, 1) / math.sqrt(network.head)
-    behind = np.arange(length)[:, None] - np.arange(length)[None, :]
-    seen = (behind >= 0) & (behind < (network.window or length))
-    scores = np.where(seen, scores, -np.inf)
+    distance = np.arange(length)[:, None] - np.arange(length)[None, :]
+    mask = (distance >= 0) & (distance < (network.window or length))
+    scores = np.where(mask, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed = (weights @ values).transpose(1, 0, 2).reshape(length, -1)
@@ -100,7 +149,7 @@ def _attention(network: Network, part: dict[str, Array], signal: Array) -> Array
 
 
 def _projected(network: Network, part: dict[str, Array], signal: Array, name: str) -> Array:
-    """Queries, keys or values: [heads, length, head], the first two rotated."""
+    """Return queries, keys or values: [heads, length, head], the first two rotated."""
     found = signal @ part[f"{name}.weight"].T + part.get(f"{name}.bias", np.float32(0))
     found = found.reshape(len(signal), -1, network.head)
     if f"{name}_norm.weight" in part:
@@ -122,7 +171,7 @@ def _rotated(network: Network, values: Array) -> Array:
 
 
 def _frequencies(network: Network) -> tuple[Array, float]:
-    """The rotations' frequencies [head / 2], and by what queries and keys are multiplied.
+    """Return the rotations' frequencies [head / 2], and the factor of queries and keys.
 
     Source: transformers/modeling_rope_utils.py.
     """

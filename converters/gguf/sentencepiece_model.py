@@ -1,4 +1,4 @@
-"""`tokenizer.model`, SentencePiece's own file, as a `Vocabulary`.
+"""Read `tokenizer.model`, SentencePiece's own file, as a `Vocabulary`.
 
 Fields by number: src/sentencepiece_model.proto of github.com/google/sentencepiece.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.bounded import Source
 from converters.gguf.vocabulary import Vocabulary
-from converters.protobuf import Message
+from converters.wire.buffer import Source
+from converters.wire.protobuf import Message
 from runtimes.errors import InputError
 
 _BPE = 2
@@ -17,13 +17,13 @@ _NAMES = {"unknown": (40, 0), "bos": (41, 1), "eos": (42, 2), "padding": (43, -1
 
 
 def read_model(path: Path) -> Vocabulary:
-    """Pieces, scores and kinds; InputError for a broken file, and for what is no BPE with bytes to fall back on."""
+    """Read pieces, scores and types. Raises InputError for a broken file, or one that is not BPE with byte fallback."""
     model = Message(Source.open(path))
     pieces, trainer, normalizer = model.messages(1), model.message(2), model.message(3)
     if not pieces or trainer is None:
-        raise model.broken("it is no SentencePiece model")
+        raise model.broken("it is not a SentencePiece model")
     if trainer.number(3, 1) != _BPE or not trainer.number(35):
-        what = f"{path} is no SentencePiece BPE with bytes to fall back on"
+        what = f"{path} is not a SentencePiece BPE with byte fallback"
         raise InputError(what, "what works: the tokenizers of LLaMA 1 and 2 and of Mistral")
     special = {name: trainer.number(*place) for name, place in _NAMES.items()}
     return Vocabulary(

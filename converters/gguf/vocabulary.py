@@ -1,4 +1,4 @@
-"""A tokeniser in plain values: what a GGUF file holds of it, and SentencePiece's own way through a text."""
+"""The vocabulary of a tokenizer, as stored in a GGUF file, and SentencePiece's encoding."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass, field, replace
 
 # Kinds of tokens, as numbered in GGUF (llama_token_type) and in SentencePiece.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-SPACE = "\u2581"  # SentencePiece's sign for a space
+SPACE = "\u2581"  # SentencePiece's character for a space
 
-# Text → token ids, without BOS: how the source itself does it.
+# Text → token ids, without BOS, by the source's own rules.
 Encode = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """One tokeniser.
+    """The vocabulary of a tokenizer.
 
-    kind        "llama" (SentencePiece's BPE) or "gpt2" (byte-level BPE)
-    pre         llama.cpp's word for the way in which byte-level BPE cuts a text into words
-    scores      SentencePiece: the higher, the earlier two pieces are joined; empty for byte-level BPE
-    merges      byte-level BPE: "left right", the earliest first
-    special     {"bos": id, "eos": id, "unknown": id, "padding": id, "eot": id}, as far as there are such tokens
+    kind: "llama" (SentencePiece's BPE) or "gpt2" (byte-level BPE).
+    tokens, types: The text and type of each token.
+    scores: SentencePiece: pieces with a higher score are merged first. Empty for byte-level BPE.
+    merges: Byte-level BPE: "left right", the first merge first.
+    pre: llama.cpp's name of the pre-tokenizer, which splits a text into words for byte-level BPE.
+    special: {"bos": id, "eos": id, "unknown": id, "padding": id, "eot": id}, as far as there are such tokens.
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Vocabulary:
     template: str | None = None
 
     def padded(self, rows: int) -> Vocabulary:
-        """With names for the rows that the embedding has beyond the tokens."""
+        """Return the vocabulary with names for the additional rows of the embedding."""
         missing = range(len(self.tokens), rows)
         return replace(
             self,
@@ -47,11 +48,11 @@ class Vocabulary:
         )
 
 
-UNREACHED = -1e6  # the score of a piece to which no merge leads
+UNREACHED = -1e6  # the score of a piece that no merge produces
 
 
 def sentencepiece(vocabulary: Vocabulary) -> Encode:
-    """SentencePiece's BPE: join the two neighbours whose piece scores best, the leftmost first, until none is known.
+    """Return the encoding of SentencePiece's BPE: repeatedly merge the two neighbours with the best score.
 
     Source: src/bpe_model.cc of github.com/google/sentencepiece; unknown characters become their bytes.
     """
@@ -72,12 +73,12 @@ def sentencepiece(vocabulary: Vocabulary) -> Encode:
             if place < 0:
                 break
             pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
-        found: list[int] = []
+        tokens: list[int] = []
         for piece in pieces:
             if piece in ids:
-                found.append(ids[piece])
+                tokens.append(ids[piece])
             else:
-                found += [octets.get(f"<0x{byte:02X}>", unknown) for byte in piece.encode()]
-        return found
+                tokens += [octets.get(f"<0x{byte:02X}>", unknown) for byte in piece.encode()]
+        return tokens
 
     return encode

@@ -1,4 +1,4 @@
-"""Weights by name, each read from its file when it is asked for: never more than one tensor in memory."""
+"""Read weights by name, on demand, so that only one tensor is in memory at a time."""
 
 from __future__ import annotations
 
@@ -7,34 +7,42 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.errors import InputError
 
-_LARGEST_HEADER = 100 * 2**20  # the safetensors library's own limit
-_LARGEST_INDEX = 64 * 2**20
+if TYPE_CHECKING:
+    from runtimes.artifact.json_fields import JsonObject
+
+_MAX_HEADER = 100 * 2**20  # the safetensors library's own limit
+_MAX_INDEX = 64 * 2**20
 _DAMAGED = "copy or download the folder again"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+# Bytes of the others. Source: `Dtype` in safetensors/src/tensor.rs of github.com/huggingface/safetensors.
+_OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4}
+_OTHER_BYTES |= {"U32": 4, "I64": 8, "U64": 8}
 
 
 class Weights(Protocol):
     """Tensors of a source by the source's own names."""
 
     def names(self) -> set[str]:
-        """Every name."""
+        """Return all names."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that is there."""
+        """Return the shape of an existing tensor."""
 
     def load(self, name: str) -> Array:
-        """A tensor that is there, float32."""
+        """Load an existing tensor as float32."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """The location of a tensor: the bytes from `start` to `end` of a file; `type` is the safetensors name."""
+
     file: Path
     type: str
     shape: tuple[int, ...]
@@ -43,15 +51,18 @@ class _Place:
 
 
 class SafetensorsFolder:
-    """`model.safetensors`, or the shards that `model.safetensors.index.json` names; InputError for what lies."""
+    """`model.safetensors`, or the shards that `model.safetensors.index.json` names.
+
+    Raises InputError for a file whose header is inconsistent.
+    """
 
     def __init__(self, folder: Path, stem: str = "model") -> None:
         files = _files(folder, stem)
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         for file in sorted(files):
             for name, place in _header(file).items():
                 if name in self._places:
-                    raise InputError(f"{file} holds '{name}', which another file of the folder holds too", _DAMAGED)
+                    raise InputError(f"{file} contains '{name}', as does another file of the folder", _DAMAGED)
                 self._places[name] = place
 
     def names(self) -> set[str]:
@@ -62,9 +73,16 @@ class SafetensorsFolder:
         """See `Weights`."""
         return self._places[name].shape
 
+    def place(self, name: str) -> Place:
+        """Return the location of a tensor."""
+        return self._places[name]
+
     def load(self, name: str) -> Array:
-        """See `Weights`; what is read goes straight from the file's pages into the answer."""
+        """See `Weights`; read directly into the returned array."""
         place = self._places[name]
+        if place.type not in _TYPES:
+            what = f"{place.file}: tensor '{name}' is {place.type}, not one of {', '.join(_TYPES)}"
+            raise InputError(what, "convert the model before quantisation")
         with place.file.open("rb") as stream:
             stream.seek(place.start)
             values = np.fromfile(
@@ -77,14 +95,27 @@ class SafetensorsFolder:
         return values.reshape(place.shape).astype(np.float32, copy=False)
 
 
-def _files(folder: Path, stem: str) -> set[Path]:
-    index = folder / f"{stem}.safetensors.index.json"
-    single = folder / f"{stem}.safetensors"
+def weight_files(folder: Path) -> set[Path]:
+    """Return the files of a folder's weights: safetensors, whose headers are checked, else pickles (.bin), unopened.
+
+    Raises InputError for a folder without weights, inconsistent headers, and names outside the folder.
+    """
+    pickles = not list(folder.glob("*.safetensors")) and list(folder.glob("pytorch_model*.bin"))
+    files = _files(folder, "pytorch_model", "bin") if pickles else _files(folder, "model")
+    if not pickles:
+        for file in files:
+            _header(file)
+    return files
+
+
+def _files(folder: Path, stem: str, suffix: str = "safetensors") -> set[Path]:
+    index = folder / f"{stem}.{suffix}.index.json"
+    single = folder / f"{stem}.{suffix}"
     if not index.is_file():
         if single.is_file():
             return {_confined(folder, single.name, single)}
         raise no_weights(folder, stem)
-    named = read_json(index, _LARGEST_INDEX).get("weight_map")
+    named = read_json(index, _MAX_INDEX).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
         raise InputError(f"{index} names no files", _DAMAGED)
     files = {_confined(folder, name, index) for name in named.values()}
@@ -94,84 +125,87 @@ def _files(folder: Path, stem: str) -> set[Path]:
     return files
 
 
-def _confined(folder: Path, name: str, told: Path) -> Path:
+def _confined(folder: Path, name: str, source: Path) -> Path:
     path = folder / name
-    # Hugging Face's own cache is made of links into `blobs` beside the folder: a link may lead anywhere, a name not.
+    # Names must not leave the folder, but links may: Hugging Face's own cache links to a folder `blobs` elsewhere.
     if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError(f"{told} names '{name}', which is outside the folder", "do not use this model")
+        raise InputError(f"{source} names '{name}', which is outside the folder", "do not use this model")
     return path
 
 
 def no_weights(folder: Path, stem: str) -> InputError:
-    """The error for a folder without safetensors, which says what to do about pickled weights."""
+    """Return the error for a folder without safetensors, with what to do about pickled weights."""
     if list(folder.glob("*.bin")):
-        what = f"{folder} holds pickled weights (.bin), which could run any code and are never opened"
-        hint = "where you trust them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+        what = f"{folder} has pickled weights (.bin), which could run any code and are never opened"
+        hint = "if you trust them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         return InputError(what, hint)
-    return InputError(f"{folder} holds no {stem}.safetensors", "check that the folder is complete")
+    return InputError(f"{folder} has no {stem}.safetensors", "edge needs weights in safetensors files")
 
 
-def read_json(path: Path, largest: int) -> dict[str, Any]:
-    """A JSON object from a file that nobody vouches for; InputError where it is none."""
+def read_json(path: Path, largest: int) -> JsonObject:
+    """Read a JSON object from an untrusted file. Raises InputError if it is not one."""
     try:
         if path.stat().st_size > largest:
             raise InputError(f"{path} is larger than any such file", "check where the folder comes from")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}", _DAMAGED) from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object", _DAMAGED)
-    return found
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is not a JSON object", _DAMAGED)
+    return document
 
 
-def _header(path: Path) -> dict[str, _Place]:
-    """Where each tensor lies. Format: github.com/huggingface/safetensors, "Format"."""
+def _header(path: Path) -> dict[str, Place]:
+    """Return the location of each tensor. Format: github.com/huggingface/safetensors, "Format"."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
             length = int.from_bytes(view[:8], "little")
-            if size < 8 or length > min(_LARGEST_HEADER, size - 8):
-                raise _lies(path, "its header is longer than the file")
+            if size < 8 or length > min(_MAX_HEADER, size - 8):
+                raise _broken(path, "its header is longer than the file")
             entries = json.loads(view[8 : 8 + length])
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
-        raise _lies(path, f"its header is no JSON ({error})") from None
+        raise _broken(path, f"its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
-        raise _lies(path, "its header is no JSON object")
+        raise _broken(path, "its header is not a JSON object")
     start = 8 + length
     places = {name: _place(path, name, entry, start) for name, entry in entries.items() if name != "__metadata__"}
     end = start
     for name, place in sorted(places.items(), key=lambda item: item[1].start):
         if place.start < end:
-            raise _lies(path, f"tensor '{name}' overlaps another")
+            raise _broken(path, f"tensor '{name}' overlaps another")
         end = place.end
     if end > size:
-        raise _lies(path, f"it ends before its tensors do: {size:,} of {end:,} bytes are there")
+        raise _broken(path, f"it has {size:,} bytes, but its tensors need {end:,}")
     return places
 
 
-def _place(path: Path, name: str, entry: Any, start: int) -> _Place:
+def _place(path: Path, name: str, entry: Any, start: int) -> Place:
     try:
         kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         whole = all(type(one) is int and one >= 0 for one in (*shape, begin, end))
     except (TypeError, KeyError, ValueError):
-        raise _lies(path, f"tensor '{name}' is not described") from None
-    if kind not in _TYPES:
-        what = f"{path}: tensor '{name}' is {kind}, not one of {', '.join(_TYPES)}"
-        raise InputError(what, "give the model before it was quantised")
+        raise _broken(path, f"tensor '{name}' has no type, shape and offsets") from None
+    width = np.dtype(_TYPES[kind]).itemsize if kind in _TYPES else _OTHER_BYTES.get(kind)
+    if width is None:
+        raise InputError(
+            f"{path}: tensor '{name}' has the type {kind}, which edge does not support",
+            f"what works: {', '.join(_TYPES)}",
+        )
     count = 1
     for one in shape:
         count *= one
-    if not whole or count * np.dtype(_TYPES[kind]).itemsize != end - begin:
-        raise _lies(path, f"tensor '{name}' of shape {list(shape)} does not fill its {end}-{begin} bytes")
-    return _Place(path, kind, shape, start + begin, start + end)
+    if not whole or count * width != end - begin:
+        raise _broken(path, f"tensor '{name}' of shape {list(shape)} does not fill its {end}-{begin} bytes")
+    return Place(path, kind, shape, start + begin, start + end)
 
 
-def _lies(path: Path, what: str) -> InputError:
+def _broken(path: Path, what: str) -> InputError:
     return InputError(f"{path} is broken: {what}", _DAMAGED)
 
 
 def wanted_size(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many weights there are."""
+    """Return the number of weights."""
     return sum(int(np.prod(shape)) for shape in shapes.values())

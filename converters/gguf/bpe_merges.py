@@ -1,7 +1,7 @@
-"""`tokenizer.model` of LLaMA 3 as Meta gives it: byte-level BPE as lines of a piece in base64 and its rank.
+"""Read Meta's `tokenizer.model` of LLaMA 3: byte-level BPE, one line per piece, in base64, with its rank.
 
-Its way of joining is that of tiktoken (`_byte_pair_merge` in src/lib.rs of github.com/openai/tiktoken): the two
-neighbours whose joined piece has the lowest rank first. Which special tokens follow the pieces: models/llama3 of
+Pieces are merged as in tiktoken (`_byte_pair_merge` in src/lib.rs of github.com/openai/tiktoken): the two neighbours
+whose merged piece has the lowest rank first. The special tokens after the pieces: models/llama3 of
 github.com/meta-llama/llama-models.
 """
 
@@ -11,10 +11,10 @@ import base64
 import binascii
 from pathlib import Path
 
-from converters.bounded import Source
+from converters.base import Requirement
 from converters.gguf.tokenizer_json import LLAMA_3_WORDS
 from converters.gguf.vocabulary import CONTROL, NORMAL, Encode, Vocabulary
-from converters.steps import check_library
+from converters.wire.buffer import Source
 from runtimes.errors import InputError
 
 LARGEST = 64 * 2**20  # bytes; LLaMA 3's has 2.2 MB
@@ -25,13 +25,13 @@ Ranks = dict[bytes, int]
 
 
 def is_ranks(path: Path) -> bool:
-    """Whether the file begins as LLaMA 3's does: with a piece in base64 and rank 0."""
+    """Return whether the file begins like LLaMA 3's, with a piece in base64 and rank 0."""
     with path.open("rb") as stream:
         return stream.readline(512).rstrip().endswith(b"= 0")
 
 
 def read_ranks(path: Path, *, is_3_1: bool) -> tuple[Vocabulary, Encode]:
-    """The vocabulary with its special tokens, and the source's own way through a text; InputError for a broken file."""
+    """Return the vocabulary with its special tokens, and its encoding. Raises InputError for a broken file."""
     ranks = _ranks(path)
     pieces = sorted(ranks, key=ranks.__getitem__)
     letters = _letters()
@@ -42,7 +42,7 @@ def read_ranks(path: Path, *, is_3_1: bool) -> tuple[Vocabulary, Encode]:
         kind="gpt2",
         tokens=(*spelled, *special),
         types=(*(NORMAL for _ in spelled), *(CONTROL for _ in special)),
-        # A piece that no two others make is only ever a whole word.
+        # A piece that is not a merge of two others only matches whole words.
         merges=tuple(" ".join(spelled[ranks[part]] for part in parts) for parts in joined if len(parts) == 2),
         pre="llama-bpe",
         special={
@@ -69,7 +69,7 @@ def _ranks(path: Path) -> Ranks:
                 raise ValueError
             ranks[base64.b64decode(piece, validate=True)] = len(ranks)
         except (ValueError, binascii.Error):
-            what = f"{path} is broken: line {number + 1} is no piece in base64 with its rank"
+            what = f"{path} is broken: line {number + 1} is not a piece in base64 with its rank"
             raise InputError(what, "copy or download the file again") from None
     if any(bytes([byte]) not in ranks for byte in range(256)):
         raise InputError(f"{path} lacks some of the 256 single bytes", "copy or download the file again")
@@ -77,7 +77,7 @@ def _ranks(path: Path) -> Ranks:
 
 
 def _join(ranks: Ranks, piece: bytes, limit: int) -> list[bytes]:
-    """The parts of a piece after all joining whose result has a rank below `limit`."""
+    """Return the parts of a piece after all merges with a rank below `limit`."""
     parts = [bytes([byte]) for byte in piece]
     while len(parts) > 1:
         rank, place = min((ranks.get(parts[i] + parts[i + 1], limit), i) for i in range(len(parts) - 1))
@@ -88,19 +88,19 @@ def _join(ranks: Ranks, piece: bytes, limit: int) -> list[bytes]:
 
 
 def _encode(ranks: Ranks) -> Encode:
-    check_library("tokenizers", "the tokenizer of LLaMA 3")
+    Requirement("tokenizers", "gguf").check("the tokenizer of LLaMA 3")
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import Split
 
     words = Split(Regex(LLAMA_3_WORDS), "isolated")
 
     def encode(text: str) -> list[int]:
-        found: list[int] = []
+        ids: list[int] = []
         for word, _ in words.pre_tokenize_str(text):
             piece = word.encode()
             parts = [piece] if piece in ranks else _join(ranks, piece, len(ranks))
-            found += [ranks[part] for part in parts]
-        return found
+            ids += [ranks[part] for part in parts]
+        return ids
 
     return encode
 
@@ -116,7 +116,7 @@ def _special_tokens(is_3_1: bool) -> list[str]:
 
 
 def _letters() -> list[str]:
-    """The letter that stands for each byte in byte-level BPE (`bytes_to_unicode` of github.com/openai/gpt-2)."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
+    """Return the letter of each byte in byte-level BPE (`bytes_to_unicode` of github.com/openai/gpt-2)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]

@@ -1,4 +1,4 @@
-"""Is it a language model, and of which kind? Told from names and first bytes, without opening any weights."""
+"""Detect language models and their kind from file names and first bytes, without opening weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from converters.gguf.hugging_face import is_language_model
 from converters.gguf.lora import CONFIG
 from runtimes.errors import InputError
 
-ADAPTER = "lora"  # the word for a PEFT folder
+ADAPTER = "lora"  # the kind of a PEFT folder
 CONSOLIDATED = "consolidated.*.pth"
 # ggml, ggmf, ggjt and ggla, as little-endian numbers: what llama.cpp wrote before GGUF.
 _OLD = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 
 
 def recognised(path: Path) -> str | None:
-    """Which kind of language model `path` is: "hf", "meta", "llama2c", "lora"; None for everything else."""
+    """Return the kind of language model: "hf", "meta", "llama2c" or "lora"; None for anything else."""
     if path.is_dir():
         if (path / CONFIG).is_file():
             return ADAPTER

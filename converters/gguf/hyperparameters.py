@@ -1,4 +1,4 @@
-"""A decoder of the LLaMA family in plain values, and the names that its tensors have in a GGUF file."""
+"""The hyperparameters of a decoder of the LLaMA family, and the names of its tensors in a GGUF file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from runtimes.arrays import Array
 
-# Whole sizes that a configuration may claim: far above any model, far below what breaks arithmetic.
-MOST_LAYERS, LARGEST_SIZE = 1024, 2**24
+# Limits of the sizes in a configuration: far above any model, and low enough that computing with them cannot overflow.
+MAX_LAYERS, MAX_SIZE = 1024, 2**24
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How positions are stretched: `kind` llama3, linear or yarn, by `factor` from a context of `original` tokens."""
+    """How positions are scaled: `kind` llama3, linear or yarn, by `factor` from a context of `original` tokens."""
 
     kind: str
     factor: float
@@ -26,11 +26,11 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Network:
-    """One decoder.
+    """The hyperparameters of a decoder.
 
-    architecture  llama.cpp's word: llama, qwen2, qwen3
-    halves        queries and keys are rotated in halves (Hugging Face), not in adjacent pairs (Meta, llama2.c)
-    window        tokens that a layer looks back at, where not at all
+    architecture: llama.cpp's name: llama, qwen2 or qwen3.
+    halves: Whether queries and keys are rotated in halves (Hugging Face), instead of adjacent pairs (Meta, llama2.c).
+    window: The sliding window of the attention, in tokens; None attends to all.
     """
 
     architecture: str
@@ -54,23 +54,23 @@ class Network:
 
     @property
     def usable_context(self) -> int:
-        """The longest context in which llama.cpp, which looks back at everything, computes the same."""
+        """The longest context for which llama.cpp, which has no sliding window here, computes the same."""
         return min(self.context, self.window) if self.window else self.context
 
     @property
     def permuted(self) -> bool:
-        """Whether llama.cpp wants adjacent pairs where the source has halves: its `llama` alone does."""
+        """Whether llama.cpp expects adjacent pairs although the source has halves: only its `llama` does."""
         return self.halves and self.architecture == "llama"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor by its name in GGUF, with its shape as numpy counts it, in the file's order."""
-        found: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocabulary, self.width)}
+        """Return the shape of every tensor by its name in GGUF, in numpy's axis order, in the file's order."""
+        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocabulary, self.width)}
         for layer in range(self.layers):
-            found |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
-        found["output_norm.weight"] = (self.width,)
+            shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
+        shapes["output_norm.weight"] = (self.width,)
         if not self.tied:
-            found["output.weight"] = (self.vocabulary, self.width)
-        return found
+            shapes["output.weight"] = (self.vocabulary, self.width)
+        return shapes
 
     def _layer(self) -> dict[str, tuple[int, ...]]:
         queries, keys = self.heads * self.head, self.kv_heads * self.head
@@ -96,20 +96,20 @@ class Network:
 
 
 def rotation_heads(network: Network, name: str) -> int | None:
-    """Over how many heads the rows of a tensor are rotated; None for all but queries and keys."""
+    """Return the number of heads over which the rows of a tensor are rotated; None except for queries and keys."""
     part = name.rpartition("blk.")[2].partition(".")[2]
     return {"attn_q": network.heads, "attn_k": network.kv_heads}.get(part.partition(".")[0])
 
 
 def paired(values: Array, heads: int) -> Array:
-    """Rows [heads × head, ...] rotated in halves, put in the order in which adjacent pairs are rotated."""
+    """Reorder rows [heads × head, ...] that are rotated in halves, so that adjacent pairs are rotated."""
     return np.ascontiguousarray(
         values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
     )
 
 
 def frequency_factors(network: Network) -> Array | None:
-    """By how much each rotation is slowed down, [head / 2]; None but for `llama3`.
+    """Return the factor by which each rotation is slowed down, [head / 2]; None except for `llama3`.
 
     Source: `_compute_llama3_parameters` of transformers/modeling_rope_utils.py.
     """
@@ -125,7 +125,7 @@ def frequency_factors(network: Network) -> Array | None:
 
 
 def described(network: Network) -> Mapping[str, int | float | str]:
-    """The network's entries in a GGUF's metadata, without the architecture's prefix."""
+    """Return the network's entries in a GGUF's metadata, without the architecture's prefix."""
     entries: dict[str, int | float | str] = {
         "context_length": network.usable_context,
         "embedding_length": network.width,

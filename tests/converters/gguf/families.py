@@ -1,0 +1,148 @@
+"""Small folders of many families, with seeded weights and real tokenizers, as transformers saves them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.library_calls import suppress_output
+from tests.converters.gguf import real_tokenizers
+
+# GELU in half precision, which ggml computes through a table, costs some 50 dB.
+GELU_DB, EXACT_DB = 55.0, 100.0
+_SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,  # the usual 0.02 gives scores that are all the same
+}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        config: The class of its configuration.
+        vocabulary: The tokenizer; see real_tokenizers.
+        own: What its configuration has of its own.
+        least_db: The scores' signal over what differs, in fp32.
+    """
+
+    config: str
+    vocabulary: str
+    own: dict[str, Any] = field(default_factory=dict)
+    least_db: float = EXACT_DB
+
+
+FAMILIES = {
+    "gpt-neox": Family(config="GPTNeoXConfig", vocabulary="gpt-neox", own={"rotary_pct": 0.25}, least_db=GELU_DB),
+    "gpt-neox-serial": Family(
+        config="GPTNeoXConfig", vocabulary="gpt-neox", own={"use_parallel_residual": False}, least_db=GELU_DB
+    ),
+    "gpt-2": Family(
+        config="GPT2Config",
+        vocabulary="gpt-2",
+        own={"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": None},
+        least_db=GELU_DB,
+    ),
+    "gemma-2": Family(
+        config="Gemma2Config",
+        vocabulary="llama-spm",
+        own={"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 96},
+        least_db=GELU_DB,
+    ),
+    "gemma-3": Family(
+        config="Gemma3TextConfig",
+        vocabulary="llama-spm",
+        own={"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 96, "num_hidden_layers": 6},
+        least_db=GELU_DB,
+    ),
+    "phi-3": Family(config="Phi3Config", vocabulary="phi-3", own={"pad_token_id": 0}),
+    "mixtral": Family(
+        config="MixtralConfig", vocabulary="llama-spm", own={"num_local_experts": 4, "num_experts_per_tok": 2}
+    ),
+    "qwen2-moe": Family(
+        config="Qwen2MoeConfig", vocabulary="gpt-2", own={**_EXPERTS, "shared_expert_intermediate_size": 64}
+    ),
+    "qwen3-moe": Family(
+        # llama.cpp normalizes the weights of the chosen experts, as every published Qwen 3 does.
+        config="Qwen3MoeConfig",
+        vocabulary="gpt-2",
+        own={**_EXPERTS, "head_dim": 16, "norm_topk_prob": True},
+    ),
+    "olmo2": Family(config="Olmo2Config", vocabulary="gpt-neox"),
+    "stablelm": Family(config="StableLmConfig", vocabulary="gpt-neox", own={"partial_rotary_factor": 0.25}),
+    "smollm3": Family(config="SmolLM3Config", vocabulary="llama-bpe", own={"num_hidden_layers": 4, "pad_token_id": 0}),
+    "falcon": Family(
+        config="FalconConfig",
+        vocabulary="falcon",
+        own={
+            "new_decoder_architecture": False,
+            "multi_query": True,
+            "parallel_attn": True,
+            "alibi": False,
+            "bias": False,
+        },
+        least_db=GELU_DB,
+    ),
+    "granite": Family(
+        config="GraniteConfig",
+        vocabulary="starcoder",
+        own={
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 2.0,
+            "residual_multiplier": 0.5,
+            "attention_multiplier": 0.2,
+        },
+    ),
+    "mamba": Family(
+        config="MambaConfig",
+        vocabulary="gpt-neox",
+        own={"state_size": 8, "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "expand": 2},
+    ),
+    "llama-biased": Family(config="LlamaConfig", vocabulary="gpt-2", own={"mlp_bias": True, "attention_bias": True}),
+    "starcoder2": Family(config="Starcoder2Config", vocabulary="starcoder", least_db=GELU_DB),
+    "qwen2": Family(config="Qwen2Config", vocabulary="qwen2", own={"tie_word_embeddings": True}),
+    "mistral-yarn": Family(config="MistralConfig", vocabulary="llama-spm", own={"rope_parameters": _YARN}),
+    "cohere": Family(config="CohereConfig", vocabulary="gpt-2", own={"logit_scale": 0.5, "pad_token_id": 0}),
+    "bloom": Family(
+        config="BloomConfig",
+        vocabulary="gpt-2",
+        own={"n_layer": 2, "n_head": 4, "hidden_size": 64, "seq_length": 256},
+        least_db=GELU_DB,
+    ),
+}
+
+
+def write(folder: Path, family: Family, dtype: str = "float32") -> Path:
+    """The folder of `family`."""
+    with suppress_output():
+        import torch
+        import transformers
+
+        folder.mkdir(parents=True)
+        told = real_tokenizers.entries(family.vocabulary)
+        tokenizer = real_tokenizers.tokenizer(family.vocabulary)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        tokens = told["tokens"]
+        bos, eos = int(told["bos_token_id"]), int(told["eos_token_id"])
+        settings = {"bos_token": tokens[bos], "eos_token": tokens[eos], "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        torch.manual_seed(1)
+        named = {**_SIZES, "vocab_size": len(tokens), "bos_token_id": bos, "eos_token_id": eos, **family.own}
+        config = getattr(transformers, family.config)(**named)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for name, values in model.named_parameters():
+                if "norm" in name or name.endswith("bias"):  # ones and zeros would hide a mistake
+                    values += 0.3 * torch.randn_like(values)
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+    return folder

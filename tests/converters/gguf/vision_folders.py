@@ -1,0 +1,65 @@
+"""Small seeded folders of models that see pictures, as transformers saves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from converters.library_calls import suppress_output
+from tests.converters.gguf import real_tokenizers
+
+SIDE, PATCHES = 56, 4  # pixels of a picture, and its tokens
+_MARKS = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+_SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+}
+
+
+def gemma_3(folder: Path, seed: int = 0) -> Path:
+    """A Gemma 3 with a SigLIP of three layers."""
+    with suppress_output():
+        import torch
+        import transformers
+        from tokenizers import AddedToken
+
+        folder.mkdir(parents=True)
+        tokenizer = real_tokenizers.tokenizer("llama-spm")
+        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in _MARKS.values()])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        begin, end, image = (tokenizer.token_to_id(text) for text in _MARKS.values())
+        settings = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+        settings |= {"chat_template": _TEMPLATE, "extra_special_tokens": _MARKS}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        torch.manual_seed(seed)
+        text = {**_SIZES, "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16}
+        text |= {"sliding_window": 96, "max_position_embeddings": 256, "vocab_size": tokenizer.get_vocab_size() + 5}
+        text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        config = transformers.Gemma3Config(
+            text_config=text,
+            vision_config={**_SIZES, "num_hidden_layers": 3, "image_size": SIDE, "patch_size": 14},
+            mm_tokens_per_image=PATCHES,
+            boi_token_index=begin,
+            eoi_token_index=end,
+            image_token_index=image,
+            initializer_range=0.2,
+        )
+        model = transformers.AutoModelForImageTextToText.from_config(config)
+        with torch.no_grad():
+            for name, values in model.named_parameters():
+                if "norm" in name or name.endswith("bias"):  # ones and zeros would hide a mistake
+                    values += 0.3 * torch.randn_like(values)
+            model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, 0.2)  # zeros would show nothing
+        model.save_pretrained(folder)
+        pictures = {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": SIDE, "width": SIDE}}
+        pictures |= {"image_mean": [0.5, 0.45, 0.4], "image_std": [0.5, 0.4, 0.3], "image_seq_length": PATCHES}
+        (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
+        processor = {"processor_class": "Gemma3Processor", "image_seq_length": PATCHES}
+        (folder / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return folder
