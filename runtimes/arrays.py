@@ -1,4 +1,4 @@
-"""Numpy arrays by name, and reading them from files that nobody vouches for."""
+"""Named numpy arrays, and reading them from untrusted files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from runtimes.errors import InputError
 Array = NDArray[Any]
 Arrays = Dict[str, Array]
 
-LARGEST = 2 * 2**30
+MAX_NPZ_BYTES = 2 * 2**30
 
 
-def load_arrays(path: Path, largest: int = LARGEST, hint: str = "write the file again") -> Arrays:
-    """Read an `.npz` of plain arrays; InputError when it is broken, pickled, or over `largest` bytes unpacked."""
+def load_arrays(path: Path, largest: int = MAX_NPZ_BYTES, hint: str = "write the file again") -> Arrays:
+    """Read an `.npz` of plain arrays.
+
+    Raises InputError if it is broken, holds pickles, or unpacks to more than `largest` bytes.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -40,6 +43,18 @@ def load_arrays(path: Path, largest: int = LARGEST, hint: str = "write the file 
 
 
 def _plain(value: Any) -> Array:
-    if not isinstance(value, np.ndarray):  # numpy hands out the bytes of an entry that is no array
+    if not isinstance(value, np.ndarray):  # numpy returns raw bytes for an entry that is not an array
         raise ValueError("an entry is not an array")
     return value
+
+
+def save_arrays(path: Path, arrays: Arrays) -> None:
+    """Write an `.npz` under exactly this name (numpy itself would append a suffix).
+
+    Raises InputError if the file cannot be written.
+    """
+    try:
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type] # numpy's stubs see allow_pickle
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}", "choose a folder that is writable") from None

@@ -1,48 +1,39 @@
-"""Engine id → adapter. The ids are the files in `runtimes/engines/`; each is imported on first use."""
+"""Find engine adapters by id: the files in `runtimes/engines/`, imported on first use, and extensions."""
 
 from __future__ import annotations
 
 import difflib
 import importlib.util
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, cast
 
 import runtimes.engines
-from runtimes.errors import EngineError, EngineMissing, UsageError
-from runtimes.session import Engine, Runtime
+from runtimes.artifact import Artifact
+from runtimes.errors import EngineError, EngineMissingError, UsageError
+from runtimes.extensions import Extensions, load
+from runtimes.joined_session import open_joined
+from runtimes.model_files.detect import FORMATS
+from runtimes.session import Engine, RunOptions, Session, TensorEngine
 
 if TYPE_CHECKING:
-    from runtimes.text import TextRuntime
+    from runtimes.llm.session import TextEngine
 
-# Where several engines open a format, the one that is tried first.
-PREFERRED = {
-    "onnx": "onnxruntime",
-    "tflite": "litert",
-    "edgetpu": "edgetpu",
-    "openvino": "openvino",
-    "keras": "keras",
-    "savedmodel": "tensorflow",
-    "pt2": "torch",
-    "tensorrt": "tensorrt",
-    "null": "null",
-    "gguf": "llama_cpp",
-    "llama-server": "llama_server",
-}
+# The engine that is tried first when several open a format.
+PREFERRED = {name: one.preferred_engine for name, one in FORMATS.items()}
 
-_FOR_TEXT = "language models are run with edge chat and edge serve, and measured with edge bench"
-
-# Engines that a board's own system brings, in the one build that fits its GPU.
-_OWN_PACKAGES = {"tensorrt": "on a Jetson: sudo apt-get install python3-libnvinfer"}
+_FOR_TEXT = "run language models with edge chat or edge serve, and measure them with edge bench"
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """Whether an engine's library is installed, told without importing it.
+    """Whether an engine's library is installed, determined without importing it.
 
-    `lacks` names what else it needs and this machine has not: an adapter may have a method `lacks` that tells.
+    `lacks` names what else is missing on this machine, see `Engine.lacks`.
     """
 
     id: str
@@ -53,15 +44,34 @@ class EngineStatus:
     lacks: str = ""
 
 
-def runtime_ids() -> list[str]:
-    """All engine ids, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(runtimes.engines.__path__))
+def engine_ids() -> list[str]:
+    """Return all engine ids, including extensions', sorted."""
+    built_in = _built_in()
+    return sorted((*built_in, *_extensions().found))
+
+
+@lru_cache(maxsize=None)
+def _built_in() -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules(runtimes.engines.__path__))
+
+
+def _extensions() -> Extensions:
+    return load("edge.engines", _built_in(), _check_engine)
+
+
+def _check_engine(found: object) -> None:
+    if not isinstance(found, Engine):
+        raise TypeError("it is not a runtimes.session.Engine")
 
 
 @lru_cache(maxsize=None)
 def engine(runtime_id: str) -> Engine:
-    """The adapter of one engine; UsageError with the nearest names for an unknown id."""
-    known = runtime_ids()
+    """Return the adapter of an engine. Raises UsageError, suggesting the nearest name, for an unknown id."""
+    known, extensions = engine_ids(), _extensions()
+    if runtime_id in extensions.found:
+        return cast(Engine, extensions.found[runtime_id])
+    if runtime_id in extensions.refused and runtime_id not in known:
+        raise EngineError(extensions.refused[runtime_id], "update or uninstall that package")
     if runtime_id not in known:
         near = difflib.get_close_matches(runtime_id, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"engines: {', '.join(known)}"
@@ -70,39 +80,37 @@ def engine(runtime_id: str) -> Engine:
     return cast(Engine, module.Adapter())
 
 
-def runtime(runtime_id: str) -> Runtime:
-    """The adapter of an engine that runs tensors; UsageError as `engine`, and for an engine of language models."""
+def tensor_engine(runtime_id: str) -> TensorEngine:
+    """Return the adapter of a tensor engine. Raises UsageError like `engine`, and for a language-model engine."""
     found = engine(runtime_id)
-    if not hasattr(found, "open"):
+    if not isinstance(found, TensorEngine):
         raise UsageError(f"the engine '{runtime_id}' is for language models", _FOR_TEXT)
-    return cast(Runtime, found)
+    return found
 
 
-def for_format(model_format: str, wanted: str | None = None) -> Runtime:
-    """The engine to open a format with: `wanted`, else the preferred one, else any other that is installed.
+def for_format(model_format: str, wanted: str | None = None) -> TensorEngine:
+    """Return the engine to open a format with: `wanted`, else the preferred one, else any installed one.
 
-    UsageError when `wanted` does not open the format, and for language models; EngineMissing, naming the extra, when
-    none is installed.
+    Raises UsageError if `wanted` does not open the format, and for language models; EngineMissingError, naming the
+    extra to install, if no engine for the format is installed.
     """
-    return runtime(_for_format(model_format, wanted).id)
+    return tensor_engine(_for_format(model_format, wanted).id)
 
 
-def text_runtime(model: str, wanted: str | None = None) -> TextRuntime:
-    """The engine for a language model, a GGUF file or a server's address, chosen and refused as by `for_format`."""
+def text_runtime(model: str, wanted: str | None = None) -> TextEngine:
+    """Return the engine for a language model (a GGUF file or a server's URL); errors as in `for_format`."""
     is_address = model.startswith(("http://", "https://"))
-    return cast("TextRuntime", _for_format("llama-server" if is_address else "gguf", wanted))
+    return cast("TextEngine", _for_format("llama-server" if is_address else "gguf", wanted))
 
 
 def _for_format(model_format: str, wanted: str | None) -> Engine:
     if wanted is not None:
         return _wanted(model_format, engine(wanted))
     first = PREFERRED.get(model_format)
-    able = [i for i in runtime_ids() if model_format in engine(i).formats]
+    able = [i for i in engine_ids() if model_format in engine(i).formats]
     able.sort(key=lambda i: i != first)
     if not able:
-        raise UsageError(
-            f"no engine here opens the format '{model_format}'", f"formats: {', '.join(sorted(PREFERRED))}"
-        )
+        raise UsageError(f"no engine opens the format '{model_format}'", f"formats: {', '.join(sorted(PREFERRED))}")
     ready = [i for i in able if is_installed(engine(i))]
     if not ready:
         raise missing(engine(able[0]))
@@ -110,45 +118,50 @@ def _for_format(model_format: str, wanted: str | None) -> Engine:
 
 
 def status(runtime_id: str) -> EngineStatus:
-    """Whether an engine is installed and which version, without importing the engine."""
+    """Return whether an engine is installed and its version, without importing the engine."""
     adapter = engine(runtime_id)
     installed = is_installed(adapter)
     try:
         version = adapter.version() if installed else None
     except EngineError:
         version = None
-    lacks: str = adapter.lacks() if installed and hasattr(adapter, "lacks") else ""
+    lacks = adapter.lacks() if installed else ""
     return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version, lacks)
 
 
 def is_installed(adapter: Engine) -> bool:
-    """Whether the adapter's library can be found, without importing it."""
+    """Return whether the adapter's library can be found, without importing it."""
     if not adapter.requires:
         return True
     return any(is_found(name) for name in adapter.requires.split("|"))
 
 
 def is_found(module: str) -> bool:
-    """Whether a module, dotted or not, can be found; its parents are imported, it is not."""
+    """Return whether a module can be found. Its parent packages are imported, the module itself is not."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is absent, or broken
+    except (ImportError, ValueError):  # a parent package is missing or broken
         return False
 
 
-def missing(adapter: Engine) -> EngineMissing:
-    """The error to raise when an adapter's library is not installed; names the extra that installs it."""
-    return EngineMissing(f"the engine '{adapter.id}' is not installed", install_hint(adapter.id))
+def missing(adapter: Engine) -> EngineMissingError:
+    """Return the error for an adapter whose library is not installed. It names the extra that installs it."""
+    return EngineMissingError(f"the engine '{adapter.id}' is not installed", install_hint(adapter.id))
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs one of the project's extras."""
+    """Return the command that installs one of the project's extras, such as an engine's."""
+    if extra in _extensions().found:
+        return (
+            f"install what {_extensions().packages[extra]} needs for it: {engine(extra).requires.replace('|', ' or ')}"
+        )
     command = f"pip install 'edgeproof[{extra}]'"
-    return f"{_OWN_PACKAGES[extra]}; elsewhere: {command}" if extra in _OWN_PACKAGES else command
+    own_package = engine(extra).own_package if extra in engine_ids() else ""
+    return f"{own_package}; elsewhere: {command}" if own_package else command
 
 
 def distribution_version(*names: str) -> str:
-    """The version of the first of these distributions that is installed; "unknown" where none has metadata."""
+    """Return the version of the first installed distribution of these, or "unknown" if none has metadata."""
     for name in names:
         try:
             return metadata.version(name)
@@ -164,3 +177,18 @@ def _wanted(model_format: str, adapter: Engine) -> Engine:
     if not is_installed(adapter):
         raise missing(adapter)
     return adapter
+
+
+def new_session(artifact: Artifact) -> Session:
+    """Open a session of the format's preferred engine. The caller closes it."""
+    return open_joined(for_format(artifact.manifest.format), artifact, RunOptions())
+
+
+@contextmanager
+def open_session(artifact: Artifact) -> Iterator[Session]:
+    """Open a session of the format's preferred engine, and close it at the end of the block."""
+    session = new_session(artifact)
+    try:
+        yield session
+    finally:
+        session.close()

@@ -1,8 +1,8 @@
-"""What every engine looks like from outside: a `Runtime` opens an artifact and gives a `Session` that runs it."""
+"""The engine interface: a `TensorEngine` opens an artifact and returns a `Session` that runs it."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -14,78 +14,96 @@ from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
 
-# Engines believe any number: LiteRT crashes, others use up what the system has.
-MOST_THREADS = 512
+# Engines accept any number: with a huge one LiteRT crashes, and others exhaust the system.
+MAX_THREADS = 512
 
 
-def _on_stderr(text: str) -> object:
-    return print(text, file=sys.stderr)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run: `threads` None leaves the choice to the engine; `device` is the engine's own word for where.
+    """How to run a model.
 
-    `settings` are the engine's own switches, each documented in its adapter's `settings`. `note` hears, in any thread,
-    what an engine is at while opening takes it minutes.
+    threads: None leaves the choice to the engine.
+    device: The engine's name of the device.
+    settings: Engine-specific settings, each documented in its adapter's `settings`.
+    note: Called, from any thread, with progress messages while opening takes minutes.
     """
 
     threads: int | None = None
     device: str = "cpu"
     settings: Mapping[str, str] = field(default_factory=dict)
-    note: Callable[[str], object] = field(default=_on_stderr, compare=False)
+    note: Callable[[str], object] = field(default=_log.info, compare=False)
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise UsageError(f"threads is {self.threads}", f"ask for 1 to {MOST_THREADS} threads")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UsageError(f"threads is {self.threads}", f"choose 1 to {MAX_THREADS} threads")
 
 
 class Session(Protocol):
-    """A model that is loaded and ready; a context manager, closed at its end."""
+    """A loaded model that is ready to run."""
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """What the model takes."""
+        """The model's inputs."""
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """What the model answers."""
+        """The model's outputs."""
 
     @property
     def threads(self) -> int | None:
-        """How many threads an inference uses, where the engine tells."""
+        """The number of threads of an inference, if the engine reports it."""
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One inference: {input name: array} → {output name: array}, in the dtypes and shapes of the specs."""
+        """Run one inference: {input name: array} → {output name: array}, in the dtypes and shapes of the specs."""
 
     def close(self) -> None:
-        """Give back what the engine holds; running afterwards raises UsageError."""
+        """Release the engine's resources. Running afterwards raises UsageError."""
 
 
-class Engine(Protocol):
-    """One engine: `id` is its file's name, `formats` what it opens, `requires` the import name of its library."""
+class Engine(ABC):
+    """An engine: a file `runtimes/engines/<id>.py` with a class `Adapter`, which declares the attributes below.
+
+    id: The name of its file.
+    formats: The formats that it opens.
+    requires: The import name of its library, "" for none. Alternatives are separated by "|".
+    settings: Engine-specific settings, {name: description of the values}.
+    own_package: How to install the library on a board whose system ships the build for its GPU.
+    """
 
     id: str
     formats: tuple[str, ...]
-    requires: str
-    settings: Mapping[str, str]
+    requires: str = ""
+    settings: Mapping[str, str] = {}
+    own_package: str = ""
 
+    @abstractmethod
     def version(self) -> str:
-        """The installed engine's version; EngineMissing when it is not installed."""
+        """Return the engine's version. Raises EngineMissingError if it is not installed."""
+
+    def lacks(self) -> str:
+        """Return what else is missing on this machine, such as a driver library; "" if nothing is."""
+        return ""
 
 
-class Runtime(Engine, Protocol):
-    """An engine that runs tensors; one for language models is a `runtimes.text.TextRuntime`."""
+class TensorEngine(Engine):
+    """An engine that runs tensors. Language-model engines derive from `runtimes.llm.session.TextEngine`."""
 
+    @abstractmethod
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model. InputError for a broken file, EngineError for a failing engine, UsageError for options."""
+        """Load the model.
+
+        Raises InputError for a broken file, EngineError if the engine fails, UsageError for invalid options.
+        """
 
 
 class CheckedSession(ABC):
-    """A Session that refuses wrong feeds in one line and runs one inference at a time.
+    """A Session that validates its inputs and runs one inference at a time.
 
-    Adapters derive from it and write `_run`, and `_close` where there is something to give back. Engines differ
-    in whether they may be called from several threads; the lock makes all of them safe, at 0.1 µs a call.
+    Adapters implement `_run`, and `_close` if there are resources to release. Not every engine is thread-safe; the
+    lock makes all of them so, at 0.1 µs per call.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], threads: int | None = None) -> None:
@@ -97,7 +115,7 @@ class CheckedSession(ABC):
         self._closed = False
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One inference; InputError when the feeds are not what the model takes, UsageError after `close`."""
+        """Run one inference. Raises InputError if the feeds do not match the model, UsageError after `close`."""
         self._check(feeds)
         with self._lock:
             if self._closed:
@@ -105,7 +123,7 @@ class CheckedSession(ABC):
             return self._run(feeds)
 
     def close(self) -> None:
-        """Give back what the engine holds; a second call does nothing."""
+        """Release the engine's resources. A second call does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -119,30 +137,32 @@ class CheckedSession(ABC):
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One inference with feeds that fit; outputs are new arrays, never the engine's own memory."""
+        """Run one inference with valid feeds. Outputs are new arrays, never views of the engine's memory."""
 
-    def _close(self) -> None:  # noqa: B027 - most engines give back on garbage collection
-        """Give back what the engine holds."""
+    def _close(self) -> None:  # noqa: B027 - most engines release everything on garbage collection
+        """Release the engine's resources."""
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
-        # In the timed path: plain comparisons first, words only for what does not fit.
+        # This is on the timed path: cheap comparisons first; messages are built only on failure.
         for name, dtype, shape, fixed in self._expected:
             array = feeds.get(name)
             if (
                 array is None
                 or array.dtype != dtype
-                or (array.shape != shape if fixed else not _fits(array.shape, shape))
+                or (array.shape != shape if fixed else not fits(array.shape, shape))
             ):
                 raise self._refusal(name, array, dtype, shape)
         if len(feeds) != len(self._expected):
             raise self._unknown(feeds)
 
     def _refusal(self, name: str, array: Any, dtype: Any, shape: Any) -> InputError:
-        wanted = f"{dtype.name}{format_shape(shape)}"
+        expected = f"{dtype.name}{format_shape(shape)}"
         if array is None:
-            return InputError(f"input '{name}' is missing", f"the model takes '{name}' as {wanted}")
-        given = f"{array.dtype.name}{format_shape(array.shape)}"
-        return InputError(f"input '{name}' is {given}; the model takes {wanted}", "preprocess as the manifest says")
+            return InputError(f"input '{name}' is missing", f"the model takes '{name}' as {expected}")
+        actual = f"{array.dtype.name}{format_shape(array.shape)}"
+        return InputError(
+            f"input '{name}' is {actual}; the model takes {expected}", "preprocess the input as the manifest describes"
+        )
 
     def _unknown(self, feeds: Mapping[str, Array]) -> InputError:
         known = [spec.name for spec in self.inputs]
@@ -151,26 +171,26 @@ class CheckedSession(ABC):
 
 
 def format_shape(shape: Sequence[object]) -> str:
-    """A shape as people write it: [1, 224, 224, 3]."""
+    """Format a shape like [1, 224, 224, 3]."""
     return "[" + ", ".join(str(size) for size in shape) + "]"
 
 
 def concrete_shape(spec: TensorSpec, free: int = 1) -> tuple[int, ...]:
-    """`spec.shape` with every free dimension set to `free`."""
+    """Return `spec.shape` with every free dimension set to `free`."""
     return tuple(free if isinstance(size, str) else size for size in spec.shape)
 
 
-def example_feeds(inputs: Sequence[TensorSpec], seed: int = 0) -> Arrays:
-    """Seeded feeds that fit `inputs`, free dimensions 1.
+def example_feeds(inputs: Sequence[TensorSpec], seed: int | Sequence[int] = 0) -> Arrays:
+    """Return seeded random feeds for `inputs`; free dimensions are 1.
 
-    Floats are normal, bytes cover their whole range, wider integers are 0 or 1.
+    Floats are normally distributed, bytes cover their whole range, wider integers are 0 or 1.
     """
     generator = np.random.default_rng(seed)
     return {spec.name: _example(spec, generator) for spec in inputs}
 
 
 def check_settings(settings: Mapping[str, str], known: Mapping[str, str], engine: str) -> None:
-    """UsageError for a setting that the engine does not have."""
+    """Raise UsageError for a setting that the engine does not have."""
     for name in settings:
         if name not in known:
             hint = "its settings: " + ("; ".join(f"{k} ({v})" for k, v in known.items()) or "none")
@@ -180,17 +200,18 @@ def check_settings(settings: Mapping[str, str], known: Mapping[str, str], engine
 def _example(spec: TensorSpec, generator: np.random.Generator) -> Array:
     shape, dtype = concrete_shape(spec), np.dtype(spec.dtype)
     if dtype.kind == "f":
-        return generator.standard_normal(shape).astype(dtype)
+        return np.asarray(generator.standard_normal(shape), dtype)
     if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    # Wide integers are token ids or lengths: small values are valid for every such model that we know of.
+        return np.asarray(generator.integers(0, 2, shape), dtype)
+    # Wide integers are token ids or lengths: 0 and 1 are valid in every such model that we know of.
     low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max + 1) if dtype.itemsize == 1 else (0, 2)
-    return generator.integers(low, high, shape).astype(dtype)
+    return np.asarray(generator.integers(low, high, shape), dtype)
 
 
 def _is_fixed(spec: TensorSpec) -> bool:
     return all(isinstance(size, int) for size in spec.shape)
 
 
-def _fits(actual: Sequence[int], expected: Sequence[object]) -> bool:
+def fits(actual: Sequence[int], expected: Sequence[object]) -> bool:
+    """Return whether a shape is one that a spec allows; a name is a free size."""
     return len(actual) == len(expected) and all(isinstance(e, str) or a == e for a, e in zip(actual, expected))

@@ -1,21 +1,19 @@
-"""Between a picture's pixels and a model's tensors, as the manifest says: nothing is guessed here."""
+"""Convert between real numbers or pixels and a model's tensors, strictly by the manifest."""
 
 from __future__ import annotations
-
-from typing import Any, Sequence
 
 import numpy as np
 
 from runtimes.arrays import Array
+from runtimes.artifact.manifest import Preprocess, Quantization, TensorSpec
 from runtimes.errors import InputError
-from runtimes.manifest import OutputMeaning, Preprocess, Quantization, TensorSpec
 
-# In steps: scales are stored with 24 bits, so that what is half way may come out a little below.
+# In quantization steps: scales have 24-bit precision, so an exact half may come out slightly below.
 _SCALE_ERROR = 1e-4
 
 
 def dequantize(values: Array, quantization: Quantization | None) -> Array:
-    """Real numbers, float32: (q − zero_point) × scale; float tensors only change their dtype."""
+    """Dequantize to float32: (q − zero_point) × scale. Float tensors are only cast."""
     if quantization is None:
         return values.astype(np.float32)
     scale, zero_point = _broadcast(quantization, values.ndim)
@@ -23,10 +21,10 @@ def dequantize(values: Array, quantization: Quantization | None) -> Array:
 
 
 def quantize(real: Array, spec: TensorSpec) -> Array:
-    """Real numbers in the dtype of `spec`, rounded to the nearest step and clipped to the dtype's range.
+    """Quantize real numbers to the dtype of `spec`: round to the nearest step and clip to the dtype's range.
 
-    A number half way between two steps goes up. So a model with the scale 1/127.5 and the zero point 127, where every
-    pixel is half way, takes pixels as they are, as Coral's own programs feed it.
+    Halves round up. With a scale of 1/127.5 and a zero point of 127 every pixel is a half, so the model receives the
+    pixels unchanged, which is how Coral's own programs feed it.
     """
     dtype = np.dtype(spec.dtype)
     if spec.quantization is None:
@@ -38,14 +36,14 @@ def quantize(real: Array, spec: TensorSpec) -> Array:
 
 
 def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> Array:
-    """One picture as the model takes it.
+    """Convert a picture to the model's input tensor.
 
     `pixels` is uint8, [height, width, 3] in RGB, already resized and cropped; the result has the dtype of `spec`
     and a batch dimension of 1: [1, height, width, 3] or [1, 3, height, width].
     """
     if pixels.dtype != np.uint8 or pixels.shape != (*preprocess.crop, 3):
-        given = f"{pixels.dtype.name}{list(pixels.shape)}"
-        raise InputError(f"the picture is {given}; the model takes uint8{[*preprocess.crop, 3]}", "resize it first")
+        actual = f"{pixels.dtype.name}{list(pixels.shape)}"
+        raise InputError(f"the picture is {actual}; the model takes uint8{[*preprocess.crop, 3]}", "resize it first")
     channels = pixels if preprocess.color == "RGB" else pixels[..., ::-1]
     mean, scale = np.asarray(preprocess.mean, np.float64), np.asarray(preprocess.scale, np.float64)
     real = ((channels - mean) * scale)[np.newaxis]
@@ -54,41 +52,11 @@ def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> 
     return np.ascontiguousarray(quantize(real, spec))
 
 
-def probabilities(output: Array, spec: TensorSpec, meaning: OutputMeaning) -> Array:
-    """Class probabilities, float32 [classes], of one picture: dequantised, and through a softmax if they are logits."""
-    real = dequantize(output, spec.quantization).reshape(-1)
-    return softmax(real) if meaning.kind == "logit" else real
-
-
 def softmax(logits: Array) -> Array:
-    """Probabilities, float32, over the last axis."""
+    """Return the softmax over the last axis, float32."""
     powers: Array = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
     shares: Array = powers / powers.sum(axis=-1, keepdims=True)
     return shares.astype(np.float32)
-
-
-def raw_score(output: Array, spec: TensorSpec) -> float:
-    """The number that a script prints which takes the top of the dequantised output as it comes."""
-    return float(dequantize(output, spec.quantization).max())
-
-
-def top_classes(
-    probability: Array, meaning: OutputMeaning, labels: Sequence[str] | None = None, count: int = 5
-) -> list[dict[str, Any]]:
-    """The `count` likeliest classes: {"index", "label", "probability"}, likeliest first.
-
-    `index` counts real classes (ImageNet's 0…999), so that models with and without a background row compare;
-    the background itself is −1. Ties go to the lower index.
-    """
-    order = np.argsort(-probability, kind="stable")[:count]
-    return [
-        {
-            "index": int(i) - meaning.label_offset,
-            "label": labels[i] if labels is not None and i < len(labels) else None,
-            "probability": float(probability[i]),
-        }
-        for i in order
-    ]
 
 
 def _broadcast(quantization: Quantization, dimensions: int) -> tuple[Array, Array]:

@@ -10,14 +10,21 @@ import platform
 import re
 from contextlib import contextmanager
 from ctypes.util import find_library
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator
 
-from runtimes.adapters import import_engine, opening
 from runtimes.artifact import Artifact
-from runtimes.errors import EngineError, EngineMissing, InputError, UsageError, first_line
+from runtimes.engine_support.adapter import import_engine, opening
+from runtimes.engine_support.tflite import (
+    REQUIRES,
+    TfliteSession,
+    interpreter_module,
+    interpreter_version,
+    is_compiled,
+    open_model,
+)
+from runtimes.errors import EngineError, EngineMissingError, InputError, UsageError, first_line
 from runtimes.registry import is_found
-from runtimes.session import RunOptions, Session, check_settings
-from runtimes.tflite import REQUIRES, TfliteSession, interpreter_module, interpreter_version, is_compiled, open_model
+from runtimes.session import RunOptions, Session, TensorEngine, check_settings
 
 _PYCORAL = "pycoral.utils.edgetpu"
 # https://coral.ai/docs/edgetpu/tflite-python/#load-tensorflow-lite-and-run-an-inference
@@ -29,24 +36,23 @@ _TOO_OLD = re.compile(r"requires runtime version \((\d+)\)(?:, which is newer th
 _NO_DEVICE = "plug it in; lsusb shows it as 1a6e:089a or 18d1:9302, a PCIe one is /dev/apex_0; check your permissions"
 
 
-class Adapter:
-    """Opens models compiled for the Edge TPU; its devices are `usb`, `pci`, `usb:0`…; `cpu` leaves the choice."""
+class Adapter(TensorEngine):
+    """Opens models compiled for the Edge TPU. Devices: `usb`, `pci`, `usb:0`…; `cpu` (the default) picks any."""
 
     id = "edgetpu"
     formats: tuple[str, ...] = ("edgetpu",)
     requires = f"{_PYCORAL}|{REQUIRES}"
-    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
-        """The version of the interpreter that hosts the Edge TPU."""
+        """Return the version of the interpreter that hosts the Edge TPU."""
         return interpreter_version()
 
     def lacks(self) -> str:
-        """The driver's library, where it cannot be found; it is no Python package."""
+        """Return the driver library if it cannot be found; it is not a Python package."""
         return "" if find_library("edgetpu") or is_found(_PYCORAL) else "libedgetpu"
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; EngineMissing without libedgetpu, EngineError without a device; see `Runtime.open`."""
+        """Load the model. Raises EngineMissingError without libedgetpu, EngineError without a device."""
         check_settings(options.settings, self.settings, self.id)
         device = _device(options)
         if not is_compiled(artifact.model):
@@ -61,34 +67,35 @@ class Adapter:
 
 @contextmanager
 def _old_runtime(artifact: Artifact) -> Iterator[None]:
-    """libedgetpu compares its runtime's version with the one that the compiled file asks for, and refuses."""
+    """Convert libedgetpu's error about a compiled file that needs a newer runtime."""
     try:
         yield
     except InputError as error:
         numbers = _TOO_OLD.search(error.message)
         if numbers is None:
             raise
-        asked, there = numbers.groups()
+        required, installed = numbers.groups()
         raise EngineError(
-            f"{artifact.model} asks for the Edge TPU runtime {asked}; libedgetpu here has {there or 'an older one'}",
-            f"{_NEWER}, or compile the model for the older one: edgetpu_compiler --min_runtime_version {there or 13}",
+            f"{artifact.model} needs the Edge TPU runtime {required}; libedgetpu has {installed or 'an older one'}",
+            f"{_NEWER}, or compile the model for the older one: edgetpu_compiler --min_runtime_version "
+            f"{installed or 13}",
         ) from error
 
 
 def runtime_version() -> int | None:
-    """The runtime's version in the library that is installed, as compiled files ask for one; None without it."""
+    """Return the runtime version of the installed library, as compiled files require it; None without the library."""
     try:
         library = ctypes.CDLL(_LIBRARIES.get(platform.system(), _LIBRARIES["Linux"]))
         library.edgetpu_version.restype = ctypes.c_char_p  # edgetpu_c.h of github.com/google-coral/libedgetpu
-        told = (library.edgetpu_version() or b"").decode("ascii", "replace")
+        text = (library.edgetpu_version() or b"").decode("ascii", "replace")
     except (OSError, AttributeError):
         return None
-    found = re.search(r"RuntimeVersion\((\d+)\)", told)
-    return int(found.group(1)) if found else None
+    match = re.search(r"RuntimeVersion\((\d+)\)", text)
+    return int(match.group(1)) if match else None
 
 
 def _device(options: RunOptions) -> str | None:
-    if options.device == "cpu":  # what RunOptions says when nobody chose
+    if options.device == "cpu":  # RunOptions' default
         return None
     if not re.fullmatch(r"(usb|pci)(:\d+)?", options.device):
         raise UsageError(f"edgetpu has no device '{options.device}'", "its devices: usb, pci, usb:0, usb:1, pci:0, …")
@@ -108,13 +115,13 @@ def _open_with_pycoral(adapter: Adapter, artifact: Artifact, options: RunOptions
 def _delegate(module: Any, device: str | None) -> Any:
     library = _LIBRARIES.get(platform.system(), _LIBRARIES["Linux"])
     try:
-        # First by itself: the interpreter says the same whether the library or the device is absent.
+        # Load it separately first: the interpreter's error is the same for a missing library and a missing device.
         ctypes.CDLL(library)
     except OSError as error:
-        said = first_line(error)
-        if "undefined symbol" in said:
-            raise EngineError(f"the Edge TPU's library does not load: {said}", _NO_LIBRARY) from error
-        raise EngineMissing(f"the Edge TPU's library is missing: {said}", _NO_LIBRARY) from error
+        reason = first_line(error)
+        if "undefined symbol" in reason:
+            raise EngineError(f"the Edge TPU's library cannot be loaded: {reason}", _NO_LIBRARY) from error
+        raise EngineMissingError(f"the Edge TPU's library is missing: {reason}", _NO_LIBRARY) from error
     try:
         return module.load_delegate(library, {"device": device} if device else {})
     except (ValueError, RuntimeError) as error:

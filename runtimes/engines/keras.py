@@ -1,23 +1,24 @@
-"""Keras 3 on TensorFlow: `.keras` and `.h5` models as they were trained."""
+"""Keras 3 on TensorFlow: `.keras` and `.h5` models."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Callable, Mapping, Sequence
 
-from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
-from runtimes.errors import EngineError, InputError, first_line
+from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
+from runtimes.engine_support.keras import call_in_order, input_structure, load_model, output_names
+from runtimes.engine_support.tensorflow import effective_threads, import_tensorflow
+from runtimes.errors import EngineError, first_line
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session
-from runtimes.tf import effective_threads, import_tensorflow
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 
 _Call = Callable[[Sequence[Array]], Sequence[Array]]
 
 
-class Adapter:
-    """Opens Keras models in safe mode: a layer that carries Python code is refused."""
+class Adapter(TensorEngine):
+    """Opens Keras models in safe mode: layers that contain Python code are refused."""
 
     id = "keras"
     formats: tuple[str, ...] = ("keras",)
@@ -27,24 +28,24 @@ class Adapter:
     }
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return distribution_version("keras")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; see `Runtime.open`. The number of threads holds for the whole process."""
+        """Load the model; see `TensorEngine.open`. The number of threads applies to the whole process."""
         check_options(self, options)
         call = choice(self, options, "call", ("compiled", "predict"))
         keras, tensorflow = _import(self, options.threads)
         with opening(self.id, artifact.model, _summary):
-            model = keras.saving.load_model(artifact.model, compile=False, safe_mode=True)
-            _check_model(model, artifact)
-            run = _predict(keras, model) if call == "predict" else _compiled(keras, tensorflow, model)
+            model = load_model(artifact.model)
+            run = _predict(keras, model) if call == "predict" else _compiled(tensorflow, model)
             return _KerasSession(model, run, effective_threads(tensorflow))
 
 
 class _KerasSession(CheckedSession):
     def __init__(self, model: Any, call: _Call, threads: int | None) -> None:
-        super().__init__(_specs(model.inputs), _specs(model.outputs, _output_names(model)), threads)
+        inputs = _specs(model.inputs, unique([tensor.name for tensor in model.inputs]))
+        super().__init__(inputs, _specs(model.outputs, output_names(model)), threads)
         self._call = call
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -61,33 +62,13 @@ def _import(adapter: Adapter, threads: int | None) -> tuple[Any, Any]:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     keras = import_engine(adapter, "keras")
     if keras.backend.backend() != "tensorflow":
-        message = f"Keras runs on {keras.backend.backend()} here; this adapter needs TensorFlow beneath it"
+        message = f"Keras uses the backend {keras.backend.backend()}; this engine needs TensorFlow"
         raise EngineError(message, "set KERAS_BACKEND=tensorflow")
     return keras, tensorflow
 
 
-def _check_model(model: Any, artifact: Artifact) -> None:
-    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-        hint = "save it as a functional or sequential model"
-        raise InputError(f"{artifact.model} does not say what its inputs and outputs are", hint)
-
-
-def _output_names(model: Any) -> Sequence[str]:
-    """The layers that the outputs come from; a sequential model only knows its last."""
-    names: Sequence[str] = getattr(model, "output_names", None) or [model.layers[-1].name]
-    return names
-
-
-def _structure(model: Any) -> Any:
-    """How the model wants its inputs: one tensor, or tensors in lists and dictionaries."""
-    try:
-        return model.input
-    except AttributeError:  # a sequential model that was not called since it was loaded
-        return model.inputs[0]
-
-
 def _predict(keras: Any, model: Any) -> _Call:
-    structure = _structure(model)
+    structure = input_structure(model)
 
     def call(arrays: Sequence[Array]) -> Sequence[Array]:
         structured = keras.tree.pack_sequence_as(structure, list(arrays))
@@ -97,12 +78,11 @@ def _predict(keras: Any, model: Any) -> _Call:
     return call
 
 
-def _compiled(keras: Any, tensorflow: Any, model: Any) -> _Call:
-    structure = _structure(model)
+def _compiled(tensorflow: Any, model: Any) -> _Call:
     signature = [tensorflow.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     def graph(*tensors: Any) -> Any:
-        return keras.tree.flatten(model(keras.tree.pack_sequence_as(structure, list(tensors)), training=False))
+        return call_in_order(model, tensors)
 
     traced = tensorflow.function(graph, input_signature=signature).get_concrete_function()
 
@@ -112,14 +92,13 @@ def _compiled(keras: Any, tensorflow: Any, model: Any) -> _Call:
     return call
 
 
-def _specs(tensors: Sequence[Any], names: Sequence[str] | None = None) -> list[TensorSpec]:
-    names = unique(names or [tensor.name for tensor in tensors])
+def _specs(tensors: Sequence[Any], names: Sequence[str]) -> list[TensorSpec]:
     return [tensor_spec(name, tensor.dtype, tensor.shape) for name, tensor in zip(names, tensors)]
 
 
 def _summary(error: BaseException) -> str:
-    """One sentence: Keras follows it with advice to switch off what protects from hostile files."""
+    """Keep one sentence: Keras appends advice to switch off the protection against malicious files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # TensorFlow puts the error that stopped a trace last, below where it happened.
-    said = lines[-1] if lines and lines[0].startswith("in user code") else first_line(error)
-    return said.split(". ")[0][:300]
+    # TensorFlow prints the error that stopped a trace last, below its location.
+    message = lines[-1] if lines and lines[0].startswith("in user code") else first_line(error)
+    return message.split(". ")[0][:300]

@@ -1,30 +1,27 @@
-"""LiteRT, TensorFlow Lite's runtime by its new name, as `ai_edge_litert` or, on many boards, as `tflite_runtime`."""
+"""LiteRT, formerly the TensorFlow Lite runtime: `ai_edge_litert` or, on many boards, `tflite_runtime`."""
 
 from __future__ import annotations
 
-from typing import Mapping
-
-from runtimes.adapters import check_options
 from runtimes.artifact import Artifact
+from runtimes.engine_support.adapter import check_options
+from runtimes.engine_support.tflite import REQUIRES, interpreter_module, interpreter_version, is_compiled, open_model
 from runtimes.errors import InputError
-from runtimes.session import RunOptions, Session
-from runtimes.tflite import REQUIRES, interpreter_module, interpreter_version, is_compiled, open_model
+from runtimes.session import RunOptions, Session, TensorEngine
 
 
-class Adapter:
-    """Opens TFLite flatbuffers on the CPU; without `threads` it uses one."""
+class Adapter(TensorEngine):
+    """Opens TFLite flatbuffers on the CPU; uses one thread by default."""
 
     id = "litert"
     formats: tuple[str, ...] = ("tflite",)
     requires = REQUIRES
-    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return interpreter_version()
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; InputError for one compiled for the Edge TPU."""
+        """Load the model. Raises InputError if it was compiled for the Edge TPU."""
         check_options(self, options)
         module = interpreter_module(self)
         if is_compiled(artifact.model):

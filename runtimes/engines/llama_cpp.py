@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python: GGUF language models on CPUs, alone or shared out over RPC workers."""
+"""llama.cpp through llama-cpp-python: GGUF language models on CPUs, optionally distributed over RPC workers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from runtimes.errors import EngineError, HostError, InputError, UsageError
-from runtimes.gguf_file import ArrayInfo, GgufFile, read_gguf
 from runtimes.host import performance_cores, usable_cores
-from runtimes.llama import library as llama
-from runtimes.llama.memory import LOGIT_ROWS, UBATCH, context_size, memory_mode, trained_context
-from runtimes.llama.session import LlamaSession
+from runtimes.llm.llama_cpp import library as llama
+from runtimes.llm.llama_cpp.memory import LOGIT_ROWS, UBATCH, context_size, memory_mode, trained_context
+from runtimes.llm.llama_cpp.picture_session import open_with_pictures
+from runtimes.llm.llama_cpp.server_program import find_program
+from runtimes.llm.llama_cpp.session import LlamaSession
+from runtimes.llm.session import LlmFacts, LoadOptions, TextEngine, TextSession
+from runtimes.model_files.gguf import ArrayInfo, GgufFile, read_gguf
 from runtimes.registry import distribution_version, is_installed, missing
 from runtimes.session import check_settings
-from runtimes.text import LoadOptions, ModelFacts
 
 _READ, _MAP = 0, 1  # llama_load_mode
 _KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}  # ggml_type
-_LONGEST_ENTRY = 1000  # characters of a metadata entry that is handed on
+_LONGEST_ENTRY = 1000  # characters; longer metadata entries are dropped
 _PLAIN = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 # general.file_type → its name, lower case. Source: enum llama_ftype in llama.h.
 _FILE_TYPES = {
@@ -43,8 +45,8 @@ _FILE_TYPES = {
 }
 
 
-class Adapter:
-    """The main engine for language models; built for this machine's CPU when it is installed."""
+class Adapter(TextEngine):
+    """The main engine for language models, compiled for this machine's CPU at installation."""
 
     id = "llama_cpp"
     formats: tuple[str, ...] = ("gguf",)
@@ -56,16 +58,18 @@ class Adapter:
     }
 
     def version(self) -> str:
-        """The version of llama-cpp-python; EngineMissing when it is not installed."""
+        """Return the version of llama-cpp-python. Raises EngineMissingError if it is not installed."""
         if not is_installed(self):
             raise missing(self)
         return distribution_version("llama-cpp-python")
 
-    def open_text(self, model: str, options: LoadOptions) -> LlamaSession:
-        """See `runtimes.text.TextRuntime`."""
+    def open_text(self, model: str, options: LoadOptions) -> TextSession:
+        """See `runtimes.llm.session.TextEngine`."""
         if not is_installed(self):
             raise missing(self)
         check_settings(options.settings, self.settings, self.id)
+        if options.mmproj is not None:
+            return open_with_pictures(model, options, find_program(self.id))
         path = Path(model)
         file = read_gguf(path)
         context = context_size(file, path, options)
@@ -73,16 +77,16 @@ class Adapter:
         options = around_amx(library, options)
         loaded = _load_model(library, path, file, options)
         try:
-            made = _make_context(library, loaded, context, options)
-            _apply_adapters(library, loaded, made, options)
+            created = _create_context(library, loaded, context, options)
+            _apply_adapters(library, loaded, created, options)
         except BaseException:
             library.llama_model_free(loaded)
             raise
-        return LlamaSession(library, loaded, made, _facts(library, loaded, made, file, path, context, options))
+        return LlamaSession(library, loaded, created, _facts(library, loaded, created, file, path, context, options))
 
 
 def quantization(file: GgufFile) -> str:
-    """What most of the weights are, in this project's words; `general.file_type` is believed only where it agrees."""
+    """Return the precision of most weights. `general.file_type` is used only if it agrees with them."""
     dominant = next(iter(file.bytes_by_type()), "unknown").lower()
     kind = file.metadata.get("general.file_type")
     claimed = _FILE_TYPES.get(kind) if isinstance(kind, int) else None
@@ -90,9 +94,9 @@ def quantization(file: GgufFile) -> str:
 
 
 def around_amx(library: Any, options: LoadOptions) -> LoadOptions:
-    """Keep the file's layout, unless asked otherwise, where the library would compute with AMX.
+    """Keep the file's weight layout by default on builds that would use AMX.
 
-    GCC drops the tile configuration that llama.cpp has written, and the first product ends the process
+    GCC drops the tile configuration that llama.cpp has written, and the first matrix product crashes the process
     (github.com/ggml-org/llama.cpp/pull/26954, open in August 2026). `make llama` compiles without AMX.
     """
     if "repack" in options.settings or b"AMX_INT8 = 1" not in library.llama_print_system_info():
@@ -105,19 +109,19 @@ def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) 
     parameters.load_mode = _MAP if memory_mode(file, options) == "map" else _READ
     parameters.use_extra_bufts = options.settings.get("repack", "on") == "on"
     parameters.n_gpu_layers = 0
-    kept: list[Any] = []
+    alive: list[Any] = []  # must live until the model is loaded
     if options.workers:
-        from runtimes.llama.rpc import share_out
+        from runtimes.llm.llama_cpp.rpc import share_out
 
-        kept.append(share_out(library, parameters, options.workers, file.whole("block_count") or 0))
+        alive.append(share_out(library, parameters, options.workers, file.whole("block_count") or 0))
     loaded = library.llama_model_load_from_file(str(path).encode(), parameters)
     if not loaded:
-        hint = "check the file with edge inspect; a newer llama-cpp-python may know this model"
+        hint = "a newer llama-cpp-python may support this model; edge inspect shows whether the file itself can be read"
         raise InputError(f"llama_cpp cannot open {path}{llama.complaint()}", hint)
     return loaded
 
 
-def _make_context(library: Any, model: Any, context: int, options: LoadOptions) -> Any:
+def _create_context(library: Any, model: Any, context: int, options: LoadOptions) -> Any:
     threads = options.threads or min(performance_cores(), usable_cores())
     parameters = library.llama_context_default_params()
     parameters.n_ctx = context * options.slots
@@ -129,12 +133,12 @@ def _make_context(library: Any, model: Any, context: int, options: LoadOptions) 
     parameters.n_threads_batch = options.batch_threads or threads
     parameters.type_k = parameters.type_v = _KV_TYPES[options.kv_type]
     parameters.flash_attn_type = {"auto": -1, "off": 0, "on": 1}[_flash(options)]
-    made = library.llama_init_from_model(model, parameters)
-    if not made:
+    created = library.llama_init_from_model(model, parameters)
+    if not created:
         raise HostError(
-            f"llama_cpp cannot make a context of {context} tokens{llama.complaint()}", "ask for less with --context"
+            f"llama_cpp cannot create a context of {context} tokens{llama.complaint()}", "use a shorter --context"
         )
-    return made
+    return created
 
 
 def _flash(options: LoadOptions) -> str:
@@ -152,7 +156,7 @@ def _apply_adapters(library: Any, model: Any, context: Any, options: LoadOptions
         read_gguf(Path(path))
         adapter = library.llama_adapter_lora_init(model, str(path).encode())
         if not adapter:
-            hint = "it has to be a LoRA in GGUF, made for this very model"
+            hint = "choose a LoRA adapter in GGUF that was trained for this model"
             raise InputError(f"llama_cpp cannot apply the adapter {path}{llama.complaint()}", hint)
         loaded.append(adapter)
         scales.append(strength)
@@ -163,11 +167,11 @@ def _apply_adapters(library: Any, model: Any, context: Any, options: LoadOptions
 
 def _facts(
     library: Any, model: Any, context: Any, file: GgufFile, path: Path, size: int, options: LoadOptions
-) -> ModelFacts:
+) -> LlmFacts:
     vocabulary = library.llama_model_get_vocab(model)
     count = int(library.llama_vocab_n_tokens(vocabulary))
     bos, eos = (_token(value) for value in (library.llama_vocab_bos(vocabulary), library.llama_vocab_eos(vocabulary)))
-    return ModelFacts(
+    return LlmFacts(
         name=file.text("general.name") or path.stem,
         architecture=file.architecture,
         quantization=quantization(file),

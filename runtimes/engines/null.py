@@ -1,4 +1,4 @@
-"""An engine that does nothing: what it costs is what the harness costs. Opens `.null` files, which hold any byte."""
+"""An engine that does nothing, to measure the overhead of the harness. Opens `.null` files with any content."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
-from runtimes.session import CheckedSession, RunOptions, Session, check_settings
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine, check_settings
 
 _SPEC = TensorSpec("x", "float32", (1,))
 
 
-class Adapter:
-    """Answers its inputs, one float where no manifest says more, with themselves."""
+class Adapter(TensorEngine):
+    """Returns its inputs as outputs; without a manifest, a single float."""
 
     id = "null"
     formats: tuple[str, ...] = ("null",)
-    requires = ""
-    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
-        """There is no library behind it."""
+        """Return a constant: there is no library."""
         return "1"
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Open anything; only the settings are checked."""
+        """Open any file; only the options are checked."""
         check_settings(options.settings, self.settings, self.id)
         specs = artifact.manifest.inputs or (_SPEC,)
         return _NullSession(specs, specs)

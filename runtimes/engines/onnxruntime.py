@@ -8,30 +8,30 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
+from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError
 from runtimes.host import has_int8_dot_product
-from runtimes.onnx_file import check_external_data
+from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 
-# Device → execution providers, in the order that ONNX Runtime asks them for each node.
+# Device → execution providers, in the order in which ONNX Runtime offers them each node.
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 _TF32 = "NVIDIA_TF32_OVERRIDE"
-# Its own exceptions that do not blame the file: a missing kernel, a failing provider or device.
+# ONNX Runtime's exceptions that are not about the file: a missing kernel, a failing provider or device.
 ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
 # https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
-class Adapter:
-    """Opens ONNX models; external data stays inside the model's folder, custom operators are unknown to it."""
+class Adapter(TensorEngine):
+    """Opens ONNX models. External data must be inside the model's folder; custom operators are not supported."""
 
     id = "onnxruntime"
     formats: tuple[str, ...] = ("onnx",)
@@ -43,11 +43,11 @@ class Adapter:
     }
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return distribution_version("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; see `Runtime.open`."""
+        """Load the model; see `TensorEngine.open`."""
         check_options(self, options, _PROVIDERS)
         entries = self._entries(options)
         _set_tf32(choice(self, options, "inference_precision", ("f32", "auto")) == "auto")
@@ -77,7 +77,7 @@ class _OnnxSession(CheckedSession):
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         with running("onnxruntime", _summary):
-            # An output may lie in memory that the session shares with its initialisers: hand out copies.
+            # An output may alias memory of the session's initializers: return copies.
             values = self._session.run(self._names, feeds)
             return {name: np.array(value) for name, value in zip(self._names, values)}
 
@@ -86,7 +86,7 @@ class _OnnxSession(CheckedSession):
 
 
 def _set_tf32(allowed: bool) -> None:
-    """For the whole process, and only before CUDA is first used: the one switch that TensorRT and cuDNN share.
+    """Disable TF32 by the one switch that TensorRT and cuDNN share: process-wide, and only before CUDA is first used.
 
     https://github.com/alibaba/DeepRec/blob/main/docs/docs_en/NVIDIA-TF32.md
     """
@@ -97,7 +97,7 @@ def _set_tf32(allowed: bool) -> None:
 
 
 def _check_provider(ort: Any, device: str) -> None:
-    """ONNX Runtime would only warn about a provider that it lacks, and compute on the CPU."""
+    """Raise EngineError for a missing provider; ONNX Runtime itself would only warn and fall back to the CPU."""
     wanted = _PROVIDERS[device][0]
     if wanted not in ort.get_available_providers():
         hint = "on NVIDIA machines: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
@@ -133,6 +133,6 @@ def _spec(argument: Any) -> TensorSpec:
 
 
 def _summary(error: BaseException) -> str:
-    """Without the frame `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : `, and on one line."""
+    """Remove the prefix `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : `, and join the lines."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.split(" : ", 3)[-1][:300]

@@ -9,24 +9,25 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
+from runtimes.artifact.json_fields import JsonObject, JsonValue
+from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.errors import EngineError
 from runtimes.host import int8_saturates
-from runtimes.onnx_file import check_external_data
+from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 
-# OpenVINO reports each import to Google Analytics unless this package of it cannot be found. This file is imported
-# before the engine is.
+# OpenVINO reports each import to Google Analytics unless this package of its cannot be imported. This module runs
+# before the engine is imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: Python's "cannot be imported"
 
 _DEVICES = ("cpu", "gpu", "npu", "myriad")
 
 
-class Adapter:
-    """Opens OpenVINO's IR and ONNX models, and computes as exactly as they were written."""
+class Adapter(TensorEngine):
+    """Opens OpenVINO IR and ONNX models, and by default computes in the precision they were written in."""
 
     id = "openvino"
     formats: tuple[str, ...] = ("openvino", "onnx")
@@ -37,15 +38,15 @@ class Adapter:
     }
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return distribution_version("openvino")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; see `Runtime.open`."""
+        """Load the model; see `TensorEngine.open`."""
         check_options(self, options, _DEVICES)
         config = self._config(options)
         openvino = import_engine(self, "openvino")
-        # Up to 2023.0 all of it lay one level deeper; 2022.3.1 is the last with a plugin for Movidius sticks.
+        # Up to 2023.0 the API was one level deeper; 2022.3.1 is the last release with a plugin for Movidius sticks.
         is_old = not hasattr(openvino, "Core")
         core = _core(import_engine(self, "openvino.runtime") if is_old else openvino)
         _check_device(core, options.device)
@@ -55,10 +56,10 @@ class Adapter:
             model = core.read_model(str(artifact.model))
             return _OpenvinoSession(_compile(core, model, artifact.model, options, config), is_old)
 
-    def _config(self, options: RunOptions) -> dict[str, Any]:
-        if options.device == "myriad":  # its plugin is of 2022, computes in fp16 alone, and knows none of these
+    def _config(self, options: RunOptions) -> JsonObject:
+        if options.device == "myriad":  # its plugin is from 2022, computes in fp16 only, and has none of these
             return {}
-        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        config: JsonObject = {"PERFORMANCE_HINT": "LATENCY"}
         if choice(self, options, "inference_precision", ("f32", "auto")) == "f32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
         precise = choice(self, options, "int8", ("precise", "fast")) == "precise"
@@ -91,10 +92,10 @@ class _OpenvinoSession(CheckedSession):
 
 @lru_cache(maxsize=None)
 def _core(openvino: Any) -> Any:
-    """The one core of this process.
+    """Return the single `Core` of this process.
 
-    On Linux the CPU plugin of each core gives the thread a signal stack of its own, and when it ends the one that it
-    found. Two that overlap can leave the stack of the first, which is gone: the next signal ends the process.
+    On Linux the CPU plugin of each core installs a signal stack for the thread, and restores the previous one when the
+    core is destroyed. With two overlapping cores a freed stack can be restored, and the next signal is fatal.
     Source: src/plugins/intel_cpu/src/sigstack_manager.cpp of github.com/openvinotoolkit/openvino.
     """
     return openvino.Core()
@@ -107,7 +108,7 @@ def _check_device(core: Any, device: str) -> None:
         raise EngineError(f"openvino sees no {device.upper()} on this machine", hint)
 
 
-def _compile(core: Any, model: Any, path: Path, options: RunOptions, config: Mapping[str, Any]) -> Any:
+def _compile(core: Any, model: Any, path: Path, options: RunOptions, config: Mapping[str, JsonValue]) -> Any:
     try:
         return core.compile_model(model, options.device.upper(), dict(config))
     except Exception as error:
@@ -136,8 +137,8 @@ def _spec(name: str, port: Any) -> TensorSpec:
 
 
 def _summary(error: BaseException) -> str:
-    """The last line of its report that is not a place in its source."""
+    """Return the last line of the error that is not a source location."""
     places = ("Exception from ", "Check '")
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(places)]
-    return (said[-1] if said else " ".join(lines) or type(error).__name__)[:300]
+    messages = [line for line in lines if line and not line.startswith(places)]
+    return (messages[-1] if messages else " ".join(lines) or type(error).__name__)[:300]

@@ -1,41 +1,44 @@
-"""TensorFlow: SavedModel folders, by their serving signature."""
+"""TensorFlow: SavedModel folders, run by their serving signature."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from runtimes.adapters import check_options, opening, running, tensor_spec
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
+from runtimes.artifact.json_fields import JsonValue
+from runtimes.engine_support.adapter import check_options, opening, running, tensor_spec
+from runtimes.engine_support.tensorflow import effective_threads, import_tensorflow
 from runtimes.errors import InputError
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session
-from runtimes.tf import effective_threads, import_tensorflow
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 
 _SIGNATURE = "serving_default"
-# A graph may call operations that run Python, or read and write files; a table's vocabulary file is the exception.
+# A graph may contain operations that run Python code or access files; only vocabulary files of tables are allowed.
 _REACHES_OUT = re.compile(
     r"(?!InitializeTableFromTextFile).*(PyFunc|File|Dataset|Reader|Summary|Checkpoint|Server|Rpc|Debug).*"
     r"|(Save|Restore|Load|Print|ImmutableConst).*"
 )
 
 
-class Adapter:
-    """Opens SavedModels of TensorFlow 2 whose functions compute and do nothing else."""
+class Adapter(TensorEngine):
+    """Opens TensorFlow 2 SavedModels whose functions only compute."""
 
     id = "tensorflow"
     formats: tuple[str, ...] = ("savedmodel",)
     requires = "tensorflow"
-    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return distribution_version("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; see `Runtime.open`. The number of threads holds for the whole process."""
+        """Load the model; see `TensorEngine.open`. The number of threads applies to the whole process."""
         check_options(self, options)
         tensorflow = import_tensorflow(self, options.threads)
         with opening(self.id, artifact.model):
@@ -43,14 +46,16 @@ class Adapter:
 
 
 def load_signature(folder: Path) -> tuple[Any, Any]:
-    """A SavedModel's object, which has to live as long as its functions, and its serving signature.
+    """Load a SavedModel. Returns its object, which must outlive its functions, and its serving signature.
 
-    InputError when one of its functions could reach files or Python.
+    Raises InputError if one of its functions could access files or run Python code.
     """
     import tensorflow
 
-    _refuse_unsafe(folder)
-    model = tensorflow.saved_model.load(str(folder))
+    definition = _definition(folder)
+    _refuse_unsafe(folder, definition)
+    with _without_optimizer(folder, definition) as loadable:
+        model = tensorflow.saved_model.load(str(loadable))
     return model, _signature(model, folder)
 
 
@@ -60,7 +65,7 @@ class _SavedModelSession(CheckedSession):
         super().__init__(_specs(inputs), _specs(function.structured_outputs), effective_threads(tensorflow))
         self._constant = tensorflow.constant
         self._function = function
-        self._model = model  # the function's variables live as long as the model does
+        self._model = model  # keeps the function's variables alive
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         with running("tensorflow"):
@@ -81,15 +86,38 @@ def _signature(model: Any, folder: Path) -> Any:
     return next(iter(signatures.values()))
 
 
-def _refuse_unsafe(folder: Path) -> None:
-    """InputError when a function of the model could reach files or Python; told from the file, before it is loaded."""
+def _definition(folder: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     definition = saved_model_pb2.SavedModel()
     definition.ParseFromString((folder / "saved_model.pb").read_bytes())
+    return definition
+
+
+@contextmanager
+def _without_optimizer(folder: Path, definition: Any) -> Iterator[Path]:
+    """Yield the folder, or a copy that names no variables of an optimizer, which TensorFlow 2.21 fails to restore.
+
+    https://github.com/tensorflow/tensorflow/issues/52370
+    """
+    nodes = [node for graph in definition.meta_graphs for node in graph.object_graph_def.nodes]
+    if not any(node.slot_variables for node in nodes):
+        yield folder
+        return
+    for node in nodes:
+        del node.slot_variables[:]
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / folder.name
+        shutil.copytree(folder, copy, ignore=lambda _folder, names: {"saved_model.pb", "fingerprint.pb"} & set(names))
+        (copy / "saved_model.pb").write_bytes(definition.SerializeToString(deterministic=True))
+        yield copy
+
+
+def _refuse_unsafe(folder: Path, definition: Any) -> None:
+    """Raise InputError if a function could access files or run Python code; checked in the file, before loading."""
     for graph in definition.meta_graphs:
         if not graph.object_graph_def.nodes:
-            hint = "load it and save it again with TensorFlow 2"
+            hint = "edge supports SavedModels of TensorFlow 2: load it and save it again with TensorFlow 2"
             raise InputError(f"{folder} was written by TensorFlow 1", hint)
         for asset in graph.asset_file_def:
             if not re.fullmatch(r"[\w-][\w.-]*", asset.filename):
@@ -102,7 +130,7 @@ def _refuse_unsafe(folder: Path) -> None:
 
 
 def _operations(graph: Any) -> Iterator[str]:
-    """Every operation that the model's own functions call, directly or not; saving and restoring are not among them."""
+    """Return all operations that the model's functions call, directly or not, except for saving and restoring."""
     library = {function.signature.name: function for function in graph.graph_def.library.function}
     pending = [name for node in graph.object_graph_def.nodes for name in _functions(node)]
     seen = set(pending)
@@ -127,7 +155,7 @@ def _called(node: Any) -> Iterator[str]:
         yield from (function.name for function in value.list.func)
 
 
-def _specs(tensors: Mapping[str, Any]) -> list[TensorSpec]:
+def _specs(tensors: Mapping[str, JsonValue]) -> list[TensorSpec]:
     return [_spec(name, tensor) for name, tensor in sorted(tensors.items())]
 
 

@@ -1,6 +1,6 @@
 """TensorRT: NVIDIA's engine for its GPUs, on Jetsons and desktops. Opens engines, and builds them from artifacts.
 
-Memory on the device goes through the driver's own library, so that numpy and `tensorrt` are all that is needed.
+Device memory is managed through the driver's library, so that only numpy and `tensorrt` are needed.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from runtimes.adapters import import_engine, opening, running, tensor_spec
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
+from runtimes.engine_support.adapter import import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session, check_settings
-from runtimes.tensorrt_build import BuildError, Driver, Plan, build, engine_logger, engine_path
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine, check_settings
+from runtimes.standalone.tensorrt_build import BuildError, Driver, Plan, build, engine_logger, engine_path
 
 _BUILT = (".engine", ".plan")
 _Shapes = Tuple[Tuple[int, ...], ...]
 
 
-class Adapter:
-    """Runs on the first GPU. Where an artifact has no engine for this machine, it is built, once, beside the model."""
+class Adapter(TensorEngine):
+    """Runs on the first GPU. If an artifact has no engine for this machine yet, it is built next to the model."""
 
     id = "tensorrt"
     formats: tuple[str, ...] = ("tensorrt",)
     requires = "tensorrt"
-    settings: Mapping[str, str] = {}
+    own_package = "on a Jetson: sudo apt-get install python3-libnvinfer"
 
     def version(self) -> str:
-        """The installed distribution's version; JetPack's bears no metadata of a wheel."""
+        """Return the installed version. JetPack's package has no wheel metadata."""
         return distribution_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt_cu12", "tensorrt_cu13")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the engine, or build it first, which takes minutes; see `Runtime.open`."""
+        """Load the engine, building it first if necessary, which takes minutes; see `TensorEngine.open`."""
         check_settings(options.settings, self.settings, self.id)
-        if options.device not in ("cpu", "cuda"):  # cpu is what RunOptions says when nobody chose
+        if options.device not in ("cpu", "cuda"):  # "cpu" is RunOptions' default
             raise UsageError(f"tensorrt has no device '{options.device}'", "its device: cuda")
         trt = import_engine(self, "tensorrt")
         with _own_errors():
@@ -66,15 +66,15 @@ def _own_errors() -> Iterator[None]:
 
 
 class _TensorrtSession(CheckedSession):
-    """An engine and its buffers on the device, which are kept as long as the shapes stay the same."""
+    """An engine and its device buffers, which are kept as long as the shapes stay the same."""
 
     def __init__(self, trt: Any, driver: Driver, path: Path) -> None:
-        self._said: list[str] = []
-        self._runtime = trt.Runtime(engine_logger(trt, self._said))
+        self._messages: list[str] = []
+        self._runtime = trt.Runtime(engine_logger(trt, self._messages))
         with opening("tensorrt", path):
             self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if self._engine is None:
-                hint = "an engine works only with the TensorRT and the kind of GPU that built it: build it here"
+                hint = "an engine only works with the TensorRT version and GPU model that built it: build it here"
                 raise InputError(f"tensorrt cannot open {path}: {self._last()}", hint)
             self._tensors = _tensors(trt, self._engine)
             inputs = [spec for spec, is_input in self._tensors if is_input]
@@ -101,15 +101,15 @@ class _TensorrtSession(CheckedSession):
             return outputs
 
     def _fit(self, shapes: _Shapes) -> None:
-        """Buffers for inputs of these shapes."""
+        """Allocate buffers for inputs of these shapes."""
         if self._buffers and shapes == self._shapes:
             return
         self._free()
         for spec, shape in zip(self.inputs, shapes):
             self._set_shape(spec.name, shape)
-        given = dict(zip([spec.name for spec in self.inputs], shapes))
+        by_name = dict(zip([spec.name for spec in self.inputs], shapes))
         for spec, is_input in self._tensors:
-            shape = given[spec.name] if is_input else self._shape(spec.name)
+            shape = by_name[spec.name] if is_input else self._shape(spec.name)
             self._buffers.append(self._driver.allocate(max(1, int(np.prod(shape)) * np.dtype(spec.dtype).itemsize)))
         self._shapes = shapes
 
@@ -128,7 +128,7 @@ class _TensorrtSession(CheckedSession):
         return tuple(self._context.get_binding_shape(self._engine.get_binding_index(name)))
 
     def _last(self) -> str:
-        return " ".join(self._said[-1].split())[:300] if self._said else "it said nothing"
+        return " ".join(self._messages[-1].split())[:300] if self._messages else "it gave no reason"
 
     def _free(self) -> None:
         for address in self._buffers:
@@ -143,7 +143,7 @@ class _TensorrtSession(CheckedSession):
 
 
 def _tensors(trt: Any, engine: Any) -> Sequence[tuple[TensorSpec, bool]]:
-    """Inputs and outputs in the engine's order, and whether each is an input; TensorRT 8.5 renamed all of it."""
+    """Return inputs and outputs in the engine's order, and whether each is an input. TensorRT 8.5 renamed the API."""
     if hasattr(engine, "num_io_tensors"):
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]

@@ -11,19 +11,20 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from runtimes.adapters import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
+from runtimes.artifact.json_fields import JsonValue
+from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError
-from runtimes.pt2_file import pickles, unsafe_content
+from runtimes.model_files.pt2 import pickles, unsafe_content
 from runtimes.registry import distribution_version
-from runtimes.session import CheckedSession, RunOptions, Session
+from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 
 _DEVICES = ("cpu", "cuda")
 
 
-class Adapter:
-    """Opens programs written by `torch.export.save`; on a GPU, moving inputs and outputs is part of the inference."""
+class Adapter(TensorEngine):
+    """Opens programs written by `torch.export.save`. On a GPU, an inference includes copying inputs and outputs."""
 
     id = "torch"
     formats: tuple[str, ...] = ("pt2",)
@@ -34,11 +35,11 @@ class Adapter:
     }
 
     def version(self) -> str:
-        """The installed distribution's version."""
+        """Return the version of the installed distribution."""
         return distribution_version("torch")
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
-        """Load the model; see `Runtime.open`. The number of threads holds for the whole process."""
+        """Load the model; see `TensorEngine.open`. The number of threads applies to the whole process."""
         check_options(self, options, _DEVICES)
         channels_last = choice(self, options, "layout", ("channels_last", "contiguous")) == "channels_last"
         tf32 = choice(self, options, "inference_precision", ("f32", "auto")) == "auto"
@@ -52,7 +53,7 @@ class Adapter:
 
 
 def load_program(path: Path) -> Any:
-    """The `torch.export.ExportedProgram` in a file; InputError when the file could be more than data."""
+    """Load the `torch.export.ExportedProgram` of a file. Raises InputError if the file may contain code."""
     import torch
 
     _refuse_unsafe(torch, path)
@@ -76,16 +77,18 @@ class _TorchSession(CheckedSession):
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         with running("torch"), self._torch.inference_mode():
-            tensors = [self._tensor(feeds[spec.name], way) for spec, way in zip(self.inputs, self._formats)]
+            tensors = [self._tensor(feeds[spec.name], layout) for spec, layout in zip(self.inputs, self._formats)]
             arguments, named = self._torch.utils._pytree.tree_unflatten(tensors, self._in_spec)
             outputs = self._torch.utils._pytree.tree_leaves(self._module(*arguments, **named))
-            # Copied: an output may be one of the inputs, or a parameter. Copying from a GPU waits for it.
+            # Copied, because an output may alias an input or a parameter. Copying from a GPU also synchronizes.
             return {spec.name: np.array(value.cpu().numpy()) for spec, value in zip(self.outputs, outputs)}
 
     def _tensor(self, array: Array, memory_format: Any) -> Any:
-        # PyTorch warns about memory that it must not write to, though nothing here writes.
+        # PyTorch warns about read-only memory, though nothing here writes to it.
         writable = array if array.flags.writeable else array.copy()
-        tensor = self._torch.from_numpy(np.ascontiguousarray(writable))
+        tensor = self._torch.from_numpy(
+            np.asarray(writable, order="C")
+        )  # ascontiguousarray would add an axis to scalars
         return tensor.to(device=self._device, memory_format=memory_format)
 
     def _close(self) -> None:
@@ -105,32 +108,32 @@ def _set_threads(torch: Any, threads: int | None) -> None:
     if threads is None:
         return
     torch.set_num_threads(threads)
-    # One inference at a time has no use for a second pool; it can only be sized before its first use.
+    # One inference at a time needs no inter-op pool, which can only be sized before its first use.
     if torch.get_num_interop_threads() != 1:
         with contextlib.suppress(RuntimeError):
             torch.set_num_interop_threads(1)
 
 
 def _refuse_unsafe(torch: Any, path: Path) -> None:
-    """InputError for an archive of an older layout, or one that could run code when it is loaded."""
+    """Raise InputError for an archive with an older layout, or one that could run code when it is loaded."""
     with zipfile.ZipFile(path) as archive:
         if "version" in archive.namelist():
-            hint = "save the program again with PyTorch 2.9 or later"
-            raise InputError(f"{path} is of an older layout, which cannot be loaded safely", hint)
-    # The same reader that loads it: two readers of one zip file may see two different contents.
+            hint = "edge reads the layout of PyTorch 2.9 and later: save the program again with such a version"
+            raise InputError(f"{path} has an older layout, which cannot be loaded safely", hint)
+    # Use the reader that will load it: two zip readers may see different contents in one file.
     reader = torch._C.PyTorchFileReader(str(path))
     records = reader.get_all_records()
     found = unsafe_content(records, reader.get_record) or _unsafe_pickle(torch, records, reader)
     if found is not None:
         hint = "export the model again, with tensors as its only inputs and outputs"
-        raise InputError(f"{path} is refused: {found} could run code or is unknown here", hint)
+        raise InputError(f"{path} is refused: {found} is not allowed in an archive, as it could run code", hint)
 
 
 def _unsafe_pickle(torch: Any, records: Sequence[str], reader: Any) -> str | None:
     for name in pickles(records):
         try:
             torch.load(io.BytesIO(reader.get_record(name)), weights_only=True)
-        except Exception:  # what the restricted unpickler does not take, the unrestricted one must not see
+        except Exception:  # never fall back to the unrestricted unpickler
             return f"the pickle '{name}'"
     return None
 
@@ -138,7 +141,7 @@ def _unsafe_pickle(torch: Any, records: Sequence[str], reader: Any) -> str | Non
 def _module(torch: Any, program: Any, device: str, channels_last: bool) -> Any:
     if device != "cpu":
         program = torch.export.passes.move_to_device_pass(program, device)
-    # Guards are compiled from text in the file; the specs check the same shapes.
+    # Guards are compiled from source text in the file; the specs check the same shapes.
     guarded = "check_guards" in inspect.signature(program.module).parameters
     module = program.module(check_guards=False) if guarded else program.module()
     return module.to(memory_format=torch.channels_last) if channels_last else module
@@ -148,7 +151,7 @@ def _memory_format(torch: Any, spec: TensorSpec, channels_last: bool) -> Any:
     return torch.channels_last if channels_last and len(spec.shape) == 4 else torch.preserve_format
 
 
-def _specs(torch: Any, nodes: Mapping[str, Any], names: Sequence[Any]) -> list[TensorSpec]:
+def _specs(torch: Any, nodes: Mapping[str, JsonValue], names: Sequence[Any]) -> list[TensorSpec]:
     return [_spec(torch, name, nodes.get(name)) for name in names]
 
 

@@ -1,7 +1,7 @@
-"""llama.cpp in the prebuilt wheels of xllamacpp: installs in seconds where there is no compiler.
+"""llama.cpp in the prebuilt wheels of xllamacpp: installs in seconds, without a compiler.
 
-The package has one class, a whole llama-server inside this process. It listens on a loopback port in any case, so it
-gets a key that nobody else knows.
+The package has one class, which runs a llama-server inside this process. The server always listens on a loopback
+port, so it gets a random API key.
 """
 
 from __future__ import annotations
@@ -9,39 +9,42 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-from runtimes.adapters import import_engine, opening
+from runtimes.engine_support.adapter import import_engine, opening
 from runtimes.errors import UsageError
-from runtimes.gguf_file import read_gguf
 from runtimes.host import performance_cores, usable_cores
-from runtimes.llama.memory import context_size, memory_mode
-from runtimes.llama.server_client import ServerSession
+from runtimes.llm.llama_cpp.http_session import ServerSession
+from runtimes.llm.llama_cpp.memory import context_size, memory_mode
+from runtimes.llm.llama_cpp.picture_session import open_with_pictures
+from runtimes.llm.llama_cpp.server_program import find_program
+from runtimes.llm.session import LoadOptions, TextEngine, TextSession
+from runtimes.model_files.gguf import read_gguf
 from runtimes.registry import distribution_version, is_installed, missing
 from runtimes.session import check_settings
-from runtimes.text import LoadOptions
 
 
-class Adapter:
-    """The engine for machines without a compiler; it cannot save what it has read, nor share a model out."""
+class Adapter(TextEngine):
+    """The engine for machines without a compiler. It cannot save its state or distribute a model over workers."""
 
     id = "xllamacpp"
     formats: tuple[str, ...] = ("gguf",)
     requires = "xllamacpp"
-    settings: Mapping[str, str] = {}
 
     def version(self) -> str:
-        """The version of xllamacpp; EngineMissing when it is not installed."""
+        """Return the version of xllamacpp. Raises EngineMissingError if it is not installed."""
         if not is_installed(self):
             raise missing(self)
         return distribution_version("xllamacpp")
 
-    def open_text(self, model: str, options: LoadOptions) -> ServerSession:
-        """See `runtimes.text.TextRuntime`."""
+    def open_text(self, model: str, options: LoadOptions) -> TextSession:
+        """See `runtimes.llm.session.TextEngine`."""
         library = import_engine(self, "xllamacpp")
         check_settings(options.settings, self.settings, self.id)
         if options.workers or options.adapters:
             raise UsageError("xllamacpp takes no workers and no adapters here", "use --runtime llama_cpp")
+        if options.mmproj is not None:
+            return open_with_pictures(model, options, find_program(self.id))
         path = Path(model)
         file = read_gguf(path)
         context = context_size(file, path, options)
@@ -67,13 +70,13 @@ class Adapter:
 
 
 class _Session(ServerSession):
-    """Keeps the server alive as long as it is used."""
+    """Keeps the server alive as long as the session is used."""
 
     def __init__(self, server: Any, key: str) -> None:
         self._server = server
         super().__init__(server.listening_address, key)
-        # The server answers before its loop runs, and waits for ever when it is told to end before that: an answer
-        # that comes through the loop says that it runs.
+        # The server accepts requests before its loop runs, and hangs forever if it is stopped before that. An answer
+        # that passes through the loop proves that it runs.
         self._json("GET", "/slots")
 
     def close(self) -> None:
@@ -97,5 +100,5 @@ def _parameters(
     parameters.api_keys = [key]
     parameters.warmup = False
     parameters.ui = False
-    parameters.n_cache_reuse = 16  # tokens: what stands behind a gap is moved, not read again
+    parameters.n_cache_reuse = 16  # tokens: cached tokens after a gap are shifted, not processed again
     return parameters

@@ -1,9 +1,10 @@
-"""Facts about the machine that this runs on: what it is, and what changes from moment to moment.
+"""Facts about this machine: its fixed properties, and its current conditions.
 
-Every reader takes `root`, the folder that stands for `/`, so that a board can be described by a folder of
-files. Linux is read in full; elsewhere a fact that cannot be read is None, never an error.
+Every reader takes `root`, a folder in place of `/`, so that tests can describe a board by a folder of files. Linux is
+fully supported; elsewhere, a fact that cannot be read
+(the load average is POSIX only) is None, never an error.
 
-    facts()       cpu, memory, os, board, accelerators, energy: the machine as it was bought and set up
+    facts()       cpu, memory, os, board, accelerators, energy: hardware and setup
     conditions()  governor, load, temperature, throttling, MHz: read them before and after a measurement
 """
 
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from runtimes.host.accelerators import accelerator_facts
-from runtimes.host.board import board_facts
 from runtimes.host.cpu import (
     cpu_facts,
     cpu_features,
+    current_mhz,
+    governor,
     has_int8_dot_product,
     int8_saturates,
     performance_cores,
@@ -25,11 +26,9 @@ from runtimes.host.cpu import (
     usable_cores,
 )
 from runtimes.host.energy import EnergyMeter, EnergyReading, energy_facts, joules_between, read_energy
-from runtimes.host.frequency import current_mhz, governor
-from runtimes.host.jetson import gpu_clock, power_mode
-from runtimes.host.memory import memory_facts, peak_rss_bytes
-from runtimes.host.system import os_facts
-from runtimes.host.thermal import temperature, throttling
+from runtimes.host.schema import Conditions, MachineFacts
+from runtimes.host.system import board_facts, memory_facts, os_facts, peak_rss_bytes
+from runtimes.host.thermal import gpu_clock, power_mode, temperature, throttling
 
 __all__ = [
     "EnergyMeter",
@@ -48,8 +47,8 @@ __all__ = [
 ]
 
 
-def facts(root: Path = Path("/")) -> dict[str, Any]:
-    """What this machine is, ready for JSON; a value that cannot be read is None.
+def facts(root: Path = Path("/")) -> MachineFacts:
+    """Describe this machine as JSON values; a value that cannot be read is None.
 
     cpu           model, architecture, logical_cores, physical_cores, usable_cores, max_mhz,
                   features (sorted list), int8_dot_product (bool), int8_saturates (bool)
@@ -70,17 +69,17 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
-def conditions(root: Path = Path("/")) -> dict[str, Any]:
-    """What changes from moment to moment, ready for JSON; a value that cannot be read is None.
+def conditions(root: Path = Path("/")) -> Conditions:
+    """Describe the current conditions as JSON values; a value that cannot be read is None.
 
-    governor            of CPU frequency: "performance", "ondemand", ...; several are joined by ", "
-    load_average        runnable processes, mean of the last minute
-    temperature_c       of the hottest sensor, in degrees Celsius
-    temperature_sensor  that sensor's name
-    throttling          {source, now: [flag], since_boot: [flag], events: count or None}, see `thermal`
-    mhz                 the fastest core's clock now
-    power_mode          of a Jetson: {id, name}, see `jetson`
-    gpu_clock           of a Jetson: {now_mhz, min_mhz, max_mhz, fixed}
+    governor: CPU frequency governor: "performance", "ondemand", ...; several are joined by ", ".
+    load_average: Runnable processes, mean of the last minute.
+    temperature_c: Temperature of the hottest sensor, in degrees Celsius.
+    temperature_sensor: The name of that sensor.
+    throttling: {source, now: [flag], since_boot: [flag], events: count or None}, see `thermal`.
+    mhz: The current clock of the fastest core.
+    power_mode: A Jetson's {id, name}, see `thermal`.
+    gpu_clock: A Jetson's {now_mhz, min_mhz, max_mhz, fixed}.
     """
     hottest = temperature(root)
     return {

@@ -1,18 +1,18 @@
-"""What is plugged in or built in beside the CPU, as raw ids; which of them accelerate, `edge` decides."""
+"""Raw ids of USB and PCI devices and device nodes. `edge` decides which of them are accelerators."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from runtimes.host.files import entries, program_output, read_int, read_text
+from runtimes.host.schema import AcceleratorFacts, PciDevice, UsbDevice
 
 _NODES = ("apex_*", "nvidia[0-9]*", "nvhost-gpu", "dri/renderD*", "accel/accel*")
 
 
-def accelerator_facts(root: Path) -> dict[str, Any]:
-    """The `accelerators` part of `runtimes.host.facts`."""
+def accelerator_facts(root: Path) -> AcceleratorFacts:
+    """Return the `accelerators` part of `runtimes.host.facts`."""
     return {
         "usb": usb_devices(root),
         "pci": pci_devices(root),
@@ -21,12 +21,12 @@ def accelerator_facts(root: Path) -> dict[str, Any]:
     }
 
 
-def usb_devices(root: Path = Path("/")) -> list[dict[str, Any]]:
+def usb_devices(root: Path = Path("/")) -> list[UsbDevice]:
     """Every USB device and hub: its `vendor:product` id, name, speed in Mbit/s, port and device node."""
-    found = []
+    found: list[UsbDevice] = []
     for device in entries(root / "sys/bus/usb/devices", "*"):
         vendor, product = read_text(device / "idVendor"), read_text(device / "idProduct")
-        if vendor and product:  # interfaces such as `1-1:1.0` have none
+        if vendor and product:  # interfaces such as `1-1:1.0` have no ids
             found.append(
                 {
                     "id": f"{vendor}:{product}",
@@ -39,9 +39,9 @@ def usb_devices(root: Path = Path("/")) -> list[dict[str, Any]]:
     return found
 
 
-def pci_devices(root: Path = Path("/")) -> list[dict[str, Any]]:
+def pci_devices(root: Path = Path("/")) -> list[PciDevice]:
     """Every PCI device: its `vendor:device` id, class (six hexadecimal digits) and address."""
-    found = []
+    found: list[PciDevice] = []
     for device in entries(root / "sys/bus/pci/devices", "*"):
         vendor, number = _hexadecimal(device / "vendor"), _hexadecimal(device / "device")
         if vendor and number:

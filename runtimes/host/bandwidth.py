@@ -1,4 +1,4 @@
-"""How fast this machine reads memory: the ceiling of a language model, whose every token reads all weights once."""
+"""Measure memory read bandwidth, the upper bound of a language model: every token reads all weights once."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 
 from runtimes.arrays import Array
 
-# Far more than any cache of the machines in question (the largest have some 100 MB).
+# Far larger than any CPU cache (the largest have some 100 MB).
 BUFFER_BYTES = 512 * 2**20
 _ROUNDS = 4
 
 
 def read_bandwidth(threads: int, buffer_bytes: int = BUFFER_BYTES) -> list[float]:
-    """Bytes a second that `threads` threads read together, for each of several rounds; `buffer_bytes` in all.
+    """Return the bytes per second that `threads` threads read together, one value per round; `buffer_bytes` in total.
 
-    Each thread has the C library read its part of a buffer, in turn by searching for a byte that is not there
-    (`memchr`: one stream) and by comparing two equal halves (`memcmp`: two, which some cores read faster): every C
-    library does that with the widest loads of the CPU, and nothing is written. Take the best round: the others are
-    slower because something else ran, or for the way of reading.
+    Each thread lets the C library read its part of a buffer, alternating between searching for an absent byte
+    (`memchr`: one stream) and comparing two equal halves (`memcmp`: two streams, which some cores read faster). C
+    libraries implement both with the CPU's widest loads, and nothing is written. Use the best round: the others are
+    slower because of other processes, or of the access pattern.
     """
-    # Ones: untouched pages of zeros would all be the same physical page, which stays in the cache.
+    # Fill with ones: untouched zero pages all map to one physical page, which stays in the cache.
     buffers = [np.ones(max(2, buffer_bytes // threads // 2 * 2), np.uint8) for _ in range(threads)]
     total = sum(buffer.nbytes for buffer in buffers)
     return [total / _seconds(read, buffers) for _ in range(_ROUNDS) for read in _readers()]
 
 
 def _seconds(read: Callable[[int, int], Any], buffers: Sequence[Array]) -> float:
-    """Wall time until all buffers are read, each by a thread of its own: ctypes gives up the interpreter's lock."""
+    """Return the wall time to read all buffers, one thread each; ctypes releases the GIL."""
     ready = threading.Barrier(len(buffers) + 1)
 
     def work(buffer: Array) -> None:
@@ -50,7 +50,7 @@ def _seconds(read: Callable[[int, int], Any], buffers: Sequence[Array]) -> float
 
 
 def _readers() -> tuple[Callable[[int, int], Any], ...]:
-    """Functions that read so many bytes from an address on."""
+    """Return functions that read `size` bytes from an address."""
     library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
     search, compare = library.memchr, library.memcmp
     search.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]

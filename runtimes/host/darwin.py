@@ -1,4 +1,4 @@
-"""What macOS tells through `sysctl`; nothing on other systems."""
+"""Machine facts from macOS' `sysctl`; None or empty on other systems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtimes.host.files import program_output
 
-# sysctl's names → the names that Linux uses for the same instructions.
+# sysctl's names → Linux' names of the same instructions.
 _ARM_FEATURES = {
     "hw.optional.arm.AdvSIMD": "asimd",
     "hw.optional.arm.FEAT_DotProd": "asimddp",
@@ -26,27 +26,27 @@ _X86_FEATURES = {
 
 
 def sysctl(name: str) -> str | None:
-    """The kernel's value of that name on macOS, None elsewhere."""
+    """Return a value of `sysctl` on macOS, None elsewhere."""
     return program_output(Path("/"), "sysctl", "-n", name) if platform.system() == "Darwin" else None
 
 
 def cpu_name() -> str | None:
-    """The processor's name, such as `Apple M2`."""
+    """Return the processor's name, such as `Apple M2`."""
     return sysctl("machdep.cpu.brand_string")
 
 
 def physical_cores() -> int | None:
-    """The cores, hyper-threads not counted."""
+    """Return the number of physical cores."""
     return _number(sysctl("hw.physicalcpu"))
 
 
 def memory_bytes() -> int | None:
-    """The memory that is built in."""
+    """Return the size of main memory in bytes."""
     return _number(sysctl("hw.memsize"))
 
 
 def cpu_features() -> frozenset[str]:
-    """The instruction sets that matter, by Linux' names."""
+    """Return the relevant instruction sets, by Linux' names."""
     arm = {ours for theirs, ours in _ARM_FEATURES.items() if sysctl(theirs) == "1"}
     words = f"{sysctl('machdep.cpu.features')} {sysctl('machdep.cpu.leaf7_features')}".split()
     return frozenset(arm | {ours for theirs, ours in _X86_FEATURES.items() if theirs in words})

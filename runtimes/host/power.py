@@ -1,9 +1,9 @@
-"""Power as Texas Instruments' INA sensors tell it (Jetsons have them; others can be wired to a board).
+"""Power from Texas Instruments' INA sensors, which Jetsons have built in and other boards can be wired to.
 
-They know the power of a moment only, so that energy is what a thread reads ten times a second, added up. A reading is
-an I2C transfer of under a millisecond in which the thread sleeps: some 0.5 % of one core.
+The sensors report instantaneous power, so a thread samples them ten times a second and integrates. A reading is an I2C
+transfer of under a millisecond during which the thread sleeps: some 0.5 % of one core.
 
-Where Linux shows them:
+Their files on Linux:
   JetPack 4:     /sys/bus/i2c/drivers/ina3221x/*/iio:device*/{rail_name_N, in_powerN_input}, mW
   JetPack 5, 6, and any mainline kernel:  /sys/class/hwmon/hwmon*/{inN_label, inN_input, currN_input}, mV and mA,
                  or power1_input, uW, of a sensor with one channel
@@ -22,20 +22,20 @@ from typing import Sequence
 from runtimes.host.files import entries, read_int, read_text
 
 EVERY_S = 0.1
-# Rails through which all of a board's power comes: the others lie behind them, and would be counted twice.
+# Input rails, which carry all of a board's power: the other rails branch off them and would be counted twice.
 WHOLE = ("POM_5V_IN", "VDD_IN", "5V_IN")
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One channel: the files whose product is its power, and what a unit of that product is in watts."""
+    """A sensor channel: the files whose product is its power, and the unit of that product in watts."""
 
     name: str
     files: tuple[Path, ...]
     unit_w: float
 
     def watts(self) -> float | None:
-        """The power now; None where the sensor does not answer."""
+        """Return the current power; None if the sensor does not respond."""
         product = self.unit_w
         for file in self.files:
             value = read_int(file)
@@ -46,7 +46,7 @@ class Rail:
 
 
 def power_rails(root: Path = Path("/")) -> list[Rail]:
-    """The rails that make up what the board draws: its input where there is a sensor on it, else all that there are."""
+    """Return the rails that add up to the board's power: its input rail if that has a sensor, else all rails."""
     rails = [rail for rail in [*_iio(root), *_hwmon(root)] if rail.watts() is not None]
     return [rail for rail in rails if rail.name in WHOLE][:1] or rails
 
@@ -67,7 +67,7 @@ def _hwmon(root: Path) -> list[Rail]:
         if (chip / "power1_input").exists():
             rails.append(Rail(kind, (chip / "power1_input",), 1e-6))
             continue
-        # The three channels of an ina3221; what it numbers above are sums, and voltages of shunts.
+        # The three channels of an ina3221; higher numbers are sums and shunt voltages.
         for current in entries(chip, "curr[1-3]_input"):
             voltage = chip / current.name.replace("curr", "in")
             label = read_text(voltage.with_name(voltage.name.replace("_input", "_label"))) or kind
@@ -77,7 +77,7 @@ def _hwmon(root: Path) -> list[Rail]:
 
 
 class PowerSampler:
-    """Adds up the power of some rails from its making until `joules` is asked for."""
+    """Integrates the power of some rails from construction until `joules` is called."""
 
     def __init__(self, rails: Sequence[Rail], every_s: float = EVERY_S) -> None:
         self._rails, self._every_s = rails, every_s
@@ -88,7 +88,7 @@ class PowerSampler:
         self._thread.start()
 
     def joules(self) -> float | None:
-        """The energy until now, by the trapezoidal rule; None where the sensors fell silent."""
+        """Return the energy so far by the trapezoidal rule; None if the sensors stopped responding."""
         self._over.set()
         self._thread.join()
         self._read()

@@ -1,19 +1,24 @@
-"""The operating system, the Python on it, and whether both live in a container or a virtual machine."""
+"""The board, its memory, the operating system and Python.
+
+Peak memory comes from Linux' /proc, else from POSIX's `resource`; Windows has neither.
+"""
 
 from __future__ import annotations
 
 import platform
 import re
+import sys
 from pathlib import Path
-from typing import Any
 
-from runtimes.host.files import read_text
+from runtimes.host import darwin
+from runtimes.host.files import read_int, read_text
+from runtimes.host.schema import BoardFacts, MemoryFacts, OsFacts
 
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
 
 
-def os_facts(root: Path) -> dict[str, Any]:
-    """The `os` part of `runtimes.host.facts`."""
+def os_facts(root: Path) -> OsFacts:
+    """Return the `os` part of `runtimes.host.facts`."""
     return {
         "system": platform.system() or None,
         "name": _distribution(root) or f"{platform.system()} {platform.release()}".strip() or None,
@@ -39,16 +44,75 @@ def _container(root: Path) -> str | None:
 
 
 def _is_emulated(root: Path) -> bool:
-    """Whether another kind of processor than this program's runs it: qemu's user mode, whose times mean nothing."""
+    """Return whether qemu's user mode emulates the processor, which makes measured times meaningless."""
     kernel = read_text(root / "proc/sys/kernel/arch")  # since Linux 6.1
     family = {"x86_64": "x86", "i686": "x86", "i386": "x86", "amd64": "x86"}
     of_kernel, of_program = (family.get(name, name[:3]) for name in (kernel or "", platform.machine().lower()))
-    # aarch64, arm64, armv7l and armv8l are one family: a 64-bit kernel runs 32-bit programs by itself.
+    # aarch64, arm64, armv7l and armv8l are one family: a 64-bit kernel runs 32-bit programs natively.
     same = {"aar": "arm"}
     return bool(kernel) and same.get(of_kernel, of_kernel) != same.get(of_program, of_program)
 
 
 def _is_virtual_machine(root: Path) -> bool:
-    """Whether the processor says that a hypervisor runs beneath (x86), or the device tree does (ARM)."""
+    """Return whether the CPU flags (x86) or the device tree (ARM) show a hypervisor."""
     flags = re.search(r"^flags\s*:.*\bhypervisor\b", read_text(root / "proc/cpuinfo") or "", flags=re.MULTILINE)
     return flags is not None or (root / "proc/device-tree/hypervisor").exists()
+
+
+def board_facts(root: Path) -> BoardFacts:
+    """Return the `board` part of `runtimes.host.facts`."""
+    return {
+        "model": read_text(root / "proc/device-tree/model") or read_text(root / "sys/firmware/devicetree/base/model"),
+        "jetson_l4t": _jetson_release(root),
+    }
+
+
+def _jetson_release(root: Path) -> str | None:
+    """`# R32 (release), REVISION: 7.1, GCID: ...` → `32.7.1`."""
+    text = read_text(root / "etc/nv_tegra_release") or ""
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"{match.group(1)}.{match.group(2)}" if match else None
+
+
+def memory_facts(root: Path) -> MemoryFacts:
+    """Return the `memory` part of `runtimes.host.facts`, in bytes; `limit_bytes` is the container's limit."""
+    sizes = _kilobyte_lines(root / "proc/meminfo")
+    return {
+        "total_bytes": sizes.get("MemTotal") or darwin.memory_bytes(),
+        "available_bytes": sizes.get("MemAvailable"),
+        "swap_total_bytes": sizes.get("SwapTotal"),
+        "swap_free_bytes": sizes.get("SwapFree"),
+        "limit_bytes": _container_limit(root, sizes.get("MemTotal")),
+    }
+
+
+def peak_rss_bytes() -> int | None:
+    """Return the peak resident memory of this process so far, in bytes; None if the system does not report it."""
+    # Not ru_maxrss on Linux: after vfork and exec it starts with the parent's peak, so a small worker of a large
+    # parent would report the parent's memory.
+    high_water = _kilobyte_lines(Path("/proc/self/status")).get("VmHWM")
+    if high_water is not None:
+        return high_water
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the BSDs kilobytes
+
+
+def _kilobyte_lines(path: Path) -> dict[str, int]:
+    """Parse the `Name:  123 kB` lines of a /proc file; values in bytes."""
+    sizes = {}
+    for line in (read_text(path) or "").splitlines():
+        words = line.replace(":", " ").split()
+        if len(words) == 3 and words[2] == "kB" and words[1].isdigit():
+            sizes[words[0]] = int(words[1]) * 1024
+    return sizes
+
+
+def _container_limit(root: Path, total: int | None) -> int | None:
+    groups = root / "sys/fs/cgroup"
+    limit = read_int(groups / "memory.max") or read_int(groups / "memory/memory.limit_in_bytes")
+    # "No limit" is a huge number in control groups v1, and the word "max" in v2.
+    return limit if limit and total and limit < total else None

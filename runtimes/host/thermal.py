@@ -1,15 +1,16 @@
-"""Heat, and what the machine does about it: a measurement on a throttled machine measures its cooling."""
+"""Temperature, throttling, power mode and GPU clock. Results from a throttled machine are not comparable."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from runtimes.host.files import entries, program_output, read_int, read_text
+from runtimes.host.schema import GpuClock, PowerMode, Throttling
 
 _CPU_SENSORS = frozenset(("coretemp", "k10temp", "zenpower", "cpu_thermal"))
-_PLAUSIBLE_C = (-40.0, 150.0)  # sensors that are switched off report -274 or 255
+_PLAUSIBLE_C = (-40.0, 150.0)  # disabled sensors report -274 or 255
 # Bit n is "now", bit n + 16 "since boot": https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 _PI_FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 
@@ -22,7 +23,7 @@ class Temperature(NamedTuple):
 
 
 def temperature(root: Path = Path("/")) -> Temperature | None:
-    """The hottest sensor: of the thermal zones, else of the CPU; None where none can be read."""
+    """Return the hottest sensor of the thermal zones, else of the CPU; None if none can be read."""
     zones = [
         (zone / "temp", read_text(zone / "type") or zone.name)
         for zone in entries(root / "sys/class/thermal", "thermal_zone*")
@@ -30,13 +31,13 @@ def temperature(root: Path = Path("/")) -> Temperature | None:
     return _hottest(zones) or _hottest(_cpu_sensors(root))
 
 
-def throttling(root: Path = Path("/")) -> dict[str, Any] | None:
-    """Signs that the machine has slowed itself down; None where it does not tell.
+def throttling(root: Path = Path("/")) -> Throttling | None:
+    """Return throttling indicators; None if the machine does not report any.
 
-    source      "vcgencmd" (Raspberry Pi) or "thermal_throttle" (x86)
-    now         Raspberry Pi: flags of this moment, such as ["under-voltage"]
-    since_boot  Raspberry Pi: flags that have been up since boot
-    events      x86: how often cores and packages have throttled since boot. Compare before and after.
+    source: "vcgencmd" (Raspberry Pi) or "thermal_throttle" (x86).
+    now: Raspberry Pi: current flags, such as ["under-voltage"].
+    since_boot: Raspberry Pi: flags that were set at any time since boot.
+    events: x86: throttle events of cores and packages since boot. Compare before and after.
     """
     word = program_output(root, "vcgencmd", "get_throttled") or ""
     match = re.fullmatch(r"throttled=(0x[0-9a-fA-F]+)", word)
@@ -78,3 +79,28 @@ def _throttle_events(root: Path) -> int | None:
         if package is not None:  # every core repeats its package's count
             packages[read_text(cpu / "topology/physical_package_id")] = package
     return sum(cores) + sum(packages.values()) if cores or packages else None
+
+
+def power_mode(root: Path = Path("/")) -> PowerMode | None:
+    """Return {"id", "name"} of the mode set by `nvpmodel`; None if the machine has no such modes.
+
+    The name is None if only root may query it; then only the file with the id is readable.
+    """
+    output = program_output(root, "nvpmodel", "-q") or ""
+    match = re.search(r"NV Power Mode:\s*(\S+)\s+(\d+)", output)
+    if match:
+        return {"id": int(match.group(2)), "name": match.group(1)}
+    status = re.search(r"pmode:\s*(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
+    return {"id": int(status.group(1)), "name": None} if status else None
+
+
+def gpu_clock(root: Path = Path("/")) -> GpuClock | None:
+    """Return {"now_mhz", "min_mhz", "max_mhz", "fixed"} of a Jetson's GPU; `jetson_clocks` pins it to its maximum."""
+    for device in entries(root / "sys/class/devfreq", "*"):
+        if not re.search(r"gpu|gp10b|gv11b|ga10b|gm20b", device.name):
+            continue
+        low, high, now = (read_int(device / f"{name}_freq") for name in ("min", "max", "cur"))
+        if low is not None and high is not None:
+            mhz = now and now / 1e6
+            return {"now_mhz": mhz, "min_mhz": low / 1e6, "max_mhz": high / 1e6, "fixed": low == high}
+    return None

@@ -1,4 +1,4 @@
-"""Fixtures of the engines' tests: the tiny models, the real data, and chips that are played by numpy."""
+"""Fixtures of the engines' tests: tiny models, real data, and chips that are simulated with numpy."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def data() -> Path:
 
 
 class PlayedInterpreter:
-    """TFLite's interpreter as far as this project calls it, computing what the tiny models compute."""
+    """A substitute for TFLite's interpreter, as far as edge uses it, which computes the same as the tiny models."""
 
     def __init__(self, model_path: str, **_: Any) -> None:
         self._shapes = {0: [1, 4], 1: [1, 3], 2: [1, 3], 3: [1, 4]}
         self._values: dict[int, Any] = {}
 
     def allocate_tensors(self) -> None:
-        """Outputs take the inputs' number of rows."""
+        """Give the outputs as many rows as the inputs."""
         self._shapes[2][0] = self._shapes[3][0] = self._shapes[0][0]
 
     def get_input_details(self) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ class PlayedInterpreter:
         self._shapes[index] = list(shape)
 
     def set_tensor(self, index: int, value: Any) -> None:
-        """Refuses what does not fit, as TFLite does."""
+        """Reject values that do not fit, as TFLite does."""
         if list(value.shape) != self._shapes[index]:
             raise ValueError(f"Cannot set tensor: Dimension mismatch. Got {value.shape}")
         self._values[index] = value
@@ -79,13 +79,13 @@ class PlayedInterpreter:
         self._values[3] = self._values[0] * 2
 
     def get_tensor(self, index: int) -> Any:
-        """A copy, as TFLite gives one."""
+        """Return a copy, as TFLite does."""
         return self._values[index].copy()
 
 
 @pytest.fixture
 def pycoral(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Google's pycoral with one Edge TPU, of which only the chip itself is not real."""
+    """Google's pycoral with one Edge TPU; only the chip is simulated."""
     for name in ("pycoral", "pycoral.utils", "pycoral.utils.edgetpu"):
         module = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)
@@ -98,7 +98,7 @@ def pycoral(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class PlayedCuda:
-    """NVIDIA's driver as far as this project calls it; the device's memory is the host's."""
+    """A substitute for NVIDIA's driver, as far as edge uses it; the device's memory is the host's."""
 
     def __init__(self, capability: tuple[int, int] = (5, 3), version: int = 10020) -> None:
         self.held: dict[int, Any] = {}
@@ -152,7 +152,7 @@ _WIDTHS = (4, 3, 3, 4)
 
 
 class _PlayedContext:
-    """Runs the tiny model on memory that it is told by address, as TensorRT does."""
+    """Runs the tiny model on memory that is passed by address, as TensorRT does."""
 
     def __init__(self) -> None:
         self.rows = 1
@@ -230,7 +230,7 @@ class _BoundEngine:
 
 
 class _PlayedBuilder:
-    """Notes what it is asked to build in the module's `built`, and answers with the tiny engine."""
+    """Records the requested build in the module's `built`, and returns the tiny engine."""
 
     def __init__(self, module: Any, logger: Any) -> None:
         self.module, self.logger = module, logger
@@ -264,7 +264,7 @@ class _PlayedBuilder:
 
 
 def play_tensorrt(version: str = "10.3.0") -> Any:
-    """A module as NVIDIA's `tensorrt` of that version, as far as this project calls it."""
+    """Return a substitute for NVIDIA's `tensorrt` of that version, as far as edge uses it."""
     module: Any = ModuleType("tensorrt")
     module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = version
@@ -301,12 +301,12 @@ def play_tensorrt(version: str = "10.3.0") -> Any:
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Install a played TensorRT of some version and a played driver; returns both."""
+    """Install substitutes for TensorRT of some version and the driver; returns both."""
 
     def install(version: str = "10.3.0", cuda: PlayedCuda | None = None) -> tuple[Any, PlayedCuda]:
         module, driver = play_tensorrt(version), cuda or PlayedCuda()
         monkeypatch.setitem(sys.modules, "tensorrt", module)
-        monkeypatch.setattr("runtimes.tensorrt_build.ctypes.CDLL", lambda name: driver)
+        monkeypatch.setattr("runtimes.standalone.tensorrt_build.ctypes.CDLL", lambda name: driver)
         return module, driver
 
     return install

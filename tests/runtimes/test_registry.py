@@ -9,29 +9,29 @@ from pathlib import Path
 import pytest
 
 from runtimes import registry
-from runtimes.errors import EngineMissing, UsageError
+from runtimes.errors import EngineMissingError, UsageError
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_ids_are_the_files():
     files = {path.stem for path in (ROOT / "runtimes" / "engines").glob("*.py")} - {"__init__"}
-    assert set(registry.runtime_ids()) == files
+    assert set(registry.engine_ids()) == files
 
 
 def test_every_preferred_engine_opens_its_format():
     for model_format, name in registry.PREFERRED.items():
         assert model_format in registry.engine(name).formats
-    opened = {model_format for name in registry.runtime_ids() for model_format in registry.engine(name).formats}
+    opened = {model_format for name in registry.engine_ids() for model_format in registry.engine(name).formats}
     assert opened == set(registry.PREFERRED)
 
 
 def test_an_unknown_engine_gets_the_nearest_name():
     with pytest.raises(UsageError, match="there is no engine 'onxruntime'") as caught:
-        registry.runtime("onxruntime")
+        registry.tensor_engine("onxruntime")
     assert caught.value.hint == "did you mean 'onnxruntime'?"
     with pytest.raises(UsageError) as caught:
-        registry.runtime("zzz")
+        registry.tensor_engine("zzz")
     assert "litert" in caught.value.hint
 
 
@@ -41,7 +41,7 @@ def test_the_preferred_engine_is_taken_then_any_other(monkeypatch):
     monkeypatch.setattr(registry, "is_installed", lambda adapter: adapter.id == "openvino")
     assert registry.for_format("onnx").id == "openvino"
     monkeypatch.setattr(registry, "is_installed", lambda adapter: False)
-    with pytest.raises(EngineMissing, match="'onnxruntime' is not installed") as caught:
+    with pytest.raises(EngineMissingError, match="'onnxruntime' is not installed") as caught:
         registry.for_format("onnx")
     assert "[onnxruntime]" in caught.value.hint
 
@@ -52,12 +52,12 @@ def test_a_wanted_engine_is_taken_or_refused(monkeypatch):
     with pytest.raises(UsageError, match="'litert' does not open the format 'onnx'") as caught:
         registry.for_format("onnx", "litert")
     assert caught.value.hint == "it opens: tflite"
-    with pytest.raises(EngineMissing):
+    with pytest.raises(EngineMissingError):
         registry.for_format("onnx", "openvino")
 
 
 def test_a_format_that_nobody_opens_is_said():
-    with pytest.raises(UsageError, match="no engine here opens the format 'wasm'"):
+    with pytest.raises(UsageError, match="no engine opens the format 'wasm'"):
         registry.for_format("wasm")
 
 
@@ -65,8 +65,8 @@ def test_status_imports_no_engine():
     program = (
         "import sys\n"
         "from runtimes import registry\n"
-        "found = [registry.status(name) for name in registry.runtime_ids()]\n"
-        "assert [one.id for one in found] == registry.runtime_ids()\n"
+        "found = [registry.status(name) for name in registry.engine_ids()]\n"
+        "assert [one.id for one in found] == registry.engine_ids()\n"
         "assert all((one.version is not None) == one.installed for one in found)\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
     )
@@ -89,7 +89,7 @@ def test_the_version_of_the_first_distribution_that_is_there():
 def test_what_an_engine_lacks_beside_its_library_is_told(monkeypatch):
     from runtimes.engines import edgetpu
 
-    adapter = registry.runtime("edgetpu")
+    adapter = registry.tensor_engine("edgetpu")
     monkeypatch.setattr(registry, "is_installed", lambda _: True)
     monkeypatch.setattr(edgetpu, "is_found", lambda _: False)
     monkeypatch.setattr(type(adapter), "version", lambda _: "1")

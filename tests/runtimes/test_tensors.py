@@ -1,13 +1,13 @@
-"""Pixels to inputs and outputs to probabilities, held against numbers worked out by hand."""
+"""Pixels to inputs, real numbers to steps and back, held against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from runtimes.artifact.manifest import Preprocess, Quantization, TensorSpec
 from runtimes.errors import InputError
-from runtimes.manifest import OutputMeaning, Preprocess, Quantization, TensorSpec
-from runtimes.tensors import dequantize, pixels_to_input, probabilities, quantize, raw_score, top_classes
+from runtimes.tensors import dequantize, pixels_to_input, quantize
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
 
@@ -97,26 +97,3 @@ def test_quantisation_along_an_axis():
 def test_floats_pass_as_they_are():
     assert dequantize(np.array([0.5], np.float16), None).dtype == np.float32
     assert quantize(np.array([0.5]), spec("float16", (1,))).dtype == np.float16
-
-
-def test_logits_become_probabilities_and_probabilities_stay():
-    logits = np.array([[1000.0, 1000.0, -1000.0]], np.float32)
-    np.testing.assert_allclose(probabilities(logits, spec("float32", (1, 3)), OutputMeaning("logit")), [0.5, 0.5, 0])
-    given = np.array([[0.9, 0.1]], np.float32)
-    np.testing.assert_allclose(probabilities(given, spec("float32", (1, 2)), OutputMeaning("probability")), [0.9, 0.1])
-
-
-def test_the_published_raw_scores():
-    """255/256 of a saturated softmax, and (222 − 58) × 0.09889254 of the tensor before it."""
-    assert raw_score(np.array([[255, 1]], np.uint8), spec("uint8", (1, 2), (1 / 256,), (0,))) == 255 / 256
-    logit = raw_score(np.array([[222, 58]], np.uint8), spec("uint8", (1, 2), (0.09889253973960876,), (58,)))
-    assert logit == pytest.approx(16.2184, abs=5e-5)
-
-
-def test_top_classes_count_real_classes_and_break_ties_downwards():
-    probability = np.array([0.0, 0.2, 0.5, 0.2, 0.1], np.float32)
-    top = top_classes(probability, OutputMeaning("probability", 1), ["background", "a", "b", "c", "d"], 3)
-    assert [(one["index"], one["label"]) for one in top] == [(1, "b"), (0, "a"), (2, "c")]
-    assert top[0]["probability"] == 0.5
-    assert top_classes(probability, OutputMeaning("probability"))[0] == {"index": 2, "label": None, "probability": 0.5}
-    assert top_classes(np.array([1.0]), OutputMeaning("probability", 1), [])[0]["index"] == -1

@@ -9,7 +9,7 @@ import pytest
 
 import runtimes
 from runtimes import artifact
-from runtimes.manifest import Manifest, SelfCheck, TensorSpec
+from runtimes.artifact.manifest import Manifest, SelfCheck, TensorSpec
 
 SPEC = TensorSpec("x", "float32", (1,))
 
@@ -132,7 +132,7 @@ def test_measure_is_served(bare):
         ('{"job": "fly"}', "usage", "no job 'fly'"),
         ("[1]", "usage", "no job None"),
         ("not JSON", "worker", "JSONDecodeError"),
-        ('{"job": "describe"}', "worker", "KeyError"),
+        ('{"job": "describe"}', "worker", "missing value in 'artifact'"),
     ],
 )
 def test_an_error_is_an_answer_and_the_worker_goes_on(line, error, part, bare):

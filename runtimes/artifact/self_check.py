@@ -1,0 +1,80 @@
+"""How an artifact is verified, and how each of its outputs is held against the source's: as values or labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from runtimes.artifact.json_fields import Fields
+
+
+@dataclass(frozen=True)
+class Part:
+    """Elements of an output that share one natural range, such as the scores beside the boxes of a detector.
+
+    axis: The axis of the output's shape that the part is cut from.
+    start, stop: The part's indices on that axis.
+    span: The width of its natural range (1 behind a sigmoid), else of the source's values in the proof.
+    natural: Whether `span` is known from the graph, not from the proof's inputs.
+    step: The result's quantization step there; 0 if its values are not on a grid.
+    """
+
+    axis: int
+    start: int
+    stop: int
+    span: float
+    natural: bool = False
+    step: float = 0.0
+
+    @classmethod
+    def read(cls, fields: Fields) -> Part:
+        """Parse from JSON."""
+        return cls(
+            axis=fields.whole("axis"),
+            start=fields.whole("start"),
+            stop=fields.whole("stop"),
+            span=fields.number("span"),
+            natural=fields.flag("natural"),
+            step=fields.number("step"),
+        )
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """How one output is compared; `parts` of values cover the whole output."""
+
+    name: str
+    kind: str
+    parts: tuple[Part, ...] = ()
+
+    KINDS: ClassVar[tuple[str, ...]] = ("values", "labels", "rows")
+
+    @classmethod
+    def read(cls, fields: Fields) -> OutputCheck:
+        """Parse from JSON. Raises InputError for an unknown kind."""
+        kind = fields.text("kind")
+        if kind not in cls.KINDS:
+            raise fields.reject("kind", f"is {kind!r}, not one of {', '.join(cls.KINDS)}")
+        return cls(fields.text("name"), kind, tuple(Part.read(item) for item in fields.children("parts")))
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """How to verify an artifact: by `metric`, its outputs on stored inputs are within `tolerance` of the source's.
+
+    outputs: How each output is looked into, in the order of the outputs; artifacts of before have none.
+    stateful: Whether the model keeps a state, so that its outputs hold for all inputs in order from a reset state.
+    """
+
+    metric: str
+    tolerance: float
+    inputs: str
+    outputs: tuple[OutputCheck, ...] = ()
+    stateful: bool = False
+
+    @classmethod
+    def read(cls, fields: Fields) -> SelfCheck:
+        """Parse from JSON. The metric's name is checked where it is computed (`runtimes.verification.selfcheck`)."""
+        outputs = tuple(OutputCheck.read(item) for item in fields.children("outputs")) if fields.has("outputs") else ()
+        stateful = fields.flag("stateful") if fields.has("stateful") else False
+        return cls(fields.text("metric"), fields.number("tolerance"), fields.text("inputs"), outputs, stateful)

@@ -1,0 +1,1 @@
+"""Code shared by engine adapters: imports, error mapping, TFLite interpreters, TensorFlow."""

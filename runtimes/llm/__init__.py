@@ -1,0 +1,1 @@
+"""Language models; host only, this folder is never copied to a board."""

@@ -1,0 +1,1 @@
+"""Translate JSON schemas to GBNF, llama.cpp's language for grammars."""

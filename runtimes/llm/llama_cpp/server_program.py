@@ -1,0 +1,77 @@
+"""Find the program that is llama.cpp's server: compiled by `make llama`, or in xllamacpp's wheel. It needs POSIX."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Mapping
+
+import runtimes
+from runtimes.errors import EngineMissingError, UsageError
+
+PROGRAM_VARIABLE = "EDGE_LLAMA_SERVER"
+
+
+@dataclass(frozen=True)
+class Program:
+    """The program that runs llama.cpp's server.
+
+    command: The command, without llama-server's options.
+    is_prebuilt: Whether it is the slower one from the wheel.
+    """
+
+    command: tuple[str, ...]
+    is_prebuilt: bool
+
+    def environment(self, key: str) -> Mapping[str, str]:
+        """Return the environment variables of its process, whose API key is `key`."""
+        variables = {**os.environ, "LLAMA_API_KEY": key}
+        if self.is_prebuilt:
+            root = str(Path(runtimes.__file__).parents[1])
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        return variables
+
+
+def find_program(runtime: str | None) -> Program:
+    """Return the llama-server that `make llama` compiled, else the one in the wheel of xllamacpp.
+
+    `runtime` "llama_cpp" or "xllamacpp" selects one of the two. Raises EngineMissingError if there is none.
+    """
+    if runtime not in (None, "llama_cpp", "xllamacpp"):
+        raise UsageError(
+            f"{runtime} cannot serve language models", "choose llama_cpp or xllamacpp, or pass --server URL"
+        )
+    compiled = compiled_server()
+    if compiled is not None and runtime != "xllamacpp":
+        return Program((str(compiled),), is_prebuilt=False)
+    if runtime != "llama_cpp":
+        from importlib.util import find_spec
+
+        if find_spec("xllamacpp") is not None:
+            return Program((sys.executable, "-P", "-m", "runtimes.llm.xllamacpp_server"), is_prebuilt=True)
+    wheel = "" if runtime == "llama_cpp" else "; without a compiler: pip install 'edgeproof[xllamacpp,serve]'"
+    raise EngineMissingError("llama-server is not installed", f"make llama compiles it for this CPU{wheel}")
+
+
+def compiled_server() -> Path | None:
+    """Return the llama-server of EDGE_LLAMA_SERVER, else the one that `make llama` installs; None if there is none."""
+    configured = os.environ.get(PROGRAM_VARIABLE)
+    if configured:
+        if not os.access(configured, os.X_OK):
+            what = f"{PROGRAM_VARIABLE} is {configured}, which is not a program"
+            raise UsageError(what, "set it to the path of llama-server")
+        return Path(configured)
+    path = Path(sys.prefix) / "llama.cpp" / "llama-server"
+    return path if os.access(path, os.X_OK) else None
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """On Linux, have the kernel kill the child when this process is killed, because nothing else would."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork; little is safe between fork and exec
+    return lambda: prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

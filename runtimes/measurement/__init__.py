@@ -1,0 +1,1 @@
+"""Timing of a model in this process: protocols, samples, statistics."""

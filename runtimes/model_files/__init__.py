@@ -1,0 +1,1 @@
+"""Model files read without their engine: format detection, and bounded readers of headers."""

@@ -1,0 +1,164 @@
+"""What is known about a model without running it, and the origin of each fact. Tasks recognise models by these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Mapping, Sequence
+
+from runtimes.artifact import Artifact
+from runtimes.artifact.json_fields import JsonObject, to_json
+from runtimes.artifact.manifest import Preprocess, TensorSpec
+
+# Where labels come from: the user passed them, the file contains them, or the class count suggests them.
+GIVEN, READ, ASSUMED = "given", "read", "assumed"
+MANIFEST = "the manifest"  # the origin of facts from an artifact's manifest
+TASK_OPTION = "--task"  # the origin of a task that the user names
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class names in the order of their indices.
+
+    origin: Where they come from, for messages: a file, "the manifest", "ImageNet's".
+    certainty: GIVEN by the user, READ from the model, or ASSUMED.
+    """
+
+    names: tuple[str, ...]
+    origin: str
+    certainty: str = READ
+
+
+@dataclass(frozen=True)
+class Producer:
+    """The operator that computes an output, ignoring those that only reformat it; the output is its `position`-th."""
+
+    operator: str
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model as its file, its manifest and its user describe it. Unknown facts are empty or None.
+
+    source: The model file, for messages.
+    format: The model's format, as in a manifest.
+    inputs, outputs: The tensors, in the model's order.
+    operators: The number of occurrences of each operator.
+    output_operator: The operator that computes the first output, ignoring those that only reformat it.
+    producers: The operator that computes each output; None for one that is not known.
+    metadata: Key/value properties that the author wrote into the file.
+    label_files: The lines of each label file that is packed with the model, by file name.
+    preprocess: How to turn a picture into the first input.
+    labels: The class names.
+    output_kind: The meaning of the first output: "probability" or "logit".
+    label_offset: 1 if the first class is the background.
+    task: The task's id, if the user or the model's metadata names it.
+    origins: Field name → where its value was read.
+    """
+
+    source: str
+    format: str
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    operators: Mapping[str, int] = field(default_factory=dict)
+    output_operator: str | None = None
+    producers: tuple[Producer | None, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    label_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    preprocess: Preprocess | None = None
+    labels: Labels | None = None
+    output_kind: str | None = None
+    label_offset: int | None = None
+    task: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def takes_picture(self) -> bool:
+        """Whether the only input is one three-channel picture, channels first or last."""
+        return len(self.inputs) == 1 and is_picture(self.inputs[0])
+
+    @property
+    def picture(self) -> TensorSpec | None:
+        """The input that takes a picture, beside which there may be others; None unless there is exactly one."""
+        found = [spec for spec in self.inputs if is_picture(spec)]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Height and width of the picture that the model takes; None if they are free, or if it takes none."""
+        spec = self.picture
+        if spec is None:
+            return None
+        height, width = spec.shape[1:3] if spec.shape[3] == 3 else spec.shape[2:4]
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Inputs that take what an output gave for the input before, such as an LSTM's: input name → output name."""
+        return states_of(self.inputs, self.outputs)
+
+    def produced_by(self, operator: str) -> dict[int, TensorSpec]:
+        """Return the outputs that an operator computes, by their position among its outputs."""
+        found = zip(self.producers, self.outputs)
+        return {one.position: spec for one, spec in found if one is not None and one.operator == operator}
+
+    def to_json(self) -> JsonObject:
+        """Return the facts as JSON values."""
+        return to_json(self)
+
+
+def states_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Pair inputs beside the first with an output of the same dtype and shape; the one with the most similar name."""
+    pairs: dict[str, str] = {}
+    for spec in inputs[1:]:
+        fitting = [one.name for one in outputs if _same_kind(spec, one) and one.name not in pairs.values()]
+        if fitting:
+            pairs[spec.name] = max(fitting, key=lambda name: SequenceMatcher(None, spec.name, name).ratio())
+    return pairs
+
+
+def _same_kind(one: TensorSpec, other: TensorSpec) -> bool:
+    """Return whether dtype, rank and fixed sizes are equal; a tensor without axes is no state."""
+    if one.dtype != other.dtype or len(one.shape) != len(other.shape) or not one.shape:
+        return False
+    sizes = zip(one.shape, other.shape)
+    return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in sizes)
+
+
+def is_picture(spec: TensorSpec) -> bool:
+    """Return whether an input takes one picture of three channels, channels first or last."""
+    shape = spec.shape
+    return len(shape) == 4 and 3 in (shape[1], shape[3]) and (shape[0] == 1 or isinstance(shape[0], str))
+
+
+def facts_of_artifact(artifact: Artifact) -> ModelFacts:
+    """Return the facts in an artifact's manifest and label file. Raises InputError if its labels cannot be read."""
+    manifest, names = artifact.manifest, artifact.labels()
+    output, task = manifest.output, manifest.task
+    if names is None and task is not None and task.labels is not None:
+        names = list(task.labels)
+    labels = None if names is None else Labels(tuple(names), MANIFEST)
+    is_stated = {
+        "inputs": bool(manifest.inputs),
+        "outputs": bool(manifest.outputs),
+        "preprocess": manifest.preprocess is not None,
+        "labels": labels is not None,
+        "output_kind": output is not None,
+        "label_offset": output is not None,
+        "task": task is not None,
+        "metadata": task is not None,
+    }
+    return ModelFacts(
+        source=str(artifact.model),
+        format=manifest.format,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        preprocess=manifest.preprocess,
+        labels=labels,
+        output_kind=None if output is None else output.kind,
+        label_offset=None if output is None else output.label_offset,
+        task=None if task is None else task.id,
+        metadata={} if task is None else task.metadata,
+        origins={name: MANIFEST for name, stated in is_stated.items() if stated},
+    )

@@ -1,0 +1,122 @@
+"""ONNX Runtime: its exceptions are all known, it never falls back in silence, and hostile models stay outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from runtimes import registry
+from runtimes.artifact import Artifact
+from runtimes.engines import onnxruntime as adapter
+from runtimes.errors import EngineError, InputError
+from runtimes.session import RunOptions, example_feeds
+
+ort = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def model(models):
+    return Artifact.open(models / "onnxruntime.onnx")
+
+
+def open_it(model, **options):
+    return registry.tensor_engine("onnxruntime").open(model, RunOptions(**options))
+
+
+def test_every_exception_of_the_engine_is_known():
+    state = ort.capi.onnxruntime_pybind11_state
+    kinds = {name for name, kind in vars(state).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    about_the_file = {
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "ModelLoadCanceled",
+        "ModelLoaded",
+        "ModelRequiresCompilation",
+        "NoModel",
+        "NoSuchFile",
+        "NotFound",
+        "RuntimeException",
+    }
+    assert kinds == about_the_file | set(adapter.ENGINE_FAULTS), "decide whether the new one blames file or engine"
+
+
+def test_threads_and_settings_reach_the_engine(model, monkeypatch):
+    seen = []
+    inference_session = ort.InferenceSession
+
+    def spy(path, options, **rest):
+        seen.append(options)
+        return inference_session(path, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: False)
+    with open_it(model, threads=1, settings={"spinning": "off"}) as session:
+        assert session.threads == 1
+        session.run(example_feeds(session.inputs))
+    options = seen[0]
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+@pytest.mark.parametrize(("has", "int8"), [(True, "precise"), (False, "fast")])
+def test_int8_is_left_to_the_engine(model, monkeypatch, has, int8):
+    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: has)
+    entries = registry.tensor_engine("onnxruntime")._entries(RunOptions(settings={"int8": int8}))
+    assert "session.x64quantprecision" not in entries
+
+
+@pytest.mark.parametrize(("precision", "override"), [("f32", "0"), ("auto", None)])
+def test_tf32_is_off_unless_asked_for(model, monkeypatch, precision, override):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    open_it(model, settings={"inference_precision": precision}).close()
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == override
+
+
+def test_a_missing_provider_is_an_error(model, monkeypatch):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match="has no TensorrtExecutionProvider"):
+        open_it(model, device="tensorrt")
+
+
+def test_a_silent_fallback_to_the_cpu_is_an_error(model, monkeypatch):
+    inference_session = ort.InferenceSession
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda path, options, **_: inference_session(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(EngineError, match="could not start CUDAExecutionProvider and fell back"):
+        open_it(model, device="cuda")
+
+
+def test_an_unknown_operator_is_refused(model, tmp_path):
+    content = model.model.read_bytes()
+    (tmp_path / "m.onnx").write_bytes(content.replace(b"MatMul", b"MatMuX"))
+    with pytest.raises(InputError, match="MatMuX"):
+        open_it(Artifact.open(tmp_path / "m.onnx"))
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path):
+    entry = b"\x0a\x08location\x12\x09../secret"
+    initialiser = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(initialiser)]) + initialiser
+    (tmp_path / "m.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
+    with pytest.raises(InputError, match=r"external data outside its folder: '\.\./secret'"):
+        open_it(Artifact.open(tmp_path / "m.onnx"))
+
+
+def test_a_failing_inference_is_an_error_of_the_engine(models, tmp_path):
+    """Both inputs have a free batch; only the engine sees that the two sizes do not go together."""
+    shutil.copy(models / "onnxruntime.onnx", tmp_path)
+    with open_it(Artifact.open(tmp_path / "onnxruntime.onnx")) as session:
+        feeds = {"wide": np.zeros((2, 4), np.float32), "narrow": np.zeros((3, 3), np.float32)}
+        with pytest.raises(EngineError, match="onnxruntime failed to run the model") as caught:
+            session.run(feeds)
+    assert "\n" not in caught.value.message

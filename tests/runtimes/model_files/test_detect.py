@@ -1,0 +1,94 @@
+"""Formats: told from the name, held against the first bytes."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+
+import pytest
+
+from runtimes.errors import InputError
+from runtimes.model_files.detect import SUFFIXES, format_of
+
+HEADS = {
+    "tflite": b"\x1c\0\0\0TFL3....",
+    "edgetpu": b"\x1c\0\0\0TFL3....",
+    "openvino": b"\xef\xbb\xbf<?xml version",
+    "onnx": b"\x08\x07",
+    "null": b"\0",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("m.tflite", "tflite"),
+        ("m.TFLITE", "tflite"),
+        ("m_edgetpu.tflite", "edgetpu"),
+        ("m.xml", "openvino"),
+        ("m.onnx", "onnx"),
+        ("m.null", "null"),
+    ],
+)
+def test_a_file_of_its_suffix_is_known(tmp_path, name, expected):
+    (tmp_path / name).write_bytes(HEADS[expected])
+    assert format_of(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("m.keras", "keras"), ("m.pt2", "pt2")])
+def test_an_archive_of_its_suffix_is_known(tmp_path, name, expected):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("x", "y")
+    assert format_of(tmp_path / name) == expected
+
+
+def test_hdf5_is_keras(tmp_path):
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n....")
+    assert format_of(tmp_path / "m.h5") == "keras"
+
+
+def test_a_savedmodel_is_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"a folder without manifest\.json or saved_model\.pb"):
+        format_of(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"x")
+    assert format_of(tmp_path) == "savedmodel"
+
+
+@pytest.mark.parametrize("suffix", sorted(set(SUFFIXES) - {".onnx", ".null", ".engine", ".plan"}))
+def test_other_bytes_under_a_suffix_are_refused(tmp_path, suffix):
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(b"somebody else's bytes")
+    with pytest.raises(InputError, match="it starts with 73 6f 6d 65") as caught:
+        format_of(path)
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_an_empty_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="it is empty"):
+        format_of(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_called_one(tmp_path, protocol):
+    (tmp_path / "m.pt2").write_bytes(pickle.dumps({"a": 1}, protocol))
+    with pytest.raises(InputError, match="a bare pickle"):
+        format_of(tmp_path / "m.pt2")
+
+
+def test_a_zip_file_over_several_disks_is_refused_in_words(tmp_path):
+    """zipfile raises for it where it otherwise answers no."""
+    path = tmp_path / "m.keras"
+    locator = b"PK\x06\x07" + (2).to_bytes(4, "little") + bytes(8) + (3).to_bytes(4, "little")
+    path.write_bytes(b"PK\x03\x04" + bytes(200) + locator + b"PK\x05\x06" + bytes(18))
+    with pytest.raises(InputError, match="is not a keras model"):
+        format_of(path)
+
+
+def test_an_unknown_suffix_lists_the_known(tmp_path):
+    (tmp_path / "m.bin").write_bytes(b"x")
+    with pytest.raises(InputError, match="unknown kind of model") as caught:
+        format_of(tmp_path / "m.bin")
+    assert ".tflite" in caught.value.hint
