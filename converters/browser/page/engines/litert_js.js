@@ -1,0 +1,82 @@
+// LiteRT.js: runs .tflite files, on WebAssembly or WebGPU.
+
+import { DeviceLostError } from "../errors.js";
+import { readFile } from "../files.js";
+import { matchTensors } from "../matching.js";
+import { newArray } from "../tensors.js";
+
+const FOLDER = "engine/litert_js";
+// Build → its script; one instance of the library serves one build.
+const SCRIPTS = {
+  single: "litert_wasm_internal",
+  threads: "litert_wasm_threaded_internal",
+  webgpu: "litert_wasm_jspi_internal",
+  compat: "litert_wasm_compat_internal",
+};
+
+/** The builds of this engine for a device, in the order of preference; `features` are those of `features.js`. */
+export function buildFor(device, threads, builds, features) {
+  if (device === "webgpu") return builds.includes("webgpu") && features.jspi ? "webgpu" : null;
+  if (!features.relaxedSimd) return builds.includes("compat") && threads === 1 ? "compat" : null;
+  if (threads > 1) return builds.includes("threads") && features.isolated ? "threads" : null;
+  return "single";
+}
+
+/** Open a model: {device, threads, lost, run(feeds), close()}. */
+export async function open(manifest, model, { device, threads, build }) {
+  const library = await import("@litertjs/core");
+  const script = SCRIPTS[build];
+  // The library's own loader reads this object; the WebAssembly file is packed, so it cannot fetch it itself.
+  self.Module = { wasmBinary: (await readFile(manifest, `${FOLDER}/${script}.wasm.bin`)).buffer };
+  await library.loadLiteRt(new URL(`${FOLDER}/${script}.js`, document.baseURI).href, {
+    threads: build === "threads",
+    jspi: build === "webgpu",
+  });
+  try {
+    const options = device === "webgpu" ? { accelerator: "webgpu" } : { accelerator: "wasm", cpuOptions: { numThreads: threads } };
+    const compiled = await library.loadAndCompile(model, options);
+    return new LiteRtSession(library, compiled, manifest, device, threads);
+  } catch (error) {
+    library.unloadLiteRt();
+    throw error;
+  }
+}
+
+class LiteRtSession {
+  constructor(library, compiled, manifest, device, threads) {
+    this.library = library;
+    this.compiled = compiled;
+    this.device = device;
+    this.threads = threads;
+    this.inputs = compiled.getInputDetails();
+    // Place of each input of the library among the manifest's, and of each output of the manifest among the library's.
+    this.order = matchTensors(this.inputs, manifest.inputs);
+    this.answers = matchTensors(manifest.outputs, compiled.getOutputDetails());
+    this.lost = device === "webgpu" ? (library.getWebGpuDevice()?.lost ?? null) : null;
+  }
+
+  async run(feeds) {
+    const tensors = this.inputs.map((spec, place) => {
+      const feed = feeds[this.order[place]];
+      const data = newArray(spec.dtype, feed.data.length);
+      data.set(feed.data);
+      return new this.library.Tensor(data, [...spec.shape]);
+    });
+    let outputs = [];
+    try {
+      outputs = await this.compiled.run(tensors);
+      const values = [];
+      for (const place of this.answers) values.push((await outputs[place].data()).slice());
+      return values;
+    } catch (error) {
+      throw this.device === "webgpu" && /lost|destroyed/i.test(String(error)) ? new DeviceLostError("") : error;
+    } finally {
+      for (const tensor of [...tensors, ...outputs]) if (!tensor.deleted) tensor.delete();
+    }
+  }
+
+  async close() {
+    this.compiled.delete();
+    this.library.unloadLiteRt();
+  }
+}

@@ -1,0 +1,70 @@
+// ONNX Runtime Web: runs .onnx files, on WebAssembly or WebGPU.
+
+import { DeviceLostError } from "../errors.js";
+import { readFile } from "../files.js";
+import { matchTensors } from "../matching.js";
+import { concreteShape, newArray } from "../tensors.js";
+
+const FOLDER = "engine/ort_web";
+// Build → the library, and its WebAssembly.
+const FILES = {
+  wasm: ["ort.wasm.min.js", "ort-wasm-simd-threaded"],
+  webgpu: ["ort.jspi.min.js", "ort-wasm-simd-threaded.jspi"],
+};
+
+/** The build of this engine for a device; null if the folder or the browser has none. */
+export function buildFor(device, threads, builds, features) {
+  if (device === "webgpu") return builds.includes("webgpu") && features.jspi ? "webgpu" : null;
+  return threads > 1 && !features.isolated ? null : "wasm";
+}
+
+/** Open a model: {device, threads, lost, run(feeds), close()}. */
+export async function open(manifest, model, { device, threads, build }) {
+  const [script, wasm] = FILES[build];
+  const ort = await import(new URL(`${FOLDER}/${script}`, document.baseURI).href);
+  const binary = await readFile(manifest, `${FOLDER}/${wasm}.wasm.bin`);
+  ort.env.wasm.wasmBinary = binary.buffer;
+  ort.env.wasm.wasmPaths = { mjs: new URL(`${FOLDER}/${wasm}.js`, document.baseURI).href };
+  ort.env.wasm.numThreads = threads;
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: [device === "webgpu" ? "webgpu" : "wasm"],
+    // Weights in int8 are turned to float once, on opening, and not in every inference.
+    extra: { session: { disable_quant_qdq: "1" } },
+  });
+  const lost = device === "webgpu" ? ((await ort.env.webgpu.device)?.lost ?? null) : null;
+  return new OrtSession(ort, session, manifest, { device, threads, lost });
+}
+
+class OrtSession {
+  constructor(ort, session, manifest, { device, threads, lost }) {
+    this.ort = ort;
+    this.session = session;
+    this.device = device;
+    this.threads = threads;
+    this.lost = lost;
+    this.inputs = manifest.inputs;
+    const named = (names) => names.map((name) => ({ name }));
+    this.order = matchTensors(manifest.inputs, named(session.inputNames));
+    this.answers = matchTensors(manifest.outputs, named(session.outputNames));
+  }
+
+  async run(feeds) {
+    const tensors = {};
+    this.inputs.forEach((spec, place) => {
+      const data = newArray(spec.dtype, feeds[place].data.length);
+      data.set(feeds[place].data);
+      const shape = feeds[place].shape ?? concreteShape(spec);
+      tensors[this.session.inputNames[this.order[place]]] = new this.ort.Tensor(spec.dtype, data, shape);
+    });
+    try {
+      const outputs = await this.session.run(tensors);
+      return this.answers.map((place) => outputs[this.session.outputNames[place]].data);
+    } catch (error) {
+      throw this.device === "webgpu" && /lost|destroyed/i.test(String(error)) ? new DeviceLostError("") : error;
+    }
+  }
+
+  async close() {
+    await this.session.release();
+  }
+}
