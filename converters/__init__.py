@@ -1,1 +1,1 @@
-"""One file per step from one format to another, and the proof that the result equals its source."""
+"""Converters, one file per pair of formats, and the verification that a result matches its source."""

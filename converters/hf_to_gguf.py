@@ -1,32 +1,69 @@
-"""A Hugging Face folder of the LLaMA family to GGUF: config.json, safetensors, tokenizer.json or tokenizer.model."""
+"""A Hugging Face folder to GGUF.
+
+Two roads, chosen by what is in config.json:
+
+    plain LLaMA, Mistral, Qwen 2 and 3    written here, tensor by tensor, in seconds and without torch
+    everything else                       by llama.cpp's own converter, in its environment
+
+The result of either is proven against the source.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.gguf.hugging_face import check_architecture, hugging_face_name, read_network
-from converters.gguf.lora import Lora, Merged
-from converters.gguf.model import LanguageModel, Renamed, check_complete, check_nothing_left
-from converters.gguf.sentencepiece_model import read_model
-from converters.gguf.step import GgufStep
-from converters.gguf.tokenizer_json import read_settings, read_template, read_vocabulary, specials
-from converters.gguf.vocabulary import Encode, Vocabulary, sentencepiece
-from converters.gguf.weights import SafetensorsFolder, Weights
-from converters.steps import StepOptions
+from converters.gguf.base import GgufConverter, GgufOptions
 from runtimes.errors import InputError
 
+if TYPE_CHECKING:
+    from converters.gguf.folder_model import FolderModel
+    from converters.gguf.language_model import LanguageModel
+    from converters.gguf.vocabulary import Encode, Vocabulary
+    from converters.gguf.weights import Weights
 
-class Step(GgufStep):
-    """See `converters.steps.Step`."""
+
+class HfToGguf(GgufConverter):
+    """See `converters.base.Converter`."""
 
     source = "hf"
 
-    def open(self, model: Path, options: StepOptions) -> LanguageModel:
+    def open(self, model: Path, options: GgufOptions) -> LanguageModel | FolderModel:
         """The model of a folder, with the LoRA of `options.lora` in it; InputError for what is broken or unknown."""
+        from converters.gguf.folder_model import open_folder
+        from converters.gguf.hugging_face import check_architecture, is_plain, read_config
+
         if not model.is_dir():
             raise InputError(f"{model} is no Hugging Face folder", "give the folder that holds config.json")
         check_architecture(model)
+        if options.lora:
+            return self._with_adapter(model, options.lora, options)
+        if is_plain(model):
+            return self.open_plain(model, options)
+        return open_folder(model, read_config(model), options.drop_template)
+
+    def _with_adapter(self, base: Path, adapter: Path, options: GgufOptions) -> LanguageModel | FolderModel:
+        """The model of a base with a LoRA in it; its weights lie in a temporary folder as long as the model lives."""
+        from converters.gguf.folder_model import FolderModel
+        from converters.gguf.lora import merge
+        from converters.gguf.staging import TemporaryFolder
+
+        merged = TemporaryFolder(options.scratch)
+        folder = merge(base, adapter, merged.path / "model")
+        model = self.open(folder, replace(options, lora=None))
+        name = base.resolve().name
+        if isinstance(model, FolderModel):
+            return replace(model, name=name, base=base, adapter=adapter, merged=merged)
+        return replace(model, name=name, folder=base, adapter=adapter, merged=merged)
+
+    def open_plain(self, model: Path, options: GgufOptions) -> LanguageModel:
+        """The model of a folder that this project writes itself."""
+        from converters.gguf.hugging_face import hugging_face_name, read_network
+        from converters.gguf.language_model import LanguageModel, Renamed, check_complete, check_nothing_left
+        from converters.gguf.source_tokenizer import read_source_tokenizer
+        from converters.gguf.weights import SafetensorsFolder
+
         stored = SafetensorsFolder(model)
         network = read_network(model, stored)
         names = set(network.tensors())
@@ -39,20 +76,23 @@ class Step(GgufStep):
             raise InputError(what, "check that tokenizer and weights belong together")
         if options.drop_template:
             vocabulary = replace(vocabulary, template=None)
-        if options.lora:
-            weights = Merged(weights, Lora(Path(options.lora), network))
         return LanguageModel(
             name=model.resolve().name,
             network=network,
             vocabulary=vocabulary,
             weights=weights,
             encode=encode,
-            folder=None if options.lora else model,
+            folder=model,
             notes=_notes(network.context, network.usable_context),
+            source=read_source_tokenizer(model),
         )
 
 
 def _vocabulary(folder: Path) -> tuple[Vocabulary, Encode]:
+    from converters.gguf.sentencepiece_model import read_model
+    from converters.gguf.tokenizer_json import read_settings, read_template, read_vocabulary, specials
+    from converters.gguf.vocabulary import sentencepiece
+
     if (folder / "tokenizer.json").is_file():
         return read_vocabulary(folder)
     if not (folder / "tokenizer.model").is_file():

@@ -1,20 +1,31 @@
-"""Keras → ONNX through tf2onnx: fp32, the opset that was asked for, the layout of the source (one transpose inside)."""
+"""Keras → ONNX through tf2onnx: fp32, the requested opset, the source's layout (with one transpose inside)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.keras_source import traced
-from converters.tensorflow_function import Traced
-from converters.tensorflow_steps import OnnxStep
+from converters.base import Requirement
+from converters.tensorflow.base import OnnxConverter
+
+if TYPE_CHECKING:
+    from converters.tensorflow.tracing import Traced
 
 
-class Step(OnnxStep):
-    """Inputs and outputs bear Keras' names."""
+class KerasToOnnx(OnnxConverter):
+    """Inputs and outputs keep their Keras names."""
 
     source = "keras"
-    requires = ("tensorflow", "keras", "tf2onnx", "onnx")
+    requires = (
+        Requirement("tensorflow"),
+        Requirement("keras"),
+        Requirement("tf2onnx", "table"),
+        Requirement("onnx", "table"),
+    )
 
-    def traced(self, model: Path, batch: int | None) -> Traced:
-        """See `TraceStep`."""
-        return traced(model, batch)
+    def traced(self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+        """See `TracingConverter`."""
+        from converters.tensorflow.models import traced_keras
+
+        return traced_keras(model, batch, shapes, unroll=unroll)

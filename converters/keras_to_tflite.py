@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.keras_source import traced
-from converters.tensorflow_function import Traced
-from converters.tensorflow_steps import TfliteStep
+from converters.base import Requirement
+from converters.tensorflow.base import TfliteConverter
+
+if TYPE_CHECKING:
+    from converters.tensorflow.tracing import Traced
 
 
-class Step(TfliteStep):
+class KerasToTflite(TfliteConverter):
     """Static shapes, NHWC."""
 
     source = "keras"
-    requires = ("tensorflow", "keras")
+    requires = (Requirement("tensorflow"), Requirement("keras"))
 
-    def traced(self, model: Path, batch: int | None) -> Traced:
-        """See `TraceStep`."""
-        return traced(model, batch)
+    def traced(self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+        """See `TracingConverter`."""
+        from converters.tensorflow.models import traced_keras
+
+        return traced_keras(model, batch, shapes, unroll=unroll)

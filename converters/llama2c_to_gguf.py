@@ -1,158 +1,26 @@
-"""A checkpoint of karpathy/llama2.c (`stories260K.bin`) to GGUF, with the tokenizer (`tok512.bin`) that lies beside it.
-
-Formats: `checkpoint_init_weights` in run.c (version 0) and tokenizer.py of github.com/karpathy/llama2.c.
-"""
+"""A checkpoint of karpathy/llama2.c (`stories260K.bin`) to GGUF, with the tokenizer (`tok512.bin`) beside it."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from converters.gguf.model import LanguageModel
-from converters.gguf.network import LARGEST_SIZE, MOST_LAYERS, Network
-from converters.gguf.step import GgufStep
-from converters.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, Vocabulary, sentencepiece
-from converters.steps import StepOptions
-from runtimes.arrays import Array
+from converters.gguf.base import GgufConverter, GgufOptions
 from runtimes.errors import InputError
 
-_HEADER = struct.Struct("<7i")
-_FIRST_PIECE = 259  # after unknown, BOS, EOS and 256 bytes
-_DAMAGED = "copy or download the file again"
-_ORDER = (
-    "attn_norm.weight",
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_output.weight",
-    "ffn_norm.weight",
-    "ffn_gate.weight",
-    "ffn_down.weight",
-    "ffn_up.weight",
-)
+if TYPE_CHECKING:
+    from converters.gguf.language_model import LanguageModel
 
 
-class Step(GgufStep):
-    """See `converters.steps.Step`."""
+class Llama2cToGguf(GgufConverter):
+    """See `converters.base.Converter`."""
 
     source = "llama2c"
 
-    def open(self, model: Path, options: StepOptions) -> LanguageModel:
+    def open(self, model: Path, options: GgufOptions) -> LanguageModel:
         """The model of a checkpoint; InputError for what is broken, and where the tokenizer is not beside it."""
+        from converters.gguf.llama2c_checkpoint import read_checkpoint
+
         if options.lora:
             raise InputError(f"{model} takes no LoRA", "give a Hugging Face folder")
-        network = read_header(model)
-        vocabulary = _vocabulary(_tokenizer(model, network.vocabulary), network.vocabulary)
-        weights = _Checkpoint(model, network)
-        return LanguageModel(model.stem, network, vocabulary, weights, sentencepiece(vocabulary))
-
-
-def read_header(path: Path) -> Network:
-    """The network that a checkpoint's first 28 bytes tell; InputError where its size is not what follows from them."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEADER.size)
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
-    if len(head) < _HEADER.size:
-        raise InputError(f"{path} is no checkpoint of llama2.c", _DAMAGED)
-    width, hidden, layers, heads, kv_heads, vocabulary, context = _HEADER.unpack(head)
-    sizes = (width, hidden, heads, kv_heads, abs(vocabulary), context)
-    if not 1 <= layers <= MOST_LAYERS or not all(1 <= one <= LARGEST_SIZE for one in sizes) or width % heads:
-        raise InputError(f"{path} is no checkpoint of llama2.c", "give a version 0 checkpoint (.bin) of llama2.c")
-    network = Network(
-        architecture="llama",
-        layers=layers,
-        width=width,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head=width // heads,
-        vocabulary=abs(vocabulary),
-        context=context,
-        epsilon=1e-5,
-        rope_base=10000.0,
-        halves=False,
-        tied=vocabulary > 0,  # a negative size says that the classifier has weights of its own
-    )
-    wanted = max(place + 4 * int(np.prod(shape)) for place, shape in _places(network).values())
-    if size < wanted:
-        raise InputError(f"{path} is broken: it has {size:,} bytes, and its sizes ask for {wanted:,}", _DAMAGED)
-    return network
-
-
-class _Checkpoint:
-    """Weights in one file of float32, all layers of a kind together."""
-
-    def __init__(self, path: Path, network: Network) -> None:
-        self._path, self._placed = path, _places(network)
-
-    def names(self) -> set[str]:
-        """See `Weights`."""
-        return set(self._placed)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """See `Weights`."""
-        return self._placed[name][1]
-
-    def load(self, name: str) -> Array:
-        """See `Weights`."""
-        start, shape = self._placed[name]
-        with self._path.open("rb") as stream:
-            stream.seek(start)
-            return np.fromfile(stream, "<f4", int(np.prod(shape))).reshape(shape)
-
-
-def _places(network: Network) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Where each tensor starts, and its shape."""
-    shapes, at = network.tensors(), _HEADER.size
-    found: dict[str, tuple[int, tuple[int, ...]]] = {}
-    layers = range(network.layers)
-    names = ["token_embd.weight", *(f"blk.{i}.{kind}" for kind in _ORDER for i in layers), "output_norm.weight"]
-    for name in names:
-        found[name] = (at, shapes[name])
-        at += 4 * int(np.prod(shapes[name]))
-    if not network.tied:  # behind the rotations' cosines and sines, which are computed anew
-        found["output.weight"] = (at + 4 * network.context * network.head, shapes["output.weight"])
-    return found
-
-
-def _tokenizer(model: Path, size: int) -> Path:
-    """The tokenizer beside a checkpoint: tok512.bin, tokenizer.bin."""
-    names = (f"tok{size}.bin", "tokenizer.bin")
-    found = next((model.with_name(name) for name in names if model.with_name(name).is_file()), None)
-    if found is None:
-        raise InputError(f"{model} has no tokenizer beside it", f"put {names[0]} or {names[1]} into the same folder")
-    return found
-
-
-def _vocabulary(path: Path, size: int) -> Vocabulary:
-    if path.stat().st_size > 64 * 2**20 or size < _FIRST_PIECE:
-        raise InputError(f"{path} is no tokenizer of llama2.c for {size} tokens", _DAMAGED)
-    content, at = path.read_bytes(), 4
-    tokens, scores = [], []
-    try:
-        for _ in range(size):
-            score, length = struct.unpack_from("<fi", content, at)
-            if length < 0 or at + 8 + length > len(content):
-                raise InputError(f"{path} is broken: a token leads outside of it", _DAMAGED)
-            tokens.append(content[at + 8 : at + 8 + length].decode("utf-8"))
-            scores.append(float(score))
-            at += 8 + length
-    except (struct.error, UnicodeDecodeError):
-        raise InputError(f"{path} is no tokenizer of llama2.c for {size} tokens", _DAMAGED) from None
-    marks = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces = [token.replace(" ", SPACE) for token in tokens[_FIRST_PIECE:]]
-    return Vocabulary(
-        kind="llama",
-        tokens=(*marks, *pieces),
-        types=(UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * len(pieces)),
-        scores=tuple(scores),
-        # Stories are told one after the other with BOS between them: it ends a text as well.
-        special={"unknown": 0, "bos": 1, "eos": 2, "eot": 1},
-        adds_bos=True,
-        adds_space=True,
-    )
+        return read_checkpoint(model)

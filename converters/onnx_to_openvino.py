@@ -3,83 +3,154 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.layers_openvino import openvino_layers
-from converters.movidius import ENVIRONMENT, convert_for_myriad
-from converters.quiet import converting, loading, no_telemetry
-from converters.steps import Made, StepOptions, check_library, check_options, feeds_for
+from converters.base import ConversionOutput, Converter, Requirement, feeds_for
+from converters.library_calls import converting, loading, no_telemetry
+from converters.onnx.quantized_graph import is_quantized
+from converters.options import ConvertOptions
 
 if TYPE_CHECKING:
-    from converters.blame import Layer
-    from converters.calibration import Calibration
+    from converters.calibration.dataset import Calibration
+    from converters.layer_errors import Layer
+
+_NNCF = Requirement("nncf", "table")
+
+# OpenVINO operations that do not exist in ONNX. Fusing a batch normalization leaves a convolution whose output keeps
+# the source's name but which itself is called `Multiply_` plus a number, which is not a name of the source.
+_RECURRENT = re.compile(r"(LSTM|GRU|RNN)(Sequence|Cell)")
+_NOT_ONNX = frozenset({"Convolution", "Divide", "GroupConvolution", "Multiply", "Subtract"})
 
 
-class Step:
-    """Writes `<model name>.xml`, with the weights beside it in `<model name>.bin`.
+class OnnxToOpenvino(Converter):
+    """Writes `<model name>.xml`, with the weights in `<model name>.bin`.
 
-    Where the device wants an old release (the Movidius stick), `converters.movidius` does the work.
+    For a device that needs an old release (the Movidius stick), `converters.openvino.movidius` does the conversion.
     """
 
     source = "onnx"
     target = "openvino"
-    precisions = ("fp32", "fp16", "int8")
-    requires = ("openvino",)
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    requires = (Requirement("openvino"),)
+    keeps_layers = True
+    reads_quantized = True
 
-    def environments(self, options: StepOptions) -> tuple[str, ...]:
-        """See `converters.steps.environments_of`."""
+    def environments(self, options: ConvertOptions) -> tuple[str, ...]:
+        """The environment of the device's release, if it needs an old one."""
+        from converters.openvino.movidius import ENVIRONMENT
+
         return () if options.release is None else (ENVIRONMENT,)
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path | Made:
-        """Write the IR; see `converters.steps.Step`."""
-        check_options(self, options, calibration)
+    def convert(
+        self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
+    ) -> ConversionOutput:
+        """Write the IR; see `converters.base.Converter`."""
+        if options.precision == "int8" and options.release is None and self._has_integer_operators(model):
+            return self._quantised_source(model, out, options)
+        self.check(options, calibration)
         if options.release is not None:
-            return convert_for_myriad(model, out, options)
+            from converters.openvino.movidius import convert_for_myriad
+
+            return convert_for_myriad(model, out, options, calibration)
         no_telemetry()
+        if options.precision == "fp16":
+            return _in_half(model, out, options, calibration)
         network = _read(model, options)
         if options.precision == "int8" and calibration is not None:
-            check_library("nncf", "onnx_to_openvino int8")
+            _NNCF.check(f"{self.id} int8")
             with converting(model, "NNCF"):
                 network = _quantised(network, calibration, options.keep)
-        path = out / f"{model.stem}.xml"
-        with converting(model, "OpenVINO"):
-            import openvino
+        path = _save(network, out / f"{model.stem}.xml", in_half=False, source=model.suffix)
+        return ConversionOutput(model=path)
 
-            _name_by_place(network)
-            openvino.save_model(network, path, compress_to_fp16=options.precision == "fp16")
-        return path
+    def keeps_free_sizes(self, options: ConvertOptions) -> bool:
+        """Yes, but for a Movidius stick, whose plugin takes fixed sizes."""
+        return options.release is None
 
-    def layer_errors(self, model: Path, result: Path, options: StepOptions, samples: Calibration) -> list[Layer]:
-        """See `converters.blame.KeepsLayers`."""
+    def _has_integer_operators(self, model: Path) -> bool:
+        """Return whether the graph is quantised in a way that OpenVINO reads only when it is rewritten."""
+        return is_quantized(model)
+
+    def _quantised_source(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
+        """Convert a graph that is int8 already, with its own scales."""
+        from converters.onnx.float16_range import save_model
+        from converters.onnx.quantized_graph import integer_operators_as_qdq
+
+        self.check_libraries()
+        no_telemetry()
+        with converting(model, "ONNX"):
+            proto = integer_operators_as_qdq(_proto(model))
+        with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+            network = _read(save_model(proto, Path(folder) / model.name), options)
+            return ConversionOutput(model=_save(network, out / f"{model.stem}.xml", in_half=False))
+
+    def layer_errors(self, model: Path, result: Path, options: ConvertOptions, samples: Calibration) -> Sequence[Layer]:
+        """See `converters.base.Converter`."""
+        from converters.openvino.layer_errors import openvino_layers
+
         network = _read(model, options)
         with converting(model, "OpenVINO"):
             return openvino_layers(network, result, samples)
 
 
-def _read(model: Path, options: StepOptions) -> Any:
-    """The float network, with the batch that was asked for."""
+def _in_half(model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None) -> ConversionOutput:
+    """Store weights in fp16, and check all that a GPU or NPU computes in fp16 against its range."""
+    from converters.onnx.float16_fit import fit_to_float16
+    from converters.onnx.float16_range import save_model
+
+    proto = _proto(model)
+    fit = fit_to_float16(model, proto, calibration)
+    fit.check(model)
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        given = save_model(proto, Path(folder) / model.name) if fit.clamped else model
+        path = _save(_read(given, options), out / f"{model.stem}.xml", in_half=True)
+    device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")
+    return ConversionOutput(model=path, facts=fit.facts, notes=fit.notes, device_model=device_model)
+
+
+def _proto(model: Path) -> Any:
     with loading(model, "ONNX"):
+        import onnx
+
+        return onnx.load(model)
+
+
+def _save(network: Any, path: Path, in_half: bool, source: str = ".onnx") -> Path:
+    with converting(path.name, "OpenVINO"):
+        import openvino
+
+        _name_by_place(network, source)
+        openvino.save_model(network, path, compress_to_fp16=in_half)
+    return path
+
+
+def _read(model: Path, options: ConvertOptions) -> Any:
+    """Read the float network and set the requested batch."""
+    with loading(model, "TFLite" if model.suffix == ".tflite" else "ONNX"):
         import openvino
 
         network = openvino.convert_model(model)
         _fix_batch(network, options.batch)
+        _name_by_place(network, model.suffix)  # before NNCF, which derives names of its own from these
         return network
 
 
 def _fix_batch(network: Any, batch: int | None) -> None:
-    """Give a free first dimension of every input the size `batch`; None leaves it free."""
+    """Set a free first dimension of every input to `batch`; None leaves it free."""
     free = [port for port in network.inputs if port.partial_shape and port.partial_shape[0].is_dynamic]
     if batch is not None and free:
         network.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in free})
 
 
 def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
-    """The network in int8 but for the operations `kept`, activations symmetric.
+    """Quantize to int8 with symmetric activations, except for the operations `kept`.
 
-    Halving the weights of the first layer (FIRST_LAYER) keeps most of the accuracy where another program runs the
-    model with kernels that saturate in 16 bits; our adapter chooses those that do not. Halving all of them (ENABLE)
-    costs more than saturation does.
+    Halving the weight range of the first layer (FIRST_LAYER) keeps most of the accuracy in programs whose kernels
+    saturate in 16 bits; our adapter selects kernels that do not. Halving all of them (ENABLE) costs more accuracy than
+    saturation does.
     """
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -91,19 +162,32 @@ def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) ->
         preset=nncf.QuantizationPreset.PERFORMANCE,
         model_type=nncf.ModelType.TRANSFORMER if _normalises_layers(network) else None,
         subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(names=list(kept)),
+        ignored_scope=nncf.IgnoredScope(names=[*kept, *_recurrent(network)]),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.FIRST_LAYER),
     )
 
 
+def _recurrent(network: Any) -> list[str]:
+    """Return the names of recurrent layers, which stay in float.
+
+    NNCF quantizes an LSTM, and the CPU plugin's int8 transformations then scale its states away: they answer nearly 0,
+    unless LP_TRANSFORMS_MODE is NO (OpenVINO 2026.4.1, NNCF 3; 20 dB with it, -1 dB without).
+    """
+    return [one.get_friendly_name() for one in network.get_ops() if _RECURRENT.fullmatch(one.get_type_name())]
+
+
 def _normalises_layers(network: Any) -> bool:
-    """Whether it is a transformer, which NNCF treats otherwise, and fails on when it is not told."""
+    """Return whether the network is a transformer, which NNCF must be told: it fails otherwise."""
     return any(operation.get_type_name() == "MVN" for operation in network.get_ops())
 
 
-def _name_by_place(network: Any) -> None:
-    """Operations that OpenVINO named by a counter of the process are numbered by their place in the network."""
+def _name_by_place(network: Any, source: str) -> None:
+    """Rename operations that OpenVINO named by a process-wide counter to their position in the network.
+
+    `source` is the suffix of the source. In a TFLite file, only tensors have names, and no operation does.
+    """
     for place, operation in enumerate(network.get_ordered_ops()):
         counted = re.fullmatch(r"([A-Za-z]+)_\d+", operation.get_friendly_name())
-        if counted and not any(port.get_names() for port in operation.outputs()):  # names of the source stay
+        from_source = any(port.get_names() for port in operation.outputs())
+        if counted and (not from_source or counted[1] in _NOT_ONNX or source == ".tflite"):
             operation.set_friendly_name(f"{counted[1]}_{place}")

@@ -1,116 +1,254 @@
-"""ONNX → what a board needs to build a TensorRT engine: a shaped ONNX model, a build script, a Python builder.
+"""ONNX → the files for building a TensorRT engine on a board: a prepared ONNX model, a build script, a Python builder.
 
-An engine works only on the kind of GPU and the release that built it, so the board builds it: `build.sh` with the
-board's own trtexec, `build_engine.py` with its tensorrt module. Here the graph is proven with ONNX Runtime.
+An engine only works with the GPU model and the release that built it, so it is built on the board: `build.sh` uses the
+board's trtexec, `build_engine.py` its tensorrt module. The graph is verified here with ONNX Runtime.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from converters.quiet import converting
-from converters.steps import Made, StandIn, StepOptions, check_options
-from converters.tensorrt.quantising import cache_text, input_names, largest_values, prepared, with_scales
+from converters.base import ConversionOutput, Converter, ProxyModel, Requirement
+from converters.library_calls import converting
+from converters.onnx.graph import read_onnx
+from converters.onnx.opset import WRITTEN_OPSET
+from converters.onnx.quantized_graph import is_quantized
+from converters.options import ConvertOptions, option
+from converters.tensorrt.io_types import FloatInput, float_inputs, float_samples
 from converters.tensorrt.releases import Release
-from converters.tensorrt.script import script
-from converters.tensorrt.shaping import in_half, refuse_unsupported, shaped, write
-from runtimes import tensorrt_build
+from runtimes.errors import RefusedError, UsageError
+from runtimes.standalone import tensorrt_build
 
 if TYPE_CHECKING:
-    from converters.calibration import Calibration
+    from converters.calibration.dataset import Calibration
+    from converters.onnx.float16_fit import Float16Fit
+    from runtimes.artifact.json_fields import JsonObject
 
 CACHE = "calibration.cache"
 SCRIPT = "build.sh"
 BUILDER = "build_engine.py"
 
 
-class Step:
+class OnnxToTensorrt(Converter):
     """Writes `<model name>.onnx`, `build.sh` and `build_engine.py`; implicit int8 adds `calibration.cache`."""
 
     source = "onnx"
     target = "tensorrt"
     precisions = ("fp32", "fp16", "int8")
-    requires = ("onnx", "onnxruntime")
+    requires = (Requirement("onnx", "table"), Requirement("onnxruntime"))
+    reads_quantized = True
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Made:
-        """Shape the graph for `options.release`, the newest of a Jetson where none is given.
+    @dataclass(frozen=True, kw_only=True)
+    class Options(ConvertOptions):
+        """The board's TensorRT release, and the int8 mode that it supports."""
 
-        RefusedError naming each node that the release cannot build; see `converters.steps.Step`.
-        """
-        check_options(self, options, calibration)
+        title = "for TensorRT"
+
+        release: str | None = option(
+            None, "the board's TensorRT release, if it differs from its profile", flag="--tensorrt", metavar="VERSION"
+        )
+        implicit: bool = option(False, "int8 by a calibration cache next to a float model, not by QDQ", implies="int8")
+
+    def check_options(self, options: ConvertOptions) -> None:
+        """Raise RefusedError or UsageError if the release or the precision does not support implicit int8."""
+        if self.Options.of(options).implicit:
+            Release.asked(options.release).check_implicit()
+            if options.precision != "int8":
+                what = f"--implicit is only for int8, not for {options.precision}"
+                raise UsageError(what, "add --precision int8")
+
+    def for_board(self, options: ConvertOptions, _release: str | None, max_opset: int | None) -> ConvertOptions:
+        """Use the requested release, else the one that reads `max_opset`. Raises RefusedError for a newer opset."""
+        release = Release.read(options.release) if options.release else Release.of_board(max_opset)
+        if options.opset and options.opset > release.max_opset:
+            what = f"{release} takes ONNX opset {release.max_opset} or lower, not {options.opset}"
+            raise RefusedError(what, f"what works: --opset {release.max_opset}")
+        return replace(options, release=release.text)
+
+    def source_opset(self, options: ConvertOptions) -> int:
+        """The newest opset that exporters write; this converter then upgrades the graph itself."""
+        return min(options.opset or Release.asked(options.release).max_opset, WRITTEN_OPSET)
+
+    def plan_notes(self, options: ConvertOptions) -> tuple[str, ...]:
+        """The opset of the graph."""
         release = Release.asked(options.release)
-        if options.implicit:
+        newest = f"ONNX opset {release.max_opset}, the newest that {release} reads"
+        return (f"{newest}, or as it is where it cannot be lifted",)
+
+    def convert(
+        self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
+    ) -> ConversionOutput:
+        """Prepare the graph for `options.release`; the default is the newest for Jetsons.
+
+        Raises RefusedError, naming each node that the release cannot build; see `converters.base.Converter`.
+        """
+        from converters.tensorrt.graph_preparation import refuse_unsupported, shaped, write
+
+        options = own = self.Options.of(options)
+        quantized = options.precision == "int8" and is_quantized(model)
+        if not quantized:
+            self.check(options, calibration)
+        release = Release.asked(options.release)
+        if own.implicit:
             release.check_implicit()
         refuse_unsupported(model, release)
-        proto = shaped(model, release, options.opset, options.batch)
+        in_float = float_inputs(read_onnx(model), release.pair)
+        calibration = float_samples(calibration, in_float)
+        proto = shaped(model, release, options.opset, options.batch, in_float)
         path = out / f"{model.stem}.onnx"
-        with converting(model, "ONNX Runtime's quantiser"):
-            if options.precision == "int8" and calibration is not None:
-                stand_in = _quantised(proto, path, release, options, calibration)
-            else:
-                stand_in = _floating(proto, path, release, options)
-        notes = (*refuse_unsupported(path, release, is_shaped=True), *_notes(path, stand_in))
-        _write_builders(path, release, options)
-        return Made(path, None, stand_in, _facts(release, options), notes, _left(release))
+        if quantized:
+            built = _quantised_source(model, proto, path, release)
+        elif options.precision == "fp32":
+            built = _Built(stand_in=ProxyModel(write(proto, path), "onnx"))
+        elif options.precision == "int8" and calibration is not None:
+            with converting(model, "ONNX Runtime's quantiser"):
+                built = _quantised(proto, path, release, own, calibration)
+        else:
+            built = _in_half(model, proto, path, release, own, calibration)
+        notes = (
+            *refuse_unsupported(path, release, is_shaped=True),
+            *_cast_notes(in_float),
+            *built.notes,
+            *_notes(path, built.stand_in),
+        )
+        _write_builders(path, release, own, built.in_half)
+        return ConversionOutput(
+            model=path,
+            stand_in=built.stand_in,
+            facts={**_facts(release, own, built.in_half), **_cast_facts(in_float), **built.facts},
+            notes=notes,
+            remaining_commands=_left(release),
+            device_model=built.device_model,
+        )
 
 
-def _floating(proto: Any, path: Path, release: Release, options: StepOptions) -> StandIn | None:
-    """fp16 is a flag of the builder, or where there are no flags any more, written into the graph."""
-    if options.precision == "fp32":
-        return StandIn(write(proto, path), "onnx")
-    half = in_half(proto)
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What a precision leads to; `in_half`: whether the builder may compute layers in fp16."""
+
+    stand_in: ProxyModel | None
+    device_model: ProxyModel | None = None
+    in_half: bool = False
+    facts: JsonObject = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def _in_half(
+    model: Path,
+    proto: Any,
+    path: Path,
+    release: Release,
+    options: OnnxToTensorrt.Options,
+    samples: Calibration | None,
+) -> _Built:
+    """Use the builder's fp16 flag, or convert the graph for releases without that flag.
+
+    The graph that is shipped is the one that is proven: with its masks clamped, and rounded where the device rounds.
+    """
+    from converters.onnx.float16_fit import fit_to_float16
+    from converters.tensorrt.graph_preparation import in_half, write
+
+    fit = fit_to_float16(model, proto, samples)
+    fit.check(model)
+    device_model = fit.device_model(options.scratch, path.name)
     if release.is_strongly_typed:
-        return StandIn(write(half, path), "onnx")
+        shipped = ProxyModel(write(in_half(proto), path), "onnx")
+        return _Built(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
     write(proto, path)
-    return _beside(half, path, options)
+    return _Built(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
+
+
+def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> _Built:
+    """Keep the scales of a graph that is int8 already, in the symmetric form that TensorRT reads."""
+    from converters.onnx.float16_fit import fit_to_float16
+    from converters.tensorrt.graph_preparation import write
+    from converters.tensorrt.quantized_source import symmetric_qdq
+
+    with converting(model, "the conversion to symmetric int8"):
+        symmetric = symmetric_qdq(proto)
+    known = _Built(stand_in=None)
+    if not release.is_strongly_typed:
+        known = _beside_int8(fit_to_float16(model, symmetric, None))
+    return replace(known, stand_in=ProxyModel(write(symmetric, path), "onnx"))
 
 
 def _quantised(
-    proto: Any, path: Path, release: Release, options: StepOptions, calibration: Calibration
-) -> StandIn | None:
-    """Scales in the graph; for implicit int8 in a cache beside the float graph, which the same ranges in QDQ prove."""
+    proto: Any, path: Path, release: Release, options: OnnxToTensorrt.Options, calibration: Calibration
+) -> _Built:
+    """Write scales into the graph, or for implicit int8 into a cache, verified by a QDQ graph with the same ranges."""
+    from converters.onnx.float16_fit import fit_to_float16
+    from converters.tensorrt.graph_preparation import write
+    from converters.tensorrt.quantization import cache_text, input_names, largest_values, prepared, with_scales
+
     names = input_names(proto)
+    fit = None if release.is_strongly_typed else fit_to_float16(path, proto, calibration)  # of layers left in float
+    found = _Built(stand_in=None) if fit is None else _beside_int8(fit)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         float_model = prepared(write(proto, scratch / "float.onnx"), scratch)
         with_qdq = with_scales(float_model, scratch / "qdq.onnx", calibration, names)
         if not options.implicit:
-            return StandIn(write(with_qdq, path), "onnx")
+            return replace(found, stand_in=ProxyModel(write(with_qdq, path), "onnx"))
         largest = largest_values(scratch / "float.onnx", scratch, calibration, names)
     path.with_name(CACHE).write_text(cache_text(largest, release), encoding="ascii")
     write(proto, path)
-    return _beside(with_qdq, path, options)
+    return replace(found, stand_in=_beside(with_qdq, path, options))
 
 
-def _beside(proto: Any, path: Path, options: StepOptions) -> StandIn | None:
-    """A stand-in that is no part of the result."""
+def _beside_int8(fit: Float16Fit) -> _Built:
+    """Return whether the layers that are not quantised may be computed in fp16; if not, they stay in fp32."""
+    if not fit.beyond:
+        return _Built(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
+    note = f"layers that are not int8 are computed in fp32, not in fp16: {fit.text()}"
+    return _Built(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
+
+
+def _beside(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:
+    """Write a stand-in, which is not part of the result."""
+    from converters.tensorrt.graph_preparation import write
+
     if options.scratch is None:
         return None
     folder = Path(options.scratch) / "stand-in"
     folder.mkdir(parents=True, exist_ok=True)
-    return StandIn(write(proto, folder / path.name), "onnx")
+    return ProxyModel(write(proto, folder / path.name), "onnx")
 
 
-def _notes(path: Path, stand_in: StandIn | None) -> tuple[str, ...]:
+def _notes(path: Path, stand_in: ProxyModel | None) -> tuple[str, ...]:
     if stand_in is None or stand_in.model == path:
         return ()
-    what = "a graph of the same precision was run in its place: which layers TensorRT computes in it, the board decides"
+    what = (
+        "a graph that rounds as its layers may was run in its place: which of them TensorRT rounds, the board decides"
+    )
     return (what,)
 
 
-def _write_builders(path: Path, release: Release, options: StepOptions) -> None:
+def _cast_notes(inputs: tuple[FloatInput, ...]) -> tuple[str, ...]:
+    return tuple(f"the input {one} is float32 here, which TensorRT takes: the host casts its values" for one in inputs)
+
+
+def _cast_facts(inputs: tuple[FloatInput, ...]) -> JsonObject:
+    return {"cast_on_host": {one.name: [one.dtype, "float32"] for one in inputs}} if inputs else {}
+
+
+def _write_builders(path: Path, release: Release, options: OnnxToTensorrt.Options, in_half: bool) -> None:
     cache = CACHE if options.implicit else None
     place = path.with_name(SCRIPT)
-    place.write_text(script(path.name, release, options.precision, cache), encoding="utf-8")
+    place.write_text(script(path.name, release, options.precision, cache, in_half), encoding="utf-8")
     place.chmod(0o755)
     shutil.copyfile(tensorrt_build.__file__, path.with_name(BUILDER))
 
 
-def _facts(release: Release, options: StepOptions) -> dict[str, Any]:
-    return {"tensorrt": {"release": release.text, "cache": CACHE if options.implicit else None}}
+def _facts(release: Release, options: OnnxToTensorrt.Options, in_half: bool) -> JsonObject:
+    known: JsonObject = {"release": release.text, "cache": CACHE if options.implicit else None}
+    if options.precision == "int8" and not in_half and not release.is_strongly_typed:
+        known["float"] = "fp32"  # of the layers that are not int8
+    return {"tensorrt": known}
 
 
 def _left(release: Release) -> tuple[str, ...]:
@@ -118,3 +256,47 @@ def _left(release: Release) -> tuple[str, ...]:
         f"the engine is built on the board, with {release}: copy the folder there and run sh {SCRIPT}",
         f"or python3 {BUILDER}, which keeps one engine for each GPU, CUDA and TensorRT",
     )
+
+
+_POOLS = (8, 4)  # the first release whose trtexec says --memPoolSize instead of --workspace
+
+
+_WORKSPACE_MIB = 512  # leaves a Jetson Nano, whose 4 GB are also its main memory, enough to build
+
+
+_TEXT = """\
+#!/bin/sh
+# Builds {engine} with {release}, on the machine that will run it: an engine works nowhere else.
+# Further options of trtexec may follow: sh build.sh --useCudaGraph
+set -eu
+cd "$(dirname "$0")"
+trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
+if [ ! -x "$trtexec" ]; then
+  echo "trtexec is missing; JetPack installs it: sudo apt-get install libnvinfer-bin" >&2
+  exit 1
+fi
+exec "$trtexec" {options} "$@"
+"""
+
+
+def script(model: str, release: Release, precision: str, cache: str | None, in_half: bool = True) -> str:
+    """Return the script for the model file `model`; `cache` is the calibration cache next to it, if any.
+
+    With `in_half` False, layers that are not int8 stay in fp32.
+    """
+    engine = str(PurePath(model).with_suffix(".engine"))
+    precisions = [flag for flag in _precision(release, precision, cache) if in_half or flag != "--fp16"]
+    options = [f"--onnx={model}", f"--saveEngine={engine}", *precisions, _workspace(release)]
+    return _TEXT.format(engine=engine, release=release, options=" ".join(map(shlex.quote, options)))
+
+
+def _precision(release: Release, precision: str, cache: str | None) -> list[str]:
+    """Return trtexec's precision flags. int8 also allows fp16 for faster layers; the newest releases have no flags."""
+    if release.is_strongly_typed:
+        return []
+    flags = {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}[precision]
+    return [*flags, *([f"--calib={cache}"] if cache else [])]
+
+
+def _workspace(release: Release) -> str:
+    return f"--workspace={_WORKSPACE_MIB}" if release.pair < _POOLS else f"--memPoolSize=workspace:{_WORKSPACE_MIB}"

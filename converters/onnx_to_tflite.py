@@ -1,8 +1,8 @@
 """ONNX → TFLite: fp32, fp16 weights, int8 weights (w8), or full int8.
 
-onnx2tf rebuilds the network in TensorFlow, whose own converter does the rest; both run in an environment of their own,
-as onnx2tf pins every library that it uses. The int8 files that onnx2tf writes itself have a scale for each output of a
-dense layer, which older runtimes read wrong without a word.
+onnx2tf rebuilds the network in TensorFlow, whose own converter does the rest. Both run in a separate environment,
+because onnx2tf pins every library that it uses. We do not use the int8 files that onnx2tf writes itself: their dense
+layers have one scale per output, which older runtimes silently misread.
 """
 
 from __future__ import annotations
@@ -10,83 +10,107 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from converters.base import ConversionOutput, Converter, Requirement, feeds_for
 from converters.environments import environment
-from converters.onnx_pooling import pad_before_pooling
-from converters.onnx_shapes import fixed_shapes
-from converters.quiet import loading
-from converters.steps import StepOptions, check_options, feeds_for
-from converters.tflite_options import check_tflite
-from runtimes.worker import save_arrays
+from converters.library_calls import converting, loading
+from converters.onnx.opset import fixed_shapes
+from converters.options import ConvertOptions
+from converters.tflite import check_tflite
 
 if TYPE_CHECKING:
-    from converters.calibration import Calibration
+    from converters.calibration.dataset import Calibration
+    from runtimes.artifact.json_fields import JsonObject
 
 _ENVIRONMENT = "onnx2tf"
 _NEWEST_OPSET = 22
-_MOST_CHANNELS = 4  # of a picture: more on the last axis are rows or columns
+_MAX_CHANNELS = 4  # of a picture: more on the last axis are rows or columns
 _TIMEOUT_S = 3000.0
 _HINT = "the model may use an operation that onnx2tf lacks; start from the model that the .onnx was exported from"
 
 
-class Step:
-    """Static shapes, pictures in NHWC. A full int8 model takes and gives `io_dtype`, uint8 by default."""
+class OnnxToTflite(Converter):
+    """Static shapes, pictures in NHWC. A full int8 model has inputs and outputs of `io_dtype`, uint8 by default."""
 
     source = "onnx"
     target = "tflite"
     precisions = ("fp32", "fp16", "w8", "int8")
-    requires = ("onnx",)
+    requires = (Requirement("onnx", "table"),)
 
-    def environments(self, _options: StepOptions) -> tuple[str, ...]:
-        """See `converters.steps.environments_of`."""
+    def environments(self, _options: ConvertOptions) -> tuple[str, ...]:
+        """The environment of onnx2tf."""
         return (_ENVIRONMENT,)
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
-        """Write `<model name>.tflite`; see `converters.steps.Step`. HostError where the environment cannot be made."""
-        check_options(self, options, calibration)
+    def convert(
+        self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
+    ) -> ConversionOutput:
+        """Write `<model name>.tflite`; see `base.Converter`. Raises HostError if the environment cannot be created."""
+        from converters.onnx.float16_fit import fit_to_float16
+        from converters.onnx.float16_range import save_model
+
+        self.check(options, calibration)
         check_tflite(options)
         assert options.batch is not None
-        shapes = fixed_shapes(model, options.batch, _NEWEST_OPSET)
+        shapes = fixed_shapes(model, options.batch)
+        proto = _readable(model)
+        fit = fit_to_float16(model, proto, calibration) if options.precision == "fp16" else None
+        if fit is not None:
+            fit.check(model)
         path = out / f"{model.stem}.tflite"
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+            given = save_model(proto, Path(folder) / "model.onnx")
             samples = Path(folder) / "samples.npz"
-            if calibration is not None:
+            if calibration is not None and options.precision == "int8":
                 _save(calibration, list(shapes), samples)
-            job = {
-                "model": str(_readable(model, Path(folder)).resolve()),
+            job: JsonObject = {
+                "model": str(given.resolve()),
                 "out": str(path.resolve()),
                 "precision": options.precision,
                 "io_dtype": options.io_dtype or "uint8",
                 "shapes": shapes,
                 "kept": kept_inputs(shapes),
                 "samples": str(samples),
+                "keep": list(options.keep),
             }
             environment(_ENVIRONMENT).run(job, _TIMEOUT_S, f"onnx2tf on {model}", _HINT)
-        return path
+        if fit is None:
+            return ConversionOutput(model=path)
+        device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")
+        return ConversionOutput(model=path, facts=fit.facts, notes=fit.notes, device_model=device_model)
+
+    def head_layers(self, _model: Path, result: Path) -> Sequence[tuple[str, ...]]:
+        """See `converters.base.Converter`."""
+        from converters.proof.tflite_origins import tflite_head_layers
+
+        return tflite_head_layers(result)
 
 
-def _readable(model: Path, folder: Path) -> Path:
-    """The model as onnx2tf converts it rightly: itself, or a copy in `folder`."""
+def _readable(model: Path) -> Any:
+    """Return the model as onnx2tf converts it correctly."""
+    from converters.onnx.older_opset import at_most_opset
+    from converters.onnx.pooling import pad_before_pooling
+
     with loading(model, "ONNX"):
         import onnx
 
         proto = onnx.load(model)
-        if not pad_before_pooling(proto):
-            return model
-        copy = folder / "model.onnx"
-        onnx.save(proto, copy)
-        return copy
+    with converting(model, "ONNX"):
+        proto = at_most_opset(proto, _NEWEST_OPSET, "onnx2tf")
+        pad_before_pooling(proto)
+    return proto
 
 
 def _save(calibration: Calibration, names: Sequence[str], path: Path) -> None:
-    """The samples as an .npz, in the order of the model's inputs."""
+    """Write the samples to an .npz, in the order of the model's inputs."""
+    import numpy as np
+
+    from runtimes.arrays import save_arrays
+
     feeds = list(feeds_for(calibration, names))
     save_arrays(path, {name: np.stack([feed[name] for feed in feeds]) for name in names})
 
 
 def kept_inputs(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Inputs whose axes stay as they are: all but pictures with the channels first, which become NHWC."""
-    return [name for name, shape in shapes.items() if len(shape) != 4 or shape[3] <= _MOST_CHANNELS < shape[1]]
+    """Return the inputs whose axes are kept: all except channels-first pictures, which become NHWC."""
+    return [name for name, shape in shapes.items() if len(shape) != 4 or shape[3] <= _MAX_CHANNELS < shape[1]]

@@ -1,6 +1,7 @@
-"""PyTorch exported program → ONNX: by PyTorch's present exporter from opset 18 on, by its older one below.
+"""PyTorch exported program → ONNX: with PyTorch's current exporter for opset 18 and later, with the legacy one below.
 
-Asked for less than 18, the present exporter stays at 18 and only logs it; the older one writes 11 to 17 as asked.
+Below 18, the current exporter stays at 18 and only logs that; the legacy exporter writes 11 to 20, and is the second
+way where the current one fails.
 """
 
 from __future__ import annotations
@@ -9,50 +10,83 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.onnx_opset import check_opset, wanted_opset
-from converters.quiet import converting
-from converters.steps import StepOptions, check_options
-from converters.torch_program import example_inputs, input_names, output_names, read_program, with_batch
+from converters.base import ConversionOutput, Converter, Requirement
+from converters.library_calls import converting
+from converters.onnx.opset import check_opset, wanted_opset
+from converters.options import ConvertOptions
+from converters.pytorch.exported_program import (
+    example_inputs,
+    has_free_sizes,
+    input_names,
+    output_names,
+    read_program,
+    with_sizes,
+)
 from runtimes.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from converters.calibration import Calibration
+    from converters.calibration.dataset import Calibration
 
 DEFAULT_OPSET = 18
 _OLDEST, _PRESENT = 11, 18
-_NEWEST = 22  # 23 brings an Attention operator, which ONNX Runtime 1.32 fails to run with a mask
+_NEWEST = 22  # 23 adds an Attention operator, which ONNX Runtime 1.32 fails to run with a mask
+_NEWEST_TRACED = 20
 _TOOL = "PyTorch's ONNX exporter"
-_ATTENTION_OPSET = 14  # below, the older exporter has no scaled_dot_product_attention
+_ATTENTION_OPSET = 14  # below that, the legacy exporter has no scaled_dot_product_attention
 
 
-class Step:
-    """Inputs and outputs bear the program's names; `batch` None keeps the batch that the program leaves free."""
+class Pt2ToOnnx(Converter):
+    """Inputs and outputs keep the program's names. With `batch` None, a free batch stays free."""
 
     source = "pt2"
     target = "onnx"
     precisions = ("fp32",)
-    requires = ("torch", "onnx", "onnxscript")
+    requires = (Requirement("torch"), Requirement("onnx", "table"), Requirement("onnxscript"))
 
-    def convert(self, model: Path, out: Path, options: StepOptions, calibration: Calibration | None) -> Path:
-        """Write `<model name>.onnx`; see `converters.steps.Step`."""
-        check_options(self, options, calibration)
+    def keeps_free_sizes(self, options: ConvertOptions) -> bool:
+        """Yes, by the current exporter; the legacy one traces the model with fixed sizes."""
+        return (options.opset or DEFAULT_OPSET) >= _PRESENT
+
+    def convert(
+        self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
+    ) -> ConversionOutput:
+        """Write `<model name>.onnx`; see `converters.base.Converter`."""
+        self.check(options, calibration)
         opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, _TOOL)
         if options.batch is None and opset < _PRESENT:
             raise UsageError(f"{_TOOL} fixes the batch below opset {_PRESENT}", f"ask for opset {_PRESENT} or later")
         program = read_program(model)
         with converting(model, _TOOL):
-            program = with_batch(program, options.batch, model)
-            proto = _exported(program, opset) if opset >= _PRESENT else _traced(program, opset)
+            program = with_sizes(program, options.batch, options.shapes, model)
+            proto = _proto(program, opset)
             _strip(proto)
             check_opset(proto, opset, _TOOL)
             content = proto.SerializeToString(deterministic=True)
         path = out / f"{model.stem}.onnx"
         path.write_bytes(content)
-        return path
+        return ConversionOutput(model=path)
+
+
+def _proto(program: Any, opset: int) -> Any:
+    """Export with the current exporter, or where it fails or is too new, with the legacy one, which fixes all sizes.
+
+    Raises the current exporter's EngineError if both fail. The proof compares either result with the program.
+    """
+    if opset < _PRESENT:
+        return _traced(program, opset)
+    try:
+        return _exported(program, opset)
+    except EngineError as first:
+        if opset > _NEWEST_TRACED or has_free_sizes(program):
+            raise
+        try:
+            return _traced(program, opset)
+        except Exception:
+            raise first from None
 
 
 def _exported(program: Any, opset: int) -> Any:
-    """The `onnx.ModelProto` of the present exporter."""
+    """Export with the current exporter; returns an `onnx.ModelProto`."""
     import torch
     from torch.onnx.errors import OnnxExporterError
 
@@ -65,7 +99,7 @@ def _exported(program: Any, opset: int) -> Any:
 
 
 def _refusal(error: Exception) -> EngineError:
-    """What stopped the exporter: its own words begin with advice, the reason is the cause behind it."""
+    """Convert the exporter's error. Its message begins with advice; the reason is in its `__cause__`."""
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
@@ -74,7 +108,7 @@ def _refusal(error: Exception) -> EngineError:
 
 
 def _traced(program: Any, opset: int) -> Any:
-    """The `onnx.ModelProto` of the older exporter, which traces the program once with ones."""
+    """Export with the legacy exporter, which traces the program once with ones; returns an `onnx.ModelProto`."""
     import onnx
     import torch
 
@@ -97,7 +131,7 @@ def _traced(program: Any, opset: int) -> Any:
 
 
 def _keep_unused_inputs(graph: Any, program: Any) -> None:
-    """The older exporter leaves out inputs that nothing depends on; whoever feeds the model still has them."""
+    """Add unused inputs back, which the legacy exporter drops although callers still pass them."""
     from onnx import helper
 
     known = {value.name: value for value in graph.input}
@@ -110,7 +144,7 @@ def _keep_unused_inputs(graph: Any, program: Any) -> None:
 
 
 def _positional(body: Any, in_spec: Any) -> Any:
-    """The program as a module of tensors in order, answering with tensors in order, as the older exporter wants it."""
+    """Wrap the program as a module with positional tensor inputs and outputs, which the legacy exporter requires."""
     import torch
 
     pytree = torch.utils._pytree
@@ -131,7 +165,7 @@ def _positional(body: Any, in_spec: Any) -> Any:
 
 
 def _write_out_attention(body: Any) -> None:
-    """Put matrix products and a softmax in the place of each attention in a `torch.fx.GraphModule`."""
+    """Replace each attention in a `torch.fx.GraphModule` by matrix products and a softmax."""
     import torch
 
     for node in body.graph.nodes:
@@ -169,7 +203,7 @@ def _attention(
 
 
 def _strip(proto: Any) -> None:
-    """Without the text that tells of this machine's files and of the exporter's doings."""
+    """Remove strings that mention local paths and exporter internals."""
     del proto.metadata_props[:]
     for graph in (proto.graph, *proto.functions):
         graph.ClearField("doc_string")

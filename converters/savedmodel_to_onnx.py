@@ -1,20 +1,33 @@
-"""TensorFlow SavedModel → ONNX through tf2onnx: fp32, the opset that was asked for, the layout of the source."""
+"""TensorFlow SavedModel → ONNX through tf2onnx: fp32, the requested opset, the source's layout."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.savedmodel_source import traced
-from converters.tensorflow_function import Traced
-from converters.tensorflow_steps import OnnxStep
+from converters.base import Requirement
+from converters.tensorflow.base import OnnxConverter
+
+if TYPE_CHECKING:
+    from converters.tensorflow.tracing import Traced
 
 
-class Step(OnnxStep):
-    """Inputs and outputs bear the names of the serving signature."""
+class SavedmodelToOnnx(OnnxConverter):
+    """Inputs and outputs keep the names of the serving signature."""
 
     source = "savedmodel"
-    requires = ("tensorflow", "tf2onnx", "onnx")
+    requires = (Requirement("tensorflow"), Requirement("tf2onnx", "table"), Requirement("onnx", "table"))
 
-    def traced(self, model: Path, batch: int | None) -> Traced:
-        """See `TraceStep`."""
-        return traced(model, batch)
+    def traced(
+        self,
+        model: Path,
+        batch: int | None,
+        shapes: Sequence[str] = (),
+        *,
+        unroll: bool = False,  # noqa: ARG002
+    ) -> Traced:
+        """See `TracingConverter`."""
+        from converters.tensorflow.models import traced_savedmodel
+
+        return traced_savedmodel(model, batch, shapes)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.savedmodel_source import traced
-from converters.tensorflow_function import Traced
-from converters.tensorflow_steps import TfliteStep
+from converters.base import Requirement
+from converters.tensorflow.base import TfliteConverter
+
+if TYPE_CHECKING:
+    from converters.tensorflow.tracing import Traced
 
 
-class Step(TfliteStep):
+class SavedmodelToTflite(TfliteConverter):
     """Static shapes, the layout of the source."""
 
     source = "savedmodel"
-    requires = ("tensorflow",)
+    requires = (Requirement("tensorflow"),)
 
-    def traced(self, model: Path, batch: int | None) -> Traced:
-        """See `TraceStep`."""
-        return traced(model, batch)
+    def traced(
+        self,
+        model: Path,
+        batch: int | None,
+        shapes: Sequence[str] = (),
+        *,
+        unroll: bool = False,  # noqa: ARG002
+    ) -> Traced:
+        """See `TracingConverter`."""
+        from converters.tensorflow.models import traced_savedmodel
+
+        return traced_savedmodel(model, batch, shapes)

@@ -1,6 +1,6 @@
-"""TFLite int8 → a model for the Edge TPU: checked, and compiled where the user's own compiler is on PATH.
+"""TFLite int8 → a model for the Edge TPU: checked, and compiled if the user's own compiler is on PATH.
 
-Without the compiler the result is the model that is ready for it, with the command that is left to give.
+Without the compiler, the result is a model that is ready to be compiled, and the command for that.
 """
 
 from __future__ import annotations
@@ -9,76 +9,109 @@ import shlex
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from converters.base import ConversionOutput, Converter, CrossCheck, CrossCheckResult, ProxyModel, Requirement
 from converters.check.report import Report
-from converters.edgetpu.compiled import read_compiled
 from converters.edgetpu.compiler import PROGRAM, WHERE, Compilation, compile_model, find_compiler
-from converters.edgetpu.mapping import check_edgetpu
-from converters.edgetpu.requirements import has_outside
-from converters.old_tflite import ENVIRONMENT, old_witness
-from converters.quiet import loading
-from converters.steps import Made, StandIn, StepOptions, check_library, check_precision
-from converters.tflite_graph import read_tflite
-from converters.tflite_packing import write_inline
+from converters.library_calls import loading
+from converters.options import ConvertOptions, option
 from runtimes.errors import EngineError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from converters.calibration import Calibration
+    from converters.calibration.dataset import Calibration
+    from runtimes.arrays import Array, Arrays
+    from runtimes.artifact.json_fields import JsonObject
+
+_LITERT = Requirement("ai_edge_litert", "litert")
+# tflite-runtime 2.7 reads one scale of a dense layer that has one for each output: it loads such a file without an
+# error and computes wrong values, like the compiler of its age. LiteRT, which runs the verification, reads all of them.
+_OLD_ENVIRONMENT = "tflite_2_7"
+OLD_ENGINE = "tflite-runtime 2.7.0"
+_OLD_TIMEOUT_S = 1800.0
+_OLD_HINT = (
+    "the Edge TPU compiler reads no newer files: convert with int8 inputs and outputs, a fixed batch, no new operators"
+)
 
 
-class Step:
-    """Nothing is quantised here: the source is full int8 already, and its operators are what the compiler knows.
+class TfliteToEdgetpu(Converter):
+    """The source must be fully int8 already and use operators that the compiler supports; nothing is quantized here.
 
-    Weights that stand outside the FlatBuffer, as large files and some quantisers have them, are put inside.
+    Weights outside the FlatBuffer, as in large files and from some quantizers, are moved inside.
     """
 
     source = "tflite"
     target = "edgetpu"
     precisions = ("int8",)
-    requires: tuple[str, ...] = ()
-    takes = "int8"
+    input_precision = "int8"
 
-    def environments(self, options: StepOptions) -> tuple[str, ...]:
-        """See `converters.steps.environments_of`: on request a runtime of the compiler's age answers in the proof."""
-        return (ENVIRONMENT,) if options.old_runtime else ()
+    @dataclass(frozen=True, kw_only=True)
+    class Options(ConvertOptions):
+        """The share of the model that must run on the Edge TPU, and an additional verification."""
+
+        title = "for the Edge TPU"
+
+        min_mapped: float | None = option(
+            None,
+            "fail if a smaller share of the model runs on the Edge TPU, such as 0.9",
+            metavar="SHARE",
+            type=float,
+            implies="int8",
+        )
+        old_runtime: bool = option(
+            False, "also verify on a TFLite runtime as old as the Edge TPU compiler", implies="int8"
+        )
+
+    def environments(self, options: ConvertOptions) -> tuple[str, ...]:
+        """The environment of the runtime as old as the compiler, if requested for verification."""
+        return (_OLD_ENVIRONMENT,) if self.Options.of(options).old_runtime else ()
 
     def convert(
         self,
         model: Path,
         out: Path,
-        options: StepOptions,
+        options: ConvertOptions,
         calibration: Calibration | None,  # noqa: ARG002 - nothing is quantised here
-    ) -> Made:
+    ) -> ConversionOutput:
         """Write `<model name>_edgetpu.tflite`, or without the compiler `<model name>.tflite`.
 
-        RefusedError, naming node and fix, for a model that the compiler would not take, and where less than
-        `options.min_mapped` would run on the Edge TPU; see `converters.steps.Step`.
+        Raises RefusedError, naming node and fix, for a model that the compiler would reject, or of which less than
+        `options.min_mapped` would run on the Edge TPU; see `converters.base.Converter`.
         """
-        check_precision(self, options.precision)
-        _check_floor(options.min_mapped)
+        from converters.edgetpu.mapping import check_edgetpu
+
+        own = self.Options.of(options)
+        self.check_precision(own.precision)
+        _check_floor(own.min_mapped)
         with loading(model, "TFLite"):
-            model, notes = _inside(model, options)
+            model, notes = _inside(model, own)
             report = check_edgetpu(model)
         _refuse(model, report)
-        _hold_floor(report, options.min_mapped)
+        _hold_floor(report, own.min_mapped)
         program = find_compiler()
-        made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, options)
+        made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, own)
         made = replace(made, notes=(*notes, *made.notes))
-        return replace(made, witness=old_witness(model)) if options.old_runtime else made
+        if not own.old_runtime:
+            return made
+        return replace(made, witness=old_cross_check(model))
 
 
-def _inside(model: Path, options: StepOptions) -> tuple[Path, tuple[str, ...]]:
-    """The model with all that it needs inside the FlatBuffer, where the compiler looks; and whether that took doing."""
+def _inside(model: Path, options: ConvertOptions) -> tuple[Path, tuple[str, ...]]:
+    """Return the model with all data inside the FlatBuffer, which the compiler requires, and any notes."""
+    from converters.edgetpu.requirements import has_outside
+    from converters.tflite.reader import read_tflite
+
     if not has_outside(read_tflite(model)):
         return model, ()
-    check_library("ai_edge_litert", "putting weights inside the FlatBuffer")
+    _LITERT.check("moving weights into the FlatBuffer")
+    from converters.tflite.writer import write_inline
+
     folder = Path(options.scratch or tempfile.mkdtemp(prefix="edge-")) / "inside"
     folder.mkdir(parents=True, exist_ok=True)
-    return write_inline(model, folder / model.name), ("weights that stood outside the FlatBuffer were put inside",)
+    return write_inline(model, folder / model.name), ("weights outside the FlatBuffer were moved into it",)
 
 
 def _refuse(model: Path, report: Report) -> None:
@@ -97,7 +130,7 @@ def _check_floor(floor: float | None) -> None:
 
 
 def _hold_floor(report: Report, floor: float | None) -> None:
-    """What the check foresees: RefusedError where operations or multiply-adds fall below the floor."""
+    """Raise RefusedError if the predicted share of operations or multiply-adds is below the limit."""
     share, macs = len(report.accelerated) / len(report.nodes), report.macs_share
     if floor is None or min(share, share if macs is None else macs) >= floor:
         return
@@ -108,24 +141,31 @@ def _hold_floor(report: Report, floor: float | None) -> None:
     raise RefusedError(what, hint)
 
 
-def _ready(model: Path, out: Path, report: Report) -> Made:
-    """The checked model itself: what the compiler takes, and not compiled."""
+def _ready(model: Path, out: Path, report: Report) -> ConversionOutput:
+    """Return the checked model, not compiled."""
     place = Path(shutil.copyfile(model, out / model.name))
     command = f"{PROGRAM} -s {shlex.quote(place.name)}"
-    facts = {"edgetpu": {"ready": True, "compiled": False, "command": command, "expected": _expected(report)}}
+    told: JsonObject = {"ready": True, "compiled": False, "command": command, "expected": _expected(report)}
     left = (
         f"not compiled: {PROGRAM} is not on this machine; the file is ready for it",
         f"compile it {WHERE}: {command}",
     )
-    return Made(place, format="tflite", facts=facts, notes=tuple(report.warnings), left=left)
+    return ConversionOutput(
+        model=place, format="tflite", facts={"edgetpu": told}, notes=tuple(report.warnings), remaining_commands=left
+    )
 
 
-def _compiled(program: str, model: Path, out: Path, report: Report, options: StepOptions) -> Made:
-    """What the compiler made, read back and held against what was expected."""
+def _compiled(
+    program: str, model: Path, out: Path, report: Report, options: TfliteToEdgetpu.Options
+) -> ConversionOutput:
+    """Read the compiled model back and compare it with the prediction."""
+    from converters.edgetpu.compiled_model import read_compiled
+    from converters.tflite.reader import read_tflite
+
     done = compile_model(program, model, out)
     compiled = read_compiled(read_tflite(done.model))
     if compiled is None:
-        raise EngineError(f"{PROGRAM} wrote {done.model.name} with nothing compiled in it", "see `edge check`")
+        raise EngineError(f"{PROGRAM} wrote {done.model.name} with nothing compiled", "see `edge check`")
     _hold_floor_of(done, options.min_mapped)
     facts = {
         "edgetpu": {
@@ -139,11 +179,11 @@ def _compiled(program: str, model: Path, out: Path, report: Report, options: Ste
         }
     }
     notes = (*_differences(report, compiled.cpu_ops), *report.warnings)
-    return Made(done.model, stand_in=StandIn(model, "tflite"), facts=facts, notes=notes)
+    return ConversionOutput(model=done.model, stand_in=ProxyModel(model, "tflite"), facts=facts, notes=notes)
 
 
 def _hold_floor_of(done: Compilation, floor: float | None) -> None:
-    """What the compiler did: it may leave out what the check took for mapped."""
+    """Check the compiler's result, which may map less than predicted."""
     if floor is None or not done.total or done.mapped / done.total >= floor:
         return
     left = ", ".join(f"{row.count} × {row.operation} ({row.status})" for row in done.rows if row.operation in done.left)
@@ -151,8 +191,8 @@ def _hold_floor_of(done: Compilation, floor: float | None) -> None:
     raise RefusedError(what, f"left on the CPU: {left}")
 
 
-def _expected(report: Report) -> dict[str, Any]:
-    """The forecast of `edge check`, for the manifest."""
+def _expected(report: Report) -> JsonObject:
+    """Return the prediction of `edge check`, for the manifest."""
     return {
         "mapped": len(report.accelerated),
         "operations": len(report.nodes),
@@ -163,7 +203,7 @@ def _expected(report: Report) -> dict[str, Any]:
 
 
 def _differences(report: Report, left: Mapping[str, int]) -> list[str]:
-    """A line where the compiler left other operations on the CPU than the check foresaw."""
+    """Return a note if the compiler left other operations on the CPU than predicted."""
     expected, found = Counter(node.op for node in report.on_host), Counter(dict(left))
     if expected == found:
         return []
@@ -172,3 +212,43 @@ def _differences(report: Report, left: Mapping[str, int]) -> list[str]:
 
 def _listed(ops: Counter[str]) -> str:
     return ", ".join(f"{count} × {op}" for op, count in sorted(ops.items())) or "nothing"
+
+
+def old_tflite_answers(model: Path, inputs: Arrays) -> Arrays:
+    """Run a `.tflite` on tflite-runtime 2.7; returns {output name: real values, float32 [n, *shape]} in order.
+
+    inputs: Stacked [n, *shape] in the model's dtypes, one for each input in the model's order.
+
+    It creates its environment (Python 3.9) if necessary. Raises InputError for a file that this runtime does not
+    read, and HostError if the environment cannot be created.
+    """
+    from converters.environments import environment
+    from runtimes.arrays import load_arrays, save_arrays
+
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        given, answered = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        save_arrays(given, {f"{place:04d}": values for place, values in enumerate(inputs.values())})
+        job = {"model": str(model.resolve()), "inputs": str(given), "outputs": str(answered)}
+        answer = environment(_OLD_ENVIRONMENT).run(job, _OLD_TIMEOUT_S, f"{OLD_ENGINE} on {model}", _OLD_HINT)
+        arrays = load_arrays(answered)
+        return {
+            output["name"]: _dequantized(arrays[f"{place:04d}"], output["scale"], output["zero_point"])
+            for place, output in enumerate(answer["outputs"])
+        }
+
+
+def old_cross_check(model: Path) -> CrossCheck:
+    """Return a cross-check of the result with the old runtime, which runs `model`, with the same inputs."""
+
+    def ask(feeds: Arrays, outputs: Sequence[str]) -> CrossCheckResult:
+        answers = old_tflite_answers(model, feeds)
+        return CrossCheckResult(OLD_ENGINE, dict(zip(outputs, answers.values(), strict=True)))
+
+    return ask
+
+
+def _dequantized(values: Array, scale: float, zero_point: int) -> Array:
+    from runtimes.artifact.manifest import Quantization
+    from runtimes.tensors import dequantize
+
+    return dequantize(values, Quantization((scale,), (zero_point,), None) if scale else None)

@@ -1,1 +1,1 @@
-"""Will a model run on a device? Node by node, from the file alone: no engine, no compiler, no device."""
+"""Predict from a model file alone, node by node, whether a device runs it."""

@@ -1,17 +1,21 @@
-"""What a check says of a model: of each node where it will run and why, and of the whole what it costs."""
+"""The report of a check: where each node will run and why, and the cost of the whole model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtimes.artifact.json_fields import JsonObject
+
 
 ACCELERATOR, HOST = "accelerator", "host"
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why something cannot run on the accelerator, and what to change."""
+class CompatibilityIssue:
+    """The reason why something cannot run on the accelerator, and the fix."""
 
     reason: str
     fix: str
@@ -19,10 +23,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. `name` is that of its first output. `macs` are its multiply-adds for one inference.
+    """An operation.
 
-    `breaks` is the index of the node that keeps this one off the accelerator: its own where the fault is its own,
-    another's where it merely comes after that one, None on the accelerator.
+    name: The name of its first output.
+    macs: Its multiply-adds for one inference.
+    breaks: The index of the node that keeps this one off the accelerator: its own index if it is unsupported, that of
+        an earlier node if it merely comes after that, None on the accelerator.
     """
 
     index: int
@@ -34,8 +40,8 @@ class Node:
     macs: int = 0
     breaks: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The keys of `edge check --json`."""
+    def to_json(self) -> JsonObject:
+        """Return the keys of `edge check --json`."""
         return {
             "index": self.index,
             "op": self.op,
@@ -48,41 +54,42 @@ class Node:
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of a check.
+    """The result of a check.
 
-    `refusals` are what keeps the whole model off the device, whatever single nodes may do there. `parameter_bytes`
-    are the constants of the nodes on the accelerator. `accelerator` names it ("the Edge TPU"), and is empty for a
-    device without one. `quantised` is the answer for the same model in int8, where that is what it lacks. `extra`
-    are further facts for `--json`.
+    refusals: Issues that keep the whole model off the device, regardless of its nodes.
+    parameter_bytes: The constants of the nodes on the accelerator.
+    accelerator: Its name ("the Edge TPU"), empty for a device without one.
+    quantised: The result for the same model in int8, if it only lacks quantization.
+    extra: Further facts for `--json`.
     """
 
     accelerator: str
     nodes: tuple[Node, ...]
-    refusals: tuple[Problem, ...] = ()
+    refusals: tuple[CompatibilityIssue, ...] = ()
     warnings: tuple[str, ...] = ()
     parameter_bytes: int = 0
     quantised: Report | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The keys of `edge check --json`, but for the device."""
+    def to_json(self) -> JsonObject:
+        """Return the keys of `edge check --json`, except for the device."""
         return {
             "accelerator": self.accelerator or None,
-            "nodes": [node.as_dict() for node in self.nodes],
+            "nodes": [node.to_json() for node in self.nodes],
             "accelerator_macs_share": self.macs_share,
             "macs": sum(node.macs for node in self.nodes),
             "parameter_bytes": self.parameter_bytes,
             "refusals": [{"reason": problem.reason, "fix": problem.fix} for problem in self.refusals],
             "warnings": list(self.warnings),
-            "after_quantisation": self.quantised.as_dict() if self.quantised else None,
+            "after_quantisation": self.quantised.to_json() if self.quantised else None,
             **self.extra,
         }
 
     @property
     def macs_share(self) -> float | None:
-        """The part of the multiply-adds that the accelerator does, 0 to 1.
+        """The share of multiply-adds on the accelerator, 0 to 1.
 
-        None where nodes are left on the host and nothing is known of any multiply-adds.
+        None if nodes stay on the host and no multiply-adds are known.
         """
         if not self.on_host or not self.accelerated:
             return 1.0 if self.accelerated else 0.0
@@ -96,23 +103,23 @@ class Report:
 
     @property
     def on_host(self) -> Sequence[Node]:
-        """The nodes that the processor of the host has to run."""
+        """The nodes on the host's processor."""
         return [node for node in self.nodes if node.placement == HOST]
 
     @property
     def faults(self) -> Sequence[Node]:
-        """The nodes on the host by their own fault, not because they come after another."""
+        """The unsupported nodes, without those that merely come after one."""
         return [node for node in self.on_host if node.breaks == node.index]
 
     @property
     def first_break(self) -> Node | None:
-        """The first node that keeps others behind it off the accelerator; else the first with a fault of its own."""
+        """The first node that keeps later ones off the accelerator, else the first unsupported one."""
         followed = {node.breaks for node in self.on_host if node.breaks != node.index}
         return next((node for node in self.faults if node.index in followed), next(iter(self.faults), None))
 
     @property
     def most_runs(self) -> bool:
-        """Whether at least half of the multiply-adds, or of the nodes where there are none, are accelerated."""
+        """Whether at least half of the multiply-adds (or of the nodes, if there are none) are accelerated."""
         share = self.macs_share
         if share is None:
             share = len(self.accelerated) / len(self.nodes) if self.nodes else 0.0

@@ -1,10 +1,10 @@
-"""Which operators of a TFLite model will the Edge TPU compiler map, and which stay on the CPU?
+"""Predict which operators of a TFLite model the Edge TPU compiler will map, and which stay on the CPU.
 
-The rule: an operator is mapped if it is supported and nothing that it is computed from was left on the CPU, except
-conversions right at the model's inputs. The compiler makes one accelerated part: everything behind the first break
-stays on the CPU, other branches do not. `documented` and `empirical` say what is supported, `requirements` what the
-whole model must be. (The rule is what remains on the CPU in the compiled models of google-coral/test_data; the
-documentation says it more coarsely.)
+The rule: an operator is mapped if it is supported and does not depend on an operator that was left on the CPU, except
+for conversions directly at the model's inputs. The compiler creates one accelerated part: everything behind the first
+unmapped operator stays on the CPU; other branches do not. `documented_rules` and `observed_rules` define which
+operators are supported, `requirements` the conditions on the whole model. (The rule is derived from the operators that
+remain on the CPU in the compiled models of google-coral/test_data; the documentation states it less precisely.)
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from converters.check.report import ACCELERATOR, HOST, Node, Problem, Report
-from converters.check.tflite_macs import macs
-from converters.check.tflite_op import TfliteOp, elements, graph_ops, is_constant, sizes
-from converters.edgetpu import documented, empirical
-from converters.edgetpu.advice import advice
+from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node, Report
+from converters.edgetpu import documented_rules, observed_rules
+from converters.edgetpu.fixes import advice
 from converters.edgetpu.memory import estimate
 from converters.edgetpu.requirements import has_outside, is_float, model_problems, problem_of_op, refuse_compiled
-from converters.tflite_graph import Graph, Tensor, read_tflite
-from runtimes.manifest import Quantization
+from converters.tflite.macs import macs
+from converters.tflite.op import TfliteOp, elements, graph_ops, is_constant, sizes
+from converters.tflite.reader import Graph, Tensor, read_tflite
+from runtimes.artifact.manifest import Quantization
 
 EDGE_TPU = "the Edge TPU"
-_OUTSIDE = "its weights stand outside the FlatBuffer, where the compiler does not look: edge convert puts them inside"
+_OUTSIDE = "its weights are outside the FlatBuffer, where the compiler does not find them: edge convert moves them in"
 _UNKNOWN_SCALE = Quantization((1.0,), (0,), None)
 
 
 def check_edgetpu(path: Path) -> Report:
-    """Check a `.tflite` file; InputError when it is broken, or compiled already.
+    """Check a `.tflite` file. Raises InputError if it is broken or already compiled.
 
-    For a model in floating point, every node is on the host, and `quantised` holds the answer for the same model
-    quantised to int8 with batch 1.
+    For a float model, every node is on the host, and `quantised` contains the report for the same model quantised to
+    int8 with batch 1.
     """
     model = read_tflite(path)
     refuse_compiled(model, path)
@@ -45,12 +45,12 @@ def check_edgetpu(path: Path) -> Report:
 
 
 def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
-    """Where each operator of a quantised model will run."""
+    """Return where each operator of a quantised model will run."""
     nodes = []
-    left: dict[int, int] = {}  # tensor → the node that broke the chain on the way to it
-    computed: set[int] = set()  # tensors made by anything but conversions of the inputs
+    left: dict[int, int] = {}  # tensor → the unsupported node that it depends on
+    computed: set[int] = set()  # tensors written by anything but conversions of the inputs
     for index, op in enumerate(ops):
-        problem = op_problem(op) or documented.fixed_sizes(op)
+        problem = op_problem(op) or documented_rules.fixed_sizes(op)
         cause = next((left[place] for place in op.operator.inputs if place in left), None)
         if problem is None and cause is None:
             nodes.append(_node(index, op, ACCELERATOR))
@@ -66,29 +66,31 @@ def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def op_problem(op: TfliteOp) -> Problem | None:
-    """Why the Edge TPU cannot run this operator, looked at alone; None where it can."""
-    known = documented.OPERATIONS.get(op.type), empirical.OPERATIONS.get(op.type)
+def op_problem(op: TfliteOp) -> CompatibilityIssue | None:
+    """Return why the Edge TPU cannot run this operator in isolation; None if it can."""
+    known = documented_rules.OPERATIONS.get(op.type), observed_rules.OPERATIONS.get(op.type)
     if op.operator.is_custom or known == (None, None):
-        # An operator at the border to floating point is told so: that is what a user can change.
-        return documented.unsupported(op) if op.type != "DEQUANTIZE" else documented.eight_bit(op)
+        # A DEQUANTIZE is reported as a float output, since that is what the user can change.
+        return documented_rules.unsupported(op) if op.type != "DEQUANTIZE" else documented_rules.eight_bit(op)
     if not op.inputs or not op.outputs:
-        return Problem("it has no input or no output", "convert the model again")
-    always = (documented.eight_bit, documented.three_dimensions)
+        return CompatibilityIssue("it has no input or no output", "convert the model again")
+    always = (documented_rules.eight_bit, documented_rules.three_dimensions)
     conditions = (*(known[0] or ()), *(known[1] or ()), *always)
     return next((problem for condition in conditions if (problem := condition(op))), None)
 
 
 def _converts_inputs(op: TfliteOp, computed: set[int]) -> bool:
-    return op.type in empirical.LEADING_CONVERSIONS and computed.isdisjoint(op.operator.inputs)
+    return op.type in observed_rules.LEADING_CONVERSIONS and computed.isdisjoint(op.operator.inputs)
 
 
-def _after(ops: list[TfliteOp], cause: int) -> Problem:
-    return Problem(f"it comes after node {cause} {ops[cause].type}, which stays on the host", f"mend node {cause}")
+def _after(ops: list[TfliteOp], cause: int) -> CompatibilityIssue:
+    return CompatibilityIssue(
+        f"it comes after node {cause} {ops[cause].type}, which stays on the host", f"fix node {cause}"
+    )
 
 
-def _all_on_host(ops: list[TfliteOp], refusals: tuple[Problem, ...]) -> tuple[Node, ...]:
-    """Where the compiler refuses the whole model: nodes that are at fault themselves say so."""
+def _all_on_host(ops: list[TfliteOp], refusals: tuple[CompatibilityIssue, ...]) -> tuple[Node, ...]:
+    """Place every node on the host, for a model that the compiler refuses. Nodes with own problems report those."""
     nodes = []
     for index, op in enumerate(ops):
         own = problem_of_op(op) or op_problem(op)
@@ -96,12 +98,14 @@ def _all_on_host(ops: list[TfliteOp], refusals: tuple[Problem, ...]) -> tuple[No
     return tuple(nodes)
 
 
-def _node(index: int, op: TfliteOp, placement: str, problem: Problem | None = None, breaks: int | None = None) -> Node:
+def _node(
+    index: int, op: TfliteOp, placement: str, problem: CompatibilityIssue | None = None, breaks: int | None = None
+) -> Node:
     reason, fix = (problem.reason, problem.fix) if problem else ("", "")
     return Node(index, op.type, op.name, placement, reason, fix, macs(op), breaks)
 
 
-def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[Problem, ...]) -> Report:
+def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[CompatibilityIssue, ...]) -> Report:
     mapped = [ops[node.index] for node in nodes if node.placement == ACCELERATOR]
     cache = estimate(mapped)
     report = Report(EDGE_TPU, nodes, refusals, (), _parameter_bytes(mapped), extra={"cache": cache.as_dict()})
@@ -109,19 +113,19 @@ def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[Proble
 
 
 def _parameter_bytes(ops: list[TfliteOp]) -> int:
-    """The constants of these operators, each counted once."""
+    """Return the total size of the constants of these operators, each counted once."""
     constants = {index: op.tensors[index] for op in ops for index in op.operator.inputs if index >= 0}
     return sum(tensor.constant_bytes for tensor in constants.values())
 
 
 def _after_quantisation(graph: Graph) -> Report:
-    """The answer for the same graph with 8-bit integers in place of floats."""
+    """Return the report for the same graph with 8-bit integers instead of floats."""
     ops = graph_ops(_as_quantised(graph))
     return _report(ops, map_ops(ops), ())
 
 
 def _as_quantised(graph: Graph) -> Graph:
-    """Every float tensor as int8, and without the conversions that then have nothing to do."""
+    """Replace float tensors by int8 ones, and remove conversions that are then unnecessary."""
     unpacked = {
         place
         for operator in graph.operators
@@ -134,7 +138,7 @@ def _as_quantised(graph: Graph) -> Graph:
 
 
 def _as_int8(tensor: Tensor, unpacked: bool) -> Tensor:
-    """An int8 stand-in for a float tensor; constants shrink to a byte for each element."""
+    """Return an int8 placeholder for a float tensor. Constants shrink to one byte per element."""
     if tensor.spec.dtype not in ("float32", "float16"):
         return tensor
     size = elements(tensor) if tensor.constant_bytes or unpacked else 0

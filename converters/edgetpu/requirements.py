@@ -1,6 +1,7 @@
-"""What a whole model must be for the Edge TPU compiler to take it. Where one of these fails, nothing is compiled.
+"""Requirements of the Edge TPU compiler on the whole model. If one of them fails, nothing is compiled.
 
-Sources: https://coral.ai/docs/edgetpu/models-intro (8 bits, constant sizes, constant parameters); the others by name.
+Sources: https://coral.ai/docs/edgetpu/models-intro (8 bits, constant sizes, constant parameters); the others are named
+at each rule.
 """
 
 from __future__ import annotations
@@ -8,41 +9,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.check.report import Problem
-from converters.check.tflite_op import TfliteOp, is_constant
-from converters.edgetpu.compiled import CUSTOM_OP
-from converters.edgetpu.versions import FROZEN_AT, newest_known
-from converters.tflite_graph import Graph, TfliteModel
+from converters.check.report import CompatibilityIssue
+from converters.edgetpu.compiled_model import CUSTOM_OP
+from converters.tflite.op import TfliteOp, is_constant
+from converters.tflite.reader import Graph, TfliteModel
 from runtimes.errors import InputError
 
 _FLOATS = ("float32", "float16", "bfloat16")
 
 
 def refuse_compiled(model: TfliteModel, path: Path) -> None:
-    """InputError for a file that the compiler has made already."""
+    """Raise InputError for a file that is already compiled."""
     if any(operator.is_custom and operator.name == CUSTOM_OP for operator in model.graphs[0].operators):
         what = f"{path} is already compiled for the Edge TPU"
-        raise InputError(what, "see what it holds with `edge inspect`, or check the .tflite that it was made from")
+        raise InputError(what, "show its content with `edge inspect`, or check the .tflite that it was compiled from")
 
 
 def has_outside(model: TfliteModel) -> bool:
-    """Whether weights or options stand outside the FlatBuffer, where runtimes of the compiler's age do not look."""
+    """Whether weights or options are stored outside the FlatBuffer, which runtimes of the compiler's age ignore."""
     operators = (operator for graph in model.graphs for operator in graph.operators)
     return any(tensor.is_outside for graph in model.graphs for tensor in graph.tensors) or any(
         operator.has_outside_options for operator in operators
     )
 
 
-def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[Problem]:
-    """What keeps the compiler from taking the model at all."""
+def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[CompatibilityIssue]:
+    """Generate the reasons why the compiler would refuse the model."""
     graph = model.graphs[0]
     yield from _dynamic(graph)
     if not _quantised(graph):
-        yield Problem("the model is not quantised, and the Edge TPU computes in 8-bit integers only", _QUANTISE)
+        yield CompatibilityIssue("the model is not quantised; the Edge TPU computes only in 8-bit integers", _QUANTISE)
     for index, op in enumerate(ops):
         problem = problem_of_op(op)
         if problem is not None:
-            yield Problem(f"node {index} {op.type}: {problem.reason}", problem.fix)
+            yield CompatibilityIssue(f"node {index} {op.type}: {problem.reason}", problem.fix)
             return
 
 
@@ -50,49 +50,93 @@ _QUANTISE = "convert to full-integer int8 with calibration data: edge convert MO
 
 
 def is_float(graph: Graph) -> bool:
-    """Whether the graph computes in floating point only: it was not quantised, or its weights alone were."""
+    """Return whether the graph computes only in floating point: it is not quantised, or only its weights are."""
     return not _quantised(graph) and any(tensor.spec.dtype in _FLOATS for tensor in graph.tensors)
 
 
-def problem_of_op(op: TfliteOp) -> Problem | None:
-    """What makes the compiler refuse the whole model because of this one operator."""
+def problem_of_op(op: TfliteOp) -> CompatibilityIssue | None:
+    """Return why this operator makes the compiler refuse the whole model; None if it does not."""
     return _version(op) or _channels(op)
 
 
-def _dynamic(graph: Graph) -> Iterator[Problem]:
+def _dynamic(graph: Graph) -> Iterator[CompatibilityIssue]:
     for spec in graph.specs(graph.inputs):
         if any(isinstance(size, str) for size in spec.shape):
             shape = "×".join("?" if isinstance(size, str) else str(size) for size in spec.shape)
-            what = f"input {spec.name} has the free shape {shape}, and every size must be known beforehand"
-            yield Problem(what, "convert it again: edge fixes the batch at 1")
+            what = f"input {spec.name} has the free shape {shape}; every size must be known in advance"
+            yield CompatibilityIssue(what, "convert it again: edge fixes the batch at 1")
             return
 
 
 def _quantised(graph: Graph) -> bool:
-    """Whether any computed tensor is quantised to 8 bits."""
+    """Return whether any computed tensor is quantised to 8 bits."""
     return any(
         tensor.spec.dtype in ("int8", "uint8") and tensor.spec.quantization is not None and not is_constant(tensor)
         for tensor in graph.tensors
     )
 
 
-def _version(op: TfliteOp) -> Problem | None:
+def _version(op: TfliteOp) -> CompatibilityIssue | None:
     known = newest_known(op.type)
     if op.operator.is_custom or op.operator.version <= known:
         return None
     upto = f"up to {known}" if known else "not at all"
-    return Problem(
-        f"version {op.operator.version}: the compiler stands at {FROZEN_AT} and knows this operator {upto}",
-        "convert with an older converter, or with `edge convert --for coral-usb`, which writes what the compiler reads",
+    return CompatibilityIssue(
+        f"version {op.operator.version}: the compiler uses {FROZEN_AT}, which supports this operator {upto}",
+        "convert with an older converter, or with `edge convert --for coral-usb`, which writes supported versions",
     )
 
 
-def _channels(op: TfliteOp) -> Problem | None:
-    """Dense weights with a scale for each output: runtimes of the compiler's age read only the first, in silence."""
+def _channels(op: TfliteOp) -> CompatibilityIssue | None:
+    """Refuse dense weights with a scale for each output: runtimes of the compiler's age silently use only the first."""
     weights = op.input(1) if op.type == "FULLY_CONNECTED" else None
     if weights is None or weights.spec.quantization is None or len(weights.spec.quantization.scales) <= 1:
         return None
-    return Problem(
-        "its weights are quantised per channel, which runtimes of the compiler's age read wrongly, in silence",
+    return CompatibilityIssue(
+        "its weights are quantised per channel, which runtimes of the compiler's age silently misread",
         "convert with one scale for each dense layer, as `edge convert --for coral-usb` does",
     )
+
+
+# The operator versions that the compiler supports. It reads models with a frozen TFLite: a single operator of a later
+# version, mappable or not, makes it reject the model ("Didn't find op for builtin opcode 'QUANTIZE' version '3'").
+# Source: the release in which each version appeared, from FindMinimumRuntimeVersionForOp in
+# tensorflow/lite/tools/versioning/runtime_version.cc (TensorFlow, Apache-2.0), up to release 2.5. That the last
+# compiler (16.0, July 2021) uses TensorFlow 2.5 is inferred: libedgetpu of the same release builds against 2.5,
+# and QUANTIZE 3, of 2.7, is refused (https://github.com/google-coral/edgetpu/issues/879).
+FROZEN_AT = "TensorFlow 2.5"
+
+
+# The newest supported version of operators that have more than one; all other supported operators are at version 1.
+_NEWEST_VERSIONS = """
+    ABS 3, ADD 3, ARG_MAX 2, ARG_MIN 2, AVERAGE_POOL_2D 3, BATCH_MATMUL 4, BATCH_TO_SPACE_ND 3,
+    BIDIRECTIONAL_SEQUENCE_LSTM 3, BIDIRECTIONAL_SEQUENCE_RNN 3, BROADCAST_TO 3, CONCATENATION 3, CONV_2D 5,
+    DEPTH_TO_SPACE 2, DEPTHWISE_CONV_2D 6, DEQUANTIZE 4, DIV 2, EMBEDDING_LOOKUP 3, EQUAL 3, FAKE_QUANT 2, FILL 3,
+    FLOOR_DIV 2, FULLY_CONNECTED 9, GATHER 5, GATHER_ND 3, GREATER 2, GREATER_EQUAL 2, L2_NORMALIZATION 2,
+    LEAKY_RELU 2, LESS 2, LESS_EQUAL 2, LOG_SOFTMAX 2, LOGISTIC 3, LSTM 4, MAX_POOL_2D 3, MAXIMUM 4, MEAN 3,
+    MINIMUM 4, MIRROR_PAD 2, MUL 4, NOT_EQUAL 3, PACK 3, PAD 3, PADV2 3, QUANTIZE 2, REDUCE_MAX 3, REDUCE_MIN 3,
+    RELU 3, RELU6 3, RESIZE_BILINEAR 4, RESIZE_NEAREST_NEIGHBOR 4, REVERSE_V2 3, RNN 3, RSQRT 2, SELECT 2, SLICE 5,
+    SOFTMAX 3, SPACE_TO_BATCH_ND 3, SPACE_TO_DEPTH 2, SPARSE_TO_DENSE 3, SPLIT 4, SPLIT_V 2, SQUARED_DIFFERENCE 2,
+    SQUEEZE 2, STRIDED_SLICE 5, SUB 5, SUM 2, SVDF 4, TANH 3, TILE 2, TOPK_V2 2, TRANSPOSE 5, TRANSPOSE_CONV 3,
+    UNIDIRECTIONAL_SEQUENCE_LSTM 3, UNIDIRECTIONAL_SEQUENCE_RNN 3, UNPACK 4
+"""
+
+
+_NEWEST = {name: int(version) for name, version in (entry.split() for entry in _NEWEST_VERSIONS.split(","))}
+
+
+_LATER_OPERATORS = """
+    ASSIGN_VARIABLE ATAN2 BITCAST BITWISE_XOR BROADCAST_ARGS BUCKETIZE CONV_3D_TRANSPOSE DILATE DYNAMIC_UPDATE_SLICE
+    GELU MULTINOMIAL RANDOM_STANDARD_NORMAL RANDOM_UNIFORM READ_VARIABLE REDUCE_ALL REDUCE_WINDOW RELU_0_TO_1
+    RIGHT_SHIFT SIGN UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_MIN UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_SUM VAR_HANDLE
+"""
+
+
+_LATER = frozenset(_LATER_OPERATORS.split())
+
+
+def newest_known(name: str) -> int:
+    """Return the newest version of a built-in operator that the compiler reads; 0 if it does not support it."""
+    if name in _LATER or name.startswith(("STABLEHLO_", "UNKNOWN_")):
+        return 0
+    return _NEWEST.get(name, 1)

@@ -1,164 +1,134 @@
-"""Environments of their own for libraries whose pins clash with everybody else's, or that only old Pythons run.
+"""Separate environments for libraries whose pins conflict with others, or that only run on old Pythons.
 
     converters/environments/<name>/requirements.txt   hashed pins; its first lines name the Python and the machines
-    converters/environments/<name>/job.py             what runs inside: `run(job) -> answer`, both plain JSON
+    converters/environments/<name>/job.py             the code that runs inside: `run(job) -> answer`, both plain JSON
 
-An environment is made once, in the user's cache folder, and needs no network afterwards; the user's own Python
-environment is never touched. Its folder's name holds the digest of the pins, so that new pins make a new one.
+The first lines of requirements.txt may also contain:
+
+    # Python: host              the Python that runs this project, instead of an older one
+    # Shared: torch ...         packages that are too large to install twice; taken from this Python's environment
+    # Source: NAME==VERSION --hash=...    a source package that is unpacked into the folder `source`, and not built
+    # Unpack: FOLDER/ PREFIX ...          the part to unpack: paths inside FOLDER/ that begin with one of the prefixes
+
+An environment is created once, in the user's cache folder, and needs no network afterwards; the user's own Python
+environment is never changed. Its folder's name contains the digest of the pins, so new pins create a new environment.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
-import os
-import platform
-import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict
 
-from converters.quiet import useful_text
-from runtimes.cache import cache_folder
+from converters.environments.create import make
+from converters.environments.definition import Definition, Report, clean_variables
+from converters.library_calls import useful_text
+from runtimes.child_process import last_words
 from runtimes.errors import EngineError, HostError, InputError, WorkerError
 
-Report = Callable[[str], None]
+if TYPE_CHECKING:
+    from runtimes.artifact.json_fields import JsonValue
 
 _HERE = Path(__file__).parent
 _SIGKILL = 9
-_TAIL_BYTES = 8192  # of what a job printed: enough for the last words of any library
-# What would lead the environment's Python or pip elsewhere; how pip reaches its index stays the user's choice.
-_FOREIGN = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON", "VIRTUAL_ENV")
+
+
+class _Reply(TypedDict, total=False):
+    """The output of runner.py: an answer, or an error and the name of its class."""
+
+    answer: dict[str, Any]
+    error: str
+    kind: str
 
 
 @dataclass(frozen=True)
-class Environment:
-    """One folder of this package: the requirements, and the job that runs inside."""
-
-    requirements: Path
-
-    @property
-    def name(self) -> str:
-        """Its word, such as `onnx2tf`."""
-        return self.requirements.parent.name
-
-    @property
-    def python_version(self) -> str:
-        """The Python that the pins are for, such as "3.8"."""
-        return self._header("Python")
-
-    @property
-    def folder(self) -> Path:
-        """Where it is, or will be made."""
-        return cache_folder() / "environments" / f"{self.name}-{self.digest}"
-
-    @property
-    def digest(self) -> str:
-        """Twelve characters that stand for the pins, on this kind of machine."""
-        text = self.requirements.read_bytes() + _machine().encode()
-        return hashlib.sha256(text).hexdigest()[:12]
-
-    @property
-    def python(self) -> Path:
-        """Its interpreter; the file exists when the environment was made."""
-        return interpreter(self.folder)
-
-    @property
-    def described(self) -> str:
-        """One line for a plan: what it is, and whether it is there."""
-        state = f"in {self.folder}" if self.python.exists() else "made first, once, which needs the network"
-        return f"runs in the environment '{self.name}' (Python {self.python_version}), {state}"
+class Environment(Definition):
+    """An environment that can be created on this machine, and that runs its job."""
 
     def create(self, pythons: Sequence[Path] = (), report: Report | None = None) -> None:
-        """Make it unless it is there; `pythons` are looked at before those that this machine has.
+        """Create it unless it exists; `pythons` are tried before the interpreters found on this machine.
 
-        HostError where the machine cannot have it: no such Python, the wrong kind of machine, no network.
+        Raises HostError if that is impossible: no such Python, the wrong kind of machine, no network.
         """
-        from converters.environments.making import make
-
         self.check_machine()
         if not self.python.exists():
             make(self, pythons, report or (lambda _text: None))
 
-    def check_machine(self) -> None:
-        """HostError when its packages do not exist for this kind of machine."""
-        machines = [name.strip() for name in self._header("Machines").split(",")]
-        if _machine() not in machines:
-            what = f"the environment '{self.name}' exists for {', '.join(machines)} only; this is {_machine()}"
-            raise HostError(what, "convert on such a machine, and copy the artifact")
+    def run(self, job: Mapping[str, JsonValue], timeout_s: float | None, subject: str, hint: str) -> dict[str, Any]:
+        """Run `job.py` in the environment and return its answer to `job`. Creates the environment if needed.
 
-    def run(self, job: Mapping[str, Any], timeout_s: float, subject: str, hint: str) -> dict[str, Any]:
-        """The answer of `job.py` to `job`, run inside the environment, which is made if it is not there yet.
-
-        Paths in the job must be absolute: it runs in a fresh folder. What the job raises becomes an EngineError about
-        `subject` ("onnx2tf failed on m.onnx") with `hint`, a ValueError an InputError; WorkerError when it crashes or
-        runs out of its time.
+        Paths in the job must be absolute, because it runs in a new folder. An exception of the job becomes an
+        EngineError about `subject` ("onnx2tf failed on m.onnx") with `hint`, a ValueError an InputError. Raises
+        WorkerError if the process crashes or exceeds `timeout_s`.
         """
         self.create()
-        with tempfile.TemporaryDirectory(prefix="edge-") as folder, tempfile.TemporaryFile() as log:
-            answer = self._ask(json.dumps(dict(job)), timeout_s, Path(folder), log, subject)
+        with (
+            tempfile.TemporaryDirectory(prefix="edge-") as folder,
+            tempfile.TemporaryDirectory(prefix="edge-shared-") as shared,
+            tempfile.TemporaryFile() as log,
+        ):
+            self._share(Path(shared))
+            variables = {**clean_variables(), **({"PYTHONPATH": shared} if self.shared else {})}
+            answer = self._ask(json.dumps(dict(job)), timeout_s, Path(folder), variables, log, subject)
         if "answer" in answer:
-            return dict(answer["answer"])
+            return answer["answer"]
         kind = InputError if answer["kind"] == "ValueError" else EngineError
         raise kind(f"{subject}: {useful_text(answer['error']) or answer['kind']}", hint)
 
-    def _ask(self, job: str, timeout_s: float, folder: Path, log: IO[bytes], subject: str) -> dict[str, Any]:
-        command = [str(self.python), "-u", str(_HERE / "child.py"), str(self.requirements.parent / "job.py")]
-        # Its parent's process group: who ends the worker ends this as well.
+    def _share(self, folder: Path) -> None:
+        """Link the shared packages and their metadata into `folder`.
+
+        The rest of the host's environment is not shared, because its versions differ from the pins.
+        """
+        for name in self.shared:
+            spec = importlib.util.find_spec(name)
+            if spec is None or not spec.submodule_search_locations:
+                hint = f"install it in edge's environment: pip install {self.shared[0]} (a build for the CPU is enough)"
+                raise HostError(f"the environment '{self.name}' shares {name}, which is not installed here", hint)
+            package = Path(next(iter(spec.submodule_search_locations)))
+            (folder / name).symlink_to(package)
+            for facts in package.parent.glob(f"{name}-*.dist-info"):
+                (folder / facts.name).symlink_to(facts)
+
+    def _ask(
+        self,
+        job: str,
+        timeout_s: float | None,
+        folder: Path,
+        variables: Mapping[str, str],
+        log: IO[bytes],
+        subject: str,
+    ) -> _Reply:
+        command = [str(self.python), "-u", str(_HERE / "runner.py"), str(self.requirements.parent / "job.py")]
+        # It stays in the process group of its parent, so it ends with the worker.
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=clean_variables(), cwd=folder
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables, cwd=folder
         ) as process:
             try:
                 out, _ = process.communicate(job.encode(), timeout=timeout_s)
             except subprocess.TimeoutExpired:
-                raise WorkerError(f"{subject}: it ran out of its {timeout_s:g} s", "choose a smaller model") from None
+                raise WorkerError(f"{subject}: it exceeded {timeout_s:g} s", "choose a smaller model") from None
             finally:
                 process.kill()
         if process.returncode != 0 or not out:
-            raise _death(subject, process.returncode, _last_words(log))
-        answer: dict[str, Any] = json.loads(out)
+            raise _exit_error(subject, process.returncode, last_words(log))
+        answer: _Reply = json.loads(out)
         return answer
-
-    def _header(self, key: str) -> str:
-        found = re.search(rf"^# {key}: (.+)$", self.requirements.read_text(encoding="utf-8"), re.MULTILINE)
-        assert found is not None, f"{self.requirements} does not name its {key}"
-        return found[1]
 
 
 def environment(name: str) -> Environment:
-    """The environment in the folder `name` of this package."""
+    """Return the environment in the folder `name` of this package."""
     return Environment(_HERE / name / "requirements.txt")
 
 
-def interpreter(folder: Path) -> Path:
-    """The Python of the virtual environment in `folder`."""
-    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-
-
-def clean_variables() -> dict[str, str]:
-    """This process's variables without those that lead a Python or pip elsewhere; sets are ordered alike each time."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON") and key not in _FOREIGN}
-    return {**kept, "PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
-
-
-def _machine() -> str:
-    """This machine as requirement files name it: "linux x86_64"."""
-    return f"{sys.platform} {platform.machine().lower()}"
-
-
-def _death(subject: str, status: int, words: str) -> WorkerError:
+def _exit_error(subject: str, status: int, output: str) -> WorkerError:
     if status == -_SIGKILL:
-        return WorkerError(f"{subject}: the system ended it, having no memory left", "close other programs")
-    how = f"it crashed with signal {-status}" if status < 0 else f"it ended with status {status} and no answer"
-    last = f": {useful_text(words.splitlines()[-1])}" if words else ""
+        return WorkerError(f"{subject}: it was killed by the system, which ran out of memory", "close other programs")
+    how = f"it crashed with signal {-status}" if status < 0 else f"it exited with status {status} and no answer"
+    last = f": {useful_text(output.splitlines()[-1])}" if output else ""
     return WorkerError(f"{subject}: {how}{last}", "check the model with `edge inspect`")
-
-
-def _last_words(log: IO[bytes]) -> str:
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - _TAIL_BYTES))
-    return log.read().decode("utf-8", "replace").strip()

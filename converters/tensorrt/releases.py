@@ -1,4 +1,4 @@
-"""Releases of TensorRT: which opset each reads, how it takes int8, and which one a Jetson is bound to.
+"""Releases of TensorRT: the opset that each reads, its support of int8, and the release of each Jetson.
 
 Sources: docs/operators.md and docs/Changelog.md of https://github.com/onnx/onnx-tensorrt at its release branches;
 "Deprecated and removed features" in the release notes of TensorRT 10 and 11.
@@ -13,8 +13,7 @@ from runtimes.errors import RefusedError, UsageError
 
 # The first release that reads an opset, oldest first.
 _OPSETS = {(8, 0): 13, (8, 4): 17, (10, 0): 20, (10, 15): 24}
-# The release of the JetPack that a board is bound to, by the newest opset in its profile: JetPack 4.6.1 to 4.6.6,
-# 5.1, 6.1 and 6.2.
+# The release in the JetPack of a board, by the newest opset in its profile: JetPack 4.6.1 to 4.6.6, 5.1, 6.1 and 6.2.
 _OF_BOARDS = {13: "8.2.1", 17: "8.5.2", 20: "10.3.0"}
 _OLDEST, _WITHOUT_IMPLICIT = (8, 0), (11, 0)
 
@@ -29,11 +28,11 @@ class Release:
 
     @classmethod
     def read(cls, text: str) -> Release:
-        """From "8.2" or "8.2.1"; UsageError for anything else, RefusedError for what is too old for this edge."""
+        """Parse "8.2" or "8.2.1". Raises UsageError for anything else, RefusedError for an unsupported old release."""
         found = re.fullmatch(r"(\d{1,2})\.(\d{1,2})(?:\.(\d{1,2})(?:[.-].*)?)?", text)
         if found is None:
             raise UsageError(
-                f"'{text}' is no release of TensorRT", "say it as 8.2 or 10.3.0: dpkg -l tensorrt tells it"
+                f"'{text}' is not a release of TensorRT", "write it as 8.2 or 10.3.0: see dpkg -l tensorrt"
             )
         release = cls(*(int(part or 0) for part in found.groups()))
         if release.pair < _OLDEST:
@@ -42,17 +41,17 @@ class Release:
 
     @classmethod
     def of_board(cls, max_opset: int | None) -> Release:
-        """The release of a board whose profile names `max_opset`; the newest of them where it names none."""
+        """Return the release of a board whose profile has `max_opset`; the newest board release if it has none."""
         return cls.read(_OF_BOARDS.get(max_opset or 0, _OF_BOARDS[max(_OF_BOARDS)]))
 
     @classmethod
     def asked(cls, text: str | None) -> Release:
-        """The release in `text`, or where none was asked for the newest of a Jetson."""
+        """Parse the release in `text`; None stands for the newest one of a Jetson."""
         return cls.read(text) if text else cls.of_board(None)
 
     @property
     def pair(self) -> tuple[int, int]:
-        """Major and minor, which decide what a release can do."""
+        """Major and minor version, which determine the features of a release."""
         return self.major, self.minor
 
     @property
@@ -62,31 +61,31 @@ class Release:
 
     @property
     def has_implicit(self) -> bool:
-        """Whether it takes int8 ranges from a calibration cache beside a float model, as releases before 11 do."""
+        """Whether it reads int8 ranges from a calibration cache beside a float model, as releases before 11 do."""
         return self.pair < _WITHOUT_IMPLICIT
 
     @property
     def is_strongly_typed(self) -> bool:
-        """Whether it computes in the types of the graph only, and has no flags for fp16 and int8."""
+        """Whether it computes only in the types of the graph, and has no flags for fp16 and int8."""
         return self.pair >= _WITHOUT_IMPLICIT
 
     @property
     def number(self) -> int:
-        """NV_TENSORRT_VERSION of its headers: 8201 for 8.2.1, 100300 for 10.3.0."""
+        """NV_TENSORRT_VERSION in its headers: 8201 for 8.2.1, 100300 for 10.3.0."""
         if self.major < 10:
             return self.major * 1000 + self.minor * 100 + self.patch
         return self.major * 10000 + self.minor * 100 + self.patch
 
     @property
     def text(self) -> str:
-        """As `read` reads it."""
+        """The text that `read` parses."""
         return f"{self.major}.{self.minor}.{self.patch}"
 
     def check_implicit(self) -> None:
-        """RefusedError for a release without implicit calibration."""
+        """Raise RefusedError for a release without implicit calibration."""
         if not self.has_implicit:
-            what = f"{self} takes no calibration cache: implicit int8 was removed in 11.0"
-            raise RefusedError(what, "what works: leave out --implicit; the scales then stand in the graph (QDQ)")
+            what = f"{self} does not read calibration caches: implicit int8 was removed in 11.0"
+            raise RefusedError(what, "what works: leave out --implicit; the scales are then in the graph (QDQ)")
 
     def __str__(self) -> str:
         return f"TensorRT {self.major}.{self.minor}"

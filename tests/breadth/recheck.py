@@ -16,7 +16,7 @@ from runtimes.artifact import Artifact
 from runtimes.session import RunOptions
 from runtimes.tensors import dequantize, quantize
 
-LARGEST_ERROR = 1e-3  # of a float model, as a share of the largest answer
+MAX_ERROR = 1e-3  # of a float model, as a share of the largest answer
 LEAST_SNR_DB = 5.0  # of an int8 model
 
 
@@ -44,7 +44,7 @@ def verdict(expected: np.ndarray, given: np.ndarray, precision: str) -> dict[str
     wrong = given - expected
     error = float(np.abs(wrong).max() / np.abs(expected).max())
     snr = float(10 * np.log10((expected**2).sum() / max((wrong**2).sum(), 1e-30)))
-    agrees = bool(np.isfinite(given).all()) and (error <= LARGEST_ERROR if precision == "fp32" else snr > LEAST_SNR_DB)
+    agrees = bool(np.isfinite(given).all()) and (error <= MAX_ERROR if precision == "fp32" else snr > LEAST_SNR_DB)
     return {"agrees": agrees, "error": error, "snr_db": snr}
 
 

@@ -1,4 +1,4 @@
-"""A small ONNX classifier, real data where it is there, and steps that convert well or badly."""
+"""A small ONNX classifier, real data if available, and conversion steps with correct or wrong results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.base import ConversionOutput, Converter, Requirement
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of EDGE_DATA; a test is skipped where nobody named one and the default is absent."""
+    """The folder EDGE_DATA; tests are skipped if it is not set and the default does not exist."""
     folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir() and "EDGE_DATA" not in os.environ:
         pytest.skip("no real data: set EDGE_DATA")
@@ -23,7 +25,7 @@ def data() -> Path:
 
 
 def write_classifier(path: Path, change=lambda weights: weights, side: int = 4, free: bool = False) -> Path:
-    """A dense softmax classifier, [1, side, side, 3] → [1, 5], opset 13, seeded weights through `change`."""
+    """Write a dense softmax classifier, [1, side, side, 3] → [1, 5], opset 13, with seeded weights after `change`."""
     onnx = pytest.importorskip("onnx")
     helper, numpy_helper, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
     generator = np.random.default_rng(5)
@@ -46,25 +48,25 @@ def write_classifier(path: Path, change=lambda weights: weights, side: int = 4, 
 
 @pytest.fixture
 def classifier(tmp_path) -> Path:
-    """`classifier.onnx`; needs onnxruntime to be run."""
+    """`classifier.onnx`; running it needs onnxruntime."""
     pytest.importorskip("onnxruntime")
     return write_classifier(tmp_path / "classifier.onnx")
 
 
 @pytest.fixture
 def make_classifier(tmp_path):
-    """Write a classifier whose weights were changed."""
+    """Return a function that writes a classifier with changed weights."""
     pytest.importorskip("onnxruntime")
     return lambda name="changed.onnx", **keywords: write_classifier(tmp_path / name, **keywords)
 
 
-class CopyStep:
-    """A step from ONNX to ONNX that hands on `result`, or its source; notes what it was asked for."""
+class CopyStep(Converter):
+    """A step from ONNX to ONNX that writes `result`, or copies its source, and records its calls."""
 
     source = "onnx"
     target = "onnx"
     precisions = ("fp32", "fp16", "int8")
-    requires = ("numpy",)
+    requires = (Requirement("numpy"),)
 
     def __init__(self, result: Path | None = None) -> None:
         self.result = result
@@ -72,25 +74,25 @@ class CopyStep:
 
     def convert(self, model, out, options, calibration):
         self.calls.append((options, calibration))
-        return Path(shutil.copyfile(self.result or model, out / "copied.onnx"))
+        return ConversionOutput(model=Path(shutil.copyfile(self.result or model, out / "copied.onnx")))
 
 
 @pytest.fixture
 def step(monkeypatch):
-    """The only step there is, as `onnx_to_onnx`; set its `result` to a model that it shall write."""
+    """The only registered step, `onnx_to_onnx`; set its `result` to the model that it should write."""
     only = CopyStep()
-    monkeypatch.setattr("converters.pipeline.find_steps", lambda: (only,))
+    monkeypatch.setattr("converters.registry.all_converters", lambda: (only,))
     return only
 
 
 @pytest.fixture
 def moved_outside() -> Callable[[Path, Path], Path]:
-    """Writes a TFLite file anew with its weights behind the FlatBuffer, as ai-edge-quantizer and large files do."""
+    """Return a function that moves the weights of a TFLite file after the FlatBuffer, as ai-edge-quantizer does."""
     return _moved_outside
 
 
 def _moved_outside(model: Path, out: Path) -> Path:
-    """Write `model` with the data of every buffer behind the FlatBuffer, and operators at version 1."""
+    """Write `model` with the data of every buffer after the FlatBuffer, and operators at version 1."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -108,7 +110,7 @@ def _moved_outside(model: Path, out: Path) -> Path:
         builder.Finish(network.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
-    start = _padded(len(pack(16)))  # whatever the offsets say, the FlatBuffer's size is the same
+    start = _padded(len(pack(16)))  # the size of the FlatBuffer does not depend on the offsets
     tail = b"".join(content.ljust(_padded(len(content)), b"\0") for content in contents)
     out.write_bytes(pack(start).ljust(start, b"\0") + tail)
     return out

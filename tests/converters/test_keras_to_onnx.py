@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.keras_to_onnx import Step
-from converters.steps import StepOptions
+from converters.keras_to_onnx import KerasToOnnx
+from converters.options import ConvertOptions
 
 keras = pytest.importorskip("keras")
 onnx = pytest.importorskip("onnx")
@@ -19,7 +19,7 @@ def test_the_constants_of_a_normalization_are_no_inputs(tmp_path):
         [keras.Input((3,)), keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 9.0, 16.0])]
     )
     model.save(tmp_path / "norm.keras")
-    path = Step().convert(tmp_path / "norm.keras", tmp_path, StepOptions(), None)
+    path = KerasToOnnx().convert(tmp_path / "norm.keras", tmp_path, ConvertOptions(), None).model
     assert len(onnx.load(path).graph.input) == 1
     values = np.float32([[5.0, 5.0, 7.0]])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -31,7 +31,7 @@ def test_a_grouped_convolution_that_keras_leaves_to_xla_is_a_plain_one(tmp_path)
     layers = [keras.layers.Conv2D(8, 3, groups=2, padding="same"), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((8, 8, 6)), *layers])
     model.save(tmp_path / "grouped.keras")
-    path = Step().convert(tmp_path / "grouped.keras", tmp_path, StepOptions(), None)
+    path = KerasToOnnx().convert(tmp_path / "grouped.keras", tmp_path, ConvertOptions(), None).model
     groups = [entry.i for node in onnx.load(path).graph.node for entry in node.attribute if entry.name == "group"]
     assert groups == [2]
     values = np.random.default_rng(0).normal(size=(1, 8, 8, 6)).astype(np.float32)
@@ -44,7 +44,7 @@ def test_a_grouped_convolution_that_keras_leaves_to_xla_is_a_plain_one(tmp_path)
 def test_the_exact_gelu_is_written_in_operators_that_onnx_has(tmp_path):
     model = keras.Sequential([keras.Input((9,)), keras.layers.Activation("gelu")])
     model.save(tmp_path / "gelu.keras")
-    path = Step().convert(tmp_path / "gelu.keras", tmp_path, StepOptions(), None)
+    path = KerasToOnnx().convert(tmp_path / "gelu.keras", tmp_path, ConvertOptions(), None).model
     values = np.linspace(-4, 4, 9, dtype=np.float32)[None]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     answer = session.run(None, {session.get_inputs()[0].name: values})[0]

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.calibration import Calibration
-from converters.onnx_to_tensorrt import BUILDER, CACHE, SCRIPT, Step
-from converters.request import Request
-from converters.route import _options_before
-from converters.steps import Made, StepOptions
-from converters.tensorrt.quantising import cache_text
+from converters.base import ConversionOutput
+from converters.calibration.dataset import Calibration
+from converters.onnx_to_tensorrt import BUILDER, CACHE, SCRIPT, OnnxToTensorrt, script
+from converters.options import ConvertOptions
+from converters.pipeline.execute import _options_before
+from converters.pipeline.request import ConvertRequest
+from converters.tensorrt.quantization import cache_text
 from converters.tensorrt.releases import Release
-from converters.tensorrt.script import script
-from runtimes import tensorrt_build
 from runtimes.errors import InputError, RefusedError, UsageError
+from runtimes.standalone import tensorrt_build
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -59,9 +59,9 @@ def model(tmp_path) -> Path:
     return network(tmp_path / "m.onnx")
 
 
-def convert(model: Path, out: Path, precision: str = "fp32", calibration=SAMPLES, **options) -> Made:
+def convert(model: Path, out: Path, precision: str = "fp32", calibration=SAMPLES, **options) -> ConversionOutput:
     out.mkdir(exist_ok=True)
-    return Step().convert(model, out, StepOptions(precision, **options), calibration)
+    return OnnxToTensorrt().convert(model, out, OnnxToTensorrt.Options(precision=precision, **options), calibration)
 
 
 def opset(path: Path) -> int:
@@ -90,7 +90,7 @@ def test_an_opset_that_is_asked_for_is_met(model, tmp_path):
 def test_a_graph_that_cannot_be_lifted_stays_unless_another_opset_was_asked_for(tmp_path):
     old = network(tmp_path / "old.onnx", "Celu", opset=11)  # Celu came with opset 12: there is no way on from 11
     assert opset(convert(old, tmp_path / "as-it-is", release="8.2.1").model) == 11
-    with pytest.raises(RefusedError, match=r"has opset 11 and cannot be lifted to opset 13: .*Celu") as caught:
+    with pytest.raises(RefusedError, match=r"has opset 11 and cannot be upgraded to opset 13: .*Celu") as caught:
         convert(old, tmp_path / "asked", release="8.2.1", opset=13)
     assert "leave --opset out" in caught.value.hint
 
@@ -99,9 +99,11 @@ def test_a_graph_that_cannot_be_lifted_stays_unless_another_opset_was_asked_for(
     ("release", "asked", "written"), [("8.2.1", None, 13), ("10.3.0", None, 17), (None, None, 17), ("8.2.1", 11, 11)]
 )
 def test_the_step_before_writes_what_the_release_reads(tmp_path, release, asked, written):
-    options = StepOptions("int8", release=release, opset=asked)
-    request = Request(tmp_path / "m.keras", (), "tensorrt", options, tmp_path, tmp_path)
-    before = _options_before(request, Step())
+    options = ConvertOptions(precision="int8", release=release, opset=asked)
+    request = ConvertRequest(
+        source=tmp_path / "m.keras", steps=(), format="tensorrt", options=options, out=tmp_path, scratch=tmp_path
+    )
+    before = _options_before(request, OnnxToTensorrt())
     assert (before.opset, before.precision) == (written, "fp32")
 
 
@@ -133,7 +135,10 @@ def test_fp16_is_a_flag_until_the_graph_has_to_say_it(model, tmp_path):
     assert _types(before.model) == {FLOAT}
     assert "--fp16" in (tmp_path / "a" / SCRIPT).read_text()
     assert before.stand_in is not None
-    assert _types(before.stand_in.model) == {onnx.TensorProto.FLOAT16}
+    assert _types(before.stand_in.model) == {FLOAT}  # in which every value is rounded to fp16
+    weights = next(one for one in onnx.load(before.stand_in.model).graph.initializer if one.name == "weights")
+    values = numpy_helper.to_array(weights)
+    np.testing.assert_array_equal(values, values.astype(np.float16).astype(np.float32))
     assert "in its place" in before.notes[-1]
     after = convert(model, tmp_path / "b", "fp16", release="11.0.0")
     assert _types(after.model) == {onnx.TensorProto.FLOAT16}
@@ -188,7 +193,7 @@ def test_the_same_source_gives_the_same_files(model, tmp_path):
 
 
 def test_a_release_without_implicit_int8_refuses_it(model, tmp_path):
-    with pytest.raises(RefusedError, match=r"TensorRT 11\.0 takes no calibration cache") as caught:
+    with pytest.raises(RefusedError, match=r"TensorRT 11\.0 does not read calibration caches") as caught:
         convert(model, tmp_path / "out", "int8", release="11.0.0", implicit=True)
     assert "leave out --implicit" in caught.value.hint
 
@@ -202,7 +207,7 @@ def test_releases():
     ]
     assert [Release.of_board(opset).text for opset in (13, 17, 20, None)] == ["8.2.1", "8.5.2", "10.3.0", "10.3.0"]
     assert [Release.read(text).max_opset for text in ("8.0", "8.4", "10.3", "10.15", "11.1")] == [13, 17, 20, 24, 24]
-    with pytest.raises(UsageError, match="'newest' is no release"):
+    with pytest.raises(UsageError, match="'newest' is not a release"):
         Release.read("newest")
     with pytest.raises(RefusedError, match=r"TensorRT 7\.1"):
         Release.read("7.1.3")
@@ -269,13 +274,23 @@ def _starts(python: str | Path) -> bool:
 
 def test_the_builder_runs_under_the_jetson_nanos_python(model, tmp_path, old_python):
     """As far as without TensorRT: it reads the artifact, and says what is missing."""
-    from converters.pipeline import convert as run
-    from converters.request import Request
+    from converters.pipeline.convert import convert as run
+    from converters.pipeline.request import ConvertRequest
 
     out = tmp_path / "artifact"
     out.mkdir()
-    options = StepOptions("fp16", release="8.2.1")
-    run(Request(model, ("onnx_to_tensorrt",), "tensorrt", options, out, tmp_path / "scratch"), lambda progress: None)
+    options = ConvertOptions(precision="fp16", release="8.2.1")
+    run(
+        ConvertRequest(
+            source=model,
+            steps=("onnx_to_tensorrt",),
+            format="tensorrt",
+            options=options,
+            out=out,
+            scratch=tmp_path / "scratch",
+        ),
+        lambda progress: None,
+    )
     done = subprocess.run([old_python, out / BUILDER], capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "this Python has no tensorrt" in done.stderr

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.calibration import Calibration
-from converters.onnx_shapes import fixed_shapes
-from converters.onnx_to_tflite import Step, kept_inputs
-from converters.steps import StepOptions
-from converters.tflite_graph import read_tflite
+from converters.calibration.dataset import Calibration
+from converters.onnx.opset import fixed_shapes
+from converters.onnx_to_tflite import OnnxToTflite, kept_inputs
+from converters.options import ConvertOptions
+from converters.tflite.reader import read_tflite
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UsageError
 from runtimes.registry import for_format
@@ -74,14 +74,14 @@ def test_only_pictures_with_the_channels_first_are_turned():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (StepOptions("fp32", batch=None), "needs a fixed batch"),
-        (StepOptions("fp32", io_dtype="uint8"), "TFLite fp32 cannot take uint8"),
+        (ConvertOptions(precision="fp32", batch=None), "needs a fixed batch"),
+        (ConvertOptions(precision="fp32", io_dtype="uint8"), "TFLite fp32 cannot take uint8"),
     ],
 )
 def test_what_tflite_has_not_is_refused_before_anything_is_made(tmp_path, monkeypatch, options, message):
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UsageError, match=message):
-        Step().convert(_network(tmp_path / "n.onnx"), tmp_path, options, None)
+        OnnxToTflite().convert(_network(tmp_path / "n.onnx"), tmp_path, options, None)
     assert not (tmp_path / "cache").exists()
 
 
@@ -91,11 +91,14 @@ def converted(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("tflite"), {}
     for name, shape in {"nchw": (1, 3, 16, 16), "nhwc": (1, 16, 16, 3)}.items():
         source = _network(folder / f"{name}.onnx", shape, batch="batch" if name == "nchw" else 1)
-        for precision in Step.precisions:
+        for precision in OnnxToTflite.precisions:
             out = folder / f"{name}-{precision}"
             out.mkdir()
             calibration = Calibration({"image": _samples(shape)}) if precision == "int8" else None
-            found[name, precision] = source, Step().convert(source, out, StepOptions(precision), calibration)
+            found[name, precision] = (
+                source,
+                OnnxToTflite().convert(source, out, ConvertOptions(precision=precision), calibration).model,
+            )
     return found
 
 
@@ -104,7 +107,7 @@ LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("precision", Step.precisions)
+@pytest.mark.parametrize("precision", OnnxToTflite.precisions)
 def test_it_answers_as_its_source(converted, layout, precision):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("ai_edge_litert")
@@ -150,7 +153,7 @@ def test_what_onnx2tf_cannot_convert_is_one_line(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(Exception, match=r"onnx2tf on .*strange\.onnx: ") as caught:
-        Step().convert(tmp_path / "strange.onnx", out, StepOptions(), None)
+        OnnxToTflite().convert(tmp_path / "strange.onnx", out, ConvertOptions(), None)
     assert "\n" not in caught.value.message
     assert not list(out.iterdir())
 
@@ -175,7 +178,11 @@ def test_padded_pools_keep_their_values_in_int8(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
     samples = _samples((1, 3, 16, 16))
     (tmp_path / "out").mkdir()
-    model = Step().convert(source, tmp_path / "out", StepOptions("int8"), Calibration({"image": samples}))
+    model = (
+        OnnxToTflite()
+        .convert(source, tmp_path / "out", ConvertOptions(precision="int8"), Calibration({"image": samples}))
+        .model
+    )
     session = ort.InferenceSession(source, providers=["CPUExecutionProvider"])
     with for_format("tflite").open(Artifact.open(model), RunOptions()) as lite:
         (taken,), (given,) = lite.inputs, lite.outputs

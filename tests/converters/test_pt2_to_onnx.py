@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.onnx_opset import check_opset, wanted_opset
-from converters.pt2_to_onnx import Step
-from converters.steps import StepOptions
-from converters.torch_program import write_program
+from converters.onnx.opset import check_opset, wanted_opset
+from converters.options import ConvertOptions
+from converters.pt2_to_onnx import Pt2ToOnnx
+from converters.pytorch.exported_program import write_program
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.registry import for_format
@@ -78,7 +78,7 @@ def answers(path, feeds):
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 22])
 @pytest.mark.parametrize("name", ["pictures", "masked", "causal"])
 def test_the_opset_is_met_and_the_answers_are_the_same(programs, tmp_path, name, opset):
-    made = Step().convert(programs / f"{name}.pt2", tmp_path, StepOptions(opset=opset), None)
+    made = Pt2ToOnnx().convert(programs / f"{name}.pt2", tmp_path, ConvertOptions(opset=opset), None).model
     model = onnx.load(made)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     expected, feeds = answers(programs / f"{name}.pt2", None)
@@ -97,13 +97,13 @@ def test_outputs_bear_the_keys_that_the_module_gave_them(programs):
 @pytest.mark.parametrize("opset", [10, 23])
 def test_an_opset_that_cannot_be_written_is_refused(programs, tmp_path, opset):
     with pytest.raises(UsageError, match=f"cannot write opset {opset}") as caught:
-        Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(opset=opset), None)
+        Pt2ToOnnx().convert(programs / "pictures.pt2", tmp_path, ConvertOptions(opset=opset), None)
     assert caught.value.hint == "ask for one of 11 to 22"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_opset_than_asked_for_is_an_error(programs, tmp_path):
-    model = onnx.load(Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(opset=18), None))
+    model = onnx.load(Pt2ToOnnx().convert(programs / "pictures.pt2", tmp_path, ConvertOptions(opset=18), None).model)
     with pytest.raises(EngineError, match="wrote opset 18 instead of 17"):
         check_opset(model, 17, "a tool")
     model.graph.node[0].op_type = "Nonsense"
@@ -119,17 +119,17 @@ def test_a_free_batch_is_fixed_or_left_free(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     for batch, opset, found in ((1, 13, 1), (4, 18, 4), (None, 18, "s")):
-        made = Step().convert(tmp_path / "free.pt2", out, StepOptions(opset=opset, batch=batch), None)
+        made = Pt2ToOnnx().convert(tmp_path / "free.pt2", out, ConvertOptions(opset=opset, batch=batch), None).model
         with for_format("onnx").open(Artifact.open(made), RunOptions()) as session:
             size = session.inputs[0].shape[0]
         assert size == found or (found == "s" and isinstance(size, str))
     with pytest.raises(UsageError, match="fixes the batch below opset 18"):
-        Step().convert(tmp_path / "free.pt2", out, StepOptions(opset=17, batch=None), None)
+        Pt2ToOnnx().convert(tmp_path / "free.pt2", out, ConvertOptions(opset=17, batch=None), None)
 
 
 def test_a_fixed_batch_cannot_be_freed(programs, tmp_path):
     with pytest.raises(UsageError, match="has a fixed batch"):
-        Step().convert(programs / "pictures.pt2", tmp_path, StepOptions(batch=None), None)
+        Pt2ToOnnx().convert(programs / "pictures.pt2", tmp_path, ConvertOptions(batch=None), None)
 
 
 def test_an_operation_that_onnx_lacks_is_named(tmp_path):
@@ -140,7 +140,7 @@ def test_an_operation_that_onnx_lacks_is_named(tmp_path):
     write_program(Rooted(), [torch.zeros(1, 4)], tmp_path / "rooted.pt2", "rooted")
     for opset in (13, 18):
         with pytest.raises(EngineError, match="bessel_j0") as caught:
-            Step().convert(tmp_path / "rooted.pt2", tmp_path, StepOptions(opset=opset), None)
+            Pt2ToOnnx().convert(tmp_path / "rooted.pt2", tmp_path, ConvertOptions(opset=opset), None)
         assert "\n" not in caught.value.message
 
 
@@ -149,7 +149,7 @@ def test_a_module_that_draws_numbers_is_no_program(tmp_path):
         def forward(self, signal):
             return signal + torch.rand(4)
 
-    with pytest.raises(EngineError, match="noisy answers otherwise once exported"):
+    with pytest.raises(EngineError, match="noisy returns other values after its export"):
         write_program(Noisy(), [torch.zeros(1, 4)], tmp_path / "noisy.pt2", "noisy")
     assert list(tmp_path.iterdir()) == []
 
@@ -157,4 +157,30 @@ def test_a_module_that_draws_numbers_is_no_program(tmp_path):
 def test_a_broken_program_is_named(tmp_path):
     (tmp_path / "broken.pt2").write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(InputError, match=r"broken\.pt2"):
-        Step().convert(tmp_path / "broken.pt2", tmp_path, StepOptions(), None)
+        Pt2ToOnnx().convert(tmp_path / "broken.pt2", tmp_path, ConvertOptions(), None)
+
+
+def test_the_legacy_exporter_is_the_second_way(tmp_path, monkeypatch):
+    import converters.pt2_to_onnx as owner
+
+    def fails(_program, _opset):
+        raise EngineError("the current exporter failed")
+
+    def free(_program, _opset):
+        pytest.fail("the legacy exporter fixes all sizes")
+
+    monkeypatch.setattr(owner, "_exported", fails)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU()).eval()
+    fixed, batches = tmp_path / "fixed.pt2", tmp_path / "free.pt2"
+    torch.export.save(torch.export.export(module, (torch.ones(2, 4),)), fixed)
+    sizes = ({0: torch.export.Dim("n")},)
+    torch.export.save(torch.export.export(module, (torch.ones(2, 4),), dynamic_shapes=sizes), batches)
+    made = owner.Pt2ToOnnx().convert(fixed, tmp_path, ConvertOptions(), None).model
+    values = torch.randn(2, 4)
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(made))
+    assert session.get_inputs()[0].shape == [2, 4]
+    (given,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    np.testing.assert_allclose(given, module(values).detach().numpy(), atol=1e-5)
+    monkeypatch.setattr(owner, "_traced", free)
+    with pytest.raises(EngineError, match="the current exporter failed"):
+        owner.Pt2ToOnnx().convert(batches, tmp_path, ConvertOptions(batch=None), None)

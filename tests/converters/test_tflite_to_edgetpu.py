@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from converters.base import ConversionOutput
 from converters.edgetpu.compiler import Row, compile_model, failure, find_compiler, read_log
-from converters.steps import Made, StepOptions
-from converters.tflite_to_edgetpu import Step
+from converters.tflite_to_edgetpu import TfliteToEdgetpu
 from runtimes.errors import EdgeError, EngineError, InputError, RefusedError, UsageError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the compiler and its stand-in are no Windows programs")
@@ -96,9 +96,9 @@ def pair(data) -> tuple[Path, Path]:
     return folder / f"{MOBILENET}.tflite", folder / f"{MOBILENET}_edgetpu.tflite"
 
 
-def convert(model: Path, out: Path, **options) -> Made:
+def convert(model: Path, out: Path, **options) -> ConversionOutput:
     out.mkdir(exist_ok=True)
-    return Step().convert(model, out, StepOptions("int8", **options), None)
+    return TfliteToEdgetpu().convert(model, out, TfliteToEdgetpu.Options(precision="int8", **options), None)
 
 
 @data_test
@@ -108,10 +108,10 @@ def test_without_the_compiler_the_ready_file_and_the_command_are_the_result(pair
     assert made.model.read_bytes() == pair[0].read_bytes()
     assert made.facts["edgetpu"]["compiled"] is False
     assert made.facts["edgetpu"]["expected"]["mapped"] == 31
-    assert made.left[0].startswith("not compiled: edgetpu_compiler is not on this machine")
-    assert f"edgetpu_compiler -s {MOBILENET}.tflite" in made.left[1]
-    assert "x86-64" in made.left[1]
-    assert "Colab" in made.left[1]
+    assert made.remaining_commands[0].startswith("not compiled: edgetpu_compiler is not on this machine")
+    assert f"edgetpu_compiler -s {MOBILENET}.tflite" in made.remaining_commands[1]
+    assert "x86-64" in made.remaining_commands[1]
+    assert "Colab" in made.remaining_commands[1]
 
 
 @data_test
@@ -180,7 +180,7 @@ def test_a_floor_that_is_no_share_is_refused(tmp_path, floor):
             "ERROR: Didn't find op for builtin opcode 'QUANTIZE' version '3'. An older version of this builtin might "
             "be supported.\nERROR: Registration failed.\nInvalid model: m.tflite\nModel could not be parsed\n",
             RefusedError,
-            "does not know QUANTIZE in version 3",
+            "does not support QUANTIZE in version 3",
             "edge convert",
         ),
         ("Invalid model: m.tflite\nModel not quantized\n", RefusedError, "not quantised throughout", "--calibration"),
@@ -201,7 +201,7 @@ def test_a_floor_that_is_no_share_is_refused(tmp_path, floor):
         ("Compilation failed due to large activation tensors in model.\n", RefusedError, "do not fit", "smaller"),
         ("Internal compiler error. Aborting!\n", EngineError, "internal error", "once more"),
         ("something new\nCompilation failed!\n", EngineError, "exit status 1: Compilation failed!", "edge check"),
-        ("", EngineError, "it said nothing", "edge check"),
+        ("", EngineError, "no output", "edge check"),
     ],
 )
 def test_its_words_are_told_as_causes(tmp_path, compiler, said, kind, cause, fix):

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import mobilenet_v2
-from converters.mobilenet_v2.weights import SHARED_FILE
-from converters.quiet import quiet
-from converters.steps import StepOptions, find_steps, step_id
+from converters.library_calls import suppress_output
+from converters.options import ConvertOptions
+from converters.registry import all_converters
+from edge.table import mobilenet_v2
+from edge.table.mobilenet_v2.weights import SHARED_FILE
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
 from runtimes.registry import for_format
@@ -30,7 +31,7 @@ from runtimes.session import RunOptions
 
 pytestmark = pytest.mark.data
 
-STEPS = {step_id(step): step for step in find_steps()}
+STEPS = {step.id: step for step in all_converters()}
 # Step, precision, how many of the 100 have the same top-1.
 CASES = [
     ("onnx_to_openvino", "fp32", 100),
@@ -62,7 +63,7 @@ def pictures(request):
 def program(data, tmp_path_factory) -> Path:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
-    with quiet():
+    with suppress_output():
         weights = mobilenet_v2.find_weights(data / SHARED_FILE)
         return mobilenet_v2.build(tmp_path_factory.mktemp("torch"), weights, "torch")
 
@@ -75,14 +76,14 @@ def truth(program, pictures) -> Array:
 def answers(model: Path, pictures: Array) -> Array:
     """Probabilities [100, 1001]."""
     artifact = Artifact.open(model)
-    with quiet(), for_format(artifact.manifest.format).open(artifact, RunOptions()) as session:
+    with suppress_output(), for_format(artifact.manifest.format).open(artifact, RunOptions()) as session:
         (taken,), (given,) = session.inputs, session.outputs
         return np.concatenate([session.run({taken.name: picture})[given.name] for picture in pictures])
 
 
 @pytest.mark.parametrize("opset", [13, 17, 20])
 def test_onnx_answers_as_pytorch_does(program, pictures, truth, tmp_path, opset):
-    made = STEPS["pt2_to_onnx"].convert(program, tmp_path, StepOptions(opset=opset), None)
+    made = STEPS["pt2_to_onnx"].convert(program, tmp_path, ConvertOptions(opset=opset), None).model
     given = answers(made, pictures)
     assert (given.argmax(axis=1) == truth.argmax(axis=1)).all()
     assert np.abs(given - truth).max() < 1e-4
@@ -90,12 +91,12 @@ def test_onnx_answers_as_pytorch_does(program, pictures, truth, tmp_path, opset)
 
 @pytest.fixture(scope="module")
 def middle(program, tmp_path_factory) -> Path:
-    return STEPS["pt2_to_onnx"].convert(program, tmp_path_factory.mktemp("onnx"), StepOptions(), None)
+    return STEPS["pt2_to_onnx"].convert(program, tmp_path_factory.mktemp("onnx"), ConvertOptions(), None).model
 
 
 @pytest.mark.parametrize(("name", "precision", "agreeing"), CASES)
 def test_what_is_made_of_that_onnx(middle, pictures, truth, tmp_path, name, precision, agreeing):
-    for library in STEPS[name].requires:
-        pytest.importorskip(library)
-    given = answers(STEPS[name].convert(middle, tmp_path, StepOptions(precision), None), pictures)
+    for requirement in STEPS[name].requires:
+        pytest.importorskip(requirement.module)
+    given = answers(STEPS[name].convert(middle, tmp_path, ConvertOptions(precision=precision), None).model, pictures)
     assert (given.argmax(axis=1) == truth.argmax(axis=1)).sum() >= agreeing

@@ -1,4 +1,4 @@
-"""The last OpenVINO with a MYRIAD plugin: convert, ask the plugin, run; runs inside its environment (see child.py)."""
+"""Convert and run with the last OpenVINO with a MYRIAD plugin; runs inside its environment (see runner.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import libusb_package
 import ngraph
@@ -15,16 +15,48 @@ import numpy as np
 from openvino.inference_engine import IECore
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Do job["job"]: "convert" or "run"."""
+class Conversion(TypedDict):
+    """See `convert`."""
+
+    job: Literal["convert"]
+    model: str
+    out: str
+    shapes: dict[str, list[int]]
+
+
+class Converted(TypedDict):
+    """See `convert`."""
+
+    layers: int
+    refused: list[list[str]]
+
+
+class Question(TypedDict):
+    """See `answer`."""
+
+    job: Literal["run"]
+    model: str
+    inputs: str
+    outputs: str
+    names: list[str]
+
+
+class Outputs(TypedDict):
+    """See `answer`."""
+
+    stick: str | None
+
+
+def run(job: Conversion | Question) -> Converted | Outputs:
+    """Run job["job"]: "convert" or "run"."""
     return convert(job) if job["job"] == "convert" else answer(job)
 
 
-def convert(job: dict[str, Any]) -> dict[str, Any]:
-    """Write job["out"] (.xml, weights in .bin beside it), IR version 10 in fp16, from the ONNX file job["model"].
+def convert(job: Conversion) -> Converted:
+    """Write job["out"] (.xml, with the weights in a .bin), IR version 10 in fp16, from the ONNX file job["model"].
 
-    "shapes": {input: its fixed shape}. Answers {"layers": how many there are, "refused": [[type, name], …]}: those
-    that the MYRIAD plugin does not take.
+    "shapes": {input: its fixed shape}. Returns {"layers": their number, "refused": [[type, name], …]}, the latter for
+    layers that the MYRIAD plugin does not support.
     """
     path = Path(job["out"])
     command = [sys.executable, "-m", "mo", "--framework", "onnx", "--input_model", job["model"], "--data_type", "FP16"]
@@ -38,37 +70,37 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     path.with_suffix(".mapping").unlink()
     core = _core_with_myriad()
     network = _read(core, path)
-    taken = core.query_network(network, "MYRIAD")
+    supported = core.query_network(network, "MYRIAD")
     layers = ngraph.function_from_cnn(_read(core, path)).get_ordered_ops()
     refused = [[layer.get_type_name(), layer.get_friendly_name()] for layer in layers]
-    return {"layers": len(layers), "refused": [one for one in refused if one[1] not in taken]}
+    return {"layers": len(layers), "refused": [one for one in refused if one[1] not in supported]}
 
 
-def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Run every sample of job["inputs"] (.npz, [n, *shape] by input name) on the CPU; writes job["outputs"] as .npz.
+def answer(job: Question) -> Outputs:
+    """Run every sample of job["inputs"] (.npz, [n, *shape] by input name) on the CPU, and write job["outputs"] (.npz).
 
-    "names": the outputs to write. Answers {"stick": null when the network was loaded onto a stick, else what the
-    MYRIAD plugin said}.
+    "names": the outputs to write. Returns {"stick": null if the network was loaded onto a stick, else the error of the
+    MYRIAD plugin}.
     """
     core = _core_with_myriad()
     network = _read(core, Path(job["model"]))
-    # Where the CPU can, this release computes in bfloat16 unless told not to: 8 bits of precision, fp16 has 11.
+    # By default this release computes in bfloat16 if the CPU supports it: 8 bits of precision, fp16 has 11.
     compiled = core.load_network(network, "CPU", {"ENFORCE_BF16": "NO"})
-    given = np.load(job["inputs"])
-    inputs = {name: network.get_ov_name_for_tensor(name) for name in given.files}
+    samples = np.load(job["inputs"])
+    inputs = {name: network.get_ov_name_for_tensor(name) for name in samples.files}
     outputs = {name: network.get_ov_name_for_tensor(name) for name in job["names"]}
     rows: dict[str, list[Any]] = {name: [] for name in outputs}
-    for index in range(len(given[given.files[0]])):
-        results = compiled.infer({inner: given[name][index] for name, inner in inputs.items()})
+    for index in range(len(samples[samples.files[0]])):
+        results = compiled.infer({inner: samples[name][index] for name, inner in inputs.items()})
         for name, inner in outputs.items():
             rows[name].append(results[inner].copy())
-    stacked: dict[str, Any] = {name: np.stack(row) for name, row in rows.items()}
+    stacked: Any = {name: np.stack(row) for name, row in rows.items()}
     np.savez(job["outputs"], **stacked)
     return {"stick": _load_onto_stick(core, network)}
 
 
 def _core_with_myriad() -> Any:
-    # The plugin wants libusb, which few systems have; one that is loaded already is taken by its name.
+    # The plugin needs libusb, which few systems have; the loader uses a library of that name that is already loaded.
     ctypes.CDLL(str(libusb_package.get_library_path()), ctypes.RTLD_GLOBAL)
     return IECore()
 
@@ -78,18 +110,18 @@ def _read(core: Any, path: Path) -> Any:
 
 
 def _load_onto_stick(core: Any, network: Any) -> str | None:
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)  # without a stick it prints the same line a million times
     try:
         core.load_network(network, "MYRIAD")
     except RuntimeError as error:
         return str(error).strip().splitlines()[0]
     finally:
-        os.dup2(kept, 2)
+        os.dup2(stderr, 2)
     return None
 
 
 def _first_error(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
-    told = [line for line in lines if line.startswith("[ ERROR ]")]
-    return (told or lines or ["it said nothing"])[0].replace("[ ERROR ]", "mo:").strip()
+    errors = [line for line in lines if line.startswith("[ ERROR ]")]
+    return (errors or lines or ["mo printed nothing"])[0].replace("[ ERROR ]", "mo:").strip()

@@ -1,0 +1,1 @@
+"""Calibration data: real inputs for quantization and verification, or synthetic ones."""

@@ -1,0 +1,72 @@
+"""Write an ONNX model with the free axes of its inputs set to sizes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from converters.library_calls import loading
+from runtimes.artifact import TensorSpec
+from runtimes.model_files.onnx import external_files, is_axis_name
+from runtimes.shapes import with_shapes
+
+
+def write_with_shapes(model: Path, shapes: Sequence[str], folder: Path) -> Path:
+    """Write `model` with its inputs in `shapes` (`runtimes.shapes`) into `folder`, with its external weights.
+
+    Raises UsageError for shapes that do not fit its inputs, InputError for a damaged file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with loading(model, "ONNX"):
+        import onnx
+
+        proto = onnx.load(model, load_external_data=False)
+        fix_shapes(proto, shapes)
+        for name in external_files(model):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.parent / name, folder / name)
+        path = folder / model.name
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        return path
+
+
+def fix_shapes(proto: Any, shapes: Sequence[str]) -> None:
+    """Set the inputs of an `onnx.ModelProto` to `shapes`, and infer the shapes of everything else anew, in place."""
+    import onnx
+
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    values = [value for value in proto.graph.input if value.name not in constants]
+    fixed = {spec.name: spec.shape for spec in with_shapes([_spec(value) for value in values], shapes)}
+    names: dict[str, int] = {}
+    for value in values:
+        for axis, size in zip(value.type.tensor_type.shape.dim, fixed[value.name], strict=True):
+            if isinstance(size, int):
+                if is_axis_name(axis.dim_param):
+                    names[axis.dim_param] = size
+                axis.dim_value = size
+    for value in proto.graph.output:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_value = names[axis.dim_param]
+            elif not axis.HasField("dim_value"):
+                axis.Clear()
+    del proto.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    del proto.graph.output[:]
+    proto.graph.output.extend(inferred.graph.output)
+
+
+def _spec(value: Any) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return TensorSpec(value.name, dtype.name, tuple(_size(axis, place) for place, axis in enumerate(tensor.shape.dim)))
+
+
+def _size(axis: Any, place: int) -> int | str:
+    if axis.dim_value > 0:
+        return int(axis.dim_value)
+    return axis.dim_param if is_axis_name(axis.dim_param) else f"dim{place}"

@@ -1,0 +1,87 @@
+"""Fit an ONNX model to a device that computes in fp16: clamp masks, check the range, and compute as the device does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.base import ProxyModel
+from converters.library_calls import converting
+from converters.onnx.float16_range import (
+    BeyondFloat16,
+    ClampedConstant,
+    beyond_float16,
+    clamp_facts,
+    clamp_masks,
+    clamp_notes,
+    folded,
+    save_model,
+)
+from converters.onnx.float16_rounding import rounded_to_float16
+from runtimes.errors import RefusedError
+
+if TYPE_CHECKING:
+    from converters.calibration.dataset import Calibration
+    from runtimes.artifact.json_fields import JsonObject
+
+IN_FP32 = "use --precision fp32, or train with smaller values there"
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float16Fit:
+    """What fp16 makes of a model.
+
+    clamped: The masks that were clamped in the model.
+    beyond: What does not fit, in the order of computation.
+    folded: The model as builders fold it.
+    """
+
+    clamped: tuple[ClampedConstant, ...]
+    beyond: tuple[BeyondFloat16, ...]
+    folded: Any
+
+    @property
+    def facts(self) -> JsonObject:
+        """The manifest entry for what was clamped."""
+        return clamp_facts(self.clamped)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A note for what was clamped."""
+        return clamp_notes(self.clamped)
+
+    def text(self) -> str:
+        """Name what does not fit: "'q' (Mul) reaches 7.9e5; fp16 ends at 65504"."""
+        more = [f"and {len(self.beyond) - _MAX_NAMED} more"] if len(self.beyond) > _MAX_NAMED else []
+        return ", ".join([*map(str, self.beyond[:_MAX_NAMED]), *more])
+
+    def check(self, model: Path, hint: str = IN_FP32) -> None:
+        """Raise RefusedError, naming the constants and tensors, if something does not fit."""
+        if not self.beyond:
+            return
+        if any(one.kind != "constant" for one in self.beyond):
+            hint += "; the values are those of the proof's inputs: --calibration gives it real ones"
+        raise RefusedError(f"{model} does not fit in fp16: {self.text()}", hint)
+
+    def device_model(self, scratch: str | None, name: str) -> ProxyModel | None:
+        """Write a float32 model that computes as the device does into `scratch`; None without a folder for it."""
+        if scratch is None:
+            return None
+        folder = Path(scratch) / "as-the-device-computes"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        save_model(rounded_to_float16(self.folded), path)
+        return ProxyModel(path, "onnx")
+
+
+def fit_to_float16(model: Path, proto: Any, samples: Calibration | None) -> Float16Fit:
+    """Clamp the masks of `proto`, read from `model`, in place, and hold the rest against the range of fp16.
+
+    `samples` are those of the proof; with None, seeded random ones are used.
+    """
+    clamped = clamp_masks(proto)
+    with converting(model, "ONNX Runtime"):
+        plain = folded(proto)
+        return Float16Fit(clamped=clamped, beyond=beyond_float16(plain, samples), folded=plain)

@@ -1,0 +1,1 @@
+"""OpenVINO IR: errors by layer, and compatibility with the Movidius sticks."""

@@ -1,0 +1,122 @@
+"""Convert ONNX for a Movidius NCS2: IR version 10 in fp16, with the last OpenVINO whose wheels contain MYRIAD.
+
+It runs in a separate environment (Python 3.8). Its MYRIAD plugin reports for each layer whether it is supported,
+without a stick. Its CPU plugin computes the reference for the cross-check.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.base import ConversionOutput, CrossCheckResult
+from converters.environments import environment
+from converters.library_calls import converting, loading
+from converters.onnx.opset import fixed_shapes
+from converters.options import ConvertOptions
+from runtimes.arrays import Arrays, load_arrays, save_arrays
+from runtimes.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from converters.calibration.dataset import Calibration
+    from runtimes.artifact.json_fields import JsonObject
+
+RELEASE = "2021.4"
+ENVIRONMENT = "openvino_2021_4"
+ENGINE = "OpenVINO 2021.4.2"
+_NEWEST_OPSET = 13
+_SAFE_OPSET = 12  # of opset 13, it reads no Squeeze or Unsqueeze whose axes are an input
+_TIMEOUT_S = 1800.0
+_MAX_NAMED = 3
+_TOO_LARGE = "the stick computes only in fp16: train with smaller values there, or scale the layer before"
+_HINT = (
+    f"its model optimiser reads ONNX up to opset {_NEWEST_OPSET} and may lack an operation: see `edge check --for ncs2`"
+)
+
+
+def convert_for_myriad(
+    model: Path, out: Path, options: ConvertOptions, samples: Calibration | None
+) -> ConversionOutput:
+    """Write `<model name>.xml` and `.bin` into `out`.
+
+    Raises RefusedError, naming the layers, if MYRIAD does not support some of them, and for values that fp16 cannot
+    hold; UsageError for another release, another precision or a free batch; InputError for a broken model; HostError if
+    the environment cannot be created.
+    """
+    from converters.onnx.float16_fit import fit_to_float16
+    from converters.onnx.float16_range import save_model
+
+    if options.release != RELEASE:
+        raise UsageError(f"OpenVINO {options.release} is not available here", f"available: {RELEASE}")
+    if options.precision != "fp16" or options.batch is None:
+        raise UsageError("a Movidius stick supports only fp16 and a fixed batch", "leave out --precision")
+    shapes = fixed_shapes(model, options.batch)
+    proto = _readable(model)
+    fit = fit_to_float16(model, proto, samples)
+    fit.check(model, _TOO_LARGE)
+    path = out / f"{model.stem}.xml"
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        given = save_model(proto, Path(folder) / model.name)
+        job: JsonObject = {
+            "job": "convert",
+            "model": str(given.resolve()),
+            "out": str(path.resolve()),
+            "shapes": shapes,
+        }
+        answer = environment(ENVIRONMENT).run(job, _TIMEOUT_S, f"{ENGINE} on {model}", _HINT)
+    _check_layers(answer["refused"], answer["layers"], model)
+
+    def witness(feeds: Arrays, outputs: Sequence[str]) -> CrossCheckResult:
+        return _cross_check(path, feeds, outputs, answer["layers"])
+
+    return ConversionOutput(
+        model=path,
+        facts={"layers_on_myriad": answer["layers"], **fit.facts},
+        notes=fit.notes,
+        device_model=fit.device_model(options.scratch, f"{model.stem}.onnx"),
+        witness=witness,
+    )
+
+
+def _readable(model: Path) -> Any:
+    """Return the model as the old model optimizer reads it right."""
+    from converters.onnx.older_opset import at_most_opset
+    from converters.onnx.softmax import softmax_over_last_axis
+
+    with loading(model, "ONNX"):
+        import onnx
+
+        proto = onnx.load(model)
+    with converting(model, "ONNX"):
+        softmax_over_last_axis(proto)
+        return at_most_opset(proto, _SAFE_OPSET, f"the model optimizer of {ENGINE}")
+
+
+def _check_layers(refused: list[list[str]], layers: int, model: Path) -> None:
+    if not refused:
+        return
+    named = ", ".join(f"{kind} '{name}'" for kind, name in refused[:_MAX_NAMED])
+    more = f" and {len(refused) - _MAX_NAMED} more" if len(refused) > _MAX_NAMED else ""
+    what = f"the MYRIAD plugin does not support {len(refused)} of the {layers} layers of {model}: {named}{more}"
+    raise RefusedError(what, "`edge check --for ncs2` suggests what to change")
+
+
+def _cross_check(path: Path, feeds: Arrays, outputs: Sequence[str], layers: int) -> CrossCheckResult:
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        inputs_file, outputs_file = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        save_arrays(inputs_file, feeds)
+        job = {
+            "job": "run",
+            "model": str(path.resolve()),
+            "inputs": str(inputs_file),
+            "outputs": str(outputs_file),
+            "names": list(outputs),
+        }
+        answer = environment(ENVIRONMENT).run(job, _TIMEOUT_S, f"{ENGINE} on {path}", _HINT)
+        arrays = load_arrays(outputs_file)
+        stick = answer["stick"]
+    status = f"not run on a stick (MYRIAD plugin: '{stick}')" if stick else "loaded onto the stick on this machine"
+    note = f"{ENGINE}: its MYRIAD plugin supports all {layers} layers; the numbers are from its CPU plugin; {status}"
+    return CrossCheckResult(f"{ENGINE} (CPU)", {name: arrays[name] for name in outputs}, notes=(note,))

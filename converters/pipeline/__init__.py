@@ -1,0 +1,1 @@
+"""The conversion pipeline: run the source, convert, verify, write the artifact."""

@@ -1,0 +1,130 @@
+"""Run the conversion steps of a route, and the model that computes as the result's device does."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converters.base import ConversionOutput, Converter, ProxyModel
+from converters.calibration.dataset import Calibration, to_model_dtypes
+from converters.options import ConvertOptions
+from converters.pipeline.reference import Reference
+from converters.pipeline.request import ConvertRequest
+from converters.pipeline.tensor_matching import pair_tensors, reshaped
+from converters.pipeline.verification import Verification, map_tensors, measured_checks, verify
+from converters.proof.output_checks import output_checks, row_checks
+from converters.sources.source import OpenedSource
+from runtimes.artifact import Artifact, Manifest, TensorSpec
+from runtimes.jobs import Report
+from runtimes.model_files.detect import FORMATS
+from runtimes.registry import open_session
+from runtimes.verification.selfcheck import answers
+
+
+@dataclass(frozen=True)
+class ConversionTask:
+    """One step with its inputs; `calibration` only if the step loses precision."""
+
+    step: Converter
+    model: Path
+    folder: Path
+    options: ConvertOptions
+    calibration: Calibration | None
+
+    def run(self) -> ConversionOutput:
+        """Convert, creating the folder if necessary."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.step.convert(self.model, self.folder, self.options, self.calibration)
+
+
+@dataclass(frozen=True)
+class CompletedTask:
+    """A task, its output and its duration."""
+
+    task: ConversionTask
+    made: ConversionOutput
+    seconds: float
+
+
+def run_conversions(
+    request: ConvertRequest, source: OpenedSource, steps: Sequence[Converter], truth: Reference, report: Report
+) -> tuple[CompletedTask, ...]:
+    """Run all steps; the last writes to `request.out`, the others to folders in `request.scratch`."""
+    done: list[CompletedTask] = []
+    for number, step in enumerate(steps, 1):
+        report({"doing": step.id, "done": number, "total": len(steps) + 2})
+        start = time.perf_counter()
+        task = _task(request, source, steps, truth, done)
+        made = task.run()
+        done.append(CompletedTask(task, made, time.perf_counter() - start))
+    return tuple(done)
+
+
+def copy_source(source: OpenedSource, out: Path) -> Path:
+    """Copy the source and the files that it references into `out`; returns the model's path there."""
+    model = source.model
+    if model.is_dir():
+        shutil.copytree(model, out / model.name)
+        return out / model.name
+    beside = [model.parent / name for name in FORMATS[source.format].beside(model)]
+    for path in (model, *beside):
+        place = out / path.relative_to(model.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    return out / model.name
+
+
+def _task(
+    request: ConvertRequest,
+    source: OpenedSource,
+    steps: Sequence[Converter],
+    truth: Reference,
+    done: Sequence[CompletedTask],
+) -> ConversionTask:
+    """Return the task of the next step."""
+    step = steps[len(done)]
+    last = len(done) == len(steps) - 1
+    model = done[-1].made.model if done else source.model
+    options = request.options if last else _options_before(request, steps[len(done) + 1])
+    calibration = None
+    # fp16 does not calibrate; it uses the samples to check that all values fit in fp16.
+    known = truth.samples.inputs if options.precision == "fp16" else truth.calibration
+    if options.precision != step.reads(options.precision) and known is not None:
+        specs = inputs_of(model, step.source) if done else truth.inputs
+        calibration = Calibration(to_model_dtypes(specs, map_tensors(truth.inputs, specs, known.samples)))
+    options = replace(options, scratch=str(request.scratch))
+    return ConversionTask(step, model, request.out if last else request.scratch / step.id, options, calibration)
+
+
+def _options_before(request: ConvertRequest, following: Converter) -> ConvertOptions:
+    """Return the options of an intermediate step, by the requirements of the next one."""
+    opset = following.source_opset(request.options)
+    return replace(request.options, precision=following.reads(request.options.precision), io_dtype=None, opset=opset)
+
+
+def inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
+    """Open a model file and return its inputs."""
+    with open_session(Artifact(model.parent, Manifest(model.stem, model_format, "fp32", model.name))) as session:
+        return tuple(session.inputs)
+
+
+def verify_device_model(
+    model: ProxyModel, precision: str, truth: Reference, graphs: Sequence[tuple[Path, str]]
+) -> Verification:
+    """Run the model on the reference samples and compare its outputs with the source's, in its own axes and names.
+
+    `graphs` are the models that tell the parts of the outputs; see `converters.proof.output_checks`.
+    """
+    artifact = Artifact(model.model.parent, Manifest(model.model.stem, model.format, precision, model.model.name))
+    with open_session(artifact) as session:
+        feeds = to_model_dtypes(session.inputs, map_tensors(truth.inputs, session.inputs, truth.samples.inputs.samples))
+        given = answers(session, feeds)
+        outputs = tuple(session.outputs)
+    expected = map_tensors(truth.outputs, outputs, truth.answers, "output")
+    expected = {name: reshaped(expected[name], values) for name, values in given.items()}
+    pairs = pair_tensors(truth.outputs, outputs, "output")
+    checks = row_checks(output_checks(graphs, pairs), pairs, truth.inputs, graphs, expected, given)
+    return verify(precision, expected, given, measured_checks(checks, expected, given, outputs))

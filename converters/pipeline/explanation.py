@@ -1,0 +1,102 @@
+"""Explain a failed proof by the first tensor in the graph that differs from the source's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from converters.base import ConversionOutput
+from converters.calibration.dataset import to_model_dtypes
+from converters.pipeline.execute import inputs_of
+from converters.pipeline.reference import Reference
+from converters.pipeline.verification import map_tensors
+from converters.proof.divergence import Divergence, LostSlice
+from converters.proof.explain import Model, explain
+from runtimes.arrays import Arrays
+from runtimes.artifact import Artifact, Manifest
+from runtimes.errors import first_line
+from runtimes.registry import open_session
+from runtimes.verification.slices import Finding
+
+_log = logging.getLogger(__name__)
+_SOURCES = ("onnx", "tflite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedProof:
+    """What an explanation starts from.
+
+    graphs: The source and what the steps made of it, with their formats, the result last.
+    worst: The worst slice of an output, if slices failed.
+    truth, given: The answers of the source and of the result, by the result's names.
+    """
+
+    reference: Reference
+    made: ConversionOutput
+    graphs: Sequence[tuple[Path, str]]
+    truth: Arrays
+    given: Arrays
+    precision: str
+    scratch: Path
+    worst: Finding | None
+
+
+def explained(failed: FailedProof) -> Divergence | None:
+    """Return the first tensor that differs between the first graph that can be read and the result; None if unknown."""
+    try:
+        return _explained(failed)
+    except Exception as error:  # any failure to explain leaves the verdict as it is
+        _log.debug("the failed proof is not explained: %s", first_line(error))
+        return None
+
+
+def _explained(failed: FailedProof) -> Divergence | None:
+    sources = [one for one in failed.graphs[:-1] if one[1] in _SOURCES]
+    if not sources:
+        return None
+    path, result_format = failed.graphs[-1]
+    if failed.made.stand_in is not None:
+        path, result_format = failed.made.stand_in.model, failed.made.stand_in.format
+    results = [(path, result_format)]
+    if failed.made.device_model is not None:
+        results.append((failed.made.device_model.model, failed.made.device_model.format))
+    sample = _worst_sample(failed.truth, failed.given)
+    for result in results:
+        models = [_with_feeds(failed.reference, *one, sample) for one in (sources[0], result)]
+        found = explain(models[0], models[1], failed.precision, failed.scratch, _lost(failed, sources[0]))
+        if found is not None:
+            return found
+    return None
+
+
+def _lost(failed: FailedProof, source: tuple[Path, str]) -> LostSlice | None:
+    """Return the worst slice with the name that its output has in the graph it is compared with."""
+    worst = failed.worst
+    if worst is None or worst.axis < 0:
+        return None
+    with open_session(Artifact(source[0].parent, Manifest(source[0].stem, source[1], "fp32", source[0].name))) as one:
+        names = [spec.name for spec in one.outputs]
+    place = list(failed.given).index(worst.output)
+    name = worst.output if worst.output in names else names[place]
+    return LostSlice(output=name, axis=worst.axis, first=worst.first, last=worst.last, where=worst.place.lstrip(", "))
+
+
+def _with_feeds(reference: Reference, path: Path, model_format: str, sample: int) -> Model:
+    specs = inputs_of(path, model_format)
+    arrays = to_model_dtypes(specs, map_tensors(reference.inputs, specs, reference.samples.inputs.samples))
+    return Model(path=path, format=model_format, feeds={name: values[sample] for name, values in arrays.items()})
+
+
+def _worst_sample(truth: Arrays, given: Arrays) -> int:
+    """Return the sample whose outputs differ most; the first if they cannot be compared."""
+    apart = np.zeros(len(next(iter(truth.values()))))
+    for name, expected in truth.items():
+        values = given[name]
+        if values.shape == expected.shape and np.isfinite(values).all() and np.isfinite(expected).all():
+            rows = np.square(values.astype(np.float64) - expected).reshape(len(values), -1).mean(axis=1)
+            apart += rows / max(1e-30, float(np.square(expected.astype(np.float64)).mean()))
+    return int(np.argmax(apart))

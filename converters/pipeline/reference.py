@@ -1,0 +1,235 @@
+"""The reference of a conversion: the source's inputs and outputs, recorded before anything is converted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from converters.calibration.dataset import Calibration, to_model_dtypes
+from converters.calibration.warnings import check_calibration
+from converters.onnx.fixed_shapes import write_with_shapes
+from converters.pipeline.request import ConvertRequest
+from converters.pipeline.source_inputs import ShapedSession, SizedSamples, check_sizes, sizes_text, source_inputs
+from converters.pipeline.verification import Samples
+from converters.proof.onnx_origins import with_deciding_node
+from converters.sources.source import OpenedSource
+from runtimes.arrays import Array, Arrays
+from runtimes.artifact import Artifact, OutputMeaning, Preprocess, TensorSpec
+from runtimes.artifact.labels import LABELS, read_labels
+from runtimes.errors import InputError, ProofError, UsageError
+from runtimes.registry import open_session
+from runtimes.session import Session
+from runtimes.shapes import with_shapes
+from runtimes.verification.metrics import sums_to_one
+from runtimes.verification.rows import padded_axis, same_size
+from runtimes.verification.selfcheck import answers
+
+_BACKGROUND = "background"
+_ROUNDING = 1e-5  # of the largest value: several threads may sum in another order
+_STATEFUL = ("the model keeps a state from one inference to the next: the result is proven over a sequence of them",)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Facts about the source, recorded before anything is converted.
+
+    samples: Inputs for verification.
+    answers: The source's outputs for `samples`.
+    calibration: Other inputs, None if nothing is quantized.
+    notes: Notes for the user.
+    stateful: Whether it keeps a state, so that `answers` hold for all samples in order from a reset state.
+    others: Inputs in other sizes, and the source's answers to them.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    samples: Samples
+    calibration: Calibration | None
+    answers: Arrays
+    preprocess: Preprocess | None
+    labels: list[str] | None
+    meaning: OutputMeaning | None
+    notes: tuple[str, ...]
+    stateful: bool = False
+    others: tuple[SizedSamples, ...] = ()
+
+    @property
+    def sizes(self) -> str:
+        """The shapes of `samples`, as in `--shape`."""
+        return sizes_text(self.samples)
+
+
+def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
+    """Open the source and run it. Errors in the request are raised here, before any conversion."""
+    preprocess = request.preprocess or source.artifact.manifest.preprocess
+    with open_session(source.artifact) as session:
+        shapes = request.options.shapes
+        if shapes:
+            session = ShapedSession(session, with_shapes(session.inputs, shapes), session.outputs)
+        check_sizes(request, source, session.inputs)
+        first = session.outputs[0]
+        labels = labels_of(request.labels, source.artifact, first.shape[-1] if first.shape else 1)
+        try:
+            found = source_inputs(request, source, session, preprocess)
+        except InputError as error:
+            raise with_deciding_node(error, source.model, source.format) from None
+        sequence = stateful_answers(source.artifact, session, found.samples, found.answers)
+        if sequence is not None:
+            found = replace(found, answers=sequence, others=())  # other sizes would begin with the state that is left
+        hint = OutputHint(request.kind, request.label_offset)
+        meaning = output_semantics(hint, source.artifact, found.answers[first.name], labels)
+        notes = list(found.notes)
+        if found.calibration is not None:
+            notes += check_calibration(session, found.samples.inputs, found.answers, meaning)
+        notes += _assumptions(source.artifact, request, session.inputs, preprocess, meaning)
+        return Reference(
+            inputs=tuple(session.inputs),
+            outputs=_shaped(session.outputs, found.answers) if shapes else tuple(session.outputs),
+            samples=found.samples,
+            calibration=found.calibration,
+            answers=found.answers,
+            preprocess=preprocess,
+            labels=labels,
+            meaning=meaning,
+            notes=(*notes, *(_STATEFUL if sequence else ())),
+            stateful=sequence is not None,
+            others=found.others,
+        )
+
+
+def stateful_answers(artifact: Artifact, session: Session, samples: Samples, found: Arrays) -> Arrays | None:
+    """Return the answers to `samples` from a reset state if the source keeps one; None for a function of its inputs.
+
+    `session` has answered `samples` with `found`. Raises ProofError for a source that draws random numbers, which
+    nothing can be compared with.
+    """
+    feeds = to_model_dtypes(session.inputs, samples.inputs.samples)
+    first = answers(session, {name: values[:1] for name, values in feeds.items()})
+    if _same(first, {name: values[:1] for name, values in found.items()}):
+        return None
+    sequences = []
+    for _ in range(2):
+        with open_session(artifact) as again:  # only a new interpreter resets TFLite's variables
+            sequences.append(answers(again, feeds))
+    if not _same(*sequences):
+        what = "the source answers the same input differently each time: it draws random numbers"
+        raise ProofError(what, "export it without its random layers, or with a fixed seed inside")
+    return sequences[0]
+
+
+def _same(first: Arrays, second: Arrays) -> bool:
+    return all(_alike(*same_size(values, second[name])) for name, values in first.items())
+
+
+def _alike(first: Array, second: Array) -> bool:
+    largest = float(np.abs(np.nan_to_num(second)).max(initial=0))
+    return first.shape == second.shape and np.allclose(
+        first, second, rtol=0, atol=_ROUNDING * max(1.0, largest), equal_nan=True
+    )
+
+
+def _shaped(outputs: Sequence[TensorSpec], answers: Arrays) -> tuple[TensorSpec, ...]:
+    """Return the outputs in the shapes of the answers [n, *shape]."""
+    return tuple(replace(spec, shape=_shape_of(spec, answers[spec.name])) for spec in outputs)
+
+
+def _shape_of(spec: TensorSpec, values: Array) -> tuple[int | str, ...]:
+    """Return the shape in the answers; an axis along which they are padded stays free."""
+    free = padded_axis(values)
+    return tuple(spec.shape[axis] if axis == free else size for axis, size in enumerate(values.shape[1:]))
+
+
+def _assumptions(
+    source: Artifact,
+    request: ConvertRequest,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    meaning: OutputMeaning | None,
+) -> list[str]:
+    """Describe what was assumed for a bare source, and what the artifact will lack."""
+    if not source.is_bare:
+        return []
+    lines = []
+    takes_pictures = len(inputs) == 1 and len(inputs[0].shape) == 4
+    if preprocess is None and takes_pictures:
+        lines.append("the preprocessing is unknown (no --preprocess was given), so the artifact does not contain it")
+    elif preprocess is not None:
+        crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
+        resized = f"shorter side {preprocess.size}, centre crop {crop}" if preprocess.resize != "stretch" else crop
+        lines.append(f"pictures go in as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
+    if meaning is not None and request.kind is None:
+        lines.append("the output is taken for a probability, as each of its answers sums to one")
+    return lines
+
+
+@dataclass(frozen=True)
+class OutputHint:
+    """The user's description of the output: `kind` probability or logit, `label_offset` 0 or 1; None if unknown."""
+
+    kind: str | None = None
+    label_offset: int | None = None
+
+
+def labels_of(file: Path | None, source: Artifact, classes: int | str) -> list[str] | None:
+    """Return the labels in `file`, else the source's own. Raises InputError if they do not match the classes."""
+    labels = read_labels(file) if file else source.labels()
+    if labels is not None and len(labels) != classes:
+        what = f"{file or LABELS} holds {len(labels)} labels, the output {classes} classes"
+        raise InputError(what, "write one label per line, one for each class, including the background")
+    return labels
+
+
+def output_semantics(
+    hint: OutputHint, source: Artifact, answers: Array, labels: list[str] | None
+) -> OutputMeaning | None:
+    """Return the output's meaning from the user, else from the manifest, else from the source's outputs [n, classes].
+
+    Outputs that are distributions are probabilities. Nothing is assumed about others: returns None, or raises
+    UsageError if there are labels.
+    """
+    known = source.manifest.output
+    kind = hint.kind or (known.kind if known else None)
+    if kind is None and sums_to_one(answers):
+        kind = "probability"
+    if kind is None:
+        if labels is not None:
+            what = "there are labels, but the source's outputs do not show whether they are probabilities or logits"
+            raise UsageError(what, "pass --output probability or --output logit")
+        return None
+    offset = hint.label_offset
+    if offset is None:
+        offset = known.label_offset if known else int(labels is not None and labels[0].lower() == _BACKGROUND)
+    return OutputMeaning(kind, offset, LABELS if labels is not None else None)
+
+
+@contextmanager
+def opened(source: OpenedSource, truth: Reference, request: ConvertRequest) -> Iterator[Session]:
+    """Open the source again, in the sizes of the request."""
+    with open_session(source.artifact) as session:
+        yield ShapedSession(session, truth.inputs, truth.outputs) if request.options.shapes else session
+
+
+def with_fixed_sizes(request: ConvertRequest, source: OpenedSource) -> tuple[ConvertRequest, OpenedSource]:
+    """Replace an ONNX source by one of the requested sizes; the converters of other sources set them themselves.
+
+    Raises UsageError for sizes that do not fit the model's inputs, and for a source that is packed unchanged.
+    """
+    shapes, manifest = request.options.shapes, source.artifact.manifest
+    if not shapes:
+        return request, source
+    if source.format != "onnx":
+        if not request.steps:
+            what = f"{source.model} is packed unchanged, so --shape would have no effect"
+            raise UsageError(what, "leave it out, or convert to another format")
+        return request, source
+    folder = request.scratch / "sizes"
+    path = write_with_shapes(source.model, shapes, folder)
+    if manifest.output is not None and manifest.output.labels is not None:
+        shutil.copyfile(source.artifact.path / manifest.output.labels, folder / manifest.output.labels)
+    artifact = Artifact(folder, replace(manifest, model=path.name, inputs=(), outputs=()))
+    return replace(request, origin=request.origin or source.origin()), replace(source, artifact=artifact)

@@ -1,0 +1,66 @@
+"""Match the tensors of two models. Converters rename tensors and may permute their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from runtimes.arrays import Array
+from runtimes.artifact import TensorSpec
+from runtimes.errors import EngineError
+from runtimes.session import concrete_shape, format_shape
+
+_TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))  # NHWC → NCHW, NCHW → NHWC
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tensor in both models; `axes` permutes the source's axes into the other's, None if they are the same."""
+
+    source: TensorSpec
+    other: TensorSpec
+    axes: tuple[int, ...] | None = None
+
+    def to_other(self, stacked: Array) -> Array:
+        """Permute samples [n, *source shape] to the other model's axes."""
+        if self.axes is None:
+            return stacked
+        return np.ascontiguousarray(stacked.transpose(0, *(axis + 1 for axis in self.axes)))
+
+
+def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind: str) -> tuple[Pair, ...]:
+    """Pair the `kind` ("input", "output") tensors of two models: by name if both use the same names, else in order.
+
+    Raises EngineError if their number or shapes differ, because then the conversion has changed the model.
+    """
+    if len(source) != len(other):
+        raise _changed(f"the source has {len(source)} {kind}s, the result {len(other)}")
+    by_name = {spec.name: spec for spec in other}
+    same_names = set(by_name) == {spec.name for spec in source}
+    ordered = [by_name[spec.name] for spec in source] if same_names else other
+    return tuple(_pair(one, another, kind) for one, another in zip(source, ordered, strict=True))
+
+
+def _pair(source: TensorSpec, other: TensorSpec, kind: str) -> Pair:
+    given, wanted = concrete_shape(source), concrete_shape(other)
+    if given == wanted:
+        return Pair(source, other)
+    for axes in _TURNS:
+        if len(given) == len(axes) and tuple(given[axis] for axis in axes) == wanted:
+            return Pair(source, other, axes)
+    if kind == "output" and prod(given) == prod(wanted):  # [1, 1001] and [1, 1, 1, 1001] hold the same
+        return Pair(source, other)
+    sizes = f"{format_shape(source.shape)}, in the result {format_shape(other.shape)}"
+    raise _changed(f"{kind} '{source.name}' is {sizes}")
+
+
+def reshaped(expected: Array, given: Array) -> Array:
+    """Return the source's answers in the shape of the result's, if they hold as many values."""
+    return expected.reshape(given.shape) if expected.size == given.size else expected
+
+
+def _changed(what: str) -> EngineError:
+    return EngineError(f"the conversion changed the model: {what}", "try another format, or another opset")

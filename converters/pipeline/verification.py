@@ -1,0 +1,372 @@
+"""Verify a result against its source: both run on the same inputs, and the difference is limited.
+
+The limits were chosen on MobileNetV2 with 20 held-out pictures (probabilities; signal-to-noise, cosine, same top-1):
+
+    fp32 in another engine                115 dB  1.000  20 of 20    fp32 needs  60 dB, and 1e-4 of any value
+    weights rounded to fp16                39 dB  1.000  20 of 20    fp16 wants  20 dB, and 0.1 of any value
+    Google's own int8 file                 28 dB  0.999  19 of 20    int8 wants  12 dB, 0.97 and 80 %
+    another training of the same network   11 dB  0.967  17 of 20
+    input scaled to 0…1 instead of −1…1    10 dB  0.957  17 of 20
+    colour channels swapped                 4 dB  0.766  13 of 20
+    one scale used for all channels       ≤ 3 dB         ≤ 11 of 20
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from converters.base import CrossCheckResult
+from converters.calibration.dataset import Calibration, to_model_dtypes
+from converters.pipeline.tensor_matching import pair_tensors
+from converters.proof.divergence import Divergence
+from runtimes.arrays import Array, Arrays
+from runtimes.artifact import SelfCheck, TensorSpec
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.artifact.self_check import OutputCheck
+from runtimes.errors import ProofError
+from runtimes.session import Session, format_shape
+from runtimes.verification.labels import LabelReport, judge_labels
+from runtimes.verification.metrics import LABELS_EQUAL, ROWS_MATCHED, compare, is_constant, meets, probe, sums_to_one
+from runtimes.verification.rows import RowReport, judge_rows, padded_axis
+from runtimes.verification.selfcheck import answers, describe, merge_worst, quoted
+from runtimes.verification.slices import SliceReport, judge_slices, limits_of, measured
+
+SELFCHECK_SAMPLES = 4
+SYNTHETIC = "synthetic"
+GIVE_REAL_INPUTS = "the inputs were made up: pass real ones with --calibration"
+_MAX_SLICES_STORED = 100
+_FEWEST_FOR_TOP1 = 10  # with fewer, one ambiguous picture decides
+_TIES_TOLD = 0.25  # report ties above this share of the samples
+
+_FP32 = {"max_abs": 1e-4, "snr_db": 60.0}
+_FP16 = {"max_abs": 0.1, "snr_db": 20.0}
+_QUANTISED = {"snr_db": 12.0, "cosine": 0.97, "top1_agreement": 0.8}
+# Precision → limits; precisions that are not listed are quantized. The first metric also decides on the device.
+LIMITS: Mapping[str, Mapping[str, float]] = {"fp32": _FP32, "fp16": _FP16}
+
+_REMEDIES = {
+    "fp32": "try another opset or format: the model is intact, but this conversion does not support it exactly",
+    "fp16": "some values may not fit in fp16: try --precision fp32",
+}
+_REMEDY = (
+    "calibrate with more pictures of the real task (100 or more), or try --precision fp16 or fp32 (TFLite and ONNX: w8)"
+)
+_REMEDY_FOR_SLICES = (
+    "give values of another scale an output of their own, or scale them to the same range; or try --precision fp16"
+    " or fp32"
+)
+_REMEDY_UNSTEADY = "the engine computes this model unreliably: try another format or precision, or update the engine"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of the source, and their kind: "pictures", "arrays" or "synthetic"."""
+
+    inputs: Calibration
+    kind: str
+
+    @property
+    def are_made_up(self) -> bool:
+        """Whether the inputs are synthetic, so that a failure may be theirs."""
+        return self.kind == SYNTHETIC
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict; `metrics` are the worst of all outputs, `limits` their limits.
+
+    slices: What was found inside the outputs.
+    labels: The verdict on each output of labels, by name.
+    rows: The verdict on outputs whose size depends on the input, by the names of those that belong together.
+    unsteady: Whether the result answers the same input differently each time.
+    """
+
+    passed: bool
+    metrics: Mapping[str, float]
+    limits: Mapping[str, float]
+    message: str
+    slices: SliceReport = field(default_factory=SliceReport)
+    labels: Mapping[str, LabelReport] = field(default_factory=dict)
+    rows: Mapping[tuple[str, ...], RowReport] = field(default_factory=dict)
+    unsteady: bool = False
+
+    def error(
+        self, precision: str, kept: str, are_made_up: bool = False, divergence: Divergence | None = None
+    ) -> ProofError:
+        """Return an error that says what to try, where the result is kept, and whether the inputs were made up.
+
+        divergence: The first tensor that differs, if it was found.
+        """
+        remedy = _REMEDIES.get(precision, _REMEDY_FOR_SLICES if self.slices.failed else _REMEDY)
+        if self.unsteady:
+            remedy = _REMEDY_UNSTEADY
+        made_up = f"; {GIVE_REAL_INPUTS}" if are_made_up else ""
+        worst = self.slices.worst
+        details: JsonObject = {"inputs": "made up" if are_made_up else "given"}
+        if worst is not None:
+            details["worst_slice"] = worst.as_dict()
+        message = self.message
+        if divergence is not None:
+            details["first_divergence"] = divergence.as_dict()
+            message = f"{message}; {divergence}"
+        return ProofError(message, f"{remedy}{made_up}; the result is kept in {kept}", details)
+
+    def inside(self) -> JsonObject:
+        """Return what was found inside the outputs, for the manifest and `--json`."""
+        worst = self.slices.worst
+        found: JsonObject = {
+            "slices": {
+                "checked": self.slices.checked,
+                "failed": [one.as_dict() for one in self.slices.failed[:_MAX_SLICES_STORED]],
+                "worst": worst.where if worst else None,
+                "faint": list(self.slices.faint),
+            }
+        }
+        if self.labels:
+            found["labels"] = {name: one.as_dict() for name, one in self.labels.items()}
+        if self.rows:
+            found["rows"] = {name: one.as_dict() for names, one in self.rows.items() for name in names}
+        return found
+
+
+def source_answers(session: Session, samples: Samples) -> Arrays:
+    """Return the source's dequantized outputs [n, *shape]. Raises ProofError if they do not depend on the input."""
+    outputs = answers(session, to_model_dtypes(session.inputs, samples.inputs.samples))
+    which = "for made-up inputs" if samples.are_made_up else "for the given inputs"
+    hint = GIVE_REAL_INPUTS if samples.are_made_up else "check the model and its inputs"
+    for spec in session.outputs:
+        name, values = spec.name, outputs[spec.name]
+        axis = padded_axis(values)
+        is_padded = axis is not None and isinstance(spec.shape[axis], str)
+        if not (np.isfinite(values) | (np.isnan(values) & is_padded)).all():
+            raise ProofError(f"the source's own output '{name}' is not finite {which}", hint)
+    if all(is_constant(values) for values in outputs.values()):
+        raise ProofError(
+            "the source computes the same output for every input, so nothing can be proven with it",
+            f"check its weights (untrained BatchNorm?); {hint}",
+        )
+    return outputs
+
+
+def map_tensors(
+    source: Sequence[TensorSpec], other: Sequence[TensorSpec], arrays: Arrays, kind: str = "input"
+) -> Arrays:
+    """Convert arrays from the source's tensor names and axes to the other model's; `kind` is input or output."""
+    pairs = pair_tensors(source, other, kind)
+    return {pair.other.name: pair.to_other(arrays[pair.source.name]) for pair in pairs}
+
+
+def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[OutputCheck] = ()) -> Verification:
+    """Compare the artifact's outputs with the source's: both dequantized, [n, *shape], with the same names.
+
+    `checks` describe the parts of each output; an output without a check is only compared as a whole.
+    """
+    metrics: dict[str, float] = {}
+    limits: dict[str, float] = {}
+    failures: list[str] = []
+    slices = SliceReport()
+    labels: dict[str, LabelReport] = {}
+    looks = {check.name: check for check in checks}
+    row_checks = [check for check in checks if check.kind == "rows"]
+    rows = judge_rows(precision, row_checks, truth, given)
+    for names, report in rows.items():
+        failures += [f"{quoted(names)}: {line}" for line in report.failures]
+        metrics = merge_worst(metrics, {ROWS_MATCHED: report.share})
+        limits = merge_worst(limits, {ROWS_MATCHED: report.limit})
+    for name, values in given.items():
+        look = looks.get(name)
+        if look is not None and look.kind == "rows":
+            continue
+        if truth[name].size != values.size:
+            shapes = f"{format_shape(values.shape[1:])}, the source's {format_shape(truth[name].shape[1:])}"
+            failures.append(f"output '{name}' has the shape {shapes}")
+            continue
+        expected = truth[name].reshape(values.shape)
+        if look is not None and look.kind == "labels":
+            labels[name] = judge_labels(precision, expected, values)
+            failures += [f"output '{name}', {line}" for line in labels[name].failures]
+            metrics = merge_worst(metrics, {LABELS_EQUAL: labels[name].share})
+            limits = merge_worst(limits, {LABELS_EQUAL: labels[name].limit})
+            continue
+        broken = probe(expected, values)
+        if broken:
+            failures.append(f"output '{name}' {broken}")
+            continue
+        if look is not None:
+            slices += judge_slices(look, expected, values, limits_of(precision))
+        found, wanted = compare(expected, values), _limits(precision, expected)
+        failures += _below(name, found, wanted)
+        metrics = merge_worst(metrics, found)
+        limits = merge_worst(limits, wanted)
+    failures += slices.describe()
+    message = "; ".join(failures) or "; ".join(describe(name, metrics[name], limits[name]) for name in limits)
+    return Verification(not failures, metrics, limits, message, slices, labels, rows)
+
+
+def measured_checks(
+    checks: Sequence[OutputCheck], truth: Arrays, given: Arrays, outputs: Sequence[TensorSpec]
+) -> tuple[OutputCheck, ...]:
+    """Complete the checks with the ranges and quantization steps, which depend on the values."""
+    scales = {
+        spec.name: spec.quantization.scales[0]
+        for spec in outputs
+        if spec.quantization is not None and len(spec.quantization.scales) == 1
+    }
+    return tuple(
+        check
+        if check.kind != "values"
+        or not np.isfinite(given[check.name]).all()
+        or truth[check.name].shape != given[check.name].shape
+        else measured(check, truth[check.name], given[check.name], scales.get(check.name, 0.0))
+        for check in checks
+    )
+
+
+def ties(truth: Arrays, given: Arrays) -> tuple[str, ...]:
+    """Return a note for each classifier output whose top classes tie much more often than the source's."""
+    lines = []
+    for name, values in given.items():
+        rows, expected = values.reshape(len(values), -1), truth[name].reshape(len(values), -1)
+        share = _tied(rows)
+        if sums_to_one(expected) and share > _tied(expected) + _TIES_TOLD:
+            lines.append(f"output '{name}' has two best answers or more in {share:.0%} of the samples, its source one")
+    return tuple(lines)
+
+
+def _tied(rows: Array) -> float:
+    return float(((rows == rows.max(axis=1, keepdims=True)).sum(axis=1) > 1).mean())
+
+
+def selfcheck_rule(
+    precision: str, truth: Arrays, kind: str, checks: Sequence[OutputCheck] = (), *, stateful: bool = False
+) -> SelfCheck:
+    """Return the self-check that a device uses: the first of the precision's limits, and the checks of the outputs."""
+    kinds = {check.name: check.kind for check in checks}
+    wanted = [_limits(precision, values) for name, values in truth.items() if kinds.get(name, "values") == "values"]
+    if not wanted and "labels" not in kinds.values():
+        least = min(one.limit for one in judge_rows(precision, checks, truth, truth).values())
+        return SelfCheck(ROWS_MATCHED, least, kind, tuple(checks), stateful)
+    if not wanted:
+        labelled = [values for name, values in truth.items() if kinds[name] == "labels"]
+        shares = [judge_labels(precision, values, values).limit for values in labelled]
+        return SelfCheck(LABELS_EQUAL, min(shares), kind, tuple(checks), stateful)
+    metric = next(iter(wanted[0]))
+    loosest = wanted[0][metric]
+    for limits in wanted[1:]:
+        loosest = merge_worst({metric: loosest}, {metric: limits[metric]})[metric]
+    return SelfCheck(metric, loosest, kind, tuple(checks), stateful)
+
+
+def stored_checks(
+    proof: Verification, precision: str, checks: Sequence[OutputCheck], truth: Arrays, given: Arrays, rows: Array
+) -> tuple[OutputCheck, ...]:
+    """Return the checks for a device, in the order of the result's outputs.
+
+    A device only has the samples `rows`; parts that need more samples are not checked there.
+    """
+    failing = {one.output for one in proof.slices.failed}
+    kept = []
+    for check in sorted(checks, key=lambda one: list(given).index(one.name)):
+        if check.kind != "values" or truth[check.name].shape != given[check.name].shape:
+            kept.append(check)
+            continue
+        expected, values = truth[check.name][rows], given[check.name][rows]
+        passes = not judge_slices(check, expected, values, limits_of(precision)).failed
+        kept.append(check if passes or check.name in failing else replace(check, parts=()))
+    return tuple(kept)
+
+
+def selfcheck_rows(truth: Arrays, given: Arrays, *, in_order: bool = False) -> Array:
+    """Return the samples for the self-check: those whose outputs are closest to the source's.
+
+    The self-check verifies that another machine computes the same; samples near the tolerance could fail there just by
+    rounding. `in_order` takes the first ones, for a model that keeps a state from one to the next.
+    """
+    if in_order:
+        return np.arange(min(SELFCHECK_SAMPLES, len(next(iter(given.values())))))
+    name = next((name for name, values in given.items() if truth[name].size == values.size), None)
+    if name is None or not np.isfinite(truth[name]).all():
+        return np.arange(min(SELFCHECK_SAMPLES, len(next(iter(given.values())))))
+    expected, values = truth[name].reshape(given[name].shape), given[name]
+    closeness = [compare(expected[i : i + 1], values[i : i + 1])["cosine"] for i in range(len(values))]
+    return np.sort(np.argsort(-np.round(closeness, 6), kind="stable")[:SELFCHECK_SAMPLES])
+
+
+def _limits(precision: str, expected: Array) -> dict[str, float]:
+    """Return the limits for an output: absolute ones scale with its largest value; top-1 only for classifiers."""
+    limits = dict(LIMITS.get(precision, _QUANTISED))
+    if "max_abs" in limits:
+        limits["max_abs"] *= max(1.0, float(f"{np.abs(expected).max():.3g}"))
+    if not sums_to_one(expected) or len(expected) < _FEWEST_FOR_TOP1:
+        limits.pop("top1_agreement", None)
+    return limits
+
+
+def _below(name: str, measured: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+    missed = [metric for metric, limit in limits.items() if not meets(metric, measured[metric], limit)]
+    words = ", ".join(describe(metric, measured[metric], limits[metric]) for metric in missed)
+    return [f"output '{name}' is too far from the source's: {words}"] if missed else []
+
+
+def combine_verdicts(
+    proof: Verification,
+    testimony: CrossCheckResult,
+    precision: str,
+    truth: Arrays,
+    checks: Sequence[OutputCheck] = (),
+) -> Verification:
+    """Combine the verdicts of both engines: passed if both pass, with the worse of each metric."""
+    given = dict(zip(truth, testimony.answers.values(), strict=True))
+    second = verify(precision, truth, given, checks)
+    metrics = merge_worst(proof.metrics, second.metrics) if second.metrics else proof.metrics
+    failures = [] if proof.passed else [proof.message]
+    if not second.passed:
+        failures.append(f"on {testimony.engine}, {second.message}")
+    slices = proof.slices if proof.slices.failed else second.slices
+    message = "; ".join(failures) or proof.message
+    return replace(proof, passed=not failures, metrics=metrics, message=message, slices=slices)
+
+
+def combine_sizes(proof: Verification, others: Mapping[str, Verification]) -> Verification:
+    """Combine the verdict with those in other sizes, {sizes: verdict}: passed if all pass; the worse of each metric."""
+    for sizes, other in others.items():
+        metrics = merge_worst(proof.metrics, other.metrics) if other.metrics else proof.metrics
+        failures = [
+            *([] if proof.passed else [proof.message]),
+            *([] if other.passed else [f"at {sizes}, {other.message}"]),
+        ]
+        message = "; ".join(failures) or proof.message
+        proof = replace(proof, passed=not failures, metrics=metrics, message=message)
+    return proof
+
+
+def explained_by_rounding(proof: Verification, rest: Verification) -> Verification:
+    """Return `proof` as passed if the `rest` passes, which leaves out what rounding explains; its figures stay."""
+    if not rest.passed:
+        return rest
+    limits = merge_worst(proof.limits, proof.metrics)
+    message = "; ".join(describe(name, proof.metrics[name], limits[name]) for name in proof.limits)
+    return replace(rest, metrics=proof.metrics, limits={name: limits[name] for name in proof.limits}, message=message)
+
+
+def with_soak(proof: Verification, parted: str) -> Verification:
+    """Return a failed verdict if repeated inferences `parted`, which explains other failures too."""
+    return replace(proof, passed=False, message=parted, unsteady=True) if parted else proof
+
+
+def combine(proof: Verification, second: Verification) -> Verification:
+    """Combine both verdicts: passed if both pass, with the worse of each metric."""
+    metrics = merge_worst(proof.metrics, second.metrics) if second.metrics else proof.metrics
+    failures = [] if proof.passed else [proof.message]
+    if not second.passed:
+        failures.append(f"with every value rounded as the device rounds it, {second.message}")
+    return replace(
+        proof,
+        passed=not failures,
+        metrics=metrics,
+        message="; ".join(failures) or proof.message,
+        slices=proof.slices if proof.slices.failed else second.slices,
+    )

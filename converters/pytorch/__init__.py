@@ -1,0 +1,1 @@
+"""PyTorch models: reading, and exporting to programs without Python code (`.pt2`)."""

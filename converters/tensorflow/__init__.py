@@ -1,0 +1,1 @@
+"""TensorFlow: tracing a model into one function, and what its converters share."""

@@ -1,0 +1,102 @@
+"""Recurrent layers of Keras: unrolled for int8, and reset where they keep their state between calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import UsageError
+
+MAX_UNROLLED_STEPS = 256  # each step adds some 15 to 45 operators; TensorFlow's converter takes minutes beyond that
+_LOOPS = ("While", "StatelessWhile")
+_INSTEAD = "what works: --precision w8 (int8 weights), fp16 or fp32"
+
+
+def unrolled(model: Any, path: Path) -> Any:
+    """Return the model with its recurrent layers written out step by step, with the same weights; itself if none.
+
+    TensorFlow's converter crashes when it quantises the loop of a recurrent layer. Raises UsageError, naming the layer,
+    for a sequence that is too long.
+    """
+    import keras
+
+    looping = [layer for layer in _layers(model) if _unroll(layer.get_config())]
+    if not looping:
+        return model
+    for layer in looping:
+        _check_steps(layer, path)
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        _unroll(config)
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def stateful_layers(model: Any) -> tuple[str, ...]:
+    """Return the names of the layers that keep their state from one call to the next."""
+    return tuple(layer.name for layer in _layers(model) if _value(layer.get_config(), "stateful"))
+
+
+def loops(function: Any) -> tuple[str, ...]:
+    """Return the names of the loops in a concrete function, and in the functions that it calls."""
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for one in definition.library.function for node in one.node_def)]
+    return tuple(dict.fromkeys(node.name for node in nodes if node.op in _LOOPS))
+
+
+def check_no_loops(function: Any) -> None:
+    """Raise UsageError for a function with a loop, which TensorFlow's converter crashes on when it quantises it."""
+    found = loops(function)
+    if found:
+        what = f"'{found[0]}' loops over its input, which TensorFlow's converter cannot quantise to int8"
+        raise UsageError(what, _INSTEAD)
+
+
+def check_stateless(states: tuple[str, ...], target: str) -> None:
+    """Raise UsageError for layers that keep their state, where the target cannot."""
+    if states:
+        what = f"layer '{states[0]}' keeps its state between calls (stateful), which {target} cannot"
+        raise UsageError(what, "what works: --to tflite in fp32, fp16 or w8; or build it with stateful=False")
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """Yield all layers, including those of nested models."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _unroll(config: Any) -> int:
+    """Set `unroll` wherever it is unset in a layer's configuration; returns in how many places."""
+    if isinstance(config, list):
+        return sum(_unroll(one) for one in config)
+    if not isinstance(config, dict):
+        return 0
+    changed = config.get("unroll") is False
+    if changed:
+        config["unroll"] = True
+    return changed + sum(_unroll(one) for one in config.values())
+
+
+def _value(config: Any, key: str) -> bool:
+    """Return whether `key` is True anywhere in a layer's configuration."""
+    if isinstance(config, dict):
+        return config.get(key) is True or any(_value(one, key) for one in config.values())
+    return isinstance(config, list) and any(_value(one, key) for one in config)
+
+
+def _check_steps(layer: Any, path: Path) -> None:
+    shape: tuple[int | None, ...] = tuple((layer.get_build_config() or {}).get("input_shape") or ())
+    steps = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
+    if steps > MAX_UNROLLED_STEPS:
+        what = f"{path}: layer '{layer.name}' runs over {steps} steps; for int8, at most {MAX_UNROLLED_STEPS} can be"
+        raise UsageError(f"{what} written out", _INSTEAD)

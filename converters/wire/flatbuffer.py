@@ -1,0 +1,149 @@
+"""Read FlatBuffers and FlexBuffers in place, without generated code. Only what reading model files needs.
+
+Every offset is checked before it is followed; the official Python library leaves that to its caller.
+Formats: https://flatbuffers.dev/internals/ and https://flatbuffers.dev/flexbuffers/ (and flexbuffers.h).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+from converters.wire.buffer import Source
+
+_SIZES = {kind: struct.calcsize(f"<{kind}") for kind in "bBhHiIqQfd"}
+
+
+class Table:
+    """One table of a FlatBuffer. Fields are read by their index in the schema, from 0, and their struct letter."""
+
+    def __init__(self, source: Source, position: int) -> None:
+        source.spend()
+        self._source = source
+        self._position = position
+        self._fields = position - _read(source, position, "i")
+        self._fields_size = _read(source, self._fields, "H")
+
+    @classmethod
+    def root(cls, source: Source) -> Table:
+        """Return the root table of a FlatBuffer. Raises InputError if there is none."""
+        return cls(source, _read(source, 0, "I"))
+
+    def number(self, field: int, kind: str, default: int = 0) -> int:
+        """Read an integer, such as kind "i" for int32; `default` if the field is missing."""
+        place = self._place(field)
+        return default if place is None else int(_read(self._source, place, kind))
+
+    def table(self, field: int) -> Table | None:
+        """Read a table, or None if the field is missing; for a union, the field of its value."""
+        place = self._place(field)
+        return None if place is None else Table(self._source, self._follow(place))
+
+    def tables(self, field: int) -> list[Table]:
+        """Read a vector of tables."""
+        start, count = self._vector(field, 4)
+        self._source.spend(count)
+        return [Table(self._source, self._follow(start + 4 * i)) for i in range(count)]
+
+    def numbers(self, field: int, kind: str) -> tuple[Any, ...]:
+        """Read a vector of numbers. Raises InputError if one is infinite or NaN."""
+        start, count = self._vector(field, _SIZES[kind])
+        self._source.spend(1 + count // 4)
+        numbers = struct.unpack(f"<{count}{kind}", self._source.slice(start, count * _SIZES[kind]))
+        if kind in "fd" and not all(map(math.isfinite, numbers)):
+            raise self._source.broken("it contains a number that is infinite or NaN")
+        return numbers
+
+    def text(self, field: int) -> str:
+        """Read a string; empty if the field is missing."""
+        start, count = self._vector(field, 1)
+        return self._source.text(start, count)
+
+    def raw(self, field: int) -> Source:
+        """Return a vector of bytes, without copying."""
+        start, count = self._vector(field, 1)
+        return self._source.part(start, count)
+
+    def raws(self, field: int) -> list[Source]:
+        """Return a vector of byte strings, without copying."""
+        start, count = self._vector(field, 4)
+        self._source.spend(count)
+        return [self._bytes_at(self._follow(start + 4 * i)) for i in range(count)]
+
+    def _bytes_at(self, position: int) -> Source:
+        return self._source.part(position + 4, _read(self._source, position, "I"))
+
+    def _place(self, field: int) -> int | None:
+        """Return the position of a field's value; None if the field is missing or newer than the table's schema."""
+        entry = 4 + 2 * field
+        if entry + 2 > self._fields_size:
+            return None
+        offset = _read(self._source, self._fields + entry, "H")
+        return self._position + offset if offset else None
+
+    def _follow(self, place: int) -> int:
+        return place + int(_read(self._source, place, "I"))
+
+    def _vector(self, field: int, item_size: int) -> tuple[int, int]:
+        """Return the position of a vector's first item and the number of items. Raises InputError beyond the file."""
+        place = self._place(field)
+        if place is None:
+            return 0, 0
+        start = self._follow(place)
+        count = int(_read(self._source, start, "I"))
+        self._source.slice(start + 4, count * item_size)
+        return start + 4, count
+
+
+def flexbuffer_blob(source: Source, key: str) -> Source | None:
+    """Return the bytes under `key` of a FlexBuffer whose root is a map. Returns None if it is no map or lacks `key`."""
+    size = len(source.view)
+    if size < 3:
+        return None
+    root_width, root_type = source.view[size - 1], source.view[size - 2]
+    if root_type >> 2 != _FLEX_MAP or root_width not in _UNSIGNED:
+        return None
+    place = size - 2 - root_width
+    start = place - _unsigned(source, place, root_width)
+    return _flex_value(source, start, 1 << (root_type & 3), key.encode())
+
+
+_FLEX_MAP = 9
+_FLEX_BYTES = (5, 25)  # a string, a blob
+_UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def _flex_value(source: Source, start: int, width: int, key: bytes) -> Source | None:
+    """Look up the bytes under `key` in the map at `start`.
+
+    A map is a vector of values followed by their types, and preceded by its size and its vector of keys.
+    """
+    count = _unsigned(source, start - width, width)
+    source.slice(start, count * (width + 1))
+    keys_width = _unsigned(source, start - 2 * width, width)
+    if keys_width not in _UNSIGNED:
+        raise source.broken("a FlexBuffer map has no keys")
+    keys = start - 3 * width - _unsigned(source, start - 3 * width, width)
+    for index in range(count):
+        source.spend()
+        place = keys + index * keys_width
+        name = place - _unsigned(source, place, keys_width)
+        kind = source.view[start + count * width + index]
+        if bytes(source.slice(name, len(key) + 1)) == key + b"\0" and kind >> 2 in _FLEX_BYTES:
+            return _flex_bytes(source, start + index * width, width, 1 << (kind & 3))
+    return None
+
+
+def _flex_bytes(source: Source, place: int, width: int, size_width: int) -> Source:
+    start = place - _unsigned(source, place, width)
+    return source.part(start, _unsigned(source, start - size_width, size_width))
+
+
+def _unsigned(source: Source, position: int, width: int) -> int:
+    return int(_read(source, position, _UNSIGNED[width]))
+
+
+def _read(source: Source, position: int, kind: str) -> Any:
+    source.spend()
+    return struct.unpack(f"<{kind}", source.slice(position, _SIZES[kind]))[0]

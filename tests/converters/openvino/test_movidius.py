@@ -1,0 +1,140 @@
+"""What goes to the Movidius stick: refusals at once, and with its environment the IR, the layers and the numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.onnx_to_openvino import OnnxToOpenvino
+from converters.openvino import movidius
+from converters.options import ConvertOptions
+from converters.pipeline.convert import convert
+from converters.pipeline.request import ConvertRequest
+from runtimes.arrays import load_arrays
+from runtimes.errors import RefusedError, UsageError
+
+OPTIONS = ConvertOptions(precision="fp16", opset=13, release=movidius.RELEASE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ConvertOptions(precision="fp32", release="2021.4"), "supports only fp16 and a fixed batch"),
+        (ConvertOptions(precision="fp16", batch=None, release="2021.4"), "supports only fp16 and a fixed batch"),
+        (ConvertOptions(precision="fp16", release="2020.3"), r"OpenVINO 2020\.3 is not available here"),
+    ],
+)
+def test_what_the_stick_never_takes_is_refused_at_once(classifier, tmp_path, monkeypatch, options, message):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=message):
+        OnnxToOpenvino().convert(classifier, tmp_path, options, None)
+    assert not (tmp_path / "cache").exists()
+
+
+class Answering:
+    """In place of the environment: notes the jobs and gives one answer to each."""
+
+    def __init__(self, *answers):
+        self.answers, self.jobs = list(answers), []
+
+    def run(self, job, _timeout_s, subject, hint):
+        assert subject.startswith("OpenVINO 2021.4.2 on ")
+        assert "opset 13" in hint
+        self.jobs.append(job)
+        if job["job"] == "run":
+            given = load_arrays(Path(job["inputs"]))["image"]
+            np.savez(job["outputs"], **{name: np.zeros((len(given), 1, 5), np.float32) for name in job["names"]})
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    def replace(*answers):
+        known = Answering(*answers)
+        monkeypatch.setattr("converters.openvino.movidius.environment", lambda _name: known)
+        return known
+
+    return replace
+
+
+def test_layers_that_the_plugin_does_not_take_are_named(classifier, tmp_path, answering):
+    pytest.importorskip("openvino")
+    layers = [["Einsum", "attention"], ["GRUSequence", "gru"], ["Loop", "a"], ["Loop", "b"]]
+    answering({"layers": 40, "refused": layers})
+    with pytest.raises(RefusedError, match="does not support 4 of the 40 layers") as caught:
+        OnnxToOpenvino().convert(classifier, tmp_path, OPTIONS, None)
+    assert "Einsum 'attention', GRUSequence 'gru', Loop 'a' and 1 more" in caught.value.message
+    assert "edge check" in caught.value.hint
+
+
+@pytest.mark.parametrize(("stick", "words"), [("NC_ERROR", "(MYRIAD plugin: 'NC_ERROR')"), (None, "loaded onto")])
+def test_the_witness_says_what_became_of_the_stick(classifier, tmp_path, answering, stick, words):
+    pytest.importorskip("openvino")
+    known = answering({"layers": 5, "refused": []}, {"stick": stick})
+    made = OnnxToOpenvino().convert(classifier, tmp_path, OPTIONS, None)
+    assert known.jobs[0]["shapes"] == {"image": [1, 4, 4, 3]}
+    testimony = made.witness({"image": np.zeros((2, 1, 4, 4, 3), np.float32)}, ["scores"])
+    assert known.jobs[1]["names"] == ["scores"]
+    assert testimony.answers["scores"].shape == (2, 1, 5)
+    assert words in testimony.notes[0]
+    assert "all 5 layers" in testimony.notes[0]
+
+
+@pytest.mark.slow
+def test_a_model_reaches_the_stick_proven(classifier, tmp_path):
+    pytest.importorskip("openvino")
+    digests = []
+    for attempt in ("one", "two"):
+        out = tmp_path / attempt
+        out.mkdir()
+        request = ConvertRequest(
+            source=classifier,
+            steps=("onnx_to_openvino",),
+            format="openvino",
+            options=OPTIONS,
+            out=out,
+            scratch=tmp_path / "scratch",
+        )
+        answer = convert(request, lambda _progress: None)
+        digests.append(json.loads((out / "manifest.json").read_text())["files"])
+    assert digests[0] == digests[1]
+    assert 'version="10"' in (out / "classifier.xml").read_text()[:200]
+    assert list(answer.files) == ["classifier.bin", "classifier.xml", "manifest.json", "selfcheck.npz"]
+    assert answer.proof["witness"] == "OpenVINO 2021.4.2 (CPU)"
+    assert "its MYRIAD plugin supports all" in answer.notes[-1]
+
+
+@pytest.mark.slow
+def test_a_layer_that_the_stick_has_not_is_refused_by_its_own_plugin(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="cube")]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in SHAPES.items()]
+    weights = numpy_helper.from_array(np.ones((4, 3, 3, 3, 3), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    onnx.save(model, tmp_path / "cubes.onnx")
+    with pytest.raises(RefusedError, match="the MYRIAD plugin does not support"):
+        OnnxToOpenvino().convert(tmp_path / "cubes.onnx", tmp_path, OPTIONS, None)
+
+
+SHAPES = {"x": [1, 3, 8, 8, 8], "y": [1, 4, 6, 6, 6]}
+
+
+@pytest.mark.slow
+def test_a_newer_opset_is_brought_down(make_classifier, tmp_path):
+    pytest.importorskip("openvino")
+    import onnx
+
+    newer = make_classifier()
+    model = onnx.load(newer)
+    model.opset_import[0].version = 17
+    onnx.save(model, newer)
+    made = OnnxToOpenvino().convert(newer, tmp_path, OPTIONS, None)
+    assert made.model.is_file()

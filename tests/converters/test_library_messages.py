@@ -1,0 +1,45 @@
+"""What libraries say reaches people as one line that names the operator, and does not blame the file."""
+
+from __future__ import annotations
+
+import pytest
+
+from converters.library_calls import converting, loading, useful_text
+from runtimes.errors import EngineError, InputError
+
+LONG = """Check 'false' failed at src/frontends/common_translators/src/unconverted_ops_report.cpp:151:
+FrontEnd API failed with OpConversionFailure:
+Model wasn't fully converted. Failed operations detailed log:
+-- Conv-15 with a message:
+The input data tensor's rank has to be known (static)
+
+Summary:
+-- Conversion is failed for: Conv-15, ReduceMean-15
+"""
+TRANSLATOR = """Check 'translate_map.count(decoder->get_op_type())' failed at src/tensorflow_lite/frontend.cpp:221:
+FrontEnd API failed with OpConversionFailure:
+No translator found for TFLite_Detection_PostProcess node.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "operators"), [(LONG, "Conv-15, ReduceMean-15"), (TRANSLATOR, "TFLite_Detection_PostProcess")]
+)
+@pytest.mark.parametrize("call", [loading, converting])
+def test_an_operator_that_openvino_lacks_is_named_and_the_file_is_not_blamed(text, operators, call):
+    with pytest.raises(EngineError, match=operators) as caught, call("m.onnx", "ONNX"):
+        raise RuntimeError(text)
+    assert "damaged" not in caught.value.hint
+    assert "cannot be read" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_file_that_a_library_cannot_read_is_still_an_input_error():
+    with pytest.raises(InputError, match="cannot be read as ONNX: bad wire type"), loading("m.onnx", "ONNX"):
+        raise RuntimeError("bad wire type")
+
+
+def test_the_place_in_a_librarys_own_code_is_passed_over():
+    text = "Exception from src/core/node.cpp:12:\nCheck 'rank' failed at src/x.cpp:3:\nThe rank has to be known"
+    assert useful_text(text) == "The rank has to be known"
+    assert useful_text("Check 'rank' failed at src/x.cpp:3:") == "Check 'rank' failed at src/x.cpp:3:"
