@@ -1,13 +1,17 @@
-"""A language model behind OpenAI's HTTP interface, with a page to chat on.
+"""Serve a language model over HTTP with llama.cpp's own server behind a guarding proxy, and a chat page.
 
-problems   errors in OpenAI's shape
-asking     request bodies, read and checked
-engine     the session, its slots, the queue before them, and what happens when it dies
-answering  one answer while it is made: stop texts, counts
-shapes     what is sent back, in OpenAI's shapes
-endpoints  the HTTP application: routes
-guard      what stands before every route: hosts, origins, keys, sizes, headers
-meters     counts for Prometheus, and the access log
-access     addresses and keys
-server     the process: socket, signals, start and end
+served_model    the served model: a local file, or a server elsewhere
+llama_server    the child process: find, start, watch and end it
+upstream        HTTP to llama-server, byte for byte
+template_guard  the chat template, tested in a sandbox
+requests        check and adapt request bodies
+proxy           the HTTP application: its own routes; everything else is forwarded
+security        checks before every route: hosts, origins, keys, sizes; security headers
+http            one HTTP exchange: bodies, responses, disconnects
+header_timeout  close connections whose request headers do not arrive
+errors          errors in OpenAI's format
+metrics         counters for Prometheus, and the access log
+listening       addresses and keys
+page            the chat page and its content security policy
+server          the process: socket, signals, start and end
 """

@@ -1,4 +1,4 @@
-"""The chat page: one file, sent as it is, with a policy that lets nothing run but its own script."""
+"""The chat page: one file, with a content security policy that only allows its own script and style."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BLOCK = "<{0}>(.*?)</{0}>"
 
 @dataclass(frozen=True)
 class Page:
-    """The body of `/`, and its headers."""
+    """The body and headers of the response to `/`."""
 
     body: bytes
     headers: list[tuple[bytes, bytes]]
 
 
 def load_page() -> Page:
-    """The page as it is installed."""
+    """Load the installed page."""
     text = _FILE.read_text(encoding="utf-8")
     policy = "; ".join(
         (

@@ -1,80 +1,81 @@
-"""The server's process: load the model, listen, say where, and end well."""
+"""The server's process: load the model, listen, report the address, and shut down cleanly."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from edge.serve.access import Key, address_of, bind
-from edge.serve.endpoints import Endpoints, House, now
-from edge.serve.engine import Engine
-from edge.serve.guard import Guard, Rules, is_loopback
-from edge.serve.meters import Meters
+from edge.serve.header_timeout import http_protocol
+from edge.serve.listening import Key, address_of, bind
+from edge.serve.metrics import Meters
 from edge.serve.page import load_page
-from edge.serve.patience import patient
-from runtimes.errors import EdgeError, EngineMissing, UsageError
-from runtimes.text import ModelFacts, TextSession
+from edge.serve.proxy import Facts, Proxy, ProxyContext
+from edge.serve.security import Guard, Rules
+from edge.serve.upstream import Places
+from runtimes.errors import EngineMissingError, WorkerError
+from runtimes.host.loopback import is_loopback
 
 if TYPE_CHECKING:
-    from edge.chat.templates import ChatTemplate
+    from edge.serve.served_model import ServedModel
 
-_MOST_CONNECTIONS = 500  # most systems allow a process 1024 files
-_MOST_HEAD_BYTES = 32 << 10
+_MAX_CONNECTIONS = 500  # most systems allow a process 1024 files
 _KEEP_ALIVE_S = 30
-_GRACE_S = 5  # for answers to be told that the server is stopping
+_POLL_S = 0.1  # how often signals are checked while the model is loaded
+_GRACE_S = 5  # for running responses to end with an error
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How to serve. `queue` requests wait for a slot at most; `template` names one that the model's file lacks.
+    """How to serve.
 
-    `name` is what clients call the model; None: as it calls itself.
+    name: The model's name for clients; None uses its own.
+    host, port: The address to listen on; port 0 chooses a free one.
+    queue: The number of requests that may wait for a slot.
+    key: The API key; None if none is needed.
+    origins: The origins whose pages may send requests.
+    hosts: Further names of this machine, besides those of loopback.
+    quiet: Whether to turn off the access log.
+    head_s: The time limit for the headers of a request, in seconds.
     """
 
-    name: str | None
+    name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     queue: int = 32
     key: Key | None = None
     origins: tuple[str, ...] = ()
-    template: str | None = None
+    hosts: tuple[str, ...] = ()
     quiet: bool = False
-    head_s: float = 20.0  # for the head of a request to be there
+    head_s: float = 20.0
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What is told when the server answers: `notes` are what a person should know beside the address."""
+    """The report once the server answers; `notes` are remarks for the user."""
 
     address: str
-    name: str
-    facts: ModelFacts
+    facts: Facts
     notes: tuple[str, ...]
 
 
-def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Callable[[Ready], None]) -> None:
-    """Serve until a signal ends it; `opener` loads the model, and again whenever its process has died."""
+def serve(opener: Callable[[], ServedModel], options: ServeOptions, on_ready: Callable[[Ready], None]) -> None:
+    """Serve until a signal ends it; `opener` prepares the model, which is loaded before the server listens."""
     uvicorn = _uvicorn()
     with ExitStack() as stack:
         listening = stack.enter_context(bind(options.host, options.port))
-        engine = Engine(opener(), opener, options.queue)
-        stack.callback(engine.close)
-        template, hint = _template(engine.facts, options.template)
-        if template is not None:
-            stack.enter_context(template)
-        meters = Meters(engine, options.quiet)
-        name = options.name or engine.facts.name
-        house = House(name, engine, meters, load_page(), template, hint, now())
-        rules = Rules(None if options.key is None else options.key.value, is_loopback(options.host), options.origins)
+        model = opener()
+        stack.callback(model.close)
+        app = _DeferredApplication()
         config = uvicorn.Config(
-            Guard(Endpoints(house), rules, meters),
-            http=patient(options.head_s),
+            app,
+            http=http_protocol(options.head_s),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -82,57 +83,89 @@ def serve(opener: Callable[[], TextSession], options: ServeOptions, on_ready: Ca
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        ready = Ready(address_of(listening, options.host), name, engine.facts, (hint,) if hint else ())
-        _server(uvicorn, config, engine, lambda: on_ready(ready)).run([listening])
+
+        async def load() -> None:
+            await model.engine.ready()
+            facts = await model.facts(options.name)
+            places = Places(facts.slots, options.queue)
+            meters = Meters(model.engine, places, facts.context, options.quiet)
+            app.places = places
+            app.inner = _application(
+                ProxyContext(facts, model.engine, places, meters, load_page(), model.template, model.sees_pictures),
+                options,
+            )
+            app.ready = Ready(address_of(listening, options.host), facts, tuple(model.notes))
+
+        _server(uvicorn, config, model, app, load, on_ready).run([listening])
+
+
+@dataclass
+class _DeferredApplication:
+    """A placeholder for uvicorn's application, which is created once the model is loaded."""
+
+    inner: Guard | None = None
+    places: Places | None = None
+    ready: Ready | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self.inner is not None
+        await self.inner(scope, receive, send)
+
+
+def _application(context: ProxyContext, options: ServeOptions) -> Guard:
+    key = None if options.key is None else options.key.value
+    rules = Rules(key, is_loopback(options.host, subdomains=True), options.origins, options.hosts)
+    return Guard(Proxy(context), rules, context.meters)
 
 
 def _uvicorn() -> Any:
     try:
-        import prometheus_client  # noqa: F401 - both belong to the extra; better said before the model is loaded
+        import prometheus_client  # noqa: F401 - from the same extra; reported before the model is loaded
         import uvicorn
     except ImportError as error:
-        raise EngineMissing(f"{error.name} is not installed", "pip install 'edgeproof[serve]'") from None
+        raise EngineMissingError(f"{error.name} is not installed", "pip install 'edgeproof[serve]'") from None
     return uvicorn
 
 
-def _template(facts: ModelFacts, asked: str | None) -> tuple[ChatTemplate | None, str]:
-    """The chat template, tried once, or what is wrong with it: without one the model still completes texts."""
-    from edge.chat.templates import choose_template
+def _server(
+    uvicorn: Any,
+    config: Any,
+    model: ServedModel,
+    app: _DeferredApplication,
+    load: Callable[[], Coroutine[Any, Any, None]],
+    on_ready: Callable[[Ready], None],
+) -> Any:
+    """Return a uvicorn server that loads the model before it listens, and ends running responses when it stops."""
 
-    try:
-        template = choose_template(facts, asked)
-    except UsageError as error:
-        if asked is not None:
-            raise
-        return None, f"{error.message}; {error.hint}"
-    try:
-        template.render([{"role": "user", "content": "Hello"}])
-    except EdgeError as error:
-        template.close()
-        return None, f"{error.message}; {error.hint}"
-    return template, ""
-
-
-def _server(uvicorn: Any, config: Any, engine: Engine, on_start: Callable[[], None]) -> Any:
-    """uvicorn's server, which also says when it listens, and ends the answers under way when it is to stop."""
-
-    class Server(uvicorn.Server):  # type: ignore[misc] # uvicorn is imported where it is needed
+    class Server(uvicorn.Server):  # type: ignore[misc] # uvicorn is imported at run time
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            loading = asyncio.ensure_future(load())
+            while not (await asyncio.wait({loading}, timeout=_POLL_S))[0]:
+                if self.should_exit:
+                    model.stop()
+            try:
+                loading.result()
+            except WorkerError:
+                if not self.should_exit:
+                    raise
+                return
             await super().startup(sockets=sockets)
-            on_start()
+            assert app.ready is not None
+            on_ready(app.ready)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            engine.stop()
+            if app.places is not None:
+                app.places.is_stopping = True
+            model.stop()
             await super().shutdown(sockets=sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit and sig == signal.SIGINT:
-                os._exit(130)  # asked twice: at once. The engine's process ends with our pipes
+                os._exit(130)  # the second Ctrl+C ends the server immediately; the engine's process ends with it
             super().handle_exit(sig, frame)
 
     return Server(config)

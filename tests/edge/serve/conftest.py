@@ -1,12 +1,12 @@
-"""Real servers in processes of their own, a browser, and small HTTP."""
+"""Real servers in separate processes, a browser, and a minimal HTTP client."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,16 +20,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from runtimes.llm.llama_cpp.server_program import compiled_server
+
 ROOT = Path(__file__).parents[3]
 _SCRIPTED = Path(__file__).with_name("scripted_server.py")
-_BROWSER_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 
 
 class Server:
-    """A server's process; `told` is the JSON line that it printed when it answered."""
+    """A server's process; `told` is the JSON line that it prints once it answers."""
 
     def __init__(self, command: list[str], log: Path, **environment: str) -> None:
         self._log = log
@@ -43,7 +41,9 @@ class Server:
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             )
         line = self.process.stdout.readline()
-        assert line, f"the server ended: {self.log()}"
+        if not line:
+            self.stop()
+            raise AssertionError(f"the server ended: {self.log()}")
         self.told = json.loads(line)
         self.address = self.told["address"]
         self.port = int(self.address.rpartition(":")[2])
@@ -65,7 +65,7 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
     def raw(self, head: str, body: bytes = b"") -> socket.socket:
-        """A connection on which a request has been sent, and nothing read."""
+        """Send a request and return the connection, without reading the response."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=300)
         sock.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         return sock
@@ -73,13 +73,13 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(30)
+        status = self.process.wait(120)
         self.process.stdout.close()
         return status
 
     def _ask(self, request: urllib.request.Request) -> tuple[int, Message, str]:
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return answer.status, answer.headers, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -88,7 +88,7 @@ class Server:
 
 @pytest.fixture
 def start_scripted(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server around the scripted session: `start_scripted(queue=1, facts={"context": 100})`."""
+    """Return a function that starts a server with the scripted llama-server: `start_scripted(queue=1, slots=1)`."""
     with ExitStack() as stack:
 
         def start(**options) -> Server:
@@ -101,7 +101,7 @@ def start_scripted(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One scripted server for the tests that leave it as it was."""
+    """A scripted server that is shared by the tests that do not change it."""
     server = Server([str(_SCRIPTED), "{}"], tmp_path_factory.mktemp("scripted") / "log")
     yield server
     server.stop()
@@ -110,20 +110,32 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def stories() -> Path:
     """The real model of 260,000 parameters."""
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    if compiled_server() is None:
+        pytest.importorskip("xllamacpp", reason="there is no llama-server")
     folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir() and "EDGE_DATA" not in os.environ:
         pytest.skip("no real data: set EDGE_DATA")
     return folder / "llm" / "stories260K.gguf"
 
 
+@pytest.fixture(scope="session")
+def long_stories(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with a trained context of 8192 tokens in its metadata, which tools need."""
+    context = b"llama.context_length" + struct.pack("<I", 4)  # the type: uint32
+    data = stories.read_bytes()
+    place = data.index(context) + len(context)
+    path = tmp_path_factory.mktemp("long") / "long.gguf"
+    path.write_bytes(data[:place] + struct.pack("<I", 8192) + data[place + 4 :])
+    return path
+
+
 @pytest.fixture(scope="module")
 def start_real(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts `edge serve` on the real model."""
+    """Return a function that starts `edge serve` with the real model."""
     with ExitStack() as stack:
 
-        def start(*arguments: str, **environment: str) -> Server:
-            command = ["-m", "edge", "serve", str(stories), "--json", "--port", "0", "--threads", "1", *arguments]
+        def start(*arguments: str, model: Path = stories, **environment: str) -> Server:
+            command = ["-m", "edge", "serve", str(model), "--json", "--port", "0", "--threads", "1", *arguments]
             server = Server(command, tmp_path_factory.mktemp("real") / "log", **environment)
             stack.callback(server.stop)
             return server
@@ -136,57 +148,15 @@ def real(start_real) -> Server:
     return start_real("--template", "plain", "--slots", "3", "--queue", "60")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory):
-    """Opens headless Chromium: `browser(390, 844, touch=True)`."""
-    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (program and driver):
-        assert not os.environ.get("CI"), "CI has to install chromium and chromium-driver"
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    with ExitStack() as stack:
-
-        def open_page(width: int = 1280, height: int = 850, *, touch: bool = False):
-            options = webdriver.ChromeOptions()
-            options.binary_location = program
-            options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-            profile = tmp_path_factory.mktemp("profile")
-            for flag in (*_BROWSER_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
-                options.add_argument(flag)
-            if touch:
-                metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
-                options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
-            found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-            stack.callback(found.quit)
-            scheme = {"name": "prefers-color-scheme", "value": "light"}
-            found.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-            return found
-
-        yield open_page
-
-
-def _wait_until(condition: Callable[[], object], seconds: float = 30) -> object:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-    return found
-
-
-@pytest.fixture
-def until() -> Callable[..., object]:
-    return _wait_until
-
-
 @pytest.fixture
 def chat() -> Callable[..., dict]:
-    """The body of a chat request."""
+    """Return a function that builds the body of a chat request."""
     return lambda text, **more: {"messages": [{"role": "user", "content": text}], **more}
 
 
 @pytest.fixture
 def read_stream() -> Callable[..., SimpleNamespace]:
-    """Posts a body with "stream" and reads all of it: texts joined, the last finish_reason, the events."""
+    """Return a function that posts a streaming request: the joined text, the last finish_reason, and the events."""
 
     def read(server: Server, path: str, body: dict, on_event: Callable[[], None] = lambda: None) -> SimpleNamespace:
         data = json.dumps({**body, "stream": True}).encode()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import struct
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ def _children(pid: int) -> list[int]:
 def _engine(server) -> int:
     """The process that holds the model."""
     (found,) = [
-        pid for pid in _children(server.process.pid) if b"text_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in _children(server.process.pid) if b"llama.sock" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return found
 
@@ -76,7 +77,7 @@ def test_fifty_clients_that_leave_take_nothing_with_them(real, until, read_strea
 
 
 def test_more_than_slots_and_queue_are_told_to_come_back(start_scripted, chat, until, read_stream) -> None:
-    server = start_scripted(queue=1, facts={"slots": 1})
+    server = start_scripted(queue=1, slots=1)
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(read_stream, server, "/v1/chat/completions", chat("pause 0.01", max_tokens=200))
         until(lambda: server.metric("edge_slots_busy") == 1)
@@ -91,7 +92,7 @@ def test_more_than_slots_and_queue_are_told_to_come_back(start_scripted, chat, u
 
 
 def test_a_client_that_leaves_the_queue_leaves_room(start_scripted, chat, until) -> None:
-    server = start_scripted(queue=1, facts={"slots": 1})
+    server = start_scripted(queue=1, slots=1)
     body = json.dumps(chat("pause 0.05", stream=True)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {len(body)}"
     with server.raw(head, body):
@@ -127,17 +128,47 @@ def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(stories, tmp_p
 
 
 def test_an_engine_that_dies_between_requests_is_not_noticed(real) -> None:
-    os.kill(_engine(real), signal.SIGKILL)
+    engine = _engine(real)
+    os.kill(engine, signal.SIGKILL)
+    while not _is_dead(engine):  # a request that it had taken would fail with it
+        time.sleep(0.01)
     status, _, _ = real.post("/v1/completions", {"prompt": TOLD, "max_tokens": 3})
     assert status == 200
 
 
-def test_an_engine_that_cannot_come_back_is_a_503_with_its_reason(start_scripted, chat, until) -> None:
+def _is_dead(pid: int) -> bool:
+    """Whether a process has ended, even if nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_an_engine_that_cannot_come_back_is_a_503_with_its_reason(start_scripted, chat) -> None:
     server = start_scripted(fails_again=True)
     status, _, body = server.post("/v1/chat/completions", chat("die"))
-    assert status == 503
-    until(lambda: server.get("/health")[0] == 503)
+    assert (status, body["error"]["code"]) == (503, "engine_unavailable")
+    assert server.get("/health")[0] == 503
     status, headers, body = server.post("/v1/chat/completions", chat("say anything"))
     assert (status, body["error"]["code"]) == (503, "engine_unavailable")
     assert "too little memory" in body["error"]["message"]
     assert int(headers["Retry-After"]) > 0
+
+
+def test_a_stream_that_waits_for_a_slot_hears_that_the_server_lives(start_scripted, chat) -> None:
+    server = start_scripted(slots=1, beat_s=0.05)
+    body = json.dumps(chat("read 1", stream=True)).encode()
+    with urllib.request.urlopen(urllib.request.Request(server.address + "/v1/chat/completions", body)) as answer:
+        lines = answer.read().splitlines()
+    assert lines.count(b": the model is working") >= 2
+    assert lines[-2:] == [b"data: [DONE]", b""]
+
+
+def test_an_error_behind_a_sign_of_life_is_an_event(start_scripted, chat) -> None:
+    server = start_scripted(slots=1, beat_s=0.05)
+    body = json.dumps(chat("read 0.5", stream=True)).encode()
+    with urllib.request.urlopen(urllib.request.Request(server.address + "/v1/chat/completions", body)) as answer:
+        assert answer.readline().startswith(b": ")
+        server.process.send_signal(signal.SIGTERM)
+        events = [line for line in answer if line.startswith(b"data: ")]
+    assert json.loads(events[-1][6:])["error"]["code"] == "stopping"

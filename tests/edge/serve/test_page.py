@@ -168,7 +168,7 @@ def test_markdown_becomes_elements(page, tmp_path) -> None:
 def test_errors_are_said_where_the_answer_would_be(page) -> None:
     page.write("die")
     page.until(lambda: page.all("article.assistant .bad"))
-    assert "crashed" in page.find("article.assistant .bad").text
+    assert "process has ended" in page.find("article.assistant .bad").text
     assert page.ask("say alive") == "alive"
 
 

@@ -31,6 +31,9 @@ def test_a_port_in_use_is_one_line(stories) -> None:
         (("--api-key-file", "missing"), 3),
         (("--template", "chatlm"), 2),
         (("--slots", "0"), 2),
+        (("--", "--host", "0.0.0.0"), 2),
+        (("--", "--no-such-option"), 2),
+        (("--runtime", "litert"), 2),
     ],
 )
 def test_wrong_words_are_one_error(stories, arguments, status) -> None:
@@ -87,4 +90,4 @@ def test_a_second_interrupt_ends_it_at_once(start_scripted, chat, until) -> None
         server.process.send_signal(signal.SIGTERM)
         server.process.send_signal(signal.SIGINT)
         server.process.send_signal(signal.SIGCONT)
-        assert server.process.wait(10) in (130, 143, -signal.SIGTERM, -signal.SIGINT)
+        assert server.process.wait(120) in (130, 143, -signal.SIGTERM, -signal.SIGINT)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.artifact import write
-from runtimes.manifest import Manifest
+from runtimes.artifact.manifest import Manifest
 from tests.edge.language_models import edge, llama_server, write_adapter
 from tests.edge.serve.conftest import Server
 
@@ -23,7 +23,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def start(*words: object, **environment: str) -> Server:
-            command = ["-m", "edge", "serve", *map(str, words), "--json", "--port", "0", "--template", "plain"]
+            command = ["-m", "edge", "serve", *map(str, words), "--json", "--port", "0"]
             server = Server(command, tmp_path / "log", **environment)
             stack.callback(server.stop)
             return server
@@ -60,12 +60,18 @@ def test_another_server_has_the_model_until_it_is_gone(start, stories) -> None:
         assert _text(server, **opens).startswith(STORY)
         chat = {"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 6, "temperature": 0}
         _, _, answer = server.post("/v1/chat/completions", chat, **opens)
-        assert STORY.startswith(answer["choices"][0]["message"]["content"])
+        assert answer["usage"]["completion_tokens"] == 6
         process.kill()
         process.wait()
         status, _, answer = server.post("/v1/completions", BODY, **opens)
         assert (status, answer["error"]["code"]) == (503, "engine_unavailable")
         assert server.get("/health")[0] == 200
+
+
+def test_what_another_server_was_told_is_not_told_here() -> None:
+    for words in (("--template", "plain"), ("--context", "100"), ("--", "--embeddings")):
+        done = edge("serve", "--server", "http://127.0.0.1:1", "--port", "0", *words)
+        assert (done.returncode, "cannot be set on a running server" in done.stderr) == (2, True)
 
 
 def test_no_model_and_two_are_refused(stories) -> None:

@@ -1,10 +1,10 @@
-"""Errors as OpenAI's clients expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
+"""Errors in OpenAI's format: a status, and the body {"error": {"message", "type", "param", "code"}}."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EdgeError, HostError, InputError, UsageError, WorkerError
 
 _TYPES = {
@@ -16,11 +16,14 @@ _TYPES = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - it is told to a client; nothing of ours went wrong
-    """A request that is answered with an error.
+class ApiError(Exception):
+    """An error response to a request.
 
-    `param` names the field of the body that is to blame, `code` is OpenAI's word for programs, `retry_after` the
-    seconds after which it is worth asking again.
+    status: The HTTP status.
+    message: The text for people.
+    param: The field of the body that caused it.
+    code: OpenAI's identifier of the error, for programs.
+    retry_after: Seconds after which the client may try again; 0 sends no such header.
     """
 
     def __init__(
@@ -34,14 +37,14 @@ class Problem(Exception):  # noqa: N818 - it is told to a client; nothing of our
         self.retry_after = retry_after
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The answer's body."""
+    def body(self) -> JsonObject:
+        """The body of the response, as a JSON object."""
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The answer's headers, as ASGI has them."""
+        """The headers of the response, in ASGI's form."""
         headers = [(b"content-type", b"application/json")]
         if self.retry_after:
             headers.append((b"retry-after", str(self.retry_after).encode()))
@@ -50,15 +53,15 @@ class Problem(Exception):  # noqa: N818 - it is told to a client; nothing of our
         return headers
 
     def encoded(self) -> bytes:
-        """The body as it is sent."""
+        """Return the body as bytes."""
         return json.dumps(self.body, ensure_ascii=False).encode()
 
 
-def problem_of(error: EdgeError) -> Problem:
-    """What a client is told of one of our own errors."""
+def api_error_of(error: EdgeError) -> ApiError:
+    """Convert an error of edge to an error response."""
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     if isinstance(error, (InputError, UsageError)):
-        return Problem(400, message)
+        return ApiError(400, message)
     if isinstance(error, (WorkerError, HostError)):
-        return Problem(503, message, code="engine_unavailable", retry_after=1)
-    return Problem(500, message, code="engine_failed")
+        return ApiError(503, message, code="engine_unavailable", retry_after=1)
+    return ApiError(500, message, code="engine_failed")

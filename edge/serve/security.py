@@ -1,36 +1,37 @@
-"""What stands before every route: who may ask, from where, and how much; headers that hold a browser back.
+"""Access checks before every route (hosts, origins, keys, sizes), and security headers.
 
-Hosts     On loopback without a key, any web page could reach the server by giving its own name the address 127.0.0.1
-          (DNS rebinding). So the Host header has to be a name of this machine's loopback there.
-Origins   Browsers send a page's origin with what it posts elsewhere. Others' pages are refused unless allowed.
-Keys      Compared in constant time. The page itself and /health hold nothing secret and need none.
+Hosts     On loopback without a key, any web page could reach the server by resolving its own name to 127.0.0.1 (DNS
+          rebinding). Therefore the Host header must be a name of this machine's loopback there.
+Origins   Browsers send the origin of a page with its requests to other sites. Others are rejected unless allowed.
+Keys      Compared in constant time. The page itself and /health contain no secrets and need no key.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-from edge.serve.exchange import (
-    MOST_BODY_BYTES,
-    Left,
+from edge.serve.errors import ApiError
+from edge.serve.http import (
+    MAX_BODY_BYTES,
+    Application,
+    ClientDisconnectedError,
+    Headers,
     Message,
     Receive,
     Scope,
     Send,
+    body_too_large,
     record,
-    send_problem,
+    send_error,
     send_whole,
-    too_long,
 )
-from edge.serve.meters import Meters
-from edge.serve.problems import Problem
+from edge.serve.metrics import Meters
+from runtimes.host.loopback import is_loopback
 
 _OPEN_PATHS = ("/", "/health")
 _HEADERS = [
@@ -42,23 +43,30 @@ _HEADERS = [
 
 @dataclass(frozen=True)
 class Rules:
-    """`key` None: nobody needs one. `only_loopback`: the Host header is checked. `origins`: whose pages may ask."""
+    """Who may access the server.
+
+    key: The API key; None if no key is needed.
+    only_loopback: Whether the Host header must be a loopback name or one of `hosts`.
+    origins: The origins whose pages may send requests.
+    hosts: Further allowed names in the Host header.
+    """
 
     key: str | None
     only_loopback: bool
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 class Guard:
-    """An ASGI application around another one; also the place where errors become answers, and the log is written."""
+    """An ASGI application that checks access to another one, turns errors into responses, and writes the log."""
 
-    def __init__(self, app: Any, rules: Rules, meters: Meters) -> None:
+    def __init__(self, app: Application, rules: Rules, meters: Meters) -> None:
         self._app = app
         self._rules = rules
         self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens."""
+        """Answer one request, also if it fails."""
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -66,11 +74,11 @@ class Guard:
         began = time.monotonic()
         try:
             await self._admit(scope, headers, receive, exchange)
-        except Problem as problem:
-            with suppress(Left):
-                await send_problem(problem, receive, exchange)
-        except Left:
-            record(scope).has_left = record(scope).finish is None
+        except ApiError as error:
+            with suppress(ClientDisconnectedError):
+                await send_error(error, receive, exchange)
+        except ClientDisconnectedError:
+            record(scope).has_left = not record(scope).is_counted
         finally:
             seconds = time.monotonic() - began
             self._meters.answered(scope["method"], scope["path"], exchange.status, seconds, record(scope))
@@ -82,32 +90,35 @@ class Guard:
             await send_whole(send, 204, [], b"")
             return
         if self._rules.key is not None and scope["path"] not in _OPEN_PATHS:
-            _check_key(headers.get("authorization", ""), self._rules.key)
-        if _length(headers) > MOST_BODY_BYTES:
-            raise too_long()
+            # Anthropic's clients send the key in the header x-api-key.
+            header = headers.get("authorization") or f"Bearer {headers.get('x-api-key', '')}"
+            _check_key(header.removesuffix("Bearer "), self._rules.key)
+        if _length(headers) > MAX_BODY_BYTES:
+            raise body_too_large()
         await self._app(scope, receive, send)
 
     def _check_host(self, host: str) -> None:
-        if self._rules.only_loopback and not is_loopback(_hostname(host)):
-            raise Problem(403, f"this server is not called '{host[:100]}'", code="wrong_host")
+        name = _hostname(host)
+        if self._rules.only_loopback and not is_loopback(name, subdomains=True) and name not in self._rules.hosts:
+            raise ApiError(403, f"'{host[:100]}' is not a name of this server (--allow-host)", code="wrong_host")
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         if origin is None or self._is_allowed(origin) or origin.split("://")[-1] == headers.get("host"):
             return
-        raise Problem(403, f"pages of {origin[:100]} may not ask here (--allow-origin)", code="wrong_origin")
+        raise ApiError(403, f"pages of {origin[:100]} may not use this server (--allow-origin)", code="wrong_origin")
 
     def _is_allowed(self, origin: str) -> bool:
         return origin in self._rules.origins or "*" in self._rules.origins
 
-    def _cors(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    def _cors(self, headers: Mapping[str, str]) -> Headers:
         origin = headers.get("origin")
         if origin is None or not self._is_allowed(origin):
             return []
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-            # Clients add headers of their own (x-stainless-...), and `*` would not cover the key's.
+            (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+            # Clients add their own headers (x-stainless-...), and `*` would not cover the key's header.
             (b"access-control-allow-headers", headers.get("access-control-request-headers", "*").encode("latin-1")),
             (b"access-control-max-age", b"600"),
             (b"vary", b"origin"),
@@ -115,9 +126,9 @@ class Guard:
 
 
 class _Exchange:
-    """The way back to the client: adds headers, remembers the status."""
+    """Sends to the client, adds headers, and records the status."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, headers: Headers) -> None:
         self._send = send
         self._headers = [*_HEADERS, *headers]
         self.status: int | None = None
@@ -129,18 +140,8 @@ class _Exchange:
         await self._send(message)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or address means this machine alone."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _hostname(host: str) -> str:
-    """A Host header without its port and brackets."""
+    """Return a Host header without its port and brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower()
@@ -152,9 +153,9 @@ def _length(headers: Mapping[str, str]) -> int:
 
 
 def _check_key(header: str, key: str) -> None:
-    scheme, _, given = header.partition(" ")
-    # Digests have one length, so that the time tells nothing of the key's either.
-    digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given.strip(), key)]
+    scheme, _, value = header.partition(" ")
+    # All digests have the same length, so the time of the comparison does not reveal the length of the key.
+    digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (value.strip(), key)]
     if not (hmac.compare_digest(*digests) and scheme.lower() == "bearer"):
         message = "this server needs its API key, as 'Authorization: Bearer KEY'"
-        raise Problem(401, message, code="invalid_api_key" if header else "missing_api_key")
+        raise ApiError(401, message, code="invalid_api_key" if header else "missing_api_key")

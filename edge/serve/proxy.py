@@ -1,0 +1,307 @@
+"""The HTTP application: it answers some routes itself, and checks and forwards all others to llama-server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edge.serve.errors import ApiError, api_error_of
+from edge.serve.http import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    more,
+    read_body,
+    record,
+    run_until_disconnected,
+    send_whole,
+    start,
+)
+from edge.serve.pictures import with_checked_pictures
+from edge.serve.requests import GENERATING, RENDERING, Request, read_request
+from edge.serve.upstream import Answer, Engine, Places, UpstreamError
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.errors import EdgeError
+
+if TYPE_CHECKING:
+    from edge.serve.metrics import Meters
+    from edge.serve.page import Page
+    from edge.serve.template_guard import TemplateGuard
+
+_JSON = (b"content-type", b"application/json")
+_STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would buffer the stream
+]
+_METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_KEEP_ALIVE = b": the model is working\n\n"
+_KEEP_ALIVE_S = 10.0  # between two comments in a stream, until llama-server begins to answer
+_MAX_ANSWER_BYTES = 64 << 20  # of responses that are read completely here: errors, lists, metrics
+_TAIL_BYTES = 4096  # of a response, which has its timings at the end
+_TIMING = re.compile(rb'"(cache_n|prompt_n|prompt_ms|predicted_n|predicted_ms)":\s*([0-9.]+)')
+_OPENAI_CODES = {
+    "exceed_context_size_error": "context_length_exceeded"
+}  # llama-server's type of an error → OpenAI's code
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about the model that clients see.
+
+    name: Its name on this server.
+    context: The context length of a slot, in tokens.
+    slots: The number of responses that can be generated at the same time.
+    quantization: The type of its weights.
+    meta: Additional values for its entry in `/v1/models`.
+    """
+
+    name: str
+    context: int
+    slots: int
+    quantization: str
+    meta: JsonObject
+
+
+@dataclass(frozen=True)
+class ProxyContext:
+    """What the routes share."""
+
+    facts: Facts
+    engine: Engine
+    places: Places
+    meters: Meters
+    page: Page
+    template: TemplateGuard
+    sees_pictures: bool = False
+
+
+class Proxy:
+    """An ASGI application without access checks.
+
+    Raises ApiError, and ClientDisconnectedError if the client closes the connection.
+    """
+
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
+        self._routes: dict[tuple[str, str], Callable[[Send], Awaitable[None]]] = {
+            ("GET", "/"): self._page,
+            ("GET", "/health"): self._health,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/v1/models"): self._models,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        method, path = scope["method"].replace("HEAD", "GET"), scope["path"]
+        route = self._routes.get((method, path))
+        if route is not None:
+            await route(send)
+        elif method == "GET" and path.startswith("/v1/models/"):
+            await self._model(path.removeprefix("/v1/models/"), send)
+        else:
+            await self._pass_on(scope, receive, send)
+
+    async def _page(self, send: Send) -> None:
+        await send_whole(send, 200, self._context.page.headers, self._context.page.body)
+
+    async def _health(self, send: Send) -> None:
+        is_well = self._context.engine.is_ready and not self._context.places.is_stopping
+        await _send_json(send, {"status": "ok" if is_well else "loading"}, 200 if is_well else 503)
+
+    async def _metrics(self, send: Send) -> None:
+        """Send edge's metrics, followed by llama-server's."""
+        forwarded = b""
+        try:
+            async with self._context.engine.upstream.ask("GET", "/metrics") as answer:
+                if answer.status == 200:
+                    forwarded = await answer.body(_MAX_ANSWER_BYTES)
+        except UpstreamError:
+            pass  # `edge_engine_up` is 0 then
+        await send_whole(send, 200, [_METRICS], self._context.meters.exposition() + forwarded)
+
+    async def _models(self, send: Send) -> None:
+        await _send_json(send, await self._list())
+
+    async def _model(self, name: str, send: Send) -> None:
+        if name != self._context.facts.name:
+            message = f"there is no model '{name[:100]}' on this server; its model is '{self._context.facts.name}'"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        await _send_json(send, (await self._list())["data"][0])
+
+    async def _list(self) -> Any:
+        """Return llama-server's list of models, with the facts known here added."""
+        await self._ready()
+        facts = self._context.facts
+        try:
+            async with self._context.engine.upstream.ask("GET", "/v1/models") as answer:
+                models = json.loads(await answer.body(_MAX_ANSWER_BYTES))
+        except (UpstreamError, ValueError):
+            models = {"object": "list", "data": [{"object": "model", "created": 0, "owned_by": "llamacpp"}]}
+        entry = models["data"][0]
+        entry["id"] = facts.name
+        entry["meta"] = {**(entry.get("meta") or {}), **facts.meta}
+        return models
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method not in ("GET", "HEAD", "POST", "DELETE"):
+            raise ApiError(405, f"this server does not support {method} {path[:100]}")
+        body = await read_body(receive) if method == "POST" else b""
+        template = self._context.template
+        request = read_request(path, body, stops=template.stops, marks=template.marks)
+        if self._context.sees_pictures and path in (*RENDERING, *GENERATING):
+            content = await asyncio.to_thread(with_checked_pictures, request.content)
+            request = replace(request, content=content)
+        if path in RENDERING:
+            await asyncio.to_thread(template.check, request.conversation, request.tools)
+        if self._context.places.is_stopping:
+            raise _stopping_error()
+
+        async def work() -> None:
+            if path in GENERATING:
+                with self._context.places.take():
+                    await self._relay(scope, request, send)
+            else:
+                await self._relay(scope, request, send)
+
+        await run_until_disconnected(receive, work())
+
+    async def _relay(self, scope: Scope, request: Request, send: Send) -> None:
+        """Forward the request and its response; a failure before the response begins gets the right status."""
+        target = scope["raw_path"].decode("ascii", "replace")
+        if scope["query_string"]:
+            target += "?" + scope["query_string"].decode("ascii", "replace")
+        kind = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+        if kind.startswith("application/x-www-form-urlencoded"):
+            kind = ""  # clients such as curl send this type with JSON
+        response = _Response(send, request.streams)
+        async with AsyncExitStack() as stack:
+            try:
+                asking = asyncio.ensure_future(self._ask(stack, scope["method"], target, request.content, kind))
+                answer = await response.wait(asking)
+                await self._send_back(scope, answer, response)
+            except UpstreamError as error:
+                await response.fail(self._api_error(error))
+            except ApiError as error:
+                await response.fail(error)
+
+    async def _ask(self, stack: AsyncExitStack, method: str, target: str, content: bytes, kind: str) -> Answer:
+        """Send a request to llama-server, once more if it had died before it received the first one."""
+        for is_last in (False, True):
+            await self._ready()
+            try:
+                exchange = self._context.engine.upstream.ask(method, target, content, kind)
+                return await stack.enter_async_context(exchange)
+            except UpstreamError as error:
+                if is_last or error.was_connected:
+                    raise
+        raise AssertionError
+
+    async def _ready(self) -> None:
+        try:
+            await self._context.engine.ready()
+        except EdgeError as error:
+            if self._context.places.is_stopping:
+                raise _stopping_error() from None
+            message = f"the model is not available: {api_error_of(error).message}"
+            raise ApiError(503, message, code="engine_unavailable", retry_after=5) from None
+
+    def _api_error(self, error: UpstreamError) -> ApiError:
+        if self._context.places.is_stopping:
+            return _stopping_error()
+        return ApiError(503, f"the model's process has ended: {error}", code="engine_unavailable", retry_after=1)
+
+    async def _send_back(self, scope: Scope, answer: Answer, response: _Response) -> None:
+        if answer.status >= 400:
+            await response.whole(answer.status, [_JSON], _with_openai_code(await answer.body(_MAX_ANSWER_BYTES)))
+            return
+        tail = b""
+        kind = answer.headers.get("content-type", "application/octet-stream")
+        headers = _STREAM if kind.startswith("text/event-stream") else [(b"content-type", kind.encode("latin-1"))]
+        if "content-length" in answer.headers and not response.has_begun:
+            headers = [*headers, (b"content-length", answer.headers["content-length"].encode("latin-1"))]
+        await response.begin(answer.status, headers)
+        async for part in answer.parts:
+            tail = (tail + part)[-_TAIL_BYTES:]
+            await response.more(part)
+        record(scope).count(dict(_TIMING.findall(tail[max(tail.rfind(b'"timings"'), 0) :])))
+        await response.end()
+
+
+class _Response:
+    """The response to a client, which may begin before llama-server's does, and is always ended properly."""
+
+    def __init__(self, send: Send, streams: bool) -> None:
+        self._send = send
+        self._streams = streams
+        self.has_begun = False
+
+    async def wait(self, asking: asyncio.Future[Answer]) -> Answer:
+        """Wait for `asking`; a client that reads a stream gets keep-alive comments meanwhile."""
+        try:
+            while not (await asyncio.wait({asking}, timeout=_KEEP_ALIVE_S if self._streams else None))[0]:
+                await self.begin(200, _STREAM)
+                await more(self._send, _KEEP_ALIVE)
+            return asking.result()
+        except BaseException:
+            asking.cancel()
+            await asyncio.wait({asking})
+            raise
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Send the status and headers, unless they were sent before."""
+        if not self.has_begun:
+            self.has_begun = True
+            await start(self._send, status, headers)
+
+    async def more(self, part: bytes) -> None:
+        """Send a part of the response."""
+        await more(self._send, part)
+
+    async def end(self) -> None:
+        """Send the end of the response."""
+        await more(self._send, b"", is_last=True)
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a complete response; as an event if a stream has begun."""
+        if self.has_begun:
+            await more(self._send, b"data: " + b" ".join(body.splitlines()) + b"\n\n", is_last=True)
+        else:
+            await send_whole(self._send, status, headers, body)
+
+    async def fail(self, error: ApiError) -> None:
+        """Send an error; raise it if nothing has been sent yet."""
+        if not self.has_begun:
+            raise error
+        if self._streams:
+            await more(self._send, b"\n\ndata: " + error.encoded() + b"\n\n", is_last=True)
+            return
+        raise ConnectionAbortedError  # the client sees from the length that the response is incomplete
+
+
+def _with_openai_code(body: bytes) -> bytes:
+    """Add the code that OpenAI's clients know to an error of llama-server."""
+    try:
+        document = json.loads(body)
+        code = _OPENAI_CODES.get(document["error"]["type"])
+    except (ValueError, KeyError, TypeError):
+        return body
+    if code is None:
+        return body
+    document["error"]["code"] = code
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def _stopping_error() -> ApiError:
+    return ApiError(503, "the server is stopping", code="stopping", retry_after=5)
+
+
+async def _send_json(send: Send, value: Any, status: int = 200) -> None:
+    await send_whole(send, status, [_JSON], json.dumps(value, ensure_ascii=False).encode())
