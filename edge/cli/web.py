@@ -1,0 +1,57 @@
+"""`edge web`: serve an artifact for the browser on this machine, or to phones on the same network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from runtimes.errors import HostError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `edge web`."""
+    from edge.cli.options.numbers import port
+
+    parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a folder of `edge convert --for browser`")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: for others too (127.0.0.1)")
+    parser.add_argument("--port", type=port, default=8000, metavar="N", help="0: any that is free (8000)")
+    parser.add_argument("--json", action="store_true", help="print the address as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl+C."""
+    from edge.web.server import Server, address_of, browser_facts
+    from runtimes.artifact import Artifact
+
+    artifact = Artifact.open(args.artifact)
+    browser_facts(artifact)
+    try:
+        server = Server(artifact, args.host, args.port)
+    except OSError as error:
+        hint = "choose another one with --port, or --port 0"
+        raise HostError(f"{args.host}, port {args.port}: {error.strerror}", hint) from None
+    with server:
+        address = address_of(server, args.host)
+        if args.json:
+            print(json.dumps({"address": address, "model": artifact.manifest.name}), flush=True)
+        else:
+            print(f"{artifact.manifest.name}: {address}\n  Ctrl+C ends it", flush=True)
+            _print_code(address, args.host)
+        server.serve_forever()
+    return 0
+
+
+def _print_code(address: str, host: str) -> None:
+    """Print the address as a QR code for a phone's camera, if phones can reach it and stdout is a terminal."""
+    from runtimes.host.loopback import is_loopback
+
+    if is_loopback(host, subdomains=True) or not sys.stdout.isatty():
+        return
+    print("  over plain HTTP from elsewhere, browsers give no camera and one thread", file=sys.stderr)
+    try:
+        import segno
+    except ImportError:
+        return
+    segno.make(address, error="l").terminal(compact=True)

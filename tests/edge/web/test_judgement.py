@@ -1,0 +1,95 @@
+"""The page judges answers as the host does: the same planted faults fail in both, and right answers pass in both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtimes.artifact import SelfCheck
+from runtimes.artifact.json_fields import Fields
+from runtimes.verification.selfcheck import judge
+
+PAGE = Path(__file__).parents[3] / "converters" / "browser" / "page"
+JUDGE = """
+import { SelfCheck } from "./selfcheck.js";
+import fs from "node:fs";
+const cases = JSON.parse(fs.readFileSync(0, "utf8"));
+const verdicts = cases.map(({ manifest, expected, given }) => {
+  const stacked = { dtype: "float32", shape: expected.shape, data: Float32Array.from(expected.data) };
+  const check = new SelfCheck(manifest, [{ shape: [expected.shape[0]] }], [stacked]);
+  return check.judge([given.map((row) => Float32Array.from(row))]);
+});
+console.log(JSON.stringify(verdicts));
+"""
+VALUES = {
+    "name": "y",
+    "kind": "values",
+    "parts": [{"axis": 1, "start": 0, "stop": 6, "span": 4.0, "natural": False, "step": 0.0}],
+}
+LABELS = {"name": "y", "kind": "labels", "parts": []}
+
+
+def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
+    """Return by name: precision, how to look into the output, the source's answers, and the result's."""
+    draw = np.random.default_rng(7)
+    right = draw.normal(0, 1, (4, 10, 6)).astype(np.float32)
+    near = right + draw.normal(0, 1e-6, right.shape).astype(np.float32)
+    dead, noisy, nan = near.copy(), near.copy(), near.copy()
+    dead[..., 3] = 0.25
+    noisy[..., 2] += draw.normal(0, 0.8, right.shape[:2])
+    nan[1, 2, 3] = np.nan
+    coarse = {**VALUES, "parts": [{**VALUES["parts"][0], "step": 0.5}]}
+    labels = draw.integers(0, 3, (2, 20, 20)).astype(np.float32)
+    swapped = np.where(labels == 2, 1, labels).astype(np.float32)
+    return {
+        "right": ("fp32", VALUES, right, near),
+        "without parts": ("fp32", {**VALUES, "parts": []}, right, near),
+        "a dead column": ("int8", VALUES, right, dead),
+        "a noisy column": ("fp16", VALUES, right, noisy),
+        "a step too coarse": ("int8", coarse, right, near),
+        "not finite": ("fp32", VALUES, right, nan),
+        "another order": ("int8", VALUES, right, near[::-1].copy()),
+        "right labels": ("int8", LABELS, labels, labels),
+        "a label lost": ("int8", LABELS, labels, swapped),
+    }
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_page_and_host_agree_on_right_answers_and_on_every_fault(tmp_path: Path) -> None:
+    cases, told = _cases(), []
+    for precision, look, expected, given in cases.values():
+        rule = {"metric": "snr_db", "tolerance": 12.0, "inputs": "arrays", "outputs": [look]}
+        spec = {"name": "y", "dtype": "float32", "shape": list(expected.shape[1:]), "quantization": None}
+        manifest = {"precision": precision, "inputs": [], "outputs": [spec], "selfcheck": rule}
+        # JSON has no NaN: null becomes NaN in the page, after a detour through a word.
+        rows = [["NaN" if np.isnan(value) else float(value) for value in row.reshape(-1)] for row in given]
+        told.append(
+            {
+                "manifest": manifest,
+                "expected": {"shape": expected.shape, "data": expected.reshape(-1).tolist()},
+                "given": rows,
+            }
+        )
+    folder = Path(shutil.copytree(PAGE, tmp_path / "page"))
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "judge.js").write_text(JUDGE)
+    done = subprocess.run(
+        ["node", "judge.js"], cwd=folder, input=json.dumps(told), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for (name, (precision, _, expected, given)), one, found in zip(
+        cases.items(), told, json.loads(done.stdout), strict=True
+    ):
+        rule = SelfCheck.read(Fields(one["manifest"]["selfcheck"], "rule"))
+        verdict = judge(rule, {"y": expected}, {"y": given}, precision)
+        assert found["passed"] == verdict.passed == name.startswith(("right", "without")), (name, found, verdict)
+        if verdict.passed:
+            assert found["metrics"] == pytest.approx(dict(verdict.metrics), rel=1e-4), name
+        else:
+            words = verdict.message.split(": ")[-1]
+            assert found["message"].endswith(words) or words.split()[0] in found["message"], (name, found, verdict)

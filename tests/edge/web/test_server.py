@@ -1,0 +1,70 @@
+"""`edge web`: the artifact's own files, the headers that threads need, and nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge.web.jobs import PageJob
+from edge.web.server import Server
+from runtimes.artifact import Artifact
+
+
+def _get(port: int, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def test_the_command_serves_the_folder_until_it_is_stopped(tflite: Path) -> None:
+    command = [sys.executable, "-m", "edge", "web", str(tflite), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        told = json.loads(process.stdout.readline())
+        port = int(told["address"].rstrip("/").rpartition(":")[2])
+        status, headers, body = _get(port, "/")
+        assert (status, body) == (200, (tflite / "index.html").read_bytes())
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert _get(port, "/page/app.js")[1]["Content-Type"] == "text/javascript"
+        (tflite / "secret.txt").write_text("not of the artifact")
+        for path in ("/secret.txt", "/../conftest.py", "/%2e%2e/conftest.py", "/page/", "/job/x"):
+            assert _get(port, path)[0] == 404, path
+        assert _get(port, "/job/x/answer", "POST", b"{}")[0] == 404
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    (tflite / "secret.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("ID/answer", b'{"passed": true}', 200),
+        ("ID/answer", b"not JSON", 404),
+        ("ID/answer", b"[]", 404),
+        ("ID/other", b"{}", 404),
+        ("guess/answer", b"{}", 404),
+    ],
+)
+def test_a_job_is_answered_by_who_knows_its_id(path, body, status, tflite: Path) -> None:
+    job = PageJob(kind="verify")
+    with Server(Artifact.open(tflite), jobs=job) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert _get(server.port, f"/job/{path.replace('ID', job.id)}", "POST", body)[0] == status
+            assert _get(server.port, f"/job/{job.id}")[0] == 200
+            assert _get(server.port, "/job/guess")[0] == 404
+        finally:
+            server.shutdown()
+    kinds = [job.messages.get_nowait()[0] for _ in range(job.messages.qsize())]
+    assert kinds == (["answer", "asked"] if status == 200 else ["asked"])
