@@ -1,1 +1,1 @@
-"""Talking with a language model: templates, contexts, histories, and the terminal that shows them."""
+"""Chat with a language model: context window, saved chats and the terminal interface."""

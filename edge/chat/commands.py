@@ -1,6 +1,6 @@
-"""The words that begin with a slash.
+"""The slash commands of the chat.
 
-Each is one method of `Commands`, whose docstring is its line in /help: "arguments | what it does".
+Each command is one method of `Commands`, whose docstring is its line in /help: "arguments | what it does".
 """
 
 from __future__ import annotations
@@ -9,44 +9,52 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from edge.chat import session_file, settings, stats
-from edge.chat.conversation import Answered, Conversation
+from edge.chat import sampling_settings, saved_chat, status_line
+from edge.chat.conversation import Conversation, Finished
+from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import UsageError
 
 
 @dataclass
 class Chat:
-    """A chat as the terminal holds it: the conversation, where it is saved, and what was measured.
+    """The state of a terminal chat.
 
-    `save_as` None: it is not saved.
+    conversation: The messages and the model.
+    model: The model as given on the command line.
+    save_as: The file of the chat; None if it is not saved.
+    answers: Measurements of each answer so far.
     """
 
     conversation: Conversation
     model: str
     save_as: Path | None = None
-    answers: list[Answered] = field(default_factory=list)
+    answers: list[Finished] = field(default_factory=list)
 
     def save(self) -> None:
-        """Save the chat, unless it is not to be saved; one in which nothing was said makes no file."""
+        """Save the chat if it has a file. An empty chat does not create one."""
         if self.save_as is not None and (self.conversation.messages or self.save_as.exists()):
-            session_file.save(self.save_as, self.saved())
+            saved_chat.save(self.save_as, self.saved())
 
-    def saved(self) -> session_file.SavedChat:
-        """What is written."""
+    def saved(self) -> saved_chat.SavedChat:
+        """Return the content of the file."""
         conversation = self.conversation
-        named = None if conversation.template.name == "the model's own" else conversation.template.name
-        return session_file.SavedChat(self.model, named, conversation.messages)
+        template_name = None if conversation.template.name == "the model's own" else conversation.template.name
+        return saved_chat.SavedChat(self.model, template_name, conversation.messages)
 
 
 @dataclass(frozen=True)
-class Todo:
-    """What the terminal does after a command: say `lines`, answer the last question again (messages as they were, in
-    case that no answer comes), put the last question into the input line, or leave."""
+class CommandResult:
+    """What the terminal does after a command.
+
+    lines: The lines to print.
+    answer_instead_of: Answer the last question again; these messages are restored if no answer arrives.
+    edit: The text to put into the input line.
+    leave: End the chat.
+    """
 
     lines: Sequence[str] = ()
-    answer_instead_of: Sequence[dict[str, Any]] | None = None
+    answer_instead_of: Sequence[JsonObject] | None = None
     edit: str | None = None
     leave: bool = False
 
@@ -56,14 +64,17 @@ class Commands:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._all: dict[str, Callable[[str], Todo]] = {
+        self._all: dict[str, Callable[[str], CommandResult]] = {
             "help": self._help,
             "clear": self._clear,
             "undo": self._undo,
             "retry": self._retry,
             "edit": self._edit,
+            "image": self._image,
             "system": self._system,
             "set": self._set,
+            "think": self._think,
+            "thought": self._thought,
             "stats": self._stats,
             "save": self._save,
             "load": self._load,
@@ -72,108 +83,144 @@ class Commands:
 
     @property
     def names(self) -> list[str]:
-        """Every command with its slash."""
+        """Every command, with its slash."""
         return [f"/{name}" for name in self._all]
 
-    def run(self, line: str) -> Todo:
-        """Run what was typed, `line` with its slash; UsageError for what there is not, naming the nearest."""
-        word, _, rest = line[1:].partition(" ")
-        word = {"quit": "exit", "bye": "exit", "?": "help", "regenerate": "retry", "reset": "clear"}.get(word, word)
-        if word not in self._all:
-            near = difflib.get_close_matches(word, self._all, 1)
-            raise UsageError(
-                f"there is no /{word}", f"did you mean /{near[0]}?" if near else "/help lists the commands"
-            )
-        return self._all[word](rest.strip())
+    def run(self, line: str) -> CommandResult:
+        """Run one command line, which starts with its slash.
 
-    def _help(self, _rest: str) -> Todo:
+        Raises UsageError for an unknown command, with the closest match.
+        """
+        name, _, rest = line[1:].partition(" ")
+        name = {"quit": "exit", "bye": "exit", "?": "help", "regenerate": "retry", "reset": "clear"}.get(name, name)
+        if name not in self._all:
+            matches = difflib.get_close_matches(name, self._all, 1)
+            raise UsageError(
+                f"there is no command /{name}",
+                f"did you mean /{matches[0]}?" if matches else "/help lists the commands",
+            )
+        return self._all[name](rest.strip())
+
+    def _help(self, _rest: str) -> CommandResult:
         """this list"""
         lines = [_described(name, run.__doc__ or "") for name, run in self._all.items()]
         more = [
             "",
-            "A line that ends in \\ goes on in the next one; so does everything between two lines of "
+            "A line that ends in \\ continues on the next one, as does everything between two "
             '"""; pasted lines stay together.',
-            "Ctrl+C stops an answer (Enter on an empty line goes on with it), and leaves at an empty prompt.",
-            "A line that begins with // is said as it is, with one slash.",
+            "Ctrl+C stops an answer (Enter on an empty line continues it); at an empty prompt it leaves the chat.",
+            "A line that starts with // is sent as text, with one slash.",
         ]
-        return Todo([*lines, *more])
+        return CommandResult([*lines, *more])
 
-    def _clear(self, _rest: str) -> Todo:
-        """forget the conversation; the system prompt stays, and what was saved too"""
+    def _clear(self, _rest: str) -> CommandResult:
+        """start a new conversation; the system prompt and the saved chat are kept"""
         chat = self._chat
         chat.conversation.clear()
         if chat.save_as is not None:
-            chat.save_as = session_file.path_of(session_file.new_name(chat.model))
-        return Todo(["a new conversation"])
+            chat.save_as = saved_chat.path_of(saved_chat.new_name(chat.model))
+        return CommandResult(["new conversation"])
 
-    def _undo(self, _rest: str) -> Todo:
-        """take back the last question and its answer"""
-        text = self._chat.conversation.take_back()
+    def _undo(self, _rest: str) -> CommandResult:
+        """remove the last question and its answer"""
+        text = self._chat.conversation.pop_turn()
         self._chat.save()
-        return Todo([f"taken back: {_short(text)}"])
+        return CommandResult([f"removed: {_short(text)}"])
 
-    def _retry(self, _rest: str) -> Todo:
+    def _retry(self, _rest: str) -> CommandResult:
         """answer the last question again"""
         before = list(self._chat.conversation.messages)
-        self._chat.conversation.take_back_answer()
-        return Todo(answer_instead_of=before)
+        self._chat.conversation.pop_answer()
+        return CommandResult(answer_instead_of=before)
 
-    def _edit(self, _rest: str) -> Todo:
-        """change the last question, and have it answered anew"""
-        return Todo(edit=self._chat.conversation.last_question)
+    def _edit(self, _rest: str) -> CommandResult:
+        """edit the last question and answer it again"""
+        return CommandResult(edit=self._chat.conversation.last_question)
 
-    def _system(self, rest: str) -> Todo:
+    def _image(self, rest: str) -> CommandResult:
+        """FILE | show the model a picture, together with your next question"""
+        if not rest:
+            raise UsageError("/image needs the file of a picture", "/image photo.jpg")
+        picture = self._chat.conversation.attach(_path(rest))
+        return CommandResult([f"{rest} goes with your next question ({picture.tokens} tokens)"])
+
+    def _system(self, rest: str) -> CommandResult:
         """[TEXT] | show or set the system prompt; `none` removes it"""
         conversation = self._chat.conversation
         if not rest:
-            return Todo([f"system prompt: {conversation.system}" if conversation.system else "no system prompt"])
+            return CommandResult(
+                [f"system prompt: {conversation.system}" if conversation.system else "no system prompt"]
+            )
         conversation.system = "" if rest == "none" else rest
         self._chat.save()
-        return Todo(["the system prompt is removed" if rest == "none" else "the system prompt is set"])
+        return CommandResult(["system prompt removed" if rest == "none" else "system prompt set"])
 
-    def _set(self, rest: str) -> Todo:
+    def _set(self, rest: str) -> CommandResult:
         """[NAME VALUE] | show the settings, or change one: /set temp 0.7"""
         conversation = self._chat.conversation
         words = rest.replace("=", " ").split()
         if not words:
-            return Todo(settings.as_lines(conversation.options))
+            return CommandResult(sampling_settings.as_lines(conversation.options))
         if len(words) != 2:
-            raise UsageError(f"/set {rest}", "say it like /set temp 0.7")
-        conversation.options = settings.changed(conversation.options, *words)
-        return Todo([f"{words[0]} is {words[1]}"])
+            raise UsageError(f"/set {rest}: a name and a value are expected", "for example /set temp 0.7")
+        conversation.options = sampling_settings.changed(conversation.options, *words)
+        return CommandResult([f"{words[0]} is {words[1]}"])
 
-    def _stats(self, _rest: str) -> Todo:
-        """the model, the context, and what the answers cost"""
+    def _think(self, rest: str) -> CommandResult:
+        """[on|off] | let the model think before it answers, or not, where its template can"""
         conversation = self._chat.conversation
-        return Todo(stats.as_lines(conversation.session.facts, self._chat.answers, conversation.used))
+        if not conversation.can_switch_thinking:
+            raise UsageError("this template cannot switch thinking", "/thought shows the last thought, if there is one")
+        if rest not in ("", "on", "off"):
+            raise UsageError(f"/think {rest}: on or off is expected", "for example /think off")
+        if rest:
+            conversation.thinks = rest == "on"
+        state = {None: "left to the template", True: "on", False: "off"}[conversation.thinks]
+        return CommandResult([f"thinking is {state}"])
 
-    def _save(self, rest: str) -> Todo:
-        """[NAME] | save the chat under a name; it is saved after every turn anyway"""
+    def _thought(self, _rest: str) -> CommandResult:
+        """show what the model thought before its last answer"""
+        thought = self._chat.conversation.last_thought
+        return CommandResult(thought.strip().splitlines() if thought.strip() else ["no thought"])
+
+    def _stats(self, _rest: str) -> CommandResult:
+        """show the model, the context, and the speed of the answers"""
+        conversation = self._chat.conversation
+        return CommandResult(status_line.as_lines(conversation.session.facts, self._chat.answers, conversation.used))
+
+    def _save(self, rest: str) -> CommandResult:
+        """[NAME] | save the chat under a name; it is also saved after every turn"""
         chat = self._chat
-        path = session_file.path_of(rest) if rest else chat.save_as
+        path = saved_chat.path_of(rest) if rest else chat.save_as
         if path is None:
             raise UsageError("this chat is not saved (--no-save)", "give a name: /save NAME")
         if not chat.conversation.messages:
-            raise UsageError("nothing was said yet", "ask something first")
+            raise UsageError("there are no messages yet", "ask something first")
         if path != chat.save_as and path.exists():
-            raise UsageError(f"there is a chat '{rest}' already", f"choose another name; /load {rest} goes on with it")
+            raise UsageError(f"the chat '{rest}' already exists", f"choose another name; /load {rest} continues it")
         chat.save_as = path
         chat.save()
-        return Todo([f"saved: {path}"])
+        return CommandResult([f"saved: {path}"])
 
-    def _load(self, rest: str) -> Todo:
-        """NAME | go on with a saved chat"""
+    def _load(self, rest: str) -> CommandResult:
+        """NAME | continue a saved chat"""
         if not rest:
-            raise UsageError("/load of which chat?", "give its name: /load NAME")
-        path = session_file.path_of(rest)
-        self._chat.conversation.put(session_file.load(path).messages)
-        if self._chat.save_as is not None:  # with --no-save it is not written to either
+            raise UsageError("/load needs the name of a chat", "/load NAME")
+        path = saved_chat.path_of(rest)
+        self._chat.conversation.replace_messages(saved_chat.load(path).messages)
+        if self._chat.save_as is not None:  # with --no-save, the loaded chat is not written either
             self._chat.save_as = path
-        return Todo([f"loaded: {path}", *recalled(self._chat.conversation)])
+        return CommandResult([f"loaded: {path}", *recalled(self._chat.conversation)])
 
-    def _exit(self, _rest: str) -> Todo:
-        """leave; the chat can be taken up with --resume"""
-        return Todo(leave=True)
+    def _exit(self, _rest: str) -> CommandResult:
+        """leave the chat; --resume continues it later"""
+        return CommandResult(leave=True)
+
+
+def _path(text: str) -> Path:
+    """Return the path that a user typed, or dropped on the terminal, which quotes it."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return Path(text[1:-1] if quoted else text.replace("\\ ", " ")).expanduser()
 
 
 def _described(name: str, about: str) -> str:
@@ -182,14 +229,14 @@ def _described(name: str, about: str) -> str:
 
 
 def recalled(conversation: Conversation) -> list[str]:
-    """Where a conversation that was loaded stands: how many turns, its last words, and whether it waits."""
+    """Summarize a loaded conversation: the number of turns, its last messages, and whether an answer is missing."""
     questions = [message for message in conversation.messages if message["role"] == "user"]
     lines = [f"{len(questions)} question{'s' if len(questions) != 1 else ''} so far"]
-    lines += [f"{'>' if m['role'] == 'user' else ' '} {_short(m['content'])}" for m in conversation.messages[-2:]]
+    lines += [f"{'>' if m['role'] == 'user' else ' '} {_short(str(m['content']))}" for m in conversation.messages[-2:]]
     if conversation.is_unanswered:
         lines.append("the last question was not answered: /retry answers it")
     elif conversation.can_go_on:
-        lines.append("the last answer was cut off: Enter on an empty line goes on with it")
+        lines.append("the last answer was cut off: Enter on an empty line continues it")
     return lines
 
 

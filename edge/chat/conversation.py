@@ -1,6 +1,6 @@
 """One conversation with a model: its messages, and answers as a stream of events.
 
-Nothing here knows a terminal: the chat, the one-shot command and tests read the same events.
+Independent of the terminal: the chat, the one-shot command and the tests consume the same events.
 """
 
 from __future__ import annotations
@@ -9,50 +9,65 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
-from typing import Any
 
-from edge.chat.context import Fitted, fit, split
-from edge.chat.stops import StopTexts
-from edge.chat.templates import ChatTemplate
+from edge.chat.context_window import Fitted, fit, split
+from edge.chat.thoughts import CONTROL_TOKENS, Piece, ThoughtSplitter
+from edge.llm.chat_template import PICTURE_TOKEN, ChatTemplate, Message, Picture, StopTexts
+from edge.llm.pictures import load_picture
+from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import EdgeError, UsageError
-from runtimes.text import Finish, TextOptions, TextSession
+from runtimes.llm.session import Finish, Part, TextOptions, TextSession, Token
 
-_STEP = 256  # tokens of a prompt between two words about how far it is
+_STEP = 256  # prompt tokens between two progress events
+_PROMPT_END = 16  # tokens: enough to see whether the template has opened a thought
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How far a long prompt is read: `done` of `total` new tokens."""
+class PromptProgress:
+    """Progress of a long prompt: `done` of `total` new tokens are evaluated."""
 
     done: int
     total: int
 
 
 @dataclass(frozen=True)
-class Text:
+class TextDelta:
     """A piece of the answer."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """The context was full: so many of the oldest turns, or tokens of this answer's beginning, left it."""
+class ThoughtDelta:
+    """A piece of what a reasoning model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TurnsDropped:
+    """The context was full: this many of the oldest turns, or of the first tokens of this answer, were dropped."""
 
     turns: int = 0
     answer_tokens: int = 0
 
 
 @dataclass(frozen=True)
-class Answered:
-    """The answer is over.
+class Finished:
+    """The answer is complete; its measurements.
 
-    reason         one of runtimes.text.FINISHES
-    new_tokens     tokens of the prompt that had to be read, reused_tokens those that had been read before
-    first_s        seconds from the question to the first token
-    tokens, generate_s   of the answer
-    used, context  tokens in the context now, and how many it holds
+    reason: One of runtimes.llm.session.FINISHES.
+    new_tokens: Prompt tokens that had to be evaluated.
+    reused_tokens: Prompt tokens that were in the cache.
+    prompt_s: Seconds to evaluate the prompt.
+    first_s: Seconds from the question to the first token.
+    tokens: Tokens of the answer.
+    generate_s: Seconds to generate it.
+    seed: The seed of the sampling.
+    used: Tokens in the context now.
+    context: Size of the context in tokens.
     """
 
     reason: str
@@ -68,34 +83,47 @@ class Answered:
 
     @property
     def rate(self) -> float:
-        """Tokens of the answer per second; 0 where there was nothing to measure."""
+        """Answer tokens per second; 0 if nothing was measured."""
         return self.tokens / self.generate_s if self.generate_s > 0 else 0.0
 
 
-Happening = Reading | Text | Dropped | Answered
+ChatEvent = PromptProgress | TextDelta | ThoughtDelta | TurnsDropped | Finished
 
 
 @dataclass
 class Conversation:
-    """Messages (plain dictionaries, as templates take them) and how they are continued.
+    """A conversation and the model that continues it.
 
-    `forgotten` counts the oldest turns that no longer fit; they stay in `messages`. `used` tokens are in the
-    context.
+    session: The loaded model.
+    template: Its chat template.
+    options: The sampling options.
+    messages: Plain dictionaries, as templates expect them. An answer may have a `thought`, which templates do not get;
+        one that was cut off has `stopped`, and where it has a thought, `raw`: both with their marks. A question may
+        have `pictures`, the paths of their files.
+    thinks: Whether a reasoning model may think; None leaves it to the template.
+    shifts: Whether an answer that fills the context continues, the oldest turns or its own start being dropped.
+    forgotten: How many of the oldest turns no longer fit the context; they stay in `messages`.
+    used: Tokens in the context.
+    attached: The pictures that the next question will have, as paths.
     """
 
     session: TextSession
     template: ChatTemplate
     options: TextOptions
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[JsonObject] = field(default_factory=list)
+    thinks: bool | None = None
+    shifts: bool = True
     forgotten: int = 0
     used: int = 0
-    _prompt: list[int] = field(default_factory=list)  # the tokens of the last question, as they were read
-    _answer: list[int] = field(default_factory=list)  # and of the answer to it,
-    _answered: dict[str, Any] | None = None  # which is this message
+    attached: list[str] = field(default_factory=list)
+    _prompt: list[int] = field(default_factory=list)  # prompt tokens of the last answer
+    _answer: list[int] = field(default_factory=list)  # tokens of the last answer
+    _answered: JsonObject | None = None  # its message
+    _controls: dict[int, str] = field(default_factory=dict)  # token → its text where CONTROL_TOKENS has it, else ""
 
     @property
     def system(self) -> str:
-        """The system prompt; empty for none."""
+        """The system prompt; empty if there is none."""
         return next((str(message["content"]) for message in self.messages if message["role"] == "system"), "")
 
     @system.setter
@@ -105,7 +133,7 @@ class Conversation:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the last answer was cut off, and the model can go on with it; under a grammar it cannot."""
+        """Whether the last answer was cut off and can be continued; under a grammar it cannot."""
         return bool(self.messages) and self.messages[-1].get("stopped") is True and not self._is_bound_by_grammar
 
     @property
@@ -113,182 +141,279 @@ class Conversation:
         """Whether the last message is a question."""
         return bool(self.messages) and self.messages[-1]["role"] == "user"
 
+    @property
+    def can_switch_thinking(self) -> bool:
+        """Whether the template can be told not to let the model think."""
+        return "enable_thinking" in self.template.source
+
+    @property
+    def last_thought(self) -> str:
+        """What the model thought before its last answer; empty if it did not."""
+        answers = [message for message in self.messages if message["role"] == "assistant"]
+        return str(answers[-1].get("thought", "")) if answers else ""
+
+    def attach(self, file: Path) -> Picture:
+        """Attach a picture to the next question.
+
+        Raises InputError if it cannot be read, and UsageError if the model is open without a picture encoder.
+        """
+        picture = self._picture(str(file.resolve()))
+        self.attached.append(str(file.resolve()))
+        return picture
+
     def ask(self, text: str) -> None:
-        """Add a question; it takes the place of one that was not answered."""
+        """Add a question, with the attached pictures. It replaces a question that was not answered."""
         if self.is_unanswered:
             self.messages.pop()
-        self.messages.append({"role": "user", "content": text})
+        pictures: JsonObject = {"pictures": list(self.attached)} if self.attached else {}
+        self.messages.append({"role": "user", "content": text, **pictures})
+        self.attached = []
 
-    def take_back(self) -> str:
-        """Remove the last question with its answer, and return the question; UsageError where there is none."""
+    def pop_turn(self) -> str:
+        """Remove the last question and its answer, and return the question. Raises UsageError if there is none."""
         turn = self._last_turn()
-        self.put(self.messages[: len(self.messages) - len(turn)])
+        self.replace_messages(self.messages[: len(self.messages) - len(turn)])
         return str(turn[0]["content"])
 
     @property
+    def last_pictures(self) -> list[str]:
+        """The pictures of the last question. Raises UsageError if there is no question."""
+        return _pictures_of(self._last_turn()[0])
+
+    @property
     def last_question(self) -> str:
-        """What was asked last; UsageError where nothing was."""
+        """The last question. Raises UsageError if there is none."""
         return str(self._last_turn()[0]["content"])
 
-    def take_back_answer(self) -> None:
-        """Remove the last answer, so that its question can be answered again; UsageError where there is none."""
-        question = self.take_back()
-        self.messages.append({"role": "user", "content": question})
+    def pop_answer(self) -> None:
+        """Remove the last answer, so that its question can be answered again. Raises UsageError if there is none."""
+        question = dict(self._last_turn()[0])
+        self.pop_turn()
+        self.messages.append(question)
 
     def clear(self) -> None:
-        """Forget everything but the system prompt."""
-        self.put(split(self.messages)[0])  # type: ignore[arg-type] # they are the same dictionaries
+        """Remove all messages except the system prompt."""
+        self.replace_messages(split(self.messages)[0])  # type: ignore[arg-type] # these are the same dictionaries
 
-    def put(self, messages: Sequence[dict[str, Any]]) -> None:
-        """Have these messages instead, and count what of the context they use."""
+    def replace_messages(self, messages: Sequence[JsonObject]) -> None:
+        """Replace all messages, and count the context that they use."""
         self.messages = list(messages)
         self.forgotten = self.used = 0
         if split(self.messages)[1]:
-            with suppress(EdgeError):  # the next question will tell what is wrong
+            with suppress(EdgeError):  # the next question reports the error
                 self.used = len(self._fitted(self.messages).tokens)
 
-    def answer(self, cancel: Event) -> Iterator[Happening]:
-        """Answer the last question; the last event is Answered, and the answer is among the messages then.
+    def answer(self, cancel: Event) -> Iterator[ChatEvent]:
+        """Answer the last question. The last event is Finished; by then the answer is added to the messages.
 
-        An answer that was cancelled or reached its limit is kept as `stopped`; of an empty one nothing is kept.
-        `cancel` is for this answer alone: a stop text of the template sets it too. `Answered.reason` tells which.
+        An answer that was cancelled or reached its limit is kept as `stopped`; an empty one is not kept.
+        Pass a new `cancel` for each answer: a stop text of the template sets it too. `Finished.reason` says which.
         """
         yield from self._continued(self._fitted(self.messages), cancel, "")
 
-    def go_on(self, cancel: Event) -> Iterator[Happening]:
-        """Go on with an answer that was cut off; UsageError where there is none, and it stays where this fails."""
+    def resume(self, cancel: Event) -> Iterator[ChatEvent]:
+        """Continue an answer that was cut off; it is kept if this fails. Raises UsageError if there is none."""
         if not self.can_go_on:
             raise UsageError("there is no unfinished answer", "ask something")
-        begun = str(self.messages[-1]["content"])
+        last = self.messages[-1]
+        prefix = str(last.get("raw", last["content"]))
         fitted = self._fitted(self.messages[:-1])
-        is_known = self.messages[-1] is self._answered
-        tokens = self._answer if is_known else self.session.tokenize(begun, special=False)  # it was loaded
+        is_known = last is self._answered  # otherwise it was loaded from a file
+        tokens = self._answer if is_known else self.session.tokenize(prefix, special="raw" in last)
         self.messages.pop()
-        yield from self._continued(fitted, cancel, begun, tokens)
+        yield from self._continued(fitted, cancel, prefix, tokens)
 
-    def _continued(self, fitted: Fitted, cancel: Event, begun: str, answer: Sequence[int] = ()) -> Iterator[Happening]:
-        run = _Run(list(answer), begun, StopTexts(self.template.stops))
+    def _continued(self, fitted: Fitted, cancel: Event, prefix: str, answer: Sequence[int] = ()) -> Iterator[ChatEvent]:
+        run = _AnswerInProgress(list(answer), StopTexts(self.template.stops), self._splitter(fitted.tokens))
+        run.add(prefix)
         context = self.session.facts.context
         try:
             if fitted.dropped:
                 yield self._forget(fitted)
-            while len(fitted.tokens) + len(run.tokens) > context:  # an answer that was loaded, and is longer
+            while len(fitted.tokens) + len(run.tokens) > context:  # a loaded answer longer than the context
                 fitted, dropped = self._make_room(run)
                 yield dropped
             yield from self._read_ahead(run, fitted.tokens, cancel)
             while True:
-                yield from self._stretch(run, fitted.tokens, cancel)
+                yield from self._stretch(run, fitted, cancel)
                 assert run.finish is not None
-                if run.finish.reason != "context" or self._is_bound_by_grammar:
+                if run.finish.reason != "context" or self._is_bound_by_grammar or not self.shifts:
                     break
                 fitted, dropped = self._make_room(run)
                 yield dropped
-        finally:  # also where the reader of these events leaves early
+        finally:  # also if the consumer of these events stops early
             self._prompt, self._answer = fitted.tokens[: run.read_to], run.tokens
             self.used = len(fitted.tokens) + len(run.tokens)
             self._keep(run)
         yield run.summary(self.used, context)
 
+    def _splitter(self, prompt: Sequence[int]) -> ThoughtSplitter | None:
+        """None for a template that only joins texts: whatever such a model writes is its answer."""
+        if self.template.is_plain:
+            return None
+        end = [token for token in prompt[-_PROMPT_END:] if token != PICTURE_TOKEN]
+        return ThoughtSplitter(self.session.detokenize(end, special=True))
+
     @property
     def _is_bound_by_grammar(self) -> bool:
-        # A grammar begins anew with each call of the engine: what goes on after a shift would not follow it.
+        # A grammar restarts with each call of the engine: the text after a shift would not follow it.
         return self.options.grammar is not None or self.options.json_schema is not None
 
-    def _stretch(self, run: _Run, prompt: Sequence[int], cancel: Event) -> Iterator[Text]:
-        """Generate until the engine ends, once."""
+    def _stretch(self, run: _AnswerInProgress, prompt: Fitted, cancel: Event) -> Iterator[TextDelta | ThoughtDelta]:
+        """Run one generation of the engine to its end."""
         most = self.options.max_tokens
-        options = self.options if most is None else replace(self.options, max_tokens=max(0, most - run.made))
-        for token in self.session.generate([*prompt, *run.tokens], options, cancel):
-            if shown := run.take(token.id, token.text):
-                yield Text(shown)
+        options = self.options if most is None else replace(self.options, max_tokens=max(0, most - run.generated))
+        for token in self._generated(prompt, run.tokens, options, cancel):
+            text = token.text or self._control_text(token.id)
+            yield from _deltas(run.take(token.id, text))
             if token.finish is not None:
                 run.end(token.finish)
             elif run.stream.hit is not None:
-                cancel.set()  # the engine does not know of stop texts; its Finish follows
-        if rest := run.rest():
-            yield Text(rest)
+                cancel.set()  # the engine does not know the stop texts; its Finish follows
+        yield from _deltas(run.rest())
 
-    def _read_ahead(self, run: _Run, tokens: Sequence[int], cancel: Event) -> Iterator[Reading]:
-        """Read a long prompt step by step, so that it can be told how far it is."""
-        known = _common([*self._prompt, *self._answer], tokens)
+    def _generated(self, prompt: Fitted, answer: Sequence[int], options: TextOptions, cancel: Event) -> Iterator[Token]:
+        if PICTURE_TOKEN not in prompt.tokens:
+            return self.session.generate([*prompt.tokens, *answer], options, cancel)
+        parts = self.template.parts(self.session, prompt.kept, **self._values)
+        if answer:
+            parts.append(Part(self.session.detokenize(answer, special=True)))
+        return self.session.generate_parts(parts, len(prompt.tokens) + len(answer), options, cancel)
+
+    def _control_text(self, token: int | None) -> str:
+        """The text of a control token that marks a thought; engines leave it out. Empty for every other token."""
+        if token is None or self.template.is_plain:
+            return ""
+        if token not in self._controls:
+            text = self.session.detokenize([token], special=True)
+            self._controls[token] = text if text in CONTROL_TOKENS else ""
+        return self._controls[token]
+
+    def _read_ahead(self, run: _AnswerInProgress, tokens: Sequence[int], cancel: Event) -> Iterator[PromptProgress]:
+        """Evaluate a long prompt step by step, to report progress."""
+        known = _common_prefix([*self._prompt, *self._answer], tokens)
         total = len(tokens) - known
-        if total < 2 * _STEP or (self._prompt and self.forgotten and known < len(self._prompt) // 2):
-            return  # it takes no time to speak of; or the engine moves what it has read, which steps would spoil
+        if (
+            PICTURE_TOKEN in tokens
+            or total < 2 * _STEP
+            or (self._prompt and self.forgotten and known < len(self._prompt) // 2)
+        ):
+            return  # a picture cannot be divided; too short; or the engine shifts its cache, which steps would prevent
         for end in range(known + _STEP, len(tokens), _STEP):
-            yield Reading(end - _STEP - known, total)
+            yield PromptProgress(end - _STEP - known, total)
             for token in self.session.generate(tokens[:end], replace(self.options, max_tokens=0), cancel):
                 run.read(token.finish)
             if cancel.is_set():
                 run.read_to = end - _STEP
                 return
 
-    def _fitted(self, messages: Sequence[dict[str, Any]], room: int | None = None) -> Fitted:
+    def _fitted(self, messages: Sequence[JsonObject], room: int | None = None) -> Fitted:
         system, turns = split(messages)
         rest = [message for turn in turns[self.forgotten :] for message in turn]
-        return fit(self.template, self.session, [*system, *rest], room)
+        plain = [_for_template(message) for message in (*system, *rest)]
+        for message in plain:
+            for name in _pictures_of(message):
+                self._picture(name)
+        return fit(self.template, self.session, plain, room, self._values)
 
-    def _forget(self, fitted: Fitted) -> Dropped:
+    @property
+    def _values(self) -> dict[str, bool]:
+        return {} if self.thinks is None else {"enable_thinking": self.thinks}
+
+    def _picture(self, name: str) -> Picture:
+        """Load the picture `name`, a path, unless it is loaded."""
+        known = self.template.pictures
+        if name not in known:
+            content = load_picture(Path(name))
+            known[name] = Picture(content, self.session.picture_tokens(content))
+        return known[name]
+
+    def _forget(self, fitted: Fitted) -> TurnsDropped:
         turns = len(split(fitted.dropped)[1])
         self.forgotten += turns
-        return Dropped(turns=turns)
+        return TurnsDropped(turns=turns)
 
-    def _make_room(self, run: _Run) -> tuple[Fitted, Dropped]:
-        """Drop the oldest turns in the middle of an answer; where there are none left, this answer's beginning."""
+    def _make_room(self, run: _AnswerInProgress) -> tuple[Fitted, TurnsDropped]:
+        """Drop the oldest turns in the middle of an answer, or the start of this answer if no turns are left."""
         context = self.session.facts.context
         fitted = self._fitted(self.messages, len(run.tokens) + context // 4)
         if fitted.dropped:
             return fitted, self._forget(fitted)
         keep = max(1, (context - len(fitted.tokens)) // 2)
-        gone = max(1, len(run.tokens) - keep)
-        run.tokens = run.tokens[gone:]
-        return fitted, Dropped(answer_tokens=gone)
+        dropped_tokens = max(1, len(run.tokens) - keep)
+        run.tokens = run.tokens[dropped_tokens:]
+        return fitted, TurnsDropped(answer_tokens=dropped_tokens)
 
-    def _keep(self, run: _Run) -> None:
-        if not run.text:
+    def _keep(self, run: _AnswerInProgress) -> None:
+        if not run.raw:
             return
-        message: dict[str, Any] = {"role": "assistant", "content": run.text}
+        message: JsonObject = {"role": "assistant", "content": run.text}
+        if run.thought:
+            message["thought"] = run.thought
         if run.finish is None or run.finish.reason != "stop":
             message["stopped"] = True
+            if run.thought:
+                message["raw"] = run.raw
         self.messages.append(message)
         self._answered = message
 
-    def _last_turn(self) -> list[Mapping[str, Any]]:
+    def _last_turn(self) -> list[Mapping[str, JsonValue]]:
         turns = split(self.messages)[1]
         if not turns or turns[-1][0]["role"] != "user":
-            raise UsageError("nothing was asked yet", "ask something")
+            raise UsageError("there is no question yet", "ask something")
         return turns[-1]
 
 
 @dataclass
-class _Run:
-    """What became of an answer so far. `tokens` are those in the context, `made` counts all of this run."""
+class _AnswerInProgress:
+    """The state of an answer while it is generated.
+
+    tokens: Its tokens in the context.
+    raw: Its text as the model wrote it, without what follows a stop text.
+    text: The answer in it.
+    thought: What the model thought before.
+    generated: All tokens of this run, including those dropped from the context.
+    """
 
     tokens: list[int]
-    text: str
     stream: StopTexts
-    made: int = 0
+    splitter: ThoughtSplitter | None
+    raw: str = ""
+    text: str = ""
+    thought: str = ""
+    generated: int = 0
     finish: Finish | None = None
     first: Finish | None = None
     generate_s: float = 0.0
     ahead_tokens: int = 0
     ahead_s: float = 0.0
-    read_to: int | None = None  # where the reading of the prompt was stopped
+    read_to: int | None = None  # where the evaluation of the prompt was cancelled
     began: float = field(default_factory=time.monotonic)
     first_at: float | None = None
 
-    def take(self, token: int | None, text: str) -> str:
+    def take(self, token: int | None, text: str) -> list[Piece]:
         if token is not None and self.stream.hit is None:
             self.first_at = self.first_at or time.monotonic()
             self.tokens.append(token)
-            self.made += 1
-        shown = self.stream.feed(text)
-        self.text += shown
-        return shown
+            self.generated += 1
+        return self.add(self.stream.feed(text))
 
-    def rest(self) -> str:
-        shown = self.stream.rest() if self.finish and self.finish.reason != "context" else ""
-        self.text += shown
-        return shown
+    def add(self, text: str) -> list[Piece]:
+        self.raw += text
+        if self.splitter is None:
+            return self._kept([Piece(text, is_thought=False)] if text else [])
+        return self._kept(self.splitter.feed(text))
+
+    def rest(self) -> list[Piece]:
+        if self.finish is None or self.finish.reason == "context":
+            return []
+        pieces = self.add(self.stream.rest())
+        return [*pieces, *(self._kept(self.splitter.rest()) if self.splitter else ())]
+
+    def _kept(self, pieces: list[Piece]) -> list[Piece]:
+        self.thought += "".join(piece.text for piece in pieces if piece.is_thought)
+        self.text += "".join(piece.text for piece in pieces if not piece.is_thought)
+        return pieces
 
     def end(self, finish: Finish) -> None:
         if self.stream.hit is not None:
@@ -302,16 +427,16 @@ class _Run:
             self.ahead_tokens += finish.prompt_tokens - finish.reused_tokens
             self.ahead_s += finish.prompt_s
 
-    def summary(self, used: int, context: int) -> Answered:
+    def summary(self, used: int, context: int) -> Finished:
         assert self.finish is not None
         assert self.first is not None
-        return Answered(
+        return Finished(
             reason=self.finish.reason,
             new_tokens=self.first.prompt_tokens - self.first.reused_tokens + self.ahead_tokens,
             reused_tokens=self.first.reused_tokens - self.ahead_tokens,
             prompt_s=self.first.prompt_s + self.ahead_s,
             first_s=(self.first_at or time.monotonic()) - self.began,
-            tokens=self.made,
+            tokens=self.generated,
             generate_s=self.generate_s,
             seed=self.first.seed,
             used=used,
@@ -319,7 +444,22 @@ class _Run:
         )
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def _deltas(pieces: Sequence[Piece]) -> Iterator[TextDelta | ThoughtDelta]:
+    for piece in pieces:
+        yield ThoughtDelta(piece.text) if piece.is_thought else TextDelta(piece.text)
+
+
+def _for_template(message: Message) -> JsonObject:
+    """A message without what only this program reads: templates decide what becomes of a thought of their own kind."""
+    return {key: value for key, value in message.items() if key not in ("thought", "raw")}
+
+
+def _pictures_of(message: Message) -> list[str]:
+    names = message.get("pictures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common prefix of two sequences."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,4 +1,7 @@
-"""Ctrl+C while a model answers: it stops the answer, not the program."""
+"""Make Ctrl+C stop a model's answer instead of the program.
+
+Only POSIX terminals can turn off their echo; elsewhere it stays on.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def stops_answer() -> Iterator[threading.Event]:
-    """The event that Ctrl+C sets inside of the block, as often as it is pressed; afterwards it is what it was."""
+    """Yield an event that Ctrl+C sets inside the block; the previous handler is restored afterwards."""
     cancel = threading.Event()
 
     def stop(_number: int, _frame: object) -> None:
-        # In a thread: this interrupts the main one anywhere, perhaps while it holds the event's own lock.
+        # In a thread: the signal interrupts the main thread anywhere, perhaps while it holds the event's own lock.
         threading.Thread(target=cancel.set).start()
 
     previous = signal.signal(signal.SIGINT, stop)
@@ -28,7 +31,7 @@ def stops_answer() -> Iterator[threading.Event]:
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """What is typed during an answer does not mix with it; it is there for the next input line."""
+    """Turn off the echo, so that typing does not mix with the answer. The next input line receives it."""
     try:
         import termios
     except ImportError:  # Windows

@@ -1,52 +1,61 @@
-"""One question, one answer: on stdout alone, for pipes and scripts."""
+"""Answer a single question on stdout, for pipes and scripts."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
-from edge.chat.conversation import Answered, Conversation, Dropped, Reading, Text
+from edge.chat.conversation import Conversation, Finished, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
-from edge.chat.terminal import CUT_OFF, dropped_line
-from edge.progress import Progress
-from edge.terminal import readable
+from edge.chat.terminal import dropped_line
+from edge.chat.thought_line import ThoughtLine
+from edge.console.progress import Progress
+from edge.console.text import readable
+from runtimes.artifact.json_fields import JsonObject
 
-_STOPPED = 130  # what a shell calls "ended by Ctrl+C"
+_CUT_OFF = "the answer is cut off: the context is full (raise --context)"
+_STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
 
 def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> int:
-    """Ask, and print the answer as it comes, or one JSON object at its end; the exit status.
+    """Ask, print the answer as it arrives (or one JSON object at its end), and return the exit status.
 
-    On a terminal the answer is made harmless; in a pipe it is what the model wrote.
+    On a terminal, control characters of the answer are escaped; a pipe receives exactly what the model answered. What
+    it thought before is in the JSON object alone. An answer ends when it fills the context: nobody may be watching.
     """
+    conversation.shifts = False
     conversation.ask(prompt)
     pieces: list[str] = []
     notes: list[str] = []
-    answered: Answered | None = None
+    answered: Finished | None = None
+    line = ThoughtLine(sys.stderr)
     with stops_answer() as cancel:
         bar: Progress | None = None
-        for happening in conversation.answer(cancel):
-            if isinstance(happening, Reading):
-                bar = bar or Progress(happening.total, "reading", quiet=True)
-                bar.note(f"{happening.done} of {happening.total} tokens")
+        for event in conversation.answer(cancel):
+            if isinstance(event, PromptProgress):
+                bar = bar or Progress(event.total, "reading", quiet=True)
+                bar.note(f"{event.done} of {event.total} tokens")
                 continue
             if bar is not None:
                 bar.__exit__()
                 bar = None
-            if isinstance(happening, Text):
-                pieces.append(happening.text)
+            if isinstance(event, ThoughtDelta):
+                line.feed(event.text)
+                continue
+            line.end()
+            if isinstance(event, TextDelta):
+                pieces.append(event.text)
                 if not as_json:
-                    _write(happening.text)
-            elif isinstance(happening, Dropped):
-                notes.append(dropped_line(happening))
+                    _write(event.text)
+            elif isinstance(event, TurnsDropped):
+                notes.append(dropped_line(event))
                 print(f"edge: {notes[-1]}", file=sys.stderr)
             else:
-                answered = happening
+                answered = event
     assert answered is not None
     if answered.reason == "context":
-        notes.append(CUT_OFF)
-        print(f"\nedge: {CUT_OFF}", file=sys.stderr)
+        notes.append(_CUT_OFF)
+        print(f"\nedge: {_CUT_OFF}", file=sys.stderr)
     text = "".join(pieces)
     if as_json:
         print(json.dumps(_as_dict(conversation, answered, text, notes), ensure_ascii=False, indent=2))
@@ -60,11 +69,12 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_dict(conversation: Conversation, answered: Answered, text: str, notes: list[str]) -> dict[str, Any]:
+def _as_dict(conversation: Conversation, answered: Finished, text: str, notes: list[str]) -> JsonObject:
     facts = conversation.session.facts
     return {
         "model": facts.name,
         "template": conversation.template.name,
+        "thought": conversation.last_thought,
         "answer": text,
         "finish": answered.reason,
         "prompt_tokens": answered.new_tokens + answered.reused_tokens,

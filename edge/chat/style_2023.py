@@ -1,8 +1,8 @@
 """The terminal chat as it looked in March 2023: antimatter15/alpaca.cpp's chat.cpp, line for line.
 
-The look, the words around a question, the settings and the distribution of the draws are those of then. What differs,
-because it was wrong: a line that ends in a backslash goes on without "### Response:" in between, lines may be longer
-than 255 bytes, a full context drops the oldest turns instead of ending the program, and the chat is saved.
+The look, the prompt text, the settings and the sampling distribution are those of chat.cpp. These bugs are not
+reproduced: a line that ends in a backslash continues without "### Response:" in between, lines may be longer than 255
+bytes, a full context drops the oldest turns instead of ending the program, and the chat is saved.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import replace
 from importlib import import_module
 
 from edge.chat.commands import Chat
-from edge.chat.conversation import Answered, Dropped, Text
+from edge.chat.conversation import Finished, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
 from edge.chat.terminal import CUT_OFF, dropped_line
-from edge.terminal import readable
+from edge.console.text import readable
 from runtimes.errors import HostError, InputError
-from runtimes.text import ModelFacts, TextOptions
+from runtimes.llm.session import LlmFacts, TextOptions
 
 TEMPLATE = "alpaca-cpp"
-# In the order in which the program of then named what a CPU can.
+# In the order in which chat.cpp listed the CPU features.
 _FEATURES = (
     "AVX", "AVX2", "AVX512", "FMA", "NEON", "ARM_FMA", "F16C", "FP16_VA", "WASM_SIMD", "BLAS", "SSE3", "VSX"
 )  # fmt: skip
@@ -38,7 +38,7 @@ _BANNER = """
 
 
 def options(seed: int | None) -> TextOptions:
-    """The settings of then; without a seed, the time, as it did."""
+    """Return the settings of chat.cpp; without a seed, the current time, as chat.cpp did."""
     return TextOptions(
         temperature=0.1,
         top_k=40,
@@ -52,13 +52,13 @@ def options(seed: int | None) -> TextOptions:
 
 
 def loading(model: str, options: TextOptions) -> None:
-    """What stood there while the model loaded."""
+    """Print the lines shown while the model loads."""
     _log(f"main: seed = {options.seed}")
     _log(f"llama_model_load: loading model from '{model}' - please wait ...")
 
 
 def converse(chat: Chat) -> int:
-    """Talk until the user leaves: status 0 for Ctrl+D, 130 for Ctrl+C at the prompt, as then."""
+    """Chat until the user leaves, and return the status: 0 for Ctrl+D, 130 for Ctrl+C at the prompt."""
     _log(_heading(chat.conversation.session.facts, chat.conversation.options))
     _log(_BANNER)
     try:
@@ -71,14 +71,14 @@ def converse(chat: Chat) -> int:
             except KeyboardInterrupt:
                 print()
                 return 130
-            _heed(chat, line)
+            _handle(chat, line)
     finally:
         chat.save()
 
 
-def _heading(facts: ModelFacts, options: TextOptions) -> str:
-    found = dict(re.findall(r"(\w+) = (\d+)", facts.system_info))
-    features = " | ".join(f"{name} = {found.get(name, 0)}" for name in _FEATURES)
+def _heading(facts: LlmFacts, options: TextOptions) -> str:
+    values = dict(re.findall(r"(\w+) = (\d+)", facts.system_info))
+    features = " | ".join(f"{name} = {values.get(name, 0)}" for name in _FEATURES)
     return (
         f"system_info: n_threads = {facts.threads or 0} / {os.cpu_count()} | {features} | \n"
         "main: interactive mode on.\n"
@@ -88,9 +88,9 @@ def _heading(facts: ModelFacts, options: TextOptions) -> str:
 
 
 def _read() -> str:
-    """One question; lines that end in a backslash belong together."""
+    """Read one question; a line that ends in a backslash continues on the next one."""
     with suppress(ImportError):
-        import_module("readline")  # input() edits lines with it, where there is one
+        import_module("readline")  # input() uses it for line editing, where it exists
     lines = [input("> ")]
     while lines[-1].endswith("\\"):
         lines[-1] = lines[-1][:-1]
@@ -98,32 +98,34 @@ def _read() -> str:
     return "\n".join(lines)
 
 
-def _heed(chat: Chat, line: str) -> None:
+def _handle(chat: Chat, line: str) -> None:
     conversation = chat.conversation
     if line.strip():
         conversation.ask(line)
         begin = conversation.answer
     elif conversation.can_go_on:
-        begin = conversation.go_on  # "Press Return to return control to LLaMA"
+        begin = conversation.resume  # "Press Return to return control to LLaMA"
     else:
         return
     chat.save()
     try:
         with stops_answer() as cancel:
-            for happening in begin(cancel):
-                if isinstance(happening, Text):
-                    sys.stdout.write(readable(happening.text))
+            for event in begin(cancel):
+                if isinstance(event, TextDelta | ThoughtDelta):
+                    sys.stdout.write(readable(event.text))
                     sys.stdout.flush()
-                elif isinstance(happening, Dropped):
-                    _log(f"\n[{dropped_line(happening)}]")
-                elif isinstance(happening, Answered) and happening.reason == "context":
+                elif isinstance(event, TurnsDropped):
+                    _log(f"\n[{dropped_line(event)}]")
+                elif isinstance(event, Finished) and event.reason == "context":
                     _log(f"\n[{CUT_OFF}]")
     except (InputError, HostError) as error:
         _log(f"[{error.message}]")
     finally:
         chat.save()
     print()
-    if conversation.options.seed is not None:  # one generator for the whole chat then; other draws each turn here too
+    if (
+        conversation.options.seed is not None
+    ):  # chat.cpp had one generator for the whole chat: vary the draws of each turn
         conversation.options = replace(conversation.options, seed=(conversation.options.seed + 1) % 2**32)
 
 

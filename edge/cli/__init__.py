@@ -1,7 +1,7 @@
 """The command line: one file per command in this folder, each with `add_arguments` and `run`.
 
-`edge --help` imports argparse and nothing of ours beyond this file; a command's file is imported when
-the command is asked for, and engines only inside its functions.
+`edge --help` imports only argparse and this file. A command's file is imported when the command is used, and engines
+are imported only inside its functions.
 """
 
 from __future__ import annotations
@@ -18,23 +18,27 @@ from typing import NoReturn
 
 from runtimes.errors import EdgeError, HostError, UsageError
 
-# Command → its one line in `edge --help`, in the order of a model's way to a device.
+# Command → its line in `edge --help`, in the order of a model's path to a device.
 COMMANDS = {
     "devices": "this machine, what is plugged in, engines installed, every known profile",
     "inspect": "what is in a model file: inputs, outputs, ops, precision, size",
     "check": "will a model run on a device? node by node, with reasons and what to change",
+    "estimate": "how fast a model would be on a device that is not at hand, from published rows",
     "convert": "convert a trained model for a device or to a format, and prove the result",
     "quantize": "a language model in GGUF in fewer bits, and what that really changes",
     "verify": "check an artifact's digests and self-check on this machine",
-    "run": "classify pictures with a model or artifact: top-5 with names",
+    "run": "what a model answers to pictures or arrays: classes by name, else its outputs",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
     "deploy": "bring an artifact to a board over ssh, and prove there that it is right",
     "chat": "talk with a language model in the terminal, or ask it once",
     "serve": "serve a language model over HTTP as OpenAI does, with a page to chat on",
+    "web": "serve an artifact for the browser: a page that proves itself where it runs",
     "worker": "lend this computer to a language model that is too large for another",
-    "doctor": "what is missing or wrong on this machine, and the command that mends it",
+    "doctor": "what is missing or wrong on this machine, and the command that fixes it",
 }
+# The commands that pass the words after -- to another program.
+_PASSING_ON = frozenset(("serve",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = "--json" in words, "--debug" in words
     if argv is None:
-        _mind_signals()
+        _handle_signals()
     try:
         return _run(words)
     except EdgeError as error:
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edge: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output (`edge table | head`) has left
+    except BrokenPipeError:  # the reader of our output has exited: `edge table | head`
         return _without_stdout(141)
     except OSError as error:
         if debug:
@@ -65,60 +69,91 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(command if command in COMMANDS else None)
+    words, passed_on = _split(words, command)
     args, unknown = parser.parse_known_args(words)
+    args.passed_on = passed_on
     if unknown:
         name = " ".join(("edge", *filter(None, [args.command])))
         raise UsageError(f"{name} does not take {' '.join(unknown)}", f"see `{name} --help`")
     if args.command is None:
         parser.print_help()
         return 2
+    _show_log()
     status = int(_module(args.command).run(args))
     sys.stdout.flush()
     return status
 
 
-def _mind_signals() -> None:
-    """Let SIGTERM and a closed terminal end us as Ctrl+C does: with our workers, and with what lies in /tmp."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has not the second
+def _split(words: Sequence[str], command: str | None) -> tuple[list[str], list[str]]:
+    """Split off the words after --, for commands that pass them to another program."""
+    if command not in _PASSING_ON or "--" not in words:
+        return list(words), []
+    place = list(words).index("--")
+    return list(words[:place]), list(words[place + 1 :])
+
+
+def _show_log() -> None:
+    """Print the log of our packages to stderr: warnings as `edge: ...`, other messages without the prefix."""
+    import logging
+
+    class Stderr(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            from edge.console.text import printable
+
+            prefix = "edge: " if record.levelno >= logging.WARNING else ""
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # removes a progress bar
+            print(f"{clear}{prefix}{printable(record.getMessage())}", file=sys.stderr)
+
+    log = logging.getLogger("edge")
+    log.setLevel(logging.INFO)
+    log.handlers = [Stderr()]
+
+
+def _handle_signals() -> None:
+    """Make SIGTERM and a closed terminal end us as Ctrl+C does: workers end and files in /tmp are removed."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows lacks the second
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is ignored
-            signal.signal(number, lambda given, _frame: sys.exit(128 + given))
+            signal.signal(number, lambda received, _frame: sys.exit(128 + received))
 
 
 def _host_error(error: OSError) -> HostError:
-    """What the operating system refused, and the remedy as far as its number tells one."""
+    """Convert an error of the operating system, with a remedy if its number suggests one."""
     hints = {
-        errno.ENOSPC: "the disk is full: make room, or write elsewhere",
-        errno.EACCES: "choose a place that you may write to",
-        errno.EROFS: "choose a place that you may write to",
+        errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
+        errno.EACCES: "choose a folder that you may write to",
+        errno.EROFS: "choose a folder that you may write to",
     }
     return HostError(f"{error.filename or 'the output'}: {error.strerror}", hints.get(error.errno or 0, ""))
 
 
 def _without_stdout(status: int) -> int:
-    """Leave with `status` while stdout is broken: Python would try to flush it once more and complain."""
+    """Return `status` after redirecting a broken stdout: Python would flush it at exit and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong words are an error like any other: one line and a hint, or JSON."""
+    """Reports wrong arguments like any other error: one line and a hint, or JSON."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError where argparse would print the whole usage and exit."""
+        """Raise UsageError instead of printing the usage and exiting."""
         raise UsageError(message, f"see `{self.prog} --help`")
 
 
 class _CommandParser(_Parser):
-    """Options may stand between words of which there may be none: `edge run ARTIFACT --on HOST PICTURE`."""
+    """Allows options between optional positional arguments: `edge run ARTIFACT --on HOST PICTURE`."""
 
     _is_second_try = False
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def] # as argparse has it
-        """As argparse does, which gives an optional word up at the first option; then once more with options first."""
-        found, unknown = super().parse_known_args(args, namespace)
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def] # the signature of argparse
+        """Parse as argparse does; if words are left over, parse again with options and positionals intermixed.
+
+        argparse matches an optional positional as empty at the first option, so a word after the option is left over.
+        """
+        parsed, unknown = super().parse_known_args(args, namespace)
         if self._is_second_try or all(word.startswith("-") for word in unknown):
-            return found, unknown
+            return parsed, unknown
         self._is_second_try = True
         try:
             return self.parse_known_intermixed_args(args, namespace)
@@ -131,12 +166,12 @@ def _module(command: str):  # type: ignore[no-untyped-def] # a command module ha
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser of all commands, in which only `command` has its arguments."""
+    """Create the parser of all commands, with the arguments of `command` only."""
     from edge import __version__
 
     parser = _Parser(
         prog="edge",
-        description="Take a trained model to a small machine: converted, proven equal, and measured.",
+        description="Convert a trained model for a small machine, prove the result equal, run and measure it.",
         epilog="`edge COMMAND --help` explains one command.",
     )
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
@@ -153,7 +188,7 @@ def _report(error: EdgeError, as_json: bool) -> None:
     if as_json:
         print(json.dumps(error.as_dict()), file=sys.stderr)
         return
-    from edge.terminal import printable
+    from edge.console.text import printable
 
     print(f"edge: {printable(error.message)}", file=sys.stderr)
     if error.hint:

@@ -1,4 +1,4 @@
-"""`edge chat`: talk with a language model, or ask it once."""
+"""`edge chat`: chat with a language model, or ask a single question."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from runtimes.errors import InputError, UsageError
 if TYPE_CHECKING:
     from edge.chat.commands import Chat
     from edge.chat.conversation import Conversation
-    from edge.chat.session_file import SavedChat
-    from runtimes.text import TextOptions
+    from edge.chat.saved_chat import SavedChat
+    from edge.llm.loading import LlmSource
+    from runtimes.llm.session import TextOptions
 
 _EPILOG = """
 With PROMPT, or with text on stdin, it answers once, on stdout alone. Otherwise it is a chat: /help lists its commands,
@@ -28,39 +29,54 @@ stays one question, lines may have any length, a full context drops the oldest t
 Ctrl+C stops the answer at once.
 """
 _SAMPLING = ("temp", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "seed", "max_tokens")
-_MOST_FILE_BYTES = 1 << 20  # of a grammar, a schema or a system prompt
-_MOST_PIPED_CHARACTERS = 1 << 26
+_MAX_FILE_BYTES = 1 << 20  # of a grammar, a schema or a system prompt
+_MAX_PIPED_CHARACTERS = 1 << 26
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the question, how to load, how to answer, and how to look."""
-    from edge import text_loading
+    """Add the arguments of `edge chat`."""
+    from edge.cli.options import llm_loading
 
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or an artifact's folder")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="ask this and leave; without: a chat")
-    parser.add_argument("--style", choices=["modern", "2023"], default="modern", help="how the chat looks")
+    parser.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="answer this prompt and exit (default: an interactive chat)"
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="show the model a picture with the PROMPT, or with the first question",
+    )
+    parser.add_argument("--style", choices=["modern", "2023"], default="modern", help="the look of the chat")
     parser.add_argument("--template", metavar="T", help=f"the chat template: {', '.join(_template_names())}, or a file")
     parser.add_argument("--system", metavar="TEXT", help="the system prompt")
-    parser.add_argument("--resume", nargs="?", const="", metavar="NAME", help="go on with a saved chat, or the newest")
+    parser.add_argument(
+        "--resume", nargs="?", const="", metavar="NAME", help="continue a saved chat (default: the newest)"
+    )
     parser.add_argument("--no-save", action="store_true", help="do not save the chat")
-    parser.add_argument("--no-markdown", action="store_true", help="show answers as they are written")
-    parser.add_argument("--json", action="store_true", help="with PROMPT: print one JSON object for machines")
+    parser.add_argument("--no-markdown", action="store_true", help="print answers as plain text")
+    parser.add_argument(
+        "--think", choices=["on", "off"], help="let a reasoning model think, or not, where its template can"
+    )
+    parser.add_argument("--json", action="store_true", help="with PROMPT: print one JSON object")
 
-    text_loading.add_arguments(parser)
+    llm_loading.add_arguments(parser)
     answering = parser.add_argument_group("answering (in the chat: /set NAME VALUE)")
     for name in _SAMPLING:
         answering.add_argument(f"--{name.replace('_', '-')}", metavar="X", dest=name, help=_about(name))
-    answering.add_argument("--grammar", type=Path, metavar="FILE", help="a GBNF grammar that answers follow")
-    answering.add_argument("--json-schema", type=Path, metavar="FILE", help="a JSON schema that answers follow")
+    answering.add_argument("--grammar", type=Path, metavar="FILE", help="a GBNF grammar for the answers")
+    answering.add_argument("--json-schema", type=Path, metavar="FILE", help="a JSON schema for the answers")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Chat, or answer once: status 0, and 130 where Ctrl+C stopped the one answer."""
-    from edge.text_loading import chosen
+    """Chat, or answer once. Returns 0, or 130 if Ctrl+C stopped the single answer."""
+    from edge.cli.options.llm_loading import llm_source_from
 
-    model, prompt = chosen(_sorted(args)), _with_stdin(args.prompt)
+    model, prompt = llm_source_from(_with_positionals(args)), _with_stdin(args.prompt)
     _check(args, prompt)
     saved = _resumed(args)
     options = _options(args)
@@ -69,12 +85,17 @@ def run(args: argparse.Namespace) -> int:
 
         style_2023.loading(model.source, options)
     from edge.chat.conversation import Conversation
-    from edge.chat.templates import choose_template
+    from edge.llm.chat_template import choose_template
 
     with model.open() as session, choose_template(session.facts, _template(args, saved)) as template:
         conversation = Conversation(session, template, options, saved.messages if saved else [])
         if args.system is not None:
             conversation.system = args.system
+        if args.think is not None:
+            if not conversation.can_switch_thinking:
+                raise UsageError(f"the template ({template.name}) cannot switch thinking", "leave out --think")
+            conversation.thinks = args.think == "on"
+        _attach(conversation, model, args.image)
         if prompt is None:
             return _converse(args, _chat(args, args.model or model.source, conversation))
         from edge.chat.one_shot import answer_once
@@ -82,50 +103,60 @@ def run(args: argparse.Namespace) -> int:
         return answer_once(conversation, prompt, as_json=args.json)
 
 
-def _sorted(args: argparse.Namespace) -> argparse.Namespace:
-    """With --server, the one word that is given is the question."""
+def _attach(conversation: Conversation, model: LlmSource, pictures: Sequence[Path]) -> None:
+    """Attach the pictures of the command line. Raises UsageError if the model cannot see any."""
+    if pictures and "pictures" not in conversation.session.capabilities:
+        hint = "convert its folder again with edge convert, which writes mmproj beside it, or give --mmproj FILE"
+        hint = "pictures need the model's file: give MODEL instead of --server" if model.is_served else hint
+        raise UsageError(f"{model.name} has no picture encoder", hint)
+    for picture in pictures:
+        conversation.attach(picture)
+
+
+def _with_positionals(args: argparse.Namespace) -> argparse.Namespace:
+    """With --server, treat a single positional argument as the prompt."""
     if args.server is not None and args.prompt is None:
         args.model, args.prompt = None, args.model
     return args
 
 
 def _template_names() -> Sequence[str]:
-    from edge.chat.named_templates import NAMED
+    from edge.llm.builtin_templates import NAMED
 
     return list(NAMED)
 
 
 def _about(name: str) -> str:
-    from edge.chat.settings import SETTINGS
+    from edge.chat.sampling_settings import SETTINGS
 
     return SETTINGS[name][2]
 
 
 def _with_stdin(prompt: str | None) -> str | None:
-    """The question, with what is piped in after it."""
+    """Return the prompt, followed by the text from stdin."""
     if sys.stdin is None or sys.stdin.isatty():
         return prompt
     try:
-        piped = sys.stdin.read(_MOST_PIPED_CHARACTERS + 1)
+        piped = sys.stdin.read(_MAX_PIPED_CHARACTERS + 1)
     except UnicodeDecodeError:
-        raise InputError("what is piped in is no UTF-8 text", "pipe text") from None
-    if len(piped) > _MOST_PIPED_CHARACTERS:
-        raise InputError("what is piped in is longer than any context", "pipe less")
+        raise InputError("stdin is not UTF-8 text", "pipe text in") from None
+    if len(piped) > _MAX_PIPED_CHARACTERS:
+        raise InputError("the text on stdin is longer than any context", "pipe in less")
     parts = [part for part in (prompt, piped.strip("\n")) if part]
     if not parts:
-        raise UsageError("stdin is no terminal, and nothing came from it", "give a PROMPT, or pipe text in")
+        raise UsageError("stdin is not a terminal and is empty", "give a PROMPT, or pipe text in")
     return "\n\n".join(parts)
 
 
 def _check(args: argparse.Namespace, prompt: str | None) -> None:
-    """Refuse what does not go together, before a model is loaded."""
+    """Raise UsageError for incompatible options, before a model is loaded."""
     if args.json and prompt is None:
         raise UsageError("--json is for one answer", "give a PROMPT, or pipe text in")
     if args.resume is not None and prompt is not None:
         raise UsageError("--resume is for a chat", "leave the PROMPT out")
     if prompt is None:
         if not sys.stdout.isatty():
-            raise UsageError("a chat needs a terminal, and stdout is none", "give a PROMPT, or pipe text in")
+            raise UsageError("a chat needs a terminal, but stdout is not one", "give a PROMPT, or pipe text in")
         if args.style == "modern":
             from edge.chat.terminal import check_libraries
 
@@ -133,12 +164,12 @@ def _check(args: argparse.Namespace, prompt: str | None) -> None:
 
 
 def _resumed(args: argparse.Namespace) -> SavedChat | None:
-    from edge.chat import session_file
+    from edge.chat import saved_chat
 
     if args.resume is None:
         return None
-    args.resume_path = session_file.path_of(args.resume) if args.resume else session_file.newest()
-    return session_file.load(args.resume_path)
+    args.resume_path = saved_chat.path_of(args.resume) if args.resume else saved_chat.newest()
+    return saved_chat.load(args.resume_path)
 
 
 def _template(args: argparse.Namespace, saved: SavedChat | None) -> str | None:
@@ -152,13 +183,13 @@ def _template(args: argparse.Namespace, saved: SavedChat | None) -> str | None:
 
 
 def _options(args: argparse.Namespace) -> TextOptions:
-    from edge.chat import settings, style_2023
-    from runtimes.text import TextOptions
+    from edge.chat import sampling_settings, style_2023
+    from runtimes.llm.session import TextOptions
 
     options = style_2023.options(None) if args.style == "2023" else TextOptions()
     for name in _SAMPLING:
         if getattr(args, name) is not None:
-            options = settings.changed(options, name, getattr(args, name))
+            options = sampling_settings.changed(options, name, getattr(args, name))
     grammar = _read(args.grammar) if args.grammar else None
     schema = _schema(args.json_schema) if args.json_schema else None
     return replace(options, grammar=grammar, json_schema=schema)
@@ -169,29 +200,29 @@ def _schema(path: Path) -> str:
     try:
         json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}", "give a JSON schema") from None
+        raise InputError(f"{path} is not valid JSON: {error}", "give a JSON schema") from None
     return text
 
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MOST_FILE_BYTES:
-            raise InputError(f"{path} is larger than any grammar", "choose another file")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise InputError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB", "choose a smaller file")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{path} cannot be read: {reason}", "check the path and its permissions") from None
 
 
 def _chat(args: argparse.Namespace, model: str, conversation: Conversation) -> Chat:
-    from edge.chat import session_file
+    from edge.chat import saved_chat
     from edge.chat.commands import Chat
 
     if args.no_save:
         return Chat(conversation, model)
     if args.resume is not None:
         return Chat(conversation, model, args.resume_path)
-    return Chat(conversation, model, session_file.path_of(session_file.new_name(model)))
+    return Chat(conversation, model, saved_chat.path_of(saved_chat.new_name(model)))
 
 
 def _converse(args: argparse.Namespace, chat: Chat) -> int:

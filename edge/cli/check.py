@@ -1,7 +1,7 @@
-"""`edge check`: will a model run on a device? Node by node, with reasons and what to change; nothing is written.
+"""`edge check`: predict whether a model runs on a device, node by node, with reasons and remedies. Writes nothing.
 
-Exit status 0 where the model runs there, even if a few nodes stay on the host; 5 where the device refuses it, or its
-accelerator would get less than half of the multiply-adds.
+Exit status: 0 if the model runs there, even if a few nodes stay on the host; 5 if the device rejects it, or its
+accelerator would run less than half of the multiply-adds.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from converters.check.report import Node, Report
-    from edge.check import Checked
+    from edge.compatibility.tensor_model import Checked
 
 _MIB = 2**20
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 _LONGEST_NAME = 60
 _REFUSED = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the device, and how to print."""
-    from edge.arguments import count
+    """Add the arguments of `edge check`."""
+    from edge.cli.options.numbers import count
 
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or artifact; nothing is written")
     parser.add_argument(
@@ -36,25 +36,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a device, or parts joined with + (see edge devices): coral-usb, raspberry-pi-4+coral-usb, jetson-nano",
     )
     parser.add_argument(
-        "--memory", metavar="4GB", help="language models: the device's memory, where it comes with several"
+        "--memory", metavar="4GB", help="language models: the memory size, if the device is sold with several"
     )
     parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (2048)")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines: every node with its placement")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES",
+        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: every node with its placement")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the verdict, and what keeps nodes on the host."""
-    from edge.check import check
-    from edge.check_text import size
+    """Print the verdict, and why nodes stay on the host."""
+    import edge
 
-    checked = check(args.model, args.device, size(args.memory) if args.memory else None, args.context)
-    text = json.dumps(checked.as_dict(), indent=2) if args.json else as_text(args.model.name, checked)
+    checked = edge.check(args.model, args.device, memory=args.memory, context=args.context, shapes=args.shape)
+    text = json.dumps(checked.to_json(), indent=2) if args.json else as_text(args.model.name, checked)
     print(text)
     return 0 if checked.runs else _REFUSED
 
 
 def as_text(model: str, checked: Checked) -> str:
-    """The verdict first, then the nodes on the host in groups, then warnings."""
+    """Format the verdict, then the nodes on the host in groups, then warnings."""
     report = checked.report
     lines = [f"{model} on {checked.device_name}: {_verdict(report)}"]
     for refusal in report.refusals:
@@ -72,7 +78,7 @@ def as_text(model: str, checked: Checked) -> str:
 
 
 def _verdict(report: Report) -> str:
-    """How much runs where."""
+    """Summarize how much of the model runs where."""
     if report.extra.get("memory") and report.refusals:
         return "does not fit"
     if not report.accelerator:
@@ -86,25 +92,25 @@ def _verdict(report: Report) -> str:
 
 
 def _memory(report: Report) -> Iterator[str]:
-    """What a language model takes, part by part."""
-    told = report.extra.get("memory")
-    if told is not None:
-        weights, cache, buffers = (told[f"{part}_bytes"] / 1e6 for part in ("weights", "cache", "buffers"))
+    """Format the memory of a language model, part by part."""
+    memory = report.extra.get("memory")
+    if memory is not None:
+        weights, cache, buffers = (memory[f"{part}_bytes"] / 1e6 for part in ("weights", "cache", "buffers"))
         yield (
-            f"memory: {told['needed_bytes'] / 1e6:,.0f} MB: weights {weights:,.0f}, context of {told['context']} tokens"
-            f" {cache:,.0f}, buffers {buffers:,.0f}"
+            f"memory: {memory['needed_bytes'] / 1e6:,.0f} MB: weights {weights:,.0f}, "
+            f"context of {memory['context']} tokens {cache:,.0f}, buffers {buffers:,.0f}"
         )
 
 
 def _break(report: Report) -> Iterator[str]:
-    """The node that ends the accelerated part."""
+    """Name the node that ends the accelerated part."""
     first = report.first_break
     if first is not None and any(node.breaks == first.index != node.index for node in report.on_host):
         yield f"the chain breaks at node {first.index} {first.op}: {first.reason} → {first.fix}"
 
 
 def _percent(share: float) -> str:
-    """Never rounded up to the whole."""
+    """Format a share as a percentage; less than all is never rounded up to 100%."""
     return f"{share:.0%}" if share in (0.0, 1.0) else f"{min(share * 100, 99.9):.1f}%"
 
 
@@ -118,7 +124,7 @@ def _parameters(report: Report) -> Iterator[str]:
 
 
 def _host_nodes(report: Report) -> Iterator[str]:
-    """The nodes at fault, in groups of the same reason, and under each how many come after it."""
+    """List the unsupported nodes, grouped by reason, each with the number of nodes that follow it to the host."""
     groups: dict[tuple[str, str, str], list[Node]] = {}
     for node in report.faults:
         groups.setdefault((node.op, node.reason, node.fix), []).append(node)
@@ -133,20 +139,20 @@ def _host_nodes(report: Report) -> Iterator[str]:
 
 
 def _names(nodes: Sequence[Node]) -> str:
-    """As in `node 12 relu_3`, or `3 nodes: 12, 15, 18`."""
+    """Format nodes as in `node 12 relu_3` or `3 nodes: 12, 15, 18`."""
     if len(nodes) == 1:
         name = nodes[0].name
         return f"node {nodes[0].index} {name if len(name) <= _LONGEST_NAME else f'{name[:_LONGEST_NAME]}…'}".strip()
-    shown = ", ".join(str(node.index) for node in nodes[:_MOST_NAMES])
-    return f"{len(nodes)} nodes: {shown}{', …' if len(nodes) > _MOST_NAMES else ''}"
+    shown = ", ".join(str(node.index) for node in nodes[:_MAX_NAMES])
+    return f"{len(nodes)} nodes: {shown}{', …' if len(nodes) > _MAX_NAMES else ''}"
 
 
 def _counts(nodes: Sequence[Node]) -> str:
     counts = Counter(node.op for node in nodes).most_common()
-    shown = ", ".join(f"{count} × {op}" if count > 1 else op for op, count in counts[:_MOST_NAMES])
-    return f"{shown}{', …' if len(counts) > _MOST_NAMES else ''}"
+    shown = ", ".join(f"{count} × {op}" if count > 1 else op for op, count in counts[:_MAX_NAMES])
+    return f"{shown}{', …' if len(counts) > _MAX_NAMES else ''}"
 
 
 def _printable(line: str) -> str:
-    """Names come from the file: none may move the cursor or colour the terminal."""
+    """Replace unprintable characters: names come from an untrusted file and must not send terminal escapes."""
     return "".join(character if character.isprintable() else "�" for character in line)

@@ -1,65 +1,71 @@
-"""`edge deploy`: bring an artifact to a board, and prove there that it answers as its source did."""
+"""`edge deploy`: copy an artifact to a board, and prove there that it answers as its source did."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.remote.deploy import Deployment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What goes where."""
+    """Add the arguments of `edge deploy`."""
     parser.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT", help="an artifact folder")
-    parser.add_argument("host", metavar="HOST", help="the board, as ssh takes it: pi@raspberrypi.local")
-    parser.add_argument("--runtime", metavar="ID", help="the engine; the format's preferred one without it")
+    parser.add_argument("host", metavar="HOST", help="the board, as for ssh: pi@raspberrypi.local")
+    parser.add_argument("--runtime", metavar="ID", help="the engine (default: the format's preferred one)")
     parser.add_argument(
         "--offline",
         action="store_true",
-        help="fetch the engine here: the board needs no network and no pip",
+        help="download the engine on this machine: the board needs no network and no pip",
     )
-    parser.add_argument("--uninstall", action="store_true", help="remove everything of ours from the board")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
-    parser.epilog = "Everything lies in ~/.edgeproof there. Running it again changes nothing, and is quick."
+    parser.add_argument("--uninstall", action="store_true", help="remove everything that edge installed on the board")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = (
+        "Everything is installed in ~/.edgeproof on the board. Repeating the command is quick and changes nothing."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Deploy, or undo it; ProofError when the answers there are too far from the source's."""
-    from edge.progress import Progress
-    from edge.remote.deploy import deploy, uninstall
-    from runtimes.errors import ProofError, UsageError
+    """Deploy or uninstall. Raises ProofError if the answers on the board are too far from the source's."""
+    import edge
+    from edge.console.progress import Progress
+    from edge.remote.deploy import uninstall
 
     if args.uninstall:
         removed = uninstall(args.host)
         print(json.dumps({"host": args.host, "removed": removed}) if args.json else _removed(args.host, removed))
         return 0
     if args.artifact is None:
-        raise UsageError("which artifact?", f"edge deploy ARTIFACT {args.host}")
+        raise edge.UsageError("no artifact is given", f"edge deploy ARTIFACT {args.host}")
     with Progress(1, f"deploying to {args.host}", quiet=args.json) as bar:
-        found = deploy(args.artifact, args.host, args.runtime, args.offline, bar.note)
-    print(json.dumps(found) if args.json else as_text(found))
-    if not found["passed"]:
-        where = f"{args.artifact} is wrong on {args.host} with {found['runtime']} {found['runtime_version']}"
-        raise ProofError(f"{where}: {found['message']}", "try another engine with --runtime, or convert again")
+        found = edge.deploy(args.artifact, args.host, runtime=args.runtime, offline=args.offline, on_progress=bar.show)
+    print(json.dumps(found.to_json()) if args.json else as_text(found))
+    if not found.verdict.passed:
+        where = f"{args.artifact} is wrong on {args.host} with {found.verdict.runtime} {found.verdict.runtime_version}"
+        raise edge.ProofError(
+            f"{where}: {found.verdict.message}", "try another engine with --runtime, or convert again"
+        )
     return 0
 
 
-def as_text(found: Mapping[str, Any]) -> str:
-    """Four aligned lines: the board, the engine, where the artifact lies, and the verdict."""
-    verdict = f"right ({found['message']})" if found["passed"] else f"WRONG ({found['message']})"
+def as_text(found: Deployment) -> str:
+    """Format the result as aligned lines: the board, the engine, the artifact, what was copied, and the verdict."""
+    verdict = f"right ({found.verdict.message})" if found.verdict.passed else f"WRONG ({found.verdict.message})"
     rows = {
-        "board": found["board"],
-        "engine": f"{found['runtime']} {found['runtime_version']}",
-        "artifact": f"{found['host']}:{found['artifact']}",
-        "new there": ", ".join(found["copied"]) or "nothing",
+        "board": found.board,
+        "engine": f"{found.verdict.runtime} {found.verdict.runtime_version}",
+        "artifact": f"{found.host}:{found.artifact}",
+        "new there": ", ".join(found.copied) or "nothing",
         "verdict": verdict,
     }
-    from edge.terminal import printable
+    from edge.console.text import printable
 
     width = max(map(len, rows))
     return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in rows.items())
 
 
 def _removed(host: str, removed: bool) -> str:
-    return f"{host}: ~/.edgeproof is removed" if removed else f"{host}: nothing of ours is there"
+    return f"{host}: ~/.edgeproof is removed" if removed else f"{host}: edge is not installed there"

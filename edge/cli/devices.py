@@ -1,48 +1,49 @@
-"""`edge devices`: this machine, what is plugged in, the engines installed and every known profile."""
+"""`edge devices`: list this machine, its accelerators, the installed engines and every known profile."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.machine.accelerators import AcceleratorReport
+    from edge.machine.this_machine import DevicesReport, ProfileReport
+    from runtimes.board.report import EngineReport
+    from runtimes.host.schema import Conditions, CpuFacts, EnergyFacts, MachineFacts, OsFacts, Throttling
 
 _GIB = 2**30
 _NOT_KNOWN = "not known"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which machine, and how to print."""
-    parser.add_argument("--on", metavar="HOST", help="a board, over ssh; this machine without it")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    """Add the arguments of `edge devices`."""
+    parser.add_argument("--on", metavar="HOST", help="a board over ssh (default: this machine)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is known of the machine."""
-    from edge.devices import describe, report
+    """Print the report."""
+    import edge
 
-    if args.on is None:
-        found = describe()
-    else:
-        from edge.remote.look import look
-
-        found = report(look(args.on))
-    print(json.dumps(found, indent=2) if args.json else as_text(found, args.on or "This machine"))
+    found = edge.devices(args.on)
+    print(json.dumps(found.to_json(), indent=2) if args.json else as_text(found, args.on or "This machine"))
     return 0
 
 
-def as_text(report: Mapping[str, Any], title: str = "This machine") -> str:
-    """What `edge.devices.describe` found, for people: four groups of aligned lines."""
+def as_text(report: DevicesReport, title: str = "This machine") -> str:
+    """Format the result of `edge.machine.this_machine.describe`: four groups of aligned lines."""
     groups = {
-        title: _machine_rows(report["machine"], report["conditions"]),
-        "Accelerators (* attached)": [_accelerator_row(one) for one in report["accelerators"]],
-        "Engines (* installed)": [_engine_row(one) for one in report["engines"]],
-        "Profiles, for --for (* here)": [_profile_row(one) for one in report["profiles"]],
+        title: _machine_rows(report.machine, report.conditions),
+        "Accelerators (* attached)": [_accelerator_row(one) for one in report.accelerators],
+        "Engines (* installed)": [_engine_row(one) for one in report.engines],
+        "Profiles, for --for (* here)": [_profile_row(one) for one in report.profiles],
     }
     return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in groups.items() if rows)
 
 
-def _machine_rows(machine: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[Sequence[str]]:
+def _machine_rows(machine: MachineFacts, conditions: Conditions) -> list[Sequence[str]]:
     cpu, memory, system = machine["cpu"], machine["memory"], machine["os"]
     swap = _size(memory["swap_total_bytes"]) if memory["swap_total_bytes"] else "none"
     rows = [
@@ -66,7 +67,7 @@ def _machine_rows(machine: Mapping[str, Any], conditions: Mapping[str, Any]) -> 
     return list(rows)
 
 
-def _energy(energy: Mapping[str, Any]) -> str:
+def _energy(energy: EnergyFacts) -> str:
     if not energy["readable"]:
         return str(energy["reason"])
     return f"measurable ({', '.join(energy['rails']) or 'CPU packages'})"
@@ -77,7 +78,7 @@ def _clock(now: float | None, highest: float | None) -> str:
     return ", ".join(f"{mhz:.0f} MHz {word}" for word, mhz in known.items() if mhz is not None) or _NOT_KNOWN
 
 
-def _int8(cpu: Mapping[str, Any]) -> str:
+def _int8(cpu: CpuFacts) -> str:
     if cpu["int8_dot_product"]:
         return "dot product in one instruction: fast, and exact in 32 bits"
     if "avx2" in cpu["features"] or "sse4_1" in cpu["features"]:
@@ -85,7 +86,7 @@ def _int8(cpu: Mapping[str, Any]) -> str:
     return "no dot product instruction: little faster than float"
 
 
-def _system_words(system: Mapping[str, Any]) -> Iterable[str]:
+def _system_words(system: OsFacts) -> Iterable[str]:
     yield system["name"] or _NOT_KNOWN
     yield f"kernel {system['kernel'] or _NOT_KNOWN}"
     yield f"Python {system['python']}"
@@ -99,13 +100,13 @@ def _load(processes: float | None) -> str:
     return _NOT_KNOWN if processes is None else f"{processes:.2f} runnable processes (mean of the last minute)"
 
 
-def _temperature(conditions: Mapping[str, Any]) -> str:
+def _temperature(conditions: Conditions) -> str:
     if conditions["temperature_c"] is None:
         return "not readable here"
     return f"{conditions['temperature_c']:.0f} °C ({conditions['temperature_sensor']})"
 
 
-def _throttling(signs: Mapping[str, Any] | None) -> str:
+def _throttling(signs: Throttling | None) -> str:
     if signs is None:
         return "not readable here"
     if signs["events"] is not None:
@@ -114,12 +115,12 @@ def _throttling(signs: Mapping[str, Any] | None) -> str:
     return f"now: {now}; since boot: {past}"
 
 
-def _accelerator_row(one: Mapping[str, Any]) -> Sequence[str]:
+def _accelerator_row(one: AcceleratorReport) -> Sequence[str]:
     where = "; ".join(one["found"]) if one["present"] else f"not attached ({one['looked_for']})"
     return (_mark(one["present"]), one["name"], where)
 
 
-def _engine_row(one: Mapping[str, Any]) -> Sequence[str]:
+def _engine_row(one: EngineReport) -> Sequence[str]:
     state = (one["version"] or "installed") if one["installed"] else "not installed"
     last = one["hint"] or " ".join(one["formats"])
     if one["lacks"]:
@@ -127,7 +128,7 @@ def _engine_row(one: Mapping[str, Any]) -> Sequence[str]:
     return (_mark(one["installed"] and not one["lacks"]), one["id"], state, last)
 
 
-def _profile_row(one: Mapping[str, Any]) -> Sequence[str]:
+def _profile_row(one: ProfileReport) -> Sequence[str]:
     return (_mark(one["here"]), one["id"], one["kind"], one["name"])
 
 
@@ -136,7 +137,7 @@ def _mark(present: bool) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows in columns as wide as their widest cell."""
+    """Align the rows in columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"  {line}".rstrip() for line in lines)

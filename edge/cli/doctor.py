@@ -1,4 +1,4 @@
-"""`edge doctor`: what is missing or wrong on this machine, and the command that mends it."""
+"""`edge doctor`: report what is missing or wrong on this machine, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PLURALS = {"error": "errors", "warning": "warnings", "note": "notes"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which machine, and how to print."""
-    parser.add_argument("--on", metavar="HOST", help="a board, over ssh; this machine without it")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
-    parser.epilog = "Exit status: 0 when nothing is broken (warnings are not breakage), 7 when something is."
+    """Add the arguments of `edge doctor`."""
+    parser.add_argument("--on", metavar="HOST", help="a board over ssh (default: this machine)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = "Exit status: 0 if there are no errors (there may be warnings), otherwise 7."
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all findings; 7, the host's exit status, when one of them is an error."""
+    """Print all findings. Returns 7, the exit status of HostError, if one of them is an error."""
     from edge.doctor import is_broken
     from runtimes.errors import HostError
 
@@ -36,13 +36,13 @@ def _findings(host: str | None) -> list[Finding]:
 
     if host is None:
         return examine(observe())
-    from edge.remote.look import look
+    from edge.remote.facts import remote_facts
 
-    return examine_board(of_board(look(host)))
+    return examine_board(of_board(remote_facts(host)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One block per finding: the level and what was found, then why it matters and what mends it."""
+    """Format one block per finding: the level and what was found, then why it matters and what fixes it."""
     width = max((len(one.level) for one in findings), default=0)
     blocks = [_block(one, width) for one in findings]
     return "\n".join([*blocks, "", _summary(findings)])

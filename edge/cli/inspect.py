@@ -1,4 +1,4 @@
-"""`edge inspect`: what is in a model file or artifact, read from the file alone."""
+"""`edge inspect`: show the content of a model file or artifact, without running it."""
 
 from __future__ import annotations
 
@@ -9,41 +9,44 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.terminal import printable
+from edge.console.text import printable
 
 if TYPE_CHECKING:
     from edge.inspection import Inspection
+    from edge.inspection.report import TaskDescription
     from runtimes.artifact import Artifact, TensorSpec
 
-_MOST_CHANNELS = 3  # of a per-channel quantisation that are written out
-_LONGEST = 200  # characters of a text that a model's author wrote
-_COUNTED = {"keras": "layers", "gguf": "tensors"}  # what stands in the place of operators
-_NOT_SHOWN = ("mean", "std", "label_file", "associated_files")  # said elsewhere
+_MAX_CHANNELS = 3  # of a per-channel quantisation
+_LONGEST = 200  # characters of a text written by the model's author
+_MAX_NAMES = 5  # of classes
+_COUNTED = {"keras": "layers", "gguf": "tensors"}  # what is counted instead of operators
+_NOT_SHOWN = ("mean", "std", "label_file", "associated_files")  # printed elsewhere
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to look into, and how to print."""
+    """Add the arguments of `edge inspect`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a model file or artifact folder")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is in the file."""
-    from edge.inspection import inspect
-    from runtimes.artifact import Artifact
+    """Print the inspection."""
+    import edge
 
-    artifact = Artifact.open(args.file)
-    found = inspect(artifact)
+    artifact = edge.Artifact.open(args.file)
+    found = edge.inspect(args.file, edge.ModelHints(labels=args.labels, task=args.task))
     if args.json:
         manifest = None if artifact.is_bare else asdict(artifact.manifest)
-        print(json.dumps({"file": str(artifact.model), **found.as_dict(), "manifest": manifest}, indent=2))
+        print(json.dumps({"file": str(artifact.model), **found.to_json(), "manifest": manifest}, indent=2))
     else:
         print(as_text(artifact, found))
     return 0
 
 
 def as_text(artifact: Artifact, found: Inspection) -> str:
-    """The findings for people: a heading, then one line or more for each kind of fact."""
+    """Format the inspection: a heading, then one or more lines for each kind of fact."""
     heading = f"{artifact.model.name}: {found.format}, {found.precision}, {_size(found.size_bytes)}"
     rows = list(_rows(artifact, found))
     width = max(len(key) for key, _ in rows)
@@ -62,6 +65,7 @@ def _rows(artifact: Artifact, found: Inspection) -> Iterable[tuple[str, str]]:
         yield "labels", f"{len(found.labels)}: {'; '.join(found.labels[:3])}; …"
     yield from ((key, _value(value)) for key, value in found.metadata.items() if key not in _NOT_SHOWN)
     yield from _manifest(artifact)
+    yield from _task(found.task)
     yield from (("note", note) for note in found.notes)
 
 
@@ -71,7 +75,7 @@ def _spec(spec: TensorSpec) -> str:
     text = f"{spec.name}  {spec.dtype}{format_shape(spec.shape)}"
     if spec.quantization is None:
         return text
-    pairs = list(zip(spec.quantization.zero_points, spec.quantization.scales, strict=True))[:_MOST_CHANNELS]
+    pairs = list(zip(spec.quantization.zero_points, spec.quantization.scales, strict=True))[:_MAX_CHANNELS]
     more = ", …" if len(spec.quantization.scales) > len(pairs) else ""
     return f"{text}  real = " + ", ".join(f"(q − {zero}) × {scale:.9g}" for zero, scale in pairs) + more
 
@@ -117,6 +121,30 @@ def _manifest(artifact: Artifact) -> Iterable[tuple[str, str]]:
         check = manifest.selfcheck
         yield "self-check", f"{check.metric}, tolerance {check.tolerance:g}, on {check.inputs} inputs"
     yield from ((key, _value(value)) for key, value in manifest.proof.items() if not isinstance(value, dict))
+
+
+def _task(task: TaskDescription | None) -> Iterable[tuple[str, str]]:
+    """What the model does, each fact with its origin."""
+    if task is None:
+        return
+    if not task.origins:
+        yield "task", "not known: its outputs are given as they are (--task)"
+        yield from (("note", line) for line in task.assumptions)
+        return
+    yield "task", _known(f"{task.id}, decoded by {task.layout}" if task.layout else task.id, task.origins.get("task"))
+    if task.labels is not None:
+        names = "; ".join(task.labels[:_MAX_NAMES]) + ("; …" if len(task.labels) > _MAX_NAMES else "")
+        yield "classes", _known(f"{len(task.labels)}: {names}", task.origins.get("labels"))
+    if task.picture is not None:
+        height, width = task.picture.crop
+        rule = f"(pixel − {_numbers(task.picture.mean)}) × {_numbers(task.picture.scale)}"
+        text = f"{width} × {height}, {task.picture.resize}, {task.picture.color}, {rule}"
+        yield "picture", _known(text, task.origins.get("picture"))
+    yield from (("assumed", line) for line in task.assumptions)
+
+
+def _known(text: str, origin: str | None) -> str:
+    return f"{text} (from {origin})" if origin else text
 
 
 def _value(value: Any) -> str:

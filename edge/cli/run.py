@@ -1,4 +1,4 @@
-"""`edge run`: classify pictures, or what a camera sees, with the likeliest classes by name."""
+"""`edge run`: run a model on pictures, camera frames or arrays, and print the results of its task."""
 
 from __future__ import annotations
 
@@ -6,140 +6,167 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edge.terminal import printable
+from edge.console.text import printable
 from runtimes.errors import InputError
 
 if TYPE_CHECKING:
-    from edge.classify import Answer, Unreadable
-    from edge.workers import Place
+    from PIL.Image import Image
+
+    from edge.inference.model import Model
+    from edge.inference.prediction import Prediction, Unreadable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the pictures, how to run, and what the model does not say of itself."""
-    from edge import preprocessing
-    from edge.arguments import count as number
-    from edge.arguments import seconds
+    """Add the arguments of `edge run`."""
+    from edge.cli.options import preprocessing
+    from edge.cli.options.numbers import count as number
+    from edge.cli.options.numbers import seconds, share
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
-    parser.add_argument("pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, or a folder of them")
     parser.add_argument(
-        "--camera", type=int, metavar="N", help="frames of camera N (/dev/videoN), with --on the board's"
+        "pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, a folder of them, or .npy, .npz"
     )
+    parser.add_argument("--camera", type=int, metavar="N", help="use camera N (/dev/videoN); with --on, the board's")
     parser.add_argument(
-        "--frames", type=number, metavar="N", help="with --camera: so many (default: until Ctrl+C; with --json 1)"
+        "--frames",
+        type=number,
+        metavar="N",
+        help="with --camera: number of frames (default: until Ctrl+C; with --json 1)",
     )
-    parser.add_argument("--on", metavar="HOST", help="run it on this board, over ssh")
-    parser.add_argument("--offline", action="store_true", help="with --on: bring the engine from here")
+    parser.add_argument("--on", metavar="HOST", help="run on this board over ssh")
+    parser.add_argument("--offline", action="store_true", help="with --on: copy the engine from this machine")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=number, metavar="N", help="threads of the engine")
     parser.add_argument("--top", type=number, default=5, metavar="N", help="classes to print (default: 5)")
-    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for every 64 pictures")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line, one for each class")
-    parser.add_argument("--output", choices=["probability", "logit"], help="what the output is (default: found out)")
-    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 where the first class is the background")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
+    parser.add_argument("--confidence", type=share, metavar="C", help="lowest score of a box, 0 to 1")
+    parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
+    parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES",
+        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
+    )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
+    parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
+    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     preprocessing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classify; a picture that cannot be read is named, the others are classified, and then the status is 3."""
-    from edge.bare_given import Given
-    from edge.classify import Engine, Unreadable, classify, prepare
-    from edge.preprocessing import said
-    from edge.workers import Worker
-    from runtimes.artifact import Artifact
+    """Run the model. Unreadable inputs are reported and skipped; InputError (status 3) is raised at the end."""
+    from edge.inference.inputs import is_array_file
+    from edge.inference.prediction import Unreadable
 
     _check(args)
-    artifact, pictures = Artifact.open(args.artifact), _pictures(args.pictures)
-    given = Given(said(args), args.output, args.label_offset, args.labels)
-    engine = Engine(args.runtime, args.threads, args.timeout, _note(args.json))
-    with _place(args) as place, Worker(place=place) as worker:
-        classifier = prepare(artifact, given, worker, engine)
-        for line in classifier.assumptions:
+    inputs = _inputs(args.pictures)
+    with _open(args) as model:
+        prepared = model.prepare(takes_pictures=not (inputs and all(map(is_array_file, inputs))))
+        for line in prepared.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
-        one = partial(classify, classifier, worker=worker, engine=engine, count=args.top)
-        answers = one(pictures) if args.camera is None else _seen(args, place, one)
-        found = list(_shown(answers, args.json, is_alone=len(pictures) == 1))
+        answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
+        if args.draw is not None:
+            answers = _drawn(answers, args.draw)
+        if args.save is not None:
+            answers = _saved(answers, args.save)
+        rows, unreadable, total = [], list[Unreadable](), 0
+        for answer in _print_each(answers, args.json, is_alone=len(inputs) == 1):
+            total += 1
+            if isinstance(answer, Unreadable):
+                unreadable.append(answer)
+            elif args.json:
+                rows.append(answer.to_json())  # and not the answer: its outputs would fill the memory
     if args.json:
-        good = [answer for answer in found if not isinstance(answer, Unreadable)]
-        print(json.dumps([_as_dict(answer, classifier.assumptions) for answer in good], indent=2))
-    _end([answer for answer in found if isinstance(answer, Unreadable)], len(found))
+        print(json.dumps(rows, indent=2))
+    _end(unreadable, total)
     return 0
 
 
-def _note(quiet: bool) -> Callable[[str], None]:
-    return lambda text: None if quiet else print(printable(text), file=sys.stderr)
+def _open(args: argparse.Namespace) -> Model:
+    """Open the model here or on the board of `--on`, with a progress bar for connecting to the board."""
+    import edge
+    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.console.progress import Progress, ProgressEvent
+
+    def show(event: ProgressEvent) -> None:
+        if event.total:  # from the board
+            bar.show(event)
+        elif not args.json:  # from the engine, such as building
+            print(printable(event.text), file=sys.stderr)
+
+    bar = Progress(1, f"connecting to {args.on}", quiet=args.json)
+    with bar if args.on else nullcontext():
+        return edge.open(
+            args.artifact,
+            runtime=args.runtime,
+            threads=args.threads,
+            on=args.on,
+            offline=args.offline,
+            hints=edge.ModelHints(
+                preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task
+            ),
+            top=args.top,
+            confidence=args.confidence,
+            iou=args.iou,
+            shapes=args.shape,
+            timeout_s=args.timeout,
+            on_progress=show,
+        )
 
 
 def _check(args: argparse.Namespace) -> None:
     from runtimes.errors import UsageError
 
     if bool(args.pictures) == (args.camera is not None):
-        raise UsageError("give pictures or --camera N, one of them", "for example: edge run ARTIFACT cat.jpg")
+        raise UsageError("give either pictures or --camera N", "for example: edge run ARTIFACT cat.jpg")
     if args.camera is not None and args.camera < 0:
         raise UsageError(f"there is no camera {args.camera}", "cameras count from 0: ls /dev/video*")
     if args.frames and args.camera is None:
-        raise UsageError("--frames has no meaning without --camera", "add --camera 0, or leave it out")
+        raise UsageError("--frames needs --camera", "add --camera 0, or leave it out")
 
 
-def _seen(
-    args: argparse.Namespace, place: Place, classified: Callable[[Sequence[Path]], Iterator[Answer | Unreadable]]
-) -> Iterator[Answer | Unreadable]:
-    """The answers to one frame after another, each named camera-0-frame-1.jpg and so on."""
+def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Prediction | Unreadable]:
+    """Yield the answer to each frame; frames are named camera-0-frame-1.jpg and so on."""
     from edge.remote.board import Board
     from edge.remote.camera import Camera, here, on_board
 
-    board = place if isinstance(place, Board) else None
+    board = model.place if isinstance(model.place, Board) else None
     camera = Camera(on_board(board.line) if board else here, args.camera, args.on or "this machine")
     most = args.frames or (1 if args.json else None)
     with tempfile.TemporaryDirectory(prefix="edge-camera-") as folder:
         for number in count(1) if most is None else range(1, most + 1):
             frame = Path(folder, f"camera-{args.camera}-frame-{number}.jpg")
             frame.write_bytes(camera.frame())
-            for answer in classified([frame]):
-                yield replace(answer, picture=Path(frame.name))
+            for answer in model.predictions([frame]):
+                yield replace(answer, input=frame.name)
             frame.unlink()
             if board:
                 board.forget_inputs()
 
 
-@contextmanager
-def _place(args: argparse.Namespace) -> Iterator[Place]:
-    """This machine, or the board that `--on` names, for as long as the block lasts."""
-    from edge.workers import HERE
-
-    if args.on is None:
-        yield HERE
-        return
-    from edge.progress import Progress
-    from edge.remote.board import Board
-
-    with Progress(1, f"connecting to {args.on}", quiet=args.json) as bar:
-        board = Board(args.on, offline=args.offline, note=bar.note)
-        board.connect()
-    try:
-        yield board
-    finally:
-        board.close()
-
-
-def _pictures(given: Sequence[Path]) -> list[Path]:
-    from edge.pictures import picture_files
+def _inputs(given: Sequence[Path]) -> list[Path]:
+    from edge.inference.images import picture_files
 
     return [picture for path in given for picture in (picture_files(path) if path.is_dir() else [path])]
 
 
-def _shown(answers: Iterable[Answer | Unreadable], as_json: bool, is_alone: bool) -> Iterator[Answer | Unreadable]:
-    """The same answers, each printed as it comes: for people on stdout, what is unreadable among others on stderr."""
-    from edge.classify import Unreadable
+def _print_each(
+    answers: Iterable[Prediction | Unreadable], as_json: bool, is_alone: bool
+) -> Iterator[Prediction | Unreadable]:
+    """Yield the same answers, printing each as it arrives: results on stdout, unreadable inputs on stderr."""
+    from edge.inference.prediction import Unreadable
 
     first_ms = None
     for answer in answers:
@@ -152,23 +179,69 @@ def _shown(answers: Iterable[Answer | Unreadable], as_json: bool, is_alone: bool
         yield answer
 
 
-def _as_text(answer: Answer, is_news: bool) -> str:
-    """The picture and its classes; `is_news`: with the first inference, which was before it and is no latency."""
+def _drawn(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator[Prediction | Unreadable]:
+    """Yield the same answers, writing each picture with its result as `folder`/<name>.png."""
+    from edge.inference.prediction import Unreadable
+
+    written = set[Path]()
+    for answer in answers:
+        if not isinstance(answer, Unreadable):
+            place = _free_name(folder, Path(answer.input).stem, written)
+            picture = answer.draw()
+            _save(picture, place)
+            written.add(place)
+        yield answer
+
+
+def _saved(answers: Iterable[Prediction | Unreadable], place: Path) -> Iterator[Prediction | Unreadable]:
+    """Yield the same answers, writing the outputs of the only one. Raises UsageError for a second one."""
+    from edge.inference.prediction import Unreadable
+    from runtimes.arrays import save_arrays
+    from runtimes.errors import UsageError
+
+    is_written = False
+    for answer in answers:
+        if not isinstance(answer, Unreadable):
+            if is_written:
+                raise UsageError(f"{place} holds the outputs of the first input", "give one input with --save")
+            save_arrays(place, answer.outputs)
+            is_written = True
+        yield answer
+
+
+def _free_name(folder: Path, stem: str, written: set[Path]) -> Path:
+    """Return a name that this run has not written: pictures in different folders may have the same name."""
+    names = (folder / (f"{stem}-{number}.png" if number > 1 else f"{stem}.png") for number in count(1))
+    return next(place for place in names if place not in written)
+
+
+def _save(picture: Image, place: Path) -> None:
+    from runtimes.errors import UsageError
+
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(place)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be written: {error.strerror or error}", "choose another --draw") from None
+
+
+def _as_text(answer: Prediction, is_news: bool) -> str:
+    """Format an input and its result; with `is_news`, also the time of the first inference, a warm-up."""
+    from edge.tasks import task_view
+
     first = f"  (first inference: {answer.first_ms:.1f} ms)" if is_news else ""
-    lines = [f"{answer.picture}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}{first}"]
-    for row in answer.top:
-        lines.append(f"  {row['probability']:7.4f}  {row['label'] or 'class'} ({row['index']})")
+    head = f"{answer.input}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}{first}"
+    lines = [head, *task_view(answer.task).describe(answer.result).splitlines()]
     return "\n".join(printable(line) for line in lines)
 
 
-def _as_dict(answer: Answer, assumptions: Sequence[str]) -> dict[str, Any]:
-    return {**vars(answer), "picture": str(answer.picture), "assumptions": list(assumptions)}
-
-
 def _end(unreadable: Sequence[Unreadable], total: int) -> None:
-    """Raise for pictures that could not be read; when there was no other, its own error is the result."""
+    """Raise InputError for unreadable inputs; with a single input, its own error."""
     if not unreadable:
         return
     if total == 1:
         raise unreadable[0].error
-    raise InputError(f"{len(unreadable)} of {total} pictures could not be read", "they are named above")
+    from edge.inference.inputs import is_array_file
+
+    kind = "inputs" if any(is_array_file(Path(one.input)) for one in unreadable) else "pictures"
+    raise InputError(f"{len(unreadable)} of {total} {kind} could not be read", "they are named above")

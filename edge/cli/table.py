@@ -1,4 +1,4 @@
-"""`edge table`: the MobileNetV2 table, published rows beside this machine's."""
+"""`edge table`: print the MobileNetV2 table, with published rows next to this machine's."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `edge table`."""
-    from edge.arguments import add_meter, count, seconds
+    """Add the arguments of `edge table`."""
+    from edge.cli.options.numbers import add_meter, count, seconds
 
     parser.add_argument("--weights", type=Path, metavar="FILE", help="MobileNetV2 1.0/224 weights (.safetensors, .h5)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="the picture to classify")
     parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="pictures to quantise with (never those to be judged by)"
+        "--calibration", type=Path, metavar="DIR", help="calibration pictures (not used for evaluation)"
     )
     parser.add_argument(
         "--runs", type=count, metavar="N", help="classifications in a loop (default: 250; 2 on an emulated board)"
     )
     parser.add_argument(
-        "--rounds", type=count, metavar="N", help="loops of each setup (default: 2; 1 where all boards are emulated)"
+        "--rounds", type=count, metavar="N", help="loops of each setup (default: 2; 1 if all boards are emulated)"
     )
-    parser.add_argument("--setup", action="append", metavar="ID", help="measure this setup only; may be repeated")
+    parser.add_argument("--setup", action="append", metavar="ID", help="measure only this setup; may be repeated")
     parser.add_argument(
-        "--on", action="append", default=[], metavar="HOST", help="measure this board over ssh; may be repeated"
+        "--on", action="append", default=[], metavar="HOST", help="measure on this board over ssh; may be repeated"
     )
-    parser.add_argument("--offline", action="store_true", help="with --on: bring the engines from here")
+    parser.add_argument("--offline", action="store_true", help="with --on: copy the engines from this machine")
     add_meter(parser)
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
-    parser.add_argument("--how", metavar="SETUP", help="print the commands that measure a published row again")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write everything a board needs to --from DIR")
-    parser.add_argument("--from", type=Path, dest="bundle", metavar="DIR", help="measure what --export wrote")
+    parser.add_argument("--how", metavar="SETUP", help="print the commands that reproduce a published row")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write everything that --from DIR needs on a board")
     parser.add_argument(
-        "--fetch-weights", action="store_true", help="ask for Keras' weights once, for set-up, and exit"
+        "--from", type=Path, dest="bundle", metavar="DIR", help="measure from the folder that --export wrote"
     )
+    parser.add_argument("--fetch-weights", action="store_true", help="download Keras' weights and exit")
     parser.add_argument(
-        "--timeout", type=seconds, default=600, metavar="S", help="seconds a setup may take (default: 600)"
+        "--timeout", type=seconds, default=600, metavar="S", help="time limit of a setup (default: 600)"
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="every sample of every row, for machines")
-    output.add_argument("--csv", action="store_true", help="one line a row, full precision")
-    output.add_argument("--markdown", action="store_true", help="the table as people see it (the default)")
+    output.add_argument("--json", action="store_true", help="print JSON with every sample of every row")
+    output.add_argument("--csv", action="store_true", help="print CSV, one line per row, in full precision")
+    output.add_argument("--markdown", action="store_true", help="print a Markdown table (the default)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, or do the one other thing that was asked for; 0 where a setup was measured."""
+    """Print the table, or run the action of another option. Returns 0 if a setup was measured."""
     if args.how:
         print(_how(args.how))
         return 0
@@ -64,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from edge.bench.energy import check_meter
+    from edge.benchmark.energy import check_meter
+    from edge.console.text import width, wrapped
     from edge.table import report
     from edge.table.bundle import export
-    from edge.table.measure import Plan, choose, make_table
+    from edge.table.measure import TableOptions, choose, make_table
     from edge.table.recipes import BY_ID
-    from edge.terminal import width, wrapped
 
     if args.export:
         print(f"{export(_bundle(args, list(BY_ID)), args.export)} is ready: copy it, then `edge table --from` it")
@@ -79,7 +79,7 @@ def _table(args: argparse.Namespace) -> int:
     known, out_of_reach = _machines(args.on)
     setups = choose(known, args.setup)
     bundle = _bundle(args, [setup.artifact for setup in setups])
-    plan = Plan(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
+    plan = TableOptions(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
     table = make_table(bundle, setups, plan, out_of_reach)
     if args.json:
         print(report.as_json(table.rows))
@@ -91,7 +91,7 @@ def _table(args: argparse.Namespace) -> int:
 
 
 def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
-    """What `--from` names, or what this machine prepares."""
+    """Read the bundle of `--from`, or prepare one on this machine."""
     from edge.table.bundle import read
     from edge.table.prepare import Wanted, prepare
     from runtimes.errors import UsageError
@@ -100,34 +100,32 @@ def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
     if args.bundle is None:
         return prepare(wanted, recipes, quiet=args.json)
     if wanted != Wanted():
-        raise UsageError(
-            "--from brings its own weights and pictures", "leave out --weights, --picture and --calibration"
-        )
+        raise UsageError("--from has its own weights and pictures", "leave out --weights, --picture and --calibration")
     return read(args.bundle)
 
 
 def _how(name: str) -> str:
-    from edge.profiles import published_row
+    from edge.machine.this_machine import published_row
 
     return published_row(name).how.rstrip()
 
 
 def _fetch_weights() -> str:
-    from converters.mobilenet_v2 import download, find_weights
+    from edge.table.mobilenet_v2 import download, find_weights
 
     weights = find_weights()
     if not weights.trained:
-        print("asking for Keras' MobileNetV2 weights (14 MB) ...", file=sys.stderr)
+        print("downloading Keras' MobileNetV2 weights (14 MB) ...", file=sys.stderr)
         download()
         weights = find_weights()
     if weights.trained:
         return f"weights: {weights.path}"
-    return "weights: none to be had here; the table will use seeded random ones and evaluate no answers"
+    return "weights: not available here; the table will use seeded random weights and not evaluate answers"
 
 
 def _machines(hosts: list[str]) -> tuple[list[TableSetup], list[Absent]]:
-    """What can be measured, and what cannot: on the boards that `--on` names, else here."""
-    from edge.remote.jobs import distinct
+    """Return the setups that can be measured and those that cannot, on the boards of `--on` or else here."""
+    from edge.remote.fleet import distinct
     from edge.table.measure import boards, this_machine
 
     return boards(distinct(hosts)) if hosts else this_machine()

@@ -1,31 +1,30 @@
-"""What is missing or wrong on this machine, each with the command that mends it: the content of `edge doctor`.
+"""The checks of `edge doctor`: find what is missing or wrong on a machine, with the command that fixes it.
 
-One file per family of checks. A check is a function that looks at a `Situation` and yields findings; what it
-does not find worth telling (no Coral, no finding about Corals) it passes over. Adding a check is adding a
-function and naming it in its file's `CHECKS`.
+One file per family of checks. A check is a function that takes a `Snapshot` and yields findings; it yields nothing if
+it does not apply (without a Coral there is no finding about Corals). To add a check, add a function and list it in its
+file's `CHECKS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge.doctor import attached, board, cpu, engines, flavours, python, space, table
-from edge.doctor.finding import LEVELS, Check, Finding, is_broken
-from edge.doctor.situation import Situation, observe, of_board
+from edge.doctor import accelerators, board, cpu, disk, engines, python, table
+from edge.doctor.snapshot import LEVELS, Check, Finding, Snapshot, is_broken, observe, of_board
 
-__all__ = ["LEVELS", "Check", "Finding", "Situation", "examine", "examine_board", "is_broken", "observe", "of_board"]
+__all__ = ["LEVELS", "Check", "Finding", "Snapshot", "examine", "examine_board", "is_broken", "observe", "of_board"]
 
-_FAMILIES = (python, engines, flavours, table, cpu, space, board, attached)
-_OF_BOARDS = (cpu, space, board, attached)  # what `edge deploy` brings to a board is not the board's to mend
+_FAMILIES = (python, engines, table, cpu, disk, board, accelerators)
+_OF_BOARDS = (cpu, disk, board, accelerators)  # `edge deploy` installs the rest, so it is not the board's problem
 
 
-def examine(situation: Situation) -> list[Finding]:
-    """All findings of all checks, the worst last, so that they stand right above the prompt."""
+def examine(situation: Snapshot) -> list[Finding]:
+    """Return the findings of all checks, the worst last: right above the prompt."""
     return _sorted(one for family in _FAMILIES for check in family.CHECKS for one in check(situation))
 
 
-def examine_board(situation: Situation) -> list[Finding]:
-    """The findings about a machine that models are deployed to."""
+def examine_board(situation: Snapshot) -> list[Finding]:
+    """Return the findings about a board that models are deployed to."""
     return _sorted(one for family in _OF_BOARDS for check in family.CHECKS for one in check(situation))
 
 

@@ -1,31 +1,31 @@
-"""What boards have and PCs have not: power modes, clocks that can be fixed, and libraries built for one another."""
+"""Checks that apply only to boards: power modes, fixed clocks, and libraries built for each other."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from edge.doctor.finding import Check, Finding
-from edge.doctor.interpreters import interpreter, is_newer_than_googles
-from edge.doctor.situation import Situation
-from edge.remote.engines import NEWER_LIBEDGETPU
+from edge.doctor.accelerators import interpreter, is_newer_than_googles
+from edge.doctor.snapshot import Check, Finding, Snapshot
+from edge.machine.remedies import FIXED_GPU_CLOCK, FULL_POWER_MODE
+from edge.remote.packages import NEWER_LIBEDGETPU
 
 _NEWEST_EDGETPU_RUNTIME = 14  # api/runtime_version.h of libedgetpu; of 2021, and the last
 
 
-def emulated(situation: Situation) -> Iterator[Finding]:
-    """qemu's user mode runs another processor's programs."""
+def emulated(situation: Snapshot) -> Iterator[Finding]:
+    """Check for qemu's user mode, which runs programs of another processor."""
     if situation.machine["os"].get("emulated"):
         yield Finding(
             "note",
             "this processor is emulated",
-            "answers are as on the hardware, times are not",
+            "answers are the same as on the hardware, times are not",
             "measure on the hardware",
         )
 
 
-def power_mode(situation: Situation) -> Iterator[Finding]:
-    """A Jetson leaves the factory in a mode that saves power by switching cores off."""
+def power_mode(situation: Snapshot) -> Iterator[Finding]:
+    """Check a Jetson's power mode: by default it saves power by switching cores off."""
     mode = situation.conditions.get("power_mode")
     if mode is None:
         return
@@ -36,32 +36,32 @@ def power_mode(situation: Situation) -> Iterator[Finding]:
     yield Finding(
         "warning",
         f"the power mode is {name}",
-        "cores are switched off and clocks are capped in it",
-        "sudo nvpmodel -m 0 (Orin Nano with JetPack 6.2: -m 2), then sudo jetson_clocks",
+        "in this mode cores are switched off and clocks are capped",
+        FULL_POWER_MODE,
     )
 
 
-def gpu_clock(situation: Situation) -> Iterator[Finding]:
-    """A GPU whose clock follows the load is slow for the first runs, and scatters."""
+def gpu_clock(situation: Snapshot) -> Iterator[Finding]:
+    """Check whether the GPU's clock is fixed: if it follows the load, the first runs are slow and times vary."""
     clock = situation.conditions.get("gpu_clock")
     if clock is not None and not clock["fixed"]:
         yield Finding(
             "warning",
             f"the GPU's clock moves between {clock['min_mhz']:.0f} and {clock['max_mhz']:.0f} MHz",
-            "measurements scatter, and short ones are too slow",
-            "sudo jetson_clocks",
+            "times vary from run to run, and short measurements are too slow",
+            FIXED_GPU_CLOCK,
         )
 
 
-def edgetpu_build(situation: Situation) -> Iterator[Finding]:
-    """libedgetpu works inside the interpreter that it was built for, and crashes inside others."""
+def edgetpu_build(situation: Snapshot) -> Iterator[Finding]:
+    """Check that libedgetpu was built for the interpreter; it crashes in others."""
     build = situation.edgetpu_package
     if build is None:
         return
     name, version = interpreter(situation)
-    made_for = re.search(r"tf(\d+\.\d+)", build)
-    if name is None or version is None or made_for:
-        yield Finding("ok", f"libedgetpu {build}" + (f", built for TFLite {made_for.group(1)}" if made_for else ""))
+    built_for = re.search(r"tf(\d+\.\d+)", build)
+    if name is None or version is None or built_for:
+        yield Finding("ok", f"libedgetpu {build}" + (f", built for TFLite {built_for.group(1)}" if built_for else ""))
     elif is_newer_than_googles(name, version):
         yield Finding(
             "error",
@@ -73,19 +73,19 @@ def edgetpu_build(situation: Situation) -> Iterator[Finding]:
         yield Finding("ok", f"libedgetpu {build}, which fits {name} {version}")
 
 
-def edgetpu_runtime(situation: Situation) -> Iterator[Finding]:
-    """A compiled model asks for a runtime at least as new as its compiler was told: see `edge inspect`."""
-    there = situation.edgetpu_runtime
-    if there is not None and there < _NEWEST_EDGETPU_RUNTIME:
+def edgetpu_runtime(situation: Snapshot) -> Iterator[Finding]:
+    """Check the Edge TPU runtime against the newest one that a compiled model may require; see `edge inspect`."""
+    version = situation.edgetpu_runtime
+    if version is not None and version < _NEWEST_EDGETPU_RUNTIME:
         yield Finding(
             "warning",
-            f"libedgetpu here has the Edge TPU runtime {there}",
-            f"models of the last compiler (16.0) ask for {_NEWEST_EDGETPU_RUNTIME} and do not load with it; "
-            "`edge inspect MODEL_edgetpu.tflite` tells what a model asks for",
-            f"sudo apt-get install libedgetpu1-std, or compile with edgetpu_compiler --min_runtime_version {there}",
+            f"libedgetpu has the Edge TPU runtime {version}",
+            f"models of the last compiler (16.0) require {_NEWEST_EDGETPU_RUNTIME} and do not load with it; "
+            "`edge inspect MODEL_edgetpu.tflite` shows what a model requires",
+            f"sudo apt-get install libedgetpu1-std, or compile with edgetpu_compiler --min_runtime_version {version}",
         )
-    elif there is not None:
-        yield Finding("ok", f"libedgetpu here has the Edge TPU runtime {there}, which runs every compiled model")
+    elif version is not None:
+        yield Finding("ok", f"libedgetpu has the Edge TPU runtime {version}, which runs every compiled model")
 
 
 CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build, edgetpu_runtime)

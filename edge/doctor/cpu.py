@@ -1,18 +1,18 @@
-"""The processor: what it cannot do, and what disturbs a measurement on it."""
+"""Check the processor: missing instructions, and conditions that disturb measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge import accelerators
-from edge.doctor.finding import Check, Finding, Level
-from edge.doctor.situation import Situation
+from edge.doctor.snapshot import Check, Finding, Level, Snapshot
+from edge.machine import accelerators
+from edge.machine.remedies import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON
 
-_HOT_C = 80.0  # where a Raspberry Pi begins to slow itself down; PCs follow between 90 and 105
+_HOT_C = 80.0  # a Raspberry Pi starts to throttle here; PCs between 90 and 105
 
 
-def int8(situation: Situation) -> Iterator[Finding]:
-    """Without a dot product instruction, x86 engines' int8 is fast but not exact, ARM's exact but not fast."""
+def int8(situation: Snapshot) -> Iterator[Finding]:
+    """Check for an int8 dot product instruction. Without it, int8 is fast but inexact on x86, exact but slow on ARM."""
     cpu = situation.machine["cpu"]
     if cpu["int8_dot_product"]:
         yield Finding("ok", "the processor has an int8 dot product instruction")
@@ -27,13 +27,13 @@ def int8(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             "note",
             "the processor has no int8 dot product instruction (asimddp)",
-            "int8 models give right answers here, but gain less speed over float than on newer cores",
+            "int8 models give correct answers here, but gain less speed over float than on newer cores",
             "measure both: edge bench MODEL_FP32 MODEL_INT8",
         )
 
 
-def governor(situation: Situation) -> Iterator[Finding]:
-    """A governor that saves power changes the clock in the middle of a measurement."""
+def governor(situation: Snapshot) -> Iterator[Finding]:
+    """Check the CPU governor: one that saves power changes the clock during a measurement."""
     name = situation.conditions["governor"]
     if name is None:
         return
@@ -44,39 +44,37 @@ def governor(situation: Situation) -> Iterator[Finding]:
     yield Finding(
         "warning",
         f"the CPU governor is '{name}'",
-        "the clock then follows the load, and measurements scatter",
-        "sudo nvpmodel -m 0 && sudo jetson_clocks"
-        if jetson
-        else "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+        "the clock follows the load, so times vary from run to run",
+        FASTEST_GOVERNOR_JETSON if jetson else FASTEST_GOVERNOR,
     )
 
 
-def load(situation: Situation) -> Iterator[Finding]:
-    """Other processes share the cores."""
+def load(situation: Snapshot) -> Iterator[Finding]:
+    """Check whether other processes keep the cores busy."""
     processes, cores = situation.conditions["load_average"], situation.machine["cpu"]["usable_cores"]
     if processes is not None and processes >= 0.5 * cores:
         yield Finding(
             "warning",
             f"{processes:.1f} processes have kept {cores} {'core' if cores == 1 else 'cores'} busy for a minute",
-            "what is measured meanwhile is slower than the machine is",
+            "measurements are slower than the machine while they run",
             "find them with `top` and wait, or stop them",
         )
 
 
-def share(situation: Situation) -> Iterator[Finding]:
-    """A container, or a mask, that keeps cores from this process."""
+def share(situation: Snapshot) -> Iterator[Finding]:
+    """Check whether a container's quota or an affinity mask withholds cores from this process."""
     cpu = situation.machine["cpu"]
     if cpu["usable_cores"] < cpu["logical_cores"]:
         yield Finding(
             "note",
             f"this process may use {cpu['usable_cores']} of {cpu['logical_cores']} cores",
             "a container's quota or an affinity mask sets this; engines that ignore it start too many threads",
-            f"name the number of threads: --threads {cpu['usable_cores']}",
+            f"set the number of threads: --threads {cpu['usable_cores']}",
         )
 
 
-def heat(situation: Situation) -> Iterator[Finding]:
-    """A processor that is hot is about to slow down."""
+def heat(situation: Snapshot) -> Iterator[Finding]:
+    """Check the temperature: a hot processor is about to throttle."""
     celsius = situation.conditions["temperature_c"]
     if celsius is None:
         return
@@ -86,33 +84,33 @@ def heat(situation: Situation) -> Iterator[Finding]:
     yield Finding(
         "warning",
         f"{celsius:.0f} °C at the sensor '{situation.conditions['temperature_sensor']}'",
-        f"from about {_HOT_C:.0f} °C on, processors slow themselves down",
+        f"processors throttle from about {_HOT_C:.0f} °C",
         "let the machine cool down, and give it a heat sink or a fan",
     )
 
 
-def throttling(situation: Situation) -> Iterator[Finding]:
-    """The machine says that it has slowed itself down."""
+def throttling(situation: Snapshot) -> Iterator[Finding]:
+    """Check whether the machine reports throttling."""
     signs = situation.conditions["throttling"]
     if signs is None:
         return
     if signs["now"]:
-        yield _slowed("error", "reports at this moment", signs["now"])
+        yield _throttled("error", "reports now", signs["now"])
     elif signs["since_boot"]:
-        yield _slowed("warning", "has reported since boot", signs["since_boot"])
+        yield _throttled("warning", "has reported since boot", signs["since_boot"])
     elif signs["events"]:
         yield Finding(
             "note",
             f"the processor has throttled {signs['events']} times since boot",
-            "it was too hot or drew too much; a measurement in that moment is too slow",
-            "edge bench compares this count before and after, and says so",
+            "it was too hot or drew too much power; a measurement at such a moment is too slow",
+            "edge bench compares this count before and after a measurement, and reports a change",
         )
     else:
         yield Finding("ok", "the processor has not throttled since boot")
 
 
-def _slowed(level: Level, when: str, flags: list[str]) -> Finding:
-    why = "the clock is lowered while that lasts, and measurements are too slow"
+def _throttled(level: Level, when: str, flags: list[str]) -> Finding:
+    why = "the clock is lowered meanwhile, so measurements are too slow"
     fix = (
         "use the power supply made for this board (5.1 V; 2.5 A for a Pi 3, 3 A for a Pi 4, 5 A for a Pi 5) "
         "and a short, thick cable"

@@ -1,19 +1,18 @@
-"""Engines that are installed but cannot work, or not as well as they could."""
+"""Check for engines that are installed but do not work, or work worse than they could."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from edge import accelerators
-from edge.doctor.finding import Check, Finding
 from edge.doctor.packages import major
-from edge.doctor.situation import Situation
+from edge.doctor.snapshot import Check, Finding, Snapshot
+from edge.machine import accelerators
 from runtimes import registry
 
 
-def any_engine(situation: Situation) -> Iterator[Finding]:
-    """At least one engine that runs models."""
+def any_engine(situation: Snapshot) -> Iterator[Finding]:
+    """Check that at least one engine is installed."""
     ready = [one for one in situation.engines() if one.installed and one.requires and not one.lacks]
     if ready:
         yield Finding("ok", "engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready))
@@ -21,55 +20,55 @@ def any_engine(situation: Situation) -> Iterator[Finding]:
     yield Finding(
         "warning",
         "no engine is installed",
-        "edge converts and runs models through engines, each an extra of its own",
+        "edge converts and runs models with engines, each of which is a separate extra",
         registry.install_hint("onnxruntime"),
     )
 
 
-def pycoral(situation: Situation) -> Iterator[Finding]:
-    """The name on PyPI belongs to a program for coral reefs."""
-    there = situation.packages.version("pycoral")
-    # Google's package is told by its files: importing it to look would run it.
-    if there is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
+def pycoral(situation: Snapshot) -> Iterator[Finding]:
+    """Check for PyPI's pycoral, a program for coral reefs that is not Google's package."""
+    version = situation.packages.version("pycoral")
+    # Google's package is recognised by its files: importing it would run it.
+    if version is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
         return
     yield Finding(
         "error",
-        f"pycoral {there} is not Google's",
+        f"pycoral {version} is not Google's package",
         "PyPI's package of that name is a client of the Allen Coral Atlas, which maps reefs",
         f"pip uninstall --yes pycoral && {registry.install_hint('litert')} (it drives a Coral through libedgetpu)",
     )
 
 
-def tflite_runtime(situation: Situation) -> Iterator[Finding]:
-    """tflite-runtime was built against numpy 1."""
-    there, numpy = situation.packages.version("tflite-runtime"), situation.packages.version("numpy")
-    if there is None or numpy is None or major(numpy) < 2:
+def tflite_runtime(situation: Snapshot) -> Iterator[Finding]:
+    """Check the numpy beside tflite-runtime, which was built for numpy 1."""
+    version, numpy = situation.packages.version("tflite-runtime"), situation.packages.version("numpy")
+    if version is None or numpy is None or major(numpy) < 2:
         return
     replaced = "ai-edge-litert" in situation.packages
     yield Finding(
         "warning" if replaced else "error",
-        f"tflite-runtime {there} does not work with numpy {numpy}",
+        f"tflite-runtime {version} does not work with numpy {numpy}",
         "it was built for numpy 1, and opening a model fails: '_ARRAY_API not found', SystemError"
         + ("; edge uses ai-edge-litert, other programs may not" if replaced else ""),
         "pip uninstall --yes tflite-runtime" + ("" if replaced else f" && {registry.install_hint('litert')}"),
     )
 
 
-def torch_build(situation: Situation) -> Iterator[Finding]:
-    """PyTorch's builds for CUDA bring gigabytes of libraries that a machine without a GPU never loads."""
+def torch_build(situation: Snapshot) -> Iterator[Finding]:
+    """Check for a CUDA build of PyTorch without a GPU: it has gigabytes of libraries that are never loaded."""
     cuda = torch_cuda(situation)
     if cuda is None or has_nvidia_gpu(situation):
         return
     yield Finding(
         "warning",
-        f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, and there is no NVIDIA GPU",
-        "it works, but takes gigabytes of disk and a longer start than the CPU build",
+        f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, but there is no NVIDIA GPU",
+        "it works, but takes gigabytes of disk and starts more slowly than the CPU build",
         "pip uninstall --yes torch, then install the CPU build as the page 'Start locally' of pytorch.org shows",
     )
 
 
-def gpu_unused(situation: Situation) -> Iterator[Finding]:
-    """A GPU that no installed engine can use."""
+def gpu_unused(situation: Snapshot) -> Iterator[Finding]:
+    """Check for a GPU that no installed engine can use."""
     if not has_nvidia_gpu(situation):
         return
     able = [name for name in ("onnxruntime-gpu", "tensorrt") if name in situation.packages]
@@ -80,16 +79,16 @@ def gpu_unused(situation: Situation) -> Iterator[Finding]:
     jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
     yield Finding(
         "warning",
-        "there is an NVIDIA GPU, and no installed engine uses it",
-        "of the engines here, PyTorch, ONNX Runtime and TensorRT can, in their builds for CUDA",
+        "there is an NVIDIA GPU, but no installed engine uses it",
+        "the CUDA builds of PyTorch, ONNX Runtime and TensorRT can use it",
         "install the wheels that NVIDIA builds for this JetPack (torch, onnxruntime-gpu); TensorRT comes with it"
         if jetson
         else "pip uninstall --yes onnxruntime && pip install onnxruntime-gpu",
     )
 
 
-def torch_cuda(situation: Situation) -> str | None:
-    """The CUDA release that the installed PyTorch was built for; None for a CPU build or none at all."""
+def torch_cuda(situation: Snapshot) -> str | None:
+    """Return the CUDA release that the installed PyTorch was built for; None for a CPU build, or without PyTorch."""
     source = situation.packages.file("torch", "torch/version.py")
     if source is None:
         return None
@@ -98,8 +97,8 @@ def torch_cuda(situation: Situation) -> str | None:
     return match.group(1) if match else None
 
 
-def has_nvidia_gpu(situation: Situation) -> bool:
-    """A GPU in a slot, or a Jetson's own."""
+def has_nvidia_gpu(situation: Snapshot) -> bool:
+    """Return whether there is an NVIDIA GPU: in a slot, or a Jetson's own."""
     kinds = (accelerators.NVIDIA_GPU, accelerators.JETSON)
     return any(accelerators.is_attached(kind, situation.machine) for kind in kinds)
 

@@ -1,4 +1,4 @@
-"""The Python packages that are installed, read from their metadata; none of them is imported."""
+"""The installed Python packages, read from their metadata without importing them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 
 class Packages:
-    """Installed packages by name; `-`, `_` and `.` are the same in a name, as are upper and lower case."""
+    """Installed packages by name; names are compared without case, and `-`, `_` and `.` are equal."""
 
     def __init__(self, found: Iterable[Distribution]) -> None:
         self._found: dict[str, Distribution] = {}
         for distribution in found:
             name = distribution.metadata["Name"]
-            if name:  # the remains of a broken uninstallation have none
-                # The first one on the path is the one that Python imports.
+            if name:  # the remains of a failed uninstallation have no name
+                # Python imports the first one on the path.
                 self._found.setdefault(_canonical(name), distribution)
 
     @classmethod
     def installed(cls) -> Packages:
-        """What this Python can import."""
+        """Return the packages that this Python can import."""
         return cls(distributions())
 
     @classmethod
     def named(cls, versions: Mapping[str, str]) -> Packages:
-        """The packages of another machine, of which no more is known than this."""
-        return cls(_Elsewhere(name, version) for name, version in versions.items())
+        """Return the packages of another machine, of which only names and versions are known."""
+        return cls(_RemoteDistribution(name, version) for name, version in versions.items())
 
     def __contains__(self, name: str) -> bool:
         return _canonical(name) in self._found
@@ -40,44 +40,44 @@ class Packages:
         return len(self._found)
 
     def version(self, name: str) -> str | None:
-        """The version of a package; None when it is not installed."""
-        found = self._found.get(_canonical(name))
-        return None if found is None else found.version
+        """Return the version of a package; None if it is not installed."""
+        distribution = self._found.get(_canonical(name))
+        return None if distribution is None else distribution.version
 
     def requirements(self, name: str) -> list[str]:
-        """What a package says that it needs, such as `numpy>=1.24; python_version > "3.8"`."""
-        found = self._found.get(_canonical(name))
-        return [] if found is None else list(found.requires or [])
+        """Return the declared requirements of a package, such as `numpy>=1.24; python_version > "3.8"`."""
+        distribution = self._found.get(_canonical(name))
+        return [] if distribution is None else list(distribution.requires or [])
 
     def file(self, name: str, path: str) -> Path | None:
-        """A file that the package installed beside its siblings, such as `torch/version.py`; None when absent."""
-        found = self._found.get(_canonical(name))
-        place = None if found is None else Path(str(found.locate_file(path)))
-        return place if place is not None and place.is_file() else None
+        """Return an installed file of a package, such as `torch/version.py`; None if it does not exist."""
+        distribution = self._found.get(_canonical(name))
+        file = None if distribution is None else Path(str(distribution.locate_file(path)))
+        return file if file is not None and file.is_file() else None
 
     def file_names(self, name: str) -> list[str]:
-        """The paths of all files of a package; empty when it is not installed or does not list them."""
-        found = self._found.get(_canonical(name))
-        return [] if found is None else [str(path) for path in found.files or ()]
+        """List the paths of all files of a package; empty if it is not installed or does not list them."""
+        distribution = self._found.get(_canonical(name))
+        return [] if distribution is None else [str(path) for path in distribution.files or ()]
 
 
-class _Elsewhere(Distribution):
-    """A package on another machine: its name and its version."""
+class _RemoteDistribution(Distribution):
+    """A package on another machine, known only by name and version."""
 
     def __init__(self, name: str, version: str) -> None:
         self._text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
     def read_text(self, filename: str) -> str | None:
-        """What is known of it, in the file where Python looks for that."""
+        """Return the metadata file, made from name and version."""
         return self._text if filename == "METADATA" else None
 
     def locate_file(self, path: str | os.PathLike[str]) -> Path:
-        """Nowhere here."""
+        """Return a path that does not exist: the files are not on this machine."""
         return Path(os.devnull, path)
 
 
 def major(version: str) -> int:
-    """The first number of a version; 0 where it does not begin with one."""
+    """Return the first number of a version; 0 if it does not start with one."""
     match = re.match(r"\d+", version)
     return int(match.group()) if match else 0
 

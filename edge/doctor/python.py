@@ -1,4 +1,4 @@
-"""Python itself, and whether the packages in it fit together."""
+"""Check Python itself, and whether its packages fit together."""
 
 from __future__ import annotations
 
@@ -6,40 +6,54 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from edge.doctor.finding import Check, Finding
 from edge.doctor.packages import Packages
-from edge.doctor.situation import Situation
+from edge.doctor.snapshot import Check, Finding, Snapshot
 
 _OLDEST = (3, 11)
 
 
-def version(situation: Situation) -> Iterator[Finding]:
-    """The host's side of this project needs Python 3.11; a board's side is content with 3.8."""
-    words = ".".join(map(str, situation.python.version))
+def version(situation: Snapshot) -> Iterator[Finding]:
+    """Check the version of Python: the host needs 3.11, a board 3.8."""
+    text = ".".join(map(str, situation.python.version))
     if situation.python.version >= _OLDEST:
-        yield Finding("ok", f"Python {words}")
+        yield Finding("ok", f"Python {text}")
         return
     yield Finding(
         "error",
-        f"Python {words} is too old",
+        f"Python {text} is too old",
         "converting and benchmarking need Python 3.11 or newer (a board that only runs models: 3.8)",
-        "install Python 3.11 or newer, then make a new environment: python3.11 -m venv .venv",
+        "install Python 3.11 or newer, then create a new environment: python3.11 -m venv .venv",
     )
 
 
-def word_size(situation: Situation) -> Iterator[Finding]:
-    """Engines are published for 64-bit systems."""
+def operating_system(situation: Snapshot) -> Iterator[Finding]:
+    """Check for an operating system other than Linux, the one this project is tested on."""
+    system = situation.machine["os"]["system"]
+    if situation.is_board or system in (None, "Linux"):
+        return
+    name = "macOS" if system == "Darwin" else system
+    yield Finding(
+        "note",
+        f"edge is not tested on {name}",
+        "chat, run, bench and converting to ONNX, TFLite and OpenVINO are written to work there; serving, boards over "
+        "ssh, the environments of old converters, power and temperature are tested and known to work only on Linux",
+        "if a result looks odd, compare it with a Linux machine, and report the difference",
+    )
+
+
+def word_size(situation: Snapshot) -> Iterator[Finding]:
+    """Check for a 32-bit Python: most engines are published only for 64-bit systems."""
     if situation.python.bits == 32:
         yield Finding(
             "warning",
             "this Python is a 32-bit program",
-            "nearly all engines are built for 64 bits only; of the ones here, tflite-runtime alone is not",
+            "nearly all engines are built only for 64 bits; tflite-runtime is the exception",
             "install the 64-bit image of this board's operating system",
         )
 
 
-def environment(situation: Situation) -> Iterator[Finding]:
-    """Where pip may install, and whether a place for it can be made."""
+def environment(situation: Snapshot) -> Iterator[Finding]:
+    """Check that pip may install into this Python, or that a virtual environment can be created."""
     python = situation.python
     if not python.in_environment and python.externally_managed:
         yield Finding(
@@ -51,20 +65,20 @@ def environment(situation: Situation) -> Iterator[Finding]:
     if not python.in_environment and not python.can_make_environments:
         yield Finding(
             "warning",
-            "this Python cannot make virtual environments",
-            "the module ensurepip is missing; Debian and Ubuntu package it apart",
+            "this Python cannot create virtual environments",
+            "the module ensurepip is missing; Debian and Ubuntu package it separately",
             "sudo apt-get install python3-venv",
         )
 
 
-def requirements(situation: Situation) -> Iterator[Finding]:
-    """What each package says it needs, against what is there."""
+def requirements(situation: Snapshot) -> Iterator[Finding]:
+    """Check the declared requirements of each package against the installed versions."""
     packaging = _packaging()
     if packaging is None:
         yield Finding(
             "note",
             "the packages' requirements were not checked",
-            "the package packaging is not installed, nor pip, which carries a copy",
+            "neither the package packaging nor pip, which contains a copy, is installed",
             "pip install packaging",
         )
         return
@@ -74,28 +88,28 @@ def requirements(situation: Situation) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{name} {situation.packages.version(name)} lacks {', '.join(missing)}",
-                "the package names these as its requirements; it may fail when it is imported, or later",
+                "the package requires these; it may fail when it is imported, or later",
                 "pip install " + " ".join(f"'{one}'" for one in missing),
             )
     if not any(lacking.values()):
-        yield Finding("ok", f"{len(situation.packages)} packages, and each has what it requires")
+        yield Finding("ok", f"the requirements of all {len(situation.packages)} packages are satisfied")
 
 
 def _unmet(packages: Packages, name: str, packaging: Any) -> Iterator[str]:
     for text in packages.requirements(name):
         try:
             wanted = packaging.Requirement(text)
-        except packaging.InvalidRequirement:  # of an old package, from before the syntax was settled
+        except packaging.InvalidRequirement:  # an old package, from before the syntax was standardised
             continue
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        there = packages.version(wanted.name)
-        if there is None or not wanted.specifier.contains(there, prereleases=True):
+        installed = packages.version(wanted.name)
+        if installed is None or not wanted.specifier.contains(installed, prereleases=True):
             yield f"{wanted.name}{wanted.specifier}"
 
 
 def _packaging() -> Any | None:
-    """The module that reads requirements: a package of its own, or pip's copy."""
+    """Import the module that parses requirements: the package `packaging`, or pip's copy."""
     for name in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return import_module(name)
@@ -104,4 +118,31 @@ def _packaging() -> Any | None:
     return None
 
 
-CHECKS: tuple[Check, ...] = (version, word_size, environment, requirements)
+# Import name → the packages that provide it, the most common one first.
+_SAME_FOLDER = {
+    "tensorflow": ("tensorflow-cpu", "tensorflow", "tensorflow-gpu", "tf-nightly", "tf-nightly-cpu", "tensorflow-rocm"),
+    "onnxruntime": (
+        *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
+        *("onnxruntime-training", "ort-nightly", "ort-nightly-gpu"),
+    ),
+    "cv2": (
+        *("opencv-python-headless", "opencv-python"),
+        *("opencv-contrib-python-headless", "opencv-contrib-python"),
+    ),
+}
+
+
+def conflicting_packages(situation: Snapshot) -> Iterator[Finding]:
+    """Check for several packages of TensorFlow, ONNX Runtime or OpenCV: each is published under several names."""
+    for module, names in _SAME_FOLDER.items():
+        installed = [name for name in names if name in situation.packages]
+        if len(installed) > 1:
+            yield Finding(
+                "warning",
+                f"{' and '.join(installed)} are installed side by side",
+                f"all of them install into the folder '{module}', so it is undefined which one runs",
+                f"pip uninstall --yes {' '.join(installed)} && pip install {installed[0]}",
+            )
+
+
+CHECKS: tuple[Check, ...] = (version, operating_system, word_size, environment, requirements, conflicting_packages)

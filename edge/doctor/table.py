@@ -1,15 +1,14 @@
-"""What `edge table` needs: its packages, and MobileNetV2's trained weights."""
+"""Check what `edge table` needs: its packages, and MobileNetV2's trained weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.doctor.finding import Check, Finding
-from edge.doctor.situation import Situation
+from edge.doctor.snapshot import Check, Finding, Snapshot
 from runtimes import registry
 from runtimes.errors import InputError
 
-# What the extra `table` of pyproject.toml installs; a package, or any of several that do the same.
+# What the extra `table` of pyproject.toml installs; each entry lists equivalent packages.
 _PACKAGES = (
     ("keras",),
     ("tensorflow-cpu", "tensorflow"),
@@ -23,22 +22,23 @@ _PACKAGES = (
 )
 
 
-def packages(situation: Situation) -> Iterator[Finding]:
-    """The table measures what is installed and says of the rest how to add it."""
+def packages(situation: Snapshot) -> Iterator[Finding]:
+    """Check for the packages of the table's rows: rows without theirs are left out."""
     missing = [names[0] for names in _PACKAGES if not any(name in situation.packages for name in names)]
     if missing:
         yield Finding(
             "note",
-            f"edge table would leave out rows, for want of {', '.join(missing)}",
-            "each of its rows needs an engine, and the converter that makes the engine's format",
+            f"edge table would leave out rows, because {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed",
+            "each of its rows needs an engine, and the converter that writes the engine's format",
             registry.install_hint("table"),
         )
     else:
         yield Finding("ok", "all packages that edge table needs")
 
 
-def pictures(situation: Situation) -> Iterator[Finding]:
-    """Pictures are decoded by Pillow."""
+def pictures(situation: Snapshot) -> Iterator[Finding]:
+    """Check for Pillow, which decodes pictures."""
     if "pillow" not in situation.packages:
         yield Finding(
             "warning",
@@ -48,20 +48,20 @@ def pictures(situation: Situation) -> Iterator[Finding]:
         )
 
 
-def weights(situation: Situation) -> Iterator[Finding]:
-    """Without trained weights the table measures speed, and answers mean nothing."""
+def weights(situation: Snapshot) -> Iterator[Finding]:
+    """Check for trained weights: without them the table measures speed, but answers are meaningless."""
     try:
-        place = situation.trained_weights()
+        path = situation.trained_weights()
     except InputError as error:
-        yield Finding("error", error.message, "edge table takes MobileNetV2's weights from there", error.hint)
+        yield Finding("error", error.message, "edge table reads MobileNetV2's weights from there", error.hint)
         return
-    if place is not None:
-        yield Finding("ok", f"MobileNetV2's trained weights: {place}")
+    if path is not None:
+        yield Finding("ok", f"MobileNetV2's trained weights: {path}")
         return
     yield Finding(
         "note",
         "MobileNetV2's trained weights are not on this machine",
-        "edge table then measures a network with random weights: its times are right, its answers mean nothing",
+        "edge table then measures a network with random weights: its times are valid, its answers are meaningless",
         "edge table --fetch-weights (14 MB), or edge table --weights FILE",
     )
 

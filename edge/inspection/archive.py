@@ -1,4 +1,4 @@
-"""Zip archives that nobody vouches for: members are read up to a limit, and nothing is unpacked to disk."""
+"""Read untrusted zip archives: members are read up to a limit, and nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from runtimes.errors import InputError
 
-# The graph of the largest exported program we know of takes some 20 MB; weights are never read.
-_LARGEST_JSON = 64 * 2**20
-_DAMAGED = "copy or download the file again"
+# The graph of the largest known exported program has about 20 MB; weights are never read.
+_MAX_JSON_BYTES = 64 * 2**20
+_DAMAGED = "compare its size and sha256 with the original's"
 _ZIP_ERRORS = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -37,10 +37,10 @@ class Archive:
         return self._zip.namelist()
 
     def read(self, name: str, limit: int) -> bytes:
-        """One member; InputError when it is absent, damaged or unpacks to more than `limit` bytes."""
+        """Read a member. Raises InputError if it is missing, damaged, or unpacks to more than `limit` bytes."""
         with _reading(self._path):
             if name not in self._zip.namelist():
-                raise InputError(f"{self._path} is broken: it holds no '{name}'", _DAMAGED)
+                raise InputError(f"{self._path} is broken: it contains no '{name}'", _DAMAGED)
             with self._zip.open(name) as stream:
                 content = stream.read(limit + 1)
         if len(content) > limit:
@@ -48,8 +48,8 @@ class Archive:
         return content
 
     def json(self, name: str) -> Any:
-        """One member as JSON."""
-        text = self.read(name, _LARGEST_JSON)
+        """Parse a member as JSON."""
+        text = self.read(name, _MAX_JSON_BYTES)
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -58,12 +58,13 @@ class Archive:
 
 @contextmanager
 def expecting(path: Path, what: str) -> Iterator[None]:
-    """Turn a wrong shape of a JSON document, met while it is read, into one InputError."""
+    """Map errors from an unexpected structure of a JSON document to InputError."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is broken: its {what} is not as it should be ({type(error).__name__}: {error})", _DAMAGED
+            f"{path}: edge cannot read its {what} ({type(error).__name__}: {error})",
+            "it may be written by a newer version of its framework than edge supports, or be damaged",
         ) from None
 
 
@@ -71,5 +72,9 @@ def expecting(path: Path, what: str) -> Iterator[None]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except (NotImplementedError, RuntimeError) as error:  # another compression method, or encryption
+        raise InputError(
+            f"{path}: edge cannot unpack it: {error}", "pack it again, unencrypted and with deflate"
+        ) from None
     except _ZIP_ERRORS as error:
         raise InputError(f"{path} is broken: {error}", _DAMAGED) from None

@@ -1,4 +1,4 @@
-"""What is in a GGUF file: its network, its tokeniser, and what its tensors really are."""
+"""Inspect GGUF files: the network, the tokenizer, and the actual types of the tensors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from edge.inspection.report import Inspection
-from runtimes.gguf_file import ArrayInfo, GgufFile, read_gguf
-from runtimes.llama.quantize import histogram
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.llm.llama_cpp.quantize import histogram
+from runtimes.model_files.gguf import ArrayInfo, GgufFile, read_gguf
 
 _PLAIN = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
-_LONGEST = 200  # characters of an entry that are shown
+_LONGEST = 200  # characters shown of a metadata value
 
 
 def read(path: Path) -> Inspection:
-    """Read the header; InputError for a file that is broken, cut off, or lies about its sizes."""
+    """Read the header. Raises InputError if the file is broken, truncated, or has inconsistent sizes."""
     file = read_gguf(path)
     kind = next(iter(file.bytes_by_type()), "unknown")
     return Inspection(
@@ -24,12 +25,12 @@ def read(path: Path) -> Inspection:
         ops=histogram(file),
         precision=_PLAIN.get(kind, kind.lower()),
         parameter_bytes=file.bytes_by_type(),
-        metadata=_told(file),
-        notes=("the precision is that of most bytes: general.file_type is only what was asked for",),
+        metadata=_metadata(file),
+        notes=("the precision is that of most of the bytes; general.file_type is only what was requested",),
     )
 
 
-def _told(file: GgufFile) -> dict[str, Any]:
+def _metadata(file: GgufFile) -> JsonObject:
     parameters = {"parameters": file.parameters, "bits per weight": round(file.bits_per_weight, 2)}
     return {**parameters, **{key: _value(value) for key, value in file.metadata.items()}}
 

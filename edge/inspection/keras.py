@@ -1,54 +1,85 @@
-"""What is in a Keras file: its layers, read from `config.json` in the archive; no code of it is run.
+"""Inspect Keras files: the layers, read from `config.json` in the archive without running any of its code.
 
-A `.keras` file is a zip archive. An `.h5` file is HDF5, whose library is native code: it is read in a child process.
+A `.keras` file is a zip archive. An `.h5` file is HDF5, whose library is native code, so a child process reads it.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from edge.inspection.archive import Archive, expecting
+from edge.inspection.hdf5_worker import AttributesJob
 from edge.inspection.report import Inspection
-from runtimes.manifest import TensorSpec
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.model_files.facts import Producer
 
 _CONFIG = "config.json"
 _HDF5_SECONDS = 60.0
-_DEEPEST = 32  # models within models
-# Dtype policy → the project's word; mixed_float16 keeps its weights in float32.
+_DEEPEST = 32  # levels of nested models
+# Dtype policy → the project's name for the precision; mixed_float16 keeps its weights in float32.
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _PRECISIONS |= {"mixed_float16": "fp32", "mixed_bfloat16": "fp32"}
 # Layers whose output has the shape of their input.
 _SAME_SHAPE = ("Activation", "Softmax", "ReLU", "Dropout", "BatchNormalization", "LayerNormalization", "Identity")
-_Config = Mapping[str, Any]
+
+
+# The parts of Keras' JSON that are read. They are not validated: `expecting` converts errors to InputError.
+class _LayerConfig(TypedDict, total=False):
+    name: str
+    layers: list[_Layer]
+    output_layers: Any  # [name, node, tensor], or nested lists and objects of these
+    batch_shape: list[int | None]
+    batch_input_shape: list[int | None]
+    dtype: Any  # a string, or an object
+    units: int
+    activation: Any  # a string, or an object
+
+
+class _Layer(TypedDict, total=False):
+    """A layer, or a nested model."""
+
+    class_name: str
+    registered_name: str | None
+    config: _LayerConfig
+    build_config: dict[str, list[int | None]] | None
+    inbound_nodes: list[Any]
+
+
+class _Metadata(TypedDict, total=False):
+    keras_version: str
+    date_saved: str
 
 
 def read(path: Path) -> Inspection:
-    """Read a `.keras` or `.h5` file; InputError when it is broken, EngineMissing for `.h5` without h5py."""
+    """Read a `.keras` or `.h5` file.
+
+    Raises InputError if it is broken, and EngineMissingError for an `.h5` file if h5py is not installed.
+    """
     model, metadata = _from_hdf5(path) if path.suffix.lower() == ".h5" else _from_archive(path)
     with expecting(path, _CONFIG):
         return _inspection(model, metadata)
 
 
-def _from_archive(path: Path) -> tuple[_Config, _Config]:
+def _from_archive(path: Path) -> tuple[_Layer, _Metadata]:
     with Archive(path) as archive:
-        metadata = archive.json("metadata.json") if "metadata.json" in archive.names() else {}
+        metadata: _Metadata = archive.json("metadata.json") if "metadata.json" in archive.names() else {}
         return archive.json(_CONFIG), metadata
 
 
-def _from_hdf5(path: Path) -> tuple[_Config, _Config]:
-    from edge.workers import run_job
+def _from_hdf5(path: Path) -> tuple[_Layer, _Metadata]:
+    from edge.workers.process import run_job
 
-    job = {"job": "attributes", "artifact": str(path)}
+    job = AttributesJob(str(path))
     found = run_job(job, module="edge.inspection.hdf5_worker", timeout_s=_HDF5_SECONDS)
     with expecting(path, "attribute model_config"):
-        return json.loads(found["model_config"]), {"keras_version": found["keras_version"]}
+        return json.loads(found.model_config), {"keras_version": found.keras_version}
 
 
-def _inspection(model: _Config, metadata: _Config) -> Inspection:
+def _inspection(model: _Layer, metadata: _Metadata) -> Inspection:
     layers = list(_layers(model, _DEEPEST))
     outputs, unknown = _outputs(model)
     last = _output_layers(model)
@@ -58,7 +89,7 @@ def _inspection(model: _Config, metadata: _Config) -> Inspection:
         outputs=outputs,
         ops=Counter(str(one["class_name"]) for one in layers),
         precision=_precision(layers),
-        output_op=_output_op(last[0]) if last else None,
+        producers=(Producer(_output_op(last[0][1])),) if last else (),
         metadata={
             key: value
             for key, value in {
@@ -69,16 +100,16 @@ def _inspection(model: _Config, metadata: _Config) -> Inspection:
             }.items()
             if value
         },
-        notes=tuple(f"only Keras itself knows the shape of output '{name}'" for name in unknown),
+        notes=tuple(f"only Keras can determine the shape of output '{name}'" for name in unknown),
     )
 
 
-def _top_layers(model: _Config) -> list[_Config]:
+def _top_layers(model: _Layer) -> list[_Layer]:
     return list(model["config"].get("layers", []))
 
 
-def _layers(model: _Config, depth: int) -> Iterator[_Config]:
-    """All layers that work, those of models within the model too."""
+def _layers(model: _Layer, depth: int) -> Iterator[_Layer]:
+    """Yield all layers except inputs, including those of nested models."""
     if depth == 0:
         raise ValueError(f"models are nested more than {_DEEPEST} deep")
     for layer in _top_layers(model):
@@ -88,35 +119,48 @@ def _layers(model: _Config, depth: int) -> Iterator[_Config]:
             yield layer
 
 
-def _input(config: _Config) -> TensorSpec:
+def _input(config: _LayerConfig) -> TensorSpec:
     shape = config["batch_shape"] if "batch_shape" in config else config["batch_input_shape"]
     return TensorSpec(str(config["name"]), _policy(config), _shape(shape))
 
 
-def _outputs(model: _Config) -> tuple[tuple[TensorSpec, ...], list[str]]:
-    """The outputs whose shape the file tells, and the names of the others."""
+def _outputs(model: _Layer) -> tuple[tuple[TensorSpec, ...], list[str]]:
+    """Return the outputs whose shape the file contains, and the names of the others."""
     known, unknown = [], []
-    for layer in _output_layers(model):
+    for name, layer in _output_layers(model):
         shape = _output_shape(layer)
         if shape is None:
-            unknown.append(str(layer["config"]["name"]))
+            unknown.append(name)
         else:
-            known.append(TensorSpec(str(layer["config"]["name"]), _policy(layer["config"]), shape))
+            known.append(TensorSpec(name, _policy(layer["config"]), shape))
     return tuple(known), unknown
 
 
-def _output_layers(model: _Config) -> list[_Config]:
+def _output_layers(model: _Layer) -> list[tuple[str, _Layer]]:
+    """Return the outputs by name: the key for a model that returns a dictionary, else the layer's name."""
     layers = _top_layers(model)
     named = model["config"].get("output_layers")
     if named is None:
-        return layers[-1:]
-    # One output is written as [name, node, tensor], several as a list of these.
-    entries = [named] if named and isinstance(named[0], str) else named
+        return [(str(layer["config"]["name"]), layer) for layer in layers[-1:]]
     by_name = {layer["config"]["name"]: layer for layer in layers}
-    return [by_name[entry[0]] for entry in entries]
+    return [("/".join(keys) or str(entry[0]), by_name[entry[0]]) for keys, entry in _entries(named, ())]
 
 
-def _output_shape(layer: _Config) -> tuple[int | str, ...] | None:
+def _entries(named: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every [name, node, tensor] of `output_layers`, with the keys that lead to it."""
+    if len(keys) > _DEEPEST:
+        raise ValueError(f"outputs are nested more than {_DEEPEST} deep")
+    if isinstance(named, dict):
+        for key in sorted(named):  # the order in which Keras flattens it
+            yield from _entries(named[key], (*keys, str(key)))
+    elif named and isinstance(named[0], str):
+        yield keys, named
+    else:
+        for place, one in enumerate(named):
+            yield from _entries(one, (*keys, str(place)) if keys else ())
+
+
+def _output_shape(layer: _Layer) -> tuple[int | str, ...] | None:
     shape = (layer.get("build_config") or {}).get("input_shape") or _traced_shape(layer)
     if not shape:
         return None
@@ -125,15 +169,15 @@ def _output_shape(layer: _Config) -> tuple[int | str, ...] | None:
     return _shape(shape) if layer["class_name"] in _SAME_SHAPE else None
 
 
-def _traced_shape(layer: _Config) -> Any:
-    """The shape of the tensor that a functional model hands to the layer."""
+def _traced_shape(layer: _Layer) -> Any:
+    """Return the shape of the layer's input tensor in a functional model."""
     try:
         return layer["inbound_nodes"][0]["args"][0]["config"]["shape"]
     except (KeyError, TypeError, IndexError):
         return None
 
 
-def _output_op(layer: _Config) -> str:
+def _output_op(layer: _Layer) -> str:
     activation = layer["config"].get("activation")
     name = activation["config"] if isinstance(activation, dict) else activation
     return str(name) if name and name != "linear" else str(layer["class_name"])
@@ -143,13 +187,13 @@ def _shape(sizes: list[Any]) -> tuple[int | str, ...]:
     return tuple(f"d{index}" if size is None else int(size) for index, size in enumerate(sizes))
 
 
-def _policy(config: _Config) -> str:
-    """A layer's dtype policy by name; Keras writes it as a word or as an object."""
+def _policy(config: _LayerConfig) -> str:
+    """Return the name of a layer's dtype policy, which Keras writes as a string or as an object."""
     policy = config.get("dtype") or "float32"
     return str(policy["config"]["name"] if isinstance(policy, dict) else policy)
 
 
-def _precision(layers: list[_Config]) -> str:
+def _precision(layers: list[_Layer]) -> str:
     policies = Counter(_policy(layer["config"]) for layer in layers)
     if not policies:
         return "unknown"

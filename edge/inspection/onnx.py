@@ -1,33 +1,28 @@
-"""What is in an ONNX file. Field numbers are those of onnx/onnx.proto (Apache-2.0)."""
+"""Inspect ONNX files. Field numbers are those of onnx/onnx.proto (Apache-2.0)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from converters.bounded import Source
-from converters.protobuf import Message
+from converters.onnx.graph import dtype_name
+from converters.wire.buffer import Source
+from converters.wire.protobuf import Message
 from edge.inspection.report import Inspection, precision_of, size_of
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.manifest import TensorSpec
-from runtimes.onnx_file import check_external_data, external_files
+from runtimes.model_files.facts import Producer
+from runtimes.model_files.onnx import check_external_data, external_files, is_axis_name
 
-# TensorProto.DataType, from 0.
-_NAMES = """
-    undefined float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 complex64
-    complex128 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz uint4 int4 float4_e2m1 float8_e8m0
-    uint2 int2 float6_e2m3 float6_e3m2
-"""
-_DTYPES = tuple(_NAMES.split())
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _PASSED_THROUGH = ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten", "Cast", "Identity")
-_DEEPEST = 32  # graphs within graphs: loops in branches in loops
+_DEEPEST = 32  # levels of nested graphs, such as loops in branches in loops
 
 
 def read(path: Path) -> Inspection:
-    """Read an `.onnx` file; InputError when it is broken or names weights outside its folder."""
+    """Read an `.onnx` file. Raises InputError if it is broken or refers to weights outside its folder."""
     model = Message(Source.open(path))
     graph = model.message(7)
     if graph is None or not model.has(1):
@@ -46,14 +41,14 @@ def read(path: Path) -> Inspection:
         precision=precision_of(parameter_bytes, _quantised_activations(nodes, initial)),
         parameter_bytes=parameter_bytes,
         size_bytes=path.stat().st_size + sum(file.stat().st_size for file in external if file.is_file()),
-        output_op=_output_op(graph),
+        producers=_producers(graph),
         metadata=_facts(model, external),
-        notes=tuple(f"{file.name} with its weights is missing" for file in external if not file.is_file()),
+        notes=tuple(f"its weights file {file.name} is missing" for file in external if not file.is_file()),
     )
 
 
-def _facts(model: Message, external: list[Path]) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _facts(model: Message, external: list[Path]) -> JsonObject:
+    facts: JsonObject = {
         "ir_version": model.number(1),
         "opset": {entry.text(1) or "ai.onnx": entry.number(2) for entry in model.messages(8)},
         "producer": f"{model.text(2)} {model.text(3)}".strip(),
@@ -66,7 +61,7 @@ def _facts(model: Message, external: list[Path]) -> dict[str, Any]:
 
 
 def _nodes(graph: Message, depth: int) -> Iterator[Message]:
-    """All nodes, those of branches and loop bodies too."""
+    """Yield all nodes, including those of branches and loop bodies."""
     for node in graph.messages(1):
         yield node
         for attribute in node.messages(5):
@@ -78,7 +73,7 @@ def _nodes(graph: Message, depth: int) -> Iterator[Message]:
 
 
 def _constants(node: Message) -> Iterator[Message]:
-    """The tensors that a node carries in its attributes."""
+    """Yield the tensors in a node's attributes."""
     for attribute in node.messages(5):
         yield from attribute.messages(5)
 
@@ -95,22 +90,19 @@ def _spec(info: Message) -> TensorSpec:
         return TensorSpec(info.text(1), "not a tensor", ())
     shape = tensor.message(2)
     sizes = tuple(_dimension(one, index) for index, one in enumerate(shape.messages(1))) if shape else ("any",)
-    return TensorSpec(info.text(1), _dtype(tensor.number(1)), sizes)
+    return TensorSpec(info.text(1), dtype_name(tensor.number(1)), sizes)
 
 
 def _dimension(dimension: Message, index: int) -> int | str:
     size = dimension.number(1, -1)
-    return size if size >= 0 else dimension.text(2) or f"d{index}"
-
-
-def _dtype(number: int) -> str:
-    return _DTYPES[number] if 0 <= number < len(_DTYPES) else f"unknown_{number}"
+    name = dimension.text(2)
+    return size if size >= 0 else name if is_axis_name(name) else f"d{index}"
 
 
 def _parameter_bytes(constants: list[Message]) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for tensor in constants:
-        dtype = _dtype(tensor.number(2))
+        dtype = dtype_name(tensor.number(2))
         sizes[dtype] += size_of(dtype, tuple(tensor.numbers(1)))
     return sizes
 
@@ -123,14 +115,18 @@ def _quantised_activations(nodes: list[Message], constants: set[str]) -> bool:
     )
 
 
-def _output_op(graph: Message) -> str | None:
-    """The operator that makes the first output, looked for behind those that only rewrite it."""
-    outputs = graph.messages(12)
+def _producers(graph: Message) -> tuple[Producer | None, ...]:
+    """Return the operator that computes each output, skipping operators that only reformat it."""
     nodes = graph.messages(1)
     makers = {name: node for node in nodes for name in node.texts(2)}
-    maker = makers.get(outputs[0].text(1)) if outputs else None
-    for _ in nodes:
-        if maker is None or maker.text(4) not in _PASSED_THROUGH or not maker.texts(1):
+    return tuple(_producer(makers, output.text(1), len(nodes)) for output in graph.messages(12))
+
+
+def _producer(makers: Mapping[str, Message], name: str, most: int) -> Producer | None:
+    for _ in range(most):
+        node = makers.get(name)
+        if node is None or node.text(4) not in _PASSED_THROUGH or not node.texts(1):
             break
-        maker = makers.get(maker.texts(1)[0])
-    return maker.text(4) if maker else None
+        name = node.texts(1)[0]
+    node = makers.get(name)
+    return Producer(node.text(4), list(node.texts(2)).index(name)) if node else None

@@ -1,17 +1,18 @@
-"""What is in an OpenVINO model: the `.xml` file of its IR. Weights lie beside it in `.bin` and are not read."""
+"""Inspect OpenVINO models: the `.xml` file of the IR. The weights, in the `.bin` file next to it, are not read."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edge.inspection.openvino_xml import Layer, Net, Port, read_net
 from edge.inspection.report import Inspection, precision_of, size_of
-from runtimes.manifest import TensorSpec
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.model_files.facts import Producer
 
-# OpenVINO's element types (ov::element), in lower case, where numpy's name differs by more than the full word.
+# OpenVINO's element types (ov::element) in lower case, except those that `_dtype` derives, such as i8 → int8.
 _DTYPES = {"f64": "float64", "f32": "float32", "fp32": "float32", "f16": "float16", "fp16": "float16"}
 _DTYPES |= {"bf16": "bfloat16", "boolean": "bool", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2"}
 _NO_WORK = ("Parameter", "Const", "Result")
@@ -19,7 +20,7 @@ _PASSED_THROUGH = ("Reshape", "Squeeze", "Unsqueeze", "Convert", "FakeQuantize",
 
 
 def read(path: Path) -> Inspection:
-    """Read an `.xml` file of OpenVINO's IR; InputError when it is broken."""
+    """Read an `.xml` file of OpenVINO IR. Raises InputError if it is broken."""
     net = read_net(path)
     weights = path.with_suffix(".bin")
     parameter_bytes = _parameter_bytes(net)
@@ -32,14 +33,15 @@ def read(path: Path) -> Inspection:
         precision=precision_of(parameter_bytes, quantised_activations=net.ops["FakeQuantize"] > 0),
         parameter_bytes=parameter_bytes,
         size_bytes=path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0),
-        output_op=_output_op(net, results[0]) if results else None,
+        producers=tuple(_producer(net, result) for result in results),
         metadata=_facts(net),
-        notes=() if weights.is_file() else (f"{weights.name} with its weights is missing",),
+        notes=() if weights.is_file() else (f"its weights file {weights.name} is missing",),
     )
 
 
-def _facts(net: Net) -> dict[str, Any]:
-    facts = {"name": net.name, "ir_version": net.version, "made_by": net.runtime_version}
+def _facts(net: Net) -> JsonObject:
+    facts: JsonObject = {"name": net.name, "ir_version": net.version, "made_by": net.runtime_version}
+    facts["properties"] = dict(net.model_info)
     return {key: value for key, value in facts.items() if value}
 
 
@@ -49,10 +51,10 @@ def _input(layer: Layer) -> TensorSpec:
 
 def _output(net: Net, result: Layer) -> TensorSpec:
     port = next(iter(result.inputs.values()), None)
-    maker = net.makers.get((result.id, port.id)) if port else None
-    made = net.layers[maker[0]].outputs.get(maker[1]) if maker and maker[0] in net.layers else None
+    producer = net.makers.get((result.id, port.id)) if port else None
+    source = net.layers[producer[0]].outputs.get(producer[1]) if producer and producer[0] in net.layers else None
     name = result.attributes.get("output_names", "").split(",")[0]
-    return _spec(name or (_first_name(made) if made else "") or result.name, port)
+    return _spec(name or (_first_name(source) if source else "") or result.name, port)
 
 
 def _spec(fallback: str, port: Port | None) -> TensorSpec:
@@ -88,14 +90,15 @@ def _size(data: Mapping[str, str], dtype: str) -> int:
     return size_of(dtype, tuple(int(part) for part in shape if part.isdecimal() and len(part) < 20))
 
 
-def _output_op(net: Net, result: Layer) -> str | None:
-    """The operator that makes the first output, looked for behind those that only rewrite it."""
-    layer = result
+def _producer(net: Net, result: Layer) -> Producer | None:
+    """Return the operator that computes an output, skipping operators that only reformat it."""
+    layer, port = result, ""
     for _ in net.layers:
         if layer.type not in _PASSED_THROUGH or not layer.inputs:
             break
-        maker = net.makers.get((layer.id, next(iter(layer.inputs))))
-        if maker is None or maker[0] not in net.layers:
+        producer = net.makers.get((layer.id, next(iter(layer.inputs))))
+        if producer is None or producer[0] not in net.layers:
             return None
-        layer = net.layers[maker[0]]
-    return layer.type
+        layer, port = net.layers[producer[0]], producer[1]
+    ports = list(layer.outputs)
+    return Producer(layer.type, ports.index(port) if port in ports else 0)

@@ -1,4 +1,4 @@
-"""The XML of OpenVINO's IR as plain values. A document type, and with it every kind of entity, is refused."""
+"""Parse the XML of OpenVINO IR. A document type declaration, and with it any kind of entity, is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from converters.bounded import Source
+from converters.wire.buffer import Source
 
 _DEEPEST = 200
 _PIECE = 2**20
@@ -18,7 +18,7 @@ _MAIN_EDGE = ["net", "edges", "edge"]
 
 @dataclass
 class Port:
-    """One input or output of a layer; `names` are the tensor's, separated by commas."""
+    """An input or output of a layer; `names` are the tensor's names, separated by commas."""
 
     id: str
     precision: str
@@ -27,13 +27,13 @@ class Port:
 
     @property
     def shape(self) -> tuple[int | str, ...]:
-        """Sizes; a free dimension is named by its place."""
+        """The sizes; a free dimension is named after its position."""
         return tuple(_dimension(text, index) for index, text in enumerate(self.sizes))
 
 
 @dataclass
 class Layer:
-    """One operator of the main graph."""
+    """An operator of the main graph."""
 
     id: str
     name: str
@@ -45,14 +45,20 @@ class Layer:
 
 @dataclass
 class Net:
-    """A model: layers by id; `makers` leads from (layer, input port) to (layer, output port).
+    """A model.
 
-    `ops` and `constants` (the attributes of each constant's data) include the bodies of loops and branches.
+    name, version, runtime_version: The model's name, the version of the IR, and of the OpenVINO that wrote it.
+    model_info: The properties that the author wrote for OpenVINO's Model API.
+    layers: The layers of the main graph by id.
+    makers: (layer, input port) → (layer, output port) that is connected to it.
+    ops: The number of operators by type, including the bodies of loops and branches.
+    constants: The attributes of each constant's data, including the bodies of loops and branches.
     """
 
     name: str = ""
     version: str = ""
     runtime_version: str = ""
+    model_info: dict[str, str] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
     makers: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     ops: Counter[str] = field(default_factory=Counter)
@@ -60,7 +66,7 @@ class Net:
 
 
 def read_net(path: Path) -> Net:
-    """Read the graph; InputError when the file is broken or is not OpenVINO's IR."""
+    """Read the graph. Raises InputError if the file is broken or is not OpenVINO IR."""
     reader = _Reader(Source.open(path))
     reader.parse()
     if not reader.net.layers:
@@ -88,10 +94,10 @@ class _Reader:
             for start in range(0, len(view), _PIECE):
                 parser.Parse(view[start : start + _PIECE], False)
             parser.Parse(b"", True)
-        except (expat.ExpatError, ValueError) as error:  # ValueError: an encoding that Python has no decoder for
+        except (expat.ExpatError, ValueError) as error:  # ValueError: an encoding that Python cannot decode
             raise self.source.broken(str(error)) from None
         except LookupError as error:
-            raise self.source.broken(f"it is in an unknown encoding: {error}") from None
+            raise self.source.broken(f"its encoding is unknown: {error}") from None
 
     def _doctype(self, *_: object) -> None:
         raise self.source.broken("it declares a document type, which no model needs and which may hide entities")
@@ -115,6 +121,8 @@ class _Reader:
             self._port.sizes.append("")
         elif self._path == ["net", "rt_info", "Runtime_version"]:
             self.net.runtime_version = attributes.get("value", "")
+        elif self._path[:-1] == ["net", "rt_info", "model_info"]:
+            self.net.model_info[tag] = attributes.get("value", "")
 
     def _start_layer(self, attributes: dict[str, str]) -> None:
         self._kind = attributes.get("type", "")
@@ -135,7 +143,7 @@ class _Reader:
 
     def _text(self, text: str) -> None:
         if self._port is not None and self._path[-1] == "dim":
-            self._port.sizes[-1] += text  # expat may hand over one text in pieces
+            self._port.sizes[-1] += text  # expat may deliver one text in several pieces
 
     def _end(self, tag: str) -> None:
         self._path.pop()

@@ -1,14 +1,15 @@
-"""What a look into a model file finds, in the same words for every format."""
+"""The result of inspecting a model file, in the same terms for every format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-from runtimes.manifest import TensorSpec
+from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
+from runtimes.artifact.manifest import Preprocess, TensorSpec
+from runtimes.model_files.facts import Producer
 
-# Bits of one element, where numpy has no such type or its name says otherwise.
+# Bits per element, independent of numpy, which lacks some of these types.
 _BITS = {
     "bool": 8,
     "bfloat16": 16,
@@ -41,13 +42,46 @@ _BITS = {
 _WORDS = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskDescription:
+    """What a model does, and where that is known from.
+
+    id: The task's id.
+    layout: The class that decodes the outputs.
+    labels: The names of the classes; None if they have none.
+    picture: How a picture becomes the input; None if the model takes none, or if that is not known.
+    origins: Name of a fact ("task", "labels", "picture") → where it was read.
+    assumptions: What was assumed, as sentences that name the option to override it.
+    """
+
+    id: str
+    layout: str
+    labels: tuple[str, ...] | None = None
+    picture: Preprocess | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+
+    def to_json(self) -> JsonObject:
+        """Return the value of "task" in `edge inspect --json`."""
+        return to_json(self)
+
+
 @dataclass(frozen=True)
 class Inspection:
     """A model as its file describes it.
 
-    `ops` counts operators by name (Keras: layers by class). `parameter_bytes` is the size of the constants by dtype.
-    `output_op` is the operator that makes the first output, None where the file does not show it.
-    `edgetpu` is what was compiled for the Edge TPU. `notes` say what the file alone cannot tell.
+    format: The model's format.
+    inputs, outputs: The model's inputs and outputs.
+    ops: The number of operators by name (Keras: layers by class).
+    precision: The precision of the weights, see `precision_of`.
+    parameter_bytes: The size of the constants by dtype.
+    size_bytes: The size of all its files.
+    producers: The operator that computes each output, None for one that the file does not show; empty if unknown.
+    metadata: The metadata of the format.
+    labels: The class labels in the file, if any.
+    edgetpu: What was compiled for the Edge TPU, if anything.
+    notes: What cannot be determined from the file alone.
+    task: What the model does, as far as it can be determined without running it.
     """
 
     format: str
@@ -57,21 +91,36 @@ class Inspection:
     precision: str
     parameter_bytes: Mapping[str, int] = field(default_factory=dict)
     size_bytes: int = 0
-    output_op: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    producers: tuple[Producer | None, ...] = ()
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
-    edgetpu: Mapping[str, object] | None = None
+    edgetpu: Mapping[str, JsonValue] | None = None
     notes: tuple[str, ...] = ()
+    task: TaskDescription | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """As `edge inspect --json` prints it; operators by falling count."""
+    @property
+    def output_op(self) -> str | None:
+        """The operator that computes the first output; None if the file does not show it."""
+        first = next(iter(self.producers), None)
+        return first.operator if first is not None else None
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The key/value properties that ONNX stores separately from other metadata."""
+        table = self.metadata.get("properties")
+        return {key: str(value) for key, value in table.items()} if isinstance(table, Mapping) else {}
+
+    def to_json(self) -> JsonObject:
+        """Return the object that `edge inspect --json` prints; operators are sorted by descending count."""
         by_count = sorted(self.ops.items(), key=lambda item: (-item[1], item[0]))
         specs = {"inputs": [asdict(spec) for spec in self.inputs], "outputs": [asdict(spec) for spec in self.outputs]}
-        return {**vars(self), **specs, "ops": dict(by_count)}
+        facts = {key: value for key, value in vars(self).items() if key != "producers"}
+        task = self.task.to_json() if self.task is not None else None
+        return {**facts, **specs, "ops": dict(by_count), "output_op": self.output_op, "task": task}
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a packed tensor; 0 for a dtype without a fixed size, such as text."""
+    """Return the bytes of a packed tensor; 0 for a dtype without a fixed size, such as strings."""
     bits = _BITS.get(dtype, 0)
     for size in shape:
         bits *= max(0, size)
@@ -79,9 +128,9 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
 
 
 def precision_of(parameter_bytes: Mapping[str, int], quantised_activations: bool) -> str:
-    """The project's word for a model's precision, by the dtype that most of its constants have.
+    """Return the project's name for a model's precision, from the dtype of most of its constants.
 
-    Weights of 8 bits are "int8" where activations are quantised too, else "w8"; "unknown" without constants.
+    8-bit weights are "int8" if the activations are quantised too, else "w8"; a model without constants is "unknown".
     """
     if not any(parameter_bytes.values()):
         return "int8" if quantised_activations else "unknown"

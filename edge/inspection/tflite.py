@@ -1,50 +1,60 @@
-"""What is in a TFLite file, compiled for the Edge TPU or not."""
+"""Inspect TFLite files, whether or not they are compiled for the Edge TPU."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from converters.edgetpu.compiled import read_compiled
-from converters.tflite_graph import Graph, TfliteModel, read_tflite
+from converters.edgetpu.compiled_model import read_compiled
+from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
 from edge.inspection.report import Inspection, precision_of
-from edge.inspection.tflite_metadata import read_labels, read_metadata
+from edge.inspection.tflite_metadata import packed_properties, read_labels, read_metadata
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.model_files.facts import Producer
 
 _QUANTISED = ("int8", "uint8", "int16")
-# These only change how an output is written down, not what its numbers mean.
+# These only change the representation of an output, not the meaning of its numbers.
 _PASSED_THROUGH = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE", "CAST")
 
 
 def read(path: Path) -> Inspection:
-    """Read a `.tflite` file; InputError when it is broken."""
+    """Read a `.tflite` file. Raises InputError if it is broken."""
     model = read_tflite(path)
     graph = model.graphs[0]
     compiled = read_compiled(model)
     metadata = read_metadata(model)
+    makers = {index: operator for operator in graph.operators for index in operator.outputs}
+    properties = packed_properties(path)
     parameter_bytes = _parameter_bytes(model)
     return Inspection(
         format="tflite",
         inputs=graph.specs(graph.inputs),
         outputs=graph.specs(graph.outputs),
         ops=Counter(operator.name for one in model.graphs for operator in one.operators),
-        # The compiler takes nothing but int8, and hides the weights in its package.
+        # The compiler accepts only int8 models, and stores the weights in its own package.
         precision="int8" if compiled else precision_of(parameter_bytes, _quantised_activations(graph)),
         parameter_bytes=parameter_bytes,
-        output_op=_output_op(graph),
-        metadata={**_model_facts(model), **(metadata.as_dict() if metadata else {})},
+        producers=tuple(_producer(graph, makers, index) for index in graph.outputs),
+        metadata={
+            **_model_facts(model),
+            **(metadata.as_dict() if metadata else {}),
+            **({"properties": properties} if properties else {}),
+        },
         labels=read_labels(path, metadata) if metadata else None,
         edgetpu=compiled.as_dict() if compiled else None,
     )
 
 
-def _model_facts(model: TfliteModel) -> dict[str, Any]:
-    facts: dict[str, Any] = {"model_description": model.description} if model.description else {}
+def _model_facts(model: TfliteModel) -> JsonObject:
+    facts: JsonObject = {"model_description": model.description} if model.description else {}
     version = model.metadata.get("min_runtime_version")
     if version is not None:
-        # 16 bytes, padded with NUL: the TensorFlow release whose runtime first knew all of the model's operators.
+        # 16 bytes, padded with NUL: the first TensorFlow release whose runtime supports all of the model's operators.
         facts["min_runtime_version"] = version.text(0, min(16, len(version.view))).rstrip("\0")
     facts["subgraphs"] = len(model.graphs)
+    if len(model.signatures) > 1:
+        facts["signatures"] = sorted(model.signatures)
     return facts
 
 
@@ -65,14 +75,12 @@ def _quantised_activations(graph: Graph) -> bool:
     )
 
 
-def _output_op(graph: Graph) -> str | None:
-    """The operator that makes the first output, looked for behind those that only rewrite it."""
-    if not graph.outputs:
-        return None
-    makers = {index: operator for operator in graph.operators for index in operator.outputs}
-    maker = makers.get(graph.outputs[0])
+def _producer(graph: Graph, makers: Mapping[int, Operator], tensor: int) -> Producer | None:
+    """Return the operator that computes a tensor, skipping operators that only reformat it."""
     for _ in graph.operators:
+        maker = makers.get(tensor)
         if maker is None or maker.name not in _PASSED_THROUGH or not maker.inputs:
             break
-        maker = makers.get(maker.inputs[0])
-    return maker.name if maker else None
+        tensor = maker.inputs[0]
+    maker = makers.get(tensor)
+    return Producer(maker.name, maker.outputs.index(tensor)) if maker else None

@@ -1,14 +1,18 @@
-"""Boards at the other end of an ssh connection: installed to, measured on, examined, and left as they were.
+"""Boards over ssh: deploy to them, measure on them, examine them, and restore them as they were.
 
-    ssh.py       the line: one connection for all that is done on a board
-    survey.py    what a board is, in one round trip, before anything of ours is there
-    install.py   the three things that a board needs: `runtimes/`, one engine, the artifact
-    board.py     a board as a place for workers, like this machine
-    jobs.py      several boards at once, one measurement at a time on each
-    trtexec.py   TensorRT where no Python of the board's can run it: the board's own trtexec builds and times
-    camera.py    frames of a camera, by whatever program the board has
-    kept.py      samples that an earlier connection left behind
+    ssh.py                 the connection: one for everything that is done on a board
+    probe.py               what a board is, in one round trip, before anything is installed
+    facts.py               the report behind `edge devices --on` and `edge doctor --on`
+    packages.py            the packages of each engine
+    install.py             what a board needs: `runtimes/`, one engine, the artifact
+    board.py               a board as a place for workers, like this machine
+    deploy.py              an artifact on a board, verified there
+    fleet.py               several boards in parallel, one measurement at a time on each
+    trtexec.py             TensorRT on boards whose Python cannot run it, built and timed by their trtexec
+    power_sensors.py       a Jetson's power while trtexec runs
+    camera.py              frames of a camera, by whichever program the board has
+    recovered_samples.py   samples that an earlier connection left behind
 
-Everything of ours on a board lies in `~/.edgeproof`, and what is finished there got its name by a rename: a copy that
-broke off is a folder `.part-…`, which the next one removes.
+All our files on a board are in `~/.edgeproof`. A finished folder gets its name by a rename: an interrupted copy is a
+folder `.part-…`, which the next copy removes.
 """

@@ -1,51 +1,84 @@
-"""An artifact on a board, with all that it needs, and the board's own verdict on it."""
+"""Deploy an artifact to a board with everything it needs, and verify it there."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge.remote.board import Board
-from edge.remote.ssh import Line, LineLost
-from edge.remote.survey import ROOT, survey
-from edge.workers import run_job
+from edge.remote.probe import ROOT, probe
+from edge.remote.ssh import ConnectionLostError, SshConnection
+from edge.workers.process import run_job
 from runtimes.artifact import Artifact
+from runtimes.artifact.json_fields import JsonObject, to_json
+from runtimes.board.report import BoardReport
 from runtimes.errors import HostError, InputError
+from runtimes.host.schema import MachineFacts
+from runtimes.jobs import Progress, VerifyAnswer, VerifyJob
 
-_VERIFY_S = 1800.0  # a Jetson builds its engine in it
+_log = logging.getLogger(__name__)
+_VERIFY_S = 1800.0  # includes the time a Jetson needs to build its engine
 _GIB = 2**30
 _NOTHING, _BUSY = 3, 4  # exit statuses of the scripts below
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A deployed artifact, and the result of its verification on the board.
+
+    host: The board, as given to ssh.
+    board: A description of the machine.
+    artifact: The path of the artifact on the board.
+    copied: What was newly copied.
+    verdict: The result of the verification.
+    """
+
+    host: str
+    board: str
+    artifact: str
+    copied: Sequence[str]
+    verdict: VerifyAnswer
+
+    def to_json(self) -> JsonObject:
+        """Return the output of `edge deploy --json`, with the verdict's keys merged in."""
+        return {
+            "host": self.host,
+            "board": self.board,
+            "artifact": self.artifact,
+            "copied": list(self.copied),
+            **to_json(self.verdict),
+        }
+
+
 def deploy(
     artifact: Path, host: str, runtime: str | None, offline: bool, note: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
-    """Bring it there and verify it there: digests, then the self-check in a worker.
+) -> Deployment:
+    """Copy an artifact to a board and verify it there: digests, then the self-check in a worker.
 
-    {"host", "board", "artifact", "copied", "runtime", "runtime_version", "passed", "metrics", "message"}. An artifact
-    that has changed on the board's disk is sent once more.
+    An artifact that has changed on the board's disk is copied again. Raises InputError for a bare model file.
     """
     opened = Artifact.open(artifact)
     if opened.is_bare:
-        raise InputError(f"{artifact} is a bare model file: there is nothing to verify it by", "convert it first")
-    opened.verify_digests()
-    job = {"job": "verify", "artifact": str(opened.path), "runtime": runtime}
+        raise InputError(f"{artifact} is a bare model file: there is nothing to verify it against", "convert it first")
+    job = VerifyJob(str(opened.path), runtime)
     with Board(host, offline=offline, note=note) as board:
         try:
             verdict = _verify(board, job, note)
-        except InputError:  # what was whole here and when it arrived is not any more
+        except InputError:  # the copy was intact on arrival, so the board's disk has changed it
             board.installer.forget(board.installer.artifact(opened.path))
             verdict = _verify(board, job, note)
-        place = board.installer.artifact(opened.path)
-        told = board.ask("runtimes.tell")
+        path = board.installer.artifact(opened.path)
+        report: BoardReport = board.ask("runtimes.board.report")
         copied = board.installer.copied
-    return {"host": host, "board": in_words(told["machine"]), "artifact": f"~/{place}", "copied": copied, **verdict}
+    return Deployment(
+        host=host, board=describe_machine(report["machine"]), artifact=f"~/{path}", copied=copied, verdict=verdict
+    )
 
 
-def _verify(board: Board, job: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    def hear(progress: Mapping[str, Any]) -> None:
+def _verify(board: Board, job: VerifyJob, note: Callable[[str], None]) -> VerifyAnswer:
+    def hear(progress: Progress) -> None:
         note(str(progress.get("phase", "")))
 
     note("verifying")
@@ -53,50 +86,52 @@ def _verify(board: Board, job: Mapping[str, Any], note: Callable[[str], None]) -
 
 
 def uninstall(host: str) -> bool:
-    """Remove all that is ours from a board; whether there was anything. HostError where somebody measures there.
+    """Remove everything edge installed on a board. Returns whether there was anything.
 
-    Samples that an earlier connection has left are fetched first; that they cannot be is told on stderr.
+    Raises HostError while a measurement runs there. Samples that an earlier connection left are fetched first; a
+    failure to do so is logged as a warning.
     """
-    with Line(host) as line:
-        if _alone(line, "true") and _keeps_samples(line):
+    with SshConnection(host) as line:
+        if _run_if_idle(line, "true") and _has_samples(line):
             _fetch(line)
-        # Where the folder was moved to another disk, both the link and what it leads to are ours.
-        return _alone(line, f'[ ! -L {ROOT} ] || rm -rf "$(readlink -f {ROOT})"; rm -rf {ROOT}')
+        # If the folder was moved to another disk, both the link and its target are ours.
+        return _run_if_idle(line, f'[ ! -L {ROOT} ] || rm -rf "$(readlink -f {ROOT})"; rm -rf {ROOT}')
 
 
-def _alone(line: Line, script: str) -> bool:
-    """Run it while nobody measures on the board; False where nothing of ours is there."""
+def _run_if_idle(line: SshConnection, script: str) -> bool:
+    """Run a script unless a measurement runs on the board. Returns False if edge has no files there."""
     held = f"[ -e {ROOT}/lock ] && command -v flock >/dev/null && {{ exec 9<{ROOT}/lock; ! flock -n 9; }}"
     status, _ = line.run(
         f'cd "$HOME" || exit 1; [ -e {ROOT} ] || [ -L {ROOT} ] || exit {_NOTHING}; '
         f"if {held}; then exit {_BUSY}; fi; {script}"
     )
     if status == _BUSY:
-        raise HostError(f"somebody measures on {line.host} at this moment", "run it again when that has ended")
+        raise HostError(f"a measurement is running on {line.host}", "run it again when that has ended")
     return status != _NOTHING
 
 
-def _keeps_samples(line: Line) -> bool:
-    return any(name.startswith("kept/") for name in survey(line).have)
+def _has_samples(line: SshConnection) -> bool:
+    return any(name.startswith("kept/") for name in probe(line).have)
 
 
-def _fetch(line: Line) -> None:
+def _fetch(line: SshConnection) -> None:
     why = "they cannot be read"
     try:
-        with Board(line.host):  # which fetches them as it connects
+        with Board(line.host):  # fetches them as it connects
             pass
-    except LineLost:
+    except ConnectionLostError:
         raise
-    except HostError as error:  # a board that cannot run anything any more is given back all the same
+    except HostError as error:  # uninstall also from a board that can no longer run anything
         why = error.message
-    if _keeps_samples(line):
-        print(
-            f"edge: what {line.host} had kept of a run that was cut off is lost with the rest: {why}", file=sys.stderr
-        )
+    if _has_samples(line):
+        _log.warning("the samples that %s kept of an interrupted run are lost: %s", line.host, why)
 
 
-def in_words(machine: Mapping[str, Any]) -> str:
-    """A machine in one line: Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 3.7 GiB, Debian …, Python 3.11.2)."""
+def describe_machine(machine: MachineFacts) -> str:
+    """Describe a machine in one line.
+
+    Example: Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 3.7 GiB, Debian …, Python 3.11.2)
+    """
     cpu, system, memory = machine["cpu"], machine["os"], machine["memory"]["total_bytes"]
     parts = [
         cpu["architecture"],

@@ -1,13 +1,13 @@
-"""The line to a board: one ssh connection, over which every command is a channel of its own.
+"""The connection to a board: one ssh connection, with a separate channel for every command.
 
-It is the user's own OpenSSH, not a library. Measured on loopback: OpenSSH needs 0.28 s to connect, 0.07 s for each
-command afterwards and 0.7 s to push 20 MB; asyncssh 2.24 0.08 s and 0.54 s, paramiko 5.1 0.11 s and 0.91 s. A few
-tenths of a second are all that a library would gain. OpenSSH reads `~/.ssh/config` to the letter (jump hosts, Match,
-agents, hardware keys, host-key policy), asks for passphrases as people know it, and is no dependency; of the two
-libraries, one knows no jump hosts and the other no `StrictHostKeyChecking`.
+It uses the user's own OpenSSH, not a library. Measured on loopback: OpenSSH needs 0.28 s to connect, 0.07 s for each
+command afterwards and 0.7 s to push 20 MB; asyncssh 2.24 0.08 s and 0.54 s, paramiko 5.1 0.11 s and 0.91 s. A library
+would gain only a few tenths of a second. OpenSSH reads all of `~/.ssh/config` (jump hosts, Match, agents, hardware
+keys, host-key policy), asks for passphrases as usual, and is not a dependency; of the two libraries, one does not
+support jump hosts and the other does not support `StrictHostKeyChecking`.
 
-    master    ssh -M: authenticates, and runs `cat` there. It ends when we do, as its stdin then ends.
-    channels  ssh -S: each runs one command. Where the master is gone they fail at once instead of connecting anew.
+    master    ssh -M: authenticates, and runs `cat` on the board. It ends with us, because its stdin then ends.
+    channels  ssh -S: each runs one command. Without the master they fail at once instead of connecting again.
 
 `EDGE_SSH` replaces the word `ssh`: EDGE_SSH='ssh -F other_config'.
 """
@@ -25,74 +25,73 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, AnyStr
 
-from edge.deadline import deadline
+from runtimes.child_process import deadline, end, last_words, start
 from runtimes.errors import HostError, UsageError
 
 Feed = Callable[[IO[bytes]], None]
 
-# A line that is silent for so long is taken for cut: a Wi-Fi that roams needs some seconds.
+# A connection that is silent for 20 s counts as lost: roaming Wi-Fi needs a few seconds.
 ALIVE_EVERY_S, ALIVE_MISSED = 5, 4
 _CONNECT_S = 10
-_ANSWER_S = 180.0  # a small board that is busy takes its time to start Python
+_ANSWER_S = 180.0  # a small, busy board is slow to start Python
 _READY = b"edge-ready\n"
-_SAY_READY = r"printf '\nedge-ready\n'"  # on a line of its own, whatever was printed before it
-_GONE = 255  # ssh's own failures; a command that a signal ended there looks the same
-_TAIL = 4096
+_SAY_READY = r"printf '\nedge-ready\n'"  # on a separate line, whatever was printed before it
+_GONE = 255  # ssh's own failures; a command killed by a signal looks the same
 
-# What ssh says → what happened, and what to do; the first that fits. {name} is {host} without the user.
-_SAID: tuple[tuple[str, str, str], ...] = (
+# Pattern of ssh's message → what happened, and what to do; the first match counts. {name} is {host} without the user.
+_SSH_ERRORS: tuple[tuple[str, str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "{host} shows another host key than before: it was reinstalled, or this is another machine",
-        "if you know why, forget the old one with `ssh-keygen -R {name}`, then compare the new one: ssh {host}",
+        "the host key of {host} has changed: it was reinstalled, or this is another machine",
+        "if you know why, remove the old one with `ssh-keygen -R {name}`, then compare the new one: ssh {host}",
     ),
     (
         r"Host key verification failed|host key is known for",
         "the host key of {host} is not known here",
-        "connect once by hand, compare the fingerprint and accept it: ssh {host}",
+        "connect once manually, compare the fingerprint and accept it: ssh {host}",
     ),
     (
         r"Permission denied|Too many authentication failures",
-        "{host} does not let this user in",
-        "check that `ssh {host}` works; a key is installed there by `ssh-copy-id {host}`",
+        "{host} refuses the login of this user",
+        "check that `ssh {host}` works; `ssh-copy-id {host}` installs a key",
     ),
-    (r"Could not resolve hostname", "there is no host {name}", "check its name, or give its address"),
+    (r"Could not resolve hostname", "the host {name} is not found", "check its name, or give its address"),
     (
         r"Connection refused",
-        "{host} is there, but no ssh server answers",
+        "{host} is reachable, but no ssh server answers",
         "on the board: sudo systemctl enable --now ssh",
     ),
     (
         r"timed out|No route to host|Network is unreachable|not responding|Broken pipe|Connection reset|"
         r"closed by|unexpectedly",
         "the connection to {host} was lost",
-        "check its power and its network, then run the command again",
+        "check its power and network, then run the command again",
     ),
 )
 
 
-class LineLost(HostError):  # noqa: N818 - what happened, as the rows of a benchmark say it
-    """The connection to a board could not be made, or broke."""
+class ConnectionLostError(HostError):
+    """The connection to a board failed or was lost."""
 
 
-class NoAnswer(HostError):  # noqa: N818 - what happened
-    """What was asked of a board took longer than it was given."""
+class RemoteTimeoutError(HostError):
+    """A command on a board exceeded its time limit."""
 
 
-class Line:
-    """One connection to `host`, which is whatever the user's ssh knows it by. A context manager."""
+class SshConnection:
+    """One connection to `host`, a name or alias known to the user's ssh. A context manager."""
 
     def __init__(self, host: str) -> None:
         if not host or host.startswith("-") or any(character.isspace() for character in host):
-            raise UsageError(f"'{host}' is no host", "give it as ssh takes it: pi@raspberrypi.local")
+            raise UsageError(f"'{host}' is not the name of a host", "write it as for ssh: pi@raspberrypi.local")
         self.host = host
         self._ssh = shlex.split(os.environ.get("EDGE_SSH", "ssh"))
         if not self._ssh or shutil.which(self._ssh[0]) is None:
-            raise HostError("there is no ssh on this machine", "sudo apt-get install openssh-client")
+            raise HostError("ssh is not installed on this machine", "sudo apt-get install openssh-client")
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> SshConnection:
         self.connect()
         return self
 
@@ -101,13 +100,13 @@ class Line:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection still stands, as far as ssh has noticed."""
+        """Whether the connection is open, as far as ssh knows."""
         return self._master is not None and self._master.poll() is None
 
     def connect(self) -> None:
-        """Connect, or connect again after the line was lost; LineLost says why it cannot be."""
+        """Connect, or reconnect after the connection was lost. Raises ConnectionLostError with the reason."""
         self.close()
-        # Short, and ours alone: the path of a socket has 104 bytes, and who may open it may use the connection.
+        # Short and private: a socket's path is limited to 104 bytes, and whoever can open it can use the connection.
         self._folder = Path(tempfile.mkdtemp(prefix="edge-ssh-"))
         with (self._folder / "log").open("wb") as log:
             self._master = subprocess.Popen(
@@ -123,13 +122,13 @@ class Line:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=False,  # passphrases are asked for on this terminal
+                # In our session, so that ssh asks for passphrases on this terminal.
             )
         assert self._master.stdout is not None
-        # A shell's start files may print before it.
+        # The shell's start files may print before it.
         if not any(line.endswith(_READY) for line in self._master.stdout):
             self._master.wait()
-            error = self.failure(self._said())
+            error = self.failure(self._log_text())
             self.close()
             raise error
 
@@ -147,18 +146,18 @@ class Line:
         return [word for name, value in timing.items() for word in ("-o", f"{name}={value}")]
 
     def command(self, script: str) -> list[str]:
-        """The program that runs a script of `/bin/sh` on the board, as a channel of this connection.
+        """Return the command that runs a `/bin/sh` script on the board, as a channel of this connection.
 
-        Its stdout is to be read through `after_start_files`.
+        Read its stdout through `skip_shell_banner`. Raises ConnectionLostError if the connection is closed.
         """
         if not self.is_open:
-            raise self.failure(self._said())
-        # The proxy that fails: without a master, ssh would connect by itself, and ask for passwords in the middle.
-        lonely = ["-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyCommand=exit 1"]
+            raise self.failure(self._log_text())
+        # A proxy that fails: without a master, ssh would open a connection of its own and ask for passwords.
+        no_fallback = ["-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyCommand=exit 1"]
         return [
             *self._ssh,
             *self._options(),
-            *lonely,
+            *no_fallback,
             "-T",
             "--",
             self.host,
@@ -173,7 +172,7 @@ class Line:
         hear: Callable[[str], None] | None = None,
         timeout_s: float = _ANSWER_S,
     ) -> tuple[int, str]:
-        """The exit status and stdout, as text, of a script there; see `read`."""
+        """Run a script on the board and return its exit status and stdout as text; see `read`."""
         status, out = self.read(script, feed, hear=hear, timeout_s=timeout_s)
         return status, out.decode("utf-8", "replace")
 
@@ -185,60 +184,63 @@ class Line:
         hear: Callable[[str], None] | None = None,
         timeout_s: float = _ANSWER_S,
     ) -> tuple[int, bytes]:
-        """The exit status and stdout of a script there; `feed` writes its stdin, `hear` gets each line as it comes.
+        """Run a script on the board and return its exit status and stdout.
 
-        Without `feed`, stdin stays open until the script ends: its end tells the other side that we have left.
+        `feed` writes its stdin; `hear` receives each line of stdout as it arrives. Without `feed`, stdin stays open
+        until the script ends; if it closes earlier, the board knows that we have disconnected.
 
-        LineLost when the connection breaks, NoAnswer when `timeout_s` runs out. What it wrote on stderr is the
-        error's note, for --debug.
+        Raises ConnectionLostError if the connection breaks, RemoteTimeoutError after `timeout_s`. The script's stderr
+        is attached to the error as a note, for --debug.
         """
         with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(
-                self.command(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            )
+            process = start(self.command(script), log)
             try:
-                with deadline(timeout_s, process.kill) as expired:
+                with deadline(timeout_s, lambda: end(process)) as expired:
                     out = _exchange(process, feed, hear)
             finally:
-                process.kill()  # after an exception from here, such as Ctrl+C; else it has ended
+                end(process)  # after an exception such as Ctrl+C; otherwise it has ended
                 process.wait()
-            words = _tail(log)
+            words = last_words(log)
         if expired.is_set():
-            raise NoAnswer(f"{self.host} did not answer within {timeout_s:g} s", "it may be busy; try again")
+            raise RemoteTimeoutError(f"{self.host} did not answer within {timeout_s:g} s", "it may be busy; try again")
         if process.returncode == _GONE:
             raise self.failure(words)
         return process.returncode, out
 
-    def failure(self, said: str) -> LineLost:
-        """Why the line is not there, from what ssh has said."""
+    def failure(self, output: str) -> ConnectionLostError:
+        """Return the error that explains why the connection failed, from the stderr of ssh."""
         name = self.host.rpartition("@")[2]
-        for pattern, what, hint in _SAID:
-            if re.search(pattern, said):
-                error = LineLost(what.format(host=self.host, name=name), hint.format(host=self.host, name=name))
+        for pattern, what, hint in _SSH_ERRORS:
+            if re.search(pattern, output):
+                error = ConnectionLostError(
+                    what.format(host=self.host, name=name), hint.format(host=self.host, name=name)
+                )
                 break
         else:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
-            told = f": {last.strip()[:200]}" if last else ""
-            error = LineLost(f"the connection to {self.host} was lost{told}", f"check that `ssh {self.host}` works")
-        if said.strip():
-            error.add_note(f"ssh said:\n{said.strip()}")
+            last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+            reason = f": {last.strip()[:200]}" if last else ""
+            error = ConnectionLostError(
+                f"the connection to {self.host} was lost{reason}", f"check that `ssh {self.host}` works"
+            )
+        if output.strip():
+            error.add_note(f"output of ssh:\n{output.strip()}")
         return error
 
     def cut(self) -> None:
-        """From another thread: end the connection at once; what waits for it gets LineLost."""
+        """End the connection at once, from another thread. Pending calls raise ConnectionLostError."""
         if self._master is not None:
             self._master.kill()
 
     def close(self) -> None:
-        """End the connection and every command that still runs over it."""
+        """End the connection and every command that still runs on it."""
         master, self._master = self._master, None
         if master is not None:
             assert master.stdin is not None
             assert master.stdout is not None
             _close(master.stdin)
             try:
-                master.wait(2.0)  # `cat` has seen its end by then, and ssh says goodbye
-            except subprocess.TimeoutExpired:  # a line that stalls
+                master.wait(2.0)  # for `cat` to end, and ssh to disconnect
+            except subprocess.TimeoutExpired:  # a stalled connection
                 master.kill()
                 master.wait()
             master.stdout.close()
@@ -246,28 +248,28 @@ class Line:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _said(self) -> str:
+    def _log_text(self) -> str:
         if self._folder is None:
             return ""
-        with suppress(OSError):
-            return (self._folder / "log").read_bytes()[-_TAIL:].decode("utf-8", "replace")
+        with suppress(OSError), (self._folder / "log").open("rb") as log:
+            return last_words(log)
         return ""
 
 
-def after_start_files(lines: Iterable[AnyStr]) -> Iterator[AnyStr]:
-    """What a channel's script says, of all that comes: the user's shell may print from its start files before it.
+def skip_shell_banner(lines: Iterable[AnyStr]) -> Iterator[AnyStr]:
+    """Yield the output of a channel's script, without what the user's shell printed before it.
 
-    bash reads ~/.bashrc for every command that sshd runs, zsh ~/.zshenv: an `echo` there is no answer.
+    bash reads ~/.bashrc for every command that sshd runs, and zsh reads ~/.zshenv; both may contain an `echo`.
     """
-    said = iter(lines)
-    for line in said:
+    output = iter(lines)
+    for line in output:
         if (line.encode() if isinstance(line, str) else line) == _READY:
             break
-    yield from said
+    yield from output
 
 
 def quoted(words: Sequence[str]) -> str:
-    """A command line for `/bin/sh` there, in which a leading `~/` is the home folder."""
+    """Quote a command line for `/bin/sh` on the board; a leading `~/` of a word is the home folder."""
     return " ".join(
         f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word) for word in words
     )
@@ -277,11 +279,11 @@ def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, hear: Callabl
     assert process.stdin is not None
     assert process.stdout is not None
     if feed is not None:
-        with suppress(BrokenPipeError):  # it has ended already; its status and last words say why
+        with suppress(BrokenPipeError):  # it has ended already; its status and stderr say why
             feed(process.stdin)
         _close(process.stdin)
     lines = []
-    for line in after_start_files(process.stdout):
+    for line in skip_shell_banner(process.stdout):
         lines.append(line)
         if hear is not None:
             hear(line.decode("utf-8", "replace").rstrip())
@@ -294,9 +296,3 @@ def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, hear: Callabl
 def _close(pipe: IO[bytes]) -> None:
     with suppress(BrokenPipeError):
         pipe.close()
-
-
-def _tail(log: IO[bytes]) -> str:
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - _TAIL))
-    return log.read().decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""Everything that the table measures, in one folder: artifacts, pixels, and `bundle.json`.
+"""The folder with everything that the table measures: artifacts, pixels, and `bundle.json`.
 
-The artifacts of a bundle lie in the cache; `edge table --export` copies them and adds the rest, and a board measures
-that folder with `--from` without converting.
+The artifacts of a bundle are in the cache; `edge table --export` copies them and adds the rest, and a board measures
+that folder with `--from`, without converting.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from edge.table.pixels import Pictures
+from edge.table.images import Pictures
 from edge.table.recipes import RECIPES
 from runtimes.arrays import load_arrays
 from runtimes.artifact import MANIFEST, Artifact
+from runtimes.artifact.json_fields import Fields
 from runtimes.errors import HostError, InputError, UsageError
-from runtimes.fields import Fields
 
 SCHEMA = 1
 _DOCUMENT = "bundle.json"
@@ -31,10 +31,14 @@ _HINT = "write it again with `edge table --export DIR`"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What is measured: the artifacts in `path`, and the pictures that they are fed.
+    """The artifacts to measure, and their input pictures.
 
-    `trained` is false for random weights, whose answers mean nothing; `picture` names the timed one. `missing` maps
-    the recipes that could not be made here to the reason.
+    path: The folder of the artifacts.
+    weights: A description of the weights.
+    trained: False for random weights, whose predictions are meaningless.
+    picture: The name of the timed picture.
+    pictures: The pictures as pixels.
+    missing: Recipe → the reason why its artifact could not be built here.
     """
 
     path: Path
@@ -45,35 +49,34 @@ class Bundle:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, recipe: str) -> Path:
-        """Where the artifact of a recipe lies."""
+        """Return the folder of a recipe's artifact."""
         return self.path / recipe
 
     def has(self, recipe: str) -> bool:
-        """Whether the artifact of a recipe is there."""
+        """Return whether a recipe's artifact exists."""
         return (self.folder(recipe) / MANIFEST).is_file()
 
     def artifact(self, recipe: str) -> Artifact:
-        """The artifact of a recipe; InputError when it is not there or broken."""
+        """Open a recipe's artifact. Raises InputError if it is missing or broken."""
         return Artifact.open(self.folder(recipe))
 
 
 def read(folder: Path) -> Bundle:
-    """The bundle in `folder`; InputError when it is none."""
+    """Read the bundle in `folder`. Raises InputError if it is not one."""
     path = folder / _DOCUMENT
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{folder} holds no prepared table: {_DOCUMENT}: {error.strerror}", _HINT) from None
+        raise InputError(f"{folder} is not a prepared table: {_DOCUMENT}: {error.strerror}", _HINT) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}", _HINT) from None
-    fields = Fields(document, str(path))
+    fields = Fields(document, str(path), hint=_HINT)
     if fields.whole("schema") != SCHEMA:
         raise fields.reject("schema", f"is {fields.whole('schema')}; this edge reads schema {SCHEMA}")
-    trained = fields.value("trained")
-    if not isinstance(trained, bool):
-        raise fields.reject("trained", "is neither true nor false")
     missing = {name: str(reason) for name, reason in fields.mapping("missing").items()}
-    return Bundle(folder, fields.text("weights"), trained, fields.text("picture"), _read_pictures(folder), missing)
+    return Bundle(
+        folder, fields.text("weights"), fields.flag("trained"), fields.text("picture"), _read_pictures(folder), missing
+    )
 
 
 def _read_pictures(folder: Path) -> Pictures:
@@ -86,7 +89,7 @@ def _read_pictures(folder: Path) -> Pictures:
 
 
 def export(bundle: Bundle, place: Path) -> Path:
-    """Write a bundle to `place`, which must not exist or be empty; HostError, and nothing left, where it cannot be."""
+    """Write a bundle to `place`, which must not exist or be empty. Raises HostError, and removes it, if that fails."""
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{place} exists and is not empty", "choose another folder with --export")
     try:
@@ -106,6 +109,11 @@ def _write(bundle: Bundle, place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name, array in vars(bundle.pictures).items() if array is not None}
     np.savez_compressed(place / _PIXELS, **arrays)
-    told = {"weights": bundle.weights, "trained": bundle.trained, "picture": bundle.picture}
-    document = {"schema": SCHEMA, **told, "missing": dict(bundle.missing)}
+    document = {
+        "schema": SCHEMA,
+        "weights": bundle.weights,
+        "trained": bundle.trained,
+        "picture": bundle.picture,
+        "missing": dict(bundle.missing),
+    }
     (place / _DOCUMENT).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Prepare the table: weights, pictures and artifacts, from the cache as far as they are there."""
+"""Prepare the table's weights, pictures and artifacts, using the cache."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from importlib import metadata
 from pathlib import Path
 
 import converters
-from converters.mobilenet_v2 import Weights, find_weights
-from edge.progress import Progress
+from edge.console.progress import Progress
+from edge.table.build_artifacts import ArtifactBuilder
 from edge.table.bundle import Bundle
-from edge.table.kitchen import Kitchen
-from edge.table.pixels import Pictures, collect
+from edge.table.images import Pictures, collect
+from edge.table.mobilenet_v2 import Weights, find_weights
 from edge.table.recipes import with_sources
-from runtimes.cache import cache_folder
 from runtimes.errors import EdgeError, HostError
+from runtimes.host.files import cache_folder
 
 # What an artifact's bytes depend on, beside the weights and the calibration pictures.
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "openvino", "nncf", "ai-edge-litert", "torch")
@@ -24,7 +24,12 @@ _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "openv
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user named: weights, the picture to classify, a folder to calibrate with; None leaves it to the data."""
+    """The files that the user specified; None uses the data folder's.
+
+    weights: The weights file.
+    picture: The timed picture.
+    calibration: The folder of calibration pictures.
+    """
 
     weights: Path | None = None
     picture: Path | None = None
@@ -32,27 +37,27 @@ class Wanted:
 
 
 def prepare(wanted: Wanted, recipes: Collection[str], quiet: bool = False) -> Bundle:
-    """The bundle for `wanted` with the artifacts of `recipes`, from the cache as far as they are there.
+    """Return the bundle for `wanted` with the artifacts of `recipes`, built unless they are in the cache.
 
-    A recipe that cannot be made here (no PyTorch, no published file) is noted in `Bundle.missing`.
+    A recipe that cannot be built here (no PyTorch, no published file) is recorded in `Bundle.missing`.
     """
     weights = find_weights(wanted.weights)
     pictures, name = collect(wanted.picture, wanted.calibration)
     folder = cache_folder() / "table" / _key(weights, pictures)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        bundle = Bundle(folder, _told(weights), weights.trained, name, pictures)
-        with Kitchen(bundle, weights) as kitchen:
-            missing = _make(bundle, recipes, kitchen, quiet)
-            pictures = replace(pictures, reference=kitchen.reference())
+        bundle = Bundle(folder, _describe_weights(weights), weights.trained, name, pictures)
+        with ArtifactBuilder(bundle, weights) as builder:
+            missing = _make(bundle, recipes, builder, quiet)
+            pictures = replace(pictures, reference=builder.reference())
     except OSError as error:
         hint = "name another cache folder in the environment variable EDGE_CACHE"
         raise HostError(f"{folder} cannot be written: {error.strerror}", hint) from None
     return replace(bundle, missing=missing, pictures=pictures)
 
 
-def _make(bundle: Bundle, recipes: Collection[str], kitchen: Kitchen, quiet: bool) -> dict[str, str]:
-    """Make what is not there yet; recipe → reason for what cannot be made."""
+def _make(bundle: Bundle, recipes: Collection[str], builder: ArtifactBuilder, quiet: bool) -> dict[str, str]:
+    """Build the missing artifacts; return recipe → reason for those that cannot be built."""
     todo = [recipe for recipe in with_sources(recipes) if not bundle.has(recipe.id)]
     missing: dict[str, str] = {}
     if not todo:
@@ -61,23 +66,25 @@ def _make(bundle: Bundle, recipes: Collection[str], kitchen: Kitchen, quiet: boo
         for recipe in todo:
             bar.note(recipe.id)
             try:
-                kitchen.make(recipe)
+                builder.make(recipe)
             except EdgeError as error:
-                if not bundle.has(recipe.id):  # as it may, by another `edge table`, meanwhile
+                if not bundle.has(recipe.id):  # another `edge table` may have built it meanwhile
                     missing[recipe.id] = error.message + (f" ({error.hint})" if error.hint else "")
             bar.advance(recipe.id)
     return missing
 
 
-def _told(weights: Weights) -> str:
+def _describe_weights(weights: Weights) -> str:
     return "random, seeded" if weights.path is None else f"{weights.path.name}, {weights.classes} classes"
 
 
 def _key(weights: Weights, pictures: Pictures) -> str:
-    """A digest of all that the artifacts depend on, so that a stale cache is never measured."""
+    """Return a digest of everything that the artifacts depend on, so that a stale cache is never measured."""
     digest = hashlib.sha256(weights.sha256.encode())
     digest.update(pictures.calibration.tobytes())
-    for path in sorted(Path(converters.__file__).parent.rglob("*.py")):
+    here = Path(__file__).parent
+    sources = [*Path(converters.__file__).parent.rglob("*.py"), *(here / "mobilenet_v2").rglob("*.py")]
+    for path in sorted([*sources, here / "logit_head.py"]):
         digest.update(path.read_bytes())
     for name in _LIBRARIES:
         digest.update(f"{name} {_version(name)}".encode())

@@ -1,4 +1,4 @@
-"""The table as text, Markdown, CSV or JSON, with the footnotes without which its numbers mislead."""
+"""Format the table as Markdown, CSV or JSON, with the footnotes that explain its numbers."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from edge.bench.rows import unmeasured
 from edge.table.rows import NOT_EVALUATED, Row
 
 HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
-ENERGY = "Energy [J]"  # of one classification; a last column, where any row has it
+ENERGY = "Energy [J]"  # of one classification; the last column, if any row has it
 _CSV_KEYS = ("id", "setup", "kind", "source", "time_s", "fps", "top1", "score", "raw")
-_NUMBERS = (2, 3, 5, 6, 7)  # columns set flush right
+_NUMBERS = (2, 3, 5, 6, 7)  # right-aligned columns
 
 
 def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The table for people, in a terminal or a README: Markdown with aligned columns, notes below."""
+    """Format the table for people, in a terminal or a README: Markdown with aligned columns and the notes below."""
     has_energy = any(row.joules is not None for row in rows)
     header = (*HEADER, ENERGY) if has_energy else HEADER
     cells = [header, *(_cells(row)[: len(header)] for row in rows)]
-    # An absent row's reason may run on over its empty cells: it does not widen the column of all others.
-    kept = [header, *(_cells(row) for row in rows if row.kind in ("published", "measured"))]
-    widths = [max(len(line[i]) for line in (kept if i == 1 else cells)) for i in range(len(header))]
+    # The reason in an absent row may extend over its empty cells, so it does not widen the column.
+    with_values = [header, *(_cells(row) for row in rows if row.kind in ("published", "measured"))]
+    widths = [max(len(line[i]) for line in (with_values if i == 1 else cells)) for i in range(len(header))]
     ruler = "|" + "|".join("-" * (w + 1) + (":" if i in _NUMBERS else "-") for i, w in enumerate(widths)) + "|"
     lines = [_line(line, widths) for line in cells]
     return "\n".join([lines[0], ruler, *lines[1:], "", *notes])
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """One line a row, full precision, empty where there is no value."""
+    """Format one line per row, in full precision; cells without a value are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_CSV_KEYS, "energy_per_run_j"))
@@ -41,14 +39,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """A list of rows with the keys of `edge bench --json`, plus `source`."""
-    return json.dumps([_document(row) for row in rows], indent=2, ensure_ascii=False)
-
-
-def _document(row: Row) -> dict[str, Any]:
-    keys = {"setup": row.setup, "id": row.id, "kind": row.kind, "source": row.source}
-    result = {"time_s": row.time_s, "fps": row.fps, "top1": row.top1, "score": row.score, "raw": row.raw}
-    return {**unmeasured(), **row.data, **keys, **result}
+    """Format a list of rows with the keys of `edge bench --json`, plus those of the table."""
+    return json.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -1,25 +1,36 @@
-"""One row of the table, whether published, measured here, or out of this machine's reach."""
+"""The rows of the table: published, measured, or not measurable on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 from device_profiles.published import PublishedRow
+from edge.benchmark.rows import Row as Measured
+from edge.table.agreement import Agreement
+from edge.table.compare_outputs import OutputDiff
 from edge.table.setups import Absent, TableSetup
+from runtimes.artifact.json_fields import JsonObject, to_json
 
 NOT_EVALUATED = "not evaluated"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row; `kind` is published, measured, absent or failed, and `source` says so in words.
+    """A row of the table.
 
-    `time_s` is the wall time of `runs` classifications (measured: the median over rounds; None on an emulated board,
-    whose times are none), `score` the top
-    class's probability, `raw` the number that a script prints which takes the output as it comes. `data` holds
-    what machines read beside these: a row of `edge.bench.rows`, or where a published row comes from.
+    id, setup: The setup's id and title.
+    kind: "published", "measured", "absent" or "failed".
+    source: The kind in words, with the reason for an absent or failed row.
+    time_s: The wall time of `runs` classifications; measured rows have the median over the rounds. None on an emulated
+        board, whose times are meaningless.
+    top1: The name of the top class.
+    score: Its probability.
+    raw: The number that a script prints if it does not decode the output.
+    measured: The row of the benchmark; None for published and absent rows.
+    published: The origin of a published row.
+    model: The recipe of a model that could not be built.
+    agreement: The comparison of its predictions with float Keras'.
+    beside_here: The comparison of a board's outputs with this machine's.
     """
 
     id: str
@@ -31,7 +42,11 @@ class Row:
     top1: str | None = None
     score: float | None = None
     raw: float | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    measured: Measured | None = None
+    published: PublishedRow | None = None
+    model: str | None = None
+    agreement: Agreement | None = None
+    beside_here: OutputDiff | None = None
 
     @property
     def fps(self) -> float | None:
@@ -40,13 +55,43 @@ class Row:
 
     @property
     def joules(self) -> float | None:
-        """Energy of one classification, where it was measured."""
-        joules: float | None = self.data.get("energy_per_run_j")
-        return None if self.source == "emulated" else joules
+        """The energy of one classification; None if it was not measured."""
+        return self.measured.energy_per_run_j if self.measured and self.source != "emulated" else None
+
+    def to_json(self) -> JsonObject:
+        """Return the keys of `edge bench --json`, plus those of the table."""
+        measured = (self.measured or Measured(setup=self.id, status=self.kind)).to_json()
+        if self.measured is None:
+            for key in ("title", "host", "error", "message", "hint"):
+                del measured[key]
+        return {
+            **measured,
+            **self._origin(),
+            "setup": self.setup,
+            "id": self.id,
+            "kind": self.kind,
+            "source": self.source,
+            "time_s": self.time_s,
+            "fps": self.fps,
+            "top1": self.top1,
+            "score": self.score,
+            "raw": self.raw,
+        }
+
+    def _origin(self) -> JsonObject:
+        if self.published is not None:
+            origin = self.published
+            return {"url": origin.source, "runtime": origin.runtime, "precision": origin.precision}
+        if self.measured is None:
+            return {"model": self.model}
+        return {
+            "agreement": to_json(self.agreement) if self.agreement else None,
+            "beside_here": to_json(self.beside_here) if self.beside_here else None,
+        }
 
 
 def published(row: PublishedRow) -> Row:
-    """A published row as it stands in the article; its fps follows from its time, as all ten do."""
+    """Convert a published row. Its fps is computed from its time, which agrees with the article for all ten rows."""
     return Row(
         id=row.id,
         setup=row.setup,
@@ -57,34 +102,45 @@ def published(row: PublishedRow) -> Row:
         top1=row.top1,
         score=row.probability,
         raw=row.score,
-        data={"url": row.source, "runtime": row.runtime, "precision": row.precision, "status": "published"},
+        published=row,
     )
 
 
 def absent(what: Absent) -> Row:
-    """A row that says what it would need."""
-    return Row(what.id, what.title, "absent", f"needs {what.needs}", data={"status": "absent", "model": what.model})
+    """Return a row that states what the setup would need."""
+    return Row(id=what.id, setup=what.title, kind="absent", source=f"needs {what.needs}", model=what.model)
 
 
-def of_setup(setup: TableSetup, measured: Mapping[str, Any], trained: bool) -> Row:
-    """A row of `edge.bench.rows` as a row of the table; without trained weights no class and no score is shown.
+def of_setup(
+    setup: TableSetup,
+    measured: Measured,
+    trained: bool,
+    agreement: Agreement | None = None,
+    beside_here: OutputDiff | None = None,
+) -> Row:
+    """Convert a row of the benchmark. Without trained weights it has no class and no score.
 
-    A setup that crashed, ran out of time or was refused says so; rounds that it finished before are not lost.
+    The row of a setup that failed states the reason, and keeps the rounds that were measured before the failure.
     """
-    title = setup.full_title
-    if measured["status"] != "ok":
-        reason = f"{measured['status']}: {measured['message']}"
-        return Row(setup.id, title, "failed", reason, data=measured)
-    top = next(iter(measured["top"]), None) if trained else None
-    return Row(
+    row = Row(
         id=setup.id,
-        setup=title,
+        setup=setup.full_title,
+        kind="failed",
+        source=f"{measured.status}: {measured.message}",
+        measured=measured,
+        agreement=agreement,
+        beside_here=beside_here,
+    )
+    if not measured.is_ok:
+        return row
+    top = next(iter(measured.top), None) if trained else None
+    return replace(
+        row,
         kind="measured",
         source="emulated" if setup.emulated else "measured",
-        time_s=None if setup.emulated else measured["total_s"],
-        runs=measured["rounds"][0]["runs"],
-        top1=top["label"] if top else NOT_EVALUATED,
+        time_s=None if setup.emulated else measured.total_s,
+        runs=measured.rounds[0].runs,
+        top1=(top["label"] if top else NOT_EVALUATED),
         score=top["probability"] if top else None,
-        raw=measured["raw"] if top else None,
-        data=measured,
+        raw=measured.raw if top else None,
     )

@@ -1,25 +1,35 @@
-"""Which setups can this machine measure, and what would the others need?"""
+"""List the setups that a machine can measure, and what the others would need."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from edge.accelerators import JETSON
+from edge.machine.accelerators import JETSON
+from runtimes.host.schema import MachineFacts
 
-# Google's file of 2019 ran on one thread: that was the interpreter's default.
+# Google's file of 2019 ran on one thread, the interpreter's default.
 PUBLISHED_TFLITE_THREADS = 1
 THIS_MACHINE = "this machine"
-# What a board is measured with unless others are named: PyTorch and TensorFlow take gigabytes of its disk.
+# The default engines on boards: PyTorch and TensorFlow need gigabytes of disk space.
 _ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu", "tensorrt")
-# And what an emulated board: float takes it seconds for an inference, OpenVINO's fp16 a quarter of a minute.
+# The default models on emulated boards, where a float inference takes seconds, and OpenVINO's fp16 fifteen of them.
 _ON_EMULATED = ("onnx-fp32", "tflite-int8", "tflite-int8-logits", "tflite-2019", "tflite-2019-logits")
 
 
 @dataclass(frozen=True)
 class TableSetup:
-    """One row that this machine may measure: `artifact` names a recipe in `edge.table.recipes`."""
+    """A row that can be measured.
+
+    id, title: The setup's id, and its name for people.
+    artifact: The id of a recipe in `edge.table.recipes`.
+    runtime: The engine's id.
+    threads: The number of threads; None leaves it to the engine.
+    device, settings: As in `runtimes.jobs.EngineOptions`.
+    default: Whether it is measured if the user names no setups.
+    host: The board that it runs on; None is this machine.
+    emulated: Whether the board's processor is emulated, which makes times meaningless.
+    """
 
     id: str
     title: str
@@ -29,8 +39,8 @@ class TableSetup:
     device: str = "cpu"
     settings: Mapping[str, str] = field(default_factory=dict)
     default: bool = True
-    host: str | None = None  # the board that it runs on; None is this machine
-    emulated: bool = False  # whether that board's processor is: then its times are none
+    host: str | None = None
+    emulated: bool = False
 
     @property
     def where(self) -> str:
@@ -45,7 +55,12 @@ class TableSetup:
 
 @dataclass(frozen=True)
 class Absent:
-    """A row that this machine cannot measure, and what it would need; `model` is the recipe of a model not made."""
+    """A row that cannot be measured.
+
+    id, title: The setup's id, and its name for people.
+    needs: What is missing.
+    model: The recipe of the model, if that could not be built.
+    """
 
     id: str
     title: str
@@ -90,7 +105,7 @@ _CPU = (
     _Variant("openvino-fp16", "OpenVINO FP16", "openvino-fp16", "openvino"),
     _Variant("openvino-int8", "OpenVINO int8", "openvino-int8", "openvino"),
 )
-# Where the CPU's int8 kernels saturate, the default above is the precise setting; this is what it costs.
+# On CPUs whose int8 kernels saturate, the default above is the precise setting; this setup shows what that costs.
 _SATURATING = _Variant(
     "openvino-int8-fast", "OpenVINO int8, saturating kernels", "openvino-int8", "openvino", _FAST_INT8
 )
@@ -102,30 +117,34 @@ _CUDA = (
         "onnxruntime-tensorrt", "ONNX Runtime float32, TensorRT", "onnx-fp32", "onnxruntime", None, device="tensorrt"
     ),
 )
-# PyPI's wheels for ARM compute on the CPU alone: what reaches a Jetson's GPU is the TensorRT of its JetPack.
+# PyPI's wheels for ARM compute only on the CPU; a Jetson's GPU is used by the TensorRT of its JetPack.
 _JETSON = TableSetup("tensorrt-fp16", "TensorRT FP16", "tensorrt-fp16", "tensorrt", None, device="cuda")
 _CORAL = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
 
 
-def setups_for(machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
-    """The setups of a machine: `machine` as `runtimes.host.facts` gives it, `devices` the accelerators attached."""
+def setups_for(machine: MachineFacts, devices: Collection[str]) -> list[TableSetup]:
+    """Return the setups of a machine.
+
+    machine: The result of `runtimes.host.facts`.
+    devices: The ids of the attached accelerators.
+    """
     cores = int(machine["cpu"]["usable_cores"] or 1)
-    found = [setup for variant in _variants(machine) for setup in _threaded(variant, cores)]
+    setups = [setup for variant in _variants(machine) for setup in _threaded(variant, cores)]
     if _has_nvidia(machine):
-        found.extend(_CUDA)
+        setups.extend(_CUDA)
     if _is_jetson(devices):
-        found.append(_JETSON)
+        setups.append(_JETSON)
     if _has_coral(devices):
-        found.append(_CORAL)
-    return found
+        setups.append(_CORAL)
+    return setups
 
 
-def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[str]) -> list[TableSetup]:
-    """The setups of a board; `id` names it, as several boards have the same ones."""
+def setups_of_board(host: str, machine: MachineFacts, devices: Collection[str]) -> list[TableSetup]:
+    """Return the setups of a board; their ids contain the host, because several boards have the same setups."""
     emulated = bool(machine["os"]["emulated"])
 
     def is_default(setup: TableSetup) -> bool:
-        # Emulated, more threads give the answers that one gives, and no times.
+        # On an emulated processor more threads give the same outputs, and times are meaningless.
         is_slow = emulated and (setup.artifact not in _ON_EMULATED or setup.threads != 1)
         return setup.default and setup.runtime in _ON_BOARDS and not is_slow
 
@@ -135,8 +154,8 @@ def setups_of_board(host: str, machine: Mapping[str, Any], devices: Collection[s
     ]
 
 
-def absent_devices(machine: Mapping[str, Any], devices: Collection[str], where: str = THIS_MACHINE) -> list[Absent]:
-    """The accelerators of the published table that are not attached there."""
+def absent_devices(machine: MachineFacts, devices: Collection[str], where: str = THIS_MACHINE) -> list[Absent]:
+    """Return the accelerators of the published table that are not attached to the machine."""
     rows = []
     if not _has_nvidia(machine) and not _is_jetson(devices):
         rows.append(Absent("cuda", f"{where} + NVIDIA GPU", "an NVIDIA GPU (none found)"))
@@ -145,7 +164,7 @@ def absent_devices(machine: Mapping[str, Any], devices: Collection[str], where: 
     return rows
 
 
-def _variants(machine: Mapping[str, Any]) -> Iterator[_Variant]:
+def _variants(machine: MachineFacts) -> Iterator[_Variant]:
     yield from _CPU
     if machine["cpu"]["int8_saturates"]:
         yield _SATURATING
@@ -161,12 +180,12 @@ def _threaded(variant: _Variant, cores: int) -> Iterator[TableSetup]:
             runtime=variant.runtime,
             threads=count,
             settings=variant.settings,
-            # Published with TensorFlow's default, all threads; one thread is there for who asks for it by name.
+            # Published with TensorFlow's default, all threads; the setup with one thread has to be named.
             default=not (variant.settings == _PREDICT and count == 1 and cores > 1),
         )
 
 
-def _has_nvidia(machine: Mapping[str, Any]) -> bool:
+def _has_nvidia(machine: MachineFacts) -> bool:
     return bool(machine["accelerators"]["nvidia_gpus"])
 
 

@@ -1,0 +1,31 @@
+"""The benchmark harness: setups in, rows out.
+
+    from edge.benchmark import Setup, measure_all, rows_of
+
+    setups = [Setup("mobilenet 1", "MobileNetV2, 1 thread", Path("mobilenet.onnx"), options=EngineOptions(threads=1))]
+    rows = rows_of(measure_all(setups, rounds=2))
+
+`measure_all` yields one `Measurement` per setup and round as soon as it is available; `rows_of` combines them into one
+row per setup, with statistics; `findings` lists reasons to doubt the results, `compare` compares two runs, and
+`edge.benchmark.report` formats the rows.
+"""
+
+from edge.benchmark.compare import Comparison, compare
+from edge.benchmark.harness import Measurement, Setup, failure, measure_all
+from edge.benchmark.rows import Row, read_rows, rows_of, statistics
+from edge.benchmark.warnings import Finding, findings
+
+__all__ = [
+    "Comparison",
+    "Finding",
+    "Measurement",
+    "Row",
+    "Setup",
+    "compare",
+    "failure",
+    "findings",
+    "measure_all",
+    "read_rows",
+    "rows_of",
+    "statistics",
+]

@@ -1,0 +1,197 @@
+"""Measure setups one at a time, each measurement in a new process, with the setups interleaved in rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge.workers.process import run_job
+from edge.workers.transport import LOCAL, Transport
+from runtimes.artifact import Artifact
+from runtimes.artifact.json_fields import JsonValue
+from runtimes.errors import (
+    EdgeError,
+    EngineError,
+    EngineMissingError,
+    HostError,
+    InputError,
+    RefusedError,
+    UsageError,
+    WorkerCrashedError,
+    WorkerOutOfMemoryError,
+    WorkerTimeoutError,
+)
+from runtimes.jobs import DescribeJob, EngineOptions, Job, MeasureJob, Progress
+from runtimes.measurement.answer import MeasureAnswer
+
+OnProgress = Callable[["Setup", int, str], None]
+# Called with all measurements of one machine after each round: True ends the rounds there.
+IsDecided = Callable[[Sequence["Measurement"]], bool]
+
+# The status of a setup that could not be measured; the first matching class counts, so subclasses come first.
+_STATUS: tuple[tuple[type[EdgeError], str], ...] = (
+    (WorkerTimeoutError, "timeout"),
+    (WorkerOutOfMemoryError, "out of memory"),
+    (WorkerCrashedError, "crashed"),
+    (EngineMissingError, "engine missing"),
+    (EngineError, "engine failed"),
+    (InputError, "unreadable"),
+    (RefusedError, "unsupported"),
+    (UsageError, "unsupported"),
+    (HostError, "host failed"),
+)
+_BUILD_S = 3600.0  # a Jetson Nano takes many minutes for a large network
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, and how.
+
+    id: Identifies the setup within a run, and matches it with the same setup in an older run.
+    title: Its name for people.
+    artifact: An artifact's folder or a model file.
+    runtime: The engine's id; None selects the preferred engine of the format.
+    options: The engine's threads, device and settings.
+    protocol: {"name": "steady" | "published", …}, as in `runtimes.measurement.protocols`.
+    inputs: An .npz of stacked inputs, of which the first is used; None uses the artifact's self-check inputs, else
+        synthetic ones.
+    input_kind: What `inputs` contains: "picture" or "arrays".
+    evaluate: An .npz of stacked inputs to run after the timed loop of the first round, or None.
+    outputs: The .npz that their dequantised outputs are written to.
+    host: The board to measure on, as ssh knows it; None is this machine.
+    shapes: Sizes for free axes, see `runtimes.shapes`.
+    """
+
+    id: str
+    title: str
+    artifact: Path
+    runtime: str | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
+    protocol: Mapping[str, JsonValue] = field(default_factory=lambda: {"name": "steady"})
+    inputs: Path | None = None
+    input_kind: str = "arrays"
+    evaluate: Path | None = None
+    outputs: Path | None = None
+    host: str | None = None
+    shapes: Sequence[str] = ()
+
+    def job(self, round_number: int) -> Job[MeasureAnswer]:
+        """Return the job of one round; rounds count from 0."""
+        is_evaluated = self.evaluate is not None and self.outputs is not None and round_number == 0
+        return MeasureJob(
+            artifact=str(self.artifact),
+            runtime=self.runtime,
+            options=self.options,
+            protocol=self.protocol,
+            inputs=str(self.inputs) if self.inputs is not None else None,
+            input_kind=self.input_kind,
+            evaluate=str(self.evaluate) if is_evaluated else None,
+            outputs=str(self.outputs) if is_evaluated else None,
+            shapes=tuple(self.shapes),
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One setup in one round.
+
+    `values` is the worker's answer (see `runtimes.measurement.tensor_model`). If the measurement failed, it is
+    {"status", "error", "message", "hint"}, with the samples taken before the failure if there are any.
+    """
+
+    setup: Setup
+    round: int
+    values: MeasureAnswer
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the measurement succeeded."""
+        return bool(self.values["status"] == "ok")
+
+
+def measure_all(
+    setups: Sequence[Setup],
+    rounds: int = 2,
+    timeout_s: float | None = 300.0,
+    on_progress: OnProgress | None = None,
+    module: str = "runtimes.worker",
+    place: Transport = LOCAL,
+    is_decided: IsDecided | None = None,
+) -> Iterator[Measurement]:
+    """Measure every setup once per round, at `place`, and yield each measurement as soon as it is available.
+
+    Every second round runs in reverse order, so that a machine that slowly heats up affects all setups alike. A setup
+    that fails is skipped in later rounds. Ctrl+C ends the worker and is passed on to the caller, who keeps what was
+    yielded so far. `on_progress(setup, round, phase)` is called for each phase. `is_decided` may end the rounds early.
+    """
+    if rounds < 1:
+        raise UsageError(f"rounds is {rounds}", "use 1 round or more")
+    failed: set[str] = set()
+    done: list[Measurement] = []
+    for number in range(rounds):
+        for setup in setups if number % 2 == 0 else reversed(setups):
+            if setup.id in failed:
+                continue
+            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module, place))
+            if not measurement.is_ok:
+                failed.add(setup.id)
+            done.append(measurement)
+            yield measurement
+        if is_decided is not None and is_decided(done):
+            return
+
+
+def _measured(
+    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str, place: Transport
+) -> MeasureAnswer:
+    ahead: list[float] = []  # how far this machine's clock is ahead of the worker's, which may run on a board
+
+    def on_message(progress: Progress) -> None:
+        if "at" in progress:
+            ahead.append(time.time() - float(progress["at"]))
+        if on_progress is not None:
+            on_progress(setup, number, str(progress.get("phase", "")))
+
+    job = setup.job(number)
+    try:
+        if number == 0 and _is_built(setup):
+            # In a separate process with its own limit, so that `timeout_s` applies to the measurement alone.
+            run_job(_opening(setup), module=module, timeout_s=_BUILD_S, on_progress=on_message, place=place)
+        answer = run_job(job, module=module, timeout_s=timeout_s, on_progress=on_message, place=place)
+        began_at = _by_our_clock(answer.get("began_at"), ahead)
+        return {**answer, "artifact": str(setup.artifact), "began_at": began_at}  # the path here, not on a board
+    except EdgeError as error:
+        kept = place.recovered(job)
+        if "began_at" in kept:
+            kept = {**kept, "began_at": _by_our_clock(kept["began_at"], ahead)}
+        return kept if kept.get("status") == "ok" else {**failure(error), **kept}
+
+
+def short_name(path: Path, paths: Sequence[Path]) -> str:
+    """Return the name of the file or folder, or its whole path if another of `paths` has the same name."""
+    name = path.resolve().name
+    return name if sum(other.resolve().name == name for other in paths) == 1 else str(path)
+
+
+def _is_built(setup: Setup) -> bool:
+    """Return whether the measuring machine first builds and caches an engine: TensorRT, from an artifact."""
+    artifact = Artifact.open(setup.artifact)
+    return artifact.manifest.format == "tensorrt" and not artifact.is_bare
+
+
+def _opening(setup: Setup) -> DescribeJob:
+    """Return a job that only opens the model."""
+    return DescribeJob(str(setup.artifact), setup.runtime, setup.options)
+
+
+def _by_our_clock(moment: float | None, ahead: Sequence[float]) -> float | None:
+    """Convert a time of the worker's clock to ours; messages arrive late, so the smallest difference is the best."""
+    return moment if moment is None or not ahead else moment + min(ahead)
+
+
+def failure(error: EdgeError) -> MeasureAnswer:
+    """Convert an error to the values of a measurement: {"status", "error", "message", "hint"}."""
+    status = next((word for kind, word in _STATUS if isinstance(error, kind)), "failed")
+    return {"status": status, "error": error.branch, "message": error.message, "hint": error.hint}

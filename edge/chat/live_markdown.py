@@ -1,0 +1,149 @@
+"""Show a model's answer on the terminal while it streams: rendered as Markdown, or as plain text."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from edge.console.text import readable
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_inline import StateInline
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+_MIN_PAUSE_S = 0.05  # between two redraws: 20 a second look continuous
+_PAUSE_FACTOR = 10  # pause ten times as long as a redraw took: drawing takes a tenth of the time, even on a slow board
+_FORMULA_MARKS = ("\\(", "\\)", "\\[", "\\]")
+_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+
+
+class Shown(Protocol):
+    """Displays an answer piece by piece."""
+
+    def feed(self, text: str) -> None:
+        """Show a piece."""
+
+    def end(self) -> None:
+        """End the answer, or interrupt it for other output."""
+
+
+class PlainText:
+    """Writes the answer as it arrives, and a newline at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ends_line = True
+
+    def feed(self, text: str) -> None:
+        """Write a piece."""
+        if text:
+            self._console.file.write(readable(text))
+            self._console.file.flush()
+            self._ends_line = text.endswith("\n")
+
+    def end(self) -> None:
+        """End the line."""
+        if not self._ends_line:
+            self.feed("\n")
+
+
+class Markdown:
+    """Redraws the current block while it grows, and prints each block once when it is finished.
+
+    A block ends with an empty line outside fenced code, so printed text never changes.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._pending = ""
+        self._next_draw = 0.0
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def feed(self, text: str) -> None:
+        """Add a piece. It is drawn at once, or together with a later one."""
+        self._pending += readable(text)
+        if not self._live.is_started:
+            self._live.start()
+        finished, self._pending = _split(self._pending)
+        if finished.strip():
+            self._live.update("")
+            self._print(finished)
+            self._next_draw = 0.0
+        began = time.monotonic()
+        if began >= self._next_draw:
+            self._live.update(_Tail(self._pending), refresh=True)
+            cost = time.monotonic() - began
+            self._next_draw = began + max(_MIN_PAUSE_S, _PAUSE_FACTOR * cost)
+
+    def end(self) -> None:
+        """Print the last block."""
+        self._live.update("")
+        self._live.stop()
+        if self._pending.strip():
+            self._print(self._pending)
+        self._pending = ""
+
+    def _print(self, text: str) -> None:
+        self._console.print(_rendered(text))
+        self._console.print()
+
+
+class _Tail:
+    """The last lines of a text as Markdown, at most the terminal's height: rich cannot erase more."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        lines = console.render_lines(_rendered(self._text), options, pad=False)
+        for line in lines[-max(1, console.size.height - 2) :]:
+            yield from line
+            yield Segment.line()
+
+
+def _rendered(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, imported only here
+    from rich import markdown
+
+    # No hyperlinks: both the text of a link and its address should be visible.
+    shown = markdown.Markdown(text.strip("\n"), hyperlinks=False, code_theme="ansi_dark")
+    shown.parsed = _parser().parse(shown.markup)
+    return shown
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    """A parser that keeps what rich's own drops: HTML, images, definitions of references, and marks of formulas."""
+    import markdown_it
+    from markdown_it.rules_inline import escape
+
+    def keep_formula(state: StateInline, silent: bool) -> bool:
+        r"""Read \( \) \[ \] as text, backslash included: models write formulas between them."""
+        mark = state.src[state.pos : state.pos + 2]
+        if mark not in _FORMULA_MARKS:
+            return escape(state, silent)
+        if not silent:
+            state.pending += mark
+        state.pos += len(mark)
+        return True
+
+    parser = markdown_it.MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+    parser.disable(["html_block", "html_inline", "image", "reference"])
+    parser.inline.ruler.at("escape", keep_formula)
+    return parser
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split into the finished blocks and the current one."""
+    end_of_block = text.rfind("\n\n")
+    while end_of_block >= 0:
+        if len(_FENCE.findall(text[:end_of_block])) % 2 == 0:
+            return text[: end_of_block + 2], text[end_of_block + 2 :]
+        end_of_block = text.rfind("\n\n", 0, end_of_block)
+    return "", text

@@ -1,0 +1,69 @@
+"""The parts of `edge bench` shared by all models: measuring with progress, common options, and output."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtimes.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edge.benchmark.language_model import LlmBenchOptions
+    from edge.benchmark.runner import BenchOptions, BenchReport
+
+_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
+_STOPPED = 130  # the shell's status of a program ended by Ctrl+C
+
+
+def measured(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
+    """Measure with a progress bar, and return the report."""
+    import edge
+    from edge.console.progress import Progress
+
+    with Progress(1, "measuring", quiet=args.json) as bar:
+        return edge.bench(args.artifacts, options, compare=args.compare, on_progress=bar.show)
+
+
+def status_of(report: BenchReport) -> int:
+    """Return the exit status: 0 if all setups were measured, else that of the first error."""
+    if report.was_stopped:
+        print(f"edge: stopped; {report.measured} measurements were finished", file=sys.stderr)
+        return _STOPPED
+    return next((row.exit_code for row in report.rows if not row.is_ok), 0)
+
+
+def settings_of(words: Sequence[str]) -> dict[str, str]:
+    """Parse the engine settings of `--set NAME=VALUE`."""
+    settings = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not name or not separator:
+            raise UsageError(f"--set takes NAME=VALUE, not '{word}'", "for example: --set int8=fast")
+        settings[name] = value
+    return settings
+
+
+def out_format(args: argparse.Namespace) -> str:
+    """Return the output format: from the flag, else from the suffix of --out, else text."""
+    chosen = next((word for word in _FORMATS.values() if getattr(args, word)), None)
+    if args.out is None:
+        return chosen or "text"
+    if chosen is None and args.out.suffix not in _FORMATS:
+        raise UsageError(
+            f"the format of {args.out} is unknown", "name it .json, .csv or .md, or add --json, --csv or --markdown"
+        )
+    if not args.out.resolve().parent.is_dir():
+        raise InputError(f"{args.out.parent} is not a folder", "choose a folder that exists")
+    return chosen or _FORMATS[args.out.suffix]
+
+
+def write(texts: Mapping[str, Callable[[], str]], written_as: str, out: Path | None) -> None:
+    """Print the requested format; with --out, write it to that file and print the text."""
+    if out is None:
+        print(texts[written_as]())
+        return
+    out.write_text(texts[written_as]() + "\n", encoding="utf-8")
+    print(texts["text"]())

@@ -1,0 +1,1 @@
+"""What the terminal shows: safe text and progress bars."""

@@ -1,0 +1,189 @@
+"""Check for accelerators that are attached but not usable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from edge.doctor.snapshot import Check, Finding, Snapshot
+from edge.machine import accelerators
+from edge.machine.accelerators import CORAL_PCIE, CORAL_USB, JETSON, MOVIDIUS, NVIDIA_GPU
+from edge.remote.packages import GOOGLES_NEWEST_PYTHON, NEWER_LIBEDGETPU
+from runtimes import registry
+from runtimes.board.report import MYRIAD
+
+_USB3_MBPS = 5000
+_CORAL_READY = "18d1:9302"
+_MYRIAD_2 = "03e7:2150"
+
+
+def coral_library(situation: Snapshot) -> Iterator[Finding]:
+    """Check for Google's driver library and an interpreter that calls it: a Coral needs both."""
+    if not _has_coral(situation):
+        return
+    if not any(map(situation.find_library, ("edgetpu", "edgetpu.1"))):
+        yield Finding(
+            "error",
+            "a Coral is attached, but the library libedgetpu is not installed",
+            "nothing runs on the Edge TPU without it",
+            _missing_library(situation),
+        )
+    elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(situation.packages):
+        yield Finding(
+            "error",
+            "a Coral is attached, but no interpreter for TFLite is installed",
+            "libedgetpu is a plugin of such an interpreter",
+            registry.install_hint("litert"),
+        )
+    else:
+        yield Finding("ok", "a Coral is attached, with libedgetpu and an interpreter")
+
+
+def _missing_library(situation: Snapshot) -> str:
+    name, version = interpreter(situation)
+    if name is not None and version is not None and is_newer_than_googles(name, version):
+        return f"Google's build crashes with {name} {version}: {NEWER_LIBEDGETPU}"
+    if name is None and situation.python.version[:2] > GOOGLES_NEWEST_PYTHON:
+        return f"no interpreter for this Python fits Google's build: {NEWER_LIBEDGETPU}"
+    return "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names"
+
+
+def coral_driver(situation: Snapshot) -> Iterator[Finding]:
+    """Check for the kernel modules gasket and apex, which create /dev/apex_0 for a PCIe or M.2 card."""
+    card = accelerators.pci_devices(CORAL_PCIE, situation.machine)
+    if card and not accelerators.nodes(CORAL_PCIE, situation.machine):
+        yield Finding(
+            "error",
+            f"a Coral card is in the slot {card[0]['address']}, but there is no /dev/apex_0",
+            "its kernel modules (gasket, apex) are not loaded",
+            "sudo apt-get install gasket-dkms && sudo modprobe apex",
+        )
+
+
+def coral_speed(situation: Snapshot) -> Iterator[Finding]:
+    """Check the USB speed of a stick: over USB 2, inputs and weights beyond 8 MB transfer ten times slower."""
+    for stick in accelerators.usb_devices(CORAL_USB, situation.machine):
+        # Before its first use the stick is in its boot loader, whose speed is not that of the device.
+        if stick["id"] != _CORAL_READY or stick["speed_mbps"] is None or stick["speed_mbps"] >= _USB3_MBPS:
+            continue
+        why = "its host interface then takes most of the time: MobileNetV2 needs 10 ms instead of 3"
+        if _has_usb3(situation):
+            fix = "plug it into a blue (USB 3) port, with a USB 3 cable and no hub between"
+            yield Finding("warning", f"the Coral at port {stick['port']} runs at USB 2 speed", why, fix)
+        else:
+            fix = "keep models below 8 MB, or use a board with USB 3"
+            yield Finding("note", "the Coral runs at USB 2 speed, the fastest that this machine has", why, fix)
+
+
+def permission(situation: Snapshot) -> Iterator[Finding]:
+    """Check the permissions of devices: they belong to root until a udev rule changes that."""
+    for kind, name, vendors in ((CORAL_USB, "coral", "1a6e|18d1"), (MOVIDIUS, "movidius", "03e7")):
+        nodes = [one["node"] for one in accelerators.usb_devices(kind, situation.machine)]
+        for node in nodes:
+            if node is not None and not situation.may_write(node):
+                yield _forbidden(node, kind.name, _udev_rule(name, f'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendors}"'))
+    for node in accelerators.nodes(CORAL_PCIE, situation.machine):
+        if not situation.may_write(node):
+            yield _forbidden(node, CORAL_PCIE.name, _udev_rule("apex", 'SUBSYSTEM=="apex"'))
+
+
+def _forbidden(node: str, name: str, fix: str) -> Finding:
+    why = "only root may use it, until a udev rule gives it to the group plugdev"
+    return Finding("error", f"no permission to use {node}: {name}", why, fix)
+
+
+def _udev_rule(name: str, match: str) -> str:
+    rule = f'{match}, MODE="0660", GROUP="plugdev"'
+    return (
+        f"echo '{rule}' | sudo tee /etc/udev/rules.d/70-edge-{name}.rules && sudo udevadm control --reload-rules && "
+        "sudo usermod -aG plugdev $USER, then plug it in again and log in again"
+    )
+
+
+def movidius(situation: Snapshot) -> Iterator[Finding]:
+    """Check for an OpenVINO release that still supports Movidius sticks."""
+    sticks = accelerators.usb_devices(MOVIDIUS, situation.machine)
+    if not sticks:
+        return
+    if any(one["id"] == _MYRIAD_2 for one in sticks):
+        yield Finding(
+            "error",
+            "a Neural Compute Stick 1 (Myriad 2) is attached, but no engine here supports it",
+            "OpenVINO's releases of 2020 were the last to support it, and they are not on PyPI",
+            "install OpenVINO 2020.3 from Intel's archive, in a separate Python 3.6 or 3.7; or use an NCS 2",
+        )
+    elif _reaches_myriad(situation):
+        yield Finding("ok", "a Movidius stick is attached, with an OpenVINO that supports it")
+    elif situation.myriad is not None:
+        yield Finding(
+            "error",
+            "a Movidius stick is attached, but the OpenVINO that supports it is not set up in this shell",
+            "a program finds it only if its script was run before in the same shell",
+            f". {situation.myriad}, and run edge in the same shell",
+        )
+    else:
+        version = situation.packages.version("openvino")
+        yield Finding(
+            "error",
+            "a Movidius stick is attached, but "
+            + (f"OpenVINO {version} does not support it" if version else "no OpenVINO that supports it is installed"),
+            "the plugin came with Intel's archives until 2022.3.1, not with PyPI's packages of 2022; "
+            "edge does not support the interface of 2021.4",
+            "unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for this system to /opt/intel/openvino_2022, "
+            "with the udev rule of its install_dependencies folder",
+        )
+
+
+def nvidia_driver(situation: Snapshot) -> Iterator[Finding]:
+    """Check for NVIDIA's own driver, without which a GPU displays pictures but cannot compute."""
+    machine = situation.machine
+    cards = accelerators.pci_devices(NVIDIA_GPU, machine)
+    loaded = machine["accelerators"]["nvidia_gpus"] or accelerators.nodes(NVIDIA_GPU, machine)
+    if cards and not loaded and not accelerators.is_attached(JETSON, machine):
+        yield Finding(
+            "error",
+            f"an NVIDIA GPU ({cards[0]['id']}) is in the slot {cards[0]['address']}, but its driver is not loaded",
+            "CUDA needs NVIDIA's own driver",
+            "sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), then restart",
+        )
+
+
+def _has_coral(situation: Snapshot) -> bool:
+    return any(accelerators.is_attached(kind, situation.machine) for kind in (CORAL_USB, CORAL_PCIE))
+
+
+def _has_usb3(situation: Snapshot) -> bool:
+    """Return whether any hub, including the computer's own, offers USB 3."""
+    devices = situation.machine["accelerators"]["usb"]
+    return any((one["speed_mbps"] or 0) >= _USB3_MBPS for one in devices)
+
+
+def _reaches_myriad(situation: Snapshot) -> bool:
+    """Return whether a worker finds the plugin.
+
+    On a board, workers are started through the archive's script; here they inherit the environment of edge.
+    """
+    if situation.is_board:
+        return situation.myriad is not None
+    is_set_up = situation.myriad is not None and "INTEL_OPENVINO_DIR" in situation.environ
+    return is_set_up or any(MYRIAD in name for name in situation.packages.file_names("openvino"))
+
+
+CHECKS: tuple[Check, ...] = (coral_library, coral_driver, coral_speed, permission, movidius, nvidia_driver)
+
+
+_INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
+
+
+_LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
+
+
+def interpreter(situation: Snapshot) -> tuple[str | None, str | None]:
+    """Return the package and version of the first TFLite interpreter that is installed."""
+    name = next((name for name in _INTERPRETERS if name in situation.packages), None)
+    return name, situation.packages.version(name) if name else None
+
+
+def is_newer_than_googles(name: str, version: str) -> bool:
+    """Return whether an interpreter crashes with Google's own build of libedgetpu."""
+    return name == "ai-edge-litert" or tuple(map(int, re.findall(r"\d+", version)[:2])) > _LAST_FOR_GOOGLES

@@ -1,0 +1,194 @@
+"""Predict from files: read inputs here, run them in a worker process, and decode the outputs for the model's task."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from edge.inference.images import decoded
+from edge.inference.inputs import Sample, array_samples, is_array_file, picture_sample
+from edge.inference.prepared_model import EngineChoice, PreparedModel
+from edge.tasks import task_view
+from edge.workers.process import Worker
+from runtimes.arrays import Arrays, load_arrays
+from runtimes.artifact.json_fields import JsonObject
+from runtimes.errors import InputError, UsageError
+from runtimes.jobs import RunAnswer
+from runtimes.task import Result, named_outputs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+_AT_ONCE = 64  # pictures per job: 40 MB of float inputs at 224 × 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The model's result for one input.
+
+    input: The file, followed by `[N]` if it contains several samples.
+    is_picture: Whether the input is a picture.
+    task: The task's id.
+    result: The task's typed result; locations are in pixels of the picture.
+    latency_ms: The duration of the inference, after warm-up.
+    first_ms: The duration of the first inference after the model was opened, the same in all predictions.
+    runtime: The engine's id.
+    runtime_version: The engine's version.
+    assumptions: Sentences about properties of the model that are not specified anywhere and were assumed.
+    preprocess_ms: The duration of reading and preprocessing the input.
+    decode_ms: The duration of decoding the outputs.
+    picture: The picture's file, to draw on; None if the input is not a picture.
+    outputs: The raw outputs by name.
+    """
+
+    input: str
+    is_picture: bool
+    task: str
+    result: Result
+    latency_ms: float
+    first_ms: float
+    runtime: str
+    runtime_version: str
+    assumptions: tuple[str, ...] = ()
+    preprocess_ms: float = 0.0
+    decode_ms: float = 0.0
+    picture: Path | None = None
+    outputs: Arrays = field(default_factory=dict)
+
+    def draw(self) -> Image:
+        """Draw the result on a copy of the picture, which is a `PIL.Image`.
+
+        Raises UsageError if the input is not a picture, or if results of the task cannot be drawn.
+        """
+        if self.picture is None:
+            raise UsageError(f"{self.input} is not a picture to draw on", "pass pictures")
+        drawn: Image = task_view(self.task).draw(decoded(self.picture), self.result)
+        return drawn
+
+    def to_json(self) -> JsonObject:
+        """Return a row of `edge run --json`.
+
+        "picture" and the keys of the task's view are kept for programs that rely on them.
+        """
+        return {
+            **({"picture": self.input} if self.is_picture else {}),
+            **task_view(self.task).row(self.result),
+            "latency_ms": self.latency_ms,
+            "preprocess_ms": self.preprocess_ms,
+            "decode_ms": self.decode_ms,
+            "first_ms": self.first_ms,
+            "runtime": self.runtime,
+            "runtime_version": self.runtime_version,
+            "assumptions": list(self.assumptions),
+            "input": self.input,
+            "task": self.task,
+            "result": self.result.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An input that could not be read, and why."""
+
+    input: str
+    error: InputError
+
+
+def predict(
+    model: PreparedModel, inputs: Sequence[Path], worker: Worker, engine: EngineChoice
+) -> Iterator[Prediction | Unreadable]:
+    """Yield predictions in the order of the inputs, with one job per 64 pictures or per sample of an array file."""
+    for holds_arrays, group in groupby(inputs, is_array_file):
+        paths = list(group)
+        if holds_arrays:
+            for path in paths:
+                yield from _from_arrays(model, path, worker, engine)
+            continue
+        at_once = 1 if _has_free_outputs(model) else _AT_ONCE
+        for start in range(0, len(paths), at_once):
+            yield from _from_pictures(model, paths[start : start + at_once], worker, engine)
+
+
+def _has_free_outputs(model: PreparedModel) -> bool:
+    """Return whether an output's size may differ between inputs, as that of a detector with the suppression inside."""
+    return any(isinstance(size, str) for spec in model.artifact.manifest.outputs for size in spec.shape[1:])
+
+
+def _from_pictures(
+    model: PreparedModel, paths: Sequence[Path], worker: Worker, engine: EngineChoice
+) -> Iterator[Prediction | Unreadable]:
+    read = [_readable(path, lambda path: picture_sample(model.artifact, path)) for path in paths]
+    samples = [one for one in read if isinstance(one, Sample)]
+    answers = iter(predict_samples(model, samples, worker, engine) if samples else [])
+    for one in read:
+        yield one if isinstance(one, Unreadable) else next(answers)
+
+
+def _from_arrays(
+    model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
+) -> Iterator[Prediction | Unreadable]:
+    samples = _readable(path, lambda path: list(array_samples(model.artifact, path)))
+    if isinstance(samples, Unreadable):
+        yield samples
+        return
+    for sample in samples:  # one by one, because with a free dimension each output may have another size
+        yield from predict_samples(model, [sample], worker, engine)
+
+
+def _readable(path: Path, read: Callable[[Path], T]) -> T | Unreadable:
+    try:
+        return read(path)
+    except InputError as error:
+        return Unreadable(str(path), error)
+
+
+def predict_samples(
+    model: PreparedModel, samples: Sequence[Sample], worker: Worker, engine: EngineChoice
+) -> list[Prediction]:
+    """Return the predictions for samples whose arrays have the same shapes, using one job."""
+    outputs, answer = _outputs(model, samples, worker, engine)
+    specs = model.artifact.manifest.outputs
+    predictions = []
+    for index, sample in enumerate(samples):
+        single = named_outputs({name: array[index] for name, array in outputs.items()}, specs)
+        start = perf_counter()
+        result: Result = model.task.decode(single, model.decoder)
+        decode_ms = (perf_counter() - start) * 1000
+        predictions.append(
+            Prediction(
+                input=sample.source,
+                is_picture=sample.placement is not None,
+                task=model.task.id,
+                result=result if sample.placement is None else result.in_picture(sample.placement),
+                latency_ms=answer.latency_ms[index],
+                first_ms=answer.first_ms,
+                runtime=answer.runtime,
+                runtime_version=answer.runtime_version,
+                assumptions=model.assumptions,
+                preprocess_ms=sample.preprocess_ms,
+                decode_ms=decode_ms,
+                picture=Path(sample.source) if sample.placement is not None else None,
+                outputs=single,
+            )
+        )
+    return predictions
+
+
+def _outputs(
+    model: PreparedModel, samples: Sequence[Sample], worker: Worker, engine: EngineChoice
+) -> tuple[Arrays, RunAnswer]:
+    """Return the outputs of all samples, stacked, and the worker's answer."""
+    with tempfile.TemporaryDirectory(prefix="edge-run-") as folder:
+        inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        stacked = {name: np.stack([sample.feeds[name] for sample in samples]) for name in samples[0].feeds}
+        np.savez(inputs, **stacked)  # type: ignore[arg-type] # numpy's stubs take a name for allow_pickle
+        answer = engine.run_samples(model.artifact, inputs, outputs, worker)
+        return load_arrays(outputs), answer

@@ -1,0 +1,1 @@
+"""Language models on the host: loading, sessions, chat templates, quantisation."""
