@@ -1,8 +1,17 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, its distribution over several processes, and the number of its tests."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
+
+from tests import parallel
+
+parallel.share_cores()  # before an engine is imported
+
+_COLLECTED = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -10,6 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--slow", action="store_true", help="run tests that make environments: minutes, gigabytes, network"
     )
     parser.addoption("--nightly", action="store_true", help="run tests over many networks: an hour or more")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(parallel.Durations())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -20,3 +33,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark in item.keywords:
                 item.add_marker(skipped)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = len(session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    node.config.stash[_COLLECTED] = len(ids)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return parallel.longest_first(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"tests collected: {config.stash.get(_COLLECTED, 0)}")

@@ -1,4 +1,4 @@
-"""docs/termux.sh: what it says and does on a phone, with stand-ins for Termux' own programs."""
+"""What docs/termux.sh prints and does on a phone, with stand-ins for Termux' own programs."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_a_missing_server_is_installed(phone):
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        ((), 2, "no model is named"),
-        (("model.gguf", "--wan"), 2, "there is no option '--wan'"),
+        ((), 2, "no model was given"),
+        (("model.gguf", "--wan"), 2, "unknown option '--wan'"),
         (("nowhere.gguf",), 3, "cannot be read"),
-        (("meminfo",), 3, "is no GGUF file"),
+        (("meminfo",), 3, "is not a GGUF file"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_a_hint(phone, words, status, told):

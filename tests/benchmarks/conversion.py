@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
-MOST_RATIO = 1.2
+MAX_RATIO = 1.2
 # Case → its step, the import names whose loading is not counted, seconds for the whole process (with `whole`) or for
 # the step alone, and bytes of memory.
 CASES: dict[str, dict[str, Any]] = {
@@ -37,36 +37,37 @@ CASES: dict[str, dict[str, Any]] = {
 
 def prepare(folder: Path) -> None:
     """MobileNetV2 as .keras and .onnx, and the 100 calibration pictures as pixels."""
-    from converters import keras_to_onnx, mobilenet_v2
-    from converters.mobilenet_v2.weights import SHARED_FILE, find_weights
-    from converters.steps import StepOptions
-    from edge.pictures import load_all, picture_files
+    from converters import keras_to_onnx
+    from converters.options import ConvertOptions
+    from edge.inference.images import load_all, picture_files
+    from edge.table import mobilenet_v2
+    from edge.table.mobilenet_v2.weights import SHARED_FILE, find_weights
 
     source = mobilenet_v2.build(folder, find_weights(DATA / SHARED_FILE), "keras")
-    keras_to_onnx.Step().convert(source, folder, StepOptions(), None)
+    keras_to_onnx.KerasToOnnx().convert(source, folder, ConvertOptions(), None)
     pictures = picture_files(DATA / "imagenet" / "calibration")
     np.savez(folder / "samples.npz", pixels=load_all(pictures, mobilenet_v2.preprocess("keras")))
 
 
 def ours(case: str, folder: Path, out: Path) -> dict[str, float]:
     """Seconds of each part of the pipeline."""
-    from converters import mobilenet_v2
-    from converters.pipeline import convert
-    from converters.request import Request
-    from converters.steps import StepOptions
+    from converters.options import ConvertOptions
+    from converters.pipeline.convert import convert
+    from converters.pipeline.request import ConvertRequest
+    from edge.table import mobilenet_v2
 
     source, target, precision = case.split("-")
-    request = Request(
+    request = ConvertRequest(
         source=folder / f"mobilenet_v2.{source}",
         steps=(CASES[case]["step"],),
         format=target,
-        options=StepOptions(precision),
+        options=ConvertOptions(precision=precision),
         out=out,
         scratch=out / "scratch",
         samples=folder / "samples.npz",
         preprocess=mobilenet_v2.preprocess("keras"),
     )
-    seconds: dict[str, float] = convert(request, lambda progress: None)["seconds"]
+    seconds: dict[str, float] = convert(request, lambda progress: None).seconds
     return {"converter": seconds[CASES[case]["step"]], "proof": seconds["source"] + seconds["proof"]}
 
 
@@ -152,7 +153,7 @@ def judged(case: str, folder: Path, pairs: int) -> bool:
     spent = mine["whole"] if limits["whole"] else mine["converter"]
     claims = {
         f"converter {mine['converter']:6.2f} s, directly {mean['directly']['converter']:6.2f} s: "
-        f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), at most {MOST_RATIO:g}": ratio <= MOST_RATIO,
+        f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), at most {MAX_RATIO:g}": ratio <= MAX_RATIO,
         f"{'whole process' if limits['whole'] else 'converter'} {spent:.1f} s, at most {limits['most_s']:g} s; "
         f"the proof beside it {mine['proof']:.1f} s": spent <= limits["most_s"],
         f"memory {mine['memory'] / 1e9:.2f} GB, directly {mean['directly']['memory'] / 1e9:.2f} GB, "

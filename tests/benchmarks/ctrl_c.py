@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.edge.chat.terminals import Terminal
 
-MOST_S = 0.5
+MAX_S = 0.5
 INPUT_LINE = "\x1b[?2004h"
 LOADING_S = 600
 QUESTIONS = {"reading": "Once upon a time. " * 50, "answering": "Once"}
@@ -43,7 +43,7 @@ def interrupt(terminal: Terminal, pause_s: float) -> float:
 
 
 def main() -> int:
-    """Interrupt reading and answering at random moments; status 1 where one took longer than MOST_S."""
+    """Interrupt reading and answering at random moments; status 1 where one took longer than MAX_S."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--tries", type=int, default=10)
@@ -57,7 +57,7 @@ def main() -> int:
             terminal.end()
         slowest = max(slowest, found[-1])
         print(f"{phase:9}  median {found[len(found) // 2]:.3f} s   slowest {found[-1]:.3f} s   of {len(found)}")
-    return 0 if slowest <= MOST_S else 1
+    return 0 if slowest <= MAX_S else 1
 
 
 if __name__ == "__main__":

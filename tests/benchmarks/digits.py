@@ -11,14 +11,14 @@ from typing import Any
 TRAIN = Path(__file__).parents[1] / "converters" / "digits" / "train.py"
 WAY = ["--mean", "127.5", "--scale", str(1 / 127.5), "--resize", "stretch"]
 FORMATS = ("tflite", "onnx", "openvino")
-MOST_DROP = 0.01
+MAX_DROP = 0.01
 
 
 def converted(folder: Path, name: str, target: str, precision: str) -> dict[str, Any]:
     """What `edge convert --json` says of one conversion."""
     words = [sys.executable, "-m", "edge", "convert", str(folder / f"{name}.keras"), "--to", target]
     words += ["--precision", precision, "--calibration", str(folder / "calibration"), *WAY, "--json"]
-    words += ["--evaluate", str(folder / "evaluation"), "--max-drop", str(MOST_DROP)]
+    words += ["--evaluate", str(folder / "evaluation"), "--max-drop", str(MAX_DROP)]
     words += ["--out", str(folder / f"{name}-{target}-{precision}")]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from edge.bench import Setup, measure_all
-from runtimes.stats import Interval, median, paired_ratio
+from edge.benchmark import Setup, measure_all
+from runtimes.measurement.statistics import Interval, median, paired_ratio
 
 LOW, HIGH = 0.98, 1.02
 WIDEST = 0.10  # an interval wider than this overlaps anything: the machine is too busy to tell
@@ -18,16 +18,17 @@ FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "litert": "model.
 
 def prepare(folder: Path) -> None:
     """Write MobileNetV2 1.0/224 for the three engines; in a process of its own, for TensorFlow stays in memory."""
-    from converters import keras_to_onnx, keras_to_tflite, mobilenet_v2, onnx_to_openvino
-    from converters.mobilenet_v2.weights import find_weights
-    from converters.steps import StepOptions
+    from converters import keras_to_onnx, keras_to_tflite, onnx_to_openvino
+    from converters.options import ConvertOptions
+    from edge.table import mobilenet_v2
+    from edge.table.mobilenet_v2.weights import find_weights
 
     source = mobilenet_v2.build(folder, find_weights(), "keras")
-    onnx = keras_to_onnx.Step().convert(source, folder, StepOptions(), None)
+    onnx = keras_to_onnx.KerasToOnnx().convert(source, folder, ConvertOptions(), None).model
     made = {
         "onnxruntime": onnx,
-        "openvino": onnx_to_openvino.Step().convert(onnx, folder, StepOptions(), None),
-        "litert": keras_to_tflite.Step().convert(source, folder, StepOptions(), None),
+        "openvino": onnx_to_openvino.OnnxToOpenvino().convert(onnx, folder, ConvertOptions(), None).model,
+        "litert": keras_to_tflite.KerasToTflite().convert(source, folder, ConvertOptions(), None).model,
     }
     for engine, path in made.items():
         for part in (path, path.with_suffix(".bin")):

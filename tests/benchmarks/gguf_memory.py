@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 import gguf
 from converters.gguf.hugging_face import hugging_face_name, read_network
-from converters.gguf.model import LanguageModel, Renamed
+from converters.gguf.language_model import LanguageModel, Renamed
 from converters.gguf.vocabulary import Vocabulary
 from converters.gguf.weights import SafetensorsFolder
 from converters.gguf.writer import write_model
@@ -34,7 +34,7 @@ network = read_network(folder, stored)
 weights = Renamed(stored, hugging_face_name, set(network.tensors()))
 vocabulary = Vocabulary("llama", ("<unk>",), (2,), (0.0,))
 before = peak_rss_bytes()
-write_model(LanguageModel("model", network, vocabulary, weights, lambda _text: []), folder / "model.gguf", True)
+write_model(LanguageModel("model", network, vocabulary, weights, lambda _text: []), folder / "model.gguf", "fp16")
 print(before, peak_rss_bytes())
 """
 
@@ -66,7 +66,7 @@ def main(layers: int) -> None:
 def _write_zeros(path: Path, layers: int) -> int:
     """A safetensors file of bf16 zeros, with a hole for its data; returns how many bytes that has."""
     from converters.gguf.hugging_face import hugging_face_name
-    from converters.gguf.network import Network
+    from converters.gguf.hyperparameters import Network
 
     network = Network(
         "llama", layers, WIDTH, HIDDEN, HEADS, HEADS, WIDTH // HEADS, VOCABULARY, 2048, 1e-6, 1e4, True, False

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.workers import run_job
-from runtimes.gguf_file import read_gguf
-from runtimes.llama.memory import BASE_BYTES, need
+from edge.workers.process import run_job
+from runtimes.jobs import MeasureTextJob
+from runtimes.llm.llama_cpp.memory import BASE_BYTES, need
+from runtimes.model_files.gguf import read_gguf
 
 LEAST_RATIO = 0.98
 ALLOWANCE_BYTES = 150 * 2**20  # for Python, numpy and llama.cpp itself
@@ -43,15 +44,14 @@ def _told(command: Sequence[str]) -> list[dict[str, Any]]:
 def ours(model: Path, threads: int, prompt: int, generated: int) -> tuple[dict[str, float], Mapping[str, Any]]:
     """The same by the worker behind `edge bench`, and its whole answer; one long answer gives both its ends."""
     answer = run_job(
-        {
-            "job": "measure_text",
-            "artifact": str(model),
-            "runtime": "llama_cpp",
-            "load": {"threads": threads, "context": max(prompt, (DEPTH + 1) * generated) + 8},
-            "prompt_tokens": prompt,
-            "gen_tokens": (DEPTH + 1) * generated,
-            "repeats": 1,
-        },
+        MeasureTextJob(
+            artifact=str(model),
+            runtime="llama_cpp",
+            load={"threads": threads, "context": max(prompt, (DEPTH + 1) * generated) + 8},
+            prompt_tokens=prompt,
+            gen_tokens=(DEPTH + 1) * generated,
+            repeats=1,
+        ),
         timeout_s=3600,
     )
     gaps = answer["samples_ms"]

@@ -26,8 +26,8 @@ TARGETS = {
 
 def prepare(folder: Path) -> None:
     """MobileNetV2 as .keras, in a process of its own as TensorFlow stays in memory."""
-    from converters import mobilenet_v2
-    from converters.mobilenet_v2.weights import SHARED_FILE, find_weights
+    from edge.table import mobilenet_v2
+    from edge.table.mobilenet_v2.weights import SHARED_FILE, find_weights
 
     mobilenet_v2.build(folder, find_weights(DATA / SHARED_FILE), "keras")
 

@@ -5,11 +5,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from edge.bench import Setup, measure_all
-from runtimes.stats import median
+from edge.benchmark import Setup, measure_all
+from runtimes.measurement.statistics import median
 
-MOST_US = 5.0
-MOST_SHARE = 0.01  # of one core, starting the process and reading its samples included
+MAX_US = 5.0
+MAX_SHARE = 0.01  # of one core, starting the process and reading its samples included
 WAIT_S = 10
 
 
@@ -35,8 +35,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         call, share = null_call_us(Path(folder)), parent_share(Path(folder))
     claims = {
-        f"null runtime    {call:5.2f} µs a call, at most {MOST_US:g}": call < MOST_US,
-        f"waiting parent  {share:5.2%} of a core, at most {MOST_SHARE:.0%}": share < MOST_SHARE,
+        f"null runtime    {call:5.2f} µs a call, at most {MAX_US:g}": call < MAX_US,
+        f"waiting parent  {share:5.2%} of a core, at most {MAX_SHARE:.0%}": share < MAX_SHARE,
     }
     for words, holds in claims.items():
         print(f"{words:48} {'holds' if holds else 'FAILS'}")

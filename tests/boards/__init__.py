@@ -1,4 +1,4 @@
-"""Boards for the tests: an aarch64 Debian under qemu-user, behind a real sshd on loopback. Emulated times mean nothing.
+"""Boards for the tests: an aarch64 Debian under qemu-user, behind a real sshd on loopback. Its times are meaningless.
 
 python -m tests.boards up --face raspberry-pi-4     stand one up, and ssh into it
 

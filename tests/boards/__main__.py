@@ -1,4 +1,4 @@
-"""Stand a board up, and say how to reach it: `python -m tests.boards up --face jetson-nano`."""
+"""Start a board, and print how to reach it: `python -m tests.boards up --face jetson-nano`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.boards.stand import standing
 
 
 def main() -> int:
-    """The command; 0 after Ctrl+C, 7 where no board can stand here."""
+    """Run the command. Returns 0 after Ctrl+C, 7 if this machine cannot run a board."""
     parser = argparse.ArgumentParser(prog="python -m tests.boards", description=__doc__)
     parser.add_argument("action", choices=("make", "up"), help="make: fetch its files, once; up: until Ctrl+C")
     parser.add_argument("--face", choices=sorted(FACES), default="raspberry-pi-4", help="which board it looks like")

@@ -1,4 +1,4 @@
-"""Packages of Debian 12 for both architectures, fetched by an apt with folders of its own."""
+"""Download packages of Debian 12 for both architectures, with apt in separate folders."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Acquire::Languages "none";
 """
 
 
-class CannotStand(Exception):  # noqa: N818 - it is a finding about the machine, not a fault
-    """Why this machine cannot have a board; tests skip with it."""
+class CannotStand(Exception):  # noqa: N818 - it describes the machine, and is not a fault
+    """Why this machine cannot run a board; tests are skipped with it."""
 
 
 def mirror() -> str:
-    """EDGE_DEBIAN_MIRROR, else where this machine's own apt gets Debian from."""
+    """Return EDGE_DEBIAN_MIRROR, else the mirror of this machine's own apt."""
     named = os.environ.get("EDGE_DEBIAN_MIRROR")
     if named:
         return named
@@ -49,7 +49,7 @@ def mirror() -> str:
 
 
 class Apt:
-    """An apt that knows of nothing installed, and keeps everything below `folder`."""
+    """An apt without installed packages, whose files are all in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         for tool in ("apt-get", "dpkg-deb"):
@@ -71,12 +71,12 @@ class Apt:
         self._run(folder, "update", "-o", "APT::Update::Error-Mode=any")  # else a mirror that is down is a warning
 
     def closure(self, packages: Sequence[str]) -> list[Path]:
-        """These packages and all that they depend on, of the board's architecture."""
+        """Download these packages and their dependencies for the board's architecture."""
         self._run(self._folder, "install", "--yes", "--no-install-recommends", "--download-only", *packages)
         return sorted((self._folder / "archives").glob("*.deb"))
 
     def alone(self, packages: Sequence[str]) -> list[Path]:
-        """These packages without what they depend on, such as `openssh-server:amd64`."""
+        """Download these packages without dependencies, such as `openssh-server:amd64`."""
         place = self._folder / "alone"
         place.mkdir(exist_ok=True)
         self._run(place, "download", *packages)
@@ -93,7 +93,7 @@ class Apt:
 
 
 def unpack(packages: Sequence[Path], root: Path) -> None:
-    """Lay the packages' files out below `root`; their scripts are not run."""
+    """Unpack the packages into `root`, without running their scripts."""
     for path in _merged_folders(root):
         path.mkdir(parents=True, exist_ok=True)
     for package in packages:

@@ -1,4 +1,4 @@
-"""What a board looks like: files laid over the root. The processor is qemu's; /proc/cpuinfo comes from it.
+"""The appearance of a board: files that are added to the root. The processor and /proc/cpuinfo are qemu's.
 
 Only what Linux and the makers' tools show in files is here. No face computes like its board, and none is as slow.
 """
@@ -14,7 +14,7 @@ Files = Mapping[str, str | PurePosixPath]  # path → text, or where a link lead
 
 @dataclass(frozen=True)
 class Face:
-    """A board as seen from within.
+    """A board as programs on it see it.
 
     cpu        the processor that qemu plays: its features, and its /proc/cpuinfo
     memory_kb  what /proc/meminfo says; nothing enforces it
@@ -39,7 +39,7 @@ class Face:
         return replace(self, absent=(*self.absent, *commands))
 
     def write(self, folder: Path) -> None:
-        """Lay the files out below `folder`."""
+        """Write the files to `folder`."""
         for name, content in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +109,12 @@ MOVIDIUS_USB2 = usb("1-2", "03e7:2485", "Movidius MyriadX", 480, number=3)
 
 
 def vcgencmd(throttled: str = "0x0", celsius: float = 48.3, mhz: int = 1500) -> Files:
-    """Raspberry Pi's own tool, as far as anybody here asks it."""
+    """Raspberry Pi's own tool, as far as edge uses it."""
     return {"usr/bin/vcgencmd": _VCGENCMD.format(throttled=f"echo throttled={throttled}", celsius=celsius, mhz=mhz)}
 
 
 def throttling_vcgencmd(*flags: str) -> Files:
-    """Answers `get_throttled` with one of `flags` a call, in turn, then with the last for ever."""
+    """A tool that answers each `get_throttled` with the next of `flags`, and repeats the last."""
     pick = "\n    ".join(
         [
             "calls=$(cat /tmp/vcgencmd.calls 2>/dev/null || echo 0)",
@@ -141,7 +141,7 @@ _OTHER_MACHINE = '#!/bin/sh\ncase "$1" in -m) echo {machine} ;; *) echo Linux ;;
 
 
 def machine(name: str) -> Files:
-    """A board on which `uname -m` says something else; its programs are aarch64's all the same."""
+    """A board whose `uname -m` prints something else, although its programs are for aarch64."""
     return {"usr/bin/uname": _OTHER_MACHINE.format(machine=name)}
 
 

@@ -1,4 +1,4 @@
-"""A bad line to a board: a proxy on loopback that delays, throttles, stalls and cuts."""
+"""A bad connection to a board: a proxy on loopback that delays, throttles, stalls and cuts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Line:
 
 @contextmanager
 def through(board: Board, line: Line) -> Iterator[Board]:
-    """The same board at the far end of `line`: the same name and host key, another port and ssh_config."""
+    """Yield the same board behind `line`: with the same name and host key, and another port and ssh_config."""
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(_listen(board.port, line))
     port: int = server.sockets[0].getsockname()[1]
@@ -98,7 +98,7 @@ class _Cut(Exception):  # noqa: N818 - an event, not a fault
 
 @dataclass
 class _Count:
-    """What one connection has carried, both ways."""
+    """The bytes that one connection has transferred, in both directions."""
 
     bytes: int = 0
 

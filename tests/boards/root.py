@@ -1,4 +1,4 @@
-"""The board's files, made once: Debian as one folder, real aarch64 wheels as another, this side's tools as a third.
+"""The board's files, created once: Debian in one folder, aarch64 wheels in another, this machine's tools in a third.
 
 Kept below the cache folder, under a name made of the recipe: a changed recipe makes another one.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.cache import cache_folder
+from runtimes.host.files import cache_folder
 from tests.boards import debian
 from tests.boards.debian import Apt, CannotStand
 
@@ -40,7 +40,7 @@ _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 @dataclass(frozen=True)
 class Root:
-    """A finished one; nobody writes into it again."""
+    """The finished files, which are not changed any more."""
 
     folder: Path
 
@@ -51,7 +51,7 @@ class Root:
 
     @property
     def engines(self) -> Path:
-        """What lies over it where the board has engines: wheels from PyPI, and pytest."""
+        """The folder that is added if the board has engines: wheels from PyPI, and pytest."""
         return self.folder / "engines"
 
     @property
@@ -72,7 +72,7 @@ class Root:
 
 
 def get_root() -> Root:
-    """The one of this recipe, made now if it is not there; CannotStand where it cannot be made."""
+    """Return the files of this recipe, created if needed. Raises CannotStand if that is impossible."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise CannotStand(f"the board is emulated on x86-64 Linux; this is {sys.platform} {platform.machine()}")
     boards = cache_folder() / "boards"
@@ -127,7 +127,7 @@ def _keep_tools(unpacked: Path, here: Path) -> None:
 
 
 def _settle(system: Path) -> None:
-    """What the packages' scripts would have done."""
+    """Do what the packages' scripts would do."""
     etc = system / "etc"
     (etc / "passwd").write_text(
         f"root:x:0:0:root:/root:/bin/bash\n{USER}:x:{UID}:{UID}::{HOME}:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n"

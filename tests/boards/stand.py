@@ -1,4 +1,4 @@
-"""One board up: a private namespace in which aarch64 programs run, and a real sshd whose login shell lands in it.
+"""Run a board: a private namespace in which aarch64 programs run, and a real sshd whose login shell runs inside.
 
     this machine ──ssh──► sshd (ours, uid 1000 of a user namespace) ──login shell──► chroot: aarch64, under qemu-user
 
@@ -80,7 +80,7 @@ exec unshare -U --map-user={uid} --map-group={uid} -- {sshd}
 
 @dataclass(frozen=True)
 class Board:
-    """A board that is up.
+    """A running board.
 
     name    the host's alias in `config`, an ssh_config that has port, key and the board's real host key
     home    the home folder of its user, seen from this side
@@ -96,7 +96,7 @@ class Board:
     user: str = USER
 
     def ssh(self, command: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run `command` there by plain ssh; never asks anything."""
+        """Run `command` on it with plain ssh, without prompts."""
         words = ["ssh", "-F", str(self.config), "-o", "BatchMode=yes", self.name, command]
         return subprocess.run(
             words, **{"capture_output": True, "text": True, "check": False, "timeout": 300, **options}
@@ -113,7 +113,7 @@ def standing(
     disk_kb: int | None = None,
     port: int | None = None,
 ) -> Iterator[Board]:
-    """A board for as long as the block runs; several stand side by side.
+    """Run a board while the block runs; several can run at the same time.
 
     engines  whether LiteRT, ONNX Runtime, OpenVINO, numpy and pytest are installed on it, system-wide
     disk_kb  how much its home folder holds; unlimited by default
@@ -175,7 +175,7 @@ def _start(folder: Path, root: Root, face: Face, engines: bool, disk_kb: int | N
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until its sshd answers; CannotStand, with what was said last, where it does not."""
+    """Wait until its sshd answers. Raises CannotStand, with the last output, if it does not."""
     ends = time.monotonic() + _START_S
     while time.monotonic() < ends and process.poll() is None:
         with socket.socket() as probe:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.pictures import load_all, picture_files
+from edge.inference.images import load_all, picture_files
 from runtimes.arrays import load_arrays
-from runtimes.manifest import Preprocess
+from runtimes.artifact.manifest import Preprocess
+from runtimes.jobs import EngineOptions, RunJob
 from tests.boards.copying import REPOSITORY, send
 from tests.boards.stand import Board
 
@@ -75,16 +76,17 @@ def test_fp32_onnx_differs_by_rounding_alone(pi: Board, tmp_path: Path) -> None:
 
 def both(model: Path, inputs: np.ndarray, board: Board, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The outputs of one `runtimes.worker` here and of one there, raw, for the same files."""
-    from edge.workers import run_job
+    from edge.workers.process import run_job
 
     np.savez(folder / "inputs.npz", input=inputs)
-    job = {"job": "run", "artifact": str(model), "options": {"threads": 1}}
-    run_job({**job, "inputs": str(folder / "inputs.npz"), "outputs": str(folder / "here.npz")}, timeout_s=100)
+    inputs, outputs = str(folder / "inputs.npz"), str(folder / "here.npz")
+    job = RunJob(str(model), inputs, outputs, options=EngineOptions(threads=1))
+    run_job(job, timeout_s=100)
 
     send(board, "runtimes")
     for file in (model, folder / "inputs.npz"):
         shutil.copy(file, board.home)
-    there = {**job, "artifact": model.name, "inputs": "inputs.npz", "outputs": "there.npz"}
+    there = job.with_files(artifact=model.name, inputs="inputs.npz", outputs="there.npz").to_json()
     done = board.ssh("python3 -m runtimes.worker", input=json.dumps(there) + "\n")
     answer = json.loads(done.stdout.splitlines()[-1])
     assert "error" not in answer, answer

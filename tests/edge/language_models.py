@@ -1,4 +1,4 @@
-"""What tests of language models share: `edge` as it is typed, a real llama-server, and an adapter."""
+"""Helpers for tests of language models: the command `edge`, a real llama-server, and an adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 _SERVER = """
 import sys
 from runtimes.engines.xllamacpp import Adapter
-from runtimes.text import LoadOptions
+from runtimes.llm.session import LoadOptions
 with Adapter().open_text(sys.argv[1], LoadOptions(context=512, slots=2, threads=1)) as session:
     print("http://" + session._parts.netloc, session._key, flush=True)
     sys.stdin.read()
@@ -25,7 +25,7 @@ with Adapter().open_text(sys.argv[1], LoadOptions(context=512, slots=2, threads=
 
 
 def stories() -> Path:
-    """The trained model of 260,000 parameters; skips where it is not there."""
+    """Return the trained model of 260,000 parameters; skips the test if it is missing."""
     pytest.importorskip("llama_cpp")
     file = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data")) / "llm" / "stories260K.gguf"
     if not file.is_file():
@@ -34,7 +34,7 @@ def stories() -> Path:
 
 
 def edge(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One command, as it is typed."""
+    """Run one command."""
     command = [sys.executable, "-m", "edge", *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, timeout=120)
@@ -42,7 +42,7 @@ def edge(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
 
 @contextmanager
 def llama_server(model: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """A real llama-server: its address, its key and its process."""
+    """Start a real llama-server, and yield its address, key and process."""
     pytest.importorskip("xllamacpp")
     command = [sys.executable, "-c", _SERVER, str(model)]
     with subprocess.Popen(
@@ -56,7 +56,7 @@ def llama_server(model: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]
 
 
 def write_adapter(path: Path) -> Path:
-    """A LoRA in GGUF for `stories`, strong enough to change every answer."""
+    """Write a LoRA in GGUF for `stories` that is strong enough to change every answer."""
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_string("general.type", "adapter")

@@ -88,7 +88,7 @@ def test_a_signal_ends_the_worker_too(number, tmp_path, heeded):
         process.stderr.readline()
         process.send_signal(number)
         process.stderr.read()  # its end is the worker's end too: the worker holds no copy, but the command waits for it
-        assert process.wait(timeout=30) == 128 + number
+        assert process.wait(timeout=120) == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["a.null"]
 
 

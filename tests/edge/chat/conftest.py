@@ -1,4 +1,4 @@
-"""A TextSession whose tokens are characters and known marks, and which says what it is told to say."""
+"""A scripted TextSession whose tokens are characters and known control tokens."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from threading import Event
 
 import pytest
 
-from runtimes.text import Finish, ModelFacts, TextOptions, Token
+from runtimes.llm.session import Finish, LlmFacts, TextOptions, Token
 
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]"]
 _MARK = re.compile("(" + "|".join(re.escape(mark) for mark in MARKS) + ")")
 _FIRST_CHARACTER = 100
 
 
-def _facts(**more) -> ModelFacts:
+def _facts(**more) -> LlmFacts:
     given = {
         "name": "scripted", "architecture": "none", "quantization": "none", "parameters": None, "bytes": None,
         "vocabulary": 1 << 21, "context": 512, "trained_context": 512, "slots": 1, "bos": 0, "eos": 1, "ends": (0, 1),
         "adds_bos": True, "template": None, "threads": 1, "batch_threads": 1, "memory": None, "bos_text": "<s>",
         "eos_text": "</s>",
     }  # fmt: skip
-    return ModelFacts(**{**given, **more})
+    return LlmFacts(**{**given, **more})
 
 
 class Scripted:
@@ -106,7 +106,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def _wait_until(condition: Callable[[], bool], seconds: float = 120) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Programs in a terminal of their own, to be typed at."""
+"""Run programs in a pseudo-terminal, and type into them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (40, 100)  # rows, columns
 
 
 class Terminal(fdspawn):
-    """A program whose controlling terminal we hold the other end of; see pexpect for `expect` and `send`.
+    """A program whose controlling terminal is a pseudo-terminal of the test; see pexpect for `expect` and `send`.
 
     pexpect's own way in forks the test process, which holds the threads and fork handlers of every engine by then: the
     child can die before it is the program, and nobody hears of it. Here `setsid` makes the terminal the program's.
@@ -35,7 +35,7 @@ class Terminal(fdspawn):
         self.send(chr(ord(letter.upper()) - ord("@")))
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the size of the window, which the program is told."""
+        """Change the size of the window; the program gets the signal."""
         termios.tcsetwinsize(self.child_fd, (rows, columns))
 
     def end(self) -> None:

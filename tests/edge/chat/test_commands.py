@@ -8,13 +8,13 @@ from threading import Event
 
 import pytest
 
-from edge.chat import session_file, settings
+from edge.chat import sampling_settings, saved_chat
 from edge.chat.commands import Chat, Commands
 from edge.chat.conversation import Conversation
-from edge.chat.prompt import is_unfinished, joined
-from edge.chat.templates import ChatTemplate
+from edge.chat.input_line import is_unfinished, joined
+from edge.llm.chat_template import ChatTemplate
 from runtimes.errors import InputError, UsageError
-from runtimes.text import TextOptions
+from runtimes.llm.session import TextOptions
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def chat(scripted, tmp_path, monkeypatch) -> Chat:
     monkeypatch.setenv("EDGE_CHATS", str(tmp_path / "chats"))
     session = scripted(["one", "two", "three"])
     conversation = Conversation(session, ChatTemplate.named("chatml", session.facts), TextOptions())
-    return Chat(conversation, "model.gguf", session_file.path_of("mine"))
+    return Chat(conversation, "model.gguf", saved_chat.path_of("mine"))
 
 
 def _ask(chat: Chat, text: str) -> None:
@@ -64,7 +64,7 @@ def test_what_was_undone_is_not_resumed(chat) -> None:
     _ask(chat, "first")
     chat.save()
     _say(chat, "/undo")
-    assert session_file.load(chat.save_as).messages == []
+    assert saved_chat.load(chat.save_as).messages == []
 
 
 def test_nothing_said_makes_no_file(chat) -> None:
@@ -89,7 +89,7 @@ def test_settings_change_by_name(chat) -> None:
     assert chat.conversation.options.seed == 5
     _say(chat, "/set seed random")
     assert chat.conversation.options.seed is None
-    assert len(_say(chat, "/set")) == len(settings.SETTINGS)
+    assert len(_say(chat, "/set")) == len(sampling_settings.SETTINGS)
 
 
 @pytest.mark.parametrize("wrong", ["/set temp", "/set tmep 1", "/set temp hot", "/set temp nan", "/set top_p 2"])
@@ -105,11 +105,11 @@ def test_a_chat_is_saved_and_loaded(chat) -> None:
     _ask(chat, "first")
     _say(chat, "/save other")
     _say(chat, "/clear")
-    assert chat.save_as != session_file.path_of("other")  # clearing does not overwrite what was saved
+    assert chat.save_as != saved_chat.path_of("other")  # clearing does not overwrite what was saved
     lines = _say(chat, "/load other")
     assert [message["content"] for message in chat.conversation.messages] == ["Be kind.", "first", "one"]
     assert any("first" in line for line in lines)
-    assert chat.save_as == session_file.path_of("other")
+    assert chat.save_as == saved_chat.path_of("other")
 
 
 def test_loading_what_is_not_there_changes_nothing(chat) -> None:
@@ -117,7 +117,7 @@ def test_loading_what_is_not_there_changes_nothing(chat) -> None:
     with pytest.raises(UsageError):
         _say(chat, "/load typo")
     chat.save()
-    assert [message["content"] for message in session_file.load(chat.save_as).messages] == ["first", "one"]
+    assert [message["content"] for message in saved_chat.load(chat.save_as).messages] == ["first", "one"]
 
 
 def test_a_chat_that_is_not_saved_stays_so_when_another_is_loaded(chat) -> None:
@@ -127,7 +127,7 @@ def test_a_chat_that_is_not_saved_stays_so_when_another_is_loaded(chat) -> None:
     _say(chat, "/load mine")
     _ask(chat, "second")
     chat.save()
-    assert len(session_file.load(session_file.path_of("mine")).messages) == 2
+    assert len(saved_chat.load(saved_chat.path_of("mine")).messages) == 2
 
 
 def test_saving_does_not_overwrite_another_chat(chat) -> None:
@@ -135,10 +135,10 @@ def test_saving_does_not_overwrite_another_chat(chat) -> None:
     _say(chat, "/save other")
     _say(chat, "/clear")
     _ask(chat, "second")
-    with pytest.raises(UsageError, match="there is a chat 'other' already"):
+    with pytest.raises(UsageError, match="the chat 'other' already exists"):
         _say(chat, "/save other")
-    assert session_file.load(session_file.path_of("other")).messages[0]["content"] == "first"
-    assert chat.save_as != session_file.path_of("other")
+    assert saved_chat.load(saved_chat.path_of("other")).messages[0]["content"] == "first"
+    assert chat.save_as != saved_chat.path_of("other")
 
 
 def test_the_meter_follows_what_is_in_the_context(chat) -> None:
@@ -170,7 +170,7 @@ def test_a_failing_write_leaves_the_chat_as_it_was(chat, monkeypatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space"):
         chat.save()
-    assert len(session_file.load(chat.save_as).messages) == 2
+    assert len(saved_chat.load(chat.save_as).messages) == 2
     assert [file.name for file in chat.save_as.parent.iterdir()] == ["mine.json"]
 
 
@@ -190,14 +190,14 @@ BROKEN = {
 def test_a_broken_chat_is_one_error(tmp_path, text) -> None:
     (tmp_path / "chat.json").write_text(text)
     with pytest.raises(InputError, match=r"chat\.json"):
-        session_file.load(tmp_path / "chat.json")
+        saved_chat.load(tmp_path / "chat.json")
 
 
 def test_a_chat_that_is_not_there_names_those_that_are(chat) -> None:
     _ask(chat, "first")
     chat.save()
     with pytest.raises(UsageError) as caught:
-        session_file.load(session_file.path_of("nine"))
+        saved_chat.load(saved_chat.path_of("nine"))
     assert "mine" in caught.value.hint
 
 
@@ -205,8 +205,8 @@ def test_the_newest_chat_is_resumed(chat) -> None:
     _ask(chat, "first")
     chat.save()
     os.utime(chat.save_as, (1, 1))
-    session_file.save(session_file.path_of("later"), chat.saved())
-    assert session_file.newest().stem == "later"
+    saved_chat.save(saved_chat.path_of("later"), chat.saved())
+    assert saved_chat.newest().stem == "later"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from threading import Event
 
 import pytest
 
-from edge.chat.conversation import Answered, Conversation, Dropped, Reading, Text
-from edge.chat.templates import ChatTemplate
+from edge.chat.conversation import Conversation, Finished, PromptProgress, TextDelta, TurnsDropped
+from edge.llm.chat_template import ChatTemplate
 from runtimes.errors import InputError, UsageError
-from runtimes.text import TextOptions
+from runtimes.llm.session import TextOptions
 
 
 @pytest.fixture
@@ -28,17 +28,17 @@ def _ask(conversation: Conversation, text: str) -> list:
     return list(conversation.answer(Event()))
 
 
-def _text(happenings: list) -> str:
-    return "".join(happening.text for happening in happenings if isinstance(happening, Text))
+def _text(events: list) -> str:
+    return "".join(happening.text for happening in events if isinstance(happening, TextDelta))
 
 
 def test_an_answer_streams_and_becomes_a_message(talk) -> None:
     conversation = talk("Hello there.")
-    happenings = _ask(conversation, "Hi")
-    assert _text(happenings) == "Hello there."
+    events = _ask(conversation, "Hi")
+    assert _text(events) == "Hello there."
     assert conversation.messages[-1] == {"role": "assistant", "content": "Hello there."}
-    last = happenings[-1]
-    assert isinstance(last, Answered)
+    last = events[-1]
+    assert isinstance(last, Finished)
     assert (last.reason, last.tokens, last.seed) == ("stop", 12, 7)
     assert last.used == len(conversation.session.calls[0]) + 12
 
@@ -58,7 +58,7 @@ def test_an_answer_that_is_cancelled_is_kept_as_stopped_and_can_go_on(talk, scri
     conversation.ask("Go")
     assert list(conversation.answer(cancel))[-1].reason == "cancelled"
     assert conversation.messages[-1] == {"role": "assistant", "content": "abc", "stopped": True}
-    list(conversation.go_on(Event()))
+    list(conversation.resume(Event()))
     assert conversation.messages[-1] == {"role": "assistant", "content": "abcghi"}
     first, second = conversation.session.calls
     assert second == [*first, *(100 + ord(character) for character in "abc")]
@@ -79,17 +79,17 @@ def test_a_question_without_answer_is_replaced_by_the_next(talk) -> None:
 def test_a_reader_that_leaves_in_the_middle_loses_nothing(talk) -> None:
     conversation = talk("abcdef")
     conversation.ask("Go")
-    happenings = conversation.answer(Event())
-    next(happenings)
-    happenings.close()
+    events = conversation.answer(Event())
+    next(events)
+    events.close()
     assert conversation.messages[-1] == {"role": "assistant", "content": "a", "stopped": True}
 
 
 def test_stop_texts_of_a_template_end_the_answer(talk) -> None:
     conversation = talk("Sure.<|im_end|>\n<|im_start|>user")
-    happenings = _ask(conversation, "Hi")
-    assert _text(happenings) == "Sure."
-    assert happenings[-1].reason == "stop"
+    events = _ask(conversation, "Hi")
+    assert _text(events) == "Sure."
+    assert events[-1].reason == "stop"
     assert conversation.messages[-1] == {"role": "assistant", "content": "Sure."}
 
 
@@ -97,8 +97,8 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(talk) -> None:
     conversation = talk(*["x" * 30] * 8, context=300, messages=[{"role": "system", "content": "KEEP"}])
     dropped = []
     for number in range(8):
-        happenings = _ask(conversation, f"question {number}")
-        dropped += [happening.turns for happening in happenings if isinstance(happening, Dropped)]
+        events = _ask(conversation, f"question {number}")
+        dropped += [happening.turns for happening in events if isinstance(happening, TurnsDropped)]
     assert sum(dropped) == conversation.forgotten > 0
     assert len(conversation.messages) == 17  # what is dropped from the context stays in the chat
     last = conversation.session.detokenize(conversation.session.calls[-1])
@@ -111,22 +111,22 @@ def test_a_context_that_fills_in_the_middle_of_an_answer_drops_turns_and_goes_on
     answer = "".join(chr(ord("a") + number % 26) for number in range(150))
     conversation = talk("short", answer, context=200)
     _ask(conversation, "first " * 5)
-    happenings = _ask(conversation, "second")
-    assert _text(happenings) == answer
-    assert Dropped(turns=1) in happenings
+    events = _ask(conversation, "second")
+    assert _text(events) == answer
+    assert TurnsDropped(turns=1) in events
     assert "first" not in conversation.session.detokenize(conversation.session.calls[-1])
 
 
 def test_an_answer_longer_than_the_context_loses_its_own_beginning(talk) -> None:
     answer = "".join(chr(ord("a") + number % 26) for number in range(500))
     conversation = talk(answer, context=120, messages=[{"role": "system", "content": "KEEP"}])
-    happenings = _ask(conversation, "go")
-    assert _text(happenings) == answer
-    assert sum(happening.answer_tokens for happening in happenings if isinstance(happening, Dropped)) > 300
+    events = _ask(conversation, "go")
+    assert _text(events) == answer
+    assert sum(happening.answer_tokens for happening in events if isinstance(happening, TurnsDropped)) > 300
     for call in conversation.session.calls:
         assert "KEEP" in conversation.session.detokenize(call)
-    assert happenings[-1].tokens == 500
-    assert happenings[-1].used <= 120
+    assert events[-1].tokens == 500
+    assert events[-1].used <= 120
 
 
 def test_an_answer_that_follows_a_grammar_ends_with_the_context(talk) -> None:
@@ -142,26 +142,26 @@ def test_a_limit_of_tokens_holds_across_a_shift(talk) -> None:
 
 def test_a_long_prompt_tells_how_far_it_is(talk) -> None:
     conversation = talk("ok", context=4096)
-    happenings = _ask(conversation, "x" * 2000)
-    readings = [happening for happening in happenings if isinstance(happening, Reading)]
+    events = _ask(conversation, "x" * 2000)
+    readings = [happening for happening in events if isinstance(happening, PromptProgress)]
     assert [reading.done for reading in readings] == sorted({reading.done for reading in readings})
     assert readings[0].done == 0
     assert 2000 < readings[0].total < 2100
-    assert happenings[-1].new_tokens == readings[0].total
-    assert happenings[-1].reused_tokens == 0
+    assert events[-1].new_tokens == readings[0].total
+    assert events[-1].reused_tokens == 0
 
 
 def test_take_back_and_retry(talk) -> None:
     conversation = talk("one", "two", messages=[{"role": "system", "content": "s"}])
     _ask(conversation, "q")
-    conversation.take_back_answer()
+    conversation.pop_answer()
     assert conversation.is_unanswered
     list(conversation.answer(Event()))
     assert conversation.messages[-1]["content"] == "two"
-    assert conversation.take_back() == "q"
+    assert conversation.pop_turn() == "q"
     assert conversation.messages == [{"role": "system", "content": "s"}]
     with pytest.raises(UsageError):
-        conversation.take_back()
+        conversation.pop_turn()
 
 
 def test_a_question_that_does_not_fit_leaves_the_chat_usable(talk) -> None:
@@ -177,7 +177,7 @@ def test_plain_text_goes_on_where_it_was_stopped_and_begins_anew_where_it_ended(
     _ask(conversation, "Once ")
     conversation.options = replace(conversation.options, max_tokens=None)
     conversation.session.answers = [" a time.", "two"]
-    list(conversation.go_on(Event()))
+    list(conversation.resume(Event()))
     _ask(conversation, "And ")
     assert conversation.session.detokenize(conversation.session.calls[-1], special=True) == (
         "<s>Once upon a time.<s>And "
@@ -188,14 +188,14 @@ def test_a_long_prompt_that_was_stopped_tells_how_far_it_is_again(talk) -> None:
     conversation = talk("ok", context=4096)
     conversation.ask("x" * 2000)
     cancel = Event()
-    happenings = conversation.answer(cancel)
-    assert isinstance(next(happenings), Reading)
+    events = conversation.answer(cancel)
+    assert isinstance(next(events), PromptProgress)
     cancel.set()
-    assert list(happenings)[-1].reason == "cancelled"
+    assert list(events)[-1].reason == "cancelled"
     assert conversation.is_unanswered
     conversation.session.answers = ["ok"]
     again = list(conversation.answer(Event()))
-    assert [happening for happening in again if isinstance(happening, Reading)]
+    assert [happening for happening in again if isinstance(happening, PromptProgress)]
     assert _text(again) == "ok"
 
 
@@ -211,17 +211,17 @@ def _stopped(text: str, *before: tuple[str, str]) -> list[dict]:
 
 def test_a_loaded_answer_that_is_longer_than_the_context_goes_on(talk) -> None:
     conversation = talk("END", context=120, messages=_stopped("x" * 300))
-    happenings = list(conversation.go_on(Event()))
-    assert _text(happenings) == "END"
-    assert sum(happening.answer_tokens for happening in happenings if isinstance(happening, Dropped)) > 150
+    events = list(conversation.resume(Event()))
+    assert _text(events) == "END"
+    assert sum(happening.answer_tokens for happening in events if isinstance(happening, TurnsDropped)) > 150
     assert conversation.messages[-1] == {"role": "assistant", "content": "x" * 300 + "END"}
 
 
 def test_going_on_with_a_loaded_chat_says_which_turns_left(talk) -> None:
     turns = [(f"question {number}", "y" * 60) for number in range(4)]
     conversation = talk("END", context=300, messages=_stopped("begun ", *turns))
-    happenings = list(conversation.go_on(Event()))
-    dropped = sum(happening.turns for happening in happenings if isinstance(happening, Dropped))
+    events = list(conversation.resume(Event()))
+    dropped = sum(happening.turns for happening in events if isinstance(happening, TurnsDropped))
     assert dropped == conversation.forgotten > 0
     assert "question 3" in conversation.session.detokenize(conversation.session.calls[-1])
 
@@ -229,15 +229,15 @@ def test_going_on_with_a_loaded_chat_says_which_turns_left(talk) -> None:
 def test_an_answer_that_cannot_go_on_stays(talk) -> None:
     conversation = talk("END", context=64, messages=[{"role": "system", "content": "x" * 80}, *_stopped("begun")])
     with pytest.raises(InputError):
-        list(conversation.go_on(Event()))
+        list(conversation.resume(Event()))
     assert conversation.messages[-1]["content"] == "begun"
 
 
 def test_an_answer_goes_on_after_the_next_turn_was_taken_back(talk) -> None:
     conversation = talk("another", "END", messages=_stopped("begun "))
     _ask(conversation, "next")
-    conversation.take_back()
-    list(conversation.go_on(Event()))
+    conversation.pop_turn()
+    list(conversation.resume(Event()))
     assert conversation.messages[-1]["content"] == "begun END"
     assert conversation.session.detokenize(conversation.session.calls[-1]).endswith("begun ")
 
@@ -248,5 +248,5 @@ def test_under_a_grammar_an_answer_cannot_go_on(talk) -> None:
     assert _ask(conversation, "go")[-1].reason == "length"
     assert not conversation.can_go_on
     with pytest.raises(UsageError):
-        list(conversation.go_on(Event()))
+        list(conversation.resume(Event()))
     assert conversation.messages[-1]["content"] == '{"a'

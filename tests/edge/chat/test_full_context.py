@@ -8,10 +8,10 @@ from threading import Event
 
 import pytest
 
-from edge.chat.conversation import Conversation, Dropped
-from edge.chat.templates import ChatTemplate
-from edge.text import WorkerSession, open_session
-from runtimes.text import Finish, LoadOptions, TextOptions
+from edge.chat.conversation import Conversation, TurnsDropped
+from edge.llm.chat_template import ChatTemplate
+from edge.llm.session import WorkerSession, open_session
+from runtimes.llm.session import Finish, LoadOptions, TextOptions
 from tests.edge.language_models import edge, stories
 
 ENDLESS = 'root ::= [a-z ]+ "\\x01"\n'
@@ -50,8 +50,8 @@ def test_what_stays_after_a_shift_is_not_read_again(session, finishes) -> None:
     conversation.ask("And then?")
     before = len(finishes)
     happenings = list(conversation.answer(Event()))
-    dropped = [happening for happening in happenings if isinstance(happening, Dropped)]
-    assert dropped[0] == Dropped(turns=1)
+    dropped = [happening for happening in happenings if isinstance(happening, TurnsDropped)]
+    assert dropped[0] == TurnsDropped(turns=1)
     assert any(happening.answer_tokens for happening in dropped[1:])
     after = finishes[before + 1 :]  # each call after the first went on behind a shift
     assert len(after) == len(dropped)
@@ -79,3 +79,11 @@ def test_an_answer_under_a_grammar_that_fills_the_context_says_so(tmp_path) -> N
     told = json.loads(edge(*words, "--json").stdout)
     assert told["finish"] == "context"
     assert "cut off" in told["notes"][0]
+
+
+def test_a_single_answer_ends_when_the_context_is_full() -> None:
+    words = ("chat", stories(), "Once upon a time", "--template", "plain", "--context", "64", "--seed", "3")
+    answer = json.loads(edge(*words, "--json").stdout)
+    assert answer["finish"] == "context"
+    assert answer["tokens"] <= 64
+    assert answer["notes"] == ["the answer is cut off: the context is full (raise --context)"]

@@ -1,4 +1,4 @@
-"""Machines made of files, and packages made of metadata, for the checks to look at."""
+"""Simulated machines and packages for the checks: system files, and package metadata."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from edge.doctor import Situation
+from edge.doctor import Snapshot
 from edge.doctor.packages import Packages
-from edge.doctor.situation import Interpreter
+from edge.doctor.snapshot import Interpreter
 from runtimes import host
 
 PLAIN_PC = {
@@ -23,7 +23,7 @@ PLAIN_PC = {
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
-    """Adds files to a folder that stands for `/`, and returns it."""
+    """Return a function that adds files to a folder that replaces `/`, and returns the folder."""
 
     def write_files(files: Mapping[str, str]) -> Path:
         for name, text in files.items():
@@ -37,7 +37,7 @@ def write(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
 
 @pytest.fixture
 def install(tmp_path: Path) -> Callable[..., Packages]:
-    """Installs a package of that name and version, with requirements and files, into a folder of its own."""
+    """Return a function that installs a package with that name, version, requirements and files in its own folder."""
     site = tmp_path / "site-packages"
 
     def install_package(name: str, version: str, requires: tuple[str, ...] = (), **files: str) -> Packages:
@@ -56,18 +56,18 @@ def install(tmp_path: Path) -> Callable[..., Packages]:
 
 
 @pytest.fixture
-def situation(write: Callable[[Mapping[str, str]], Path]) -> Callable[..., Situation]:
+def situation(write: Callable[[Mapping[str, str]], Path]) -> Callable[..., Snapshot]:
     """A healthy PC with the files given on top of its own; keyword arguments replace fields of the situation.
 
     `cpu` and `conditions` are merged over the facts read, because load and affinity are the real machine's.
     """
 
-    def make(files: Mapping[str, str] | None = None, **fields: Any) -> Situation:
+    def make(files: Mapping[str, str] | None = None, **fields: Any) -> Snapshot:
         root = write({**PLAIN_PC, **(files or {})})
         machine = host.facts(root)
         machine["cpu"].update({"usable_cores": machine["cpu"]["logical_cores"], **fields.pop("cpu", {})})
         conditions = {**host.conditions(root), "load_average": 0.0, **fields.pop("conditions", {})}
-        healthy = Situation(
+        healthy = Snapshot(
             machine=machine,
             conditions=conditions,
             python=Interpreter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.doctor import cpu, space
+from edge.doctor import cpu, disk
 
 GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 OLD_X86 = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Old\nflags\t\t: sse4_1 avx2\n"}
@@ -54,7 +54,7 @@ def test_a_busy_machine_is_told(situation, load, cores, levels):
 def test_cores_that_are_kept_from_us_are_told(situation):
     assert list(cpu.share(situation())) == []
     (found,) = cpu.share(situation(cpu={"logical_cores": 16, "usable_cores": 2}))
-    assert (found.what, found.fix) == ("this process may use 2 of 16 cores", "name the number of threads: --threads 2")
+    assert (found.what, found.fix) == ("this process may use 2 of 16 cores", "set the number of threads: --threads 2")
 
 
 @pytest.mark.parametrize(("celsius", "levels"), [(None, []), (45.0, ["ok"]), (84.9, ["warning"])])
@@ -70,7 +70,7 @@ def pi_signs(now, since_boot):
 def test_under_voltage_now_is_an_error_that_names_the_power_supply(situation):
     signs = pi_signs(["under-voltage", "throttled"], ["under-voltage", "throttled"])
     (found,) = cpu.throttling(situation(conditions=signs))
-    assert (found.level, found.what) == ("error", "the board reports at this moment: under-voltage, throttled")
+    assert (found.level, found.what) == ("error", "the board reports now: under-voltage, throttled")
     assert "power supply" in found.fix
 
 
@@ -100,31 +100,31 @@ def meminfo(total_kb, available_kb, swap_kb):
 
 
 def test_a_small_board_needs_swap(situation):
-    (found,) = space.swap(situation(meminfo(945512, 612000, 0)))
+    (found,) = disk.swap(situation(meminfo(945512, 612000, 0)))
     assert (found.what, "mkswap" in found.fix) == ("0.9 GiB of memory and no swap", True)
-    assert list(space.swap(situation(meminfo(945512, 612000, 102396)))) == []
-    assert list(space.swap(situation(meminfo(8000000, 612000, 0)))) == []
+    assert list(disk.swap(situation(meminfo(945512, 612000, 102396)))) == []
+    assert list(disk.swap(situation(meminfo(8000000, 612000, 0)))) == []
 
 
 def test_low_memory_is_told(situation):
-    (found,) = space.available_memory(situation(meminfo(945512, 100000, 0)))
+    (found,) = disk.available_memory(situation(meminfo(945512, 100000, 0)))
     assert (found.level, found.what) == ("warning", "only 97 MiB of memory are available")
-    assert [one.level for one in space.available_memory(situation())] == ["ok"]
+    assert [one.level for one in disk.available_memory(situation())] == ["ok"]
 
 
 def test_memory_that_cannot_be_read_is_no_finding(situation):
     unknown = situation({"proc/meminfo": ""})
-    assert [*space.swap(unknown), *space.available_memory(unknown), *space.container_limit(unknown)] == []
+    assert [*disk.swap(unknown), *disk.available_memory(unknown), *disk.container_limit(unknown)] == []
 
 
 def test_a_containers_memory_limit_is_told(situation):
-    assert list(space.container_limit(situation())) == []
-    (found,) = space.container_limit(situation({"sys/fs/cgroup/memory.max": str(2**30)}))
+    assert list(disk.container_limit(situation())) == []
+    (found,) = disk.container_limit(situation({"sys/fs/cgroup/memory.max": str(2**30)}))
     assert found.what == "this container may use 1.0 of 15.3 GiB"
 
 
 @pytest.mark.parametrize(("free", "levels"), [(None, []), (50 * 2**30, ["ok"]), (2**29, ["warning"])])
 def test_a_full_disk_is_told(situation, free, levels):
-    found = list(space.disk(situation(free_bytes=lambda folder: free)))
+    found = list(disk.disk(situation(free_bytes=lambda folder: free)))
     assert [one.level for one in found] == levels
     assert all("/nowhere/edge" in one.what for one in found)

@@ -8,9 +8,9 @@ from importlib.metadata import distributions
 
 import pytest
 
-from edge.doctor import engines, flavours, python, table
+from edge.doctor import engines, python, table
 from edge.doctor.packages import Packages
-from edge.doctor.situation import observe
+from edge.doctor.snapshot import observe
 from runtimes.errors import InputError
 from runtimes.registry import EngineStatus
 
@@ -145,7 +145,7 @@ CPU_BUILD = {"torch__version.py": "__version__ = '2.13.0+cpu'\ncuda: Optional[st
 def test_torch_for_cuda_without_a_gpu_is_told(situation, install):
     packages = install("torch", "2.13.0", **CUDA_BUILD)
     (found,) = engines.torch_build(situation(packages=packages))
-    assert found.what == "torch 2.13.0 is built for CUDA 13.0, and there is no NVIDIA GPU"
+    assert found.what == "torch 2.13.0 is built for CUDA 13.0, but there is no NVIDIA GPU"
     assert "pytorch.org" in found.fix
 
 
@@ -180,8 +180,8 @@ def test_a_gpu_that_no_engine_uses_is_told(situation, install):
 )
 def test_two_packages_of_one_folder_are_told(situation, install, names, module):
     alone = install(names[0], "1.0")
-    assert list(flavours.same_folder(situation(packages=alone))) == []
-    (found,) = flavours.same_folder(situation(packages=install(names[1], "1.0")))
+    assert list(python.conflicting_packages(situation(packages=alone))) == []
+    (found,) = python.conflicting_packages(situation(packages=install(names[1], "1.0")))
     assert f"'{module}'" in found.why
     assert found.fix.startswith("pip uninstall --yes")
     assert all(name in found.fix for name in names)
@@ -257,3 +257,21 @@ def test_this_machines_situation_can_be_observed():
     assert seen.python.bits in (32, 64)
     assert seen.free_bytes(seen.cache) > 0
     assert {one.id for one in seen.engines()} >= {"null"}
+
+
+@pytest.mark.parametrize(("system", "name"), [("Darwin", "macOS"), ("Windows", "Windows")])
+def test_a_system_that_edge_is_not_tested_on_is_told(situation, system, name) -> None:
+    machine = situation().machine
+    (found,) = python.operating_system(situation(machine={**machine, "os": {**machine["os"], "system": system}}))
+    assert found.level == "note"
+    assert name in found.what
+    assert "ONNX" in found.why
+
+
+def test_nothing_is_told_of_linux_or_of_a_board(situation) -> None:
+    machine = situation().machine
+    other = {**machine, "os": {**machine["os"], "system": "Darwin"}}
+    assert (
+        list(python.operating_system(situation(machine={**machine, "os": {**machine["os"], "system": "Linux"}}))) == []
+    )
+    assert list(python.operating_system(situation(machine=other, is_board=True))) == []

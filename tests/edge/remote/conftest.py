@@ -16,22 +16,28 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode knows no siblin
 import sshd
 from sshd import Board
 
+from tests.parallel import made_once
+
 FEW = {"name": "published", "runs": 5, "pause_s": 0}
 MODEL = Path(__file__).parents[2] / "runtimes" / "models" / "litert.tflite"
 
 
 @pytest.fixture(scope="session")
 def sshd_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where an sshd is unpacked that the system does not have."""
-    return tmp_path_factory.mktemp("sshd")
+    """The folder for an unpacked sshd, if the system has none."""
+    return made_once(tmp_path_factory, "sshd", sshd.binary)
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory, sshd_cache: Path) -> Path:
     """The engines of a board on which `edge deploy` has installed LiteRT."""
+    folder = made_once(tmp_path_factory, "installed", lambda folder: _install(folder / "board", sshd_cache))
+    return folder / "board" / "home" / ".edgeproof" / "engines"
+
+
+def _install(folder: Path, sshd_cache: Path) -> None:
     from edge.remote.board import Board as Place
 
-    folder = tmp_path_factory.mktemp("installed") / "board"
     with pytest.MonkeyPatch.context() as patch, sshd.running(folder, sshd_cache) as board:
         patch.setenv("EDGE_SSH", f"ssh -F {board.config}")
         with Place(board.name, offline=True) as place:
@@ -47,7 +53,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory, sshd_cache: Path) -> Pat
     null.mkdir()
     for part in litert.glob("numpy*"):
         subprocess.run(["cp", "-al", part, null], check=True)
-    return engines
 
 
 Boards = Callable[..., Board]
@@ -55,7 +60,7 @@ Boards = Callable[..., Board]
 
 @pytest.fixture
 def boards(tmp_path: Path, sshd_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Boards]:
-    """Starts boards; all of them are known to the `ssh` that edge uses."""
+    """Return a function that starts boards, which edge's `ssh` can reach by name."""
     configs: list[Path] = []
     with ExitStack() as stack:
 
@@ -81,15 +86,15 @@ def board(boards: Boards, installed: Path) -> Board:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """A small int8 TFLite model as an artifact whose self-check is what LiteRT answers here, to the bit."""
+    """A small int8 TFLite model as an artifact whose self-check has the exact outputs of LiteRT on this machine."""
     pytest.importorskip("ai_edge_litert")
     import numpy as np
 
     from runtimes import artifact as artifacts
     from runtimes import registry
     from runtimes.artifact import Artifact, Manifest, SelfCheck
-    from runtimes.selfcheck import answers
     from runtimes.session import RunOptions
+    from runtimes.verification.selfcheck import answers
 
     folder = tmp_path / "model-tflite"
     folder.mkdir()
@@ -104,9 +109,9 @@ def artifact(tmp_path: Path) -> Path:
     return folder
 
 
-def edge(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as a user runs it."""
+def edge(*words: object, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Return a function that runs the command line like a user; `timeout` in seconds."""
     command = [sys.executable, "-m", "edge", *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=300
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=timeout
     )

@@ -1,4 +1,4 @@
-"""A line that is worse than loopback: it delays, stalls and cuts what goes through it."""
+"""A TCP proxy that delays, stalls and cuts connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Cut all connections, as when a cable is pulled out and the kernel notices."""
+        """Cut all connections, as when the kernel notices that a cable was unplugged."""
         for one in self._open:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -44,7 +44,7 @@ class Proxy:
         self._open = []
 
     def die(self) -> None:
-        """Cut all connections, and take no more."""
+        """Cut all connections, and accept no more."""
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` does not
         self._listener.close()
         self.cut()

@@ -1,4 +1,4 @@
-"""A real `sshd` on loopback, for one user whose home is a folder of the test: no privileges, no system service."""
+"""Run a real `sshd` on loopback for one user, whose home is a folder of the test, without privileges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("openssh-server", "libwrap0")
 
 @dataclass(frozen=True)
 class Board:
-    """How to reach it: `config` is an ssh_config that knows it as `name`; `home` is what lies behind it.
+    """How to reach an sshd: `config` is an ssh_config with the host `name`; `home` is its user's home folder.
 
     `power` turns it off and on again.
     """
@@ -35,24 +35,24 @@ class Board:
 
 
 class Power:
-    """The sshd of a board, on or off; with it go all its sessions and what they run."""
+    """The sshd of a board, which can be turned on and off; all its sessions and their processes end with it."""
 
     def __init__(self, folder: Path, program: str, libraries: str, port: int) -> None:
         self._folder, self._program, self._libraries, self._port = folder, program, libraries, port
 
     def on(self) -> None:
-        """Until it answers; the test is skipped where it does not."""
+        """Start it and wait until it answers; skips the test if it does not."""
         self._process = _start(self._folder, self._program, self._libraries)
         _wait_for(self._port, self._process, self._folder)
 
     def off(self) -> None:
-        """At once."""
+        """Kill it immediately."""
         self._process.kill()
         self._process.wait()
 
 
 def binary(cache: Path) -> tuple[str, str]:
-    """The path of sshd and of the libraries that it needs beside the system's; skips where there is none to be had."""
+    """Return the paths of sshd and of the libraries that the system lacks; skips the test if sshd is not available."""
     found = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if found:
         return found, ""
@@ -82,7 +82,7 @@ def running(
     shell: str = "/bin/sh",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Board]:
-    """An sshd whose only user is `pi`, with `shell`, in an empty home; gone with all its sessions afterwards."""
+    """Run an sshd whose only user is `pi`, with `shell` and an empty home; it ends with all its sessions."""
     program, libraries = binary(cache)
     home = folder / "home"
     home.mkdir(parents=True)
@@ -113,7 +113,7 @@ def running(
 
 
 def _start(folder: Path, program: str, libraries: str) -> subprocess.Popen[bytes]:
-    """In a namespace where its user exists, and as that user: an sshd of root's wants more of the system."""
+    """Start it in a namespace as its user, because an sshd of root needs more of the system."""
     # --kill-child and a PID namespace: when the outer process ends, every session ends with it.
     daemon = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
     inner = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--", *daemon]

@@ -56,7 +56,7 @@ def test_the_programs_are_tried_until_one_gives_a_picture(tools, jpeg, tmp_path)
 
 
 def test_a_program_that_hangs_is_ended_and_the_next_one_tried(tools, jpeg, monkeypatch):
-    monkeypatch.setattr("edge.remote.camera._PROGRAM_S", 1)
+    monkeypatch.setattr("edge.remote.camera._PROGRAM_S", 5)
     for name in ("timeout", "sleep"):
         (tools / name).symlink_to(shutil.which(name))
     program(tools, "ffmpeg", "exec sleep 60")
@@ -73,7 +73,7 @@ def test_a_board_without_any_of_them_is_told_what_to_install(tools):
 def test_what_each_program_complained_of_is_told(tools):
     program(tools, "ffmpeg", "echo 'ignored' >&2; echo '/dev/video2: Device or resource busy' >&2; exit 1")
     program(tools, "v4l2-ctl", "echo no jpeg at all")
-    with pytest.raises(HostError, match="camera 2 of nano gives no picture") as caught:
+    with pytest.raises(HostError, match="camera 2 of nano returns no picture") as caught:
         camera(tools).frame()
     assert "ffmpeg: /dev/video2: Device or resource busy" in caught.value.message
     assert "v4l2-ctl: no jpeg at all" in caught.value.message
@@ -98,10 +98,10 @@ def test_frames_are_classified_on_the_board(boards, installed, tools, jpeg, data
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give pictures or --camera"),
-        (("a.jpg", "--camera", "0"), "give pictures or --camera"),
+        ((), "give either pictures or --camera"),
+        (("a.jpg", "--camera", "0"), "give either pictures or --camera"),
         (("--camera", "-1"), "there is no camera -1"),
-        (("a.jpg", "--frames", "2"), "--frames has no meaning"),
+        (("a.jpg", "--frames", "2"), "--frames needs --camera"),
     ],
 )
 def test_a_wrong_wish_is_one_clear_line(words, said, tmp_path):

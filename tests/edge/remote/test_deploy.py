@@ -8,7 +8,8 @@ from edge.remote.install import runtimes_files
 
 
 def test_what_travels_is_small():
-    assert sum(path.stat().st_size for _, path in runtimes_files()) < 300_000
+    # Bytes before compression: seconds on a slow network. The decoders of every task are 90,000 of them.
+    assert sum(path.stat().st_size for _, path in runtimes_files()) < 500_000
 
 
 def test_a_deployed_artifact_is_right_and_a_repeat_changes_nothing(board, artifact):
@@ -26,7 +27,7 @@ def test_uninstalling_leaves_no_trace(board, artifact):
     assert edge("deploy", artifact, board.name).returncode == 0
     assert edge("deploy", "--uninstall", board.name).returncode == 0
     assert list(board.home.iterdir()) == []
-    assert "nothing of ours" in edge("deploy", "--uninstall", board.name).stdout
+    assert "edge is not installed there" in edge("deploy", "--uninstall", board.name).stdout
 
 
 def test_a_file_that_the_boards_disk_has_changed_is_sent_again(board, artifact):
@@ -56,5 +57,5 @@ def test_a_board_that_is_not_there_is_one_line(artifact, boards):
     boards()
     done = edge("deploy", artifact, "pi@nowhere.invalid")
     assert done.returncode == 7
-    assert done.stderr.splitlines()[-2].startswith("edge: there is no host nowhere.invalid")
+    assert done.stderr.splitlines()[-2].startswith("edge: the host nowhere.invalid is not found")
     assert "Traceback" not in done.stderr

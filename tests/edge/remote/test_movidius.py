@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from conftest import edge
 
-from edge.remote import survey
-from runtimes.tell import movidius_archive
+from edge.remote import probe
+from runtimes.board.report import movidius_archive
 
 # What the archive's script does, in bash as there; the module has the interface of OpenVINO 2022.
 SETUPVARS = """#!/bin/bash
@@ -82,7 +82,7 @@ def home(tmp_path):
 def taken(home, environ):
     """What a measurement on a board with this home folder would take."""
     done = subprocess.run(
-        ["/bin/sh", "-c", survey._SCRIPT], env={**os.environ, **environ, "HOME": str(home)}, stdout=subprocess.PIPE,
+        ["/bin/sh", "-c", probe._SCRIPT], env={**os.environ, **environ, "HOME": str(home)}, stdout=subprocess.PIPE,
         text=True, check=True, cwd=home,
     )  # fmt: skip
     return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("openvino ")), None)
@@ -102,13 +102,13 @@ def test_doctor_looks_for_the_archive_where_a_measurement_does(home):
 
 def test_a_board_without_the_archive_is_told_what_to_install(board, tmp_path):
     row = bench(tmp_path)
-    assert row["status"] == "unsupported"
-    assert "no OpenVINO that drives a Movidius stick" in row["message"]
+    assert row["status"] == "unsupported", row["message"]
+    assert "no OpenVINO that supports a Movidius stick" in row["message"]
     assert "2022.3.1" in row["hint"]
 
 
 def test_the_users_archive_runs_the_stick(board, tmp_path):
     unpack(board)
     row = bench(tmp_path)
-    assert row["status"] == "ok", row
+    assert row["status"] == "ok", row["message"]
     assert (row["runtime"], row["device"], len(row["samples_ms"])) == ("openvino", "myriad", 3)

@@ -4,13 +4,13 @@ import subprocess
 
 import pytest
 
-from edge.remote.ssh import Line, LineLost, quoted
+from edge.remote.ssh import ConnectionLostError, SshConnection, quoted
 from runtimes.errors import UsageError
 
 
 def test_commands_share_one_connection_and_keep_their_bytes(boards):
     board = boards()
-    with Line(board.name) as line:
+    with SshConnection(board.name) as line:
         assert line.read("printf 'a\\000b'; exit 3") == (3, b"a\0b")
         assert line.run("cat", lambda stream: stream.write(b"x" * 10**6))[1] == "x" * 10**6
     assert (board.home.parent / "sshd.log").read_text().count("Accepted publickey") == 1
@@ -20,74 +20,74 @@ def test_a_jump_host_of_the_users_ssh_config_is_used(boards, tmp_path):
     jump, far = boards("jump"), boards("far")
     config = tmp_path / "ssh_config"
     config.write_text(config.read_text().replace("Host far\n", "Host far\n  ProxyJump jump\n"))
-    with Line("far") as line:
+    with SshConnection("far") as line:
         assert line.run('echo "$HOME"') == (0, f"{far.home}\n")
     assert (jump.home.parent / "sshd.log").read_text().count("Accepted publickey") == 1
 
 
 def test_nothing_is_left_running_when_the_line_is_closed(boards):
     board = boards()
-    line = Line(board.name)
+    line = SshConnection(board.name)
     line.connect()
     master = line._master
     line.close()
     assert master.returncode is not None
-    with Line(board.name) as other:
+    with SshConnection(board.name) as other:
         assert "cat" not in other.run("ps -e -o comm= | grep -x cat | tail -n +2")[1]
 
 
 @pytest.mark.parametrize("host", ["", "-oProxyCommand=touch /tmp/x", "pi@a b"])
 def test_what_is_no_host_never_reaches_ssh(host):
     with pytest.raises(UsageError):
-        Line(host)
+        SshConnection(host)
 
 
 def test_a_changed_host_key_is_refused_with_what_to_do(boards):
     board = boards()
     board.known_hosts.write_text(f"[127.0.0.1]:{board.port} {(board.home.parent / 'id.pub').read_text()}")
-    with pytest.raises(LineLost, match="shows another host key than before") as caught:
-        Line(board.name).connect()
+    with pytest.raises(ConnectionLostError, match=r"the host key of .* has changed") as caught:
+        SshConnection(board.name).connect()
     assert "ssh-keygen -R" in caught.value.hint
 
 
 def test_an_unknown_host_key_is_not_accepted_in_silence(boards):
     board = boards()
     board.known_hosts.write_text("")
-    with pytest.raises(LineLost, match="not known here") as caught:
-        Line(board.name).connect()
+    with pytest.raises(ConnectionLostError, match="not known here") as caught:
+        SshConnection(board.name).connect()
     assert f"ssh {board.name}" in caught.value.hint
 
 
 def test_a_key_that_is_not_let_in_is_told(boards):
     board = boards()
     (board.home.parent / "authorized_keys").write_text("")
-    with pytest.raises(LineLost, match="does not let this user in") as caught:
-        Line(board.name).connect()
+    with pytest.raises(ConnectionLostError, match="refuses the login of this user") as caught:
+        SshConnection(board.name).connect()
     assert "ssh-copy-id" in caught.value.hint
 
 
 def test_a_host_that_does_not_exist_is_told(boards):
     boards()
-    with pytest.raises(LineLost, match=r"there is no host nowhere\.invalid"):
-        Line("pi@nowhere.invalid").connect()
+    with pytest.raises(ConnectionLostError, match=r"the host nowhere\.invalid is not found"):
+        SshConnection("pi@nowhere.invalid").connect()
 
 
 def test_a_board_without_an_ssh_server_is_told(boards, tmp_path):
     board = boards()
     config = tmp_path / "ssh_config"
     config.write_text(config.read_text().replace(f"Port {board.port}", "Port 1"))
-    with pytest.raises(LineLost, match="no ssh server answers"):
-        Line(board.name).connect()
+    with pytest.raises(ConnectionLostError, match="no ssh server answers"):
+        SshConnection(board.name).connect()
 
 
 def test_a_channel_never_connects_by_itself(boards):
     board = boards()
-    with Line(board.name) as line:
+    with SshConnection(board.name) as line:
         command = line.command("true")
         line.cut()
         line._master.wait()
         assert subprocess.run(command, capture_output=True, check=False).returncode == 255
-        with pytest.raises(LineLost):
+        with pytest.raises(ConnectionLostError):
             line.run("true")
 
 

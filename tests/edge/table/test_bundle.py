@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.staging import ARTIFACT, staging
+from converters.pipeline.staging import ARTIFACT, staging
 from edge.table import bundle as bundles
 from edge.table.bundle import Bundle
-from edge.table.pixels import Pictures
+from edge.table.images import Pictures
 from edge.table.prepare import Wanted, prepare
 from runtimes.errors import HostError, InputError, UsageError
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from device_profiles.published import published_rows
-from edge.table.answers import Agreement
+from edge.benchmark.rows import Row as Measured
+from edge.table.agreement import Agreement
 from edge.table.bundle import Bundle
+from edge.table.footnotes import best_row, notes_of
+from edge.table.images import Pictures
 from edge.table.measure import MeasuredTable
-from edge.table.notes import best_row, notes_of
-from edge.table.pixels import Pictures
 from edge.table.report import as_csv, as_json, as_markdown
 from edge.table.rows import Row, absent, of_setup, published
 from edge.table.setups import Absent, TableSetup
+from runtimes.artifact.json_fields import Fields
 
 PICTURES = Pictures(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3), np.uint8))
 BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg", PICTURES)
@@ -31,20 +33,21 @@ PROMISED = {
 }
 
 
-def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> dict[str, Any]:
-    return {
+def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> Measured:
+    values: dict[str, Any] = {
         "setup": name,
         "status": "ok",
         "precision": precision,
         "total_s": seconds,
         "threads": 1,
         "rounds": [{"runs": 250, "conditions": {"before": CALM, "after": CALM}}] * 2,
-        "samples_ms": [seconds * 4] * 500,
         "machine": {"cpu": "Test CPU", "logical_cores": 2, "os": "Test OS"},
         "top": [{"index": 18, "label": "magpie", "probability": 0.9691}],
         "raw": 0.9691,
         **more,
     }
+    values["samples_ms"] = [seconds * 4] * sum(part["runs"] for part in values["rounds"])
+    return Measured.from_json(Fields(values, "the test"))
 
 
 def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
@@ -79,7 +82,7 @@ def test_without_trained_weights_no_answer_is_shown() -> None:
 
 def test_a_crash_is_a_row_that_says_so() -> None:
     setup = TableSetup("ort", "ORT", "onnx-fp32", "onnxruntime", 1)
-    row = of_setup(setup, {"setup": "ort", "status": "crashed", "message": "SIGSEGV", "hint": "", "top": []}, True)
+    row = of_setup(setup, Measured(setup="ort", status="crashed", message="SIGSEGV"), True)
     assert "crashed: SIGSEGV" in as_markdown([row], [])
     assert row.fps is None
 
@@ -95,7 +98,7 @@ def test_csv_has_one_line_a_row_in_full_precision() -> None:
     assert float(row["fps"]) == pytest.approx(250 / 3, rel=1e-12)
 
 
-def test_csv_tells_the_energy_of_one_classification() -> None:
+def test_csv_contains_the_energy_of_one_classification() -> None:
     rows = [_row("ort", 3.0, energy_per_run_j=0.25), published(published_rows()[0])]
     found = csv.DictReader(io.StringIO(as_csv(rows)))
     assert [row["energy_per_run_j"] for row in found] == ["0.25", ""]
@@ -108,8 +111,10 @@ def test_the_best_setup_is_the_fastest_with_right_answers() -> None:
     assert best is not None
     assert best.id == "right"
     notes = notes_of(rows, BUNDLE, agreed)
-    assert notes[-1] == ("Best for this machine: RIGHT, 250.0 fps, 16.0× as fast as the published way (Keras predict).")
-    assert any(line.startswith("- NOT RIGHT") and line.endswith("FAST") for line in notes)
+    assert notes[-1] == (
+        "Best for this machine: RIGHT, 250.0 fps, 16.0× as fast as the published setup (Keras predict)."
+    )
+    assert any(line.startswith("- WRONG") and line.endswith("FAST") for line in notes)
 
 
 def test_a_network_with_weights_of_its_own_is_never_the_best() -> None:
@@ -120,39 +125,39 @@ def test_a_network_with_weights_of_its_own_is_never_the_best() -> None:
     assert best.id == "ours"
 
 
-def test_what_saturating_kernels_would_gain_is_told() -> None:
+def test_the_notes_say_what_saturating_kernels_would_gain() -> None:
     rows = [_row("openvino-int8-2t", 1.5, precision="int8"), _row("openvino-int8-fast-2t", 1.0, precision="int8")]
     assert any("1.50× as fast as the precise setting" in line for line in notes_of(rows, BUNDLE, {}))
 
 
-def test_whose_times_those_of_trtexec_are_is_told() -> None:
+def test_the_notes_name_times_that_trtexec_measured() -> None:
     rows = [_row("ort", 1.0), _row("trt", 2.0, protocol={"name": "trtexec"}, top=[], raw=None)]
     (line,) = [line for line in notes_of(rows, BUNDLE, {}) if "trtexec" in line]
-    assert line.startswith("TRT: times of the board's own trtexec, fed with random numbers")
+    assert line.startswith("TRT: times reported by the board's own trtexec, with random inputs")
     assert not any("trtexec" in line for line in notes_of(rows[:1], BUNDLE, {}))
 
 
-def test_why_a_model_is_missing_stands_below_the_table() -> None:
+def test_the_notes_say_why_a_model_is_missing() -> None:
     bundle = Bundle(Path("b"), "w", True, "p", PICTURES, missing={"tflite-2019": "it is not here"})
     row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)", "tflite-2019"))
-    assert "Not made here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
+    assert "Not built here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
 
 
-def test_the_reason_of_a_missing_source_is_told_and_each_reason_once():
+def test_the_notes_give_each_reason_of_a_missing_source_once():
     missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
     rows = [absent(Absent("onnxruntime-fp32-1t", "X", "the model onnx-fp32 (see below)", "onnx-fp32"))]
     notes = notes_of(rows, Bundle(Path("b"), "w", True, "p", PICTURES, missing=missing), {})
-    assert [line for line in notes if line.startswith("Not made here")] == [
-        "Not made here: keras-fp32, because no memory.",
-        "Not made here: onnx-fp32, because it is made from keras-fp32.",
+    assert [line for line in notes if line.startswith("Not built here")] == [
+        "Not built here: keras-fp32, because no memory.",
+        "Not built here: onnx-fp32, because it is made from keras-fp32.",
     ]
 
 
 def _failed(name: str, error: str = "worker") -> Row:
     setup = TableSetup(name, name.upper(), "onnx-fp32", "onnxruntime", 1)
-    told = {"setup": name, "status": "timeout", "error": error, "message": "out of time", "hint": "allow more"}
-    return of_setup(setup, told, True)
+    measured = Measured(setup=name, status="timeout", error=error, message="out of time", hint="allow more")
+    return of_setup(setup, measured, True)
 
 
 def test_setups_that_failed_alike_share_their_hint():
@@ -160,18 +165,21 @@ def test_setups_that_failed_alike_share_their_hint():
     assert "A; B: allow more." in notes
 
 
-def test_what_other_processes_took_is_told_with_the_remedy():
+def test_the_notes_say_how_many_cores_other_processes_used():
     part = {"runs": 250, "conditions": {"before": CALM, "after": CALM}}
     rows = [_row("a", 1.0, rounds=[part, {**part, "other_cores": 1.3}]), _row("b", 1.0, rounds=[part])]
     (line,) = [line for line in notes_of(rows, BUNDLE, {}) if "measure again" in line]
-    assert line.startswith("Other processes kept up to 1.3 cores busy meanwhile, so that 1 of 2 setups")
+    assert line.startswith("Other processes kept up to 1.3 cores busy during the measurement, so 1 of 2 setups")
     assert not any("measure again" in line for line in notes_of(rows[1:], BUNDLE, {}))
 
 
-def test_what_the_machine_did_is_told_with_the_remedy():
+def test_the_notes_report_the_state_of_the_machine_with_the_remedy():
     slow = {"runs": 250, "conditions": {"before": CALM, "after": {**CALM, "governor": "powersave"}}}
     notes = notes_of([_row("a", 1.0, rounds=[slow])], BUNDLE, {})
-    assert any(line.startswith("This machine: the CPU's governor is powersave; sudo cpupower") for line in notes)
+    assert any(
+        line.startswith("This machine: the CPU frequency governor is powersave; echo performance | sudo tee")
+        for line in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,8 +194,8 @@ def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows
     assert MeasuredTable(rows, [], stopped=False).exit_code == status
 
 
-def test_answers_that_nobody_compared_are_said_to_be_so():
-    words = "The answers were not compared"
+def test_the_notes_say_if_predictions_were_not_compared():
+    words = "The predictions were not compared"
     assert any(line.startswith(words) for line in notes_of([_row("a", 1.0)], BUNDLE, {}))
     assert not any(line.startswith(words) for line in notes_of([_row("a", 1.0)], BUNDLE, {"a": _agreement()}))
     assert not any(line.startswith(words) for line in notes_of([_failed("a")], BUNDLE, {}))

@@ -72,7 +72,7 @@ def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
 def test_every_setup_names_a_recipe_and_an_engine() -> None:
     every = setups_for(machine(saturates=True, gpus=("any",)), {"coral-usb", "jetson"})
     assert {setup.artifact for setup in every} <= set(BY_ID)
-    assert {setup.runtime for setup in every} <= set(registry.runtime_ids())
+    assert {setup.runtime for setup in every} <= set(registry.engine_ids())
 
 
 def test_recipes_stand_behind_what_they_are_made_from() -> None:

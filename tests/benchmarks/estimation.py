@@ -1,0 +1,50 @@
+"""How wrong is `edge estimate`? With one model, and with a whole family left out. See README.md in this folder."""
+
+import math
+import sys
+from statistics import median
+
+from device_profiles.published.latency import published_latencies
+from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR, Calibration, calibration, estimable
+from edge.estimation.regression import band
+
+LEAST_INSIDE, MAX_INSIDE = 0.85, 0.95
+
+
+def inside(errors: list[float]) -> list[bool]:
+    """Whether each error lies in the band that the others give."""
+    bands = [band(errors[:place] + errors[place + 1 :]) for place in range(len(errors))]
+    pairs = zip(errors, bands, strict=True)
+    return [abs(error) <= math.log(factor) for error, factor in pairs if factor is not None]
+
+
+def line(one: Calibration) -> str:
+    system = one.system
+    engine = f"{system.engine} {system.engine_version}".strip()
+    words = (system.device, system.processor, engine, system.precision, str(one.models))
+    figures = (f"{one.model_error:.1%}", f"{one.family_error:.1%}", f"×{one.model_band:.2f}", f"×{one.family_band:.2f}")
+    shown = "yes" if estimable(one) else "no"
+    return f"| {' | '.join((*words, *figures, shown))} |"
+
+
+def main() -> int:
+    found = [calibration(system, rows) for system, rows in published_latencies().items()]
+    known = [one for one in found if one is not None]
+    print("| device | processor | engine | precision | models | error, model | family | band, model | family | shown |")
+    print("|---|---|---|---|---:|---:|---:|---:|---:|---|")
+    print("\n".join(line(one) for one in known))
+    shown = [one for one in known if estimable(one)]
+    of_models = [hit for one in shown for hit in inside(one.fit.model_errors)]
+    of_families = [hit for one in shown for hit in inside(one.fit.family_errors)]
+    shares = [sum(hits) / len(hits) for hits in (of_models, of_families)]
+    errors = [median(getattr(one, key) for one in shown) for key in ("model_error", "family_error")]
+    print(
+        f"\n{len(shown)} of {len(found)} systems are shown: median error {errors[0]:.1%} with one model left out, "
+        f"{errors[1]:.1%} with a family; {shares[0]:.0%} and {shares[1]:.0%} of {len(of_models)} truths inside the band"
+    )
+    holds = all(one.model_error <= MAX_MODEL_ERROR and one.family_error <= MAX_FAMILY_ERROR for one in shown)
+    return 0 if holds and all(LEAST_INSIDE <= share <= MAX_INSIDE for share in shares) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

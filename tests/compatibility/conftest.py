@@ -1,0 +1,313 @@
+"""The command line as other programs meet it: processes, files and JSON; nothing of ours is imported here.
+
+`answer` runs one of CASES, once for all tests. The models are those of `artifacts/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SIDE = 8  # of the pictures that the artifacts classify
+_TIMEOUT_S = 540  # less than pytest's own, so that the command is named
+
+Answer = dict[str, Any]  # {"status": exit status, "stdout": JSON, "stderr": JSON of the last line or None}
+Edge = Callable[..., "subprocess.CompletedProcess[str]"]
+
+QUICK = ("--protocol", "published", "--runs", "3", "--rounds", "1")
+TEXT = ("--prompt-tokens", "8", "--gen-tokens", "8", "--repeats", "2", "--threads", "1")
+ONE_SETUP = ("--setup", "onnxruntime-fp32-1t", "--runs", "2", "--rounds", "1", "--json")
+
+# Command → case → what is typed. {artifacts} is the folder of that name; the other words in braces are made below.
+CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "devices": {
+        "this machine": ("--json",),
+        "a board": ("--on", "board", "--json"),
+    },
+    "inspect": {
+        "a bare file": ("{artifacts}/keras-fp32/tiny.keras", "--json"),
+        "an artifact": ("{artifacts}/tflite-int8", "--json"),
+        "an Edge TPU model": ("{artifacts}/edgetpu-int8", "--json"),
+        "a language model": ("{artifacts}/gguf-fp16", "--json"),
+    },
+    "check": {
+        "a processor": ("{artifacts}/tflite-int8", "--for", "raspberry-pi-4", "--json"),
+        "an Edge TPU": ("{artifacts}/tflite-int8", "--for", "coral-usb", "--json"),
+        "an Edge TPU, before quantisation": ("{artifacts}/onnx-fp32", "--for", "coral-usb", "--json"),
+        "a Jetson": ("{artifacts}/onnx-fp32", "--for", "jetson-nano", "--json"),
+        "a Movidius": ("{artifacts}/onnx-fp32", "--for", "ncs2", "--json"),
+        "a language model": ("{artifacts}/gguf-fp16", "--for", "raspberry-pi-4", "--memory", "4GB", "--json"),
+    },
+    "convert": {
+        "made-up inputs": ("{artifacts}/onnx-fp32", "--to", "openvino", "--out", "{out}/openvino", "--json"),
+        "int8, with accuracy": (
+            *("{artifacts}/onnx-fp32", "--to", "onnx", "--precision", "int8", "--calibration", "{calibration}"),
+            *("--evaluate", "{evaluation}", "--max-drop", "0.5", "--out", "{out}/onnx-int8", "--json"),
+        ),
+        "for the Edge TPU, not compiled": (
+            *("{artifacts}/tflite-int8", "--for", "coral-usb", "--out", "{out}/coral", "--json"),
+        ),
+        "a plan": ("{artifacts}/onnx-fp32", "--for", "jetson-nano", "--dry-run", "--json"),
+        "a language model": ("{llama2c}", "--to", "gguf", "--precision", "q8_0", "--out", "{out}/gguf", "--json"),
+        "a language model's plan": ("{llama2c}", "--to", "gguf", "--dry-run", "--json"),
+    },
+    "estimate": {"all devices": ("{artifacts}/onnx-fp32", "--all", "--json")},
+    "quantize": {
+        "with perplexity": (
+            *("{artifacts}/gguf-fp16", "q8_0", "--text", "{text}", "--out", "{out}/q8_0.gguf", "--json"),
+        ),
+        "without": ("{artifacts}/gguf-fp16", "q4_0", "--out", "{out}/q4_0.gguf", "--json"),
+    },
+    "verify": {
+        "right": ("{artifacts}/onnx-fp32", "--json"),
+        "wrong": ("{wrong}", "--json"),
+        "a language model": ("{artifacts}/gguf-fp16", "--json"),
+    },
+    "run": {
+        "an artifact": ("{artifacts}/onnx-fp32", "{picture}", "--json"),
+        "a bare file": (
+            *("{artifacts}/onnx-fp32/tiny.onnx", "{picture}", "--preprocess", "keras-mobilenet-v2", "--json"),
+        ),
+    },
+    "bench": {
+        "measured": ("{artifacts}/onnx-fp32", *QUICK, "--json"),
+        "steady, compared": (
+            *("{artifacts}/onnx-fp32", "--seconds", "0.5", "--rounds", "2", "--compare", "{older}", "--json"),
+        ),
+        "not measured": ("{artifacts}/tensorrt-fp16", *QUICK, "--json"),
+        "a language model": ("{artifacts}/gguf-fp16", *TEXT, "--json"),
+    },
+    "table": {"one setup": ONE_SETUP},
+    "deploy": {
+        "an artifact": ("{artifacts}/onnx-fp32", "board", "--json"),
+        "uninstalled": ("--uninstall", "board", "--json"),
+    },
+    "chat": {"one answer": ("{artifacts}/gguf-fp16", "a b c", "--template", "plain", "--max-tokens", "4", "--json")},
+    "serve": {
+        "with a new key": (
+            "{artifacts}/gguf-fp16",
+            "--host",
+            "0.0.0.0",
+            "--port",
+            "0",
+            "--template",
+            "plain",
+            "--json",
+        ),
+        "on loopback": ("{artifacts}/gguf-fp16", "--port", "0", "--template", "plain", "--json"),
+    },
+    "worker": {"ready": ("--port", "{port}", "--threads", "1", "--json")},
+    "doctor": {"this machine": ("--json",), "a board": ("--on", "board", "--json")},
+}
+_STATUS = {("verify", "wrong"): (6,), ("bench", "not measured"): (4,), ("doctor", "this machine"): (0, 7)}
+_STATUS |= {("doctor", "a board"): (0, 7), ("check", "an Edge TPU, before quantisation"): (5,)}
+_NEEDS = {
+    "chat": ("llama_cpp", "jinja2"),
+    "quantize": ("llama_cpp",),
+    "serve": ("llama_cpp", "uvicorn"),
+    "worker": ("llama_cpp",),
+    "table": ("onnxruntime", "tf2onnx", "keras"),
+    "run": ("onnxruntime", "PIL"),
+    "deploy": ("onnxruntime",),
+    "a language model": ("llama_cpp", "gguf"),
+    "made-up inputs": ("openvino", "onnxruntime"),
+    "int8, with accuracy": ("onnx", "onnxruntime"),
+    "for the Edge TPU, not compiled": ("ai_edge_litert",),
+    "right": ("onnxruntime",),
+    "wrong": ("onnxruntime",),
+    "measured": ("onnxruntime",),
+    "steady, compared": ("onnxruntime",),
+}
+_RUN_UNTIL_STOPPED = ("serve", "worker")
+
+# What stands for ssh: the command is run here, in a home folder of its own. A real sshd is met in tests/edge/remote.
+_SSH = """#!/bin/sh
+while [ $# -gt 0 ]; do
+  case "$1" in -o) shift 2;; -[MT]) shift;; --) shift; break;; *) break;; esac
+done
+shift
+cd "{home}" && unset PYTHONPATH && HOME="{home}" PATH="{programs}:$PATH" exec /bin/sh -c "$*"
+"""
+
+
+@pytest.fixture(scope="session")
+def edge() -> Edge:
+    """Run one command, as it is typed."""
+
+    def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge", *map(str, words)]
+        environment = {**os.environ, "PYTHONPATH": _path(), **environment}
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_S
+        )
+
+    return run
+
+
+def _path() -> str:
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where everything lies that the cases read and write."""
+    place = tmp_path_factory.mktemp("compatibility")
+    (place / "out").mkdir()
+    return place
+
+
+@pytest.fixture(scope="session")
+def artifacts(folder: Path) -> Path:
+    """A copy of the artifacts: no command may change the committed ones."""
+    return Path(shutil.copytree(HERE / "artifacts", folder / "artifacts"))
+
+
+@pytest.fixture(scope="session")
+def picture(folder: Path) -> Path:
+    """A picture with coloured corners."""
+    image = pytest.importorskip("PIL.Image")
+    corners = np.array([[[220, 30, 40], [40, 200, 60]], [[30, 60, 210], [240, 220, 30]]], np.uint8)
+    path = folder / "picture.png"
+    image.fromarray(corners.repeat(SIDE // 2, axis=0).repeat(SIDE // 2, axis=1)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def wrong(folder: Path, artifacts: Path) -> Path:
+    """An artifact whose source is said to have answered otherwise, with digests that are right."""
+    place = Path(shutil.copytree(artifacts / "onnx-fp32", folder / "wrong"))
+    with np.load(place / "selfcheck.npz") as stored:
+        arrays = {name: stored[name] + name.startswith("output:") for name in stored.files}
+    np.savez(place / "selfcheck.npz", **arrays)
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["files"]["selfcheck.npz"] = hashlib.sha256((place / "selfcheck.npz").read_bytes()).hexdigest()
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    return place
+
+
+@pytest.fixture(scope="session")
+def ssh(folder: Path) -> str:
+    """The value of EDGE_SSH under which every host is an empty home folder on this machine."""
+    if sys.platform != "linux":
+        pytest.skip("the stand-in for ssh is a script of /bin/sh, and boards run Linux")
+    (folder / "board").mkdir()
+    program = folder / "ssh"
+    program.write_text(_SSH.format(home=folder / "board", programs=Path(sys.executable).parent))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def answer(edge: Edge, folder: Path, artifacts: Path, request: pytest.FixtureRequest) -> Callable[[str, str], Answer]:
+    """What a case answers, run once; skipped where its libraries are not here."""
+    done: dict[tuple[str, str], Answer] = {}
+    makers = {
+        "{picture}": lambda: request.getfixturevalue("picture"),
+        "{calibration}": lambda: _inputs(folder / "calibration.npz", 1),
+        "{evaluation}": lambda: _inputs(folder / "evaluation.npz", 2, labelled=True),
+        "{wrong}": lambda: request.getfixturevalue("wrong"),
+        "{text}": lambda: _text(folder / "text.txt"),
+        "{older}": lambda: _older(done, folder / "older.json", answer),
+        "{llama2c}": lambda: _language_model(folder),
+        "{port}": _free_port,
+    }
+
+    def word(text: str) -> str:
+        if text in makers:
+            return str(makers[text]())
+        return text.replace("{artifacts}", str(artifacts)).replace("{out}", str(folder / "out"))
+
+    def answer(command: str, case: str) -> Answer:
+        if (command, case) not in done:
+            for name in (*_NEEDS.get(command, ()), *_NEEDS.get(case, ())):
+                if find_spec(name) is None:
+                    pytest.skip(f"needs {name}")
+            words = CASES[command][case]
+            environment = {"EDGE_CACHE": str(folder / "cache"), "XDG_DATA_HOME": str(folder / "data")}
+            environment["EDGE_SSH"] = request.getfixturevalue("ssh") if "board" in words else "ssh"
+            if command == "table":  # without the real weights and pictures
+                environment |= {"EDGE_DATA": str(folder / "none"), "KERAS_HOME": str(folder / "none")}
+            typed = [command, *map(word, words)]
+            ran = _first_line(typed, environment) if command in _RUN_UNTIL_STOPPED else edge(*typed, **environment)
+            assert ran.returncode in _STATUS.get((command, case), (0,)), f"{' '.join(typed)}: {ran.stderr}"
+            done[command, case] = _answered(ran)
+        return done[command, case]
+
+    return answer
+
+
+def _answered(ran: subprocess.CompletedProcess[str]) -> Answer:
+    last = (ran.stderr.strip().splitlines() or [""])[-1]
+    error = json.loads(last) if last.startswith("{") else None
+    return {"status": ran.returncode, "stdout": json.loads(ran.stdout), "stderr": error}
+
+
+def _first_line(typed: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a command says that runs until Ctrl+C; its status is 0 where it then ends with 130."""
+    environment = {**os.environ, "PYTHONPATH": _path(), **environment}
+    command = [sys.executable, "-m", "edge", *typed]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+        status = 0 if process.returncode == 130 else process.returncode or 1
+        return subprocess.CompletedProcess(command, status, line, words)
+
+
+def _inputs(path: Path, seed: int, labelled: bool = False) -> Path:
+    """Coloured patches for the classifier; the classes are what it answers, for the most part."""
+    draw = np.random.default_rng(seed)
+    colours = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
+    arrays = {"picture": colours.astype(np.float32)}
+    if labelled:
+        arrays["classes"] = np.arange(24) % 5
+    np.savez(path, **arrays)
+    return path
+
+
+def _text(path: Path) -> Path:
+    path.write_text("a b c d e abc de cab " * 200, encoding="utf-8")
+    return path
+
+
+def _older(done: Mapping[tuple[str, str], Answer], path: Path, answer: Callable[[str, str], Answer]) -> Path:
+    """The rows of another case, as of an older run."""
+    answer("bench", "measured")
+    path.write_text(json.dumps(done["bench", "measured"]["stdout"]), encoding="utf-8")
+    return path
+
+
+def _language_model(folder: Path) -> Path:
+    """The checkpoint that `gguf-fp16` was made from."""
+    place = folder / "llama2c"
+    if not place.exists():
+        place.mkdir()
+        script = f"import sys; sys.path.insert(0, {str(HERE)!r}); from pathlib import Path\n"
+        script += f"import make_artifacts; make_artifacts.write_language_model(Path({str(place)!r}))"
+        subprocess.run([sys.executable, "-c", script], check=True)
+    return place / "tiny.bin"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,128 @@
+"""Which packages a board is given for an engine, and that they are for its processor and its Python."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.remote import probe as surveying
+from edge.remote.board import Board as Place
+from edge.remote.packages import check_edgetpu, engine_folders, fetch, folder_of, is_there, packages
+from edge.remote.probe import Python
+from runtimes.errors import RefusedError
+
+AARCH64, ARM = 183, 40  # e_machine in ELF files
+
+
+def python(*version: int, bits: int = 64, modules: tuple[str, ...] = ()) -> Python:
+    return Python((*version, 0)[:3], "/usr/bin/python3", bits, frozenset(modules), "glibc 2.31")
+
+
+def machines(folder: Path) -> set[int]:
+    """The processors that the libraries below a folder are for."""
+    return {struct.unpack_from("<H", path.read_bytes(), 18)[0] for path in folder.rglob("*.so*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("there", "libedgetpu", "wanted"),
+    [
+        (python(3, 11), None, "ai-edge-litert"),
+        (python(3, 8), None, "tflite-runtime"),
+        (python(3, 11, bits=32), None, "tflite-runtime"),
+        (python(3, 9), "16.0", "tflite-runtime<2.12"),
+        (python(3, 10), "16.0tf2.17.1-1", "ai-edge-litert"),
+        (python(3, 11), "16.0tf2.17.1-1", "ai-edge-litert"),
+    ],
+)
+def test_the_interpreter_fits_the_python_and_the_edge_tpus_library(there, libedgetpu, wanted) -> None:
+    assert packages("edgetpu", there, libedgetpu)[0] == wanted
+
+
+def test_an_edge_tpu_library_that_nothing_fits_is_told_before_anything_crashes() -> None:
+    with pytest.raises(RefusedError, match=r"16\.0 is Google's build, and no TFLite for Python 3\.11") as caught:
+        packages("edgetpu", python(3, 11), "16.0")
+    with pytest.raises(RefusedError):
+        packages("edgetpu", python(3, 10), "16.0")
+    assert "feranick" in caught.value.hint
+    with pytest.raises(RefusedError, match="the installed ai-edge-litert crashes with it"):
+        check_edgetpu(python(3, 9, modules=("numpy", "ai_edge_litert")), "16.0")
+    check_edgetpu(python(3, 9, modules=("numpy", "ai_edge_litert")), "16.0tf2.17")
+    check_edgetpu(python(3, 9, modules=("numpy", "pycoral")), "16.0")
+
+
+@pytest.mark.parametrize(
+    ("there", "machine", "processor"), [(python(3, 11), "aarch64", AARCH64), (python(3, 8), "aarch64", AARCH64)]
+)
+def test_an_engine_is_fetched_for_the_boards_processor_and_python(tmp_path, there, machine, processor) -> None:
+    fetch(packages("litert", there), machine, there, tmp_path)
+    assert machines(tmp_path) == {processor}
+    tag = f"cpython-3{there.version[1]}-"
+    assert all(tag in path.name for path in tmp_path.rglob("*.cpython-*.so"))
+    assert is_there("litert", python(3, modules=tuple(path.name for path in tmp_path.iterdir())))
+
+
+def test_a_32_bit_board_brings_its_own_numpy(tmp_path) -> None:
+    there = python(3, 9, bits=32, modules=("numpy",))
+    fetch(packages("litert", there), "armv7l", there, tmp_path)
+    assert machines(tmp_path) == {ARM}
+    assert not (tmp_path / "numpy").exists()
+    with pytest.raises(RefusedError) as caught:
+        fetch(packages("litert", there), "armv7l", python(3, 9, bits=32), tmp_path)
+    assert "python3-numpy" in caught.value.hint
+
+
+def test_an_interpreter_of_before_another_libedgetpu_is_not_used_any_more() -> None:
+    there = python(3, 9)
+    assert (
+        folder_of("edgetpu", there, "16.0")
+        != folder_of("edgetpu", there, "16.0tf2.17")
+        == folder_of("edgetpu", there, None)
+    )
+    assert folder_of("litert", there, "16.0") == "engines/litert-py39"
+
+
+def test_googles_interpreter_can_be_had(tmp_path) -> None:
+    fetch(packages("edgetpu", python(3, 9), "16.0"), "aarch64", python(3, 9), tmp_path)
+    assert machines(tmp_path) == {AARCH64}
+
+
+def test_engines_of_another_python_are_none() -> None:
+    have = {"engines/litert-py39", "engines/onnxruntime-py311", "runtimes/1-py311"}
+    assert engine_folders(have, python(3, 11)) == ["engines/onnxruntime-py311"]
+
+
+@pytest.mark.parametrize(("file", "counts"), [("__init__.py", False), ("utils/edgetpu.py", True)])
+def test_the_pycoral_on_pythons_index_is_not_googles(tmp_path, file, counts) -> None:
+    path = tmp_path / "pycoral" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    told = subprocess.run(
+        [sys.executable, "-s", "-c", surveying._DESCRIBE_PYTHON],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert ("pycoral" in told.stdout) is counts
+
+
+def test_what_a_worker_does_not_see_is_not_there(boards, tmp_path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "dpkg-query").write_text("#!/bin/sh\necho 'libedgetpu installed 16.0tf2.17.1-1.bookworm'\n")
+    (tools / "dpkg-query").chmod(0o755)
+    board = boards(environment={"PATH": f"{tools}:/usr/local/bin:/usr/bin:/bin"})
+    for minor in range(8, 15):
+        package = board.home / f".local/lib/python3.{minor}/site-packages/tensorrt/__init__.py"
+        package.parent.mkdir(parents=True)
+        package.touch()
+    (board.home / "keras").mkdir()
+    with Place(board.name) as place:
+        assert not {"tensorrt", "keras"} & place.python.modules
+        assert place.survey.libedgetpu == "16.0tf2.17.1-1.bookworm"
+        status, out = place.line.run(place._environment([]) + "env")
+    assert status == 0
+    assert f"KERAS_HOME={board.home}/.edgeproof/cache" in out

@@ -1,0 +1,1 @@
+"""An extension of edge: models that tell how bright a picture is."""

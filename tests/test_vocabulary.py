@@ -1,0 +1,49 @@
+"""Private words that the restructuring replaced by the field's own stay gone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("edge", "converters", "runtimes", "device_profiles")
+
+# Names of functions, classes and files; those that came back with a meaning of their own (Task, Plan) are not listed.
+_WORDS = """
+    step_id find_steps StepOptions Made StandIn Truth establish Witness Testimony prove translated run_steps blamed
+    mended Said meaning_of Judge useful_line Wish make_plan examined TextWish Here LineLost NoAnswer after_start_files
+    beside_this_machine Kitchen Likeness Happening take_back take_back_answer go_on Todo OpenModel WarmModel
+    protocol_of EngineMissing Crashed TimedOut OutOfMemory UnknownProfile CannotLower Situation same_folder
+    kitchen truth patience onnx_half quiet blame mending bare bare_given beside survey kept look
+"""
+REPLACED = frozenset(_WORDS.split())
+# A limit is a MAX_...
+_LIMIT = re.compile(r"_?(MOST|LARGEST)_[A-Z]")
+
+
+def replaced_names(root: Path) -> list[str]:
+    """Where a replaced name is defined, or names a file."""
+    found = []
+    for path in (path for room in ROOMS for path in sorted((root / room).rglob("*.py"))):
+        place = path.relative_to(root).as_posix()
+        names = [path.stem]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.append(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _LIMIT.match(node.id):
+                names.append(node.id)
+        found += [f"{place}: {name}" for name in names if name in REPLACED or _LIMIT.match(name)]
+    return found
+
+
+def test_replaced_names_are_gone() -> None:
+    assert replaced_names(ROOT) == []
+
+
+def test_a_replaced_name_is_found(tmp_path: Path) -> None:
+    (tmp_path / "edge").mkdir()
+    text = "_MOST_ROWS = 3\nclass Truth:\n    def fine(self):\n        def prove(): ...\n"
+    (tmp_path / "edge" / "kitchen.py").write_text(text)
+    found = ["kitchen", "Truth", "_MOST_ROWS", "prove"]
+    assert replaced_names(tmp_path) == [f"edge/kitchen.py: {name}" for name in found]
