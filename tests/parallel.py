@@ -112,4 +112,28 @@ def longest_first(config: pytest.Config, log: Any) -> Any:
             self.workqueue.move_to_end(longest, last=False)  # the front is what xdist hands out
             super()._assign_work_unit(node)
 
+        def remove_node(self, node: Any) -> Any:
+            """Take what a lost process had not run back into the queue, without the test that ended it."""
+            lost = self.assigned_work.pop(node)
+            waiting = [(module, test) for module, tests in lost.items() for test, done in tests.items() if not done]
+            if not waiting:
+                return None
+            module, ended_by = waiting[0]
+            lost[module][ended_by] = True
+            self.workqueue.update({module: tests for module, tests in lost.items() if not all(tests.values())})
+            for other in self.nodes:
+                self._reschedule(other)
+            return ended_by
+
+        def schedule(self) -> None:
+            """Distribute the tests; called again for each process that takes a lost one's place.
+
+            A process waits with the last test that it was given until it is given more, or told that no more will
+            come. xdist tells the late ones only when they end a test: with one test left they would wait for ever.
+            """
+            super().schedule()
+            if not self.workqueue:
+                for node in self.nodes:
+                    node.shutdown()
+
     return LongestFirst(config, log)
