@@ -19,10 +19,11 @@ def pytest_xdist_make_scheduler(config, log):
 """
 LOST = "import os\n\ndef test_lost():\n    os._exit(1)\n"
 ONE_MORE = "\ndef test_after():\n    pass\n"
+TWO_MORE = "\ndef test_last():\n    pass\n"
 PASSES = "def test_one():\n    pass\n\ndef test_two():\n    pass\n"
 
 
-@pytest.mark.parametrize(("after", "passed"), [(ONE_MORE, 3), (ONE_MORE + ONE_MORE.replace("after", "last"), 4), ("", 2)])
+@pytest.mark.parametrize(("after", "passed"), [("", 2), (ONE_MORE, 3), (ONE_MORE + TWO_MORE, 4)])
 def test_a_lost_process_fails_its_test_and_the_others_run(tmp_path: Path, after: str, passed: int) -> None:
     pytest.importorskip("xdist")
     (tmp_path / "conftest.py").write_text(CONFTEST)
