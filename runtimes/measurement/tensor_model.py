@@ -30,7 +30,6 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -47,7 +46,7 @@ from runtimes.joined_session import open_joined
 from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredClass
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
 from runtimes.measurement.sample_journal import SampleJournal
-from runtimes.registry import is_installed, missing
+from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
 from runtimes.shapes import free_axes, with_shapes
 from runtimes.tasks.classification import ClassScores
@@ -98,7 +97,7 @@ def time_import(engine: Engine) -> float:
         raise missing(engine)
     start = time.perf_counter_ns()
     for name in filter(None, engine.requires.split("|")):
-        if find_spec(name) is not None:
+        if is_found(name):
             import_module(name)
             break
     return (time.perf_counter_ns() - start) / 1e6
