@@ -9,6 +9,7 @@
     deploy.py              an artifact on a board, verified there
     fleet.py               several boards in parallel, one measurement at a time on each
     trtexec.py             TensorRT on boards whose Python cannot run it, built and timed by their trtexec
+    conditions.py          governor, power mode and clocks of such a board
     power_sensors.py       a Jetson's power while trtexec runs
     camera.py              frames of a camera, by whichever program the board has
     recovered_samples.py   samples that an earlier connection left behind

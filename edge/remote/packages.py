@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge.remote.probe import Probe, Python
-from runtimes.errors import HostError, RefusedError
+from runtimes.errors import EngineMissingError, HostError, RefusedError
+from runtimes.standalone import receive
 
 # https://github.com/google-coral/edgetpu/issues/812
 NEWER_LIBEDGETPU = (
     "install a build for a newer TFLite (libedgetpu1-std 16.0tf2.17 or later, github.com/feranick/libedgetpu), or "
     "Google's pycoral with tflite-runtime 2.5.0.post1 on Python 3.9"
 )
-# Engine → packages. None listed: it comes with the board's own system, in the one build that fits its hardware.
+# Engine → packages.
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "null": ("numpy",),
     "litert": ("ai-edge-litert", "numpy"),
@@ -25,7 +26,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("tensorflow", "numpy"),
     "keras": ("keras", "tensorflow", "numpy"),
     "torch": ("torch", "numpy"),
-    "tensorrt": (),
+    "tensorrt": ("numpy",),  # TensorRT itself comes with JetPack, in the one build that fits the board
 }
 # Engine → its modules, any one of which suffices; other engines have one module of the same name.
 _MODULES: dict[str, tuple[str, ...]] = {
@@ -34,6 +35,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "null": ("numpy",),
 }
 _OLD_TFLITE = ("tflite-runtime", "numpy<2")  # for 32-bit ARM, and for Python 3.8; built against numpy 1
+_NEWEST_32_BIT = (3, 11)  # the last Python with wheels of tflite-runtime (2.14.0) for 32-bit ARM; 3.13 has none
+# TensorRT's Python up to 8.6 reads numpy.bool, which numpy 1.24 removed: github.com/NVIDIA/TensorRT, issue 2567.
+_NUMPY_OF_TENSORRT, _NEWEST_OLD_NUMPY = ("numpy<1.24",), (3, 11)
 _GOOGLES_TFLITE = ("tflite-runtime<2.12", "numpy<2")
 GOOGLES_NEWEST_PYTHON = (3, 9)  # of the wheels of tflite-runtime below 2.12
 _OLDEST_GLIBC, _FETCH_S = 17, 1800.0
@@ -42,7 +46,8 @@ _OLDEST_GLIBC, _FETCH_S = 17, 1800.0
 def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tuple[str, ...]:
     """Return the packages pip installs for an engine. Raises RefusedError if it has no wheel for this board.
 
-    `libedgetpu` is the version of that package on the board; the interpreter must be compatible with it.
+    `libedgetpu` is the version of that package on the board; the interpreter must be compatible with it. Raises
+    EngineMissingError for an engine that only the board's own system can have, and lacks.
     """
     if engine not in _PACKAGES:
         raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(_PACKAGES)}")
@@ -50,13 +55,28 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
         if python.version[:2] > GOOGLES_NEWEST_PYTHON:
             raise _incompatible(libedgetpu, "no TFLite for Python {}.{} works with it".format(*python.version))
         return _GOOGLES_TFLITE
+    if engine == "tensorrt":
+        return _beside_tensorrt(python)
     if engine in ("litert", "edgetpu") and (python.bits == 32 or python.version < (3, 9)):
+        if python.version[:2] > _NEWEST_32_BIT:
+            what = "there is no {} for Python {}.{} on a 32-bit system".format(engine, *python.version)
+            newest = "{}.{}".format(*_NEWEST_32_BIT)
+            raise RefusedError(what, f"install the board's 64-bit image, or a Python up to {newest} beside this one")
         return _OLD_TFLITE
-    if python.bits == 64 or engine in ("tensorrt", "null"):
+    if python.bits == 64 or engine == "null":
         return _PACKAGES[engine]
     raise RefusedError(
         f"there is no {engine} for a 32-bit system", "convert to tflite, or install the board's 64-bit image"
     )
+
+
+def _beside_tensorrt(python: Python) -> tuple[str, ...]:
+    if "tensorrt" not in python.modules:
+        raise EngineMissingError(
+            "the board's Python {}.{}.{} has no tensorrt".format(*python.version),
+            "on a Jetson: sudo apt-get install python3-libnvinfer, from NVIDIA's packages for this board",
+        )
+    return _NUMPY_OF_TENSORRT if python.version[:2] < _NEWEST_OLD_NUMPY else ("numpy",)
 
 
 def check_edgetpu(python: Python, libedgetpu: str | None) -> None:
@@ -149,9 +169,10 @@ def fetch(wanted: tuple[str, ...], machine: str, python: Python, folder: Path) -
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()[-300:]]
         release = ".".join(map(str, python.version[:2]))
-        error = HostError(
-            f"{' '.join(wanted)} cannot be fetched for Python {release} on {machine}: {lines[-1][:300]}",
-            "check this machine's network, and that the package has wheels for that Python and platform",
-        )
+        what = f"{' '.join(wanted)} cannot be fetched for Python {release} on {machine}: {lines[-1][:300]}"
+        hint = "check this machine's network, and its index of packages: pip config list"
+        if receive.is_unpublished(done.stderr.splitlines()):
+            hint = f"no build is published for that Python and {machine}: use another Python on the board, or its image"
+        error = HostError(what, hint)
         error.add_note(done.stderr)
         raise error

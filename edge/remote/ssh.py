@@ -38,12 +38,13 @@ _READY = b"edge-ready\n"
 _SAY_READY = r"printf '\nedge-ready\n'"  # on a separate line, whatever was printed before it
 _GONE = 255  # ssh's own failures; a command killed by a signal looks the same
 
-# Pattern of ssh's message → what happened, and what to do; the first match counts. {name} is {host} without the user.
+# Pattern of ssh's message → what happened, and what to do; the first match counts. {name} is {host} without the user,
+# {known} its name in the file of known keys: `[address]:port` if an alias or another port is configured.
 _SSH_ERRORS: tuple[tuple[str, str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host key of {host} has changed: it was reinstalled, or this is another machine",
-        "if you know why, remove the old one with `ssh-keygen -R {name}`, then compare the new one: ssh {host}",
+        "if you know why, remove the old one: `ssh-keygen{file} -R '{known}'`; then compare the new one: ssh {host}",
     ),
     (
         r"Host key verification failed|host key is known for",
@@ -68,6 +69,13 @@ _SSH_ERRORS: tuple[tuple[str, str, str], ...] = (
         "check its power and network, then run the command again",
     ),
 )
+# What ssh says of a key that has changed: its name there, and the file.
+_KNOWN_AS = re.compile(r"Host key for (\S+) has changed")
+_KNOWN_IN = re.compile(r"^Offending .*key in (.+):\d+\s*$", re.MULTILINE)
+# Login shells read the command line first. tcsh takes neither a line break nor a `!` in quotes, and fish reads `\\` and
+# `\'` there, so a script travels with control characters for them, which the board's `tr` turns back.
+_UNSAFE, _SAFE = "\n!\\'", "\1\2\3\4"
+_UNPACK = r'eval "$(printf %s "$1" | tr "\001\002\003\004" "\012\041\134\047")"'
 
 
 class ConnectionLostError(HostError):
@@ -161,7 +169,7 @@ class SshConnection:
             "-T",
             "--",
             self.host,
-            shlex.join(["exec", "/bin/sh", "-c", f"{_SAY_READY}; {script}"]),
+            _for_any_shell(f"{_SAY_READY}; {script}"),
         ]
 
     def run(
@@ -210,11 +218,16 @@ class SshConnection:
     def failure(self, output: str) -> ConnectionLostError:
         """Return the error that explains why the connection failed, from the stderr of ssh."""
         name = self.host.rpartition("@")[2]
+        known, file = _KNOWN_AS.search(output), _KNOWN_IN.search(output)
+        words = {
+            "host": self.host,
+            "name": name,
+            "known": known.group(1) if known else name,
+            "file": f" -f {shlex.quote(file.group(1))}" if file else "",
+        }
         for pattern, what, hint in _SSH_ERRORS:
             if re.search(pattern, output):
-                error = ConnectionLostError(
-                    what.format(host=self.host, name=name), hint.format(host=self.host, name=name)
-                )
+                error = ConnectionLostError(what.format(**words), hint.format(**words))
                 break
         else:
             last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
@@ -254,6 +267,11 @@ class SshConnection:
         with suppress(OSError), (self._folder / "log").open("rb") as log:
             return last_words(log)
         return ""
+
+
+def _for_any_shell(script: str) -> str:
+    """Return a command line that runs a `/bin/sh` script, whatever the user's login shell is."""
+    return f"exec /bin/sh -c '{_UNPACK}' sh '{script.translate(str.maketrans(_UNSAFE, _SAFE))}'"
 
 
 def skip_shell_banner(lines: Iterable[AnyStr]) -> Iterator[AnyStr]:

@@ -18,7 +18,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, failure
-from edge.remote import packages, power_sensors
+from edge.remote import conditions, packages, power_sensors
+from edge.remote.conditions import BoardState
 from edge.remote.install import Installer
 from edge.remote.power_sensors import Power
 from edge.remote.probe import ROOT, Probe
@@ -26,7 +27,6 @@ from edge.remote.ssh import RemoteTimeoutError, SshConnection, quoted
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import EdgeError, EngineError, HostError, WorkerTimeoutError
-from runtimes.host.schema import Conditions
 from runtimes.measurement.answer import MeasureAnswer
 
 Note = Callable[[str], None]
@@ -35,16 +35,6 @@ _BUILD_S = 3600.0  # a Nano takes many minutes for a large network
 _MAX_TIMES_BYTES = 64 * 2**20  # size of the JSON: half a million runs
 _STEADY_S = 10.0  # maximum; trtexec has no stopping rule
 _SCRIPT = "build.sh"
-_UNKNOWN: Conditions = {
-    "governor": None,
-    "load_average": None,
-    "temperature_c": None,
-    "temperature_sensor": None,
-    "throttling": None,
-    "mhz": None,
-    "power_mode": None,
-    "gpu_clock": None,
-}
 # trtexec's stamp before each line: [11/25/2026-10:00:00] [I]
 _STAMP = re.compile(r"^\[[^\]]*\] \[[A-Z]\] ?")
 # Its line at the end of the timed loop: Timing trace has 2077 queries over 3.0039 s
@@ -147,11 +137,12 @@ class _Trtexec:
             engine = f"{artifact.model.stem}-{self._key(artifact)}.engine"
             self._build(place, artifact.model.with_suffix(".engine").name, engine, note)
         options, loop, power = _options(setup.protocol), _Loop(), Power()
+        before = self._state()
         samples = self._times(
             place, [f"--loadEngine={engine}", *options], timeout_s, [_progress(note), loop.hear, power.hear]
         )
         return {
-            **self._row(setup, artifact),
+            **self._row(setup, artifact, before, self._state()),
             "settings": {"trtexec": " ".join(options)},
             "began_at": loop.began,
             **power.energy(loop.began, loop.seconds),
@@ -168,6 +159,10 @@ class _Trtexec:
             key, _, value = entry.partition(" ")
             facts.setdefault(key, []).append(value.strip())
         return facts
+
+    def _state(self) -> BoardState:
+        _, text = self._line.run(conditions.script())
+        return conditions.read(text, self._found.machine)
 
     def _key(self, artifact: Artifact) -> str:
         """Hash what an engine depends on. A Jetson's model and Linux release determine its GPU and CUDA."""
@@ -227,7 +222,7 @@ class _Trtexec:
         error.add_note(output[-8192:])
         raise error
 
-    def _row(self, setup: Setup, artifact: Artifact) -> MeasureAnswer:
+    def _row(self, setup: Setup, artifact: Artifact, before: BoardState, after: BoardState) -> MeasureAnswer:
         """Return everything in a row except its times."""
         cores = next(iter(self._facts["cores"]), "")
         return {
@@ -243,15 +238,15 @@ class _Trtexec:
             "machine": {
                 "cpu": self._found.machine,
                 "logical_cores": int(cores) if cores.isdigit() else None,
-                "memory_bytes": None,
+                "memory_bytes": before.memory_bytes,
                 "os": next(iter(self._facts["os"]), None),
                 "python": None,
                 "board": self._found.model,
-                "emulated": False,
+                "emulated": before.emulated,
             },
             "input": {"kind": "trtexec", "sha256": None},
             "output": {"name": None, "kind": None},
-            "conditions": {"before": _UNKNOWN, "after": _UNKNOWN},
+            "conditions": {"before": before.conditions, "after": after.conditions},
             "top": [],
             "raw": None,
         }

@@ -26,6 +26,7 @@ from runtimes.host.cpu import (
     usable_cores,
 )
 from runtimes.host.energy import EnergyMeter, EnergyReading, energy_facts, joules_between, read_energy
+from runtimes.host.files import read_text
 from runtimes.host.schema import Conditions, MachineFacts
 from runtimes.host.system import board_facts, memory_facts, os_facts, peak_rss_bytes
 from runtimes.host.thermal import gpu_clock, power_mode, temperature, throttling
@@ -84,7 +85,7 @@ def conditions(root: Path = Path("/")) -> Conditions:
     hottest = temperature(root)
     return {
         "governor": governor(root),
-        "load_average": _load_average(),
+        "load_average": _load_average(root),
         "temperature_c": hottest and hottest.celsius,
         "temperature_sensor": hottest and hottest.sensor,
         "throttling": throttling(root),
@@ -94,7 +95,10 @@ def conditions(root: Path = Path("/")) -> Conditions:
     }
 
 
-def _load_average() -> float | None:
+def _load_average(root: Path) -> float | None:
+    words = (read_text(root / "proc/loadavg") or "").split()
+    if words or root != Path("/"):
+        return float(words[0]) if words else None
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows has none

@@ -26,7 +26,7 @@ def os_facts(root: Path) -> OsFacts:
         "python": platform.python_version(),
         "container": _container(root),
         "virtual_machine": _is_virtual_machine(root),
-        "emulated": _is_emulated(root),
+        "emulated": is_emulated(root, platform.machine()),
     }
 
 
@@ -43,11 +43,14 @@ def _container(root: Path) -> str | None:
     return next((name for mark, name in _CONTAINER_MARKS.items() if (root / mark).exists()), None)
 
 
-def _is_emulated(root: Path) -> bool:
-    """Return whether qemu's user mode emulates the processor, which makes measured times meaningless."""
+def is_emulated(root: Path, machine: str) -> bool:
+    """Return whether qemu's user mode emulates the processor, which makes measured times meaningless.
+
+    machine: What programs take the processor for, as in `uname -m`.
+    """
     kernel = read_text(root / "proc/sys/kernel/arch")  # since Linux 6.1
     family = {"x86_64": "x86", "i686": "x86", "i386": "x86", "amd64": "x86"}
-    of_kernel, of_program = (family.get(name, name[:3]) for name in (kernel or "", platform.machine().lower()))
+    of_kernel, of_program = (family.get(name, name[:3]) for name in (kernel or "", machine.lower()))
     # aarch64, arm64, armv7l and armv8l are one family: a 64-bit kernel runs 32-bit programs natively.
     same = {"aar": "arm"}
     return bool(kernel) and same.get(of_kernel, of_kernel) != same.get(of_program, of_program)

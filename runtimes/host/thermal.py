@@ -86,12 +86,17 @@ def power_mode(root: Path = Path("/")) -> PowerMode | None:
 
     The name is None if only root may query it; then only the file with the id is readable.
     """
-    output = program_output(root, "nvpmodel", "-q") or ""
-    match = re.search(r"NV Power Mode:\s*(\S+)\s+(\d+)", output)
-    if match:
-        return {"id": int(match.group(2)), "name": match.group(1)}
+    named = power_mode_of(program_output(root, "nvpmodel", "-q") or "")
+    if named:
+        return named
     status = re.search(r"pmode:\s*(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
     return {"id": int(status.group(1)), "name": None} if status else None
+
+
+def power_mode_of(output: str) -> PowerMode | None:
+    """Parse the output of `nvpmodel -q`."""
+    match = re.search(r"NV Power Mode:\s*(\S+)\s+(\d+)", output)
+    return {"id": int(match.group(2)), "name": match.group(1)} if match else None
 
 
 def gpu_clock(root: Path = Path("/")) -> GpuClock | None:

@@ -27,6 +27,8 @@ from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optio
 
 _PART = ".part-"
 _PIECE = 1 << 20
+# What pip prints when it does not reach its index; afterwards it reports that nothing matches, too.
+_UNREACHABLE = ("Retrying (", "connection broken", "Could not fetch URL", "ConnectionError", "is not a trusted")
 _FULL = "make room on the board, or point ~/.edgeproof to another disk with a link"
 
 
@@ -88,15 +90,22 @@ def pip(root: Path, name: str, packages: List[str]) -> None:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         threading.Thread(target=_stop_when_left, args=(process,), daemon=True).start()
-        last = "pip said nothing"
+        last, lines = "pip said nothing", []
         for line in _lines(process):
             print(line, flush=True)
+            lines.append(line)
             last = line if line.startswith("ERROR") or not last.startswith("ERROR") else last
         if process.wait() != 0:
-            raise _pip_failed(last, packages)
+            raise _pip_failed(last, lines, packages)
 
 
-def _pip_failed(last: str, packages: List[str]) -> TransferError:
+def is_unpublished(lines: Iterable[str]) -> bool:
+    """Return whether pip failed because an index that answered has no fitting build."""
+    text = "\n".join(lines)
+    return "No matching distribution found" in text and not any(word in text for word in _UNREACHABLE)
+
+
+def _pip_failed(last: str, lines: List[str], packages: List[str]) -> TransferError:
     if "No space left" in last:
         return TransferError(f"the board's disk is full: {last}", _FULL)
     if "No module named pip" in last:
@@ -108,6 +117,10 @@ def _pip_failed(last: str, packages: List[str]) -> TransferError:
             f"the board trusts no index: {last}"[:400], "check the board's clock: date; or use --offline"
         )
     what = f"the board's pip cannot install {' '.join(packages)}: {last}"
+    if is_unpublished(lines):
+        bits = 64 if sys.maxsize > 2**32 else 32
+        machine = f"Python {sys.version_info[0]}.{sys.version_info[1]} with {bits} bits on {os.uname().machine}"
+        return TransferError(what[:400], f"no build is published for {machine}: use another Python there, or its image")
     return TransferError(what[:400], "where the board has no network, --offline brings the packages from here")
 
 

@@ -17,6 +17,7 @@ import pytest
 
 USER = "pi"
 _PACKAGES = ("openssh-server", "libwrap0")
+_TCSH = ("tcsh",)
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,26 @@ def binary(cache: Path) -> tuple[str, str]:
         return found, ""
     unpacked = cache / "sshd"
     if not (unpacked / "usr/sbin/sshd").exists():
-        _unpack(unpacked)
+        _unpack(unpacked, _PACKAGES)
     return str(unpacked / "usr/sbin/sshd"), ":".join(str(path) for path in unpacked.glob("usr/lib/*-linux-gnu"))
 
 
-def _unpack(folder: Path) -> None:
+def tcsh(folder: Path) -> str:
+    """Return the path of tcsh, unpacked below `folder` if the system has none; skips the test if it cannot be."""
+    found = shutil.which("tcsh")
+    if found:
+        return found
+    _unpack(folder / "tcsh", _TCSH)
+    return str(folder / "tcsh/bin/tcsh")
+
+
+def _unpack(folder: Path, packages: tuple[str, ...]) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        pytest.skip("no sshd on this machine: install openssh-server")
+        pytest.skip(f"this machine lacks {packages[0]}: install it")
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["apt-get", "download", "-qq", *_PACKAGES]
+    command = ["apt-get", "download", "-qq", *packages]
     if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
-        pytest.skip("no sshd on this machine, and apt-get could not fetch openssh-server")
+        pytest.skip(f"this machine lacks {packages[0]}, and apt-get could not fetch it")
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
 

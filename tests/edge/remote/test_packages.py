@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from edge.remote import probe as surveying
 from edge.remote.board import Board as Place
 from edge.remote.packages import check_edgetpu, engine_folders, fetch, folder_of, is_there, packages
 from edge.remote.probe import Python
-from runtimes.errors import RefusedError
+from runtimes.errors import EngineMissingError, HostError, RefusedError
 
 AARCH64, ARM = 183, 40  # e_machine in ELF files
 
@@ -40,6 +41,35 @@ def machines(folder: Path) -> set[int]:
 )
 def test_the_interpreter_fits_the_python_and_the_edge_tpus_library(there, libedgetpu, wanted) -> None:
     assert packages("edgetpu", there, libedgetpu)[0] == wanted
+
+
+@pytest.mark.parametrize("engine", ["litert", "edgetpu"])
+def test_a_32_bit_python_that_is_too_new_is_refused_before_pip_is_asked(engine) -> None:
+    with pytest.raises(RefusedError, match=rf"no {engine} for Python 3\.13 on a 32-bit system") as caught:
+        packages(engine, python(3, 13, bits=32))
+    assert "64-bit image" in caught.value.hint
+
+
+@pytest.mark.parametrize(("version", "numpy"), [((3, 8), "numpy<1.24"), ((3, 10), "numpy<1.24"), ((3, 12), "numpy")])
+def test_a_jetson_whose_tensorrt_has_no_numpy_beside_it_gets_one(version, numpy) -> None:
+    there = python(*version, modules=("tensorrt",))
+    assert not is_there("tensorrt", there)
+    assert packages("tensorrt", there) == (numpy,)
+
+
+def test_a_board_without_tensorrt_is_told_where_it_comes_from() -> None:
+    with pytest.raises(EngineMissingError, match=r"Python 3\.10\.0 has no tensorrt") as caught:
+        packages("tensorrt", python(3, 10, modules=("numpy",)))
+    assert "python3-libnvinfer" in caught.value.hint
+
+
+def test_a_package_without_a_build_for_the_board_is_no_fault_of_the_network(tmp_path, monkeypatch) -> None:
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    for name, value in index.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HostError, match="cannot be fetched") as caught:
+        fetch(("thing",), "armv7l", python(3, 13), tmp_path / "out")
+    assert caught.value.hint.startswith("no build is published for that Python and armv7l")
 
 
 def test_an_edge_tpu_library_that_nothing_fits_is_told_before_anything_crashes() -> None:

@@ -3,7 +3,9 @@
 import subprocess
 
 import pytest
+import sshd
 
+from edge.remote.probe import probe
 from edge.remote.ssh import ConnectionLostError, SshConnection, quoted
 from runtimes.errors import UsageError
 
@@ -14,6 +16,26 @@ def test_commands_share_one_connection_and_keep_their_bytes(boards):
         assert line.read("printf 'a\\000b'; exit 3") == (3, b"a\0b")
         assert line.run("cat", lambda stream: stream.write(b"x" * 10**6))[1] == "x" * 10**6
     assert (board.home.parent / "sshd.log").read_text().count("Accepted publickey") == 1
+
+
+# Each of these means something else to another shell than to /bin/sh, or ends its quotes.
+@pytest.mark.parametrize(
+    "script", ["echo a\necho b", "echo 'wait!'", "printf '%s' '\\\\'", "printf '%s' \"it's\" $((1+1))"]
+)
+def test_a_script_means_the_same_to_every_login_shell(boards, tmp_path, script):
+    here = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    board = boards(shell=sshd.tcsh(tmp_path))
+    with SshConnection(board.name) as line:
+        assert line.run(script) == (0, here)
+
+
+def test_a_board_whose_login_shell_is_tcsh_is_probed(boards, tmp_path):
+    board = boards(shell=sshd.tcsh(tmp_path))
+    (board.home / ".cshrc").write_text("echo Welcome\n")
+    with SshConnection(board.name) as line:
+        found = probe(line)
+    assert found.home == str(board.home)
+    assert found.python is not None
 
 
 def test_a_jump_host_of_the_users_ssh_config_is_used(boards, tmp_path):
@@ -47,7 +69,10 @@ def test_a_changed_host_key_is_refused_with_what_to_do(boards):
     board.known_hosts.write_text(f"[127.0.0.1]:{board.port} {(board.home.parent / 'id.pub').read_text()}")
     with pytest.raises(ConnectionLostError, match=r"the host key of .* has changed") as caught:
         SshConnection(board.name).connect()
-    assert "ssh-keygen -R" in caught.value.hint
+    remedy = caught.value.hint.split("`")[1]
+    assert remedy == f"ssh-keygen -f {board.known_hosts} -R '[127.0.0.1]:{board.port}'"
+    subprocess.run(["sh", "-c", remedy], check=True, capture_output=True)
+    assert board.known_hosts.read_text() == ""
 
 
 def test_an_unknown_host_key_is_not_accepted_in_silence(boards):

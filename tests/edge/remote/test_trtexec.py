@@ -130,6 +130,9 @@ def test_the_board_builds_once_and_its_times_are_rows(jetson, prepared):
     assert row["samples_ms"] == [14.25, 13.75, 14.5, 14.0] * 2
     assert (row["runtime"], row["runtime_version"], row["precision"]) == ("tensorrt", "8.2.1", "fp16")
     assert (row["input"]["kind"], row["top"], row["raw"], row["first_ms"]) == ("trtexec", [], None, None)
+    around = [part["conditions"] for part in row["rounds"]]
+    assert all(one["load_average"] is not None for both in around for one in both.values())  # of this machine's /proc
+    assert row["machine"]["memory_bytes"] > 0
     build, *measured = calls(jetson)
     assert "--onnx=net.onnx --saveEngine=net.engine --fp16" in build
     assert [one.split()[1:3] for one in measured] == [["--iterations=4", "--duration=0"]] * 2

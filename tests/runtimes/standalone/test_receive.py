@@ -136,9 +136,18 @@ def test_the_boards_pip_fills_a_folder_or_says_why_not(tmp_path):
     assert (tmp_path / "root/engines/x/thing.py").read_text() == "ANSWER = 42\n"
     failed = answer_of(pip_there(tmp_path, "nothing", **index))
     assert failed["message"].startswith("the board's pip cannot install nothing: ERROR: No matching distribution")
-    assert "--offline" in failed["hint"]
+    assert failed["hint"].startswith("no build is published for Python {}.{} with ".format(*sys.version_info))
     assert (tmp_path / "root/engines/x/thing.py").exists()  # what was there stays
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["engines"]
+
+
+@needs_pip
+def test_an_index_that_does_not_answer_is_no_missing_build(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
+    asked = {"PIP_INDEX_URL": address, "PIP_NO_INDEX": "0", "PIP_RETRIES": "1", "PIP_EXTRA_INDEX_URL": ""}
+    failed = answer_of(pip_there(tmp_path, "thing", **asked))
+    assert "--offline" in failed["hint"]
 
 
 @needs_pip
