@@ -42,6 +42,7 @@ _STATUS: tuple[tuple[type[EdgeError], str], ...] = (
     (UsageError, "unsupported"),
     (HostError, "host failed"),
 )
+ENGINE_WORKER, BROWSER_WORKER = "runtimes.worker", "edge.web.worker"
 _BUILD_S = 3600.0  # a Jetson Nano takes many minutes for a large network
 
 
@@ -62,6 +63,7 @@ class Setup:
     outputs: The .npz that their dequantised outputs are written to.
     host: The board to measure on, as ssh knows it; None is this machine.
     shapes: Sizes for free axes, see `runtimes.shapes`.
+    worker: The module of the process that measures it.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Setup:
     outputs: Path | None = None
     host: str | None = None
     shapes: Sequence[str] = ()
+    worker: str = ENGINE_WORKER
 
     def job(self, round_number: int) -> Job[MeasureAnswer]:
         """Return the job of one round; rounds count from 0."""
@@ -116,7 +119,6 @@ def measure_all(
     rounds: int = 2,
     timeout_s: float | None = 300.0,
     on_progress: OnProgress | None = None,
-    module: str = "runtimes.worker",
     place: Transport = LOCAL,
     is_decided: IsDecided | None = None,
 ) -> Iterator[Measurement]:
@@ -134,7 +136,7 @@ def measure_all(
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, module, place))
+            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, place))
             if not measurement.is_ok:
                 failed.add(setup.id)
             done.append(measurement)
@@ -144,7 +146,7 @@ def measure_all(
 
 
 def _measured(
-    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, module: str, place: Transport
+    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, place: Transport
 ) -> MeasureAnswer:
     ahead: list[float] = []  # how far this machine's clock is ahead of the worker's, which may run on a board
 
@@ -158,8 +160,8 @@ def _measured(
     try:
         if number == 0 and _is_built(setup):
             # In a separate process with its own limit, so that `timeout_s` applies to the measurement alone.
-            run_job(_opening(setup), module=module, timeout_s=_BUILD_S, on_progress=on_message, place=place)
-        answer = run_job(job, module=module, timeout_s=timeout_s, on_progress=on_message, place=place)
+            run_job(_opening(setup), module=setup.worker, timeout_s=_BUILD_S, on_progress=on_message, place=place)
+        answer = run_job(job, module=setup.worker, timeout_s=timeout_s, on_progress=on_message, place=place)
         began_at = _by_our_clock(answer.get("began_at"), ahead)
         return {**answer, "artifact": str(setup.artifact), "began_at": began_at}  # the path here, not on a board
     except EdgeError as error:

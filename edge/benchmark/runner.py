@@ -23,7 +23,7 @@ from edge.benchmark.compare import (
     unmatched,
 )
 from edge.benchmark.energy import check_meter, metered
-from edge.benchmark.harness import IsDecided, Measurement, Setup, measure_all, short_name
+from edge.benchmark.harness import BROWSER_WORKER, ENGINE_WORKER, IsDecided, Measurement, Setup, measure_all, short_name
 from edge.benchmark.harness import OnProgress as OnPhase
 from edge.benchmark.language_model import LlmBenchOptions, text_rows, text_setups, with_bill
 from edge.benchmark.ranking import Rank, ranking
@@ -229,10 +229,8 @@ def _measure(
 def _measurements(
     setups: Sequence[Setup], rounds: int, options: BenchOptions, note: OnPhase, enough: IsDecided | None
 ) -> Iterator[Measurement]:
-    if not options.on:
+    if not options.on or options.on == (BROWSER,):
         return measure_all(setups, rounds, options.timeout_s, note, is_decided=enough)
-    if options.on == (BROWSER,):
-        return measure_all(setups, rounds, options.timeout_s, note, "edge.web.worker", is_decided=enough)
     if BROWSER in options.on:
         raise UsageError("a browser and boards cannot be measured in one run", "use two commands")
     from edge.remote.fleet import boards_of, distinct, measure_on
@@ -278,6 +276,7 @@ def _setups(models: Sequence[Path], options: BenchOptions, folder: Path) -> list
                     input_kind=kind,
                     host=host,
                     shapes=options.shapes,
+                    worker=BROWSER_WORKER if host == BROWSER else ENGINE_WORKER,
                 )
             )
     return setups

@@ -43,6 +43,7 @@ def notes_of(
     lines += _answers(rows, agreed)
     lines += _beside_here(rows, alike)
     lines += _costs_of_right_answers(rows)
+    lines += _in_browser(rows)
     sources = dict.fromkeys(row.measured.energy_source for row in rows if row.measured and row.joules is not None)
     lines += [f"Energy of one classification, including idle power, from {source}." for source in sources]
     lines += _disturbances(rows)
@@ -222,6 +223,21 @@ def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:
                 f"This CPU has no int8 dot product: {row.setup} would be {precise.time_s / row.time_s:.2f}× as fast "
                 "as the precise setting, with the predictions above."
             )
+    return lines
+
+
+def _in_browser(rows: Sequence[Row]) -> list[str]:
+    """Name the browser of each of its rows, and compare it with the native row of the same model and threads."""
+    by_id = {row.id: row for row in rows if row.kind == "measured"}
+    lines = []
+    for name, row in by_id.items():
+        measured, native = row.measured, by_id.get(name.removeprefix("browser-"))
+        if measured is None or measured.browser is None:
+            continue
+        line = f"{_short(row)}: {measured.runtime} {measured.runtime_version} in {measured.browser.get('name')}"
+        if native is not None and native is not row and native.time_s and row.time_s:
+            line += f", {row.time_s / native.time_s:.1f}× the time of {_short(native)}"
+        lines.append(line + ".")
     return lines
 
 

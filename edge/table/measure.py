@@ -14,7 +14,7 @@ import numpy as np
 
 from device_profiles.published import published_rows
 from edge.benchmark.energy import metered
-from edge.benchmark.harness import Measurement, OnProgress, Setup, measure_all
+from edge.benchmark.harness import ENGINE_WORKER, Measurement, OnProgress, Setup, measure_all
 from edge.benchmark.rows import rows_of
 from edge.console.progress import Progress
 from edge.machine.accelerators import known_accelerators
@@ -24,11 +24,12 @@ from edge.table.compare_outputs import OutputDiff, compare_with_local
 from edge.table.footnotes import notes_of
 from edge.table.recipes import BY_ID
 from edge.table.rows import Row, absent, of_setup, published
-from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, setups_of_board
+from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, setups_in_browser, setups_of_board
+from edge.web.chromium import find_browser
 from runtimes import host, registry
 from runtimes.arrays import Array, save_arrays
 from runtimes.artifact import Artifact
-from runtimes.errors import EdgeError, EngineError, HostError, UsageError
+from runtimes.errors import EdgeError, EngineError, EngineMissingError, HostError, UsageError
 from runtimes.jobs import EngineOptions
 from runtimes.tensors import pixels_to_input
 
@@ -85,7 +86,15 @@ def this_machine() -> tuple[list[TableSetup], list[Absent]]:
     """Return the setups that this machine can run if the engines are installed, and the accelerators that it lacks."""
     machine = host.facts()
     attached = {one.id for one in known_accelerators(machine) if one.found}
-    return setups_for(machine, attached), absent_devices(machine, attached)
+    in_browser, no_browser = setups_in_browser(_browser())
+    return [*setups_for(machine, attached), *in_browser], [*absent_devices(machine, attached), *no_browser]
+
+
+def _browser() -> str | None:
+    try:
+        return find_browser()
+    except EngineMissingError:
+        return None
 
 
 def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
@@ -157,7 +166,8 @@ def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetu
     ready, unready = [], []
     for setup in setups:
         title = setup.full_title
-        if setup.host is None and not registry.is_installed(registry.tensor_engine(setup.runtime)):
+        runs_here = setup.host is None and setup.worker == ENGINE_WORKER
+        if runs_here and not registry.is_installed(registry.tensor_engine(setup.runtime)):
             unready.append(Absent(setup.id, title, _install(setup.runtime)))
         elif not bundle.has(setup.artifact):
             unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)", setup.artifact))
@@ -229,6 +239,7 @@ class _Inputs:
             input_kind="picture",
             evaluate=evaluated,
             outputs=self._outputs(setup) if evaluated else None,
+            worker=setup.worker,
         )
 
     def _outputs(self, setup: TableSetup) -> Path:

@@ -52,6 +52,7 @@ RECIPES = (
     Recipe("openvino-fp32", "openvino", "fp32", source="onnx-fp32", steps=("onnx_to_openvino",)),
     Recipe("openvino-fp16", "openvino", "fp16", source="onnx-fp32", steps=("onnx_to_openvino",)),
     Recipe("openvino-int8", "openvino", "int8", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe("browser-tflite-int8", "browser", "int8", source="tflite-int8", steps=("tflite_to_browser",)),
     # The last release for the Jetson Nano; the later releases of other Jetsons read its files too.
     Recipe("tensorrt-fp16", "tensorrt", "fp16", source="onnx-fp32", steps=("onnx_to_tensorrt",), release="8.2.1"),
     Recipe("tflite-2019", "tflite", "int8", file=_FILE_2019),

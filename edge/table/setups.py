@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from edge.benchmark.harness import BROWSER_WORKER, ENGINE_WORKER
 from edge.machine.accelerators import JETSON
 from runtimes.host.schema import MachineFacts
 
@@ -29,6 +30,7 @@ class TableSetup:
     default: Whether it is measured if the user names no setups.
     host: The board that it runs on; None is this machine.
     emulated: Whether the board's processor is emulated, which makes times meaningless.
+    worker: The module of the process that measures it.
     """
 
     id: str
@@ -41,6 +43,7 @@ class TableSetup:
     default: bool = True
     host: str | None = None
     emulated: bool = False
+    worker: str = ENGINE_WORKER
 
     @property
     def where(self) -> str:
@@ -119,6 +122,15 @@ _CUDA = (
 )
 # PyPI's wheels for ARM compute only on the CPU; a Jetson's GPU is used by the TensorRT of its JetPack.
 _JETSON = TableSetup("tensorrt-fp16", "TensorRT FP16", "tensorrt-fp16", "tensorrt", None, device="cuda")
+# One thread, as the native row beside it; `edge bench --on browser` measures several.
+_BROWSER = TableSetup(
+    "browser-tflite-int8-1t",
+    "browser, TFLite int8, 1 thread",
+    "browser-tflite-int8",
+    "litert_js",
+    1,
+    worker=BROWSER_WORKER,
+)
 _CORAL = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
 
 
@@ -137,6 +149,16 @@ def setups_for(machine: MachineFacts, devices: Collection[str]) -> list[TableSet
     if _has_coral(devices):
         setups.append(_CORAL)
     return setups
+
+
+def setups_in_browser(browser: str | None) -> tuple[list[TableSetup], list[Absent]]:
+    """Return the setup of this machine's browser, or what it would need.
+
+    browser: The program; None if there is none.
+    """
+    if browser is None:
+        return [], [Absent("browser", f"{THIS_MACHINE}, browser", "Chromium or Chrome (none found)")]
+    return [_BROWSER], []
 
 
 def setups_of_board(host: str, machine: MachineFacts, devices: Collection[str]) -> list[TableSetup]:

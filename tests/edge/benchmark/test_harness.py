@@ -48,26 +48,26 @@ def module(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def setup(tmp_path):
+def setup(module, tmp_path):
     def make(name: str, **more) -> Setup:
         path = tmp_path / f"{name}.null"
         path.write_bytes(b"x")
-        return Setup(name, name.title(), path, protocol=FEW, **more)
+        return Setup(name, name.title(), path, protocol=FEW, worker=module, **more)
 
     return make
 
 
-def test_rounds_interleave_and_every_other_one_goes_backwards(module, setup):
+def test_rounds_interleave_and_every_other_one_goes_backwards(setup):
     setups = [setup("a"), setup("b"), setup("c")]
-    found = list(measure_all(setups, rounds=3, module=module))
+    found = list(measure_all(setups, rounds=3))
     order = [(measurement.round, measurement.setup.id) for measurement in found]
     assert order == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a"), (2, "a"), (2, "b"), (2, "c")]
     assert len({measurement.values["pid"] for measurement in found}) == 9
 
 
-def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_goes_on(module, setup):
+def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_goes_on(setup):
     setups = [setup("crash"), setup("good"), setup("missing")]
-    found = list(measure_all(setups, rounds=2, module=module))
+    found = list(measure_all(setups, rounds=2))
     assert Counter(m.setup.id for m in found) == {"good": 2, "crash": 1, "missing": 1}
     rows = {row.setup: row for row in rows_of(found)}
     assert rows["good"].status == "ok"
@@ -77,27 +77,23 @@ def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_goes_on(module,
     assert "edge-toolkit[x]" in rows["missing"].hint
 
 
-def test_a_setup_that_hangs_is_a_row_too(module, setup):
+def test_a_setup_that_hangs_is_a_row_too(setup):
     for limit_s in (3, 15, 60):  # a busy machine needs longer for the good one
-        rows = rows_of(measure_all([setup("hang"), setup("good")], rounds=1, timeout_s=limit_s, module=module))
+        rows = rows_of(measure_all([setup("hang"), setup("good")], rounds=1, timeout_s=limit_s))
         assert rows[0].status == "timeout"
         if rows[1].status == "ok":
             return
     pytest.fail("the setup after the one that hangs had no time left in a minute of its own")
 
 
-def test_each_measurement_is_yielded_as_soon_as_it_is_there(module, setup):
-    found = measure_all([setup("good"), setup("hang")], rounds=1, timeout_s=600, module=module)
+def test_each_measurement_is_yielded_as_soon_as_it_is_there(setup):
+    found = measure_all([setup("good"), setup("hang")], rounds=1, timeout_s=600)
     assert next(found).is_ok
 
 
-def test_progress_names_setup_round_and_phase(module, setup):
+def test_progress_names_setup_round_and_phase(setup):
     heard = []
-    list(
-        measure_all(
-            [setup("a")], rounds=2, on_progress=lambda s, n, phase: heard.append((s.id, n, phase)), module=module
-        )
-    )
+    list(measure_all([setup("a")], rounds=2, on_progress=lambda s, n, phase: heard.append((s.id, n, phase))))
     assert ("a", 0, "loading") in heard
     assert ("a", 1, "measuring") in heard
 
@@ -130,8 +126,8 @@ def built(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "m.onnx").write_bytes(b"x")
         write(folder, Manifest("m", "tensorrt", "fp16", "m.onnx"), {}, {})
-        setup, heard = Setup("m", "m", folder), []
-        found = list(measure_all([setup], 2, 60, lambda _, number, phase: heard.append(phase), "builder_worker"))
+        setup, heard = Setup("m", "m", folder, worker="builder_worker"), []
+        found = list(measure_all([setup], 2, 60, lambda _, number, phase: heard.append(phase)))
         return found, heard
 
     return measured

@@ -229,8 +229,8 @@ def test_an_engine_that_crashes_is_a_row_with_the_signal(board, model, monkeypat
             "import ctypes\nfrom runtimes.worker import serve\n"
             "serve({'measure': lambda job, report: ctypes.string_at(0)})\n"
         )
-        setup = Setup("m", "m", model, protocol=FEW, host=board.name)
-        (found,) = measure_all([setup], 1, 60.0, None, "moody", place)
+        setup = Setup("m", "m", model, protocol=FEW, host=board.name, worker="moody")
+        (found,) = measure_all([setup], 1, 60.0, place=place)
     assert found.values["status"] == "crashed"
     assert "SIGSEGV" in found.values["message"]
     assert "m.null" in found.values["message"]

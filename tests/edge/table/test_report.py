@@ -59,6 +59,13 @@ def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-
     return Agreement(100, same, difference, 88, 88, precision)
 
 
+def test_a_browsers_row_names_it_and_its_time_beside_the_native_one() -> None:
+    browser = {"runtime": "litert_js", "runtime_version": "2.1", "browser": {"name": "Chromium 156"}}
+    rows = [_row("tflite-int8-1t", 1.0), _row("browser-tflite-int8-1t", 5.0, **browser)]
+    line = "BROWSER-TFLITE-INT8-1T: litert_js 2.1 in Chromium 156, 5.0× the time of TFLITE-INT8-1T."
+    assert line in notes_of(rows, BUNDLE, {})
+
+
 def test_the_published_rows_read_as_in_the_article() -> None:
     lines = as_markdown([published(row) for row in published_rows()], []).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:12]]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from converters.browser.engines import ENGINES
 from edge.table.recipes import BY_ID, RECIPES, with_sources
-from edge.table.setups import absent_devices, setups_for, setups_of_board
+from edge.table.setups import absent_devices, setups_for, setups_in_browser, setups_of_board
 from runtimes import registry
 
 
@@ -70,9 +71,20 @@ def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
 
 
 def test_every_setup_names_a_recipe_and_an_engine() -> None:
-    every = setups_for(machine(saturates=True, gpus=("any",)), {"coral-usb", "jetson"})
-    assert {setup.artifact for setup in every} <= set(BY_ID)
-    assert {setup.runtime for setup in every} <= set(registry.engine_ids())
+    native = setups_for(machine(saturates=True, gpus=("any",)), {"coral-usb", "jetson"})
+    in_browser, _ = setups_in_browser("chromium")
+    assert {setup.artifact for setup in (*native, *in_browser)} <= set(BY_ID)
+    assert {setup.runtime for setup in native} <= set(registry.engine_ids())
+    assert {setup.runtime for setup in in_browser} <= set(ENGINES)
+
+
+def test_a_browser_brings_its_setup_and_takes_its_absent_row_away() -> None:
+    setups, missing = setups_in_browser("chromium")
+    assert [setup.id for setup in setups] == ["browser-tflite-int8-1t"]
+    assert missing == []
+    setups, missing = setups_in_browser(None)
+    assert setups == []
+    assert [(row.id, row.needs) for row in missing] == [("browser", "Chromium or Chrome (none found)")]
 
 
 def test_recipes_stand_behind_what_they_are_made_from() -> None:

@@ -68,6 +68,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SETUPS = (
     "keras-predict", "keras-compiled", "torch-fp32", "onnxruntime-fp32", "tflite-fp32", "tflite-int8",
     "tflite-int8-logits", "tflite-2019", "tflite-2019-logits", "openvino-fp32", "openvino-fp16", "openvino-int8",
+    "browser-tflite-int8",
 )  # fmt: skip
 
 
@@ -122,13 +123,21 @@ def test_the_three_kinds_of_score_are_reproduced(rows: dict[str, dict[str, Any]]
 
 
 @pytest.mark.data
+def test_the_browser_gives_the_native_engines_answers(rows: dict[str, dict[str, Any]]) -> None:
+    there, native = rows["browser-tflite-int8-1t"], rows["tflite-int8-1t"]
+    assert there["runtime"] == "litert_js"
+    assert there["agreement"] == native["agreement"]
+    assert [guess["probability"] for guess in there["top"]] == [guess["probability"] for guess in native["top"]]
+
+
+@pytest.mark.data
 def test_answers_agree_as_each_precision_owes(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in _measured(rows).items():
         agreement = row["agreement"]
         assert agreement["pictures"] == 100
         if agreement["own_weights"]:
             assert agreement["correct"] >= agreement["reference_correct"], name
-        elif name.startswith("tflite-int8"):
+        elif "tflite-int8" in name:
             assert agreement["same_top1"] >= 97, name
         elif row["precision"] == "int8" and "fast" not in name:
             # Which pictures tip over differs between processors; how many answers are lost may not.
