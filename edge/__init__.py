@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge.api import deploy as deploy
     from edge.api import devices as devices
     from edge.api import estimate as estimate
+    from edge.api import evaluate as evaluate
     from edge.api import inspect as inspect
     from edge.api import open as open
     from edge.api import open_llm as open_llm
@@ -29,6 +30,7 @@ _FUNCTIONS = (
     "deploy",
     "devices",
     "estimate",
+    "evaluate",
     "inspect",
     "open",
     "open_llm",
@@ -57,6 +59,7 @@ _PUBLIC = {
     "ConversionInputs": "edge.conversion.datasets",
     "ConvertOptions": "converters.options",
     "DecodeOptions": "runtimes.task",
+    "EvaluateOptions": "edge.evaluation.runner",
     "LlmBenchOptions": "edge.benchmark.language_model",
     "LoadOptions": "runtimes.llm.session",
     "Manifest": "runtimes.artifact",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from edge.compatibility.tensor_model import Checked
     from edge.conversion.datasets import ConversionInputs
     from edge.estimation.estimate import EstimateReport
+    from edge.evaluation.report import EvaluateReport
+    from edge.evaluation.runner import EvaluateOptions
     from edge.inference.model import Model
     from edge.inference.prediction import Prediction
     from edge.inference.preprocessing import ModelHints
@@ -277,6 +279,29 @@ def run(
                 raise answer.error
             predictions.append(answer)
     return predictions
+
+
+def evaluate(
+    models: str | Path | Sequence[str | Path],
+    data: str | Path,
+    options: EvaluateOptions | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> EvaluateReport:
+    """Measure the accuracy of artifacts or model files on labelled inputs, and compare each with the first.
+
+    data: Pictures in a folder for each class, or a CSV with the columns file and class.
+
+    Raises InputError, before any model runs, if data and models do not fit; inputs that cannot be read are logged and
+    counted. The report's `check_drop` raises ProofError if a model is less accurate than the first.
+    """
+    from edge.evaluation.runner import EvaluateOptions, run_evaluation
+    from runtimes.errors import UsageError
+
+    paths = [Path(models)] if isinstance(models, str | Path) else [Path(one) for one in models]
+    if not paths:
+        raise UsageError("no model specified", "name one or more")
+    return run_evaluation(paths, Path(data), options or EvaluateOptions(), on_progress)
 
 
 def bench(

@@ -97,9 +97,11 @@ class Decoder(ABC, Generic[R]):
     """Decodes one output layout. Subclasses are frozen dataclasses of the parameters that this needs.
 
     assumptions: What was assumed for lack of information, as sentences that name the option to override it.
+    labels: The class names, in the model's order; None if it has none.
     """
 
     assumptions: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
 
     @classmethod
     @abstractmethod
@@ -120,6 +122,10 @@ class Decoder(ABC, Generic[R]):
     def pictures(self) -> PictureDefaults | None:
         """Return how models with this layout take pictures; None leaves it to the task."""
         return None
+
+    def class_names(self) -> Mapping[int, str | None]:
+        """Return the name of each class by the index that results have; empty if the classes are not known."""
+        return dict(enumerate(self.labels or ()))
 
     def configured(self, options: DecodeOptions) -> Decoder[R]:
         """Return a copy with the user's options. A decoder without options returns itself."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "quantize": "a language model in GGUF in fewer bits, and what that really changes",
     "verify": "check an artifact's digests and self-check on this machine",
     "run": "what a model answers to pictures or arrays: classes by name, else its outputs",
+    "evaluate": "how accurate models are on labelled inputs, side by side, and whether a difference is chance",
     "bench": "measure models: every sample, honest statistics, what made them",
     "table": "the MobileNetV2 table: published rows, and this machine's",
     "deploy": "bring an artifact to a board over ssh, and prove there that it is right",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
+from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import UsageError
 from runtimes.extensions import load
@@ -27,12 +28,29 @@ R = TypeVar("R", bound=Result)
 L = TypeVar("L")
 
 
+class Confusion(NamedTuple):
+    """How often the class `label` is taken for `predicted`: in inputs, or in pixels of class maps."""
+
+    label: int
+    predicted: int
+    times: int
+
+
 @dataclass(frozen=True)
 class Metrics:
-    """The quality of the results on a data set of `count` inputs: metric → value."""
+    """The quality of the results on a data set.
+
+    count: The number of inputs.
+    values: Metric → value, from 0 to 1, higher is better; the first is the one that models are compared by. A metric
+        without a meaning for these inputs is missing.
+    classes: Class → its value of the first metric.
+    confusions: Which classes are taken for which others, most frequent first.
+    """
 
     count: int
     values: Mapping[str, float] = field(default_factory=dict)
+    classes: Mapping[int, float] = field(default_factory=dict)
+    confusions: tuple[Confusion, ...] = ()
 
 
 class TaskView(ABC, Generic[R, L]):
@@ -57,10 +75,30 @@ class TaskView(ABC, Generic[R, L]):
         del image, result
         raise UsageError(f"results of the task '{self.id}' cannot be drawn", "print them as JSON with --json")
 
+    def record(self, result: R, label: L) -> Array:
+        """Reduce a result and its label to what `metrics` needs, as float64 [rows, columns].
+
+        The records of a whole data set are kept in memory. Raises UsageError if the task cannot be scored.
+        """
+        del result, label
+        raise self._unscored()
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
+        """Compute the metrics of the records of some inputs. Raises UsageError if the task cannot be scored."""
+        del records
+        raise self._unscored()
+
+    def right(self, records: Sequence[Array]) -> Array | None:
+        """Return for each input whether it is right, if the first metric is their share; None if it is not."""
+        del records
+        return None
+
     def score(self, results: Iterable[tuple[R, L]]) -> Metrics:
         """Compute the metrics of results and their labels. Raises UsageError if the task cannot be scored."""
-        del results
-        raise UsageError(f"results of the task '{self.id}' cannot be scored", "score them with your own program")
+        return self.metrics([self.record(result, label) for result, label in results])
+
+    def _unscored(self) -> UsageError:
+        return UsageError(f"results of the task '{self.id}' cannot be scored", "score them with your own program")
 
 
 class JsonView(TaskView[Result, Any]):

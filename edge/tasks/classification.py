@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge.tasks import Metrics, TaskView
+import numpy as np
+
+from edge.tasks import Confusion, Metrics, TaskView
+from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.tasks.classification import Classification
 
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
 
 _DRAWN = 3  # classes; more would hide a small picture
 _MARGIN = 4  # pixels around the text
+_TOP = 5
+_NOTHING = -2  # no index; −1 is the background
 
 
 class ClassificationView(TaskView[Classification, int]):
@@ -43,12 +49,24 @@ class ClassificationView(TaskView[Classification, int]):
             pen.text((_MARGIN, _MARGIN + number * height), line, font=font, fill=(255, 255, 255, 255))
         return drawn
 
-    def score(self, results: Iterable[tuple[Classification, int]]) -> Metrics:
+    def record(self, result: Classification, label: int) -> Array:
+        """Return [1, 6]: the correct class and the first five; −2 where there are fewer."""
+        places = [one.index for one in result.classes[:_TOP]]
+        return np.array([[label, *places, *[_NOTHING] * (_TOP - len(places))]], np.float64)
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute "top1" and "top5": the share of inputs whose correct class is the first, or among the first five."""
-        count = first = among = 0
-        for result, label in results:
-            places = [one.index for one in result.classes[:5]]
-            count += 1
-            first += places[:1] == [label]
-            among += label in places
-        return Metrics(count, {"top1": first / count, "top5": among / count} if count else {})
+        if not records:
+            return Metrics(0)
+        table = np.concatenate(records).astype(np.int64)
+        labels, first = table[:, 0], table[:, 1]
+        among = (table[:, 1:] == labels[:, None]).any(axis=1)
+        values = {"top1": float((labels == first).mean()), "top5": float(among.mean())}
+        classes = {int(one): float((first[labels == one] == one).mean()) for one in np.unique(labels)}
+        wrong = Counter((label, other) for label, other in table[:, :2].tolist() if label != other)
+        ordered = sorted(wrong.items(), key=lambda one: (-one[1], one))
+        return Metrics(len(table), values, classes, tuple(Confusion(*pair, times) for pair, times in ordered))
+
+    def right(self, records: Sequence[Array]) -> Array:
+        """Return whether the first class is the correct one."""
+        return np.array([record[0, 0] == record[0, 1] for record in records], bool)

@@ -79,6 +79,11 @@ class ClassScores(Decoder[Classification]):
         offset = _offset(labels, classes) if model.label_offset is None else model.label_offset
         return cls(spec, OutputMeaning(kind, offset), labels, assumptions=how + whose)
 
+    def class_names(self) -> Mapping[int, str | None]:
+        """Return the names by index; the background is −1."""
+        rows = range(_count_of(self.output) or len(self.labels or ()))
+        return {place - self.meaning.label_offset: self._label(place) for place in rows}
+
     def configured(self, options: DecodeOptions) -> ClassScores:
         """Return a copy with the requested number of classes."""
         return replace(self, count=options.top)
@@ -101,8 +106,10 @@ class ClassScores(Decoder[Classification]):
         return Classification(tuple(self._score(int(i), float(shares[i])) for i in order), float(real.max()))
 
     def _score(self, place: int, share: float) -> ClassScore:
-        label = self.labels[place] if self.labels is not None and place < len(self.labels) else None
-        return ClassScore(place - self.meaning.label_offset, label, share)
+        return ClassScore(place - self.meaning.label_offset, self._label(place), share)
+
+    def _label(self, place: int) -> str | None:
+        return self.labels[place] if self.labels is not None and place < len(self.labels) else None
 
 
 class ClassificationTask(Task[Classification]):

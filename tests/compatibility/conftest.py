@@ -85,6 +85,9 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             *("{artifacts}/onnx-fp32/tiny.onnx", "{picture}", "--preprocess", "keras-mobilenet-v2", "--json"),
         ),
     },
+    "evaluate": {
+        "two models": ("{artifacts}/onnx-fp32", "{artifacts}/onnx-int8", "--data", "{labelled}", "--json"),
+    },
     "bench": {
         "measured": ("{artifacts}/onnx-fp32", *QUICK, "--json"),
         "steady, compared": (
@@ -124,6 +127,7 @@ _NEEDS = {
     "worker": ("llama_cpp",),
     "table": ("onnxruntime", "tf2onnx", "keras"),
     "run": ("onnxruntime", "PIL"),
+    "evaluate": ("onnxruntime", "PIL"),
     "deploy": ("onnxruntime",),
     "a language model": ("llama_cpp", "gguf"),
     "made-up inputs": ("openvino", "onnxruntime"),
@@ -221,6 +225,7 @@ def answer(edge: Edge, folder: Path, artifacts: Path, request: pytest.FixtureReq
         "{picture}": lambda: request.getfixturevalue("picture"),
         "{calibration}": lambda: _inputs(folder / "calibration.npz", 1),
         "{evaluation}": lambda: _inputs(folder / "evaluation.npz", 2, labelled=True),
+        "{labelled}": lambda: _labelled(folder / "labelled"),
         "{wrong}": lambda: request.getfixturevalue("wrong"),
         "{text}": lambda: _text(folder / "text.txt"),
         "{older}": lambda: _older(done, folder / "older.json", answer),
@@ -282,6 +287,15 @@ def _inputs(path: Path, seed: int, labelled: bool = False) -> Path:
         arrays["classes"] = np.arange(24) % 5
     np.savez(path, **arrays)
     return path
+
+
+def _labelled(place: Path) -> Path:
+    """Coloured pictures in a folder for each of the five classes."""
+    image = pytest.importorskip("PIL.Image")
+    for number, colour in enumerate(np.random.default_rng(3).integers(0, 256, (20, 3), np.uint8)):
+        (place / str(number % 5)).mkdir(parents=True, exist_ok=True)
+        image.fromarray(np.full((SIDE, SIDE, 3), colour)).save(place / str(number % 5) / f"{number}.png")
+    return place
 
 
 def _text(path: Path) -> Path:

@@ -37,6 +37,7 @@ CASES = {
     "quantize": ["with perplexity", "without"],
     "verify": ["right", "wrong", "a language model"],
     "run": ["an artifact", "a bare file"],
+    "evaluate": ["two models"],
     "bench": ["measured", "steady, compared", "not measured", "a language model"],
     "table": ["one setup"],
     "deploy": ["an artifact", "uninstalled"],

@@ -21,8 +21,9 @@ from converters.options import ConvertOptions
 from converters.pipeline.convert import convert as run_conversion
 from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
-from edge.conversion.datasets import find_labelled, write_evaluation
+from edge.conversion.datasets import write_evaluation
 from edge.evaluation.accuracy import Accuracy, judge_of
+from edge.evaluation.labelled_pictures import find_labelled
 from edge.inference.images import load_all, picture_files
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess
 from runtimes.errors import InputError, ProofError

@@ -9,7 +9,7 @@ import pytest
 
 from edge.inference.canvas import color_of
 from edge.inference.images import load_picture
-from edge.tasks import Metrics, task_view
+from edge.tasks import Confusion, Metrics, task_view
 from edge.tasks.classification import ClassificationView
 from edge.tasks.detection import DetectionView
 from edge.tasks.instances import InstancesView
@@ -39,7 +39,8 @@ class TestClassificationView(TaskViewContract):
     results = ((SURE, 1), (NAMELESS, 1))
 
     def test_accuracy_is_a_share_of_all(self):
-        assert self.view.score(self.results) == Metrics(2, {"top1": 0.5, "top5": 1.0})
+        found = self.view.score(self.results)
+        assert found == Metrics(2, {"top1": 0.5, "top5": 1.0}, {1: 0.5}, (Confusion(1, 7, 1),))
 
     def test_a_class_without_a_name_is_shown_by_its_index(self):
         assert self.view.describe(NAMELESS).splitlines()[0] == "   0.5000  class (7)"

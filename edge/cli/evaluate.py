@@ -1,0 +1,177 @@
+"""`edge evaluate`: the accuracy of models on labelled inputs, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtimes.errors import InputError
+
+if TYPE_CHECKING:
+    from edge.benchmark.tables import Column
+    from edge.console.progress import ProgressEvent
+    from edge.evaluation.report import EvaluatedModel, EvaluateReport
+    from edge.evaluation.runner import EvaluateOptions
+
+# Metric → its heading; others are shown by their key.
+_TITLES = {"top1": "Top-1", "top5": "Top-5"}
+_CONFUSIONS = 5
+_STOPPED = 130  # the shell's status of a program ended by Ctrl+C
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `edge evaluate`."""
+    from edge.cli.options import preprocessing
+    from edge.cli.options.numbers import count, seconds, share
+
+    parser.add_argument(
+        "artifacts",
+        type=Path,
+        nargs="+",
+        metavar="ARTIFACT",
+        help="artifact folders or model files; first the baseline",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DATASET", help="labelled inputs: a folder for each class, or a CSV"
+    )
+    parser.add_argument("--task", metavar="ID", help="what the models do, such as detection (default: detected)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
+    parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
+    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
+    parser.add_argument("--limit", type=count, metavar="N", help="evaluate on N of the inputs, evenly spaced")
+    parser.add_argument(
+        "--max-drop",
+        type=share,
+        metavar="D",
+        help="fail if the first metric is lower than that of the first model by more",
+    )
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE", help="keep each input's result here, and continue from it if stopped"
+    )
+    parser.add_argument(
+        "--confidence", type=share, metavar="C", help="lowest score of a box, 0 to 1 (default: nearly all boxes count)"
+    )
+    parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
+    parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES",
+        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    preprocessing.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report. Raises ProofError for a drop beyond --max-drop, and InputError for inputs that were skipped."""
+    import edge
+    from edge.console.progress import Progress
+    from edge.console.text import width
+
+    last: list[ProgressEvent] = []
+
+    def show(event: ProgressEvent) -> None:
+        last[:] = [event]
+        bar.show(event)
+
+    try:
+        with Progress(1, "evaluating", quiet=args.json) as bar:
+            report = edge.evaluate(args.artifacts, args.data, _options(args), on_progress=show)
+    except KeyboardInterrupt:
+        print(f"edge: {_stopped(last, args.journal)}", file=sys.stderr)
+        return _STOPPED
+    print(json.dumps(report.to_json(), indent=2) if args.json else as_text(report, width()))
+    if args.max_drop is not None:
+        report.check_drop(args.max_drop)
+    if report.unreadable:
+        raise InputError(
+            f"{report.unreadable} of {report.count} inputs could not be read; the metrics are of the others",
+            "repair or remove them: the first ones are named above",
+        )
+    return 0
+
+
+def _options(args: argparse.Namespace) -> EvaluateOptions:
+    import edge
+    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.evaluation.runner import EvaluateOptions
+
+    hints = edge.ModelHints(preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task)
+    return EvaluateOptions(
+        hints=hints,
+        runtime=args.runtime,
+        threads=args.threads,
+        shapes=tuple(args.shape),
+        confidence=args.confidence,
+        iou=args.iou,
+        limit=args.limit,
+        journal=args.journal,
+        timeout_s=args.timeout,
+    )
+
+
+def _stopped(last: list[ProgressEvent], journal: Path | None) -> str:
+    done = f"stopped after about {last[0].done} of {last[0].total} inputs" if last else "stopped"
+    if journal is None:
+        return f"{done}; nothing is kept (--journal FILE keeps each result)"
+    return f"{done}; {journal} keeps their results: the same command continues from there"
+
+
+def as_text(report: EvaluateReport, width: int | None = None) -> str:
+    """Format for a terminal: a row for each model, the most frequent confusions, and notes."""
+    from edge.benchmark.tables import aligned
+    from edge.console.text import printable, wrapped
+
+    head = f"{report.data}: {report.count} inputs, {report.task}"
+    table = aligned(_columns(report), report.models, width)
+    lines = [printable(line) for line in _notes(report)]
+    return "\n\n".join(filter(None, (printable(head), table, "\n".join(wrapped(line, width) for line in lines))))
+
+
+def _columns(report: EvaluateReport) -> tuple[Column[EvaluatedModel], ...]:
+    from edge.benchmark.tables import NONE, Column
+    from edge.console.text import printable
+
+    def metric(key: str) -> Column[EvaluatedModel]:
+        return Column(_TITLES.get(key, key), lambda one: f"{one.metrics[key]:.4f}" if key in one.metrics else NONE)
+
+    def interval(one: EvaluatedModel) -> str:
+        found = one.differences[0].interval if one.differences else None
+        return NONE if found is None else f"{found[0]:+.4f}…{found[1]:+.4f}"
+
+    keys = dict.fromkeys(key for one in report.models for key in one.metrics)
+    return (
+        Column("Model", lambda one: printable(one.artifact), is_number=False),
+        Column("Engine", lambda one: f"{one.runtime} {one.runtime_version}", is_number=False),
+        *(metric(key) for key in keys),
+        Column("Size [MB]", lambda one: f"{one.size_bytes / 1e6:.3g}"),
+        Column("Latency [ms]", lambda one: f"{one.median_ms:.1f}"),
+        Column("Difference", lambda one: f"{one.differences[0].value:+.4f}" if one.differences else NONE),
+        Column("95 % interval", interval),
+        Column("Verdict", lambda one: one.differences[0].verdict if one.differences else NONE, is_number=False),
+    )
+
+
+def _notes(report: EvaluateReport) -> Iterator[str]:
+    for one in report.models:
+        if one.confusions:
+            total = sum(found.times for found in one.confusions)
+            unit = "inputs" if report.task == "classification" else "pixels"
+            yield f"{one.artifact}: {total} {unit} confused, most often"
+            for label, predicted, count in one.confusions[:_CONFUSIONS]:
+                yield f"  {count} of {report.name(label)} as {report.name(predicted)}"
+    for line in dict.fromkeys(f"{one.artifact}: {note}" for one in report.models for note in one.notes):
+        yield line
+    for line in dict.fromkeys(f"assumed: {line}" for one in report.models for line in one.assumptions):
+        yield line
+    if len(report.models) > 1:
+        yield "difference: from the first model, on the same inputs; an interval that contains 0 may be chance alone"
+    yield "latency: the median inference while evaluating; `edge bench` measures it"

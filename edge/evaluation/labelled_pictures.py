@@ -1,0 +1,96 @@
+"""Read labelled pictures: which class each shows.
+
+The class of each picture is specified in one of three ways:
+
+    one sub-folder for each class              class/picture.jpg
+    labels.csv, in the folder or its parent    columns `file` (relative to the CSV) and `class_index…` or `class`
+    a CSV instead of a folder                  the same columns; its rows are the data set
+
+A class is either an index, counted from 0 without a background class (ImageNet: 0…999), or a label.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.evaluation.labelled_inputs import LabelledInputs, Names, indices_of, spread
+from edge.inference.images import picture_files
+from runtimes.errors import InputError
+
+LABELS_FILE = "labels.csv"
+_TWO_WAYS = (
+    f"put the pictures of each class into a sub-folder, or write {LABELS_FILE} with the columns file,class_index"
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures and the class of each, as written in the data set: a number or a label."""
+
+    pictures: tuple[Path, ...]
+    classes: tuple[str, ...]
+
+    def spread(self, most: int) -> Labelled:
+        """Return at most `most` of the pictures, evenly spaced."""
+        chosen = spread(len(self.pictures), most)
+        return Labelled(tuple(self.pictures[i] for i in chosen), tuple(self.classes[i] for i in chosen))
+
+
+def read_pictures(data: Path, names: Names) -> LabelledInputs:
+    """Read labelled pictures for a model whose classes have these names. Raises InputError and UsageError."""
+    labelled = find_labelled(data)
+    indices = indices_of(labelled.classes, names)
+    notes = ("all inputs have the same class: a model that always predicts it is right",)
+    inputs = tuple(zip(labelled.pictures, indices, strict=True))
+    return LabelledInputs(inputs, notes if len(set(indices)) == 1 else ())
+
+
+def find_labelled(place: Path) -> Labelled:
+    """Find labelled pictures. Raises InputError if there are none, or if the class of a picture is missing."""
+    if place.suffix.lower() == ".csv":
+        return _listed(place)
+    pictures = picture_files(place)
+    for folder in (place, place.resolve().parent):
+        if (folder / LABELS_FILE).is_file():
+            return _by_file(pictures, folder / LABELS_FILE)
+    alone = [picture for picture in pictures if picture.parent == place]
+    if alone:
+        raise InputError(f"the class of {alone[0]} is not specified", _TWO_WAYS)
+    return Labelled(tuple(pictures), tuple(picture.relative_to(place).parts[0] for picture in pictures))
+
+
+def _listed(document: Path) -> Labelled:
+    classes = _read(document)
+    missing = next((path for path in classes if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{document} lists {missing}, which does not exist", "files are relative to the CSV's folder")
+    if not classes:
+        raise InputError(f"{document} lists no pictures", "write a row with file and class_index for each")
+    return Labelled(tuple(classes), tuple(classes.values()))
+
+
+def _by_file(pictures: Sequence[Path], document: Path) -> Labelled:
+    classes = _read(document)
+    for picture in pictures:
+        if picture.resolve() not in classes:
+            raise InputError(f"{document} has no class for {picture}", "add a row for it, or move the picture away")
+    return Labelled(tuple(pictures), tuple(classes[picture.resolve()] for picture in pictures))
+
+
+def _read(document: Path) -> Mapping[Path, str]:
+    """Read the class of each file listed in the CSV."""
+    try:
+        with document.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            columns = rows.fieldnames or []
+            column = next((name for name in columns if name.startswith("class")), None)
+            if column is None or "file" not in columns:
+                raise InputError(f"{document} has the columns {', '.join(columns)}", "it needs file and class_index")
+            return {
+                (document.parent / row["file"]).resolve(): (row[column] or "").strip() for row in rows if row["file"]
+            }
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise InputError(f"{document} cannot be read as CSV: {error}", _TWO_WAYS) from None
