@@ -158,7 +158,12 @@ class RunAnswer:
 
 @dataclass(frozen=True)
 class RunJob(EngineJob[RunAnswer]):
-    """Run every sample of `inputs` (.npz, stacked) and write the raw outputs to `outputs`."""
+    """Run every sample of `inputs` (.npz, stacked) and write the raw outputs to `outputs`.
+
+    With `sequence`, the samples follow one another, from the initial state of the model: what it keeps in variables,
+    and `states`, its inputs that take what an output gave for the sample before ({input name: output name}; zeros at
+    first). The outputs of `states` are not written.
+    """
 
     name = "run"
     artifact: str
@@ -166,6 +171,8 @@ class RunJob(EngineJob[RunAnswer]):
     outputs: str
     runtime: str | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
+    sequence: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, fields: Fields) -> RunJob:
@@ -176,6 +183,8 @@ class RunJob(EngineJob[RunAnswer]):
             outputs=fields.text("outputs"),
             runtime=fields.optional_text("runtime"),
             options=_options(fields),
+            sequence=fields.flag("sequence") if fields.has("sequence") else False,
+            states=fields.words("states"),
         )
 
     @staticmethod

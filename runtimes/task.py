@@ -90,6 +90,31 @@ class PictureDefaults:
     family: str = ""
 
 
+SAMPLES, SPECTRUM = "samples", "spectrum"
+
+
+@dataclass(frozen=True)
+class SoundWindows:
+    """How a model takes a sound: window after window.
+
+    input: The name of the input that takes the windows.
+    rate: Samples per second.
+    step: The samples that are new in a window.
+    context: The last samples of the window before, which each window begins with; zeros at first.
+    features: SAMPLES (−1…1), or SPECTRUM: 40 bands every 10 ms, see `edge.inference.spectrum`.
+    rate_input: The name of an input that takes the rate; "" if there is none.
+    states: Inputs that take what an output gave for the window before: input name → output name.
+    """
+
+    input: str
+    rate: int
+    step: int
+    context: int = 0
+    features: str = SAMPLES
+    rate_input: str = ""
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
 R = TypeVar("R", bound=Result)
 
 
@@ -126,6 +151,10 @@ class Decoder(ABC, Generic[R]):
     def class_names(self) -> Mapping[int, str | None]:
         """Return the name of each class by the index that results have; empty if the classes are not known."""
         return dict(enumerate(self.labels or ()))
+
+    def sounds(self) -> SoundWindows | None:
+        """Return how models with this layout take a sound; None if they take none."""
+        return None
 
     def configured(self, options: DecodeOptions) -> Decoder[R]:
         """Return a copy with the user's options. A decoder without options returns itself."""

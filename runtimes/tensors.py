@@ -7,6 +7,7 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import Preprocess, Quantization, TensorSpec
 from runtimes.errors import InputError
+from runtimes.session import concrete_shape
 
 # In quantization steps: scales have 24-bit precision, so an exact half may come out slightly below.
 _SCALE_ERROR = 1e-4
@@ -33,6 +34,11 @@ def quantize(real: Array, spec: TensorSpec) -> Array:
     steps = np.floor(real.astype(np.float64) / scale + zero_point + 0.5 + _SCALE_ERROR)
     limits = np.iinfo(dtype)
     return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def zeros(spec: TensorSpec) -> Array:
+    """Return the initial value of a state: zero as a real number, with free sizes of 1."""
+    return quantize(np.zeros(concrete_shape(spec), np.float32), spec)
 
 
 def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> Array:

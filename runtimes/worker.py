@@ -21,8 +21,10 @@ from typing import Mapping
 
 import numpy as np
 
-from runtimes.arrays import Arrays, load_arrays, save_arrays
-from runtimes.artifact import Artifact
+from runtimes import tensors
+from runtimes.arrays import Array, Arrays, load_arrays, save_arrays
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.errors import InputError
 from runtimes.job_server import _OPEN, Handler, engine_of, handler, run_options, serve, stacked
 from runtimes.jobs import (
     Bandwidth,
@@ -67,6 +69,12 @@ def run(job: RunJob, report: Report) -> RunAnswer:
     """
     artifact, engine = engine_of(job.artifact, job.runtime)
     samples = load_arrays(Path(job.inputs))
+    if job.sequence:
+        _OPEN.close()  # frees its memory and accelerator
+        with closing(open_joined(engine, artifact, run_options(job.options, report))) as session:
+            outputs, latency_ms = _run_sequence(session, samples, job.states, report)
+        save_arrays(Path(job.outputs), outputs)
+        return RunAnswer(engine.id, engine.version(), latency_ms[0], latency_ms)
     with _OPEN.using(artifact, engine, run_options(job.options, report)) as model:
         outputs, first_ms, latency_ms = _run_samples(model, samples, report)
     save_arrays(Path(job.outputs), outputs)
@@ -167,6 +175,7 @@ HANDLERS: Mapping[str, Handler] = {
 
 
 def _run_samples(model: WarmSession, samples: Arrays, report: Report) -> tuple[Arrays, float, list[float]]:
+    """Run samples that have nothing to do with one another; returns outputs, the first duration and each one's."""
     session = model.session
     named, count = stacked(samples, session)
     first_ms = model.warm_up({name: np.asarray(array[0]) for name, array in named.items()})
@@ -179,6 +188,35 @@ def _run_samples(model: WarmSession, samples: Arrays, report: Report) -> tuple[A
         report({"done": index + 1, "total": count})
     outputs = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in session.outputs}
     return outputs, first_ms, latency
+
+
+def _run_sequence(
+    session: Session, samples: Arrays, states: Mapping[str, str], report: Report
+) -> tuple[Arrays, list[float]]:
+    """Run samples that follow one another, and pass the states on; returns the other outputs, and each duration."""
+    inputs, outputs = ({spec.name: spec for spec in specs} for specs in (session.inputs, session.outputs))
+    unknown = [*sorted(set(states) - set(inputs)), *sorted(set(states.values()) - set(outputs))]
+    if unknown:
+        raise InputError(f"the model has no state '{unknown[0]}'", "convert it again with `edge convert`")
+    named, count = stacked(samples, session)
+    held = {name: tensors.zeros(inputs[name]) for name in states}
+    rows, latency = [], []
+    for index in range(count):
+        feeds = {**held, **{name: np.asarray(array[index]) for name, array in named.items()}}
+        start = time.perf_counter_ns()
+        row = session.run(feeds)
+        latency.append((time.perf_counter_ns() - start) / 1e6)
+        held = {name: _held(row[output], outputs[output], inputs[name]) for name, output in states.items()}
+        rows.append({name: array for name, array in row.items() if name not in states.values()})
+        report({"done": index + 1, "total": count})
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, latency
+
+
+def _held(state: Array, source: TensorSpec, spec: TensorSpec) -> Array:
+    """Return an output as the input `spec` takes it: as a real number if the quantization differs."""
+    if source.quantization == spec.quantization:
+        return state
+    return tensors.quantize(tensors.dequantize(state, source.quantization), spec)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument(
-        "pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, a folder of them, or .npy, .npz"
+        "pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, a folder of them, a .wav, .npy or .npz"
     )
     parser.add_argument("--camera", type=int, metavar="N", help="use camera N (/dev/videoN); with --on, the board's")
     parser.add_argument(
@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=number, metavar="N", help="threads of the engine")
     parser.add_argument("--top", type=number, default=5, metavar="N", help="classes to print (default: 5)")
     parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
-    parser.add_argument("--confidence", type=share, metavar="C", help="lowest score of a box, 0 to 1")
+    parser.add_argument("--confidence", type=share, metavar="C", help="lowest score of what is found or heard, 0 to 1")
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
+    parser.add_argument("--rate", type=number, metavar="HZ", help="samples per second that the model takes")
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
@@ -67,13 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the model. Unreadable inputs are reported and skipped; InputError (status 3) is raised at the end."""
-    from edge.inference.inputs import is_array_file
+    from edge.inference.inputs import is_picture_file
     from edge.inference.prediction import Unreadable
 
     _check(args)
     inputs = _inputs(args.pictures)
     with _open(args) as model:
-        prepared = model.prepare(takes_pictures=not (inputs and all(map(is_array_file, inputs))))
+        prepared = model.prepare(takes_pictures=not inputs or any(map(is_picture_file, inputs)))
         for line in prepared.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
         answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
@@ -115,7 +116,7 @@ def _open(args: argparse.Namespace) -> Model:
             on=args.on,
             offline=args.offline,
             hints=edge.ModelHints(
-                preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task
+                preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task, args.rate
             ),
             top=args.top,
             confidence=args.confidence,
@@ -241,7 +242,7 @@ def _end(unreadable: Sequence[Unreadable], total: int) -> None:
         return
     if total == 1:
         raise unreadable[0].error
-    from edge.inference.inputs import is_array_file
+    from edge.inference.inputs import is_picture_file
 
-    kind = "inputs" if any(is_array_file(Path(one.input)) for one in unreadable) else "pictures"
+    kind = "pictures" if all(is_picture_file(Path(one.input)) for one in unreadable) else "inputs"
     raise InputError(f"{len(unreadable)} of {total} {kind} could not be read", "they are named above")

@@ -16,6 +16,7 @@ from runtimes.artifact.labels import read_labels
 from runtimes.errors import UsageError
 from runtimes.model_files.facts import ASSUMED, GIVEN, TASK_OPTION, Labels, ModelFacts, facts_of_artifact
 from runtimes.tasks.classification import class_count
+from runtimes.tasks.sound import RATE_KEY
 
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 _FILE = "the model file"
@@ -91,6 +92,8 @@ def _properties(found: Inspection) -> dict[str, str]:
 def _with_hints(facts: ModelFacts, hints: ModelHints) -> ModelFacts:
     if hints.task is not None:
         facts = _with_origin(TASK_OPTION, replace(facts, task=hints.task), "task")
+    if hints.rate is not None:
+        facts = _with_origin("--rate", replace(facts, metadata={**facts.metadata, RATE_KEY: str(hints.rate)}), RATE_KEY)
     if hints.output is not None:
         facts = _with_origin("--output", replace(facts, output_kind=hints.output), "output_kind")
     if hints.label_offset is not None:

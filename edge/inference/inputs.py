@@ -16,9 +16,10 @@ from runtimes.errors import InputError
 from runtimes.model_files.facts import is_picture
 from runtimes.session import concrete_shape, format_shape
 from runtimes.task import Placement
-from runtimes.tensors import pixels_to_input, quantize
+from runtimes.tensors import pixels_to_input, zeros
 
 ARRAY_SUFFIXES = (".npy", ".npz")
+SOUND_SUFFIXES = (".wav", ".wave")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,11 @@ def is_array_file(path: Path) -> bool:
     return path.suffix.lower() in ARRAY_SUFFIXES
 
 
+def is_picture_file(path: Path) -> bool:
+    """Return whether a file is taken for a picture, which must be preprocessed: what nothing else claims."""
+    return not is_array_file(path) and path.suffix.lower() not in SOUND_SUFFIXES
+
+
 def picture_sample(artifact: Artifact, path: Path) -> Sample:
     """Read a picture as the model takes it; other inputs, which are states, get zeros.
 
@@ -53,15 +59,10 @@ def picture_sample(artifact: Artifact, path: Path) -> Sample:
     first = next((spec for spec in manifest.inputs if is_picture(spec)), manifest.inputs[0])
     picture = pixels_to_input(pixels, first, manifest.preprocess)
     batch = concrete_shape(first)[0]  # where it is fixed, the picture fills it
-    feeds = {spec.name: _zeros(spec) for spec in manifest.inputs if spec is not first}
+    feeds = {spec.name: zeros(spec) for spec in manifest.inputs if spec is not first}
     feeds[first.name] = np.repeat(picture, batch, axis=0) if batch > 1 else picture
     milliseconds = (perf_counter() - start) * 1000
     return Sample(source=str(path), feeds=feeds, placement=placement, preprocess_ms=milliseconds)
-
-
-def _zeros(spec: TensorSpec) -> Array:
-    """Return the initial value of a state: zero as a real number, with free sizes of 1."""
-    return quantize(np.zeros(concrete_shape(spec), np.float32), spec)
 
 
 def array_samples(artifact: Artifact, path: Path) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.inference.inputs import is_array_file, samples_of_arrays
+from edge.inference.inputs import is_picture_file, samples_of_arrays
 from edge.inference.prediction import Prediction, Unreadable, predict, predict_samples
 from edge.inference.prepared_model import EngineChoice, PreparedModel, prepare
 from edge.inference.preprocessing import ModelHints
@@ -85,7 +85,7 @@ class Model:
     def predict(self, given: Input) -> Result:
         """Run the model on one input and return the typed result of its task, such as `Classification`.
 
-        given: A picture file, an array file (.npy, .npz), an array, or arrays by input name.
+        given: A picture, a sound (.wav), an array file (.npy, .npz), an array, or arrays by input name.
 
         Raises InputError if the input cannot be read or does not fit the model; UsageError for a file of several
         samples, and if the model's preprocessing or output must be specified.
@@ -107,7 +107,7 @@ class Model:
     def predictions(self, inputs: Iterable[str | Path]) -> Iterator[Prediction | Unreadable]:
         """Yield the predictions for files, in their order, and an `Unreadable` for a file that cannot be read."""
         paths = [Path(one) for one in inputs]
-        prepared = self.prepare(takes_pictures=not (paths and all(map(is_array_file, paths))))
+        prepared = self.prepare(takes_pictures=not paths or any(map(is_picture_file, paths)))
         return predict(prepared, paths, self._worker, self._engine)
 
     def prepare(self, *, takes_pictures: bool) -> PreparedModel:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ import numpy as np
 from edge.inference.images import decoded
 from edge.inference.inputs import Sample, array_samples, is_array_file, picture_sample
 from edge.inference.prepared_model import EngineChoice, PreparedModel
+from edge.inference.sounds import is_sound_file, sound_samples
 from edge.tasks import task_view
 from edge.workers.process import Worker
 from runtimes.arrays import Arrays, load_arrays
@@ -22,6 +23,7 @@ from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import InputError, UsageError
 from runtimes.jobs import RunAnswer
 from runtimes.task import Result, named_outputs
+from runtimes.tasks.sound import Sound, joined
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +40,7 @@ class Prediction:
     is_picture: Whether the input is a picture.
     task: The task's id.
     result: The task's typed result; locations are in pixels of the picture.
-    latency_ms: The duration of the inference, after warm-up.
+    latency_ms: The duration of the inference, after warm-up; of a sound, the median of its windows.
     first_ms: The duration of the first inference after the model was opened, the same in all predictions.
     runtime: The engine's id.
     runtime_version: The engine's version.
@@ -105,16 +107,23 @@ class Unreadable:
 def predict(
     model: PreparedModel, inputs: Sequence[Path], worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
-    """Yield predictions in the order of the inputs, with one job per 64 pictures or per sample of an array file."""
-    for holds_arrays, group in groupby(inputs, is_array_file):
+    """Yield predictions in the order of the inputs, with one job per 64 pictures, sound or sample of an array file."""
+    for read, group in groupby(inputs, _reader):
         paths = list(group)
-        if holds_arrays:
+        if read is not None:
             for path in paths:
-                yield from _from_arrays(model, path, worker, engine)
+                yield from read(model, path, worker, engine)
             continue
         at_once = 1 if _has_free_outputs(model) else _AT_ONCE
         for start in range(0, len(paths), at_once):
             yield from _from_pictures(model, paths[start : start + at_once], worker, engine)
+
+
+def _reader(path: Path) -> Callable[..., Iterator[Prediction | Unreadable]] | None:
+    """Return the function that predicts from one file of this kind; None for pictures, of which many make a job."""
+    if is_array_file(path):
+        return _from_arrays
+    return _from_sound if is_sound_file(path) else None
 
 
 def _has_free_outputs(model: PreparedModel) -> bool:
@@ -143,6 +152,29 @@ def _from_arrays(
         yield from predict_samples(model, [sample], worker, engine)
 
 
+def _from_sound(
+    model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
+) -> Iterator[Prediction | Unreadable]:
+    """Yield the answer to a sound, which joins those to its windows."""
+    windows = model.decoder.sounds()
+    if windows is None:
+        what = f"{model.artifact.model} is a model for {model.task.id}, as far as edge knows, and takes no sound"
+        raise UsageError(what, "name its task with --task sound, or pass its inputs as an .npz")
+    samples = _readable(path, lambda path: sound_samples(model.artifact, path, windows))
+    if isinstance(samples, Unreadable):
+        yield samples
+        return
+    answers = predict_samples(model, samples, worker, engine, windows.states)
+    yield replace(
+        answers[0],
+        result=joined([one.result for one in answers if isinstance(one.result, Sound)]),
+        latency_ms=float(np.median([answer.latency_ms for answer in answers])),
+        preprocess_ms=sum(answer.preprocess_ms for answer in answers),
+        decode_ms=sum(answer.decode_ms for answer in answers),
+        outputs={name: np.stack([answer.outputs[name] for answer in answers]) for name in answers[0].outputs},
+    )
+
+
 def _readable(path: Path, read: Callable[[Path], T]) -> T | Unreadable:
     try:
         return read(path)
@@ -151,11 +183,18 @@ def _readable(path: Path, read: Callable[[Path], T]) -> T | Unreadable:
 
 
 def predict_samples(
-    model: PreparedModel, samples: Sequence[Sample], worker: Worker, engine: EngineChoice
+    model: PreparedModel,
+    samples: Sequence[Sample],
+    worker: Worker,
+    engine: EngineChoice,
+    states: Mapping[str, str] | None = None,
 ) -> list[Prediction]:
-    """Return the predictions for samples whose arrays have the same shapes, using one job."""
-    outputs, answer = _outputs(model, samples, worker, engine)
-    specs = model.artifact.manifest.outputs
+    """Return the predictions for samples whose arrays have the same shapes, using one job.
+
+    states: If given, the samples follow one another, as `RunJob` describes.
+    """
+    outputs, answer = _outputs(model, samples, worker, engine, states)
+    specs = [spec for spec in model.artifact.manifest.outputs if spec.name not in (states or {}).values()]
     predictions = []
     for index, sample in enumerate(samples):
         single = named_outputs({name: array[index] for name, array in outputs.items()}, specs)
@@ -183,12 +222,16 @@ def predict_samples(
 
 
 def _outputs(
-    model: PreparedModel, samples: Sequence[Sample], worker: Worker, engine: EngineChoice
+    model: PreparedModel,
+    samples: Sequence[Sample],
+    worker: Worker,
+    engine: EngineChoice,
+    states: Mapping[str, str] | None,
 ) -> tuple[Arrays, RunAnswer]:
     """Return the outputs of all samples, stacked, and the worker's answer."""
     with tempfile.TemporaryDirectory(prefix="edge-run-") as folder:
         inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         stacked = {name: np.stack([sample.feeds[name] for sample in samples]) for name in samples[0].feeds}
         np.savez(inputs, **stacked)  # type: ignore[arg-type] # numpy's stubs take a name for allow_pickle
-        answer = engine.run_samples(model.artifact, inputs, outputs, worker)
+        answer = engine.run_samples(model.artifact, inputs, outputs, worker, states)
         return load_arrays(outputs), answer

@@ -6,7 +6,7 @@ specifies is assumed and reported, or an error: the scaling of float inputs is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,22 @@ class EngineChoice:
         """Describe an artifact with the engine. Raises the errors of `Worker.run`."""
         return self.run(DescribeJob(_path(artifact), self.runtime, self.options), worker)
 
-    def run_samples(self, artifact: Artifact, inputs: Path, outputs: Path, worker: Worker) -> RunAnswer:
-        """Run the stacked samples in the file `inputs` and write `outputs`. Raises the errors of `Worker.run`."""
-        return self.run(RunJob(_path(artifact), str(inputs), str(outputs), self.runtime, self.options), worker)
+    def run_samples(
+        self,
+        artifact: Artifact,
+        inputs: Path,
+        outputs: Path,
+        worker: Worker,
+        states: Mapping[str, str] | None = None,
+    ) -> RunAnswer:
+        """Run the stacked samples in the file `inputs` and write `outputs`. Raises the errors of `Worker.run`.
+
+        states: If given, the samples follow one another, as `RunJob` describes.
+        """
+        files = _path(artifact), str(inputs), str(outputs)
+        return self.run(
+            RunJob(*files, self.runtime, self.options, sequence=states is not None, states=states or {}), worker
+        )
 
     def run(self, job: Job[R], worker: Worker) -> R:
         """Run a job in the worker and return its answer. Raises the errors of `Worker.run`."""

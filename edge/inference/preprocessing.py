@@ -112,6 +112,7 @@ class ModelHints:
     label_offset: The row of the output that belongs to class 0.
     labels: A file with one label per line.
     task: The task's id.
+    rate: The samples of a second of sound.
     """
 
     preprocess_options: PreprocessOptions = field(default_factory=PreprocessOptions)
@@ -119,3 +120,4 @@ class ModelHints:
     label_offset: int | None = None
     labels: Path | None = None
     task: str | None = None
+    rate: int | None = None

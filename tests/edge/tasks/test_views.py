@@ -15,6 +15,7 @@ from edge.tasks.detection import DetectionView
 from edge.tasks.instances import InstancesView
 from edge.tasks.pose import PoseView
 from edge.tasks.segmentation import SegmentationView
+from edge.tasks.sound import SoundView
 from edge.tasks.tensors import TensorsView
 from edge.testing import TaskViewContract
 from runtimes.artifact import Preprocess
@@ -25,6 +26,7 @@ from runtimes.tasks.detection import Detection, Detections
 from runtimes.tasks.instances import Instance, Instances
 from runtimes.tasks.pose import COCO, KeyPoint, Pose, Poses
 from runtimes.tasks.segmentation import Segmentation
+from runtimes.tasks.sound import Sound
 from runtimes.tasks.tensors import Tensors
 
 SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.9)
@@ -124,6 +126,27 @@ class TestPoseView(TaskViewContract):
         lines = self.view.describe(self.results[1][0]).splitlines()
         assert lines == ["  0.5000  person  x 0 to 5, y 0 to 5", "    0.7000  point 0         x -4, y 900"]
         assert self.view.describe(Poses(())) == "  nobody found"
+
+
+class TestSoundView(TaskViewContract):
+    view = SoundView()
+    results = (
+        (Sound(np.float32([[0.9, 0.1], [0.2, 0.8], [0.1, 0.6]]), 0.5, ("cat", "dog")), 0),
+        (Sound(np.float32([[0.2]]), 0.032), 0),
+        (Sound(np.float32([[0.2]]), 0.032), -1),
+    )
+
+    def test_classes_come_first_then_the_times_they_are_heard(self):
+        assert self.view.describe(self.results[0][0]).splitlines() == [
+            "   0.9000  cat (0)",
+            "   0.8000  dog (1)",
+            "      0.00 s to 0.50 s  cat  0.9000",
+            "      0.50 s to 1.50 s  dog  0.8000",
+        ]
+        assert self.view.row(self.results[0][0])["rows"] == 3
+
+    def test_a_single_class_is_right_where_it_is_heard_as_labelled(self):
+        assert self.view.score(self.results) == Metrics(3, {"top1": 2 / 3})
 
 
 class TestTensorsView(TaskViewContract):
