@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from edge.workers.process import run_job
 from edge.workers.transport import LOCAL, Transport
-from runtimes.artifact import Artifact
+from runtimes.artifact import SELFCHECK, Artifact, sha256
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import (
     EdgeError,
@@ -25,6 +26,8 @@ from runtimes.errors import (
 )
 from runtimes.jobs import DescribeJob, EngineOptions, Job, MeasureJob, Progress
 from runtimes.measurement.answer import MeasureAnswer
+from runtimes.registry import distribution_version
+from runtimes.standalone.receive import digest_of
 
 OnProgress = Callable[["Setup", int, str], None]
 # Called with all measurements of one machine after each round: True ends the rounds there.
@@ -43,6 +46,7 @@ _STATUS: tuple[tuple[type[EdgeError], str], ...] = (
     (HostError, "host failed"),
 )
 ENGINE_WORKER, BROWSER_WORKER = "runtimes.worker", "edge.web.worker"
+Stamp = tuple[tuple[Path, int, int], ...]  # path, size and time of each file
 _BUILD_S = 3600.0  # a Jetson Nano takes many minutes for a large network
 
 
@@ -132,11 +136,17 @@ def measure_all(
         raise UsageError(f"rounds is {rounds}", "use 1 round or more")
     failed: set[str] = set()
     done: list[Measurement] = []
+    digests: dict[str, str] = {}
     for number in range(rounds):
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            measurement = Measurement(setup, number, _measured(setup, number, timeout_s, on_progress, place))
+            values = _measured(setup, number, timeout_s, on_progress, place)
+            digest = values.get("model_sha256", "")
+            if digest and digests.setdefault(setup.id, digest) != digest:
+                hint = "measure again when nothing writes the file"
+                values = failure(InputError(f"{setup.artifact} has changed between two rounds", hint))
+            measurement = Measurement(setup, number, values)
             if not measurement.is_ok:
                 failed.add(setup.id)
             done.append(measurement)
@@ -158,17 +168,24 @@ def _measured(
 
     job = setup.job(number)
     try:
+        digest = model_sha256(setup.artifact)
         if number == 0 and _is_built(setup):
             # In a separate process with its own limit, so that `timeout_s` applies to the measurement alone.
             run_job(_opening(setup), module=setup.worker, timeout_s=_BUILD_S, on_progress=on_message, place=place)
         answer = run_job(job, module=setup.worker, timeout_s=timeout_s, on_progress=on_message, place=place)
         began_at = _by_our_clock(answer.get("began_at"), ahead)
-        return {**answer, "artifact": str(setup.artifact), "began_at": began_at}  # the path here, not on a board
+        # The path here, not on a board.
+        return {**identified(answer, digest), "artifact": str(setup.artifact), "began_at": began_at}
     except EdgeError as error:
         kept = place.recovered(job)
         if "began_at" in kept:
             kept = {**kept, "began_at": _by_our_clock(kept["began_at"], ahead)}
         return kept if kept.get("status") == "ok" else {**failure(error), **kept}
+
+
+def identified(answer: MeasureAnswer, digest: str) -> MeasureAnswer:
+    """Add what was measured, and by which edge."""
+    return {**answer, "model_sha256": digest, "edge_version": distribution_version("edgeproof")}
 
 
 def short_name(path: Path, paths: Sequence[Path]) -> str:
@@ -197,3 +214,44 @@ def failure(error: EdgeError) -> MeasureAnswer:
     """Convert an error to the values of a measurement: {"status", "error", "message", "hint"}."""
     status = next((word for kind, word in _STATUS if isinstance(error, kind)), "failed")
     return {"status": status, "error": error.branch, "message": error.message, "hint": error.hint}
+
+
+def model_sha256(path: Path) -> str:
+    """Return the sha256 of a model file, or the digest of names and contents if the model is several files.
+
+    Raises InputError if a file of an artifact has changed since the artifact was written. Files are read once, as long
+    as their sizes and times stay the same. The weights of a language model, which may take minutes to read on a board,
+    are only read if no manifest has their digest.
+    """
+    artifact = Artifact.open(path)
+    files = _model_files(artifact)
+    known = artifact.manifest.files
+    if artifact.manifest.format == "gguf" and len(files) == 1 and artifact.manifest.model in known:
+        return known[artifact.manifest.model]
+    all_files = [*files, *(artifact.path / name for name in known)]
+    if all(file.is_file() for file in all_files):
+        return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in all_files))
+    artifact.verify_digests()  # names the file that is missing
+    return _digest(path, ())
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _stamp: Stamp) -> str:
+    artifact = Artifact.open(path)
+    artifact.verify_digests()
+    files = _model_files(artifact)
+    if len(files) == 1:
+        return sha256(files[0])
+    return digest_of([(file.relative_to(artifact.path).as_posix(), file) for file in files])
+
+
+def _model_files(artifact: Artifact) -> list[Path]:
+    """Return the files that engines open, without labels and self-check."""
+    model = artifact.model
+    if model.is_dir():
+        return sorted(path for path in model.rglob("*") if path.is_file())
+    beside = {SELFCHECK, artifact.manifest.output.labels if artifact.manifest.output else None}
+    files = [artifact.path / name for name in artifact.manifest.files if name not in beside] or [model]
+    if artifact.is_bare and model.suffix == ".xml" and model.with_suffix(".bin").is_file():
+        files.append(model.with_suffix(".bin"))  # OpenVINO's weights
+    return sorted(files)

@@ -88,6 +88,7 @@ class Row(Statistics):
     """One setup over all its rounds.
 
     setup, title: The setup's id and its name for people.
+    model_sha256, edge_version: Which bytes were measured, and by which edge.
     host: The board that it was measured on; None is the machine that wrote the row.
     status: "ok" if every round succeeded, else the first failure.
     error, message, hint: Set only after a failure; the row still contains what was measured before it.
@@ -108,6 +109,8 @@ class Row(Statistics):
     runtime_version: str | None = None
     format: str | None = None
     artifact: str | None = None
+    model_sha256: str | None = None
+    edge_version: str | None = None
     precision: str | None = None
     threads: int | None = None
     device: str | None = None
@@ -170,6 +173,8 @@ class Row(Statistics):
             runtime_version=fields.optional_text("runtime_version"),
             format=fields.optional_text("format"),
             artifact=fields.optional_text("artifact"),
+            model_sha256=fields.optional_text("model_sha256"),
+            edge_version=fields.optional_text("edge_version"),
             precision=fields.optional_text("precision"),
             threads=fields.optional_whole("threads"),
             device=fields.optional_text("device"),
@@ -241,6 +246,8 @@ def _row(group: Sequence[Measurement]) -> Row:
         runtime_version=first.get("runtime_version"),
         format=first.get("format"),
         artifact=first.get("artifact"),
+        model_sha256=first.get("model_sha256"),
+        edge_version=first.get("edge_version"),
         precision=first.get("precision"),
         threads=first.get("threads"),
         device=first.get("device"),

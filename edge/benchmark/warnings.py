@@ -182,12 +182,15 @@ def _hot(rows: Sequence[Row]) -> Warnings:
 
 
 def _load(rows: Sequence[Row]) -> Warnings:
-    """Check the load average, if the CPU time of other processes is not known."""
-    if any(part.other_cores is not None for row in rows for part in row.rounds):
+    """Check the load average for the rows in which the CPU time of other processes is not known."""
+    unknown = [row for row in rows if all(part.other_cores is None for part in row.rounds)]
+    known = [load for before, _ in _conditions(unknown) if (load := before["load_average"]) is not None]
+    if not known:
+        if unknown:
+            yield "it is not known how busy other programs were", "close them, and compare several --rounds"
         return
     # The load average is a mean over a minute, so it includes the threads of setups measured just before.
-    own = max(_threads(row) for row in rows)
-    load = max(before["load_average"] or 0.0 for before, _ in _conditions(rows))
+    own, load = max(_threads(row) for row in rows), max(known)
     if load > own + _LOAD_SLACK:
         yield f"other processes used the CPU: the load average is {load:.1f}, of which at most {own} is ours", _STOP
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, failure
+from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, failure, identified, model_sha256
 from edge.remote import conditions, packages, power_sensors
 from edge.remote.conditions import BoardState
 from edge.remote.install import Installer
@@ -99,7 +99,8 @@ def measure_all(
     for number in range(rounds):
         for setup in (one for one in setups if one.id not in failed):
             try:
-                values = tool.measured(setup, timeout_s, _note(setup, number, on_progress))
+                digest = model_sha256(setup.artifact)
+                values = identified(tool.measured(setup, timeout_s, _note(setup, number, on_progress)), digest)
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)

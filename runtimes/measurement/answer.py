@@ -88,6 +88,8 @@ class MeasureAnswer(TypedDict, total=False):
     status: str
     protocol: JsonObject
     artifact: str
+    model_sha256: str
+    edge_version: str
     format: str
     precision: str
     runtime: str

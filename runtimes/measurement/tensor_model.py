@@ -14,7 +14,8 @@ The answer to the job "measure" is a JSON object. Keys are added, never renamed;
     energy_j         used during the loop, including idle power; energy_source names the source, or energy_note the
                      reason why there is none
     began_at         this machine's clock when the loop began, in seconds of Unix time
-    other_cores      cores that other processes kept busy during the loop; null if it took under 0.5 s
+    other_cores      cores that other processes kept busy from the warm-up to the end of the loop; null if that took
+                     under 0.5 s
     conditions       {"before", "after"}: `runtimes.host.conditions` before the engine is imported, and after the loop
     machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board", "emulated"}
     input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of the input, the same in every run
@@ -138,13 +139,14 @@ def _timed(
     gc.collect()
     gc.freeze()
     started = []
+    clock = cpu_clock()  # from the warm-up on: loops of fast models are too short for the system's counters
 
     def before(warmup: list[float]) -> None:
         begin(warmup)
-        started.append((EnergyMeter(), cpu_clock(), time.time()))
+        started.append((EnergyMeter(), time.time()))
 
     timings = protocol.time(lambda: session.run(feeds), report, before, keep.times)
-    meter, clock, began_at = started[0]
+    meter, began_at = started[0]
     energy, others = meter.finish(), cores_of_others(clock, cpu_clock())
     return {
         **_times(timings),

@@ -1,0 +1,88 @@
+"""Each row says which bytes were measured, and bytes that have changed are not measured in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge
+from edge.benchmark import Setup, measure_all, rows_of
+from edge.benchmark.harness import model_sha256
+from edge.benchmark.rows import Row
+from runtimes import artifact as artifacts
+from runtimes.artifact import Manifest
+from runtimes.artifact.json_fields import Fields
+from runtimes.errors import InputError
+
+FEW = {"name": "published", "runs": 3, "pause_s": 0}
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    path = tmp_path / "a.null"
+    path.write_bytes(b"x")
+    return path
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "a.null").write_bytes(b"x")
+    sample = {"x": np.zeros((1, 1), np.float32)}
+    artifacts.write(folder, Manifest("a", "null", "fp32", "a.null"), sample, sample)
+    return folder
+
+
+def measure(path: Path, rounds: int = 1) -> Row:
+    (row,) = rows_of(measure_all([Setup("a", "a", path, protocol=FEW)], rounds=rounds))
+    return row
+
+
+def test_a_file_is_named_by_its_sha256_bare_or_in_an_artifact(bare: Path, artifact: Path) -> None:
+    digest = hashlib.sha256(b"x").hexdigest()
+    for path in (bare, artifact):
+        row = measure(path)
+        assert (row.status, row.model_sha256, row.edge_version) == ("ok", digest, edge.__version__)
+    assert Row.from_json(Fields(json.loads(json.dumps(row.to_json())), "x", "[0]")).model_sha256 == digest
+
+
+def test_other_bytes_have_another_digest(bare: Path) -> None:
+    first = model_sha256(bare)
+    bare.write_bytes(b"yy")
+    assert model_sha256(bare) != first
+
+
+def test_a_model_of_several_files_has_one_digest(tmp_path: Path) -> None:
+    (tmp_path / "m.xml").write_text("<net/>")
+    (tmp_path / "m.bin").write_bytes(b"1")
+    first = model_sha256(tmp_path / "m.xml")
+    (tmp_path / "m.bin").write_bytes(b"22")
+    assert model_sha256(tmp_path / "m.xml") != first
+
+
+def test_an_artifact_whose_model_has_changed_is_not_measured(artifact: Path) -> None:
+    (artifact / "a.null").write_bytes(b"y")
+    row = measure(artifact)
+    assert (row.status, row.exit_code, row.samples_ms) == ("unreadable", 3, ())
+    assert "has changed since the artifact was written" in row.message
+
+
+def test_an_artifact_without_its_model_says_which_file_is_missing(artifact: Path) -> None:
+    (artifact / "a.null").unlink()
+    with pytest.raises(InputError, match=r"a\.null is missing"):
+        model_sha256(artifact)
+
+
+def test_a_model_that_changes_between_two_rounds_is_told(bare: Path) -> None:
+    found = []
+    for one in measure_all([Setup("a", "a", bare, protocol=FEW)], rounds=2):
+        found.append(one)
+        bare.write_bytes(b"another")
+    (row,) = rows_of(found)
+    assert row.status == "unreadable"
+    assert "changed between two rounds" in row.message
