@@ -59,6 +59,26 @@ def indices_of(classes: Sequence[str], names: Names) -> list[int]:
     return [found[one] for one in classes]
 
 
+def names_of_classes(classes: Sequence[str], names: Names) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Return the model's index of each class of a data set by its place in the list, and notes.
+
+    A class that the model does not have gets a negative index. A model without labels has its classes in the data
+    set's order. Raises InputError if the model has labels, and none of them is in the data set.
+    """
+    if all(name is None for name in names.values()):
+        note = "the model has no labels: its classes are taken to be the data set's, in their order (--labels)"
+        return {place: place for place in range(len(classes))}, (note,)
+    known = _by_name(names)
+    found = {place: min(known.get(same_name(name), {-1 - place})) for place, name in enumerate(classes)}
+    lost = [name for place, name in enumerate(classes) if found[place] < 0]
+    if len(lost) == len(classes):
+        labels = ", ".join(name for name in list(names.values())[:3] if name)
+        what = f"no class of the data set ({', '.join(classes[:3])}, …) is one of the model's labels ({labels}, …)"
+        raise InputError(what, "pass the model's labels in the data set's words with --labels")
+    notes = (f"the model does not know {', '.join(lost)}: these objects count as missed",) if lost else ()
+    return found, notes
+
+
 def same_name(name: str) -> str:
     """Return the form of a name by which classes are matched: without case, and with spaces for _ and -."""
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())

@@ -14,6 +14,7 @@ from edge.console.progress import OnProgress, ProgressEvent
 from edge.evaluation.differences import Difference, difference
 from edge.evaluation.journal import Journal, ScoredInput
 from edge.evaluation.labelled_inputs import LabelledInputs, Names
+from edge.evaluation.labelled_objects import read_objects
 from edge.evaluation.labelled_pictures import read_pictures
 from edge.evaluation.report import EvaluatedModel, EvaluateReport
 from edge.inference.model import Model
@@ -30,7 +31,11 @@ from runtimes.task import DecodeOptions
 
 _log = logging.getLogger(__name__)
 # Task → the function that reads labelled data for a model of it.
-_READERS: Mapping[str, Callable[[Path, Names], LabelledInputs]] = {"classification": read_pictures}
+_READERS: Mapping[str, Callable[[Path, Names], LabelledInputs]] = {
+    "classification": read_pictures,
+    "detection": read_objects,
+    "instances": read_objects,
+}
 _TOP = 5
 # Detectors are judged by all their boxes, sorted by confidence: a threshold as for people would only cut that list.
 _CONFIDENCE = 0.001

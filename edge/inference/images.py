@@ -28,6 +28,7 @@ LONGEST_SIDE = 32_768  # pixels; far beyond any camera
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs: 256 MiB once decoded
 # Formats that Pillow decodes itself: others start external programs (EPS) or are not useful here.
 _DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for pictures that are turned by 90°
 _HINT = "pass a complete JPEG or PNG file"
 
 
@@ -83,6 +84,18 @@ def _letterboxed(picture: Image, preprocess: Preprocess) -> tuple[Array, Placeme
 def decoded(path: Path) -> Image:
     """Decode a picture in RGB, rotated upright. Raises InputError as in `load_pixels`."""
     return decoded_from(path, str(path))
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Return width and height of a picture that is rotated upright, from its header; None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_DECODERS) as image:
+            is_sideways = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+            return (image.height, image.width) if is_sideways else image.size
+    except Exception:  # as in `decoded_from`, which says why
+        return None
 
 
 def decoded_from(source: Path | IO[bytes], name: str) -> Image:

@@ -1,18 +1,22 @@
-"""The view of detections: one line per box, and boxes with names drawn on the picture."""
+"""The view of detections: one line per box, boxes with names drawn on the picture, and COCO's average precision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from edge.evaluation.coco import MAX_FOUND, average_precision, object_rows
+from edge.evaluation.labelled_objects import LabelledObjects
 from edge.inference.canvas import Canvas
-from edge.tasks import TaskView
+from edge.tasks import Metrics, TaskView
+from runtimes.arrays import Array
 from runtimes.tasks.detection import Detection, Detections
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class DetectionView(TaskView[Detections, Any]):
+class DetectionView(TaskView[Detections, LabelledObjects]):
     """Shows boxes with class and confidence."""
 
     id = "detection"
@@ -37,6 +41,22 @@ class DetectionView(TaskView[Detections, Any]):
         for one in reversed(result.boxes):
             canvas.tag(one.box, f"{one.label or f'class {one.index}'} {one.score:.0%}", one.index)
         return canvas.image
+
+    def record(self, result: Detections, label: LabelledObjects) -> Array:
+        """Return the labelled objects and the most confident boxes of the labelled classes (`edge.evaluation.coco`)."""
+        judged = [one for one in result.boxes if one.index in label.classes]
+        judged = sorted(judged, key=lambda one: -one.score)[:MAX_FOUND]
+        return object_rows(
+            [
+                *([0, one.index, one.area, *one.box, one.is_crowd] for one in label.objects),
+                *([1, one.index, one.score, *one.box, 0] for one in judged),
+            ]
+        )
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
+        """Compute COCO's "map" (IoU 0.50 to 0.95), "map50", "map75", those by size of the objects, and "recall"."""
+        found = average_precision(records)
+        return Metrics(len(records), found.values, found.classes)
 
 
 def _corners(one: Detection) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from edge.evaluation.labelled_objects import LabelledObjects
 from edge.inference.canvas import Canvas
-from edge.tasks import TaskView
+from edge.tasks import Metrics, TaskView
 from edge.tasks.detection import DetectionView
+from runtimes.arrays import Array
 from runtimes.tasks.instances import Instances
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class InstancesView(TaskView[Instances, Any]):
+class InstancesView(TaskView[Instances, LabelledObjects]):
     """Shows objects as the view of detections, and tints what is inside their outlines."""
 
     id = "instances"
@@ -28,3 +31,11 @@ class InstancesView(TaskView[Instances, Any]):
         for one in reversed(result.instances):
             canvas.polygon(one.polygon, one.detection.index)
         return DetectionView().draw(canvas.image, result.boxes)
+
+    def record(self, result: Instances, label: LabelledObjects) -> Array:
+        """Return the boxes, as the view of detections does."""
+        return DetectionView().record(result.boxes, label)
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
+        """Compute the metrics of the boxes: outlines are not scored."""
+        return DetectionView().metrics(records)

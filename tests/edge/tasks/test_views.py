@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.evaluation.labelled_objects import LabelledObject, LabelledObjects
 from edge.inference.canvas import color_of
 from edge.inference.images import load_picture
 from edge.tasks import Confusion, Metrics, task_view
@@ -33,6 +34,8 @@ SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.
 NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)), 3.5)
 
 
+CAT = LabelledObjects((LabelledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), frozenset({0, 80}))
+NOTHING = LabelledObjects((), frozenset({0, 80}))
 BODY = tuple(KeyPoint(name, 1.0, index / 3, 0.9) for index, name in enumerate(COCO))
 
 
@@ -51,8 +54,8 @@ class TestClassificationView(TaskViewContract):
 class TestDetectionView(TaskViewContract):
     view = DetectionView()
     results = (
-        (Detections((Detection(0, "cat", 0.9, (1.0, 1.0, 6.0, 5.0)),)), None),
-        (Detections((Detection(80, None, 0.5, (-3.0, 2.0, 900.0, 700.0), ((3.0, 3.0),)),)), None),
+        (Detections((Detection(0, "cat", 0.9, (1.0, 1.0, 6.0, 5.0)),)), CAT),
+        (Detections((Detection(80, None, 0.5, (-3.0, 2.0, 900.0, 700.0), ((3.0, 3.0),)),)), NOTHING),
     )
 
     def test_a_line_holds_confidence_class_and_place(self):
@@ -78,9 +81,9 @@ class TestInstancesView(TaskViewContract):
     results = (
         (
             Instances((Instance(SMALL, ((1.0, 1.0), (6.0, 1.0), (6.0, 5.0))),)),
-            None,
+            CAT,
         ),
-        (Instances((Instance(Detection(3, None, 0.5, (-3.0, 2.0, 900.0, 700.0)), ()),)), None),
+        (Instances((Instance(Detection(3, None, 0.5, (-3.0, 2.0, 900.0, 700.0)), ()),)), NOTHING),
     )
 
     def test_the_inside_is_tinted(self):

@@ -1,0 +1,253 @@
+"""Read labelled objects in pictures: boxes and key points.
+
+    COCO JSON    a .json with images, annotations and categories; the pictures lie beside it, or in a folder next to it
+    YOLO txt     a text file for each picture, beside it or in `labels/` for `images/`: class, then centre x, centre y,
+                 width and height as shares of the picture; `classes.txt` may hold the class names
+    VOC XML      an XML file for each picture, beside it or in `Annotations/`
+
+Boxes are left, top, right and bottom in pixels of the upright picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.evaluation.labelled_inputs import LabelledInputs, Names, names_of_classes
+from edge.inference.images import picture_files, picture_size
+from runtimes.artifact.json_fields import Fields
+from runtimes.artifact.labels import read_labels
+from runtimes.errors import InputError
+
+_MAX_JSON_BYTES = 1 << 30  # COCO's training set has 450 MB
+_MAX_TEXT_BYTES = 1 << 22  # of the labels of one picture
+_THREE_WAYS = "pass a COCO .json, or a folder with a YOLO .txt or a VOC .xml for each picture"
+_FORMAT_HINT = "see docs/guides/evaluate.md for the formats"
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """An object in a picture.
+
+    index: Its class in the model; negative for a class that the model does not have.
+    box: Left, top, right and bottom.
+    area: Its area in pixels, by which COCO tells small, medium and large objects.
+    is_crowd: Whether it counts neither as missed nor against what is found in it.
+    points: The key points as x, y and visibility (0: not labelled), one after the other.
+    """
+
+    index: int
+    box: tuple[float, float, float, float]
+    area: float
+    is_crowd: bool = False
+    points: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledObjects:
+    """The objects in a picture, and the classes that the data set labels: what is found of others is not judged."""
+
+    objects: tuple[LabelledObject, ...]
+    classes: frozenset[int]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture, and its objects with the place of their class in the data set's list."""
+
+    path: Path
+    objects: tuple[LabelledObject, ...]
+
+
+def read_objects(data: Path, names: Names) -> LabelledInputs:
+    """Read labelled objects for a model whose classes have these names.
+
+    Raises InputError for data that cannot be read, and if none of its classes is one of the model's.
+    """
+    pictures, classes = _read(data)
+    if not pictures:
+        raise InputError(f"{data} contains no pictures", _THREE_WAYS)
+    indices, notes = (dict[int, int](), ()) if classes is None else names_of_classes(classes, names)
+    if classes is None:  # YOLO numbers the model's own classes
+        used = sorted({one.index for picture in pictures for one in picture.objects})
+        wrong = next((one for one in used if names and one not in names), None)
+        if wrong is not None:
+            raise InputError(f"{data} has the class {wrong}; the model has {len(names)} classes", "number them from 0")
+        indices = {one: one for one in (names or used)}
+    known = frozenset(indices.values())
+    inputs = (
+        (
+            picture.path,
+            LabelledObjects(
+                tuple(LabelledObject(indices[o.index], o.box, o.area, o.is_crowd, o.points) for o in picture.objects),
+                known,
+            ),
+        )
+        for picture in pictures
+    )
+    return LabelledInputs(tuple(inputs), notes)
+
+
+def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
+    """Return the pictures and the class names; None if numbers are the model's own."""
+    if data.suffix.lower() == ".json":
+        return _coco(data)
+    if data.is_dir():
+        documents = sorted(data.glob("*.json"))
+        if len(documents) == 1:
+            return _coco(documents[0])
+        pictures = picture_files(data)
+        if any(_beside(one, "Annotations", "JPEGImages", ".xml").is_file() for one in pictures):
+            return _voc(pictures)
+        if any(_beside(one, "labels", "images", ".txt").is_file() for one in pictures):
+            return _yolo(data, pictures)
+    raise InputError(f"{data} holds no labelled objects", _THREE_WAYS)
+
+
+# ---- COCO JSON
+
+
+def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
+    if document.stat().st_size > _MAX_JSON_BYTES:
+        raise InputError(f"{document} is larger than {_MAX_JSON_BYTES >> 20} MiB", "evaluate a part of it")
+    try:
+        fields = Fields(json.loads(document.read_bytes()), str(document), hint=_FORMAT_HINT)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{document} cannot be read as JSON: {error}", _FORMAT_HINT) from None
+    categories = sorted((one.whole("id"), one.text("name")) for one in fields.children("categories"))
+    place = {number: position for position, (number, _) in enumerate(categories)}
+    objects: dict[int, list[LabelledObject]] = {}
+    for one in fields.children("annotations"):
+        if one.whole("category_id") not in place:
+            raise one.reject("category_id", "is not the id of a category")
+        objects.setdefault(one.whole("image_id"), []).append(_coco_object(one, place[one.whole("category_id")]))
+    images = {one.whole("id"): one.text("file_name") for one in fields.children("images")}
+    lost = next((number for number in objects if number not in images), None)
+    if lost is not None:
+        raise InputError(f"{document}: an annotation is of image {lost}, which is not in 'images'", _FORMAT_HINT)
+    folder = _folder_of(document, list(images.values()))
+    pictures = [_Picture(folder / name, tuple(objects.get(number, ()))) for number, name in sorted(images.items())]
+    return pictures, [name for _, name in categories]
+
+
+def _coco_object(one: Fields, index: int) -> LabelledObject:
+    box = one.numbers("bbox")
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
+        raise one.reject("bbox", "is not left, top, width and height")
+    left, top, width, height = box
+    area = one.number("area") if one.has("area") else width * height
+    points = one.numbers("keypoints") if one.has("keypoints") else ()
+    if len(points) % 3 or not all(map(math.isfinite, points)):
+        raise one.reject("keypoints", "is not x, y and visibility of each key point")
+    is_crowd = one.has("iscrowd") and bool(one.whole("iscrowd"))
+    return LabelledObject(index, (left, top, left + width, top + height), area, is_crowd, points)
+
+
+def _folder_of(document: Path, names: Sequence[str]) -> Path:
+    """Find the pictures: beside the JSON, or in `val2017/` for `annotations/instances_val2017.json`, as in COCO."""
+    here, above = document.parent, document.resolve().parent.parent
+    part = document.stem.rpartition("_")[2]
+    places = [here, here / "images", here / part, above, above / "images", above / part, above / "images" / part]
+    first = names[0] if names else ""
+    found = next((place for place in places if (place / first).is_file()), None)
+    if found is None:
+        raise InputError(f"{document}: its picture {first} is not in {here} or {above}", "put the JSON beside them")
+    outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise InputError(f"{document} names {outside}, outside of its folder", "name pictures relative to their folder")
+    return found
+
+
+# ---- YOLO txt
+
+
+def _yolo(data: Path, pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str] | None]:
+    names = next((one for one in (data / "classes.txt", data / "labels" / "classes.txt") if one.is_file()), None)
+    classes = read_labels(names) if names is not None else None
+    found = [_Picture(one, _yolo_objects(one, _beside(one, "labels", "images", ".txt"))) for one in pictures]
+    most = max((one.index for picture in found for one in picture.objects), default=-1)
+    if classes is not None and most >= len(classes):
+        raise InputError(f"a label is of class {most}; {names} has {len(classes)} names", "number classes from 0")
+    return found, classes
+
+
+def _yolo_objects(picture: Path, document: Path) -> tuple[LabelledObject, ...]:
+    if not document.is_file():  # a picture without objects
+        return ()
+    rows = [(number, line.split()) for number, line in enumerate(_text(document).splitlines(), 1) if line.strip()]
+    if not rows:
+        return ()
+    width, height = picture_size(picture) or (1, 1)  # what cannot be read is reported when it is its turn
+    found = []
+    for number, words in rows:
+        try:
+            index, (x, y, w, h) = int(words[0]), (float(word) for word in words[1:5])
+            if index < 0 or not all(0 <= share <= 1 for share in (x, y, w, h)) or len(words) > 5:
+                raise ValueError
+        except ValueError:
+            what = f"line {number} of {document} is not a class and four shares of the picture, 0 to 1"
+            raise InputError(what, "write class, centre x, centre y, width and height") from None
+        box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+        found.append(LabelledObject(index, box, w * width * h * height))
+    return tuple(found)
+
+
+# ---- VOC XML
+
+
+def _voc(pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str]]:
+    read = [(one, _voc_objects(_beside(one, "Annotations", "JPEGImages", ".xml"))) for one in pictures]
+    classes = sorted({name for _, objects in read for name, _ in objects})
+    place = {name: position for position, name in enumerate(classes)}
+    found = [
+        _Picture(one, tuple(LabelledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
+        for one, objects in read
+    ]
+    return found, classes
+
+
+def _voc_objects(document: Path) -> list[tuple[str, LabelledObject]]:
+    """Return name and box of each object. VOC counts pixels from 1, and a box includes its last pixel."""
+    from xml.etree.ElementTree import ParseError, fromstring
+
+    if not document.is_file():
+        raise InputError(
+            f"{document} does not exist", "VOC has one XML for each picture, without objects if it has none"
+        )
+    try:
+        text = _text(document)
+        if "<!ENTITY" in text:  # which could expand to any size
+            raise InputError(f"{document} defines XML entities, which VOC does not use", "remove them")
+        found = []
+        for one in fromstring(text).iter("object"):  # noqa: S314 # bounded, and without entities
+            corners = [float(one.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax")]
+            left, top, right, bottom = corners[0] - 1, corners[1] - 1, corners[2], corners[3]
+            if not (left < right < math.inf and top < bottom < math.inf):
+                raise ValueError("a bndbox is empty")
+            area = (right - left) * (bottom - top)
+            is_difficult = (one.findtext("difficult") or "0").strip() == "1"
+            name = (one.findtext("name") or "").strip()
+            found.append((name, LabelledObject(0, (left, top, right, bottom), area, is_difficult)))
+    except (ParseError, ValueError) as error:
+        raise InputError(f"{document} is not a VOC annotation: {error}", _FORMAT_HINT) from None
+    return found
+
+
+def _beside(picture: Path, folder: str, pictures: str, suffix: str) -> Path:
+    """Return the label file of a picture: in `folder` if the picture is in one called `pictures`, else beside it."""
+    parts = list(picture.parent.parts)
+    if pictures in parts:
+        parts[len(parts) - 1 - parts[::-1].index(pictures)] = folder
+    return Path(*parts, picture.stem + suffix)
+
+
+def _text(document: Path) -> str:
+    if document.stat().st_size > _MAX_TEXT_BYTES:
+        raise InputError(f"{document} is larger than the labels of any picture", _FORMAT_HINT)
+    try:
+        return document.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{document} is not text in UTF-8", _FORMAT_HINT) from None
