@@ -30,12 +30,12 @@ class HfToGguf(GgufConverter):
     source = "hf"
 
     def open(self, model: Path, options: GgufOptions) -> LanguageModel | FolderModel:
-        """The model of a folder, with the LoRA of `options.lora` in it; InputError for what is broken or unknown."""
+        """Open the model of a folder, with `options.lora` merged. Raises InputError if it is broken or unknown."""
         from converters.gguf.folder_model import open_folder
         from converters.gguf.hugging_face import check_architecture, is_plain, read_config
 
         if not model.is_dir():
-            raise InputError(f"{model} is no Hugging Face folder", "give the folder that holds config.json")
+            raise InputError(f"{model} is not a Hugging Face folder", "pass the folder that contains config.json")
         check_architecture(model)
         if options.lora:
             return self._with_adapter(model, options.lora, options)
@@ -44,7 +44,7 @@ class HfToGguf(GgufConverter):
         return open_folder(model, read_config(model), options.drop_template)
 
     def _with_adapter(self, base: Path, adapter: Path, options: GgufOptions) -> LanguageModel | FolderModel:
-        """The model of a base with a LoRA in it; its weights lie in a temporary folder as long as the model lives."""
+        """Open a base with a LoRA merged. Its weights are in a temporary folder, which lives as long as the model."""
         from converters.gguf.folder_model import FolderModel
         from converters.gguf.lora import merge
         from converters.gguf.staging import TemporaryFolder
@@ -58,7 +58,7 @@ class HfToGguf(GgufConverter):
         return replace(model, name=name, folder=base, adapter=adapter, merged=merged)
 
     def open_plain(self, model: Path, options: GgufOptions) -> LanguageModel:
-        """The model of a folder that this project writes itself."""
+        """Open the model of a folder whose GGUF edge writes itself, without llama.cpp's converter."""
         from converters.gguf.hugging_face import hugging_face_name, read_network
         from converters.gguf.language_model import LanguageModel, Renamed, check_complete, check_nothing_left
         from converters.gguf.source_tokenizer import read_source_tokenizer
@@ -72,8 +72,8 @@ class HfToGguf(GgufConverter):
         check_nothing_left(stored.names(), set(map(hugging_face_name, names)), model)
         vocabulary, encode = _vocabulary(model)
         if len(vocabulary.tokens) > network.vocabulary:
-            what = f"{model} has {len(vocabulary.tokens)} tokens and embeddings for {network.vocabulary} of them"
-            raise InputError(what, "check that tokenizer and weights belong together")
+            what = f"{model} has {len(vocabulary.tokens)} tokens, but embeddings for only {network.vocabulary}"
+            raise InputError(what, "use the tokenizer that the model was trained with")
         if options.drop_template:
             vocabulary = replace(vocabulary, template=None)
         return LanguageModel(
@@ -96,7 +96,8 @@ def _vocabulary(folder: Path) -> tuple[Vocabulary, Encode]:
     if (folder / "tokenizer.json").is_file():
         return read_vocabulary(folder)
     if not (folder / "tokenizer.model").is_file():
-        raise InputError(f"{folder} holds no tokenizer.json or tokenizer.model", "check that the folder is complete")
+        what = f"{folder} has no tokenizer.json or tokenizer.model"
+        raise InputError(what, "edge needs one of these files; copy the tokenizer's files into the folder")
     found = read_model(folder / "tokenizer.model")
     settings = read_settings(folder)
     found = replace(

@@ -1,4 +1,4 @@
-"""A checkpoint of karpathy/llama2.c (`stories260K.bin`) to GGUF, with the tokenizer (`tok512.bin`) beside it."""
+"""Convert a checkpoint of karpathy/llama2.c (`stories260K.bin`), with its tokenizer (`tok512.bin`), to GGUF."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class Llama2cToGguf(GgufConverter):
     source = "llama2c"
 
     def open(self, model: Path, options: GgufOptions) -> LanguageModel:
-        """The model of a checkpoint; InputError for what is broken, and where the tokenizer is not beside it."""
+        """Open a checkpoint. Raises InputError if it is broken, or if the tokenizer is not in the same folder."""
         from converters.gguf.llama2c_checkpoint import read_checkpoint
 
         if options.lora:
-            raise InputError(f"{model} takes no LoRA", "give a Hugging Face folder")
+            raise InputError(
+                f"a LoRA adapter cannot be merged into {model}", "pass the base model as a Hugging Face folder"
+            )
         return read_checkpoint(model)

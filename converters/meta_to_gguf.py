@@ -1,4 +1,4 @@
-"""Meta's own checkpoints (`consolidated.00.pth` …, params.json, tokenizer.model) to GGUF."""
+"""Convert Meta's own checkpoints (`consolidated.00.pth` …, params.json, tokenizer.model) to GGUF."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class MetaToGguf(GgufConverter):
     requires = (*GgufConverter.requires, Requirement("torch"))
 
     def open(self, model: Path, options: GgufOptions) -> LanguageModel:
-        """The model of a folder; InputError for what is broken. Nothing but tensors is unpickled."""
+        """Open the checkpoint in a folder. Raises InputError if it is broken. Only tensors are unpickled."""
         from converters.gguf.meta_checkpoint import read_checkpoint
 
         if options.lora:
-            raise InputError(f"{model} takes no LoRA", "give a Hugging Face folder")
+            raise InputError(
+                f"a LoRA adapter cannot be merged into {model}", "pass the base model as a Hugging Face folder"
+            )
         return read_checkpoint(model)

@@ -131,7 +131,7 @@ def _is_compiled(operator: Operator) -> bool:
 def _package(operator: Operator) -> Package:
     content = flexbuffer_blob(operator.options, _PACKAGE_KEY)
     if content is None:
-        raise operator.options.broken(f"an {CUSTOM_OP} carries no package")
+        raise operator.options.unsupported(f"has an {CUSTOM_OP} without a package of the compiler")
     table = Table.root(content)
     executables = Table.root(table.raw(1)).raws(0)
     return Package(table.number(0, "i"), table.text(4), tuple(_executable(one) for one in executables))

@@ -73,7 +73,7 @@ def op_problem(op: TfliteOp) -> CompatibilityIssue | None:
         # A DEQUANTIZE is reported as a float output, since that is what the user can change.
         return documented_rules.unsupported(op) if op.type != "DEQUANTIZE" else documented_rules.eight_bit(op)
     if not op.inputs or not op.outputs:
-        return CompatibilityIssue("it has no input or no output", "convert the model again")
+        return CompatibilityIssue("it has no input or no output", "export the model with both")
     always = (documented_rules.eight_bit, documented_rules.three_dimensions)
     conditions = (*(known[0] or ()), *(known[1] or ()), *always)
     return next((problem for condition in conditions if (problem := condition(op))), None)

@@ -18,6 +18,7 @@ from converters.wire.buffer import Source
 from runtimes.errors import InputError
 
 LARGEST = 64 * 2**20  # bytes; LLaMA 3's has 2.2 MB
+_COMPARE = "compare its size and sha256 with the original's; what works: Meta's tokenizers of LLaMA 3"
 _SPECIAL_TOKENS = 256
 _BEGINNING = ("<|begin_of_text|>", "<|end_of_text|>")
 _HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
@@ -58,7 +59,8 @@ def read_ranks(path: Path, *, is_3_1: bool) -> tuple[Vocabulary, Encode]:
 def _ranks(path: Path) -> Ranks:
     source = Source.open(path)
     if len(source.view) > LARGEST:
-        raise source.broken("it is larger than any tokenizer")
+        what = f"{path} has {len(source.view):,} bytes; edge reads tokenizers of at most {LARGEST:,}"
+        raise InputError(what, _COMPARE)
     ranks: Ranks = {}
     for number, line in enumerate(bytes(source.view).split(b"\n")):
         if not line.strip():
@@ -69,10 +71,10 @@ def _ranks(path: Path) -> Ranks:
                 raise ValueError
             ranks[base64.b64decode(piece, validate=True)] = len(ranks)
         except (ValueError, binascii.Error):
-            what = f"{path} is broken: line {number + 1} is not a piece in base64 with its rank"
-            raise InputError(what, "copy or download the file again") from None
+            what = f"{path}: line {number + 1} is not a piece in base64 and the rank {len(ranks)}, as in LLaMA 3's file"
+            raise InputError(what, _COMPARE) from None
     if any(bytes([byte]) not in ranks for byte in range(256)):
-        raise InputError(f"{path} lacks some of the 256 single bytes", "copy or download the file again")
+        raise InputError(f"{path} lacks some of the 256 single bytes, which byte-level BPE starts from", _COMPARE)
     return ranks
 
 

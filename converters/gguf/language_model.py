@@ -61,12 +61,15 @@ def check_complete(network: Network, weights: Weights, where: Path) -> None:
         if name not in weights.names():
             raise InputError(
                 f"{where} lacks the tensor '{name}'",
-                "a file of the model is missing, or its architecture differs from what the configuration says",
+                "the model may be a variant of its architecture that edge does not support, or a file of it is missing",
             )
         if weights.shape(name) != shape:
             actual = list(weights.shape(name))
             what = f"{where}: '{name}' has the shape {actual}, its configuration says {list(shape)}"
-            raise InputError(what, "check that configuration and weights belong together")
+            raise InputError(
+                what,
+                "the model may be a variant that edge does not support, or the configuration may be another model's",
+            )
 
 
 def check_nothing_left(names: set[str], read: set[str], where: Path) -> None:

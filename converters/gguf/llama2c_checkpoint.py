@@ -17,8 +17,9 @@ from runtimes.arrays import Array
 from runtimes.errors import InputError
 
 _HEADER = struct.Struct("<7i")
+_MAX_TOKENIZER = 64 * 2**20  # bytes; one of 32,000 tokens has 0.4 MB
 _FIRST_PIECE = 259  # after unknown, BOS, EOS and 256 bytes
-_DAMAGED = "copy or download the file again"
+_VERSION_0 = "choose a version 0 checkpoint (.bin) of llama2.c"
 _ORDER = (
     "attn_norm.weight",
     "attn_q.weight",
@@ -49,11 +50,11 @@ def read_header(path: Path) -> Network:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     if len(head) < _HEADER.size:
-        raise InputError(f"{path} is not a checkpoint of llama2.c", _DAMAGED)
+        raise InputError(f"{path} is not a checkpoint of llama2.c: it has {size} bytes", _VERSION_0)
     width, hidden, layers, heads, kv_heads, vocabulary, context = _HEADER.unpack(head)
     sizes = (width, hidden, heads, kv_heads, abs(vocabulary), context)
     if not 1 <= layers <= MAX_LAYERS or not all(1 <= one <= MAX_SIZE for one in sizes) or width % heads:
-        raise InputError(f"{path} is not a checkpoint of llama2.c", "choose a version 0 checkpoint (.bin) of llama2.c")
+        raise InputError(f"{path} is not a checkpoint of llama2.c: its header has impossible sizes", _VERSION_0)
     network = Network(
         architecture="llama",
         layers=layers,
@@ -71,7 +72,8 @@ def read_header(path: Path) -> Network:
     )
     needed = max(place + 4 * int(np.prod(shape)) for place, shape in _places(network).values())
     if size < needed:
-        raise InputError(f"{path} is broken: it has {size:,} bytes, but its header requires {needed:,}", _DAMAGED)
+        what = f"{path} has {size:,} bytes, but its header requires {needed:,}"
+        raise InputError(what, "compare its size and sha256 with the original's")
     return network
 
 
@@ -123,20 +125,24 @@ def _tokenizer(model: Path, size: int) -> Path:
 
 
 def _vocabulary(path: Path, size: int) -> Vocabulary:
-    if path.stat().st_size > 64 * 2**20 or size < _FIRST_PIECE:
-        raise InputError(f"{path} is not a tokenizer of llama2.c for {size} tokens", _DAMAGED)
+    mismatch = InputError(
+        f"{path} is not a tokenizer of llama2.c for {size} tokens",
+        f"use the tokenizer that the model was trained with, as tok{size}.bin",
+    )
+    if path.stat().st_size > _MAX_TOKENIZER or size < _FIRST_PIECE:
+        raise mismatch
     content, at = path.read_bytes(), 4
     tokens, scores = [], []
     try:
         for _ in range(size):
             score, length = struct.unpack_from("<fi", content, at)
             if length < 0 or at + 8 + length > len(content):
-                raise InputError(f"{path} is broken: a token ends outside the file", _DAMAGED)
+                raise mismatch
             tokens.append(content[at + 8 : at + 8 + length].decode("utf-8"))
             scores.append(float(score))
             at += 8 + length
     except (struct.error, UnicodeDecodeError):
-        raise InputError(f"{path} is not a tokenizer of llama2.c for {size} tokens", _DAMAGED) from None
+        raise mismatch from None
     marks = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces = [token.replace(" ", SPACE) for token in tokens[_FIRST_PIECE:]]
     return Vocabulary(

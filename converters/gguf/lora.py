@@ -129,7 +129,8 @@ class Lora:
         first = parts.get("a") or parts.get("embedding_a")
         second = parts.get("b") or parts.get("embedding_b")
         if first is None or second is None:
-            raise InputError(f"{self.folder} has only one factor for '{name}'", "copy or download the folder again")
+            what = f"{self.folder} has only one of the two factors (lora_A and lora_B) of '{name}'"
+            raise InputError(what, "save the adapter again where it was trained")
         rank = self.weights.shape(first)[0]
         alpha = _by_pattern(self.config.get("alpha_pattern"), name, fields.number("lora_alpha"))
         if rank < 1 or self.weights.shape(second)[1] != rank or not math.isfinite(alpha):
@@ -235,6 +236,8 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
     while count > 0:
         piece = source.read(min(count, _PIECE))
         if not piece:
-            raise InputError("a file of the base became shorter while it was read", "copy the folder again")
+            raise InputError(
+                "a file of the base became shorter while it was read", "convert it again when nothing writes it"
+            )
         target.write(piece)
         count -= len(piece)

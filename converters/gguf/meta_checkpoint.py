@@ -58,7 +58,7 @@ def read_checkpoint(model: Path) -> LanguageModel:
     vocabulary, encode = _vocabulary(_tokenizer(model), network)
     if len(vocabulary.tokens) > network.vocabulary:
         what = f"{model} has {len(vocabulary.tokens)} tokens, but embeddings for only {network.vocabulary}"
-        raise InputError(what, "check that tokenizer and weights belong together")
+        raise InputError(what, "use the tokenizer that the model was trained with")
     return LanguageModel(model.resolve().name, network, vocabulary, weights, encode, notes=notes)
 
 
@@ -70,7 +70,8 @@ class _Checkpoint:
         self._shapes = network.tensors()
         for number, part in enumerate(parts):
             if set(part) != set(parts[0]):
-                raise InputError(f"{where}: file {number} has other tensors than file 0", "copy the folder again")
+                what = f"{where}: the files number 0 and {number} of {CONSOLIDATED} do not have the same tensors"
+                raise InputError(what, "keep only the files of one checkpoint in the folder")
 
     def names(self) -> set[str]:
         """See `Weights`."""

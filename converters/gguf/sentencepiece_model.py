@@ -21,7 +21,8 @@ def read_model(path: Path) -> Vocabulary:
     model = Message(Source.open(path))
     pieces, trainer, normalizer = model.messages(1), model.message(2), model.message(3)
     if not pieces or trainer is None:
-        raise model.broken("it is not a SentencePiece model")
+        what = f"{path} is not a SentencePiece model: it has no pieces or no settings of the trainer"
+        raise InputError(what, "pass the tokenizer.model that belongs to the model")
     if trainer.number(3, 1) != _BPE or not trainer.number(35):
         what = f"{path} is not a SentencePiece BPE with byte fallback"
         raise InputError(what, "what works: the tokenizers of LLaMA 1 and 2 and of Mistral")

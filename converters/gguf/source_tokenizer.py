@@ -18,9 +18,11 @@ from converters.gguf.tokenizer_json import (
     specials,
 )
 from converters.gguf.vocabulary import Encode, sentencepiece
+from converters.gguf.weights import check_size
 from runtimes.errors import InputError
 
 RWKV_WORLD = "rwkv_vocab_v20230424.txt"
+_MAX_WORLD = 16 * 2**20  # bytes; the file has 1 MB
 _PHI_3 = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # see `converters.gguf.writer.general_name`
 _MAX_ADDED = 1024  # that are checked individually; a few models reserve thousands that only differ in their number
 
@@ -62,9 +64,9 @@ class SourceTokenizer:
 
 
 def read_source_tokenizer(folder: Path, settings_folder: Path | None = None) -> SourceTokenizer:
-    """The tokenizer of a Hugging Face folder; InputError where it has none that can be asked without code of its own.
+    """Read the tokenizer of a Hugging Face folder. Raises InputError if there is none that runs without its own code.
 
-    `settings_folder` holds the other files, where `folder` has a tokenizer.json alone.
+    `settings_folder` has the other files if `folder` has only a tokenizer.json.
     """
     place = settings_folder or folder
     settings = read_settings(place)
@@ -157,15 +159,15 @@ def _longest_match(path: Path) -> Encode:
     Source: rwkv_tokenizer.py of github.com/BlinkDL/ChatRWKV.
     """
     ids: dict[bytes, int] = {}
-    if path.stat().st_size > 16 * 2**20:
-        raise InputError(f"{path} is larger than any such vocabulary", "copy or download the folder again")
+    check_size(path, _MAX_WORLD)
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             number, literal = line.split(" ", 1)[0], line.split(" ", 1)[1].rsplit(" ", 1)[0]
             value = ast.literal_eval(literal)  # only accepts literals, and runs no code
             ids[value.encode() if isinstance(value, str) else bytes(value)] = int(number)
         except (ValueError, SyntaxError, IndexError, TypeError, MemoryError, RecursionError):
-            raise InputError(f"{path} is broken at {line[:40]!r}", "copy or download the folder again") from None
+            what = f"{path}: the line {line[:40]!r} is not a number, a Python literal and a length, as in RWKV's file"
+            raise InputError(what, "compare its size and sha256 with the original's") from None
     longest = max(map(len, ids), default=0)
 
     def encode(text: str) -> list[int]:

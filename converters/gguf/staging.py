@@ -14,9 +14,8 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-from converters.gguf.weights import read_json, weight_files
+from converters.gguf.weights import check_size, read_json, weight_files
 from runtimes.artifact.json_fields import JsonObject, JsonValue
-from runtimes.errors import InputError
 
 _MAX_JSON = 256 * 2**20
 _MAX_DATA = 256 * 2**20
@@ -38,7 +37,6 @@ _DATA = (
 _LEADING = ("auto_map", "_name_or_path", "custom_pipelines", "backend", "is_local", "local_files_only")
 # Tokenizer classes of transformers 5, which 4 does not have.
 _GENERIC = (None, "TokenizersBackend", "PythonBackend")
-_WRONG_FILE = "check where the folder comes from"
 
 
 class TemporaryFolder:
@@ -68,8 +66,7 @@ def stage(folder: Path, place: Path, without_template: bool = False, renewed: bo
             _write(place / name, index)
     for name in _DATA:
         if (folder / name).is_file() and not (without_template and name.startswith("chat_template")):
-            if (folder / name).stat().st_size > _MAX_DATA:
-                raise InputError(f"{folder / name} is larger than any such file", _WRONG_FILE)
+            check_size(folder / name, _MAX_DATA)
             (place / name).symlink_to((folder / name).resolve())
     for name in _CONFIGS:
         if not (folder / name).is_file():

@@ -21,13 +21,13 @@ from converters.gguf.vocabulary import (
     Encode,
     Vocabulary,
 )
-from converters.gguf.weights import read_json
+from converters.gguf.weights import check_size, read_json
 from converters.library_calls import loading
 from runtimes.errors import InputError
 
 LARGEST = 256 * 2**20
 _MAX_TOKENS = 2**22
-_BROKEN = "copy or download the folder again"
+_MAX_TEMPLATE = 2**20
 _ONLY = "what works: SentencePiece's BPE (LLaMA 1 and 2, Mistral) and byte-level BPE (LLaMA 3, Qwen, SmolLM)"
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -176,8 +176,7 @@ def read_template(folder: Path, settings: TokenizerSettings) -> str | None:
     """Return the chat template: chat_template.jinja, else the default one of tokenizer_config.json, else None."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        if path.stat().st_size > 2**20:
-            raise InputError(f"{path} is larger than any chat template", "check where the folder comes from")
+        check_size(path, _MAX_TEMPLATE)
         return path.read_text(encoding="utf-8", errors="replace")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
@@ -231,7 +230,8 @@ def _tokens(vocabulary: Mapping[str, int], added: Mapping[int, AddedToken], path
     numbers = [*vocabulary.values(), *added]
     count = max(numbers) + 1
     if not all(type(number) is int and number >= 0 for number in numbers) or count > _MAX_TOKENS:
-        raise InputError(f"{path} is broken: its tokens are not numbered 0, 1, 2 ...", _BROKEN)
+        what = f"{path} numbers its tokens in a way that edge does not support"
+        raise InputError(what, f"what works: whole numbers from 0 to {_MAX_TOKENS - 1}")
     tokens: list[str | None] = [None] * count
     for text, number in vocabulary.items():
         tokens[number] = text

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_HEADER = 100 * 2**20  # the safetensors library's own limit
 _MAX_INDEX = 64 * 2**20
-_DAMAGED = "copy or download the folder again"
+_COMPARE = "compare its size and sha256 with the original's"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 # Bytes of the others. Source: `Dtype` in safetensors/src/tensor.rs of github.com/huggingface/safetensors.
 _OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4}
@@ -62,7 +62,7 @@ class SafetensorsFolder:
         for file in sorted(files):
             for name, place in _header(file).items():
                 if name in self._places:
-                    raise InputError(f"{file} contains '{name}', as does another file of the folder", _DAMAGED)
+                    raise InputError(f"{file} contains '{name}', as does another file of the folder", _COMPARE)
                 self._places[name] = place
 
     def names(self) -> set[str]:
@@ -117,11 +117,13 @@ def _files(folder: Path, stem: str, suffix: str = "safetensors") -> set[Path]:
         raise no_weights(folder, stem)
     named = read_json(index, _MAX_INDEX).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise InputError(f"{index} names no files", _DAMAGED)
+        raise InputError(f"{index} has no 'weight_map' from the names of tensors to files", _COMPARE)
     files = {_confined(folder, name, index) for name in named.values()}
     missing = sorted(file.name for file in files if not file.is_file())
     if missing:
-        raise InputError(f"{folder} lacks {', '.join(missing[:3])}, which its index names", _DAMAGED)
+        raise InputError(
+            f"{folder} lacks {', '.join(missing[:3])}, which {index.name} names", "copy these files into it"
+        )
     return files
 
 
@@ -144,15 +146,29 @@ def no_weights(folder: Path, stem: str) -> InputError:
 
 def read_json(path: Path, largest: int) -> JsonObject:
     """Read a JSON object from an untrusted file. Raises InputError if it is not one."""
+    check_size(path, largest)
     try:
-        if path.stat().st_size > largest:
-            raise InputError(f"{path} is larger than any such file", "check where the folder comes from")
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}", _DAMAGED) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", _COMPARE) from None
     if not isinstance(document, dict):
-        raise InputError(f"{path} is not a JSON object", _DAMAGED)
+        raise InputError(f"{path} is not a JSON object", _COMPARE)
     return document
+
+
+def check_size(path: Path, largest: int) -> None:
+    """Raise InputError for a file of more than `largest` bytes, far more than such files have."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
+    if size > largest:
+        what = (
+            f"{path} has {size:,} bytes; edge reads at most {largest:,} of such a file, as a guard against hostile ones"
+        )
+        raise InputError(what, _COMPARE)
 
 
 def _header(path: Path) -> dict[str, Place]:
@@ -161,8 +177,11 @@ def _header(path: Path) -> dict[str, Place]:
         size = path.stat().st_size
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
             length = int.from_bytes(view[:8], "little")
-            if size < 8 or length > min(_MAX_HEADER, size - 8):
+            if size < 8 or length > size - 8:
                 raise _broken(path, "its header is longer than the file")
+            if length > _MAX_HEADER:
+                what = f"{path} has a header of {length:,} bytes; the format allows {_MAX_HEADER:,}"
+                raise InputError(what, _COMPARE)
             entries = json.loads(view[8 : 8 + length])
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
@@ -203,7 +222,7 @@ def _place(path: Path, name: str, entry: Any, start: int) -> Place:
 
 
 def _broken(path: Path, what: str) -> InputError:
-    return InputError(f"{path} is broken: {what}", _DAMAGED)
+    return InputError(f"{path} is broken: {what}", _COMPARE)
 
 
 def wanted_size(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from converters.wire.buffer import Source
 from converters.wire.protobuf import Message
+from runtimes.errors import InputError
 from runtimes.model_files.onnx import is_axis_name
 
 _MAX_DEPTH = 32  # graphs within graphs: loops in branches in loops
@@ -155,7 +156,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     model = Message(source)
     main = model.message(7)
     if main is None or not model.has(1):
-        raise source.broken("it is not an ONNX model")
+        raise InputError(f"{path} is not an ONNX model: it has no graph or no IR version", "pass an .onnx file")
     graph = OnnxGraph(max((one.number(2) for one in model.messages(8) if one.text(1) in _ONNX_DOMAINS), default=1))
     _add_graph(main, graph, _MAX_DEPTH)
     graph.inputs = [name for info in main.messages(11) if (name := info.text(1)) not in graph.constants]
@@ -166,7 +167,7 @@ def read_onnx(path: Path) -> OnnxGraph:
 def _add_graph(message: Message, graph: OnnxGraph, depth: int) -> None:
     """Add a graph, then the subgraphs of its nodes."""
     if depth == 0:
-        raise message.broken(f"it nests graphs more than {_MAX_DEPTH} deep")
+        raise message.unsupported(f"nests graphs more than {_MAX_DEPTH} deep")
     for tensor in message.messages(5):
         graph.constants[tensor.text(8)] = _constant(tensor)
     for info in (*message.messages(11), *message.messages(12), *message.messages(13)):

@@ -88,5 +88,5 @@ def graph_ops(graph: Graph) -> list[TfliteOp]:
         operator.options.spend(len(operator.inputs) + len(operator.outputs))
         for index in (*operator.inputs, *operator.outputs):
             if index >= 0 and len(graph.tensors[index].spec.shape) > _MAX_DIMENSIONS:
-                raise operator.options.broken(f"a tensor has more than {_MAX_DIMENSIONS} dimensions")
+                raise operator.options.unsupported(f"has a tensor with more than {_MAX_DIMENSIONS} dimensions")
     return [TfliteOp(operator, graph.tensors) for operator in graph.operators]

@@ -182,7 +182,7 @@ class _Reader:
     def _tensor(self, table: Table) -> Tensor:
         kind = table.number(1, "b")
         if not 0 <= kind < len(DTYPES):
-            raise self._source.broken(f"a tensor has the unknown type {kind}")
+            raise self._source.unsupported(f"has a tensor of the type {kind}")
         spec = TensorSpec(table.text(3), DTYPES[kind], _shape(table), _quantization(table.table(4), self._source))
         data, is_outside = self._constant(table.number(2, "I"))
         return Tensor(spec, len(data.view), data, bool(table.number(5, "b")), is_outside)

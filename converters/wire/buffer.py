@@ -12,6 +12,7 @@ from runtimes.errors import InputError
 # whose offsets all point to the same large part may take 10^10: reading stops here, after seconds.
 MAX_STEPS = 10_000_000
 _DAMAGED = "compare its size and sha256 with the original's"
+_UNSUPPORTED = "the file may be valid: try a newer version of edge, or export the model in another way"
 
 
 class Source:
@@ -61,5 +62,9 @@ class Source:
             raise InputError(what, "use a smaller model; no model that we know of comes near this limit")
 
     def broken(self, reason: str) -> InputError:
-        """Build an error about this file, for the caller to raise."""
+        """Build an error about inconsistent data, for the caller to raise."""
         return InputError(f"{self.name} is broken: {reason}", _DAMAGED)
+
+    def unsupported(self, what: str) -> InputError:
+        """Build an error about something that may be valid but that edge does not read, for the caller to raise."""
+        return InputError(f"{self.name} {what}, which edge does not support", _UNSUPPORTED)

@@ -11,6 +11,7 @@ from converters.wire.buffer import Source
 from runtimes.model_files.onnx import read_varint
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_GROUPS = (3, 4)
 
 
 class Message:
@@ -79,6 +80,10 @@ class Message:
         """Build an InputError about the file, for the caller to raise."""
         return self._source.broken(reason)
 
+    def unsupported(self, what: str) -> Exception:
+        """Build an InputError about something that edge does not read, for the caller to raise."""
+        return self._source.unsupported(what)
+
     def _field(self, position: int) -> int:
         """Index the field at `position`. Returns the position of the next one."""
         self._source.spend()
@@ -94,8 +99,10 @@ class Message:
             size, position = self._varint(position)
         elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
+        elif kind in _GROUPS:
+            raise self._source.unsupported("has a group, a deprecated kind of field")
         else:
-            raise self._source.broken(f"a field is of the unknown kind {kind}")
+            raise self._source.broken(f"a field has the wire type {kind}, which does not exist")
         value_bytes = self._source.slice(position, size)
         if kind == _FIXED32:
             self._reals[field] = struct.unpack("<f", value_bytes)[0]

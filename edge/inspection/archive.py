@@ -15,6 +15,7 @@ from runtimes.errors import InputError
 # The graph of the largest known exported program has about 20 MB; weights are never read.
 _MAX_JSON_BYTES = 64 * 2**20
 _DAMAGED = "compare its size and sha256 with the original's"
+_OTHER_VERSION = "it may have been written by a version of its framework that edge does not support, or be damaged"
 _ZIP_ERRORS = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -40,11 +41,12 @@ class Archive:
         """Read a member. Raises InputError if it is missing, damaged, or unpacks to more than `limit` bytes."""
         with _reading(self._path):
             if name not in self._zip.namelist():
-                raise InputError(f"{self._path} is broken: it contains no '{name}'", _DAMAGED)
+                raise InputError(f"{self._path} contains no '{name}', which edge needs to read it", _OTHER_VERSION)
             with self._zip.open(name) as stream:
                 content = stream.read(limit + 1)
         if len(content) > limit:
-            raise InputError(f"{self._path}: '{name}' unpacks to more than {limit} bytes", "do not use this file")
+            what = f"{self._path}: '{name}' unpacks to more than {limit} bytes, edge's limit against malicious files"
+            raise InputError(what, "if you trust the file, export the model to another format, such as ONNX")
         return content
 
     def json(self, name: str) -> Any:
@@ -64,7 +66,7 @@ def expecting(path: Path, what: str) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: edge cannot read its {what} ({type(error).__name__}: {error})",
-            "it may be written by a newer version of its framework than edge supports, or be damaged",
+            _OTHER_VERSION,
         ) from None
 
 

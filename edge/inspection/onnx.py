@@ -67,7 +67,7 @@ def _nodes(graph: Message, depth: int) -> Iterator[Message]:
         for attribute in node.messages(5):
             inner = attribute.messages(11) + attribute.messages(6)
             if inner and depth == 0:
-                raise graph.broken(f"it nests graphs more than {_DEEPEST} deep")
+                raise graph.unsupported(f"nests graphs more than {_DEEPEST} deep")
             for one in inner:
                 yield from _nodes(one, depth - 1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from converters.wire.buffer import Source
+from runtimes.errors import InputError
 
 _DEEPEST = 200
 _PIECE = 2**20
@@ -70,7 +71,9 @@ def read_net(path: Path) -> Net:
     reader = _Reader(Source.open(path))
     reader.parse()
     if not reader.net.layers:
-        raise reader.source.broken("it is not an OpenVINO model (<net> with <layers>)")
+        raise InputError(
+            f"{path} is not an OpenVINO model: it has no <net> with <layers>", "pass the .xml of an OpenVINO model"
+        )
     return reader.net
 
 
@@ -97,16 +100,16 @@ class _Reader:
         except (expat.ExpatError, ValueError) as error:  # ValueError: an encoding that Python cannot decode
             raise self.source.broken(str(error)) from None
         except LookupError as error:
-            raise self.source.broken(f"its encoding is unknown: {error}") from None
+            raise self.source.unsupported(f"has an unknown encoding ({error})") from None
 
     def _doctype(self, *_: object) -> None:
-        raise self.source.broken("it declares a document type, which no model needs and which may hide entities")
+        raise self.source.unsupported("declares a document type, which may define entities")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self.source.spend(1 + len(attributes))
         self._path.append(tag)
         if len(self._path) > _DEEPEST:
-            raise self.source.broken(f"its elements are nested more than {_DEEPEST} deep")
+            raise self.source.unsupported(f"nests elements more than {_DEEPEST} deep")
         if self._path == ["net"]:
             self.net.name, self.net.version = attributes.get("name", ""), attributes.get("version", "")
         elif tag == "layer":

@@ -33,7 +33,7 @@ def read(path: Path) -> Inspection:
     saved = Message(Source.open(path / "saved_model.pb"))
     graphs = saved.messages(2)
     if not graphs:
-        raise InputError(f"{path} is broken: saved_model.pb contains no graph", "write or copy the folder again")
+        raise InputError(f"{path}: saved_model.pb contains no graph", "export the model again with TensorFlow 2")
     signature = _signature(graphs[0])
     nodes = serving_nodes(graphs[0], signature) if signature else []
     parameter_bytes = _parameter_bytes(nodes)

@@ -9,8 +9,16 @@ import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
-from runtimes.decoders.boxes import Candidates, Detections, Limits, corners_of_centres, in_pixels, sigmoid, single
-from runtimes.errors import InputError
+from runtimes.decoders.boxes import (
+    Candidates,
+    Detections,
+    Limits,
+    corners_of_centres,
+    in_pixels,
+    layout_error,
+    sigmoid,
+    single,
+)
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import DecodeOptions, Decoder, PictureDefaults
 from runtimes.tensors import dequantize, softmax
@@ -75,9 +83,7 @@ class Queries(Decoder[Detections]):
         boxes = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
         logits = single(dequantize(outputs[self.logits.name], self.logits.quantization), self.logits.name, 2)
         if boxes.shape[1] != 4 or len(logits) != len(boxes) or logits.shape[1] <= self.has_no_object:
-            raise InputError(
-                f"'{self.boxes.name}' is {list(boxes.shape)}, not one box per query", "convert the model again"
-            )
+            raise layout_error(self.boxes.name, boxes, "one box per query")
         scores = softmax(logits)[:, :-1] if self.has_no_object else sigmoid(logits)
         best = scores.argmax(axis=1)
         corners = in_pixels(corners_of_centres(boxes), self.size)

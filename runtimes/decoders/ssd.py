@@ -9,8 +9,16 @@ import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
-from runtimes.decoders.boxes import Candidates, Detections, Limits, corners_of_centres, in_pixels, sigmoid, single
-from runtimes.errors import InputError
+from runtimes.decoders.boxes import (
+    Candidates,
+    Detections,
+    Limits,
+    corners_of_centres,
+    in_pixels,
+    layout_error,
+    sigmoid,
+    single,
+)
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import DecodeOptions, Decoder, PictureDefaults
 from runtimes.tensors import dequantize
@@ -82,9 +90,7 @@ class PostProcessedSsd(Decoder[Detections]):
             for spec in (self.classes, self.scores)
         ]
         if boxes.shape[1] != 4 or any(len(vector) != len(boxes) for vector in vectors):
-            raise InputError(
-                f"'{self.boxes.name}' is {list(boxes.shape)}, not four numbers per box", "convert the model again"
-            )
+            raise layout_error(self.boxes.name, boxes, "four numbers per box")
         classes = np.rint(vectors[0]).astype(np.intp) - self.first_class
         found = Candidates(in_pixels(boxes[:, [1, 0, 3, 2]], self.size), vectors[1], classes)
         return found.confident(self.limits).detections(self.limits, self.labels)
@@ -126,7 +132,7 @@ class DetectionOutputRows(Decoder[Detections]):
         name = self.output.name
         rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
         if rows.shape[1] != _ROW:
-            raise InputError(f"'{name}' is {list(rows.shape)}, not {_ROW} numbers per box", "convert the model again")
+            raise layout_error(name, rows, f"{_ROW} numbers per box")
         ended = np.flatnonzero(rows[:, 0] < 0)
         rows = rows[: ended[0]] if ended.size else rows
         classes = np.rint(rows[:, 1]).astype(np.intp) - 1
@@ -192,9 +198,7 @@ class AnchoredBoxes(Decoder[Detections]):
         scores = single(dequantize(outputs[self.scores.name], self.scores.quantization), self.scores.name, 2)[:, 0]
         centres = anchors(self.grids, self.size)
         if not len(rows) == len(scores) == len(centres):
-            raise InputError(
-                f"'{self.boxes.name}' is {list(rows.shape)}, not one row per anchor", "convert the model again"
-            )
+            raise layout_error(self.boxes.name, rows, "one row per anchor")
         points = rows.reshape(len(rows), -1, 2).copy()
         points[:, 0] += centres
         points[:, 2:] += centres[:, np.newaxis]

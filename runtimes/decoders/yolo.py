@@ -20,6 +20,7 @@ from runtimes.decoders.boxes import (
     are_shares,
     corners_of_centres,
     in_pixels,
+    layout_error,
     sigmoid,
     single,
 )
@@ -176,7 +177,7 @@ class YoloRows(Decoder[Detections]):
         name = self.output.name
         rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
         if rows.shape[1] != _ROW:
-            raise InputError(f"'{name}' is {list(rows.shape)}, not {_ROW} numbers per box", "convert the model again")
+            raise layout_error(name, rows, f"{_ROW} numbers per box")
         boxes = rows[:, :_BOX]
         shares = are_shares(boxes)
         has_centres = self.has_centres

@@ -21,7 +21,9 @@ _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _LONGEST_KEY = 65_535  # by the format's definition
 _LONGEST_TEXT = 16 * 2**20  # of one entry: far more than the longest chat template
-_REMEDY = "copy or download the file again, and compare its `sha256sum` with the original's"
+_COPY = "copy or download the file again, and compare its `sha256sum` with the original's"
+_COMPARE = "compare its `sha256sum` with the original's; if they are equal, convert the model again from its source"
+_OTHER_FILE = "pass a GGUF file; a web page or a Git LFS pointer may have been downloaded in its place"
 _UPDATE = "update edge; if the file needs nothing new, compare its `sha256sum` with the original's"
 # The names of split files. Source: llama_split_path in src/llama.cpp of github.com/ggml-org/llama.cpp.
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -156,7 +158,8 @@ def read_gguf(path: Path) -> GgufFile:
     wanted = first.metadata.get("split.tensors.count", len(tensors))
     if len({tensor.name for tensor in tensors}) != len(tensors) or wanted != len(tensors):
         raise InputError(
-            f"{path} and its other parts do not belong together: {len(tensors)} tensors, not {wanted}", _REMEDY
+            f"{path} and its other parts do not belong together: {len(tensors)} tensors, not {wanted}",
+            "put the parts of one and the same model into the folder",
         )
     return replace(first, tensors=tensors, size=sum(part.size for part in parts))
 
@@ -182,7 +185,7 @@ def _read_one(path: Path) -> GgufFile:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
             return _Reader(path, view).file()
     except ValueError:  # mmap of an empty file
-        raise InputError(f"{path} is empty", _REMEDY) from None
+        raise InputError(f"{path} is empty", _COPY) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
 
@@ -195,9 +198,9 @@ def control_texts(path: Path) -> re.Pattern[str] | None:
 
 
 def read_texts(path: Path, key: str, where: tuple[str, int]) -> list[str]:
-    """The texts of the metadata array `key` at which the array `where[0]` holds the number `where[1]`.
+    """Return the texts of the metadata array `key` at the positions where the array `where[0]` is `where[1]`.
 
-    Empty where one of the two is absent. InputError as by `read_gguf`.
+    The list is empty if one of the two arrays is absent. Raises InputError like `read_gguf`.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
         reader = _Reader(path, view)
@@ -218,7 +221,7 @@ class _Reader:
 
     def file(self) -> GgufFile:
         if self._view[:4] != MAGIC:
-            self._fail(f"it starts with {self._view[:4]!r}")
+            self._fail(f"it starts with {self._view[:4]!r}, not with {MAGIC!r}", _OTHER_FILE)
         self._at = 4
         version = self._number("I")
         if version not in _VERSIONS:
@@ -274,15 +277,15 @@ class _Reader:
         """Compute the tensors' positions, and check that they are inside the file and do not overlap."""
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1) or alignment > 2**20:
-            self._fail(f"its alignment is {alignment!r}")
+            self._unsupported(f"an alignment of {alignment!r}")
         start = -(-self._at // alignment) * alignment
         placed = [self._placed_one(info, start, alignment) for info in infos]
         if len({one.name for one in placed}) != len(placed):
-            self._fail("two of its tensors have the same name")
+            self._fail("two of its tensors have the same name", _COMPARE)
         end, before = 0, ""
         for one in sorted(placed, key=lambda tensor: tensor.offset):
             if one.offset < end:
-                self._fail(f"the tensors '{before}' and '{one.name}' overlap")
+                self._fail(f"the tensors '{before}' and '{one.name}' overlap", _COMPARE)
             end, before = one.offset + one.bytes, one.name
         if end > len(self._view):
             self._fail(f"it ends before its tensor '{before}' does: {len(self._view):,} of {end:,} bytes are there")
@@ -293,8 +296,12 @@ class _Reader:
         if kind not in TENSOR_TYPES:
             self._unsupported(f"the unknown type {kind} of tensor '{name}'")
         type_name, block, width = TENSOR_TYPES[kind]
-        if min(shape) < 1 or shape[0] % block or offset % alignment:
-            self._fail(f"tensor '{name}' of shape {list(shape)} and type {type_name} cannot lie at {offset}")
+        if min(shape) < 1:
+            self._unsupported(f"the empty tensor '{name}' of shape {list(shape)}")
+        if shape[0] % block or offset % alignment:
+            self._fail(
+                f"tensor '{name}' of shape {list(shape)} and type {type_name} cannot start at {offset}", _COMPARE
+            )
         return TensorInfo(name, type_name, shape, start + offset, math.prod(shape) // block * width)
 
     def _count(self, what: str, least_bytes: int) -> int:
@@ -309,8 +316,8 @@ class _Reader:
 
     def _text(self, longest: int) -> str:
         length = int(self._number("Q"))
-        if length > longest:
-            self._fail(f"a text in it has {length:,} bytes")
+        if longest < length <= len(self._view) - self._at:
+            self._unsupported(f"a text of {length:,} bytes (supported: {longest:,})")
         start = self._skip(length)
         return self._view[start : start + length].decode("utf-8", "replace")
 
@@ -318,12 +325,12 @@ class _Reader:
         """Skip `count` bytes and return the position where they start."""
         start = self._at
         if count > len(self._view) - start:
-            self._fail("it is cut off in its header")
+            self._fail("it ends before its header does")
         self._at = start + count
         return start
 
-    def _fail(self, what: str) -> NoReturn:
-        raise InputError(f"{self._path} is not a usable GGUF file: {what}", _REMEDY)
+    def _fail(self, what: str, hint: str = _COPY) -> NoReturn:
+        raise InputError(f"{self._path} is not a usable GGUF file: {what}", hint)
 
     def _unsupported(self, what: str) -> NoReturn:
         raise InputError(f"{self._path} uses {what}, which this version of edge does not support", _UPDATE)

@@ -18,12 +18,12 @@ from runtimes.decoders.boxes import (
     are_shares,
     corners_of_centres,
     in_pixels,
+    layout_error,
     single,
     suppress,
 )
 from runtimes.decoders.polygons import area, contains, outline
 from runtimes.decoders.yolo import LETTERBOX, cell_boxes, class_names
-from runtimes.errors import InputError
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
 from runtimes.tasks.detection import DetectionTask
@@ -134,7 +134,7 @@ class YoloInstances(Decoder[Instances]):
         is_selected = rows.shape[1] == _ROW + self.weights and not cell_boxes(len(rows), self.size)
         rows = rows if is_selected or rows.shape[0] > rows.shape[1] else rows.T
         if rows.shape[1] <= _BOX + self.weights or len(planes) != self.weights:
-            raise InputError(f"'{name}' is {list(rows.shape)}, not boxes with masks", "convert the model again")
+            raise layout_error(name, rows, "boxes with masks")
         kept = self._kept(rows, is_selected)
         boxes = kept.detections(self.limits, self.labels).boxes
         chosen = rows[kept.points[:, 0, 0].astype(np.intp)] if kept.points is not None else rows[:0]

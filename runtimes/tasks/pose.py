@@ -18,12 +18,12 @@ from runtimes.decoders.boxes import (
     check_finite,
     corners_of_centres,
     in_pixels,
+    layout_error,
     overlap,
     single,
     suppress,
 )
 from runtimes.decoders.yolo import LETTERBOX, cell_boxes
-from runtimes.errors import InputError
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
 from runtimes.tensors import dequantize
@@ -126,7 +126,7 @@ class MoveNet(Decoder[Poses]):
         name = self.output.name
         rows = check_finite(dequantize(outputs[name], self.output.quantization), name)
         if rows.size % (len(COCO) * 3) and rows.shape[-1] != _MULTI_POSE:
-            raise InputError(f"'{name}' is {list(rows.shape)}, not key points", "convert the model again")
+            raise layout_error(name, rows, "key points")
         if rows.shape[-1] != _MULTI_POSE:
             return Poses((self._pose(rows.reshape(-1, 3)[: len(COCO)]),))
         people = rows.reshape(-1, _MULTI_POSE)
@@ -198,7 +198,7 @@ class YoloPose(Decoder[Poses]):
         rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
         has_class = rows.shape[1] == row + 1  # selected by the model: corners, score, class, key points
         if not has_class and row not in rows.shape:
-            raise InputError(f"'{name}' is {list(rows.shape)}, not {row} numbers per person", "convert the model again")
+            raise layout_error(name, rows, f"{row} numbers per person")
         rows = rows if has_class or rows.shape[1] == row else rows.T
         boxes, scores, points = rows[:, :_BOX], rows[:, _BOX], rows[:, row + has_class - self.points * self.numbers :]
         boxes = boxes if has_class else corners_of_centres(boxes)

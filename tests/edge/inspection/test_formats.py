@@ -292,5 +292,5 @@ def test_openvino_with_a_document_type_is_refused(tmp_path, prolog):
 
 
 def test_openvino_deep_nesting_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nested more than"):
+    with pytest.raises(InputError, match=r"nests elements more than .* edge does not support"):
         look(ir(tmp_path, "<a>" * 5000 + "</a>" * 5000))
