@@ -1,7 +1,7 @@
-"""What does a board cost beside the measurement itself? See README.md in this folder.
+"""How much time does a board add to the measurement itself? See README.md in this folder.
 
-python -m tests.benchmarks.boards           a real sshd on this machine, behind a line that takes as long as a LAN's
-python -m tests.benchmarks.boards HOST      a board that ssh knows
+python -m tests.benchmarks.boards         a real sshd on this machine, behind a delay like a LAN's
+python -m tests.benchmarks.boards HOST    a board that ssh knows
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tests.edge.remote import sshd
 
 MAX_S = 3.0
 TIMES = 5
-LAN_S = 0.001  # each way; a cable takes half of it, Wi-Fi some more
+LAN_S = 0.001  # in each direction; a cable has half of it, Wi-Fi some more
 
 
 @contextmanager
 def loopback(folder: Path) -> Iterator[str]:
-    """The name of a board that is this machine, at the end of a line like a LAN's."""
+    """Yield the name of a board that is this machine, behind a delay like a LAN's."""
     with sshd.running(folder / "board", folder) as board, through(board, Line(delay_s=LAN_S)) as far:  # type: ignore[arg-type]
         os.environ["EDGE_SSH"] = f"ssh -F {far.config}"
         yield far.name
 
 
 def seconds(host: str, model: Path) -> float:
-    """The wall time of one measurement on the board that takes no time itself: all of it is overhead."""
+    """Return the wall time of one measurement that takes no time on the board, so that all of it is overhead."""
     setup = Setup("null", "null", model, protocol={"name": "published", "runs": 1, "pause_s": 0}, host=host)
     start = time.perf_counter()
     (measurement,) = measure_on({host: Board(host, offline=True)}, {host: [setup]}, rounds=1)
@@ -45,7 +45,7 @@ def seconds(host: str, model: Path) -> float:
 
 
 def measure(host: str, folder: Path) -> bool:
-    """Print the times of five, after one that installs what is missing; whether their median is under the limit."""
+    """Print five times, after one that installs what is missing; return whether their median is under the limit."""
     model = folder / "nothing.null"
     model.write_bytes(b"x")
     first = seconds(host, model)
@@ -55,7 +55,7 @@ def measure(host: str, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Measure the board that is named, or this machine as one; 0 where it is under the limit."""
+    """Measure the named board, or this machine as one; the status is 0 if the median is under the limit."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if len(sys.argv) == 2:

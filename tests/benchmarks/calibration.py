@@ -1,4 +1,4 @@
-"""How often is a comparison wrong? Simulated: no clock is read. See README.md in this folder."""
+"""How often is a comparison wrong? Simulated, without a clock. See README.md in this folder."""
 
 import sys
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What does a proven conversion cost beside the converter used directly? See README.md in this folder."""
+"""How much does a verified conversion cost, compared to using the converter directly? See README.md in this folder."""
 
 import argparse
 import json
@@ -15,8 +15,8 @@ import numpy as np
 
 DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 MAX_RATIO = 1.2
-# Case → its step, the import names whose loading is not counted, seconds for the whole process (with `whole`) or for
-# the step alone, and bytes of memory.
+# Case → its step, the imports that are not counted, the limit in seconds for the whole process (with `whole`) or for
+# the step alone, and the limit in bytes of memory.
 CASES: dict[str, dict[str, Any]] = {
     "keras-tflite-int8": {
         "step": "keras_to_tflite",
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def prepare(folder: Path) -> None:
-    """MobileNetV2 as .keras and .onnx, and the 100 calibration pictures as pixels."""
+    """Write MobileNetV2 as .keras and .onnx, and the 100 calibration pictures as pixels."""
     from converters import keras_to_onnx
     from converters.options import ConvertOptions
     from edge.inference.images import load_all, picture_files
@@ -50,7 +50,7 @@ def prepare(folder: Path) -> None:
 
 
 def ours(case: str, folder: Path, out: Path) -> dict[str, float]:
-    """Seconds of each part of the pipeline."""
+    """Return the seconds of each part of the pipeline."""
     from converters.options import ConvertOptions
     from converters.pipeline.convert import convert
     from converters.pipeline.request import ConvertRequest
@@ -72,14 +72,14 @@ def ours(case: str, folder: Path, out: Path) -> dict[str, float]:
 
 
 def calibration(folder: Path) -> Iterator[list[Any]]:
-    """The inputs that the pipeline calibrates with: all but every fifth, which it proves with."""
+    """Return the inputs that the pipeline calibrates with: all but every fifth, which are for verification."""
     pixels = np.load(folder / "samples.npz")["pixels"]
     for picture in pixels[np.arange(len(pixels)) % 5 != 4]:
         yield [(picture[np.newaxis] / 127.5 - 1).astype(np.float32)]
 
 
 def tflite_directly(folder: Path, out: Path) -> None:
-    """As TensorFlow's guide to post-training quantisation has it, on a model with a fixed batch."""
+    """Convert as in TensorFlow's guide to post-training quantisation, with a fixed batch."""
     import keras
     import tensorflow as tf
 
@@ -95,7 +95,7 @@ def tflite_directly(folder: Path, out: Path) -> None:
 
 
 def openvino_directly(folder: Path, out: Path) -> None:
-    """What the command `ovc` does."""
+    """Convert like the command `ovc`."""
     import openvino
 
     openvino.save_model(openvino.convert_model(folder / "mobilenet_v2.onnx"), out / "model.xml")
@@ -108,7 +108,7 @@ DIRECTLY: dict[str, Callable[[Path, Path], None]] = {
 
 
 def one(case: str, way: str, folder: Path) -> dict[str, float]:
-    """One conversion in this process, after the imports: seconds, and the bytes of the model's files."""
+    """Convert once in this process, after the imports; return the seconds, and the bytes of the model's files."""
     import resource
     from importlib import import_module
 
@@ -128,7 +128,7 @@ def one(case: str, way: str, folder: Path) -> dict[str, float]:
 
 
 def measured(case: str, way: str, folder: Path) -> dict[str, float]:
-    """`one` in a process of its own, with the seconds of the whole process."""
+    """Run `one` in its own process; return its answer with the seconds of the whole process."""
     start = time.perf_counter()
     words = [sys.executable, __file__, "--case", case, "--way", way, "--folder", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -139,7 +139,7 @@ def measured(case: str, way: str, folder: Path) -> dict[str, float]:
 
 
 def judged(case: str, folder: Path, pairs: int) -> bool:
-    """Both ways in turn, the first of a pair alternating; prints what was found."""
+    """Measure both ways alternately, print the figures, and return whether they are within the limits."""
     rows: dict[str, list[dict[str, float]]] = {"ours": [], "directly": []}
     for pair in range(pairs):
         for way in ("ours", "directly") if pair % 2 == 0 else ("directly", "ours"):
@@ -155,7 +155,7 @@ def judged(case: str, folder: Path, pairs: int) -> bool:
         f"converter {mine['converter']:6.2f} s, directly {mean['directly']['converter']:6.2f} s: "
         f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), at most {MAX_RATIO:g}": ratio <= MAX_RATIO,
         f"{'whole process' if limits['whole'] else 'converter'} {spent:.1f} s, at most {limits['most_s']:g} s; "
-        f"the proof beside it {mine['proof']:.1f} s": spent <= limits["most_s"],
+        f"and the proof {mine['proof']:.1f} s": spent <= limits["most_s"],
         f"memory {mine['memory'] / 1e9:.2f} GB, directly {mean['directly']['memory'] / 1e9:.2f} GB, "
         f"at most {limits['most_bytes'] / 1e9:g} GB": mine["memory"] <= limits["most_bytes"],
     }

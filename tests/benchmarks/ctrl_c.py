@@ -1,4 +1,4 @@
-"""How long does Ctrl+C take until the chat's input line is back? See README.md in this folder."""
+"""How long does Ctrl+C take to return to the chat's input line? See README.md in this folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTIONS = {"reading": "Once upon a time. " * 50, "answering": "Once"}
 
 
 def chat(model: Path, folder: Path, question: str) -> Terminal:
-    """A chat at its input line, whose question waits for /retry."""
+    """Yield a chat at its input line, with a question that /retry repeats."""
     saved = folder / "chat.json"
     saved.write_text(json.dumps({"edge_chat": 1, "messages": [{"role": "user", "content": question}]}))
     words = [str(model), "--template", "plain", "--context", "2048", "--resume", str(saved)]
@@ -31,9 +31,9 @@ def chat(model: Path, folder: Path, question: str) -> Terminal:
 
 
 def interrupt(terminal: Terminal, pause_s: float) -> float:
-    """Ask again, press Ctrl+C after a while, and take the seconds until the input line is back."""
+    """Ask again, press Ctrl+C after a while, and return the seconds until the input line is back."""
     terminal.send("/retry\r")
-    terminal.expect_exact("\x1b[?2004l")  # the line was taken
+    terminal.expect_exact("\x1b[?2004l")  # the line was accepted
     time.sleep(pause_s)
     terminal.press_ctrl("c")
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def interrupt(terminal: Terminal, pause_s: float) -> float:
 
 
 def main() -> int:
-    """Interrupt reading and answering at random moments; status 1 where one took longer than MAX_S."""
+    """Interrupt reading and answering at random moments; status 1 if one took longer than MAX_S."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--tries", type=int, default=10)

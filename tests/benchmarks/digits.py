@@ -1,4 +1,4 @@
-"""What does int8 cost a network with truly float weights? See README.md in this folder."""
+"""How much accuracy does int8 cost a trained network with float weights? See README.md in this folder."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ MAX_DROP = 0.01
 
 
 def converted(folder: Path, name: str, target: str, precision: str) -> dict[str, Any]:
-    """What `edge convert --json` says of one conversion."""
+    """Return the output of `edge convert --json` for one conversion."""
     words = [sys.executable, "-m", "edge", "convert", str(folder / f"{name}.keras"), "--to", target]
     words += ["--precision", precision, "--calibration", str(folder / "calibration"), *WAY, "--json"]
     words += ["--evaluate", str(folder / "evaluation"), "--max-drop", str(MAX_DROP)]
@@ -42,7 +42,7 @@ def row(name: str, answer: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="an empty folder to keep networks and pictures in")
+    parser.add_argument("--folder", type=Path, help="an empty folder for the networks and pictures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)

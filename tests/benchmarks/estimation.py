@@ -1,4 +1,4 @@
-"""How wrong is `edge estimate`? With one model, and with a whole family left out. See README.md in this folder."""
+"""How wrong is `edge estimate` with one model left out, and with a whole family? See README.md in this folder."""
 
 import math
 import sys
@@ -12,7 +12,7 @@ LEAST_INSIDE, MAX_INSIDE = 0.85, 0.95
 
 
 def inside(errors: list[float]) -> list[bool]:
-    """Whether each error lies in the band that the others give."""
+    """Return whether each error is inside the band computed from the others."""
     bands = [band(errors[:place] + errors[place + 1 :]) for place in range(len(errors))]
     pairs = zip(errors, bands, strict=True)
     return [abs(error) <= math.log(factor) for error, factor in pairs if factor is not None]

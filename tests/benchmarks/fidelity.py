@@ -1,4 +1,4 @@
-"""Does `edge bench` measure what the engines' own tools measure? See README.md in this folder."""
+"""Does `edge bench` measure the same as the engines' own tools? See README.md in this folder."""
 
 import argparse
 import re
@@ -12,12 +12,12 @@ from edge.benchmark import Setup, measure_all
 from runtimes.measurement.statistics import Interval, median, paired_ratio
 
 LOW, HIGH = 0.98, 1.02
-WIDEST = 0.10  # an interval wider than this overlaps anything: the machine is too busy to tell
+WIDEST = 0.10  # a wider interval overlaps everything: the machine is too busy
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "litert": "model.tflite"}
 
 
 def prepare(folder: Path) -> None:
-    """Write MobileNetV2 1.0/224 for the three engines; in a process of its own, for TensorFlow stays in memory."""
+    """Write MobileNetV2 1.0/224 for the three engines, in a process of its own because TensorFlow stays in memory."""
     from converters import keras_to_onnx, keras_to_tflite, onnx_to_openvino
     from converters.options import ConvertOptions
     from edge.table import mobilenet_v2
@@ -37,7 +37,7 @@ def prepare(folder: Path) -> None:
 
 
 def with_tool(engine: str, model: Path, threads: int, runs: int) -> float:
-    """The median in ms as the engine's own tool, or the plain loop, tells it."""
+    """Return the median in ms of the engine's own tool, or of the plain loop."""
     plain = [
         sys.executable,
         str(Path(__file__).with_name("plain_loop.py")),
@@ -46,7 +46,7 @@ def with_tool(engine: str, model: Path, threads: int, runs: int) -> float:
         str(threads),
         str(runs),
     ]
-    # OpenVINO's adapter computes in float32 as the model was written; the tool must be told to.
+    # OpenVINO's adapter computes in float32, the model's precision; the tool must be set to it.
     options = f"-api sync -hint none -nstreams 1 -infer_precision f32 -nthreads {threads} -niter {runs}"
     tool = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(model), *options.split()]
     done = subprocess.run(tool if engine == "openvino" else plain, capture_output=True, text=True, check=True)
@@ -58,7 +58,7 @@ def with_tool(engine: str, model: Path, threads: int, runs: int) -> float:
 
 
 def with_edge(engine: str, model: Path, threads: int, runs: int) -> float:
-    """The median in ms as `edge bench` tells it."""
+    """Return the median in ms of `edge bench`."""
     setup = Setup(engine, engine, model, engine, {"threads": threads}, {"name": "published", "runs": runs})
     values = next(measure_all([setup], rounds=1)).values
     assert values["status"] == "ok", values
@@ -66,7 +66,7 @@ def with_edge(engine: str, model: Path, threads: int, runs: int) -> float:
 
 
 def paired(engine: str, model: Path, args: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Medians of both, measured in turn; the first of a pair alternates."""
+    """Return the medians of both, measured alternately; the order alternates from pair to pair."""
     ours: list[float] = []
     theirs: list[float] = []
     both: list[tuple[Callable[..., float], list[float]]] = [(with_edge, ours), (with_tool, theirs)]
@@ -78,14 +78,14 @@ def paired(engine: str, model: Path, args: argparse.Namespace) -> tuple[list[flo
 
 
 def verdict(interval: Interval) -> str:
-    """Whether the claim holds, as far as the interval tells."""
+    """Return whether the claim holds, as far as the interval shows."""
     if interval.high - interval.low > 2 * WIDEST:
-        return "too noisy to tell"
+        return "too noisy"
     return "holds" if interval.overlaps(LOW, HIGH) else "FAILS"
 
 
 def models(folder: Path) -> dict[str, Path]:
-    """The models by engine, made where they are not there yet."""
+    """Return the models by engine; missing ones are created."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {engine: folder / name for engine, name in FILES.items()}
     if not all(path.is_file() for path in found.values()):
@@ -95,11 +95,11 @@ def models(folder: Path) -> dict[str, Path]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, help="folder to keep the models in")
-    parser.add_argument("--only", choices=tuple(FILES), help="this engine alone")
+    parser.add_argument("--models", type=Path, help="folder for the models")
+    parser.add_argument("--only", choices=tuple(FILES), help="only this engine")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=250)
-    parser.add_argument("--pairs", type=int, default=11, help="6 at least")
+    parser.add_argument("--pairs", type=int, default=11, help="at least 6")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -117,7 +117,7 @@ def main() -> int:
     verdicts = []
     for engine, (ours, theirs) in results.items():
         interval = paired_ratio(ours, theirs)
-        assert interval is not None, "6 pairs at least"
+        assert interval is not None, "at least 6 pairs"
         verdicts.append(verdict(interval))
         ratio = f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
         print(f"{engine:12} {median(ours):8.3f} / {median(theirs):8.3f} ms   {ratio}   {verdicts[-1]}")

@@ -1,9 +1,9 @@
-"""How much memory does writing a GGUF take? A LLaMA-shaped folder is made on the disk and converted in a process alone.
+"""How much memory does writing a GGUF take? A LLaMA-shaped folder is created and converted in a separate process.
 
     python tests/benchmarks/gguf_memory.py [LAYERS]
 
-Prints the peak over what Python and numpy hold by themselves, beside the largest tensor and the model: it has to follow
-the first and not the second. The weights are zeros: their values change nothing.
+Prints the peak minus what Python and numpy use themselves, next to the size of the largest tensor and of the model: it
+has to grow with the former and not with the latter. The weights are zeros, because their values do not matter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ print(before, peak_rss_bytes())
 
 
 def main(layers: int) -> None:
-    """Make the folder, convert it, print one line."""
+    """Create the folder, convert it, print one line."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = {
@@ -64,7 +64,7 @@ def main(layers: int) -> None:
 
 
 def _write_zeros(path: Path, layers: int) -> int:
-    """A safetensors file of bf16 zeros, with a hole for its data; returns how many bytes that has."""
+    """Write a sparse safetensors file of bf16 zeros; return the number of bytes of its data."""
     from converters.gguf.hugging_face import hugging_face_name
     from converters.gguf.hyperparameters import Network
 

@@ -18,14 +18,14 @@ from runtimes.model_files.gguf import read_gguf
 
 LEAST_RATIO = 0.98
 ALLOWANCE_BYTES = 150 * 2**20  # for Python, numpy and llama.cpp itself
-DEPTH = 3  # parts of GENERATED that an answer has before its end is compared
+DEPTH = 3  # an answer continues to DEPTH × GENERATED tokens before its end is compared
 
 
 def theirs(tool: str, model: Path, threads: int, prompt: int, generated: int) -> dict[str, float]:
-    """Tokens a second by llama-bench, at the beginning of an answer and deep into it."""
+    """Return tokens per second by llama-bench, at the beginning of an answer and deep into it."""
     command = [tool, "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    near = _told([*command, "-p", str(prompt), "-n", str(generated)])
-    far = _told([*command, "-p", "0", "-n", str(generated), "-d", str(DEPTH * generated)])
+    near = _run_json([*command, "-p", str(prompt), "-n", str(generated)])
+    far = _run_json([*command, "-p", "0", "-n", str(generated), "-d", str(DEPTH * generated)])
     return {
         "pp": next(test["avg_ts"] for test in near if test["n_prompt"]),
         "tg": next(test["avg_ts"] for test in near if test["n_gen"]),
@@ -33,7 +33,7 @@ def theirs(tool: str, model: Path, threads: int, prompt: int, generated: int) ->
     }
 
 
-def _told(command: Sequence[str]) -> list[dict[str, Any]]:
+def _run_json(command: Sequence[str]) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -42,7 +42,7 @@ def _told(command: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def ours(model: Path, threads: int, prompt: int, generated: int) -> tuple[dict[str, float], Mapping[str, Any]]:
-    """The same by the worker behind `edge bench`, and its whole answer; one long answer gives both its ends."""
+    """Return the same by the worker of `edge bench`, and its whole answer; one long answer provides both figures."""
     answer = run_job(
         MeasureTextJob(
             artifact=str(model),
@@ -63,7 +63,7 @@ def ours(model: Path, threads: int, prompt: int, generated: int) -> tuple[dict[s
 
 
 def check_memory(model: Path, answer: Mapping[str, Any]) -> bool:
-    """Print the peak beside weights, KV cache and compute buffers; whether the rest is within ALLOWANCE_BYTES."""
+    """Print the peak and what explains it; return whether the rest is within ALLOWANCE_BYTES."""
     held = need(read_gguf(model), answer["model"]["context"]).total - BASE_BYTES
     peak = answer["peak_rss_bytes"]
     print(f"peak memory {peak / 2**20:.0f} MiB: weights, cache and buffers of {held / 2**20:.0f}, and the rest")
@@ -71,14 +71,14 @@ def check_memory(model: Path, answer: Mapping[str, Any]) -> bool:
 
 
 def main() -> int:
-    """Interleave both for some rounds and print the paired ratios; status 1 where one is below LEAST_RATIO."""
+    """Interleave both for some rounds and print the paired ratios; status 1 if one is below LEAST_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--llama-bench", required=True, help="built from the source of the installed llama-cpp-python")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prompt", type=int, default=512, help="tokens; 512 where left out")
-    parser.add_argument("--generated", type=int, default=128, help="tokens; 128 where left out")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens (default: 512)")
+    parser.add_argument("--generated", type=int, default=128, help="tokens (default: 128)")
     args = parser.parse_args()
     ratios: dict[str, list[float]] = {"pp": [], "tg": [], "tg far": []}
     fits = True

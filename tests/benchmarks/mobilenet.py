@@ -1,4 +1,4 @@
-"""What does every format cost MobileNetV2 with its real weights? See README.md in this folder."""
+"""How much accuracy does MobileNetV2 lose in each format, with its real weights? See README.md in this folder."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 PICTURES = DATA / "imagenet"
-# Row of the table → the words of `edge convert` that lead to it.
+# Row of the table → the arguments of `edge convert`.
 TARGETS = {
     **{f"ONNX {p}": ["--to", "onnx", "--precision", p] for p in ("fp32", "fp16", "w8", "int8")},
     **{f"TFLite {p}": ["--to", "tflite", "--precision", p] for p in ("fp32", "fp16", "w8", "int8")},
@@ -25,7 +25,7 @@ TARGETS = {
 
 
 def prepare(folder: Path) -> None:
-    """MobileNetV2 as .keras, in a process of its own as TensorFlow stays in memory."""
+    """Write MobileNetV2 as .keras, in a process of its own because TensorFlow stays in memory."""
     from edge.table import mobilenet_v2
     from edge.table.mobilenet_v2.weights import SHARED_FILE, find_weights
 
@@ -33,7 +33,7 @@ def prepare(folder: Path) -> None:
 
 
 def converted(folder: Path, row: str, python: str | None) -> dict[str, Any] | str:
-    """What `edge convert --json` says of one row; its error's message where it fails."""
+    """Return the output of `edge convert --json` for one row, or its error's message."""
     words = [sys.executable, "-m", "edge", "convert", str(folder / "mobilenet_v2.keras"), *TARGETS[row]]
     words += ["--calibration", str(PICTURES / "calibration"), "--evaluate", str(PICTURES / "evaluation")]
     words += ["--preprocess", "keras-mobilenet-v2", "--labels", str(folder / "labels.txt"), "--max-drop", "0.02"]
@@ -57,8 +57,8 @@ def line(row: str, answer: dict[str, Any] | str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="an empty folder to keep the artifacts in")
-    parser.add_argument("--only", nargs="+", default=list(TARGETS), metavar="ROW", help="these rows alone")
+    parser.add_argument("--folder", type=Path, help="an empty folder for the artifacts")
+    parser.add_argument("--only", nargs="+", default=list(TARGETS), metavar="ROW", help="only these rows")
     parser.add_argument("--python", help="a Python 3.8, for the environment of Movidius")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What does the harness itself cost? See README.md in this folder."""
+"""How much does the harness itself cost? See README.md in this folder."""
 
 import sys
 import tempfile
@@ -9,12 +9,12 @@ from edge.benchmark import Setup, measure_all
 from runtimes.measurement.statistics import median
 
 MAX_US = 5.0
-MAX_SHARE = 0.01  # of one core, starting the process and reading its samples included
+MAX_SHARE = 0.01  # of one core, including the start of the process and the reading of its samples
 WAIT_S = 10
 
 
 def null_call_us(folder: Path) -> float:
-    """The median of a call to the engine that does nothing: session, checks, loop and clock."""
+    """Return the median of a call to the engine that does nothing: session, checks, loop and clock."""
     model = folder / "nothing.null"
     model.write_bytes(b"x")
     measurement = next(measure_all([Setup("null", "null", model)], rounds=1))
@@ -22,7 +22,7 @@ def null_call_us(folder: Path) -> float:
 
 
 def parent_share(folder: Path) -> float:
-    """The parent's CPU time as a share of the time that its worker pauses and measures."""
+    """Return the parent's CPU time as a share of the time for which its worker pauses and measures."""
     model = folder / "waiting.null"
     model.write_bytes(b"x")
     protocol = {"name": "published", "runs": 1, "pause_s": WAIT_S}

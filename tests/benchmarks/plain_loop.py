@@ -1,4 +1,4 @@
-"""What anybody would write to time a model with an engine's own Python API, and nothing of this project in it.
+"""Time a model with an engine's own Python API, without any code of this project.
 
     python plain_loop.py onnxruntime|litert MODEL THREADS RUNS
 

@@ -1,7 +1,7 @@
-"""Write a LLaMA of random weights in the shape of a real one: `python tests/benchmarks/random_llama.py 7b FILE.gguf`
+"""Write a LLaMA with random weights in the shape of a real one: `python tests/benchmarks/random_llama.py 7b FILE.gguf`
 
-Speed and memory do not depend on the weights' values. Blocks are written one tensor at a time, so 3.8 GB take under
-200 MB of memory; the script prints what it took.
+Speed and memory do not depend on the values of weights. Blocks are written one tensor at a time, so 3.8 GB take less
+than 200 MB of memory; the script prints its peak.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SHAPES = {
     "1.1b": Shape(2048, 5632, 22, 32, 4),
     "tiny": Shape(256, 768, 2, 4, 4, vocabulary=512, context=512),
 }
-_SCALE = np.float16(0.01).tobytes()  # random bytes would make scales that are not finite
+_SCALE = np.float16(0.01).tobytes()  # random bytes would give scales that are not finite
 
 
 def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], Type]]:
-    """Name, shape (rows first) and type of each tensor, as llama.cpp's Q4_0 has them."""
+    """Return name, shape (rows first) and type of each tensor, as in llama.cpp's Q4_0 files."""
     kv_width = shape.width // shape.heads * shape.kv_heads
     yield "token_embd.weight", (shape.vocabulary, shape.width), Type.Q4_0
     for layer in range(shape.layers):
@@ -57,7 +57,7 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], Type]]:
 
 
 def content(shape: tuple[int, ...], kind: Type, generator: np.random.Generator) -> np.ndarray:
-    """One tensor: ones for the norms, else random blocks with a finite scale."""
+    """Return the content of a tensor: ones for the norms, else random blocks with a finite scale."""
     if kind is Type.F32:
         return np.ones(shape, np.float32)
     elements, width = GGML_QUANT_SIZES[kind]

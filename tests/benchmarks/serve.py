@@ -1,8 +1,8 @@
-"""Does `edge serve` answer as fast as the llama-server behind it, directly asked? See README.md in this folder.
+"""Does `edge serve` answer as fast as the llama-server behind it? See README.md in this folder.
 
-Both are started with the same program, model, threads and slots, and asked in turn, round by round: 1 and 4 clients,
-prompts that were never read (cold) and the same ones again (warm). The ratio of each round is what counts; a machine
-that others use too shifts both sides of it.
+Both run the same program with the same model, threads and slots, and are measured alternately, round by round: 1 and 4
+clients, new prompts (cold) and the same ones again (warm). The ratio of each round counts; other load on the machine
+affects both sides.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from runtimes.llm.llama_cpp.server_arguments import server_arguments
 from runtimes.llm.session import LoadOptions
 from runtimes.model_files.gguf import read_gguf
 
-LEAST_SPEED, MAX_WAIT = 0.97, 1.05  # of llama-server's, to be reached by the interval of the ratio
-ALLOWANCE_BYTES = 200 * 2**20  # for both processes, beside weights, cache and buffers
+LEAST_SPEED, MAX_WAIT = 0.97, 1.05  # relative to llama-server, to be reached by the interval of the ratio
+ALLOWANCE_BYTES = 200 * 2**20  # for both processes, in addition to weights, cache and buffers
 _SLOTS = 4
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: its port, and the processes that it consists of."""
+    """A running server: its port and its processes."""
 
     name: str
     port: int
@@ -44,7 +44,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One streamed answer: seconds from asking to the first and the last token, how many, and what was read."""
+    """One streamed answer: the seconds to its first and last token, their number, and the number of tokens read."""
 
     first_s: float
     total_s: float
@@ -71,7 +71,7 @@ def ask(server: Server, messages: Sequence[dict[str, str]], tokens: int) -> Stre
 
 
 def ask_together(server: Server, prompts: Sequence[str], tokens: int) -> tuple[float, float]:
-    """Tokens a second of all clients together, and the median time to the first token."""
+    """Return the tokens per second of all clients together, and the median time to the first token."""
     found: list[Stream] = []
 
     def one(prompt: str) -> None:
@@ -88,12 +88,12 @@ def ask_together(server: Server, prompts: Sequence[str], tokens: int) -> tuple[f
 
 
 def prompt(words: int) -> str:
-    """Words that no one has read before."""
+    """Return random words that no earlier prompt had."""
     return " ".join(f"word{random.randrange(20_000)}" for _ in range(words))
 
 
 def second_chat(server: Server, system: str, questions: Sequence[str]) -> int:
-    """Tokens that are read for the last of several chats, which share their system prompt alone."""
+    """Return the number of tokens read for the last of several chats that share only their system prompt."""
     read = 0
     for question in questions:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
@@ -102,20 +102,20 @@ def second_chat(server: Server, system: str, questions: Sequence[str]) -> int:
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the median, by resampling the rounds."""
+    """Return the 95 % interval of the median, by resampling the rounds."""
     medians = sorted(statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
     return medians[int(0.025 * _RESAMPLES)], medians[int(0.975 * _RESAMPLES) - 1]
 
 
 def held_bytes(server: Server) -> int:
-    """What the processes hold now."""
+    """Return the memory that the processes use now."""
     fields = [Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0] for pid in server.pids]
     return 1024 * sum(map(int, fields))
 
 
 @contextmanager
 def ours(program: str, model: Path, threads: int, context: int) -> Iterator[Server]:
-    """`edge serve`."""
+    """Start `edge serve`."""
     command = [sys.executable, "-m", "edge", "serve", str(model), "--json", "--port", "0", "--quiet", "--threads"]
     command += [str(threads), "--slots", str(_SLOTS), "--context", str(context), "--template", "chatml"]
     environment = {**os.environ, "EDGE_LLAMA_SERVER": program}
@@ -131,7 +131,7 @@ def ours(program: str, model: Path, threads: int, context: int) -> Iterator[Serv
 
 @contextmanager
 def theirs(program: str, model: Path, threads: int, context: int, port: int) -> Iterator[Server]:
-    """llama-server with the options that ours gives it."""
+    """Start llama-server with the options that edge passes to it."""
     options = LoadOptions(context=context, slots=_SLOTS, threads=threads)
     words = server_arguments(model, read_gguf(model), context, options)
     command = [program, *words, "--chat-template", "chatml", "--host", "127.0.0.1", "--port", str(port)]
@@ -156,14 +156,14 @@ def _is_up(port: int) -> bool:
 
 
 def main() -> int:
-    """Interleave both for some rounds and print the paired ratios; status 1 where an interval does not reach."""
+    """Interleave both for some rounds and print the paired ratios; status 1 if an interval misses its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--llama-server", required=True, help="as `make llama` compiles it")
+    parser.add_argument("--llama-server", required=True, help="compiled by `make llama`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--words", type=int, default=40, help="of each prompt; 40 where left out")
-    parser.add_argument("--tokens", type=int, default=48, help="of each answer; 48 where left out")
+    parser.add_argument("--words", type=int, default=40, help="of each prompt (default: 40)")
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer (default: 48)")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--port", type=int, default=18080, help="for llama-server")
     args = parser.parse_args()
@@ -174,7 +174,7 @@ def main() -> int:
         pair = (stack.enter_context(ours(*common)), stack.enter_context(theirs(*common, args.port)))
         kinds = [(clients, heat) for clients in (1, 4) for heat in ("cold", "warm")]
         ratios = _measure(pair, kinds, args.rounds, args.words, args.tokens)
-        is_good = all(_told(name, found) for name, found in ratios.items())
+        is_good = all(_report(name, found) for name, found in ratios.items())
         system, questions = prompt(60), [prompt(12), prompt(12)]
         reads = [second_chat(server, system, questions) for server in pair]
         print(f"a second chat reads {reads[0]} tokens; llama-server {reads[1]}")
@@ -203,7 +203,7 @@ def _measure(
     return ratios
 
 
-def _told(name: str, ratios: Sequence[float]) -> bool:
+def _report(name: str, ratios: Sequence[float]) -> bool:
     low, high = interval(ratios)
     print(f"{name:22} ratio {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})")
     return low <= MAX_WAIT if name.endswith("first token") else high >= LEAST_SPEED

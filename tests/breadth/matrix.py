@@ -1,7 +1,9 @@
-"""Which networks reach which targets, and is any result wrong? `python tests/breadth/matrix.py --out results.json`
+"""Which networks reach which targets, and is any result wrong?
 
-Every row is appended to --out as one line of JSON; rows that are there are not made again, so it can be stopped and
-resumed. `--table` prints what is there as Markdown. Where torchvision comes from: `networks.py`.
+`python tests/breadth/matrix.py --out results.json`
+
+Every row is appended to --out as one line of JSON. Existing rows are not computed again, so it can be interrupted and
+resumed. `--table` prints the rows as Markdown. How to install torchvision: `networks.py`.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from networks import FAMILIES
 TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("tflite", "fp32"), ("tflite", "int8"))
 STATES = ("pass", "refused", "fail", "WRONG", "not made")
 _HERE = Path(__file__).resolve().parent
-_TIMEOUT_S = 1800.0  # a network that hangs, not one that is slow beside others
+_TIMEOUT_S = 1800.0  # ends a network that hangs, not one that is slow on a busy machine
 _REFUSED = 5  # the exit code of RefusedError
 
 
 def run(command: list[str], timeout_s: float = _TIMEOUT_S) -> tuple[int, str, str]:
-    """Exit code (124 where time ran out), stdout, stderr; whatever it started ends with it."""
+    """Return the exit code (124 after the time limit), stdout and stderr; child processes are ended too."""
     environment = {**os.environ, "PYTHONPATH": str(_HERE.parents[1])}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes) as child:
@@ -45,12 +47,12 @@ def run(command: list[str], timeout_s: float = _TIMEOUT_S) -> tuple[int, str, st
 
 
 def rows_of(library: str, name: str, wanted: list[tuple[str, str]]) -> Iterator[dict[str, object]]:
-    """Make the network once and convert it to each target; each row comes when it is known."""
+    """Create the network once and convert it to each target; yields each row when it is known."""
     with tempfile.TemporaryDirectory(prefix="breadth-") as place:
         folder = Path(place)
         code, _, err = run([sys.executable, str(_HERE / "networks.py"), library, name, place])
         if code:
-            why = f"the network cannot be made: {last_line(err)}"
+            why = f"the network cannot be created: {last_line(err)}"
             yield from (row(library, name, target, "not made", why) for target in wanted)
             return
         for target in wanted:
@@ -75,7 +77,7 @@ def _converted(library: str, name: str, target: tuple[str, str], folder: Path) -
         return row(library, name, target, "fail", reason(said, err), seconds)
     code, said, err = run([sys.executable, str(_HERE / "recheck.py"), str(out), str(folder), target[1]])
     if code:
-        return row(library, name, target, "WRONG", f"the artifact does not answer: {last_line(err)}", seconds)
+        return row(library, name, target, "WRONG", f"the artifact cannot be run: {last_line(err)}", seconds)
     found = json.loads(said)
     why = f"error {found['error']:.1e}, {found['snr_db']:.0f} dB"
     return row(library, name, target, "pass" if found["agrees"] else "WRONG", why, seconds)
@@ -84,13 +86,13 @@ def _converted(library: str, name: str, target: tuple[str, str], folder: Path) -
 def row(
     library: str, name: str, target: tuple[str, str], state: str, why: str, seconds: float = 0.0
 ) -> dict[str, object]:
-    """One line of the results."""
+    """Return one line of the results."""
     where = {"library": library, "network": name, "target": " ".join(target)}
     return {**where, "state": state, "reason": why, "seconds": seconds}
 
 
 def named(why: str, folder: Path) -> list[str]:
-    """The network's operations that `why` names: its own, and those of the ONNX model that was made of it."""
+    """Return the network's operations that `why` names, in the network or in the ONNX model exported from it."""
     there = set(json.loads((folder / "network.json").read_text())["ops"])
     for model in folder.glob("onnx-*/*.onnx"):
         import onnx
@@ -100,7 +102,7 @@ def named(why: str, folder: Path) -> list[str]:
 
 
 def reason(said: str, err: str) -> str:
-    """The message of the error that `edge convert --json` ended with."""
+    """Return the message of the error of `edge convert --json`."""
     for text in (said, *reversed(err.splitlines())):
         try:
             return str(json.loads(text)["message"])
@@ -110,17 +112,17 @@ def reason(said: str, err: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    """Return the last line that is not empty."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
 
 
 def read(out: Path) -> list[dict[str, str]]:
-    """The rows made so far."""
+    """Read the rows computed so far."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def fill(out: Path, libraries: list[str], jobs: int, until: str | None) -> None:
-    """Make the rows that `out` lacks, `jobs` networks at a time; no row starts after `until` (HH:MM)."""
+    """Compute the rows that `out` lacks, `jobs` networks at a time; no row starts after `until` (HH:MM)."""
     there = {(one["library"], one["network"], one["target"]) for one in read(out)}
 
     def over() -> bool:
@@ -142,7 +144,7 @@ def fill(out: Path, libraries: list[str], jobs: int, until: str | None) -> None:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown: a line for each network, then what did not pass and why, then the counts."""
+    """Return Markdown: a row for each network, then what did not pass and why, then the counts."""
     targets = [" ".join(target) for target in TARGETS]
     states = {(one["library"], one["network"], one["target"]): one["state"] for one in rows}
     lines = ["| library | network | " + " | ".join(targets) + " |", "|---" * (len(targets) + 2) + "|"]
@@ -171,7 +173,7 @@ def main() -> None:
     args = parser.parse_args()
     libraries = args.only or list(FAMILIES)
     if "torchvision" in libraries and "BREADTH_SITE" not in os.environ and not args.table:
-        parser.error(f"BREADTH_SITE names no folder with torchvision: see {_HERE / 'networks.py'}")
+        parser.error(f"BREADTH_SITE is not a folder with torchvision: see {_HERE / 'networks.py'}")
     if not args.table:
         fill(args.out, libraries, args.jobs, args.until)
     print(table(read(args.out)))

@@ -1,14 +1,13 @@
-"""One network of each classification family, with seeded random weights, beside inputs and its own answers.
+"""Create a network of each classification family with seeded random weights, its inputs, and its own outputs.
 
-`python networks.py LIBRARY NAME FOLDER` writes into FOLDER the model, `calibration.npz`, `fresh.npz` and
-`expected.npz` (what the library itself answers to `fresh.npz`) and `network.json`, which names the model and what it is
-made of.
+`python networks.py LIBRARY NAME FOLDER` writes into FOLDER the model, `calibration.npz`, `fresh.npz`, `expected.npz`
+(the library's own outputs for `fresh.npz`) and `network.json`, which names the model and its layers or operators.
 
-torchvision brings CUDA libraries that a CPU torch does not have: install it beside the project, not into it, with
-`pip install --no-deps --target FOLDER torchvision==0.28.0`, and name that folder in BREADTH_SITE.
+torchvision depends on CUDA libraries that a CPU torch does not have: install it outside the project's environment, with
+`pip install --no-deps --target FOLDER torchvision==0.28.0`, and set BREADTH_SITE to that folder.
 
-The weights are random but calm: see `calm.py`. `keras_families` and `torchvision_families` tell what the installed
-libraries hold; a test holds the networks here against them.
+The weights are random, see `data_dependent_init.py`. `keras_families` and `torchvision_families` list what the
+installed libraries contain; a test compares the networks here with them.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calm import calm_keras, calm_torch
+from data_dependent_init import initialize_keras, initialize_torch
 
-KERAS = {  # name: (pixels a side, what a pixel of 1 is multiplied by)
+KERAS = {  # name: (pixels per side, factor of pixels in 0…1)
     "MobileNet": (128, 1),
     "MobileNetV2": (96, 1),
     "MobileNetV3Small": (96, 255),
@@ -40,7 +39,7 @@ KERAS = {  # name: (pixels a side, what a pixel of 1 is multiplied by)
     "VGG16": (64, 1),
     "VGG19": (64, 1),
 }
-TORCHVISION = {  # name: pixels a side
+TORCHVISION = {  # name: pixels per side
     "mobilenet_v2": 96,
     "mobilenet_v3_small": 96,
     "resnet18": 96,
@@ -66,7 +65,7 @@ TORCHVISION = {  # name: pixels a side
 _SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 _SIGHT = {"image_size": 96, "num_labels": 10}
 _DIST = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
-TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {  # configuration: (model, what differs from its defaults)
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {  # configuration: (model, changes to its defaults)
     "ViTConfig": ("ViTForImageClassification", {**_SMALL, **_SIGHT}),
     "DeiTConfig": ("DeiTForImageClassification", {**_SMALL, **_SIGHT}),
     "BeitConfig": ("BeitForImageClassification", {**_SMALL, **_SIGHT}),
@@ -87,7 +86,7 @@ CALIBRATION, FRESH = 20, 4
 
 
 def pictures(count: int, side: int, seed: int) -> np.ndarray:
-    """Patches around a colour, under noise: float32 [count, side, side, 3], -1 to 1, nearer to pictures than noise."""
+    """Return noisy patches of colour, float32 [count, side, side, 3], -1 to 1, closer to pictures than noise."""
     generator = np.random.default_rng(seed)
     cells = generator.uniform(-0.5, 0.5, (count, 4, 4, 3)) + generator.uniform(-0.5, 0.5, (count, 1, 1, 3))
     patches = cells.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
@@ -96,7 +95,7 @@ def pictures(count: int, side: int, seed: int) -> np.ndarray:
 
 
 def make_keras(name: str, folder: Path) -> tuple[str, set[str]]:
-    """A `.keras` file, and the layers in it."""
+    """Write a `.keras` file; return it and its layers."""
     import keras
 
     side, scale = KERAS[name]
@@ -104,7 +103,7 @@ def make_keras(name: str, folder: Path) -> tuple[str, set[str]]:
     way: dict[str, Any] = {"weights": None, "input_shape": (side, side, 3), "classes": 10}
     model = getattr(keras.applications, name)(**way)
     batches = [(pictures(n, side, seed) + (scale > 1)) * (scale / 2 if scale > 1 else 1) for n, seed in _counts()]
-    calm_keras(model, batches[0])
+    initialize_keras(model, batches[0])
     expected = np.stack([np.asarray(model(one[None], training=False)) for one in batches[1]])
     model.save(folder / "model.keras")
     _write(folder, {model.inputs[0].name: batches[0][:, None]}, {model.inputs[0].name: batches[1][:, None]}, [expected])
@@ -112,18 +111,18 @@ def make_keras(name: str, folder: Path) -> tuple[str, set[str]]:
 
 
 def torchvision() -> Any:
-    """The library, beside a torch without CUDA."""
+    """Import torchvision next to a torch without CUDA."""
     import torch
 
     sys.path.append(os.environ["BREADTH_SITE"])
     operators = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):  # the CUDA build cannot define them here; importing asks for them
+    for operator in ("nms", "qnms"):  # the CUDA build cannot define them here, but the import requires them
         operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return importlib.import_module("torchvision")
 
 
 def keras_families() -> dict[str, set[str]]:
-    """{file of `keras.applications`: the networks that it makes}."""
+    """Return {file of `keras.applications`: the networks that it defines}."""
     import keras
 
     found: dict[str, set[str]] = {}
@@ -134,7 +133,7 @@ def keras_families() -> dict[str, set[str]]:
 
 
 def torchvision_families() -> dict[str, dict[str, int]]:
-    """{file of `torchvision.models`: {classification network: its parameters, as its trained weights say}}."""
+    """Return {file of `torchvision.models`: {classification network: its parameters, by its trained weights}}."""
     models = torchvision().models
     found: dict[str, dict[str, int]] = {}
     for name in models.list_models(module=models):
@@ -144,7 +143,7 @@ def torchvision_families() -> dict[str, dict[str, int]]:
 
 
 def make_torchvision(name: str, folder: Path) -> tuple[str, set[str]]:
-    """A `.pt2` exported program, and the operators in it, as `conv2d`."""
+    """Write a `.pt2` exported program; return it and its operators, such as `conv2d`."""
     import torch
 
     models = torchvision().models
@@ -156,7 +155,7 @@ def make_torchvision(name: str, folder: Path) -> tuple[str, set[str]]:
         way["image_size"] = TORCHVISION[name]
     model = getattr(models, name)(**way).eval()
     shown, fresh = (_turned(pictures(n, TORCHVISION[name], seed)) for n, seed in _counts())
-    calm_torch(model, torch.from_numpy(shown[:, 0]))
+    initialize_torch(model, torch.from_numpy(shown[:, 0]))
     with torch.no_grad():
         expected = np.stack([model(torch.from_numpy(one)).numpy() for one in fresh])
         program = torch.export.export(model, (torch.from_numpy(fresh[0]),))
@@ -168,7 +167,7 @@ def make_torchvision(name: str, folder: Path) -> tuple[str, set[str]]:
 
 
 def make_transformers(name: str, folder: Path) -> tuple[str, set[str]]:
-    """A folder that `save_pretrained` wrote, and the modules in it."""
+    """Write a folder with `save_pretrained`; return it and its modules."""
     import torch
     import transformers
 
@@ -176,7 +175,7 @@ def make_transformers(name: str, folder: Path) -> tuple[str, set[str]]:
     torch.manual_seed(0)
     model = getattr(transformers, kind)(getattr(transformers, name)(**differs)).eval()
     shown, fresh = (_feeds(n, seed, "vocab_size" in differs) for n, seed in _counts())
-    calm_torch(model, **{key: torch.from_numpy(value[:, 0]) for key, value in shown.items()})
+    initialize_torch(model, **{key: torch.from_numpy(value[:, 0]) for key, value in shown.items()})
     with torch.no_grad():
         rows = [{key: torch.from_numpy(value[i]) for key, value in fresh.items()} for i in range(FRESH)]
         expected = np.stack([model(**row).logits.numpy() for row in rows])

@@ -1,9 +1,10 @@
 """Which target does each real public file reach, and is any result wrong?
 
-`python -m tests.breadth.real_files --out FILE` writes the table as Markdown. Every cell is kept as one line of JSON in
-`--cells` as soon as it is known; cells that are there are not made again, so the command can be stopped and resumed.
-`--only` and `--target` choose cells, and `--again` makes those anew. The files are in EDGE_DATA's folder `real`;
-results are judged by `real_judge`.
+`python -m tests.breadth.real_files --out FILE` writes the table as Markdown. Every cell is stored as one line of JSON
+in `--cells` as soon as it is known. Existing cells are not computed again, so the command can be interrupted and
+resumed. `--only` and `--target` select cells, and `--again` computes those again.
+
+The files are in the folder `real` of EDGE_DATA; results are judged by `real_judge`.
 """
 
 from __future__ import annotations
@@ -40,39 +41,39 @@ TARGETS = {
     "browser": ("--for", "browser"),
 }
 _NEEDS_FIXED = ("tflite", "edgetpu", "ncs2", "jetson-nano", "browser")
-_STATES = {2: "refused", 3: "refused", 4: "refused", 5: "refused", 6: "not proven"}  # exit code → what the cell says
+_STATES = {2: "refused", 3: "refused", 4: "refused", 5: "refused", 6: "not proven"}  # exit code → state of the cell
 RIGHT, WRONG, FAILED = "right", "WRONG", "failed"
 _INTRO = """# Real models
 
 Public models of many kinds, each converted to every target, as `edge convert` does it. A cell says:
 
-- **right**: converted and proven, and its answers to fresh inputs agree with the source's engine, by a judge that
-  shares no code with the proof;
-- **refused**: `edge convert` ends with an error that says why: what the target lacks, what to give, or what the library
-  underneath cannot do;
-- **not proven**: the converted file did not answer as its source does, so it was not accepted;
+- **right**: converted and verified, and its outputs for fresh inputs agree with those of the source's engine, by a
+  judge that shares no code with the proof;
+- **refused**: `edge convert` ends with an error that gives the reason: what the target does not support, what the user
+  has to specify, or what the library in use cannot do;
+- **not proven**: the outputs of the converted file differ from the source's, so it was not accepted;
 - **WRONG**: accepted, although the judge disagrees; there must be none;
-- **failed**: it crashed, or ran out of time;
-- **–**: not made yet.
+- **failed**: it crashed, or exceeded the time limit;
+- **–**: not tried yet.
 
-The reasons stand below the table. `python -m tests.breadth.real_files --out docs/reference/real-models.md` makes it;
-`EDGE_DATA` names the folder with the files.
+The reasons are below the table. `python -m tests.breadth.real_files --out docs/reference/real-models.md` writes this
+page; `EDGE_DATA` is the folder with the files.
 """
 
 
 def data() -> Path:
-    """The folder with the real files."""
+    """Return the folder with the real files."""
     return Path(os.environ.get("EDGE_DATA", _ROOT.parent / "shared" / "data")).resolve() / "real"
 
 
 def inputs(model: RealModel, seed: int, count: int) -> dict[str, np.ndarray]:
-    """Inputs [n, *shape] of a model by name; the same for the same seed."""
+    """Return inputs [n, *shape] of a model by name; the same for the same seed."""
     count = _STEPS if model.sequence else count
     return model.make(data(), np.random.default_rng(seed), count)
 
 
 def run(command: list[str], timeout_s: float = _TIMEOUT_S) -> tuple[int, str, str]:
-    """Return the exit code (124 where time ran out), stdout and stderr; whatever the command started ends with it."""
+    """Return the exit code (124 after the time limit), stdout and stderr; child processes are ended too."""
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment, cwd=_ROOT, start_new_session=True, **pipes) as child:
@@ -112,20 +113,20 @@ def _converted(model: RealModel, target: str, folder: Path) -> tuple[str, str, s
     judging = [sys.executable, "-m", "tests.breadth.real_files", "--judge", model.name, str(out), precision]
     code, said, err = run(judging)
     if code:
-        return WRONG, precision, f"the artifact does not answer: {_last_line(err)}"
+        return WRONG, precision, f"the artifact cannot be run: {_last_line(err)}"
     agrees, words = json.loads(said)
     return (RIGHT if agrees else WRONG), precision, words
 
 
 def judge_artifact(name: str, artifact: Path, precision: str) -> tuple[bool, str]:
-    """Judge one artifact; runs in a process of its own, since engines may end it."""
+    """Judge one artifact, in a process of its own, because engines may crash it."""
     model = next(one for one in MODELS if one.name == name)
     fresh = inputs(model, seed=2, count=_FRESH)
     return judge(data() / model.path, artifact, fresh, precision, sets=model.sets)
 
 
 def _message(said: str, err: str, folder: Path) -> str:
-    """The error that `edge convert --json` ended with, and what it advises."""
+    """Return the message and the hint of the error of `edge convert --json`."""
     for text in (said, *reversed(err.splitlines())):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             error = json.loads(text)
@@ -139,13 +140,13 @@ def _last_line(text: str) -> str:
 
 
 def read(cells: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """The cells made so far; a later line of one cell counts."""
+    """Read the cells computed so far; for a repeated cell, the last line counts."""
     lines = cells.read_text().splitlines() if cells.exists() else []
     return {(one["model"], one["target"]): one for one in map(json.loads, lines)}
 
 
 def missing(cells: Path, models: list[RealModel], targets: list[str], again: bool) -> Iterator[tuple[RealModel, str]]:
-    """The cells to make, target by target."""
+    """Return the cells to compute, target by target."""
     there = {} if again else read(cells)
     for target in targets:
         for model in models:
@@ -154,7 +155,7 @@ def missing(cells: Path, models: list[RealModel], targets: list[str], again: boo
 
 
 def table(cells: dict[tuple[str, str], dict[str, str]]) -> str:
-    """Markdown: a row for each model, then the counts, then the reasons."""
+    """Return Markdown: a row for each model, then the counts, then the reasons."""
     lines = ["| model | " + " | ".join(TARGETS) + " |", "|---" * (len(TARGETS) + 1) + "|"]
     names = [model.name for model in MODELS if any(name == model.name for name, _ in cells)]
     for name in names:
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=_HERE / "real_files.jsonl")
     parser.add_argument("--only", action="append", choices=[model.name for model in MODELS])
     parser.add_argument("--target", action="append", choices=list(TARGETS))
-    parser.add_argument("--again", action="store_true", help="make the chosen cells anew")
+    parser.add_argument("--again", action="store_true", help="compute the selected cells again")
     parser.add_argument("--until", metavar="HH:MM", help="start no cell after this time")
     parser.add_argument("--judge", nargs=3, metavar=("MODEL", "ARTIFACT", "PRECISION"), help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The real public models of EDGE_DATA's folder `real`, with inputs of the kind that each one takes.
+"""The real public models in the folder `real` of EDGE_DATA, with inputs of the kind that each one takes.
 
-Pictures are cuts of the real ones in the folder; sounds, texts and bytes are made here. The same seed gives the same
-inputs. What a model is given here never comes from edge's own synthetic inputs.
+Pictures are crops of real ones in the folder; sounds, texts and bytes are synthesized here. The same seed gives the
+same inputs. None of them are edge's own synthetic inputs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MakeInputs = Callable[[Path, np.random.Generator, int], Arrays]
 
 @dataclass(frozen=True, kw_only=True)
 class RealModel:
-    """A file, what its inputs are, and how its answers are compared.
+    """A file, how to create its inputs, and how to compare its outputs.
 
-    make: Draws inputs [n, *shape] by name.
-    options: Of `edge convert`, for every target.
-    fixed: Options that a target without free sizes needs.
-    sequence: Whether the inputs are steps of one stream, which a model with a state inside takes in order.
-    sets: Whether the answers are rows of detections in any order.
+    make: Creates inputs [n, *shape] by name.
+    options: Options of `edge convert` for every target.
+    fixed: Additional options for a target without free sizes.
+    sequence: Whether the inputs are steps of one stream, which a model with an internal state takes in order.
+    sets: Whether the outputs are rows of detections in any order.
     """
 
     path: str
@@ -36,14 +36,14 @@ class RealModel:
 
     @property
     def name(self) -> str:
-        """A name without folders."""
+        """The name without folders."""
         return self.path.rpartition("/")[2]
 
 
 def _pictures(
     file: str, size: tuple[int, int], convert: Callable[[np.ndarray], np.ndarray], name: str, least: float = 0.6
 ) -> MakeInputs:
-    """Cuts of a picture with `least` of its sides or more, flipped and dimmed: [n, 1, height, width, 3]."""
+    """Return random crops [n, 1, height, width, 3], flipped and dimmed; `least` is the smallest share of a side."""
 
     def make(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
         from PIL import Image
@@ -64,7 +64,7 @@ def _pictures(
 
 
 def _lines_of_text(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Drawn words, half of them upside down, as the text direction network takes them: [n, 1, 3, 48, 192]."""
+    """Return drawn words, half of them upside down, for the text direction network: [n, 1, 3, 48, 192]."""
     from PIL import Image, ImageDraw, ImageFont
 
     rows = []
@@ -80,7 +80,7 @@ def _lines_of_text(folder: Path, rng: np.random.Generator, count: int) -> Arrays
 
 
 def _sound(rng: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """Notes with overtones that come and go, in a little noise."""
+    """Return notes with overtones that fade in and out, in a little noise."""
     time = np.arange(length) / rate
     wave = rng.normal(0, 0.003, length)
     for _ in range(rng.integers(2, 6)):
@@ -99,7 +99,7 @@ def _notes(name: str) -> MakeInputs:
 
 
 def _voice(rng: np.random.Generator, length: int) -> np.ndarray:
-    """A pitch with formants that is on half of the time, as of someone speaking, at 16 kHz."""
+    """Return a pitch with formants, half of the time, like speech, at 16 kHz."""
     time = np.arange(length) / 16000
     pitch = 120 + 30 * np.sin(2 * np.pi * 2.3 * time + rng.uniform(0, 6))
     phase = 2 * np.pi * np.cumsum(pitch) / 16000
@@ -113,7 +113,7 @@ def _voice(rng: np.random.Generator, length: int) -> np.ndarray:
 
 
 def _speech_chunks(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Chunks of a voice with the state that the model itself reached on the way."""
+    """Return chunks of a voice, each with the state that the model itself computed from the chunk before."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "silero_vad_16k_op15.onnx"), providers=["CPUExecutionProvider"])
@@ -132,13 +132,13 @@ def _speech_chunks(folder: Path, rng: np.random.Generator, count: int) -> Arrays
 
 
 def _voice_stream(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Chunks of a voice one after the other, for a model that keeps its own state."""
+    """Return consecutive chunks of a voice, for a model that keeps its own state."""
     chunks = _voice(rng, 512 * count).reshape(count, 1, 512)
     return {"x": chunks, "sr": np.full(count, 16000, np.int64)}
 
 
 def _bytes_of_files(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """The beginning, middle and end of files, as magika reads them; 256 pads."""
+    """Return the beginning, middle and end of files, in the form that magika reads; 256 is padding."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     texts = sorted(Path(__file__).parent.parent.rglob("*.py"))
     rows = []
@@ -152,7 +152,7 @@ def _bytes_of_files(folder: Path, rng: np.random.Generator, count: int) -> Array
 
 
 def _frames(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Frames of traffic, each with the state that the network reached on the one before."""
+    """Return frames of traffic, each with the state that the network computed from the frame before."""
     from ai_edge_litert.interpreter import Interpreter
 
     frames = _pictures("traffic_0001.bmp", (256, 256), _as_bytes, "x", 0.9)(folder, rng, count)["x"]
@@ -172,7 +172,7 @@ def _frames(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
 
 
 def _sparse_spectrum(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Steps of a spectrum with little in it: a wake word network that hears more than that stays at 0."""
+    """Return steps of a sparse spectrum: with a denser one, the wake word network stays at 0."""
     levels = np.clip(-128 + 30 * rng.standard_normal((count, 1, 3, 40)), -128, 127)
     return {"serving_default_input_audio:0": levels.astype(np.int8)}
 

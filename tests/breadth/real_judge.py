@@ -1,7 +1,7 @@
-"""Does a converted file answer as its source does? Both opened by their own engines, without any code of edge.
+"""Does a converted file give the same outputs as its source? Both are opened by their own engines, without edge's code.
 
-The result's files are opened directly: ONNX Runtime, OpenVINO and LiteRT. Its manifest is read as JSON, for the file's
-name alone; names and axes are matched here.
+The result's files are opened directly with ONNX Runtime, OpenVINO and LiteRT. Its manifest is only read for the name of
+the file; names and axes are matched here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
-# Of each output: the largest error as a share of its range (fp32), and the least signal-to-noise ratio in dB.
+# For each output: the largest error as a share of its range (fp32), and the lowest signal-to-noise ratio in dB.
 LARGEST_ERROR = 2e-3
 LEAST_DB = {"fp16": 20.0, "w8": 10.0, "int8": 6.0}
-_STILL = 0.02  # of the source's movement: a column of the result that moves by less is dead
+_STILL = 0.02  # of the source's variation: a column of the result that varies by less counts as dead
 _BOX_APART, _SCORE_APART, _SURE = 0.05, 0.1, 0.3  # detections: coordinates and scores of 0 to 1
 
 
@@ -35,7 +35,7 @@ class Port:
 
 
 class Engine:
-    """A model opened by its own engine: `inputs`, `outputs`, and `run`, which takes and returns arrays in order."""
+    """A model opened by its own engine; `run` takes and returns arrays in the order of `inputs` and `outputs`."""
 
     inputs: list[Port]
     outputs: list[Port]
@@ -43,7 +43,7 @@ class Engine:
 
 
 def open_engine(path: Path) -> Engine:
-    """Open a file by its ending. A SavedModel is a folder."""
+    """Open a file by its suffix. A SavedModel is a folder."""
     if path.is_dir():
         return _saved_model(path)
     ways = {".onnx": _onnx, ".tflite": _litert, ".xml": _openvino, ".jit": _torchscript, ".h5": _keras2}
@@ -111,7 +111,7 @@ def _openvino(path: Path) -> Engine:
 
     model = openvino.Core().read_model(path)
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    if "vnni" not in Path("/proc/cpuinfo").read_text():  # there the plugin's int8 kernels saturate in 16 bits
+    if "vnni" not in Path("/proc/cpuinfo").read_text():  # the plugin's int8 kernels saturate in 16 bits there
         config["LP_TRANSFORMS_MODE"] = "NO"
     compiled = openvino.Core().compile_model(model, "CPU", config)
 
@@ -146,7 +146,7 @@ def _torchscript(path: Path) -> Engine:
 
 
 def _saved_model(path: Path) -> Engine:
-    """TensorFlow's loader of its first version: the second stumbles over the optimizer's slots."""
+    """Load with TensorFlow 1's loader, because that of version 2 fails on the optimizer's slots."""
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -170,7 +170,7 @@ def _saved_model(path: Path) -> Engine:
 
 
 def _keras2(path: Path) -> Engine:
-    """Keras 3 with what Keras 2 wrote and it no longer takes left out: `groups` of depthwise convolutions."""
+    """Load a file of Keras 2 with Keras 3, without what it no longer accepts: `groups` of depthwise convolutions."""
     import h5py
     import keras
 
@@ -192,7 +192,7 @@ def _keras2(path: Path) -> Engine:
 def answers(engine: Engine, inputs: Arrays, names: list[str] | None = None) -> list[np.ndarray]:
     """Run every sample; returns real values [n, *shape], one array for each output.
 
-    `inputs` [n, *shape] are the source's, real values or what it stores; `names` is the source's order of them.
+    `inputs` [n, *shape] are the source's, real or in its quantised type; `names` is the source's order of them.
     """
     order = names or list(inputs)
     count = len(next(iter(inputs.values())))
@@ -207,7 +207,7 @@ def answers(engine: Engine, inputs: Arrays, names: list[str] | None = None) -> l
 
 
 def real_inputs(engine: Engine, inputs: Arrays) -> Arrays:
-    """The real values of inputs that the source takes as quantized ones."""
+    """Return the real values of inputs that the source takes quantised."""
     ports = {one.name: one for one in engine.inputs}
     return {
         name: (values.astype(np.float32) - ports[name].zero) * ports[name].scale
@@ -247,7 +247,7 @@ def _real(value: np.ndarray, port: Port) -> np.ndarray:
 def paired(
     source: Engine, result: Engine, expected: list[np.ndarray], given: list[np.ndarray]
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Pair the outputs by name, else in order, with the result's turned to the source's axes."""
+    """Pair the outputs by name, else by order, with the axes of the result transposed to the source's."""
     if len(given) != len(expected):
         raise ValueError(f"the source has {len(expected)} outputs, the result {len(given)}")
     names = {port.name: place for place, port in enumerate(result.outputs)}
@@ -270,7 +270,7 @@ def _turned(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def verdict(name: str, expected: np.ndarray, given: np.ndarray, precision: str) -> tuple[bool, str]:
-    """Judge an output [n, ...]: the whole, and that no column that lives in the source is dead in the result."""
+    """Judge an output [n, ...]: as a whole, and that no column that varies in the source is dead in the result."""
     if not np.isfinite(given).all():
         return False, f"'{name}' is not finite"
     wrong = given - expected
@@ -294,7 +294,7 @@ def verdict(name: str, expected: np.ndarray, given: np.ndarray, precision: str) 
 
 
 def same_detections(expected: list[np.ndarray], given: list[np.ndarray]) -> tuple[bool, str]:
-    """Compare boxes, classes and scores as sets: every sure detection of one is in the other too."""
+    """Compare boxes, classes and scores as sets: every confident detection of one is in the other too."""
     missing, total = 0, 0
     for one, other in ((expected, given), (given, expected)):
         for row in range(len(one[0])):
@@ -305,20 +305,20 @@ def same_detections(expected: list[np.ndarray], given: list[np.ndarray]) -> tupl
                 close = np.abs(other[2][row].reshape(-1) - one[2][row].reshape(-1)[place]) <= _SCORE_APART
                 total += 1
                 missing += not (near & like & close).any()
-    return missing <= 0.1 * total, f"{total - missing} of {total} sure detections agree"
+    return missing <= 0.1 * total, f"{total - missing} of {total} confident detections agree"
 
 
 def model_file(artifact: Path) -> Path:
-    """The file that an artifact's engine opens."""
+    """Return the file that an artifact's engine opens."""
     manifest = json.loads((artifact / "manifest.json").read_text())
     return artifact / str(manifest["model"])
 
 
 def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets: bool = False) -> tuple[bool, str]:
-    """Whether the artifact answers `inputs` as the source does, and how closely."""
+    """Return whether the artifact's outputs for `inputs` equal the source's, and how closely."""
     original, result = open_engine(source), open_engine(model_file(artifact))
     expected = answers(original, inputs)
-    # What is stored quantized in the source is given as it is where the result stores it alike, else as real values.
+    # Inputs that are quantised in the source are passed unchanged if the result has the same type, else as real values.
     alike = [port.scale or port.dtype.kind in "iub" for port in result.inputs]
     stored = inputs if all(alike) else real_inputs(original, inputs)
     pairs = paired(original, result, expected, answers(result, stored, [port.name for port in original.inputs]))

@@ -1,6 +1,6 @@
-"""`python recheck.py ARTIFACT FOLDER PRECISION`: does the artifact answer fresh inputs as the library itself did?
+"""`python recheck.py ARTIFACT FOLDER PRECISION`: do the artifact's outputs for fresh inputs equal the library's?
 
-It shares nothing with the proof of `edge convert` but the engines' adapters: other inputs, other measures.
+It shares only the engines' adapters with the proof of `edge convert`: the inputs and the measures differ.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from runtimes.artifact import Artifact
 from runtimes.session import RunOptions
 from runtimes.tensors import dequantize, quantize
 
-MAX_ERROR = 1e-3  # of a float model, as a share of the largest answer
+MAX_ERROR = 1e-3  # of a float model, as a share of the largest output
 LEAST_SNR_DB = 5.0  # of an int8 model
 
 
 def recheck(artifact: Artifact, folder: Path, precision: str) -> dict[str, object]:
-    """{"agrees", "error", "snr_db"} over all fresh inputs."""
+    """Return {"agrees", "error", "snr_db"} over all fresh inputs."""
     fresh = dict(np.load(folder / "fresh.npz"))
     expected = np.load(folder / "expected.npz")["arr_0"]
     given = []
@@ -40,7 +40,7 @@ def recheck(artifact: Artifact, folder: Path, precision: str) -> dict[str, objec
 
 
 def verdict(expected: np.ndarray, given: np.ndarray, precision: str) -> dict[str, object]:
-    """Judge answers [n, ...] against the library's: float ones nearly equal, int8 ones above the noise."""
+    """Compare outputs [n, ...] with the library's: float ones nearly equal, int8 ones above the noise."""
     wrong = given - expected
     error = float(np.abs(wrong).max() / np.abs(expected).max())
     snr = float(10 * np.log10((expected**2).sum() / max((wrong**2).sum(), 1e-30)))

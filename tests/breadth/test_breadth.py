@@ -1,4 +1,4 @@
-"""Many networks to many formats: nearly all pass, no result is wrong, what is refused names the operation."""
+"""Many networks to many formats: nearly all pass, no result is wrong, and refusals name the operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MATRIX = Path(__file__).with_name("matrix.py")
 @pytest.mark.nightly
 @pytest.mark.timeout(6 * 3600)
 def test_networks_of_every_family_convert_and_none_comes_out_wrong(tmp_path: Path) -> None:
-    out = Path(os.environ.get("BREADTH_RESULTS", tmp_path / "breadth.json"))  # name one to go on after a break
+    out = Path(os.environ.get("BREADTH_RESULTS", tmp_path / "breadth.json"))  # set it to resume after an interruption
     subprocess.run([sys.executable, str(_MATRIX), "--out", str(out)], check=True)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     passed = [row for row in rows if row["state"] == "pass"]

@@ -1,4 +1,4 @@
-"""Whether a refusal counts as one that names the operation."""
+"""Which refusals count as naming the operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of the matrix: one of every family that the libraries hold, and none drowns its signal."""
+"""The networks of the matrix: one of every family in the libraries, and none loses its signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[None]:
-    """The scripts of this folder can be imported by their names, as they import each other."""
+    """Make the scripts of this folder importable by their names, as they import each other."""
     sys.path.insert(0, str(Path(__file__).parent))
     yield
     sys.path.pop(0)
@@ -61,8 +61,8 @@ def _keras() -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("make", [_torch, _keras])
-def test_calm_networks_tell_pictures_apart_and_hardly_notice_noise(here: None, make: Any) -> None:
-    import calm
+def test_initialized_networks_distinguish_pictures_and_tolerate_noise(here: None, make: Any) -> None:
+    import data_dependent_init
     import networks
 
     model, answer = make()
@@ -70,9 +70,9 @@ def test_calm_networks_tell_pictures_apart_and_hardly_notice_noise(here: None, m
     if make is _torch:
         import torch
 
-        calm.calm_torch(model, torch.from_numpy(shown.transpose(0, 3, 1, 2)))
+        data_dependent_init.initialize_torch(model, torch.from_numpy(shown.transpose(0, 3, 1, 2)))
     else:
-        calm.calm_keras(model, shown)
+        data_dependent_init.initialize_keras(model, shown)
     fresh = networks.pictures(8, 16, 2)
     noise = np.random.default_rng(0).normal(0, 0.01, fresh.shape).astype(np.float32)
     answers = answer(fresh)

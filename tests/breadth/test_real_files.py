@@ -1,4 +1,4 @@
-"""Real public files: cells that say right are right, by a judge that finds planted faults."""
+"""Real public files: cells marked right are right, by a judge that detects planted faults."""
 
 from __future__ import annotations
 

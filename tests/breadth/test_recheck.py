@@ -1,4 +1,4 @@
-"""The matrix' own check sees wrong answers."""
+"""The matrix's own check detects wrong outputs."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Random weights that leave a network about as robust as a trained one, the same for every library.
+"""Data-dependent initialization: random weights that leave a network about as robust as a trained one.
 
-Plain random weights make a chaotic network: layer by layer it amplifies whatever differs, the rounding of int8 too,
-until nothing of the signal is left. That says nothing about a converter. Three things calm it, layer by layer on one
-batch:
+A network with plain random weights is chaotic: layer by layer it amplifies every difference, the rounding of int8
+included, until nothing of the signal is left, which says nothing about a converter. So the weights are initialized
+layer by layer on one batch, in the same way for every library:
 
-- the weights of a layer are turned towards what varies in its inputs, as training turns them (each step of it moves
-  them along the inputs): what is rounded varies in all directions, and most of it is not read;
-- each channel that a convolution, a dense layer or a BatchNorm gives has the same deviation and a positive mean over
-  the batch: no channel drowns another, and the ReLU behind it cuts some values, not most;
-- what scales a residual branch to almost nothing at the start of a training scales it to a part that counts, and the
-  learned tokens and positions of an encoder are as strong as its patches.
+- The weights of a layer are multiplied by the covariance of its inputs, as each step of training moves them along the
+  inputs: rounding errors vary in all directions, and such weights ignore most of them.
+- Each output channel of a convolution, a dense layer or a BatchNorm gets the same deviation and a positive mean over
+  the batch: no channel dominates, and the ReLU after it clips some values, not most.
+- Factors that start a residual branch at almost nothing are set to a share that counts, and the learned tokens and
+  positions of an encoder are as strong as its patches.
 
-The answers differ from picture to picture, and a network in float is the same for all targets.
+The outputs differ from picture to picture, and the float network is the same for all targets.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from typing import Any
 import numpy as np
 
 _DEVIATION, _MEAN = 1.0, 1.0  # of each channel over the batch
-_BRANCH = 0.2  # what a learned factor of a residual branch is
+_BRANCH = 0.2  # the value of a learned factor of a residual branch
 _EMBEDDED = ("cls_token", "class_token", "distillation_token", "position_embeddings", "pos_embedding")
-_ROWS = 2000  # of a layer's inputs tell what varies in them
-_LEAST = 1e-5  # deviation of a channel that counts as alive
+_ROWS = 2000  # of a layer's inputs, from which their covariance is estimated
+_LEAST = 1e-5  # the deviation below which a channel counts as constant
 
 
-def calm_keras(model: Any, batch: np.ndarray) -> None:
-    """Calm a `keras.Model` on `batch`, [n, height, width, 3]."""
+def initialize_keras(model: Any, batch: np.ndarray) -> None:
+    """Initialize a `keras.Model` on `batch`, [n, height, width, 3]."""
     watched = []
     for layer in model.layers:
         if type(layer).__name__ == "LayerScale":
             layer.gamma.assign(np.full(layer.gamma.shape, _BRANCH, np.float32))
-        elif (settle := _keras_settling(layer)) is not None:
-            layer.call = settle(layer, layer.call)
+        elif (scale_layer := _keras_scaling(layer)) is not None:
+            layer.call = scale_layer(layer, layer.call)
             watched.append(layer)
     model(batch, training=False)
     for layer in watched:
-        del layer.call  # the method of its class comes back
+        del layer.call  # restores the method of the class
 
 
-def calm_torch(model: Any, *feeds: Any, **named: Any) -> None:
-    """Calm a `torch.nn.Module` that is set to evaluate, on a batch of its inputs."""
+def initialize_torch(model: Any, *feeds: Any, **named: Any) -> None:
+    """Initialize a `torch.nn.Module` in evaluation mode on a batch of its inputs."""
     import torch
 
     norms = [part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
@@ -59,7 +59,7 @@ def calm_torch(model: Any, *feeds: Any, **named: Any) -> None:
             torch.nn.init.normal_(parameter, std=_DEVIATION)
     weighted = [part for part in model.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear))]
     for part in weighted:
-        if not part.weight.any():  # as the head of ViT is before its training: it would answer everything alike
+        if not part.weight.any():  # like the head of ViT before training, with which all answers would be the same
             torch.nn.init.normal_(part.weight)
     hooks = [part.register_forward_hook(_torch_weighted) for part in weighted]
     with torch.no_grad():
@@ -69,7 +69,7 @@ def calm_torch(model: Any, *feeds: Any, **named: Any) -> None:
     model.eval()
 
 
-def _keras_settling(layer: Any) -> Callable[..., Any] | None:
+def _keras_scaling(layer: Any) -> Callable[..., Any] | None:
     import keras
 
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -80,7 +80,7 @@ def _keras_settling(layer: Any) -> Callable[..., Any] | None:
 
 
 def _keras_norm(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
-    def settled(inputs: Any, **_: Any) -> Any:
+    def scaled(inputs: Any, **_: Any) -> Any:
         momentum, layer.momentum = layer.momentum, 0.0
         layer.beta.assign(np.full(layer.beta.shape, _MEAN, np.float32))
         if layer.scale:
@@ -89,7 +89,7 @@ def _keras_norm(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         layer.momentum = momentum
         return call(inputs, training=False)
 
-    return settled
+    return scaled
 
 
 def _keras_weighted(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,7 +132,7 @@ def _is_depthwise(layer: Any) -> bool:
 
 
 def _torch_weighted(layer: Any, given: tuple[Any, ...], _: Any) -> Any:
-    """Scale the layer's weights; what it answers to the same inputs now."""
+    """Scale the layer's weights, and return its new outputs for the same inputs."""
     import torch
 
     is_map = layer.weight.ndim == 4
@@ -151,7 +151,7 @@ def _torch_weighted(layer: Any, given: tuple[Any, ...], _: Any) -> Any:
 
 
 def _aligned(kernel: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Kernel [..., channels, outputs] turned towards what varies in a layer's inputs [..., groups * channels]."""
+    """Multiply a kernel [..., channels, outputs] by the covariance of a layer's inputs [..., groups * channels]."""
     rows = given.reshape(-1, kernel.shape[-2])
     rows = rows[:: len(rows) // _ROWS + 1]
     rows = rows - rows.mean(axis=0)
@@ -162,7 +162,9 @@ def _aligned(kernel: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _factors(plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each channel (the last axis of `plain`, what a layer without bias gives): factor of the weights, and bias."""
+    """Return the factor of the weights and the bias of each channel (the last axis of `plain`, the outputs without a
+    bias).
+    """
     rows = plain.reshape(-1, plain.shape[-1]).astype(np.float64)
     factor = _DEVIATION / np.maximum(rows.std(axis=0), _LEAST)
     return factor.astype(np.float32), (_MEAN - rows.mean(axis=0) * factor).astype(np.float32)
