@@ -1,4 +1,4 @@
-"""The command line as other programs meet it: processes, files and JSON; nothing of ours is imported here.
+"""The command line as other programs use it: processes, files and JSON, without imports from the project.
 
 `answer` runs one of CASES, once for all tests. The models are those of `artifacts/`.
 """
@@ -25,7 +25,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SIDE = 8  # of the pictures that the artifacts classify
-_TIMEOUT_S = 540  # less than pytest's own, so that the command is named
+_TIMEOUT_S = 540  # less than pytest's own, so that the failure names the command
 
 Answer = dict[str, Any]  # {"status": exit status, "stdout": JSON, "stderr": JSON of the last line or None}
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -34,7 +34,7 @@ QUICK = ("--protocol", "published", "--runs", "3", "--rounds", "1")
 TEXT = ("--prompt-tokens", "8", "--gen-tokens", "8", "--repeats", "2", "--threads", "1")
 ONE_SETUP = ("--setup", "onnxruntime-fp32-1t", "--runs", "2", "--rounds", "1", "--json")
 
-# Command → case → what is typed. {artifacts} is the folder of that name; the other words in braces are made below.
+# Command → case → its arguments. {artifacts} is the folder of that name; the other words in braces are created below.
 CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "devices": {
         "this machine": ("--json",),
@@ -140,7 +140,7 @@ _NEEDS = {
 }
 _RUN_UNTIL_STOPPED = ("serve", "worker")
 
-# What stands for ssh: the command is run here, in a home folder of its own. A real sshd is met in tests/edge/remote.
+# Takes the place of ssh: the command runs here, in its own home folder. tests/edge/remote uses a real sshd.
 _SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do
   case "$1" in -o) shift 2;; -[MT]) shift;; --) shift; break;; *) break;; esac
@@ -152,7 +152,7 @@ cd "{home}" && unset PYTHONPATH && HOME="{home}" PATH="{programs}:$PATH" exec /b
 
 @pytest.fixture(scope="session")
 def edge() -> Edge:
-    """Run one command, as it is typed."""
+    """Run one command with these arguments."""
 
     def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edge", *map(str, words)]
@@ -170,7 +170,7 @@ def _path() -> str:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where everything lies that the cases read and write."""
+    """Create the folder that the cases read and write in."""
     place = tmp_path_factory.mktemp("compatibility")
     (place / "out").mkdir()
     return place
@@ -194,7 +194,7 @@ def picture(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def wrong(folder: Path, artifacts: Path) -> Path:
-    """An artifact whose source is said to have answered otherwise, with digests that are right."""
+    """Create an artifact with wrong source outputs, but valid digests."""
     place = Path(shutil.copytree(artifacts / "onnx-fp32", folder / "wrong"))
     with np.load(place / "selfcheck.npz") as stored:
         arrays = {name: stored[name] + name.startswith("output:") for name in stored.files}
@@ -219,7 +219,7 @@ def ssh(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def answer(edge: Edge, folder: Path, artifacts: Path, request: pytest.FixtureRequest) -> Callable[[str, str], Answer]:
-    """What a case answers, run once; skipped where its libraries are not here."""
+    """Return the answer to a case, which runs once; skip if its libraries are not installed."""
     done: dict[tuple[str, str], Answer] = {}
     makers = {
         "{picture}": lambda: request.getfixturevalue("picture"),
@@ -264,7 +264,7 @@ def _answered(ran: subprocess.CompletedProcess[str]) -> Answer:
 
 
 def _first_line(typed: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """What a command says that runs until Ctrl+C; its status is 0 where it then ends with 130."""
+    """Return the first line of a command that runs until Ctrl+C; its status is 0 if it then ends with 130."""
     environment = {**os.environ, "PYTHONPATH": _path(), **environment}
     command = [sys.executable, "-m", "edge", *typed]
     with subprocess.Popen(
@@ -279,7 +279,7 @@ def _first_line(typed: list[str], environment: Mapping[str, str]) -> subprocess.
 
 
 def _inputs(path: Path, seed: int, labelled: bool = False) -> Path:
-    """Coloured patches for the classifier; the classes are what it answers, for the most part."""
+    """Write coloured patches for the classifier; most classes are its own outputs."""
     draw = np.random.default_rng(seed)
     colours = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
     arrays = {"picture": colours.astype(np.float32)}
@@ -304,14 +304,14 @@ def _text(path: Path) -> Path:
 
 
 def _older(done: Mapping[tuple[str, str], Answer], path: Path, answer: Callable[[str, str], Answer]) -> Path:
-    """The rows of another case, as of an older run."""
+    """Write the rows of another case as if they were from an earlier run."""
     answer("bench", "measured")
     path.write_text(json.dumps(done["bench", "measured"]["stdout"]), encoding="utf-8")
     return path
 
 
 def _language_model(folder: Path) -> Path:
-    """The checkpoint that `gguf-fp16` was made from."""
+    """Write the checkpoint from which `gguf-fp16` was converted."""
     place = folder / "llama2c"
     if not place.exists():
         place.mkdir()

@@ -1,12 +1,12 @@
-"""Write the artifacts beside this file again: one folder for each format that `edge convert` writes, below 20 KiB each.
+"""Write the folders of `artifacts/`: one for each format that `edge convert` writes, less than 20 KiB each.
 
-The folders under `artifacts/` were written by edgeproof 0.1.0, before its packages were restructured. They stay as they
-are: every later version has to open, verify and run them. Write a new folder only for a new format:
+edgeproof 0.1.0 wrote the existing ones, before its packages were restructured. They do not change: every later version
+has to open, verify and run them. Write a folder only for a new format:
 
     python tests/compatibility/make_artifacts.py NAME ...    (needs keras, onnx, litert, openvino, torch, gguf)
 
-The script calls the command line alone, and takes tiny seeded models: a convolutional classifier of 8 × 8 pictures in
-five classes, and a language model of one layer.
+The script only calls the command line, on tiny seeded models: a convolutional classifier of 8 × 8 pictures in five
+classes, and a language model with one layer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def edge(*words: object, program_folder: Path | None = None) -> None:
 
 
 def convert(source: Path, out: Path, *words: object, program_folder: Path | None = None) -> None:
-    """`edge convert` of the picture classifier, with its labels and how it takes pictures."""
+    """Run `edge convert` on the picture classifier, with its labels and preprocessing."""
     labels = out.parent / "labels.txt"
     labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
     picture = ("--preprocess", "keras-mobilenet-v2", "--labels", labels)
@@ -130,9 +130,12 @@ def write_language_model(folder: Path) -> Path:
     shapes = [(len(tokens), WIDTH), (WIDTH,), square, square, square, square, (WIDTH,), wide, (WIDTH, HIDDEN), wide]
     weights = [draw.normal(0, 0.7, shape) if len(shape) > 1 else np.ones(shape) for shape in [*shapes, (WIDTH,)]]
     output = draw.normal(0, 0.7, (len(tokens), WIDTH))
-    output[: len(marks)] = 0  # marks and bytes score 0: no text ends early, and the self-check is small
-    weights += [np.zeros((CONTEXT, WIDTH // HEADS)), output]  # the first is the rotations, which nobody reads
-    # A negative vocabulary says that the output has weights of its own.
+    output[: len(marks)] = 0  # marks and bytes score 0, so that no text ends early and the self-check is small
+    weights += [
+        np.zeros((CONTEXT, WIDTH // HEADS)),
+        output,
+    ]  # the first are the cosines and sines, which no reader uses
+    # A negative vocabulary size means that the output has separate weights.
     header = struct.pack("<7i", WIDTH, HIDDEN, 1, HEADS, HEADS, -len(tokens), CONTEXT)
     path = folder / "tiny.bin"
     path.write_bytes(header + b"".join(values.astype("<f4").tobytes() for values in weights))
@@ -140,80 +143,81 @@ def write_language_model(folder: Path) -> Path:
 
 
 def onnx_fp32(work: Path, out: Path) -> None:
-    """ONNX, as PyTorch and Keras users ship it."""
+    """Convert to ONNX, the form that PyTorch and Keras users publish."""
     convert(write_keras(work), out, "--to", "onnx", "--opset", 13)
 
 
 def onnx_int8(work: Path, out: Path) -> None:
-    """ONNX in int8 with QDQ nodes."""
+    """Convert to ONNX in int8 with QDQ nodes."""
     convert(write_keras(work), out, "--to", "onnx", "--precision", "int8", "--calibration", write_inputs(work))
 
 
 def tflite_fp32(work: Path, out: Path) -> None:
-    """TFLite in single precision."""
+    """Convert to TFLite in single precision."""
     convert(write_keras(work), out, "--to", "tflite")
 
 
 def tflite_int8(work: Path, out: Path) -> None:
-    """TFLite in full int8, its ends included."""
+    """Convert to TFLite in full int8, including inputs and outputs."""
     convert(write_keras(work), out, "--to", "tflite", "--precision", "int8", "--calibration", write_inputs(work))
 
 
 def tflite_for_coral(work: Path, out: Path) -> None:
-    """What `--for coral-usb` writes on a machine without Google's compiler: checked TFLite, and the command left."""
+    """Convert with `--for coral-usb` without Google's compiler: checked TFLite, and the remaining command."""
     convert(write_keras(work), out, "--for", "coral-usb", "--calibration", write_inputs(work))
 
 
 def edgetpu_int8(work: Path, out: Path) -> None:
-    """A model for the Edge TPU, as compiled by the stand-in for Google's compiler below."""
+    """Convert for the Edge TPU with the stand-in for Google's compiler below."""
     calibration = write_inputs(work)
     convert(write_keras(work), out, "--for", "coral-usb", "--calibration", calibration, program_folder=compiler(work))
 
 
 def openvino_fp32(work: Path, out: Path) -> None:
-    """OpenVINO's IR."""
+    """Convert to OpenVINO's IR."""
     convert(write_keras(work), out, "--to", "openvino")
 
 
 def openvino_fp16(work: Path, out: Path) -> None:
-    """OpenVINO's IR with weights in half precision."""
+    """Convert to OpenVINO's IR with weights in half precision."""
     convert(write_keras(work), out, "--to", "openvino", "--precision", "fp16")
 
 
 def tensorrt_fp16(work: Path, out: Path) -> None:
-    """What a Jetson Nano builds its engine from: a shaped ONNX graph, `build.sh` and `build_engine.py`."""
-    inputs = write_inputs(work)  # they make a smaller self-check than made-up ones
+    """Convert to what a Jetson Nano builds its engine from: a shaped ONNX graph, `build.sh` and `build_engine.py`."""
+    inputs = write_inputs(work)  # they make a smaller self-check than synthetic ones
     convert(write_keras(work), out, "--for", "jetson-nano", "--precision", "fp16", "--calibration", inputs)
 
 
 def tensorrt_implicit(work: Path, out: Path) -> None:
-    """The same in int8 by a calibration cache beside a float graph."""
+    """Convert the same to int8 by a calibration cache next to a float graph."""
     wanted = ("--to", "tensorrt", "--tensorrt", "8.2", "--implicit", "--calibration", write_inputs(work))
     convert(write_keras(work), out, *wanted)
 
 
 def keras_fp32(work: Path, out: Path) -> None:
-    """A Keras model, packed as it is."""
+    """Package a Keras model unchanged."""
     convert(write_keras(work), out, "--to", "keras")
 
 
 def savedmodel_fp32(work: Path, out: Path) -> None:
-    """A SavedModel, packed as it is."""
+    """Package a SavedModel unchanged."""
     convert(write_savedmodel(work), out, "--to", "savedmodel")
 
 
 def pt2_fp32(work: Path, out: Path) -> None:
-    """A PyTorch program, packed as it is."""
+    """Package a PyTorch program unchanged."""
     convert(write_pt2(work), out, "--to", "pt2")
 
 
 def gguf_fp16(work: Path, out: Path) -> None:
-    """A language model."""
+    """Convert a language model."""
     edge("convert", write_language_model(work), "--to", "gguf", "--precision", "fp16", "--out", out)
 
 
 def compiler(folder: Path) -> Path:
-    """A folder with a program `edgetpu_compiler`: Google's may not be copied, and runs on x86-64 Debian alone.
+    """Create a folder with a program `edgetpu_compiler`, because Google's may not be copied and only runs on x86-64
+    Debian.
 
     It prints what version 16 prints, and puts all operators into one `edgetpu-custom-op` with an empty program.
     """
@@ -226,7 +230,7 @@ def compiler(folder: Path) -> Path:
 
 
 def compile_as_stand_in(words: list[str]) -> None:
-    """`edgetpu_compiler -s -t SECONDS -o FOLDER MODEL`, of which only FOLDER and MODEL count."""
+    """Run `edgetpu_compiler -s -t SECONDS -o FOLDER MODEL`, of which only FOLDER and MODEL are used."""
     model, out = Path(words[-1]), Path(words[words.index("-o") + 1])
     compiled, count = compiled_model(model.read_bytes())
     (out / f"{model.stem}_edgetpu.tflite").write_bytes(compiled)
@@ -239,7 +243,7 @@ def compile_as_stand_in(words: list[str]) -> None:
 
 
 def compiled_model(content: bytes) -> tuple[bytes, dict[str, int]]:
-    """The same inputs and outputs around one custom operator, and how many operators of each kind it replaces."""
+    """Return a model with the same interface around one custom operator, and the operators that it replaces."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -267,7 +271,7 @@ def compiled_model(content: bytes) -> tuple[bytes, dict[str, int]]:
 
 
 def package() -> bytes:
-    """The options of the custom operator: one program that keeps 192 bytes of parameters on the chip.
+    """Return the options of the custom operator: one program that keeps 192 bytes of parameters on the chip.
 
     Field numbers are those of executable/executable.fbs in google-coral/libedgetpu.
     """
@@ -281,7 +285,7 @@ def package() -> bytes:
     program.PrependUOffsetTRelativeSlot(10, chip, 0)
     program.PrependInt32Slot(12, 64, 0)  # bytes of activations in each tile
     program.PrependInt16Slot(13, 1, 0)  # its parameters are kept on the chip
-    program.PrependUint64Slot(14, 5, 0)  # and known there by this token
+    program.PrependUint64Slot(14, 5, 0)  # and identified there by this token
     program.Finish(program.EndObject())
     inner = flatbuffers.Builder(0)
     one = inner.CreateString(bytes(program.Output()))
@@ -294,7 +298,7 @@ def package() -> bytes:
     outer = flatbuffers.Builder(0)
     content, version = outer.CreateByteVector(bytes(inner.Output())), outer.CreateString("16.0")
     outer.StartObject(8)
-    outer.PrependInt32Slot(0, 14, 0)  # the oldest runtime that takes it
+    outer.PrependInt32Slot(0, 14, 0)  # the oldest runtime that accepts it
     outer.PrependUOffsetTRelativeSlot(1, content, 0)
     outer.PrependUOffsetTRelativeSlot(4, version, 0)
     outer.Finish(outer.EndObject(), b"DWN1")
@@ -320,12 +324,12 @@ ARTIFACTS: Names = {
 
 
 def main(words: list[str]) -> None:
-    """Write the artifacts that are named."""
+    """Write the named artifacts."""
     if words[:1] == ["--stand-in"]:
         compile_as_stand_in(words[1:])
         return
     if not words or not set(words) <= set(ARTIFACTS):
-        raise SystemExit(f"name what to write again: {' '.join(ARTIFACTS)}")
+        raise SystemExit(f"name the artifacts to write: {' '.join(ARTIFACTS)}")
     for name in words:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)

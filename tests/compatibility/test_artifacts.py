@@ -1,4 +1,4 @@
-"""Artifacts of 0.1.0 open, verify and run in every later version; `make_artifacts.py` tells how they were made."""
+"""Artifacts of 0.1.0 open, verify and run in every later version; `make_artifacts.py` describes how they were made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 MAX_BYTES = 20 * 1024
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# What 0.1.0 answered to the picture: the likeliest label and its probability. All but one have the same weights.
+# The outputs of 0.1.0 for the picture: the most likely label and its probability. All but one have the same weights.
 ANSWERS: Mapping[str, tuple[str, float]] = {
     "keras-fp32": ("horse", 0.3526),
     "onnx-fp32": ("horse", 0.3526),
@@ -31,9 +31,9 @@ ANSWERS: Mapping[str, tuple[str, float]] = {
     "tflite-int8": ("horse", 0.3555),
     "tflite-int8-for-coral": ("horse", 0.3555),
 }
-# What 0.1.0's language model went on with, and how many tokens that were.
+# The continuation of 0.1.0's language model, and its number of tokens.
 WORDS = ("abc" * 8, 8)
-# Format → the library that its engine needs here.
+# Format → the library that its engine needs.
 ENGINES = {
     "gguf": "llama_cpp",
     "keras": "keras",
@@ -43,7 +43,7 @@ ENGINES = {
     "savedmodel": "tensorflow",
     "tflite": "ai_edge_litert",
 }
-# What runs on an accelerator alone → what is said where there is none.
+# Formats that only run on an accelerator → the message without one.
 ACCELERATED = {
     "edgetpu-int8": ("the Edge TPU's library is missing", "install libedgetpu1-std"),
     "tensorrt-fp16": ("the engine 'tensorrt' is not installed", "tensorrt"),
@@ -58,7 +58,7 @@ def manifest_of(artifacts: Path, name: str) -> dict[str, Any]:
 
 
 def needs_engine(artifacts: Path, name: str) -> None:
-    """Skip where the engine is not installed here."""
+    """Skip if the engine is not installed."""
     library = ENGINES[manifest_of(artifacts, name)["format"]]
     if find_spec(library) is None:
         pytest.skip(f"needs {library}")
@@ -76,7 +76,7 @@ def test_an_artifact_is_small(artifacts: Path, name: str) -> None:
 
 
 def _common(found: JsonValue, known: JsonValue) -> JsonValue:
-    """`found` without the keys that newer versions add."""
+    """Return `found` without the keys that newer versions add."""
     if isinstance(found, dict) and isinstance(known, dict):
         return {key: _common(value, known[key]) for key, value in found.items() if key in known}
     if isinstance(found, list) and isinstance(known, list) and len(found) == len(known):
@@ -123,7 +123,7 @@ def test_an_artifact_runs_and_answers_as_before(artifacts: Path, picture: Path, 
     ((best, *_),) = [one["top"] for one in json.loads(done.stdout)]
     label, probability = ANSWERS[name]
     assert best["label"] == label
-    # int8 kernels round differently from processor to processor: a step of the output is 1 / 256.
+    # int8 kernels round differently on different processors: a step of the output is 1 / 256.
     assert best["probability"] == pytest.approx(probability, abs=3 / 256 if "int8" in name else 1e-3)
 
 

@@ -1,4 +1,4 @@
-"""One error of each branch: its exit status, and what `--json` writes as the last line of stderr."""
+"""One error of each branch: its exit status, and the last line of stderr with `--json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 ONNX = "{artifacts}/onnx-fp32"
 
-# Branch → exit status, the library that it needs, and what is typed.
+# Branch → exit status, the library that it needs, and the arguments.
 ERRORS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "usage": (2, "json", ("inspect", ONNX, "--no-such-option")),
     "input": (3, "json", ("inspect", "{artifacts}/onnx-fp32/missing.onnx")),
@@ -26,7 +26,7 @@ ERRORS: dict[str, tuple[int, str, tuple[str, ...]]] = {
 
 @pytest.fixture(scope="module")
 def words(artifacts: Path, wrong: Path, picture: Path) -> Callable[[str], list[str]]:
-    """What is typed for a branch, with paths."""
+    """Return the arguments for a branch, with paths."""
     places = {"{artifacts}": artifacts, "{wrong}": wrong, "{picture}": picture}
 
     def typed(branch: str) -> list[str]:

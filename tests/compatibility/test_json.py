@@ -1,7 +1,7 @@
-"""What programs read of `--json` stays: `json/<command>.json` holds the keys and types of 0.1.0 for each case.
+"""What programs read in `--json` does not change: `json/<command>.json` has the keys and types of 0.1.0 for each case.
 
-A shape is a type's name, several joined by `|`, `{key: shape}` for an object, `[shape]` for a list, all of whose
-elements it describes, and a `?` behind a key that not every element of a list has. New keys are fine. To pin them as
+A shape is the name of a type, several joined by `|`, `{key: shape}` for an object, `[shape]` for a list, all of whose
+elements it describes, and a `?` after a key that not every element of a list has. New keys are fine. To pin them as
 well, write the files again and read the difference:
 
     EDGE_WRITE_GOLDEN=1 pytest tests/compatibility/test_json.py
@@ -46,11 +46,11 @@ CASES = {
     "worker": ["ready"],
     "doctor": ["this machine", "a board"],
 }
-# The table converts MobileNetV2, which takes 45 s of a processor's time.
+# The table converts MobileNetV2, which takes 45 s of CPU time.
 SLOW = {"table": [pytest.mark.slow]}
-# Objects whose keys are data: names of devices, operators, files. Their values have one shape.
+# Objects whose keys are data: names of devices, operators, files. All their values have one shape.
 BY_NAME = ("ops", "parameter_bytes", "files", "tensors", "libraries", "cpu_ops", "left", "settings")
-# What one machine can read of itself and another cannot.
+# Facts that can be read on one machine and not on another.
 VARIES = ("conditions", "machine", "energy_source", "energy_note", "energy_per_run_j", "energy_j", "other_cores")
 
 
@@ -67,7 +67,7 @@ def shape_of(value: Any, key: str = "") -> Shape:
 
 
 def merged(shapes: list[Shape]) -> Shape:
-    """One shape for all elements of a list; None where there are none. What may be null is an object all the same."""
+    """Return one shape for all elements of a list; None if it is empty. An object that may be null is an object."""
     shapes = [one for one in shapes if one is not None]
     if not all(isinstance(one, str) for one in shapes):
         shapes = [one for one in shapes if one != "null"]
@@ -90,9 +90,9 @@ def _merged_objects(shapes: list[dict[str, Shape]]) -> Shape:
 
 
 def lost(before: Shape, now: Shape, where: str = "", varies: bool = False) -> Iterator[str]:
-    """What a program that reads `before` would miss, or find as another type."""
+    """Return what a program that reads `before` would miss, or find with another type."""
     if before in (None, "null") or now is None or (varies and now == "null"):
-        return  # nothing is known of it, or this machine does not know it
+        return  # the value is unknown, or cannot be read on this machine
     if isinstance(before, dict):
         if not isinstance(now, dict):
             yield f"{where or 'all'} was an object, is {now}"

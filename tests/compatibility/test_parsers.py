@@ -1,7 +1,7 @@
-"""No command loses an option, a default, a choice or a value that it took: `parsers.json` is what 0.1.0 took.
+"""No command loses an option, a default, a choice or an accepted value: `parsers.json` describes 0.1.0.
 
-Additions are fine: a new option or positional argument that may be left out, one more choice, one more name. Where one
-is to be kept from now on, write the file again and read the difference:
+Additions are fine: a new optional option or positional argument, one more choice, one more name. To pin them, write the
+file again and read the difference:
 
     EDGE_WRITE_GOLDEN=1 pytest tests/compatibility/test_parsers.py
 """
@@ -25,14 +25,14 @@ COMMANDS = [
     *("devices", "inspect", "check", "convert", "quantize", "verify", "run", "bench", "table", "deploy", "chat"),
     *("serve", "worker", "doctor"),
 ]
-# What an option's own type is asked: the golden file says which of these words it takes, and as what.
+# Words that are passed to an option's type: the golden file has those that it accepts, and the values.
 WORDS = ["", "0", "1", "-1", "2.5", "0.5", "1e3", "inf", "nan", "x", "a=b", "1,2,3", "1,2", "65535", "65536", "129"]
 
 Description = dict[str, Any]
 
 
 def parser_of(*words: str) -> argparse.ArgumentParser:
-    """The parser that prints the help of a command."""
+    """Return the parser that prints the help of a command."""
     found: list[argparse.ArgumentParser] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "print_help", lambda self, file=None: found.append(self))
@@ -42,7 +42,7 @@ def parser_of(*words: str) -> argparse.ArgumentParser:
 
 
 def described(parser: argparse.ArgumentParser) -> Description:
-    """All that a caller may rely on, as JSON."""
+    """Return everything that a caller may rely on, as JSON."""
     actions = [one for one in parser._actions if not isinstance(one, argparse._SubParsersAction)]
     options = {max(one.option_strings, key=len): _action(one) for one in actions if one.option_strings}
     groups = [sorted(one.dest for one in group._group_actions) for group in parser._mutually_exclusive_groups]
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 def _takes(kind: Any) -> Any:
-    """`text`, `path`, or for numbers and the like what becomes of each of WORDS."""
+    """Return `text`, `path`, or for numbers and the like the value of each of WORDS."""
     if kind is None or kind is Path:
         return "path" if kind else "text"
     return {word: _converted(kind, word) for word in WORDS}
@@ -87,7 +87,7 @@ def _converted(kind: Callable[[str], Any], word: str) -> str:
 
 
 def differences(before: Description, now: Description) -> list[str]:
-    """What was taken away or changed; empty where there are additions only."""
+    """Return what was removed or changed; empty if there are only additions."""
     found = []
     for place, positional in enumerate(before["positionals"]):
         if place >= len(now["positionals"]):
@@ -96,14 +96,14 @@ def differences(before: Description, now: Description) -> list[str]:
             found += _changes(positional["dest"], positional, now["positionals"][place])
     for one in now["positionals"][len(before["positionals"]) :]:
         if one["nargs"] not in ("?", "*"):
-            found.append(f"{one['dest']} is new, and may not be left out")
+            found.append(f"{one['dest']} is new and required")
     for name, option in before["options"].items():
         present = next((one for one in now["options"].values() if name in one["names"]), None)
         found += [f"{name} is gone"] if present is None else _changes(name, option, present)
     known = {name for option in before["options"].values() for name in option["names"]}
     for name, option in now["options"].items():
         if option["required"] and not known & set(option["names"]):
-            found.append(f"{name} is new, and may not be left out")
+            found.append(f"{name} is new and required")
     return found + _exclusions(before, now)
 
 
@@ -112,7 +112,7 @@ def _changes(name: str, before: Description, now: Description) -> list[str]:
     keys = ("dest", "action", "nargs", "const", "default", "takes")
     found += [f"{name}: {key} was {before[key]!r}, is {now[key]!r}" for key in keys if before[key] != now[key]]
     if now["required"] and not before["required"]:
-        found.append(f"{name} may not be left out any more")
+        found.append(f"{name} is now required")
     if now["choices"] is not None:
         lost = "any" if before["choices"] is None else [one for one in before["choices"] if one not in now["choices"]]
         found += [f"{name}: no longer takes {lost}"] if lost else []
@@ -120,15 +120,15 @@ def _changes(name: str, before: Description, now: Description) -> list[str]:
 
 
 def _exclusions(before: Description, now: Description) -> list[str]:
-    """Options that were taken together, and are not any more."""
+    """Return the pairs of options that could be combined, and no longer can."""
     known = {option["dest"] for option in before["options"].values()}
     apart = {frozenset((one, other)) for group in before["exclusive"] for one in group for other in group}
     pairs = {frozenset((one, other)) for group in now["exclusive"] for one in group for other in group}
-    return [f"{sorted(pair)} are not taken together" for pair in pairs - apart if len(pair) == 2 and pair <= known]
+    return [f"{sorted(pair)} can no longer be combined" for pair in pairs - apart if len(pair) == 2 and pair <= known]
 
 
 def _document(found: dict[str, Description]) -> str:
-    """JSON with a line for each argument, so that a difference can be read."""
+    """Return JSON with one line for each argument, for readable differences."""
     commands = []
     for name, command in found.items():
         positionals = ",".join(f"\n  {json.dumps(one)}" for one in command["positionals"])
@@ -176,14 +176,14 @@ NEW |= {"choices": None, "required": False, "takes": "text"}
         (lambda now: now["options"]["--top"].update(default=3), "--top: default was 5, is 3"),
         (lambda now: now["options"]["--output"].update(choices=["logit"]), "no longer takes ['probability']"),
         (lambda now: now["options"]["--runtime"].update(choices=["null"]), "no longer takes any"),
-        (lambda now: now["options"]["--runtime"].update(required=True), "may not be left out any more"),
+        (lambda now: now["options"]["--runtime"].update(required=True), "is now required"),
         (lambda now: now["options"]["--frames"].update(takes="text"), "--frames: takes was"),
         (lambda now: now["options"]["--json"].update(dest="as_json"), "--json: dest was 'json', is 'as_json'"),
-        (lambda now: now["options"].update({"--new": {**NEW, "required": True}}), "--new is new, and may not"),
+        (lambda now: now["options"].update({"--new": {**NEW, "required": True}}), "--new is new and required"),
         (lambda now: now["positionals"].pop(), "the argument pictures is gone"),
         (lambda now: now["positionals"].reverse(), "artifact: dest was 'artifact'"),
-        (lambda now: now["positionals"].append({**NEW, "names": []}), "new is new, and may not be left out"),
-        (lambda now: now["exclusive"].append(["json", "top"]), "['json', 'top'] are not taken together"),
+        (lambda now: now["positionals"].append({**NEW, "names": []}), "new is new and required"),
+        (lambda now: now["exclusive"].append(["json", "top"]), "['json', 'top'] can no longer be combined"),
     ],
 )
 def test_what_is_taken_away_is_noticed(

@@ -1,4 +1,4 @@
-"""`docs/reference/schemas/` describes what commands answer with `--json`; `docs/reference/json.md` explains it."""
+"""`docs/reference/schemas/` describes the `--json` output of the commands; `docs/reference/json.md` explains it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from referencing import Registry, Resource
 HERE = Path(__file__).parent
 REFERENCE = HERE.parents[1] / "docs" / "reference"
 SCHEMAS = {path.name.removesuffix(".schema.json"): path for path in sorted((REFERENCE / "schemas").iterdir())}
-SHARED = ("common", "manifest", "error")  # of no single command
+SHARED = ("common", "manifest", "error")  # of several commands
 COMMANDS = sorted(set(SCHEMAS) - set(SHARED))
 GOLDEN = {path.stem: list(json.loads(path.read_text(encoding="utf-8"))) for path in sorted((HERE / "json").iterdir())}
-# The table converts MobileNetV2, which takes 45 s of a processor's time.
+# The table converts MobileNetV2, which takes 45 s of CPU time.
 SLOW = {"table": [pytest.mark.slow]}
 CASES = [
     pytest.param(command, case, marks=SLOW.get(command, [])) for command, cases in GOLDEN.items() for case in cases
 ]
-# Whose keys differ from format to format or from protocol to protocol.
+# Objects whose keys differ between formats or protocols.
 OPEN = ("protocol", "settings", "metadata", "source", "conversion", "usb", "pci", "published", "details")
-# What stands in another object by `allOf`: the outer one says what is not described.
+# Objects that are part of another one by `allOf`: the outer one rejects undescribed keys.
 PARTS = ("measurement", "report", "manifest")
 UNITS = {
     "_ms": "millisecond",
@@ -48,7 +48,7 @@ def read(name: str) -> Schema:
 
 
 def validator(name: str, change: Callable[[Schema], Schema] = lambda schema: schema) -> Draft202012Validator:
-    """The schema of that name, which finds its neighbours by their file names."""
+    """Return the validator of the schema of that name, which resolves references by file name."""
     resources = [(SCHEMAS[one].name, Resource.from_contents(change(read(one)))) for one in SCHEMAS]
     registry = Registry().with_resources(resources)
     return Draft202012Validator({"$ref": f"{name}.schema.json"}, registry=registry)
@@ -60,7 +60,7 @@ def faults(name: str, answer: Any, change: Callable[[Schema], Schema] = lambda s
 
 
 def subschemas(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """Every object of a document that is a schema, with the words that lead to it."""
+    """Yield every object of a document that is a schema, with its path."""
     if isinstance(schema, list):
         for one in schema:
             yield from subschemas(one, path)
@@ -75,7 +75,7 @@ def subschemas(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 
 def closed(document: Schema) -> Schema:
-    """The same schema, which refuses every key that it does not describe."""
+    """Return the same schema, which rejects every key that it does not describe."""
     document = copy.deepcopy(document)
     for path, schema in subschemas(document):
         is_part = bool(path) and path[-1] in PARTS and (len(path) == 1)
@@ -150,7 +150,7 @@ def test_a_manifest_is_as_its_schema_says(path: Path) -> None:
 
 
 def examples() -> dict[str, list[Any]]:
-    """Heading → its examples."""
+    """Return heading → its examples."""
     text = (REFERENCE / "json.md").read_text(encoding="utf-8")
     found: dict[str, list[Any]] = {}
     for part in text.split("\n## ")[1:]:
@@ -165,7 +165,7 @@ NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(EXAMPLES)]
 
 
 def objects(example: Any) -> dict[str, Any]:
-    """The object of an example, of which a list holds several."""
+    """Return the objects of an example: one, or the elements of a list."""
     return example[0] if isinstance(example, list) else example
 
 
@@ -207,7 +207,7 @@ def test_a_new_key_is_no_fault(name: str, example: Any) -> None:
 
 
 def _required(name: str) -> Iterator[list[str]]:
-    """The keys that an answer must have: of each kind of answer that there is, and of the parts that it is made of."""
+    """Return the required keys: of each kind of answer, and of its parts."""
     document, common = read(name), read("common")
     for path, schema in subschemas(document):
         if len(path) < 2 and "required" in schema:
