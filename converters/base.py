@@ -89,7 +89,7 @@ class Converter(ABC):
     Options: Its options: `ConvertOptions`, or a subclass next to the converter.
     input_precision: The precision that its source must have.
     packs: Whether it keeps the source's numbers, so that its source must have the result's precision instead.
-    rank: Of routes that are otherwise equally good, the one whose last converter has the lowest rank is taken.
+    rank: Of routes that are otherwise equally good, the one whose last converter has the lowest rank is chosen.
     reads_quantized: Whether it also converts a source that is int8 already to int8, without calibration.
     keeps_quantized: Further precisions that its source may have; the result has the same, with the same scales.
     keeps_layers: Whether it can keep the layers in `options.keep`, named by `layer_errors`, in higher precision.
@@ -132,7 +132,7 @@ class Converter(ABC):
         return ()
 
     def keeps_free_sizes(self, _options: ConvertOptions) -> bool:
-        """Return whether axes beside the batch whose size is free in the model stay free in the result."""
+        """Return whether free axes of the model, other than the batch, stay free in the result."""
         return False
 
     def check_options(self, options: ConvertOptions) -> None:  # noqa: B027 - most converters meet all of theirs

@@ -1,11 +1,9 @@
-"""A Hugging Face folder to GGUF.
-
-Two roads, chosen by what is in config.json:
+"""Convert a Hugging Face folder to GGUF, in one of two ways, chosen by its config.json:
 
     plain LLaMA, Mistral, Qwen 2 and 3    written here, tensor by tensor, in seconds and without torch
     everything else                       by llama.cpp's own converter, in its environment
 
-The result of either is proven against the source.
+The result of both is verified against the source.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from runtimes.errors import EdgeError, EngineError, InputError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _LONGEST = 300
 _NOISE = ("traceback", "warning", "error while", "in user code", 'file "')
-# OpenVINO says first where in its own code it failed.
+# OpenVINO's messages begin with the place in its own code.
 _PLACES = ("check '", "frontend api failed", "exception from src")
-# How OpenVINO's frontends end the list of what they have no conversion for.
+# The end of the messages of OpenVINO's frontends: the operators that they cannot convert.
 _UNCONVERTED = re.compile(
     r"(?:Conversion is failed for|No conversion rule found for operations|No translator found for)[: ]+([^\n.]+)"
 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runtimes.arrays import Arrays
 
 _LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
-_MAX_COPIED_BYTES = 2**26  # of shared weights; larger ones are embeddings tied to a head, which is no layer's twin
+_MAX_COPIED_BYTES = 2**26  # of shared weights that are copied; larger ones are embeddings that are tied to the head
 _OLDEST_OPSET = 13  # the first with an axis in QuantizeLinear
 
 
@@ -50,13 +50,13 @@ class OnnxToOnnx(Converter):
             return ConversionOutput(model=path)
         assert calibration is not None
         with converting(model, "ONNX Runtime's quantiser"), tempfile.TemporaryDirectory() as folder:
-            prepared = _prepared(_lifted(model, Path(folder)), Path(folder))
+            prepared = _prepared(_upgraded(model, Path(folder)), Path(folder))
             _quantise(prepared, path, calibration, names, _named(prepared, options.keep))
             _drop_unused_domains(path)
         return ConversionOutput(model=path)
 
     def keeps_free_sizes(self, _options: ConvertOptions) -> bool:
-        """Yes: the graph keeps its inputs."""
+        """Return True: the graph keeps its inputs."""
         return True
 
     def layer_errors(
@@ -86,13 +86,13 @@ def _io_dtype(options: ConvertOptions) -> str:
 
 
 def _in_half(model: Path, path: Path, calibration: Calibration | None, options: ConvertOptions) -> ConversionOutput:
-    proto, fit = _to_half(model, calibration, _io_dtype(options))
+    proto, fit = _to_float16(model, calibration, _io_dtype(options))
     path.write_bytes(proto.SerializeToString(deterministic=True))
     device_model = fit.device_model(options.scratch, path.name)
     return ConversionOutput(model=path, facts=fit.facts, notes=fit.notes, device_model=device_model)
 
 
-def _to_half(path: Path, samples: Calibration | None, io_dtype: str) -> tuple[Any, Float16Fit]:
+def _to_float16(path: Path, samples: Calibration | None, io_dtype: str) -> tuple[Any, Float16Fit]:
     """Return the model in fp16 as an `onnx.ModelProto`, with inputs and outputs of `io_dtype` (float32 or float16).
 
     Raises EngineError if a weight does not fit in fp16, or an inner tensor does not for one of the samples. With
@@ -131,7 +131,7 @@ def _sort_nodes(graph: Any) -> None:
             else:
                 later.append(place)
         if len(later) == len(waiting):
-            return  # a loop: the checker names it
+            return  # a cycle, which the checker reports
         waiting = later
     nodes = [type(graph.node[place]).FromString(graph.node[place].SerializeToString()) for place in order]
     del graph.node[:]
@@ -172,10 +172,10 @@ def _checked(model: Path, options: ConvertOptions) -> list[str]:
     return [value.name for value in source.graph.input if value.name not in constants]
 
 
-def _lifted(model: Path, folder: Path) -> Path:
+def _upgraded(model: Path, folder: Path) -> Path:
     """Return the model with at least the opset that int8 per channel needs: a copy in `folder` if it is older.
 
-    Raises UsageError if it cannot be lifted.
+    Raises UsageError if it cannot be upgraded.
     """
     import onnx
 
@@ -183,7 +183,7 @@ def _lifted(model: Path, folder: Path) -> Path:
 
     if opset_of(onnx.load(model, load_external_data=False)) >= _OLDEST_OPSET:
         return model
-    copy = folder / "lifted.onnx"
+    copy = folder / "upgraded.onnx"
     onnx.save(at_least_opset(onnx.load(model), _OLDEST_OPSET), copy)
     return copy
 
@@ -199,10 +199,10 @@ def _prepared(model: Path, folder: Path) -> Path:
 
 
 def _unshare_weights(path: Path) -> None:
-    """Give every layer weights of its own, up to a size.
+    """Give every layer its own copy of shared weights, up to a size.
 
     ONNX Runtime 1.32 cannot open a quantized model in which two layers share them: fusing the second layer adds an
-    initializer that is there already.
+    initializer that exists already.
     """
     import onnx
 

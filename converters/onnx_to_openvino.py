@@ -57,13 +57,13 @@ class OnnxToOpenvino(Converter):
             return convert_for_myriad(model, out, options, calibration)
         no_telemetry()
         if options.precision == "fp16":
-            return _in_half(model, out, options, calibration)
+            return _to_float16(model, out, options, calibration)
         network = _read(model, options)
         if options.precision == "int8" and calibration is not None:
             _NNCF.check(f"{self.id} int8")
             with converting(model, "NNCF"):
                 network = _quantised(network, calibration, options.keep)
-        path = _save(network, out / f"{model.stem}.xml", in_half=False, source=model.suffix)
+        path = _save(network, out / f"{model.stem}.xml", in_float16=False, source=model.suffix)
         return ConversionOutput(model=path)
 
     def keeps_free_sizes(self, options: ConvertOptions) -> bool:
@@ -85,7 +85,7 @@ class OnnxToOpenvino(Converter):
             proto = integer_operators_as_qdq(_proto(model))
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
             network = _read(save_model(proto, Path(folder) / model.name), options)
-            return ConversionOutput(model=_save(network, out / f"{model.stem}.xml", in_half=False))
+            return ConversionOutput(model=_save(network, out / f"{model.stem}.xml", in_float16=False))
 
     def layer_errors(self, model: Path, result: Path, options: ConvertOptions, samples: Calibration) -> Sequence[Layer]:
         """See `converters.base.Converter`."""
@@ -96,8 +96,8 @@ class OnnxToOpenvino(Converter):
             return openvino_layers(network, result, samples)
 
 
-def _in_half(model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None) -> ConversionOutput:
-    """Store weights in fp16, and check all that a GPU or NPU computes in fp16 against its range."""
+def _to_float16(model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None) -> ConversionOutput:
+    """Store weights in fp16, and check everything that a GPU or NPU computes in fp16 against the range of fp16."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.onnx.float16_range import save_model
 
@@ -106,7 +106,7 @@ def _in_half(model: Path, out: Path, options: ConvertOptions, calibration: Calib
     fit.check(model)
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         given = save_model(proto, Path(folder) / model.name) if fit.clamped else model
-        path = _save(_read(given, options), out / f"{model.stem}.xml", in_half=True)
+        path = _save(_read(given, options), out / f"{model.stem}.xml", in_float16=True)
     device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")
     return ConversionOutput(model=path, facts=fit.facts, notes=fit.notes, device_model=device_model)
 
@@ -118,12 +118,12 @@ def _proto(model: Path) -> Any:
         return onnx.load(model)
 
 
-def _save(network: Any, path: Path, in_half: bool, source: str = ".onnx") -> Path:
+def _save(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> Path:
     with converting(path.name, "OpenVINO"):
         import openvino
 
         _name_by_place(network, source)
-        openvino.save_model(network, path, compress_to_fp16=in_half)
+        openvino.save_model(network, path, compress_to_fp16=in_float16)
     return path
 
 
@@ -134,7 +134,7 @@ def _read(model: Path, options: ConvertOptions) -> Any:
 
         network = openvino.convert_model(model)
         _fix_batch(network, options.batch)
-        _name_by_place(network, model.suffix)  # before NNCF, which derives names of its own from these
+        _name_by_place(network, model.suffix)  # before NNCF, which derives names from these
         return network
 
 
@@ -170,21 +170,21 @@ def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) ->
 def _recurrent(network: Any) -> list[str]:
     """Return the names of recurrent layers, which stay in float.
 
-    NNCF quantizes an LSTM, and the CPU plugin's int8 transformations then scale its states away: they answer nearly 0,
+    NNCF quantizes an LSTM, and the CPU plugin's int8 transformations then scale its states down to nearly 0
     unless LP_TRANSFORMS_MODE is NO (OpenVINO 2026.4.1, NNCF 3; 20 dB with it, -1 dB without).
     """
     return [one.get_friendly_name() for one in network.get_ops() if _RECURRENT.fullmatch(one.get_type_name())]
 
 
 def _normalises_layers(network: Any) -> bool:
-    """Return whether the network is a transformer, which NNCF must be told: it fails otherwise."""
+    """Return whether the network is a transformer: NNCF fails on one unless its model type says so."""
     return any(operation.get_type_name() == "MVN" for operation in network.get_ops())
 
 
 def _name_by_place(network: Any, source: str) -> None:
     """Rename operations that OpenVINO named by a process-wide counter to their position in the network.
 
-    `source` is the suffix of the source. In a TFLite file, only tensors have names, and no operation does.
+    `source` is the suffix of the source. In a TFLite file, only tensors have names, not operations.
     """
     for place, operation in enumerate(network.get_ordered_ops()):
         counted = re.fullmatch(r"([A-Za-z]+)_\d+", operation.get_friendly_name())

@@ -78,7 +78,7 @@ class OnnxToTensorrt(Converter):
         """The opset of the graph."""
         release = Release.asked(options.release)
         newest = f"ONNX opset {release.max_opset}, the newest that {release} reads"
-        return (f"{newest}, or as it is where it cannot be lifted",)
+        return (f"{newest}, or its own opset if it cannot be upgraded",)
 
     def convert(
         self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
@@ -104,12 +104,12 @@ class OnnxToTensorrt(Converter):
         if quantized:
             built = _quantised_source(model, proto, path, release)
         elif options.precision == "fp32":
-            built = _Built(stand_in=ProxyModel(write(proto, path), "onnx"))
+            built = _Prepared(stand_in=ProxyModel(write(proto, path), "onnx"))
         elif options.precision == "int8" and calibration is not None:
             with converting(model, "ONNX Runtime's quantiser"):
                 built = _quantised(proto, path, release, own, calibration)
         else:
-            built = _in_half(model, proto, path, release, own, calibration)
+            built = _to_float16(model, proto, path, release, own, calibration)
         notes = (
             *refuse_unsupported(path, release, is_shaped=True),
             *_cast_notes(in_float),
@@ -122,14 +122,14 @@ class OnnxToTensorrt(Converter):
             stand_in=built.stand_in,
             facts={**_facts(release, own, built.in_half), **_cast_facts(in_float), **built.facts},
             notes=notes,
-            remaining_commands=_left(release),
+            remaining_commands=_remaining_commands(release),
             device_model=built.device_model,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Built:
-    """What a precision leads to; `in_half`: whether the builder may compute layers in fp16."""
+class _Prepared:
+    """The graph of one precision; `in_half`: whether the builder may compute layers in fp16."""
 
     stand_in: ProxyModel | None
     device_model: ProxyModel | None = None
@@ -138,17 +138,17 @@ class _Built:
     notes: tuple[str, ...] = ()
 
 
-def _in_half(
+def _to_float16(
     model: Path,
     proto: Any,
     path: Path,
     release: Release,
     options: OnnxToTensorrt.Options,
     samples: Calibration | None,
-) -> _Built:
+) -> _Prepared:
     """Use the builder's fp16 flag, or convert the graph for releases without that flag.
 
-    The graph that is shipped is the one that is proven: with its masks clamped, and rounded where the device rounds.
+    The shipped graph is the one that was verified: with its masks clamped, and rounded like on the device.
     """
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import in_half, write
@@ -158,12 +158,12 @@ def _in_half(
     device_model = fit.device_model(options.scratch, path.name)
     if release.is_strongly_typed:
         shipped = ProxyModel(write(in_half(proto), path), "onnx")
-        return _Built(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
+        return _Prepared(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
     write(proto, path)
-    return _Built(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
+    return _Prepared(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
 
 
-def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> _Built:
+def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> _Prepared:
     """Keep the scales of a graph that is int8 already, in the symmetric form that TensorRT reads."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
@@ -171,15 +171,15 @@ def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> 
 
     with converting(model, "the conversion to symmetric int8"):
         symmetric = symmetric_qdq(proto)
-    known = _Built(stand_in=None)
+    known = _Prepared(stand_in=None)
     if not release.is_strongly_typed:
-        known = _beside_int8(fit_to_float16(model, symmetric, None))
+        known = _other_layers(fit_to_float16(model, symmetric, None))
     return replace(known, stand_in=ProxyModel(write(symmetric, path), "onnx"))
 
 
 def _quantised(
     proto: Any, path: Path, release: Release, options: OnnxToTensorrt.Options, calibration: Calibration
-) -> _Built:
+) -> _Prepared:
     """Write scales into the graph, or for implicit int8 into a cache, verified by a QDQ graph with the same ranges."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
@@ -187,7 +187,7 @@ def _quantised(
 
     names = input_names(proto)
     fit = None if release.is_strongly_typed else fit_to_float16(path, proto, calibration)  # of layers left in float
-    found = _Built(stand_in=None) if fit is None else _beside_int8(fit)
+    found = _Prepared(stand_in=None) if fit is None else _other_layers(fit)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         float_model = prepared(write(proto, scratch / "float.onnx"), scratch)
@@ -197,18 +197,18 @@ def _quantised(
         largest = largest_values(scratch / "float.onnx", scratch, calibration, names)
     path.with_name(CACHE).write_text(cache_text(largest, release), encoding="ascii")
     write(proto, path)
-    return replace(found, stand_in=_beside(with_qdq, path, options))
+    return replace(found, stand_in=_write_stand_in(with_qdq, path, options))
 
 
-def _beside_int8(fit: Float16Fit) -> _Built:
+def _other_layers(fit: Float16Fit) -> _Prepared:
     """Return whether the layers that are not quantised may be computed in fp16; if not, they stay in fp32."""
     if not fit.beyond:
-        return _Built(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
+        return _Prepared(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
     note = f"layers that are not int8 are computed in fp32, not in fp16: {fit.text()}"
-    return _Built(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
+    return _Prepared(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
 
 
-def _beside(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:
+def _write_stand_in(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:
     """Write a stand-in, which is not part of the result."""
     from converters.tensorrt.graph_preparation import write
 
@@ -222,14 +222,14 @@ def _beside(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | Non
 def _notes(path: Path, stand_in: ProxyModel | None) -> tuple[str, ...]:
     if stand_in is None or stand_in.model == path:
         return ()
-    what = (
-        "a graph that rounds as its layers may was run in its place: which of them TensorRT rounds, the board decides"
-    )
-    return (what,)
+    return ("verified with every layer rounded that TensorRT may compute in fp16: it chooses the layers on the board",)
 
 
 def _cast_notes(inputs: tuple[FloatInput, ...]) -> tuple[str, ...]:
-    return tuple(f"the input {one} is float32 here, which TensorRT takes: the host casts its values" for one in inputs)
+    return tuple(
+        f"the input {one} becomes float32, because TensorRT does not take its type: the host casts its values"
+        for one in inputs
+    )
 
 
 def _cast_facts(inputs: tuple[FloatInput, ...]) -> JsonObject:
@@ -251,7 +251,7 @@ def _facts(release: Release, options: OnnxToTensorrt.Options, in_half: bool) -> 
     return {"tensorrt": known}
 
 
-def _left(release: Release) -> tuple[str, ...]:
+def _remaining_commands(release: Release) -> tuple[str, ...]:
     return (
         f"the engine is built on the board, with {release}: copy the folder there and run sh {SCRIPT}",
         f"or python3 {BUILDER}, which keeps one engine for each GPU, CUDA and TensorRT",
@@ -261,12 +261,12 @@ def _left(release: Release) -> tuple[str, ...]:
 _POOLS = (8, 4)  # the first release whose trtexec says --memPoolSize instead of --workspace
 
 
-_WORKSPACE_MIB = 512  # leaves a Jetson Nano, whose 4 GB are also its main memory, enough to build
+_WORKSPACE_MIB = 512  # leaves enough to a Jetson Nano, whose GPU and CPU share 4 GB
 
 
 _TEXT = """\
 #!/bin/sh
-# Builds {engine} with {release}, on the machine that will run it: an engine works nowhere else.
+# Builds {engine} with {release}, on the machine that will run it: an engine only works there.
 # Further options of trtexec may follow: sh build.sh --useCudaGraph
 set -eu
 cd "$(dirname "$0")"

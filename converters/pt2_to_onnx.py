@@ -1,7 +1,8 @@
-"""PyTorch exported program → ONNX: with PyTorch's current exporter for opset 18 and later, with the legacy one below.
+"""Convert PyTorch exported programs to ONNX: with the current exporter for opset 18 and later, else with the legacy
+one.
 
-Below 18, the current exporter stays at 18 and only logs that; the legacy exporter writes 11 to 20, and is the second
-way where the current one fails.
+Below 18, the current exporter stays at 18 and only logs that. The legacy exporter writes 11 to 20, and is also used if
+the current one fails.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Pt2ToOnnx(Converter):
     requires = (Requirement("torch"), Requirement("onnx", "table"), Requirement("onnxscript"))
 
     def keeps_free_sizes(self, options: ConvertOptions) -> bool:
-        """Yes, by the current exporter; the legacy one traces the model with fixed sizes."""
+        """Return whether free sizes stay free: yes, except with the legacy exporter, which traces with fixed sizes."""
         return (options.opset or DEFAULT_OPSET) >= _PRESENT
 
     def convert(
@@ -68,7 +69,7 @@ class Pt2ToOnnx(Converter):
 
 
 def _proto(program: Any, opset: int) -> Any:
-    """Export with the current exporter, or where it fails or is too new, with the legacy one, which fixes all sizes.
+    """Export with the current exporter, or if it fails or is too new, with the legacy one, which fixes all sizes.
 
     Raises the current exporter's EngineError if both fail. The proof compares either result with the program.
     """
@@ -155,7 +156,7 @@ def _positional(body: Any, in_spec: Any) -> Any:
             self.body = body
 
         def train(self, _mode: bool = True) -> Any:
-            return self  # a program has one mode, and refuses to be asked
+            return self  # an exported program has one mode, and raises here
 
         def forward(self, *tensors: Any) -> Any:
             given, named = pytree.tree_unflatten(list(tensors), in_spec)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LITERT = Requirement("ai_edge_litert", "litert")
 # tflite-runtime 2.7 reads one scale of a dense layer that has one for each output: it loads such a file without an
-# error and computes wrong values, like the compiler of its age. LiteRT, which runs the verification, reads all of them.
+# error and computes wrong values, like the compiler. LiteRT, which runs the verification, reads all of them.
 _OLD_ENVIRONMENT = "tflite_2_7"
 OLD_ENGINE = "tflite-runtime 2.7.0"
 _OLD_TIMEOUT_S = 1800.0
@@ -90,7 +90,7 @@ class TfliteToEdgetpu(Converter):
             model, notes = _inside(model, own)
             report = check_edgetpu(model)
         _refuse(model, report)
-        _hold_floor(report, own.min_mapped)
+        _check_prediction(report, own.min_mapped)
         program = find_compiler()
         made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, own)
         made = replace(made, notes=(*notes, *made.notes))
@@ -129,13 +129,13 @@ def _check_floor(floor: float | None) -> None:
         raise UsageError(f"--min-mapped is {floor:g}", "give a share between 0 and 1, such as 0.9")
 
 
-def _hold_floor(report: Report, floor: float | None) -> None:
+def _check_prediction(report: Report, floor: float | None) -> None:
     """Raise RefusedError if the predicted share of operations or multiply-adds is below the limit."""
     share, macs = len(report.accelerated) / len(report.nodes), report.macs_share
     if floor is None or min(share, share if macs is None else macs) >= floor:
         return
     done = "" if macs is None else f" and {macs:.0%} of the multiply-adds"
-    what = f"{share:.0%} of the operations{done} would run on the Edge TPU, less than the {floor:.0%} asked for"
+    what = f"{share:.0%} of the operations{done} would run on the Edge TPU, less than the requested {floor:.0%}"
     cause = report.first_break
     hint = f"node {cause.index} {cause.op}: {cause.reason}; {cause.fix}" if cause else "lower --min-mapped"
     raise RefusedError(what, hint)
@@ -166,7 +166,7 @@ def _compiled(
     compiled = read_compiled(read_tflite(done.model))
     if compiled is None:
         raise EngineError(f"{PROGRAM} wrote {done.model.name} with nothing compiled", "see `edge check`")
-    _hold_floor_of(done, options.min_mapped)
+    _check_mapped(done, options.min_mapped)
     facts = {
         "edgetpu": {
             "compiled": True,
@@ -182,12 +182,12 @@ def _compiled(
     return ConversionOutput(model=done.model, stand_in=ProxyModel(model, "tflite"), facts=facts, notes=notes)
 
 
-def _hold_floor_of(done: Compilation, floor: float | None) -> None:
+def _check_mapped(done: Compilation, floor: float | None) -> None:
     """Check the compiler's result, which may map less than predicted."""
     if floor is None or not done.total or done.mapped / done.total >= floor:
         return
     left = ", ".join(f"{row.count} × {row.operation} ({row.status})" for row in done.rows if row.operation in done.left)
-    what = f"{done.mapped} of {done.total} operations were mapped, less than the {floor:.0%} asked for"
+    what = f"{done.mapped} of {done.total} operations were mapped, less than the requested {floor:.0%}"
     raise RefusedError(what, f"left on the CPU: {left}")
 
 

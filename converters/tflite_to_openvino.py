@@ -32,5 +32,5 @@ class TfliteToOpenvino(OnnxToOpenvino):
         return super().convert(model, out, options, calibration)
 
     def _has_integer_operators(self, _model: Path) -> bool:
-        """OpenVINO reads quantised TFLite as it is."""
+        """Return False: OpenVINO reads quantised TFLite without rewriting."""
         return False

@@ -1,1 +1,1 @@
-"""Model folders for the browser: the engines that run there, the page that proves itself, and the folder's content."""
+"""Model folders for the browser: the engines, the page that verifies itself, and the folder's content."""

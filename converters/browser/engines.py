@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class NpmPackage:
-    """A package of npm; `sha512` is the digest of its archive in base64, as npm's lock files have it."""
+    """A package of npm; `sha512` is the digest of its archive in base64, as in npm's lock files."""
 
     name: str
     version: str

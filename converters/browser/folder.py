@@ -1,4 +1,4 @@
-"""Write the folder that any static host serves: the page, the engine's files, and the licenses, beside the model."""
+"""Write a folder that any static host can serve: the model, the page, the engine's files, and the licenses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ROOT = ("index.html", "service-worker.js")  # a service worker serves the fo
 
 @dataclass(frozen=True, kw_only=True)
 class BrowserOptions(ConvertOptions):
-    """Which builds of the engine the folder gets in addition."""
+    """The additional builds of the engine that the folder gets."""
 
     title = "for the browser"
 
@@ -56,7 +56,7 @@ def notes_of(engine: BrowserEngine, options: ConvertOptions) -> tuple[str, ...]:
     builds = builds_of(engine, options)
     parts = ", ".join(f"{build} {_megabytes(engine.size((build,)))}" for build in builds)
     reasons = {
-        "litert_js": "it runs .tflite as phones do, and int8 fastest",
+        "litert_js": "it runs the same .tflite as phones, and int8 fastest",
         "ort_web": "the model is ONNX, and no .tflite is written without an isolated environment",
     }
     return (

@@ -86,7 +86,7 @@ def _by_hand(package: NpmPackage, place: Path) -> str:
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line of npm's output that says most."""
+    """Return the most informative line of npm's output."""
     lines = [
         line.removeprefix("npm").strip().removeprefix("ERR!").removeprefix("error").strip()
         for line in (done.stderr or done.stdout).splitlines()

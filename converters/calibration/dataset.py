@@ -94,7 +94,7 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
         raise InputError(
             f"{count} calibration samples are too few to quantise with", f"give {FEWEST} or more, better 100"
         )
-    notes = [f"{count} calibration samples are few: 100 or more give surer ranges"] if count < ENOUGH else []
+    notes = [f"{count} calibration samples are few: 100 or more give more reliable ranges"] if count < ENOUGH else []
     distinct = {name: len({row.tobytes() for row in values}) for name, values in calibration.samples.items()}
     if set(distinct.values()) == {1}:  # a single constant input of several is fine, such as an all-ones mask
         first = next(iter(distinct))

@@ -65,7 +65,7 @@ def input_roles(model: Path, model_format: str, inputs: Sequence[TensorSpec]) ->
 
 
 def _is_mask(spec: TensorSpec, is_beside_text: bool) -> bool:
-    """Return whether an input without a table is a mask: by its name, or as the other whole number beside token ids."""
+    """Return whether an input without a table is a mask: by its name, or as the other integer input with token ids."""
     is_named, is_whole = _MASK in spec.name.lower(), np.dtype(spec.dtype).kind in "biu"
     if len(spec.shape) < 2:
         return False

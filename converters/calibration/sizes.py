@@ -1,7 +1,7 @@
-"""Choose sizes for the free axes of a model, to prove it with: two different ones, as the result has to keep them free.
+"""Choose two sizes for each free axis of a model to verify it with, because the result has to keep the axes free.
 
-A free leading axis is the batch, which is 1. Where another input has it in another place, as a state in
-[layers, batch, channels] does, it is 2, and grows only if the model does not run so.
+A free leading axis is the batch, which is 1. If another input has it in another place, such as a state in [layers,
+batch, channels], it is 2, and grows only if the model does not run with 2.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ _AWAY = 0.05  # how far values stay away from where a logarithm or a quotient is
 
 Change = Callable[[Array], Array]
 
-# What to try in turn where the usual values make a model answer NaN or always the same: a logarithm or a root needs
-# positive values, asin and log(1 − x) a share of one, acosh more than one, and some features are large.
+# Distributions to try in turn if the usual values make a model return NaN or always the same: a logarithm or a root
+# needs positive values, asin and log(1 − x) a share of one, acosh more than one, and some features are large.
 DISTRIBUTIONS: Mapping[str, Change | None] = {
     "usual": None,
     "positive": lambda values: np.abs(values) + _AWAY,

@@ -41,8 +41,8 @@ def check_calibration(
     surer = _sure(_probabilities(answers_of(session, to_model_dtypes(session.inputs, swapped.samples))[name], meaning))
     if surer > _sure(shares) + _SURER:
         yield (
-            f"the source is surer of the calibration pictures with red and blue swapped (mean top probability"
-            f" {surer:.2f}, and {_sure(shares):.2f} as they are): is the order of the channels right (--color)?"
+            "the source is more confident about the calibration pictures with red and blue swapped (mean top "
+            f"probability {surer:.2f}, and {_sure(shares):.2f} unswapped): is the channel order right (--color)?"
         )
 
 

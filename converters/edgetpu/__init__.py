@@ -1,1 +1,1 @@
-"""Google's Edge TPU: what a file made by its compiler holds, read from the file alone."""
+"""Google's Edge TPU: the contents of files from its compiler, read without it, and the rules of what it supports."""

@@ -83,5 +83,5 @@ def _report(rows: list[tuple[str, str, CompatibilityIssue | None, int]]) -> Repo
 
 
 def _after_quantisation(node: Node, issue: CompatibilityIssue | None) -> Node:
-    """The node after quantisation: on the accelerator, unless its type is known not to map."""
+    """Return the node after quantisation: on the accelerator, unless its type is known not to map."""
     return node if issue else Node(node.index, node.op, node.name, ACCELERATOR, macs=node.macs)

@@ -45,7 +45,7 @@ _FAILURES: tuple[tuple[str, type[EdgeError], str, str], ...] = (
         r"no_integer_overflow_from_quantization was not true",
         RefusedError,
         "the scale of a bias overflows: a channel's weights are almost zero (issue 453)",
-        "calibrate with more pictures, or train on with weight decay",
+        "calibrate with more pictures, or continue training with weight decay",
     ),
     (
         r"large activation tensors|Restored original execution plan after delegate application failure",
@@ -64,7 +64,7 @@ _FAILURES: tuple[tuple[str, type[EdgeError], str, str], ...] = (
         r"Model could not be parsed|Could not open|is not a valid",
         InputError,
         "the compiler rejects the file",
-        "it may be damaged, or use a newer TFLite schema than the compiler, which is of 2021",
+        "it may be damaged, or use a newer TFLite schema than the compiler, which dates from 2021",
     ),
     (r"timeout|timed out", EngineError, "it timed out", _HINT_SMALLER),
 )

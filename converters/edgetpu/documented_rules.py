@@ -58,7 +58,11 @@ def three_dimensions(op: TfliteOp) -> CompatibilityIssue | None:
         if not is_constant(tensor) and any(size > 1 for size in sizes(tensor)[:-3]):
             shape = "×".join(map(str, sizes(tensor)))
             reason = f"a tensor of {shape}: only its three innermost dimensions may be larger than 1"
-            fix = "convert with batch 1" if len(sizes(tensor)) == 4 else "reshape to at most three dimensions beside 1"
+            fix = (
+                "convert with batch 1"
+                if len(sizes(tensor)) == 4
+                else "reshape to at most three dimensions other than 1"
+            )
             return CompatibilityIssue(reason, fix)
     return None
 
@@ -81,7 +85,7 @@ def no_fused_activation(field: int) -> Condition:
         if op.option(field, "b") == 0:
             return None
         return CompatibilityIssue(
-            "an activation is fused into it", "convert with the activation as an operation of its own"
+            "an activation is fused into it", "convert with the activation as a separate operation"
         )
 
     return condition

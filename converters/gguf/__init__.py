@@ -4,5 +4,5 @@ PLAIN = ("fp16", "fp32", "bf16")  # the precisions that are written without llam
 
 
 def encoder_name(model: str) -> str:
-    """Return the name of the picture encoder's file beside the language model `model`, a file name without suffix."""
+    """Return the name of the picture encoder's file next to the language model `model`, a file name without suffix."""
     return f"mmproj-{model}.gguf"

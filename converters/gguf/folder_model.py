@@ -178,7 +178,7 @@ def _tokenizer(folder: Path) -> tuple[SourceTokenizer, Vocabulary | None, str | 
     if not (folder / "vocab.json").is_file():
         what = f"{folder} has no tokenizer.json, tokenizer.model or vocab.json"
         raise InputError(what, "edge needs one of these files; copy the tokenizer's files into the folder")
-    with tempfile.TemporaryDirectory(prefix="edge-") as place:  # vocab.json and merges.txt, as GPT-2's of 2019
+    with tempfile.TemporaryDirectory(prefix="edge-") as place:  # vocab.json and merges.txt, the files of GPT-2 in 2019
         staged = stage(folder, Path(place) / "model")
         converted = Path(place) / "tokenizer"
         converted.mkdir()

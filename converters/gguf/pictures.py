@@ -1,8 +1,8 @@
-"""Prove the picture encoder (mmproj) of a language model: compare its answers to pictures with transformers'.
+"""Verify the picture encoder (mmproj) of a language model: compare its answers to pictures with those of transformers.
 
-The proof shows both programs the same seeded pictures, of the encoder's own size, between the same texts, and compares
-the scores of all tokens after them; and what another picture changes in them, because a text has scores without any.
-Pictures of other sizes are resized by llama.cpp, which this does not compare.
+Both programs get the same seeded pictures, of the encoder's own size, between the same texts. The scores of all tokens
+after them are compared, and also their change by another picture, because a text alone has scores too. Pictures of
+other sizes are resized by llama.cpp, which this does not compare.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 # Before and after a picture.
 _TEXTS = (("", "Why is this picture so full of beauty?"), ("Look at ", " and"), ("1, 2,", ""))
-_LEAST_CHANGE = 1e-3  # of the scores, by another picture: less cannot be told from rounding
-_CHANGE_DB = 10.0  # a change has so much less signal than the scores
+_LEAST_CHANGE = 1e-3  # of the scores, by another picture: a smaller change cannot be distinguished from rounding
+_CHANGE_DB = 10.0  # a change has less signal than the scores by this much
 _DEFAULT_SIDE = 224  # pixels; of encoders that take any size
 _MAX_SIDE = 1024
-_IMPOSSIBLE = -80.0  # log-probability; single precision has nothing below
+_IMPOSSIBLE = -80.0  # log-probability; smaller ones vanish in single precision
 _CLIP = (
-    "its picture encoder is CLIP with a class token, which llama.cpp 0c1e570 puts behind the patches instead of before"
+    "its picture encoder is CLIP with a class token, which llama.cpp 0c1e570 puts after the patches instead of before"
     " them (tools/mtmd/models/llava.cpp): every position is shifted and one patch is lost"
 )
 # What marks the place of a picture in a text, as an attribute of the processor in transformers.
@@ -85,15 +85,15 @@ class PictureProof:
     def error(self, folder: str) -> ProofError:
         """Return the error of a failed proof; `folder` contains the result."""
         hint = f"--no-pictures converts the language model alone; the result is in {folder}"
-        return ProofError(f"the result does not see pictures as its source does: {self.message}", hint)
+        return ProofError(f"the result does not process pictures like its source: {self.message}", hint)
 
 
 def prove_pictures(
     folder: Path, config: ModelConfig, model: Path, encoder: Path, limit: float, program: Program | None = None
 ) -> PictureProof:
-    """Compare `model` with the picture encoder `encoder` with the folder that both were made of.
+    """Compare `model` with the picture encoder `encoder` with the folder from which both were converted.
 
-    limit: The least signal-to-noise ratio of the scores, in dB.
+    limit: The lowest signal-to-noise ratio of the scores, in dB.
     """
     side = _side(config)
     shown = [(texts, seeded_picture(side, 2 * index + which)) for index, texts in enumerate(_TEXTS) for which in (0, 1)]
@@ -226,7 +226,7 @@ def _compared(expected: list[Array], given: list[Array]) -> dict[str, float]:
         changes.append((wanted[1] - wanted[0], found[1] - found[0]))
     scores, change = _joined(rows), _joined(changes)
     if np.linalg.norm(change[0]) < _LEAST_CHANGE * np.linalg.norm(scores[0]):
-        what = "the source answers the same whatever a picture shows, so that its pictures cannot be compared"
+        what = "the source's answer does not depend on the picture, so the picture encoders cannot be compared"
         raise InputError(what, "--no-pictures leaves the picture encoder out")
     return {**compare(*scores), "change_snr_db": compare(*change)["snr_db"]}
 

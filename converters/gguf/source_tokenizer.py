@@ -56,10 +56,10 @@ class SourceTokenizer:
 
     @property
     def difference(self) -> str:
-        """What a text encoded by `also` has other than one by `encode`."""
+        """How texts encoded by `also` differ from those encoded by `encode`."""
         return (
-            "a text that begins with a space, and text behind an added token, gets SentencePiece's own space in front, "
-            "which tokenizer.json as transformers 5 writes it leaves out"
+            "a text that begins with a space, and text after an added token, starts with SentencePiece's own space, "
+            "which the tokenizer.json of transformers 5 leaves out"
         )
 
 

@@ -87,7 +87,7 @@ def prove_text(model: TextModel, session: TextSession, precision: str) -> TextPr
     prompts = [tokens[: room // 2] for tokens in _prompts(model, session)]
     continued = [_continued(session, prompt, room) for prompt in prompts]
     expected, reference = model.scores(continued)
-    # Some converters round the vocabulary up: the source has no score for what nothing leads to.
+    # Some converters round the vocabulary up: the source has no scores for the additional tokens.
     given = [session.logits(tokens)[:, : expected[0].shape[1]] for tokens in continued]
     partings = [
         _parting(tokens, scores, len(prompt))
@@ -132,7 +132,7 @@ def _check_template(model: TextModel, session: TextSession, chat: str | None) ->
     if not template:
         return ["the result has no chat template: choose one when chatting (edge chat --template)"]
     if render_chat(template, model.name, model.tokenizer.bos, model.tokenizer.eos) != chat:
-        what = "the chat template of the result renders another chat than that of the source"
+        what = "the chat template of the result renders chats differently from the source's"
         raise ProofError(what, "leave it out with --no-template, and choose one when chatting (edge chat --template)")
     return []
 
@@ -155,7 +155,7 @@ def _continued(session: TextSession, prompt: list[int], room: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Parting:
-    """Where the source would have continued with another token, and the margin as a share of its scores' spread."""
+    """A position where the source would have continued differently, and the margin as a share of its scores' spread."""
 
     place: int
     margin: float

@@ -33,7 +33,7 @@ def write_with_shapes(model: Path, shapes: Sequence[str], folder: Path) -> Path:
 
 
 def fix_shapes(proto: Any, shapes: Sequence[str]) -> None:
-    """Set the inputs of an `onnx.ModelProto` to `shapes`, and infer the shapes of everything else anew, in place."""
+    """Set the inputs of an `onnx.ModelProto` to `shapes`, and infer all other shapes again, in place."""
     import onnx
 
     constants = {tensor.name for tensor in proto.graph.initializer}

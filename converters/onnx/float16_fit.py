@@ -31,11 +31,11 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Float16Fit:
-    """What fp16 makes of a model.
+    """How a model fits into fp16.
 
     clamped: The masks that were clamped in the model.
     beyond: What does not fit, in the order of computation.
-    folded: The model as builders fold it.
+    folded: The model with constants folded, as builders do.
     """
 
     clamped: tuple[ClampedConstant, ...]
@@ -77,7 +77,7 @@ class Float16Fit:
 
 
 def fit_to_float16(model: Path, proto: Any, samples: Calibration | None) -> Float16Fit:
-    """Clamp the masks of `proto`, read from `model`, in place, and hold the rest against the range of fp16.
+    """Clamp the masks of `proto`, read from `model`, in place, and check the rest against the range of fp16.
 
     `samples` are those of the proof; with None, seeded random ones are used.
     """

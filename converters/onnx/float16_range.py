@@ -34,12 +34,12 @@ _FLOAT16_MIN = 2.0**-24  # the smallest positive number
 # Masks stand for minus infinity: the lowest float32, or −1e9 and the like. Half of the range leaves room for the score
 # that is added, or for a second mask.
 _MASK = -FLOAT16_MAX / 2
-_MASK_FROM = -1e8  # a constant as low as this is a mask: no trained weight is
-_UNBOUNDED_FROM = 1e30  # and one as high is "no upper bound"
+_MASK_FROM = -1e8  # a constant as low as this is a mask: no trained weight is as low
+_UNBOUNDED_FROM = 1e30  # and one as high means "no upper bound"
 _BOUNDS = ("Clip", "Max", "Min", "ReduceMax", "TopK", "ArgMax", "MaxPool")  # they need the end of the range itself
 _SHAPES = ("Shape", "Size")  # known to the builder: no device computes them in fp16
 _MAX_SAMPLES = 8
-_LARGE_BYTES = 2**30  # beyond, constants go into a file of their own: Protocol Buffers end at 2 GB
+_LARGE_BYTES = 2**30  # above that, constants are stored in a separate file: Protocol Buffers end at 2 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def clamp_facts(clamped: Sequence[ClampedConstant]) -> JsonObject:
 
 
 def clamp_notes(clamped: Sequence[ClampedConstant]) -> tuple[str, ...]:
-    """Say what was clamped."""
+    """Return notes about what was clamped."""
     return (f"clamped in the graph to what fp16 holds: {', '.join(map(str, clamped))}",) if clamped else ()
 
 
@@ -145,7 +145,7 @@ def folded(proto: Any) -> Any:
 
 
 def save_model(proto: Any, path: Path) -> Path:
-    """Write a model and return its path; beyond 1 GiB the constants go into a file beside it."""
+    """Write a model and return its path; above 1 GiB, the constants are stored in a separate file next to it."""
     import onnx
 
     if proto.ByteSize() <= _LARGE_BYTES:
@@ -217,7 +217,7 @@ def _write(constant: Any, values: Array) -> float:
 
 
 def _is_two_valued(values: Array) -> bool:
-    """Return whether all values are one, or one and a neutral second one: 0 or 1."""
+    """Return whether all values are the same, or one and a neutral second one: 0 or 1."""
     distinct = np.unique(values)
     return len(distinct) == 1 or (len(distinct) == 2 and float(distinct[1]) in (0.0, 1.0))
 

@@ -12,10 +12,10 @@ from runtimes.errors import RefusedError, UsageError
 
 
 def at_most_opset(proto: Any, newest: int, reader: str) -> Any:
-    """Return the `onnx.ModelProto` in opset `newest` if it has a later one, else as it is.
+    """Return the `onnx.ModelProto` in opset `newest` if it has a later one, else unchanged.
 
-    Operators that came later are written in older ones. Raises RefusedError, naming the node, where the older opset
-    cannot express one; `reader` is the program that reads no newer opset.
+    Newer operators are expressed by older ones. Raises RefusedError, naming the node, if the older opset cannot
+    express one; `reader` is the program that reads no newer opset.
     """
     from onnx import version_converter
 
@@ -35,9 +35,9 @@ def at_most_opset(proto: Any, newest: int, reader: str) -> Any:
 
 
 def at_least_opset(proto: Any, oldest: int) -> Any:
-    """Return the `onnx.ModelProto` in opset `oldest` if it has an earlier one, else as it is.
+    """Return the `onnx.ModelProto` in opset `oldest` if it has an earlier one, else unchanged.
 
-    Raises UsageError if it cannot be lifted.
+    Raises UsageError if it cannot be upgraded.
     """
     from onnx import version_converter
 
@@ -48,7 +48,7 @@ def at_least_opset(proto: Any, oldest: int) -> Any:
         return version_converter.convert_version(proto, oldest)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].split("failed: ")[-1][:200]
-        what = f"the model has opset {found}, which cannot be lifted to {oldest}: {reason}"
+        what = f"the model has opset {found}, which cannot be upgraded to {oldest}: {reason}"
         raise UsageError(what, f"convert it from its source with opset {oldest} or later") from None
 
 

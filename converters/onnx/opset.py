@@ -63,5 +63,5 @@ def fixed_shapes(model: Path, batch: int, newest_opset: int | None = None) -> di
         raise InputError(f"{model} has opset {found}, and {newest_opset} is the newest that this converter reads", hint)
     for name, shape in shapes.items():
         if 0 in shape[1:]:
-            raise InputError(f"{model}: input '{name}' has a free dimension beside the batch", "fix its size first")
+            raise InputError(f"{model}: input '{name}' has a free dimension other than the batch", "fix its size first")
     return {name: [size or batch for size in shape] for name, shape in shapes.items()}

@@ -55,7 +55,7 @@ def _lower(node: Any, constants: dict[str, TensorProto], found: int, opset: int)
     if before.since_version == after.since_version:
         return
     if node.op_type in _PER_AXIS and opset < _PER_AXIS_SINCE <= found and not _is_over_last_axis(node):
-        raise OpsetDowngradeError(f"{_describe(node)} flattens the axes behind its own in opset {opset}")
+        raise OpsetDowngradeError(f"{_describe(node)} flattens the axes after its own in opset {opset}")
     if "axes" in after.attributes and "axes" not in before.attributes:
         _axes_to_attribute(node, constants)
     for attribute in list(node.attribute):

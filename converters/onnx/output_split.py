@@ -1,4 +1,4 @@
-"""Split the outputs of an ONNX model at the last Concat, so that each part can have a scale of its own."""
+"""Split the outputs of an ONNX model at the last Concat, so that each part can have its own scale."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def split_onnx(model: Path, outputs: Collection[str], path: Path) -> tuple[Join,
 
 
 def _split(graph: Any, value: Any, ranks: dict[str, int]) -> Join | None:
-    """Replace one output by the inputs of its Concat, each moved as the whole was."""
+    """Replace one output by the inputs of its Concat, each moved like the whole output."""
     import onnx
 
     writers = {name: node for node in graph.node for name in node.output}

@@ -1,7 +1,8 @@
 """Read ONNX models that are quantised already: with QDQ pairs, or with integer operators that become QDQ pairs.
 
-An integer operator (QLinearConv) is the float operator between DequantizeLinear and QuantizeLinear, and is written so:
-engines fuse it again, and those that know only QDQ read it too.
+An integer operator (QLinearConv) is the float operator between DequantizeLinear and QuantizeLinear, and is written that
+way: engines fuse it again, and engines that only support QDQ read it too.
+
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html#onnx-quantization-representation-format
 """
 
@@ -16,7 +17,7 @@ from converters.library_calls import loading
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 INTEGER_OPERATORS = ("QLinearConv", "QLinearMatMul")
 _MICROSOFT = "com.microsoft"
-# Operators of ONNX Runtime's own: the float operator, and how many quantised inputs of three tensors each they have.
+# ONNX Runtime's own operators: the float operator, and the number of quantised inputs of three tensors each.
 _ELEMENTWISE = {
     "QLinearAdd": ("Add", 2),
     "QLinearMul": ("Mul", 2),
@@ -31,7 +32,7 @@ REWRITTEN_OPERATORS = (
 
 
 def is_quantized(model: Path) -> bool:
-    """Return whether an `.onnx` file is quantised: it holds QuantizeLinear, DequantizeLinear or integer operators."""
+    """Return whether an `.onnx` file is quantised: it has QuantizeLinear, DequantizeLinear or integer operators."""
     with loading(model, "ONNX"):
         import onnx
 

@@ -1,4 +1,4 @@
-"""Write softmax over the last axis only, for readers that get another axis wrong, and find what masks it.
+"""Write softmax over the last axis only, for readers that misread another axis, and find the nodes that mask it.
 
 The model optimizer of OpenVINO 2021.4 reads Softmax of opset 13 as that of opset 11, which flattens every axis from the
 given one on (https://github.com/openvinotoolkit/openvino/issues/9823). Over the last axis, both mean the same. MYRIAD

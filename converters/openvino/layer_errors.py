@@ -54,7 +54,7 @@ def _sources(operation: Any) -> tuple[str, ...]:
 
 
 def _rounded(port: Any) -> Any:
-    """Return the output of the FakeQuantize behind `port` if that is its only consumer, else `port`."""
+    """Return the output of the FakeQuantize after `port` if that is its only consumer, else `port`."""
     readers = [reader.get_node() for reader in port.get_target_inputs()]
     if len(readers) == 1 and readers[0].get_type_name() == "FakeQuantize":
         return readers[0].output(0)

@@ -81,7 +81,7 @@ def convert_for_myriad(
 
 
 def _readable(model: Path) -> Any:
-    """Return the model as the old model optimizer reads it right."""
+    """Return the model in the form that the old model optimizer reads correctly."""
     from converters.onnx.older_opset import at_most_opset
     from converters.onnx.softmax import softmax_over_last_axis
 

@@ -88,9 +88,9 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
                 result, verdict, done = _split(result, verdict, done, report)
     if judge is not None and not verdict.passed:
         with _timed(seconds, "mending"):
-            result, verdict = _mended(result, verdict, done, report)
+            result, verdict = _with_layers_in_float(result, verdict, done, report)
     if not verdict.proof.passed:
-        report({"doing": "looking for what differs first", "done": len(steps) + 1, "total": len(steps) + 2})
+        report({"doing": "finding the first difference", "done": len(steps) + 1, "total": len(steps) + 2})
         raise result.failure(verdict)
     report({"doing": "done", "done": len(steps) + 2, "total": len(steps) + 2})
     artifact = verdict.artifact
@@ -178,7 +178,7 @@ def _split(
     return replace(attempt, request=request), verdict, done_again
 
 
-def _mended(
+def _with_layers_in_float(
     result: _Result, first: _Verdict, done: tuple[CompletedTask, ...], report: Report
 ) -> tuple[_Result, _Verdict]:
     """Keep as few layers as necessary in higher precision. Raises ProofError if that fails or is not supported."""
@@ -204,7 +204,7 @@ def _mended(
 def _graphs(
     source: OpenedSource, done: Sequence[CompletedTask], made: ConversionOutput
 ) -> tuple[tuple[Path, str], ...]:
-    """Return the models that compute the outputs, with their formats: the source, what the steps made, the result."""
+    """Return the models that compute the outputs, with their formats: the source, intermediate ones, the result."""
     steps = [(one.task.model, one.task.step.source) for one in done[1:]]
     final = [(made.model, made.format or done[-1].task.step.target)] if done else []
     return ((source.model, source.format), *steps, *final)

@@ -28,9 +28,9 @@ _SOURCES = ("onnx", "tflite")
 
 @dataclass(frozen=True, kw_only=True)
 class FailedProof:
-    """What an explanation starts from.
+    """The facts of a failed proof.
 
-    graphs: The source and what the steps made of it, with their formats, the result last.
+    graphs: The source and the models made from it, with their formats, the result last.
     worst: The worst slice of an output, if slices failed.
     truth, given: The answers of the source and of the result, by the result's names.
     """

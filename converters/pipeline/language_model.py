@@ -38,9 +38,9 @@ def converter_of(kind: str) -> GgufConverter:
 
 
 def convert_text(request: LlmConvertRequest, report: Report) -> ConvertResult:
-    """Convert, prove and write; the proof is of tokens, texts and scores.
+    """Convert, verify and write: tokens, texts and scores are compared with the source's.
 
-    ProofError where the result is not its source; it is written all the same, for a look.
+    Raises ProofError if the result differs from its source; it is written anyway, for inspection.
     """
     step = converter_of(request.kind)
     step.check_libraries()
@@ -148,7 +148,7 @@ def _with_pictures(result: _Result, model: FolderModel) -> _Result:
 
 
 def _adapter(request: LlmConvertRequest, step: GgufConverter) -> _Result:
-    """The adapter alone; it is proven on its base, which is written beside for that and thrown away."""
+    """Convert the adapter alone. It is verified on its base, which is converted temporarily for that."""
     if request.options.base is None:
         what = f"{request.source} is a LoRA adapter, which fits one base model"
         raise UsageError(what, f"name it: --base FOLDER; or merge them: edge convert FOLDER --lora {request.source}")

@@ -80,7 +80,7 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
             raise with_deciding_node(error, source.model, source.format) from None
         sequence = stateful_answers(source.artifact, session, found.samples, found.answers)
         if sequence is not None:
-            found = replace(found, answers=sequence, others=())  # other sizes would begin with the state that is left
+            found = replace(found, answers=sequence, others=())  # other sizes would start from the remaining state
         hint = OutputHint(request.kind, request.label_offset)
         meaning = output_semantics(hint, source.artifact, found.answers[first.name], labels)
         notes = list(found.notes)
@@ -161,9 +161,9 @@ def _assumptions(
     elif preprocess is not None:
         crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
         resized = f"shorter side {preprocess.size}, centre crop {crop}" if preprocess.resize != "stretch" else crop
-        lines.append(f"pictures go in as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
+        lines.append(f"pictures are passed as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
     if meaning is not None and request.kind is None:
-        lines.append("the output is taken for a probability, as each of its answers sums to one")
+        lines.append("the output is assumed to be a probability, because each answer sums to one")
     return lines
 
 

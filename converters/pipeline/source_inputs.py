@@ -152,8 +152,8 @@ def _synthetic(
                 break
             tried = (made_up(other, change) for other in others(session.inputs, samples.inputs.samples))
             resized_samples = _first_that_runs(session, tried)
-            what = "not finite, or always the same, for the usual made-up inputs"
-            note = f"the source's output is {what}: {name} values were used; give real ones with --calibration"
+            what = "not finite, or always the same, for the usual synthetic inputs"
+            note = f"the source's output is {what}: {name} values were used; pass real ones with --calibration"
             return SourceInputs(
                 samples=samples,
                 answers=found,
@@ -170,7 +170,7 @@ def _no_size(source: OpenedSource, inputs: Sequence[TensorSpec], refusal: EdgeEr
         return refusal
     shapes = " ".join(suggestion(spec, _metadata(source)) for spec in free)
     what = f"{source.model}: input '{free[0].name}' has the free shape {format_shape(free[0].shape)}"
-    return InputError(f"{what}, and the model runs in none of the sizes that were tried", f"name its size: {shapes}")
+    return InputError(f"{what}, and the model runs in none of the sizes that were tried", f"specify its size: {shapes}")
 
 
 def _first_that_runs(session: Session, tried: Iterable[Samples]) -> tuple[SizedSamples, ...]:

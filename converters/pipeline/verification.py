@@ -36,7 +36,7 @@ from runtimes.verification.slices import SliceReport, judge_slices, limits_of, m
 
 SELFCHECK_SAMPLES = 4
 SYNTHETIC = "synthetic"
-GIVE_REAL_INPUTS = "the inputs were made up: pass real ones with --calibration"
+GIVE_REAL_INPUTS = "the inputs are synthetic: pass real ones with --calibration"
 _MAX_SLICES_STORED = 100
 _FEWEST_FOR_TOP1 = 10  # with fewer, one ambiguous picture decides
 _TIES_TOLD = 0.25  # report ties above this share of the samples
@@ -55,7 +55,7 @@ _REMEDY = (
     "calibrate with more pictures of the real task (100 or more), or try --precision fp16 or fp32 (TFLite and ONNX: w8)"
 )
 _REMEDY_FOR_SLICES = (
-    "give values of another scale an output of their own, or scale them to the same range; or try --precision fp16"
+    "put values of another scale into a separate output, or scale them to the same range; or try --precision fp16"
     " or fp32"
 )
 _REMEDY_UNSTEADY = "the engine computes this model unreliably: try another format or precision, or update the engine"
@@ -135,7 +135,7 @@ class Verification:
 def source_answers(session: Session, samples: Samples) -> Arrays:
     """Return the source's dequantized outputs [n, *shape]. Raises ProofError if they do not depend on the input."""
     outputs = answers(session, to_model_dtypes(session.inputs, samples.inputs.samples))
-    which = "for made-up inputs" if samples.are_made_up else "for the given inputs"
+    which = "for synthetic inputs" if samples.are_made_up else "for the given inputs"
     hint = GIVE_REAL_INPUTS if samples.are_made_up else "check the model and its inputs"
     for spec in session.outputs:
         name, values = spec.name, outputs[spec.name]
@@ -232,7 +232,9 @@ def ties(truth: Arrays, given: Arrays) -> tuple[str, ...]:
         rows, expected = values.reshape(len(values), -1), truth[name].reshape(len(values), -1)
         share = _tied(rows)
         if sums_to_one(expected) and share > _tied(expected) + _TIES_TOLD:
-            lines.append(f"output '{name}' has two best answers or more in {share:.0%} of the samples, its source one")
+            lines.append(
+                f"output '{name}' has a tie for the best answer in {share:.0%} of the samples, unlike its source"
+            )
     return tuple(lines)
 
 
@@ -313,18 +315,18 @@ def _below(name: str, measured: Mapping[str, float], limits: Mapping[str, float]
 
 def combine_verdicts(
     proof: Verification,
-    testimony: CrossCheckResult,
+    second_engine: CrossCheckResult,
     precision: str,
     truth: Arrays,
     checks: Sequence[OutputCheck] = (),
 ) -> Verification:
     """Combine the verdicts of both engines: passed if both pass, with the worse of each metric."""
-    given = dict(zip(truth, testimony.answers.values(), strict=True))
+    given = dict(zip(truth, second_engine.answers.values(), strict=True))
     second = verify(precision, truth, given, checks)
     metrics = merge_worst(proof.metrics, second.metrics) if second.metrics else proof.metrics
     failures = [] if proof.passed else [proof.message]
     if not second.passed:
-        failures.append(f"on {testimony.engine}, {second.message}")
+        failures.append(f"on {second_engine.engine}, {second.message}")
     slices = proof.slices if proof.slices.failed else second.slices
     message = "; ".join(failures) or proof.message
     return replace(proof, passed=not failures, metrics=metrics, message=message, slices=slices)
@@ -344,7 +346,7 @@ def combine_sizes(proof: Verification, others: Mapping[str, Verification]) -> Ve
 
 
 def explained_by_rounding(proof: Verification, rest: Verification) -> Verification:
-    """Return `proof` as passed if the `rest` passes, which leaves out what rounding explains; its figures stay."""
+    """Return `proof` as passed, with its figures, if `rest` passes, from which differences by rounding are excluded."""
     if not rest.passed:
         return rest
     limits = merge_worst(proof.limits, proof.metrics)
@@ -353,7 +355,7 @@ def explained_by_rounding(proof: Verification, rest: Verification) -> Verificati
 
 
 def with_soak(proof: Verification, parted: str) -> Verification:
-    """Return a failed verdict if repeated inferences `parted`, which explains other failures too."""
+    """Return a failed verdict if repeated inferences differ (`parted` says how), which explains other failures too."""
     return replace(proof, passed=False, message=parted, unsteady=True) if parted else proof
 
 
@@ -362,7 +364,7 @@ def combine(proof: Verification, second: Verification) -> Verification:
     metrics = merge_worst(proof.metrics, second.metrics) if second.metrics else proof.metrics
     failures = [] if proof.passed else [proof.message]
     if not second.passed:
-        failures.append(f"with every value rounded as the device rounds it, {second.message}")
+        failures.append(f"with every value rounded like on the device, {second.message}")
     return replace(
         proof,
         passed=not failures,

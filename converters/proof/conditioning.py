@@ -1,7 +1,8 @@
-"""How far a source's answers move by the rounding of float32 alone, so that a float result is not blamed for it.
+"""Measure how far a source's answers move by the rounding of float32 alone, so that a float result is not blamed for
+it.
 
-Some networks amplify rounding: behind the logarithm of a spectrum that is nearly zero, the last bit of an input moves
-an answer in its fourth digit. No two engines agree there, nor does the source with itself when its inputs move by that
+Some networks amplify rounding: after the logarithm of a spectrum that is nearly zero, the last bit of an input moves an
+answer in its fourth digit. No two engines agree there, nor does the source with itself when its inputs move by that
 bit. (Basic Pitch, synthetic sounds: seven samples move by 2e-6 to 3e-5 and one by 1.7e-4; TensorFlow and LiteRT differ
 by 3e-6 to 8e-5, and by 1e-3 in that one.)
 """
@@ -17,9 +18,9 @@ from runtimes.arrays import Array, Arrays
 from runtimes.session import Session
 from runtimes.verification.selfcheck import answers
 
-# The inputs are rounded once here, the values inside a network in every layer: 2 to 6 times as much was seen.
+# The inputs are rounded once here, the values inside a network in every layer: factors of 2 to 6 were measured.
 _LAYERS = 16
-_MOST = 0.005  # of an output's span; a difference beyond that is never put down to rounding
+_MOST = 0.005  # of an output's span; a larger difference is never attributed to rounding
 _TRIES = 2
 
 
@@ -50,7 +51,7 @@ def beyond_rounding(expected: Arrays, given: Arrays, responses: Mapping[str, Arr
 
 
 def describe_rounding(responses: Mapping[str, Array], names: Sequence[str]) -> str:
-    """Return a note about what was put down to rounding."""
+    """Return a note about the differences that are attributed to rounding."""
     name = max(names, key=lambda one: float(responses[one].max()))
     moved = f"the last bit of an input moves the source's own output '{name}' by up to {responses[name].max():.1e}"
     return f"{moved}: differences of {_LAYERS} times what it moves a sample by were put down to rounding"

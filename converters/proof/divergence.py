@@ -1,7 +1,7 @@
-"""Find the first tensor in a graph whose values part from the source's, and why.
+"""Find the first tensor in a graph whose values diverge from the source's, and why.
 
-Tensors are paired by name where both models have the name, and otherwise by value among those of the same size, in
-any of the usual layouts: a converter renames, fuses and turns them. A source tensor without a partner is no fault as
+Tensors are paired by name if both models have the name, and otherwise by value among those of the same size, in any of
+the usual layouts: a converter renames, fuses and transposes them. A source tensor without a partner is not a fault as
 long as something computed from it has one.
 """
 
@@ -17,7 +17,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.verification.slices import observed_step
 
-# Precision → the ratio of signal to noise, in dB, from which on a tensor is the source's.
+# Precision → the signal-to-noise ratio, in dB, from which a tensor counts as the source's.
 _LIMITS: Mapping[str, float] = {"fp32": 50.0, "fp16": 25.0}
 _QUANTIZED = 14.0
 _FLOAT16_MAX = 65504.0
@@ -128,7 +128,7 @@ def _explained_slice(
 
 
 def _with_ancestors(source: Sequence[InnerTensor], right: set[int]) -> set[int]:
-    """Return the tensors from which a right one is computed, and those themselves."""
+    """Return the tensors from which a correct one is computed, and those themselves."""
     writers = {name: place for place, one in enumerate(source) for name in one.names}
     reached, waiting = set(right), list(right)
     while waiting:
@@ -141,7 +141,7 @@ def _with_ancestors(source: Sequence[InnerTensor], right: set[int]) -> set[int]:
 
 
 class _Partners:
-    """The tensors of the result, by name and by size."""
+    """The tensors of the result, indexed by name and by size."""
 
     def __init__(self, result: Sequence[InnerTensor]) -> None:
         self._by_name: dict[str, list[InnerTensor]] = {}
@@ -180,7 +180,7 @@ def _closest(values: Array, candidates: Sequence[InnerTensor], *, is_named: bool
 
 
 def _layouts(values: Array, shape: Sequence[int]) -> Iterator[Array]:
-    """Yield the values in the wanted shape, as they are and with channels moved."""
+    """Yield the values in the wanted shape, unchanged and with channels moved."""
     yield values.reshape(shape)
     for axes in _LAYOUTS.get(values.ndim, ()):
         yield values.transpose(axes).reshape(shape)
@@ -191,7 +191,7 @@ def _layouts(values: Array, shape: Sequence[int]) -> Iterator[Array]:
 
 
 def _moments(values: Array) -> Array:
-    """Return what no layout changes, in units of the spread: mean, extremes and spread."""
+    """Return statistics that do not depend on the layout, in units of the spread: mean, extremes and spread."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
         return np.full(4, np.inf)
@@ -231,7 +231,7 @@ def _explained(source: InnerTensor, match: _Match | None, precision: str, limit:
 
 
 def _cause(source: Array, other: Array, precision: str, limit: float) -> tuple[str, str]:
-    """Return the cause of the difference, and its words."""
+    """Return the cause of the difference, and its explanation."""
     reach, step = float(np.abs(source).max()), observed_step(other)
     span, low, high = float(np.ptp(source)), float(other.min()), float(other.max())
     if precision == "fp16" and reach > _FLOAT16_MAX:

@@ -2,7 +2,8 @@
 
     python -m converters.proof.explain JOB.json
 
-It must never hide the verdict: whatever happens here, the proof's own message stands. The limit of memory is POSIX.
+It must never hide the verdict: whatever happens here, the proof's own message is reported. The memory limit needs
+POSIX.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from runtimes.arrays import Arrays, load_arrays, save_arrays
 from runtimes.errors import first_line
 
 LIMIT_S = 20.0
-_LIMIT_BYTES = 12 * 2**30  # of address space, of which libraries alone take some
+_LIMIT_BYTES = 12 * 2**30  # of address space, part of which libraries alone take
 _log = logging.getLogger(__name__)
 
 

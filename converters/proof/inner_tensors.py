@@ -13,7 +13,7 @@ from runtimes.arrays import Array
 
 READABLE = ("onnx", "tflite", "openvino")
 MAX_ELEMENTS = 1 << 26  # of all tensors of a model together: 256 MB in float32
-_ROUNDED = "_DequantizeLinear_Output"  # the tensor behind the QDQ pair of ONNX Runtime's quantizer
+_ROUNDED = "_DequantizeLinear_Output"  # the tensor after the QDQ pair of ONNX Runtime's quantizer
 _OPENVINO_ENDS = ("Parameter", "Result", "Constant")
 
 

@@ -24,7 +24,7 @@ _LABEL_OPERATORS = """
 _LABELS = frozenset(_LABEL_OPERATORS.split())
 # Operators whose output's size depends on the values of their input, not on its size.
 _DECIDING = frozenset(("NonZero", "NonMaxSuppression", "Compress", "Unique"))
-# The same for these, where what they are given is not constant.
+# The same for these, if this input is not constant.
 _BY_OPERAND = frozenset(("Slice", "Range", "Expand", "Tile", "Pad", "Resize", "ConstantOfShape", "TopK", "Loop"))
 
 Move = Callable[[Sequence[Array]], Array]
@@ -66,11 +66,11 @@ class OnnxOrigins(OriginReader):
         return self._sizes.get(tensor)
 
     def written_with(self, tensor: str) -> str:
-        """Return the first output of the node that writes the tensor, by which layers are kept."""
+        """Return the first output of the node that writes the tensor, which is the name of the layer to keep."""
         return self._writers[tensor].outputs[0]
 
     def _arithmetic(self, node: OnnxNode) -> Step:
-        """A constant factor scales the range, a constant summand leaves it; factors within 0 to 1 multiply."""
+        """Return the step for a constant: factors scale the range, summands keep it; gates of 0 to 1 multiply."""
         first, second = (self._graph.constants.get(name) for name in node.inputs)
         if first is None and second is None:
             return Step(node.inputs, scale=_product) if node.op == "Mul" else Step()
@@ -151,7 +151,7 @@ class OnnxOrigins(OriginReader):
 
 
 def with_deciding_node(error: EdgeError, model: Path, model_format: str) -> EdgeError:
-    """Return the error about an output of changing size with the node that decides it; any other as it is."""
+    """Return the error about an output of changing size with the node that causes it; any other error unchanged."""
     output = error.details.get("uneven_output")
     if output is None or model_format != "onnx":
         return error

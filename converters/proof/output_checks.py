@@ -119,7 +119,7 @@ def _in_result(pair: Pair, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         return tuple(replace(part, axis=pair.axes.index(part.axis)) for part in parts)
     if source == other:
         return parts
-    # [1, 7] and [1, 1, 1, 7] hold the same: the axis of a part is the one with as many indices.
+    # [1, 7] and [1, 1, 1, 7] have the same content: the axis of a part is the one with as many indices.
     wide = [axis for axis, size in enumerate(other) if size > 1]
     before = [axis for axis, size in enumerate(source) if size > 1]
     if [source[axis] for axis in before] == [other[axis] for axis in wide] and parts[0].axis in before:

@@ -55,7 +55,7 @@ class TfliteOrigins(OriginReader):
         return self._moving(operator, int(tensor), first) or Step()
 
     def name_of(self, tensor: str) -> str:
-        """Return the tensor's name in the file, by which layers are kept."""
+        """Return the tensor's name in the file, which is the name of the layer to keep."""
         return self._graph.tensors[int(tensor)].spec.name
 
     def _arithmetic(self, operator: Operator) -> Step:
@@ -97,7 +97,7 @@ class TfliteOrigins(OriginReader):
         return Step(first, lambda arrays: arrays[0][index].reshape(wanted))
 
     def _split(self, operator: Operator, tensor: int) -> Step | None:
-        """SPLIT takes the axis first, SPLIT_V the sizes and the axis behind the input."""
+        """Return the step of SPLIT (axis first) or SPLIT_V (the sizes and the axis after the input)."""
         is_plain = operator.name == "SPLIT"
         axis = self._integers(operator, 0 if is_plain else 2)
         if axis is None:

@@ -152,7 +152,7 @@ def _check_same(module: Any, exported: Any, given: tuple[Any, ...], named: dict[
             raise EngineError(what, "wrap it in a module that returns tensors")
         limit = _ROUNDING * max(1.0, float(expected.abs().max())) if expected.numel() else 0.0
         if not torch.allclose(expected.double(), answer.double(), rtol=0, atol=limit, equal_nan=True):
-            what = f"{name} returns other values after its export: it draws random numbers or branches on its inputs"
+            what = f"{name} gives other outputs after its export: it draws random numbers or branches on its inputs"
             raise EngineError(what, "make it a pure function of its inputs")
 
 

@@ -1,6 +1,6 @@
 """Export TorchScript to ONNX directly, with its branches and loops as If and Loop, and compare it with the module.
 
-PyTorch's exporter for TorchScript is the second way, for modules that no exported program can hold.
+This is for modules that cannot be represented as an exported program.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NO_TRACE = "converting a tensor to a python"  # the trace would keep one branch
 
 
 def frozen(module: Any) -> Any:
-    """Return an `torch.jit.ScriptModule` without what only training does, if it can be frozen; else itself."""
+    """Return a `torch.jit.ScriptModule` without the parts that only training uses, if it can be frozen; else itself."""
     import torch
 
     try:
@@ -50,7 +50,7 @@ def check_stateless(module: Any, name: str) -> None:
 
 
 def has_branches(module: Any) -> bool:
-    """Whether a frozen module decides or loops by its input's values."""
+    """Return whether a frozen module branches or loops depending on its input's values."""
     return any(node.kind() in ("prim::If", "prim::Loop") for node in _nodes(module.graph))
 
 
@@ -88,7 +88,7 @@ def write_onnx(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: str, 
 
 
 def write_exported(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: str, opset: int | None = None) -> Path:
-    """Write a `torch.nn.Module` as an exported program beside `path`, or as ONNX where that fails; returns the file.
+    """Write a `torch.nn.Module` as an exported program next to `path`, or as ONNX if that fails; returns the file.
 
     Raises the first EngineError if neither works.
     """
@@ -176,14 +176,14 @@ def _compare(module: Any, content: bytes, feeds: Sequence[tuple[Any, ...]], name
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        for given in (*feeds, feeds[0]):  # the first one again: a state that is kept elsewhere shows
+        for given in (*feeds, feeds[0]):  # the first feeds again: a state that is kept elsewhere shows
             with torch.no_grad():
                 expected = _leaves(module(*given))
             arrays = {one: value.numpy() for one, value in zip(names, given, strict=True)}
             kept = {one.name for one in session.get_inputs()}
             answers = session.run(None, {one: array for one, array in arrays.items() if one in kept})
             if len(answers) != len(expected) or not all(map(_is_near, expected, answers)):
-                what = f"{name} answers otherwise as ONNX: it draws random numbers, or keeps a state between calls"
+                what = f"{name} gives other outputs as ONNX: it draws random numbers, or keeps a state between calls"
                 raise EngineError(what, "make it a function of its inputs alone")
     except EngineError:
         raise

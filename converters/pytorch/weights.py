@@ -1,4 +1,4 @@
-"""Fill a PyTorch module with weights from a file: a state_dict, a checkpoint around one, or safetensors.
+"""Load a module's weights from a file: a state_dict, a checkpoint around one, or safetensors.
 
 Files are read as tensors and plain values only (`weights_only`), never unpickled.
 """
@@ -27,9 +27,9 @@ _UNKNOWN_CLASS = re.compile(r"(?:Unsupported (?:global: GLOBAL|class)|Can only.*
 
 
 def fill(module: Any, weights: Path, name: str) -> None:
-    """Load the file `weights` into the `torch.nn.Module` that `name` made.
+    """Load the file `weights` into the `torch.nn.Module` that `name` returned.
 
-    Raises InputError, with the first keys that differ, unless every tensor of the module is in the file and no others.
+    Raises InputError, with the first keys that differ, unless the file has exactly the tensors of the module.
     """
     state = _fitting(_state_dict(_read(weights), weights), set(module.state_dict()))
     try:
@@ -63,18 +63,18 @@ def _read(weights: Path) -> Any:
     import torch
 
     try:
-        # Many checkpoints keep their command line beside the tensors; a Namespace only holds values.
+        # Many checkpoints store their command line next to the tensors; a Namespace only contains values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:
         found = _UNKNOWN_CLASS.search(str(error))
-        holds = f"holds a {found[1]} beside its tensors" if found else "holds more than tensors, or is broken"
+        holds = f"contains a {found[1]} in addition to tensors" if found else "contains more than tensors, or is broken"
         hint = "where it was trained: torch.save(model.state_dict(), path), or save it as .safetensors"
         raise InputError(f"{weights} {holds}: it is not unpickled", hint) from error
 
 
 def _state_dict(content: Any, weights: Path) -> dict[str, Tensor]:
-    """Return the tensors by name, taken out of the checkpoint around them."""
+    """Return the tensors by name, extracted from the checkpoint around them."""
     for _ in range(_MAX_DEPTH):
         if _is_state_dict(content):
             return dict(content)
@@ -98,7 +98,7 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _fitting(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Return the tensors with the network's own names, without the prefixes of what was around it in training."""
+    """Return the tensors with the network's own names, without the prefixes of wrappers used in training."""
     if wanted & set(state):
         return state
     state = {name.replace(_COMPILED, ""): value for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""Keras models with custom classes: the user's own code brings them, and a SavedModel without them is exported."""
+"""Keras models with custom classes: the user's own code provides them, and a SavedModel without them is exported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class KerasCodeSource(ExportingSource):
     requires = (Requirement("tensorflow"), Requirement("keras"))
 
     def recognises(self, _path: Path) -> bool:
-        """Never: `--code` chooses it, not the file."""
+        """Return False: `--code` selects this source, not the file."""
         return False
 
     def open(self, path: Path, options: SourceOptions) -> OpenedSource:
@@ -99,7 +99,7 @@ class _Callable:
 def _described(model: Any, path: Path) -> _Callable:
     """Describe a model by its own names, or one that does not declare its inputs by the shape that it was built for.
 
-    Raises InputError if it tells neither.
+    Raises InputError if it has neither.
     """
     import keras
     import tensorflow as tf
@@ -112,7 +112,7 @@ def _described(model: Any, path: Path) -> _Callable:
         return _Callable(lambda *given: dict(zip(names, call_in_order(model, given), strict=True)), specs)
     shape = (model.get_build_config() or {}).get("input_shape")
     if not shape or not all(size is None or isinstance(size, int) for size in shape):
-        what = f"{path} does not say the shape of its inputs"
+        what = f"{path} does not declare the shape of its inputs"
         raise InputError(what, "call the model once before saving it, or save it as a functional model")
 
     def call(given: Any) -> Any:
@@ -132,7 +132,7 @@ def _write(model: Any, described: _Callable, out: Path) -> None:
 
 
 def _compare(described: _Callable, out: Path, path: Path) -> None:
-    """Raise EngineError unless the SavedModel answers as the model does, on made-up inputs."""
+    """Raise EngineError if the SavedModel's outputs for synthetic inputs differ from the model's."""
     import numpy as np
     import tensorflow as tf
 
@@ -144,7 +144,9 @@ def _compare(described: _Callable, out: Path, path: Path) -> None:
         expected = np.asarray(value).astype(np.float64)
         limit = _ROUNDING * max(1.0, float(np.abs(expected).max())) if expected.size else 0.0
         if given[name].shape != expected.shape or not np.allclose(given[name], expected, rtol=0, atol=limit):
-            what = f"{path} answers otherwise as a SavedModel: it draws random numbers, or depends on how it is called"
+            what = (
+                f"{path} gives other outputs as a SavedModel: it draws random numbers, or depends on how it is called"
+            )
             raise EngineError(what, "make its call a function of its inputs alone")
 
 

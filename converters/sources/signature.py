@@ -1,4 +1,4 @@
-"""SavedModels and TFLite files with several signatures: one of them becomes a model of its own, which is converted."""
+"""SavedModels and TFLite files with several signatures, one of which is extracted as a separate model and converted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULT = "serving_default"
 
 
 class SignatureSource(ExportingSource):
-    """A model of which one signature is taken: the one that `--signature` names, or `serving_default`."""
+    """A model with several signatures: the one that `--signature` names, or `serving_default`, is converted."""
 
     id = "signature"
 

@@ -84,7 +84,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class SourceHints:
-    """Metadata of a source beside its weights; None if unknown.
+    """Metadata of a source in addition to its weights; None if unknown.
 
     Attributes:
         labels: The labels, in the order of the classes.

@@ -111,7 +111,7 @@ def _rewritten(module: Any, feeds: TorchFeeds, name: str) -> Any:
         return TS2EPConverter(module, given, named).convert().module(check_guards=False)
 
 
-def reaching_out(texts: Iterable[str]) -> str | None:
+def unsafe_operation(texts: Iterable[str]) -> str | None:
     """Return the first operation in TorchScript code that does more than compute; None if there is none."""
     found = (match for text in texts for match in _REACHES_OUT.finditer(text))
     first = next(found, None)
@@ -122,7 +122,7 @@ def _refuse_unsafe(torch: Any, path: Path) -> None:
     # Use the reader that loads it: two readers of one zip file may see different contents.
     reader = torch._C.PyTorchFileReader(str(path))
     names = [name for name in reader.get_all_records() if name.startswith("code/") and name.endswith(".py")]
-    found = reaching_out(reader.get_record(name).decode("utf-8") for name in names)
+    found = unsafe_operation(reader.get_record(name).decode("utf-8") for name in names)
     if found is not None:
         what = f"{path} calls '{found}', which could reach files, other machines or unknown code"
         raise InputError(what, "if you trust its author, pass --trust")

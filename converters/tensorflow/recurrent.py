@@ -58,7 +58,7 @@ def check_no_loops(function: Any) -> None:
 
 
 def check_stateless(states: tuple[str, ...], target: str) -> None:
-    """Raise UsageError for layers that keep their state, where the target cannot."""
+    """Raise UsageError for layers that keep their state, if the target cannot."""
     if states:
         what = f"layer '{states[0]}' keeps its state between calls (stateful), which {target} cannot"
         raise UsageError(what, "what works: --to tflite in fp32, fp16 or w8; or build it with stateful=False")
@@ -76,7 +76,7 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _unroll(config: Any) -> int:
-    """Set `unroll` wherever it is unset in a layer's configuration; returns in how many places."""
+    """Set `unroll` wherever it is unset in a layer's configuration; returns the number of places."""
     if isinstance(config, list):
         return sum(_unroll(one) for one in config)
     if not isinstance(config, dict):

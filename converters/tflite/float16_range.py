@@ -19,7 +19,7 @@ from runtimes.tensors import quantize
 
 _FLOAT16_MAX = 65504.0
 _MAX_SAMPLES = 8
-_HINT = "use --precision fp32, or train with smaller values there; real inputs are given with --calibration"
+_HINT = "use --precision fp32, or train with smaller values there; --calibration passes real inputs"
 
 
 def check_float16_range(path: Path, samples: Calibration | None) -> None:
@@ -40,9 +40,9 @@ def check_float16_range(path: Path, samples: Calibration | None) -> None:
     for index, tensor in enumerate(graph.tensors):
         if tensor.spec.dtype == "float16" and tensor.constant_bytes and index not in computed:
             values = interpreter.get_tensor(index)
-            # TensorFlow's converter clamps what lies beyond to the end of the range.
+            # TensorFlow's converter clamps values beyond the range to its end.
             if values.size > 1 and (np.abs(values) >= _FLOAT16_MAX).any():
-                raise _beyond(path, f"the constant '{tensor.spec.name}' leaves its range")
+                raise _beyond(path, f"the constant '{tensor.spec.name}' exceeds the range")
     writers = {
         place: op.type
         for op, operator in zip(graph_ops(graph), graph.operators, strict=True)

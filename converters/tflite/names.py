@@ -14,7 +14,7 @@ SIGNATURE = "serving_default"
 def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Return the model with these names for its inputs and outputs in order, and a signature that lists them.
 
-    A signature that TensorFlow's converter wrote already tells which tensor is which; the order counts otherwise. A
+    A signature that TensorFlow's converter wrote already maps names to tensors; without one, the order counts. A
     tensor that is an input and an output keeps the input's name. A model with data behind its FlatBuffer (over 2 GB)
     is returned unchanged.
     """

@@ -52,7 +52,7 @@ class TfliteOp:
         return default if table is None else table.number(field, kind, default)
 
     def integers(self, place: int) -> tuple[int, ...] | None:
-        """Return the values of a constant input such as axes or a shape. Returns None if it is computed or no integer.
+        """Return the values of a constant input such as axes or a shape; None if it is not one of integers.
 
         At most `_MAX_INTEGERS` values are read.
         """

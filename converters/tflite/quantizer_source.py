@@ -75,7 +75,7 @@ def _widen_weights(network: Any, graph: Any) -> None:
 
 
 def _name_tensors(graph: Any) -> None:
-    """Give every tensor a name of its own: ranges are found by name."""
+    """Make the names of the tensors unique, because ranges are found by name."""
     known: set[bytes] = set()
     for place, tensor in enumerate(graph.tensors):
         if not tensor.name or tensor.name in known:

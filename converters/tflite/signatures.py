@@ -1,4 +1,4 @@
-"""The signatures of a TFLite file: take one of several as a model of its own."""
+"""The signatures of a TFLite file: extract one of several as a separate model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def write_signature(model: Path, name: str, out: Path) -> Path:
     """
     network = read_network(model)
     if any(buffer.offset > OUTSIDE_FROM for buffer in network.buffers):
-        what = f"{model} stores its weights behind the FlatBuffer, where a signature cannot be taken out"
-        raise InputError(what, "write the signature as a model of its own where it was made")
+        what = f"{model} stores its weights behind the FlatBuffer, and edge cannot extract a signature from such a file"
+        raise InputError(what, "export the signature as a separate model from its source")
     signature = next(one for one in network.signatureDefs if one.signatureKey.decode() == name)
     kept = _reached(network, signature.subgraphIndex)
     places = {old: new for new, old in enumerate(kept)}

@@ -87,7 +87,7 @@ def test_an_opset_that_is_asked_for_is_met(model, tmp_path):
     assert opset(convert(model, tmp_path / "out", release="10.3.0", opset=18).model) == 18
 
 
-def test_a_graph_that_cannot_be_lifted_stays_unless_another_opset_was_asked_for(tmp_path):
+def test_a_graph_that_cannot_be_upgraded_stays_unless_another_opset_was_asked_for(tmp_path):
     old = network(tmp_path / "old.onnx", "Celu", opset=11)  # Celu came with opset 12: there is no way on from 11
     assert opset(convert(old, tmp_path / "as-it-is", release="8.2.1").model) == 11
     with pytest.raises(RefusedError, match=r"has opset 11 and cannot be upgraded to opset 13: .*Celu") as caught:

@@ -90,7 +90,7 @@ def _function(network: Any, job: Job) -> tuple[Any, list[Any]]:
 
 
 def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
-    """The tensor as the network takes it: a scalar as [1], and the second axis last."""
+    """Return the tensor in the network's layout: a scalar as [1], and the second axis last."""
     if tuple(tensor.shape) == wanted:
         return tensor
     rank = len(tensor.shape)

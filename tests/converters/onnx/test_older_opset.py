@@ -79,12 +79,12 @@ def test_what_the_older_opset_cannot_say_is_refused_by_node():
         at_most_opset(model(*nodes, opset=16, constants=[("grid", grid)]), 13, "a reader")
 
 
-def test_an_older_graph_is_lifted_or_refused_with_the_reason():
+def test_an_older_graph_is_upgraded_or_refused_with_the_reason():
     proto = model(helper.make_node("Softmax", ["x"], ["y"], axis=1), opset=11)
     lifted = at_least_opset(proto, 13)
     assert opset_of(lifted) == 13
     np.testing.assert_allclose(run(lifted), run(proto), atol=1e-6)
-    with pytest.raises(UsageError, match="cannot be lifted to 13"):
+    with pytest.raises(UsageError, match="cannot be upgraded to 13"):
         at_least_opset(model(helper.make_node("Celu", ["x"], ["y"]), opset=11), 13)
 
 

@@ -159,8 +159,8 @@ def test_what_is_said_of_the_data_arrives(classifier, step, request_for, tmp_pat
 def test_what_was_assumed_of_a_bare_source_is_told_and_of_an_artifact_nothing(classifier, step, request_for, tmp_path):
     first = request_for(classifier, preprocess=WAY)
     assert list(convert(first, silent).notes) == [
-        "pictures go in as 4 × 4, bilinear, RGB, NHWC",
-        "the output is taken for a probability, as each of its answers sums to one",
+        "pictures are passed as 4 × 4, bilinear, RGB, NHWC",
+        "the output is assumed to be a probability, because each answer sums to one",
     ]
     second = request_for(first.out, out=tmp_path / "second")
     second.out.mkdir()

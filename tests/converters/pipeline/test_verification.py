@@ -159,7 +159,7 @@ def test_a_source_that_is_broken_itself():
 
 
 def test_a_refusal_that_rests_on_made_up_inputs_says_so_and_how_to_give_real_ones():
-    with pytest.raises(ProofError, match="not finite for made-up inputs") as refusal:
+    with pytest.raises(ProofError, match="not finite for synthetic inputs") as refusal:
         source_answers(_Source(lambda x: x * np.nan), MADE_UP)
     assert "made up: pass real ones with --calibration" in refusal.value.hint
     wrong = verify("fp32", TRUTH, {name: -values for name, values in TRUTH.items()})
@@ -173,6 +173,6 @@ def test_best_answers_that_tie_are_told_of_a_classifier_whose_source_has_one():
     assert ties({"y": source}, {"y": eight_bits}) == ()  # one of three is few, and none ties that the source parts
     coarse = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     (line,) = ties({"y": source}, {"y": coarse})
-    assert "'y' has two best answers or more in 67%" in line
+    assert "'y' has a tie for the best answer in 67%" in line
     assert ties({"y": source * 3}, {"y": coarse}) == ()  # a feature map may have equal maxima
     assert ties({"y": coarse}, {"y": coarse}) == ()

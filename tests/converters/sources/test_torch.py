@@ -14,7 +14,7 @@ from converters.pytorch.inputs import TorchInput, TorchOptions, read_input
 from converters.sources import source_of
 from converters.sources.module import ModuleOptions
 from converters.sources.source import Export
-from converters.sources.torchscript import reaching_out
+from converters.sources.torchscript import unsafe_operation
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.registry import for_format
@@ -255,12 +255,12 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
     ],
 )
 def test_what_reaches_out(code):
-    assert reaching_out(["return torch.relu(x)", code])
+    assert unsafe_operation(["return torch.relu(x)", code])
 
 
 @pytest.mark.parametrize("code", ["torch.conv2d(x, w)", "ops.prim.NumToTensor(1)", "ops.quantized.linear(x)", "saved"])
 def test_what_only_computes(code):
-    assert reaching_out([code]) is None
+    assert unsafe_operation([code]) is None
 
 
 def test_options_belong_to_their_models(tmp_path):

@@ -30,7 +30,7 @@ def test_a_keras_model_that_overflows_is_refused_by_name_and_a_smaller_one_passe
     loud = network(tmp_path / "loud.keras", 300)
     with pytest.raises(RefusedError, match=r"squares.* \(MUL\) reaches .*; fp16 ends at 65504"):
         edge.convert(loud, tmp_path / "a", format="tflite", precision="fp16")
-    with pytest.raises(RefusedError, match=r"the constant .* leaves its range"):
+    with pytest.raises(RefusedError, match=r"the constant .* exceeds the range"):
         edge.convert(network(tmp_path / "wide.keras", 1e5), tmp_path / "b", format="tflite", precision="fp16")
     made = edge.convert(network(tmp_path / "near.keras", 3), tmp_path / "c", format="tflite", precision="fp16")
     assert made.proof["passed"]
