@@ -1,7 +1,7 @@
 """An artifact: a folder with the plain model file, `manifest.json` and `selfcheck.npz`.
 
 The model file keeps its usual name, so other tools can open it. A bare model file also counts as an artifact,
-one whose manifest holds only the format.
+one whose manifest contains only the format.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Artifact:
     def _read(cls, folder: Path) -> Artifact:
         document = folder / MANIFEST
         if document.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise InputError(f"{document} is larger than any manifest", REWRITE)
+            raise InputError(f"{document} has more than the {_MAX_MANIFEST_BYTES >> 20} MiB that edge reads", REWRITE)
         manifest = Manifest.from_json(document.read_text(encoding="utf-8", errors="replace"), str(document))
         names = [manifest.model, *manifest.files]
         if manifest.output and manifest.output.labels:

@@ -1,4 +1,4 @@
-"""Typed reading of JSON objects whose errors carry the key path: `missing value in 'inputs[0].shape'`; and writing."""
+"""Read JSON objects with type checks, whose errors name the key (`missing value in 'inputs[0].shape'`); write them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHECK = "check that value in the file"
 class Fields:
     """A JSON object that is read key by key. A key that is missing or has another type raises an error.
 
-    document: The file, or another name of where the object came from.
+    document: The file, or another name for the origin of the object.
     path: The object's path within the document.
     hint: The hint of the errors.
     error: The class of the errors.

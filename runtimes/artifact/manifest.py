@@ -32,7 +32,7 @@ class Quantization:
         """Parse from JSON. Raises InputError if there are not as many scales as zero points."""
         scales, zero_points = fields.numbers("scales"), fields.wholes("zero_points")
         if len(scales) != len(zero_points) or not scales:
-            raise fields.reject("scales", f"holds {len(scales)} values beside {len(zero_points)} zero points")
+            raise fields.reject("scales", f"has {len(scales)} values for {len(zero_points)} zero points")
         return cls(scales, zero_points, fields.whole("axis") if fields.has("axis") else None)
 
 
@@ -132,7 +132,7 @@ class TaskStatement:
 
     id: The task's id.
     labels: The class names, or None.
-    metadata: The author's properties that tell layouts of outputs apart.
+    metadata: The author's properties that distinguish the layouts of outputs.
     """
 
     id: str
@@ -148,7 +148,7 @@ class TaskStatement:
 
 @dataclass(frozen=True)
 class Join:
-    """An output of the source that the model answers in `parts`, in this order along `axis`; see `joined_session`."""
+    """An output of the source that the model returns in `parts`, in this order along `axis`; see `joined_session`."""
 
     output: str
     axis: int
@@ -161,7 +161,7 @@ class Join:
         if axis < 0:
             raise fields.reject("axis", f"is {axis}, not an axis from 0")
         if len(parts) < 2 or len(set(parts)) != len(parts):
-            raise fields.reject("parts", "does not name two outputs or more, each once")
+            raise fields.reject("parts", "does not name at least two different outputs")
         return cls(fields.text("output"), axis, parts)
 
 
@@ -190,10 +190,10 @@ class Manifest:
         """Parse and check a manifest. Raises InputError, naming `document` and the invalid key."""
         try:
             fields = Fields(json.loads(text), document, hint=REWRITE)
-        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        except (ValueError, RecursionError) as error:  # Python raises ValueError for a number with thousands of digits
             raise InputError(f"{document} is not JSON: {error}", REWRITE) from None
         if fields.whole("schema") != SCHEMA:
-            raise fields.reject("schema", f"is {fields.whole('schema')}; this edge reads schema {SCHEMA}")
+            raise fields.reject("schema", f"is {fields.whole('schema')}; this version of edge reads schema {SCHEMA}")
         return cls(
             name=fields.text("name"),
             format=fields.text("format"),

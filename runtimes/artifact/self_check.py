@@ -1,4 +1,4 @@
-"""How an artifact is verified, and how each of its outputs is held against the source's: as values or labels."""
+"""How an artifact is verified: by a metric, and by comparing each output with the source's as values or labels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from runtimes.artifact.json_fields import Fields
 class Part:
     """Elements of an output that share one natural range, such as the scores beside the boxes of a detector.
 
-    axis: The axis of the output's shape that the part is cut from.
+    axis: The axis of the output's shape along which the part is a slice.
     start, stop: The part's indices on that axis.
-    span: The width of its natural range (1 behind a sigmoid), else of the source's values in the proof.
+    span: The width of its natural range (1 after a sigmoid), else of the source's values in the proof.
     natural: Whether `span` is known from the graph, not from the proof's inputs.
     step: The result's quantization step there; 0 if its values are not on a grid.
     """
@@ -60,9 +60,9 @@ class OutputCheck:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """How to verify an artifact: by `metric`, its outputs on stored inputs are within `tolerance` of the source's.
+    """How to verify an artifact: for stored inputs, its outputs are within `tolerance` of the source's by `metric`.
 
-    outputs: How each output is looked into, in the order of the outputs; artifacts of before have none.
+    outputs: How each output is compared, in the order of the outputs; empty in artifacts of early versions.
     stateful: Whether the model keeps a state, so that its outputs hold for all inputs in order from a reset state.
     """
 
