@@ -1,8 +1,8 @@
-"""The bill of a workload: what it takes to let a language model summarize 100 e-mails, here and elsewhere.
+"""The bill of a workload: the cost of summarizing 100 e-mails with a language model, here and elsewhere.
 
-The workload is the one on a slide of the lecture of April 2023: 100 e-mails of 400 tokens, with summaries of 200.
-Lines are of three kinds, which are never mixed: `measured` on this machine, `published speed` of a device that is not
-here, and `published price` of a hosted model. What is not known stays empty: published speeds come without power.
+The workload is from a slide of a lecture of April 2023: 100 e-mails of 400 tokens, with summaries of 200. Lines are of
+three kinds, which are never mixed: `measured` on this machine, `published speed` of a device that is not here, and
+`published price` of a hosted model. Unknown values stay empty: published speeds have no power.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from runtimes.errors import InputError
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 400, 200  # per document
 _DOCUMENTS = 100
-_PRICE_KWH = 0.30  # US dollars; a household's price in much of Europe in 2023, and said to be assumed where it is used
+_PRICE_KWH = 0.30  # US dollars; a household's price in much of Europe in 2023, reported as assumed where it is used
 _JOULES_PER_KWH = 3.6e6
 _LISTED_BITS = 4  # the weight class of the published speeds: language models on small machines have 4-bit weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class BillOptions:
-    """How the bill is made.
+    """How the bill is computed.
 
     price_kwh: US dollars per kWh; None assumes 0.30.
-    watts: The machine's power while it computes; None is what was measured, if anything.
-    prices: A CSV file of prices in place of the published ones.
+    watts: The machine's power while it computes; None uses the measured power, if any.
+    prices: A CSV file of prices to use instead of the published ones.
     """
 
     price_kwh: float | None = None
@@ -97,7 +97,7 @@ def check_bill(options: BillOptions) -> None:
 
 
 def bill_of(speed: MeasuredSpeed, options: BillOptions) -> Bill:
-    """Compute the bill of a measured model, beside published speeds and prices."""
+    """Compute the bill of a measured model, with published speeds and prices."""
     price = _PRICE_KWH if options.price_kwh is None else options.price_kwh
     return Bill(
         documents=_DOCUMENTS,
@@ -131,9 +131,9 @@ def _measured(speed: MeasuredSpeed, given_watts: float | None, price_kwh: float)
 
 
 def _published() -> Iterator[BillLine]:
-    """Yield the fastest and the slowest device that speeds were published for, for each model with 4-bit weights.
+    """Yield the fastest and the slowest device with published speeds for each model with 4-bit weights.
 
-    Rows that do not say how long their prompt was are left out: some of them read a picture.
+    Rows without the length of their prompt are left out: some of them processed a picture.
     """
     by_model: dict[tuple[float, str], list[tuple[float, PublishedSpeed]]] = {}
     for row in published_speeds():

@@ -1,8 +1,8 @@
-"""Compare setups: with the rows of an older run, or with a baseline that is measured in turn with them.
+"""Compare setups with the rows of an older run, or with a baseline that is measured alternately with them.
 
-Within one run on a machine, what disturbs both halves of a pair of rounds cancels out. Between two runs at different
-times it does not, so the interval against an older file contains what lies between sessions, and often the honest
-answer is ONE_SESSION: measure the baseline again, in turn.
+Within one run on a machine, disturbances affect both halves of a pair of rounds and cancel out. Between two runs at
+different times they do not, so the interval against an older file includes the difference between sessions, and often
+the honest answer is ONE_SESSION: measure the baseline again, alternately.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ DECIDED = (FASTER, SLOWER, SAME)
 MEDIAN, FIRST_PERCENTILE = "median", "1st percentile"
 # Times whose ratio is certainly within ±3 % count as equal.
 _SAME = 0.03
-# After so many rounds there is a look at the interval, which has this confidence. Their errors add up to 5 %, so that
-# a setup compared with itself is called faster or slower in at most 5 % of all runs, whenever the rounds stopped.
+# After these numbers of rounds the interval is evaluated, with this confidence. The errors add up to 5 %, so that a
+# setup compared with itself is called faster or slower in at most 5 % of all runs, whenever the rounds stopped.
 LOOKS = ((5, 0.995), (8, 0.99), (12, 0.985), (20, 0.98))
-# For a number of rounds that was fixed beforehand: as careful as the last look.
+# For a fixed number of rounds: the confidence of the last evaluation.
 _FIXED = LOOKS[-1][1]
 MAX_ROUNDS = LOOKS[-1][0]
-_AGAINST_FILE = 0.96  # one look
-# Against a file, more rounds than these do not help: what lies between sessions is then the larger part.
+_AGAINST_FILE = 0.96  # one evaluation
+# Against a file, more rounds than these do not help: the difference between sessions then dominates.
 ROUNDS_AGAINST_FILE = LOOKS[0][0]
 # What must be equal for a difference to be caused by the model or the engine: key → description.
 _SETTING = {
@@ -100,12 +100,12 @@ def compare_in_turn(
 
 
 def confidence_at(rounds: int) -> float:
-    """Return the confidence of the interval if the rounds ended with the look after `rounds`, or with the next."""
+    """Return the confidence of the interval if the rounds ended at the evaluation after `rounds`, or at the next."""
     return next((confidence for count, confidence in LOOKS if rounds <= count), _FIXED)
 
 
 def is_decided(measurements: Sequence[Measurement], baselines: Mapping[str, str]) -> bool:
-    """Whether there is a look after these rounds, and it decides every comparison at the place of the measurements."""
+    """Return whether an evaluation follows these rounds and decides every comparison on the measuring machine."""
     rounds = 1 + max((one.round for one in measurements), default=-1)
     confidence = dict(LOOKS).get(rounds)
     if confidence is None:

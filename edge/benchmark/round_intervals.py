@@ -1,8 +1,8 @@
 """Intervals for the ratio of two times, from one value for each round.
 
-Runs within one process vary less than processes do, so a round counts as one value, however many runs it holds. Values
-are logarithms: a ratio is a difference. All intervals are Yuen's: the mean without the fastest and slowest fifth of the
-values, so that a round that something disturbed does not decide, with Student's t.
+Runs within one process vary less than processes do, so a round counts as one value, however many runs it contains.
+Values are logarithms: a ratio is a difference. All intervals are Yuen's: the mean without the fastest and slowest fifth
+of the values, so that a disturbed round does not decide, with Student's t.
 
 Sources: K. K. Yuen, The two-sample trimmed t for unequal population variances, Biometrika 61 (1974); R. R. Wilcox,
 Introduction to Robust Estimation and Hypothesis Testing, 4th edition 2017, sections 5.3 and 5.9 (paired values).
@@ -29,9 +29,10 @@ _FEWEST_TRIMMED = 8
 
 
 def paired_ratio(new: Sequence[float], old: Sequence[float], confidence: float) -> Interval | None:
-    """Return new / old for rounds in turn: new[i] and old[i] were measured one after the other. None below 2 rounds.
+    """Return new / old for alternating rounds: new[i] and old[i] were measured one after the other. None below 2
+    rounds.
 
-    What changes slowly, such as the clock or other programs, is the same in both halves of a pair and cancels out.
+    Slow changes, such as the clock or other programs, affect both halves of a pair and cancel out.
     """
     if len(new) < 2:
         return None

@@ -98,10 +98,11 @@ class Conversation:
     template: Its chat template.
     options: The sampling options.
     messages: Plain dictionaries, as templates expect them. An answer may have a `thought`, which templates do not get;
-        one that was cut off has `stopped`, and where it has a thought, `raw`: both with their marks. A question may
+    an
+        answer that was cut off has `stopped`, and if it has a thought, `raw`: both with their markers. A question may
         have `pictures`, the paths of their files.
     thinks: Whether a reasoning model may think; None leaves it to the template.
-    shifts: Whether an answer that fills the context continues, the oldest turns or its own start being dropped.
+    shifts: Whether an answer that fills the context continues, while the oldest turns or its own start are dropped.
     forgotten: How many of the oldest turns no longer fit the context; they stay in `messages`.
     used: Tokens in the context.
     attached: The pictures that the next question will have, as paths.
@@ -119,7 +120,7 @@ class Conversation:
     _prompt: list[int] = field(default_factory=list)  # prompt tokens of the last answer
     _answer: list[int] = field(default_factory=list)  # tokens of the last answer
     _answered: JsonObject | None = None  # its message
-    _controls: dict[int, str] = field(default_factory=dict)  # token → its text where CONTROL_TOKENS has it, else ""
+    _controls: dict[int, str] = field(default_factory=dict)  # token → its text if CONTROL_TOKENS has it, else ""
 
     @property
     def system(self) -> str:
@@ -143,7 +144,7 @@ class Conversation:
 
     @property
     def can_switch_thinking(self) -> bool:
-        """Whether the template can be told not to let the model think."""
+        """Whether the template can be set not to let the model think."""
         return "enable_thinking" in self.template.source
 
     @property
@@ -248,7 +249,7 @@ class Conversation:
         yield run.summary(self.used, context)
 
     def _splitter(self, prompt: Sequence[int]) -> ThoughtSplitter | None:
-        """None for a template that only joins texts: whatever such a model writes is its answer."""
+        """Return None for a template that only joins texts: everything that such a model writes is its answer."""
         if self.template.is_plain:
             return None
         end = [token for token in prompt[-_PROMPT_END:] if token != PICTURE_TOKEN]
@@ -269,7 +270,7 @@ class Conversation:
             if token.finish is not None:
                 run.end(token.finish)
             elif run.stream.hit is not None:
-                cancel.set()  # the engine does not know the stop texts; its Finish follows
+                cancel.set()  # the engine does not know the stop texts; its Finish event follows
         yield from _deltas(run.rest())
 
     def _generated(self, prompt: Fitted, answer: Sequence[int], options: TextOptions, cancel: Event) -> Iterator[Token]:
@@ -281,7 +282,7 @@ class Conversation:
         return self.session.generate_parts(parts, len(prompt.tokens) + len(answer), options, cancel)
 
     def _control_text(self, token: int | None) -> str:
-        """The text of a control token that marks a thought; engines leave it out. Empty for every other token."""
+        """Return the text of a control token that delimits a thought, which engines leave out; else ""."""
         if token is None or self.template.is_plain:
             return ""
         if token not in self._controls:
@@ -450,7 +451,7 @@ def _deltas(pieces: Sequence[Piece]) -> Iterator[TextDelta | ThoughtDelta]:
 
 
 def _for_template(message: Message) -> JsonObject:
-    """A message without what only this program reads: templates decide what becomes of a thought of their own kind."""
+    """Return a message without the keys that only this program reads: templates handle thoughts themselves."""
     return {key: value for key, value in message.items() if key not in ("thought", "raw")}
 
 

@@ -20,8 +20,8 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> int:
     """Ask, print the answer as it arrives (or one JSON object at its end), and return the exit status.
 
-    On a terminal, control characters of the answer are escaped; a pipe receives exactly what the model answered. What
-    it thought before is in the JSON object alone. An answer ends when it fills the context: nobody may be watching.
+    On a terminal, control characters of the answer are escaped; a pipe receives exactly the model's answer. Its
+    thoughts are only in the JSON object. An answer ends when it fills the context, because nobody may be watching.
     """
     conversation.shifts = False
     conversation.ask(prompt)

@@ -1,4 +1,4 @@
-"""One line of the terminal that follows what a model thinks, and is removed when the answer begins."""
+"""One line of the terminal that shows a model's thought, and is removed when the answer begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LABEL = "thinking: "
 
 
 class ThoughtLine:
-    """Shows the end of a thought while it grows; nothing where the stream is no terminal."""
+    """Shows the end of a thought while it grows; nothing if the stream is not a terminal."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -36,7 +36,7 @@ class ThoughtLine:
             self._next_draw = now + _MIN_PAUSE_S
 
     def end(self) -> str:
-        """Remove the line; return "thought for 2.1 s, 120 words", or "" where there was no thought."""
+        """Remove the line; return "thought for 2.1 s, 120 words", or "" if there was no thought."""
         if not self._thought:
             return ""
         if self._stream.isatty():

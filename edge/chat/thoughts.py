@@ -1,4 +1,4 @@
-"""Separate what a reasoning model thinks from what it answers, while its text streams."""
+"""Separate a reasoning model's thoughts from its answers while the text streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _THOUGHTS = {
 }
 # What gpt-oss writes before an answer.
 _ANSWERS = ("<|start|>assistant", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>")
-# Parts of the marks above that are control tokens, whose text an engine leaves out.
+# Parts of these markers that are control tokens, whose text an engine leaves out.
 CONTROL_TOKENS = frozenset(
     {*_THOUGHTS, *_THOUGHTS.values(), "<|channel|>", "<|message|>", "<|start|>"} - {"<|channel|>analysis<|message|>"}
 )
@@ -29,9 +29,9 @@ class Piece:
 
 
 class ThoughtSplitter:
-    """Splits a stream into thought and answer. Holds back text that may be the start of a mark.
+    """Splits a stream into thought and answer. Holds back text that may be the start of a marker.
 
-    A thought begins only before the answer: an answer that quotes `<think>` stays as it is. `prompt_end` is the end of
+    A thought begins only before the answer: an answer that quotes `<think>` stays unchanged. `prompt_end` is the end of
     the prompt: some templates open the thought themselves.
     """
 
@@ -70,7 +70,7 @@ class ThoughtSplitter:
                 return
 
     def _open(self) -> bool:
-        """Read a mark, or find that the answer begins. False where more text is needed to tell."""
+        """Read a marker, or find that the answer begins. Returns False if more text is needed to decide."""
         text = self._held.lstrip()
         mark = next((one for one in (*_THOUGHTS, *_ANSWERS) if text.startswith(one)), None)
         if mark is not None:

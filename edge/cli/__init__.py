@@ -20,23 +20,23 @@ from runtimes.errors import EdgeError, HostError, UsageError
 
 # Command → its line in `edge --help`, in the order of a model's path to a device.
 COMMANDS = {
-    "devices": "this machine, what is plugged in, engines installed, every known profile",
-    "inspect": "what is in a model file: inputs, outputs, ops, precision, size",
-    "check": "will a model run on a device? node by node, with reasons and what to change",
-    "estimate": "how fast a model would be on a device that is not at hand, from published rows",
+    "devices": "list this machine, its accelerators, the installed engines and the known profiles",
+    "inspect": "show what is in a model file: inputs, outputs, ops, precision, size",
+    "check": "check whether a model runs on a device, node by node, with reasons and remedies",
+    "estimate": "estimate latency and memory on a device without having it, from published rows",
     "convert": "convert a trained model for a device or to a format, and prove the result",
-    "quantize": "a language model in GGUF in fewer bits, and what that really changes",
+    "quantize": "quantise a language model in GGUF, and measure what that changes",
     "verify": "check an artifact's digests and self-check on this machine",
-    "run": "what a model answers to pictures or arrays: classes by name, else its outputs",
-    "evaluate": "how accurate models are on labelled inputs, side by side, and whether a difference is chance",
-    "bench": "measure models: every sample, honest statistics, what made them",
-    "table": "the MobileNetV2 table: published rows, and this machine's",
-    "deploy": "bring an artifact to a board over ssh, and prove there that it is right",
-    "chat": "talk with a language model in the terminal, or ask it once",
-    "serve": "serve a language model over HTTP as OpenAI does, with a page to chat on",
-    "web": "serve an artifact for the browser: a page that proves itself where it runs",
-    "worker": "lend this computer to a language model that is too large for another",
-    "doctor": "what is missing or wrong on this machine, and the command that fixes it",
+    "run": "run a model on pictures or arrays, and print the result of its task",
+    "evaluate": "compare the accuracy of models on labelled inputs, and tell whether a difference is chance",
+    "bench": "measure models: every sample, statistics with intervals, the conditions",
+    "table": "print the MobileNetV2 table: published rows, and this machine's",
+    "deploy": "copy an artifact to a board over ssh, and verify it there",
+    "chat": "chat with a language model in the terminal, or ask a single question",
+    "serve": "serve a language model over OpenAI's HTTP API, with a chat page",
+    "web": "serve an artifact for the browser, on a page that verifies it there",
+    "worker": "lend this computer's memory and CPU to a language model on another",
+    "doctor": "report what is missing or wrong on this machine, with the command that fixes it",
 }
 # The commands that pass the words after -- to another program.
 _PASSING_ON = frozenset(("serve",))

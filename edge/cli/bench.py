@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         type=Path,
         metavar="OLD",
-        help="report what is faster or slower than this artifact, measured in turn; or than in this .json file",
+        help="report what is faster or slower than this artifact, measured alternately, or than in this .json file",
     )
     parser.add_argument(
         "--fail-above", type=percent, metavar="P%", help="end with status 9 if anything is slower by more, e.g. 5%%"
@@ -142,5 +142,5 @@ def _fail_above(found: BenchReport, limit: float) -> None:
     if slower:
         allowed = f"{limit * 100:g}%"
         raise SlowerError(
-            f"{'; '.join(slower)}", f"--fail-above allows {allowed}; the rows above say what else differs"
+            f"{'; '.join(slower)}", f"--fail-above allows {allowed}; the rows above show what else differs"
         )

@@ -106,8 +106,10 @@ def run(args: argparse.Namespace) -> int:
 def _attach(conversation: Conversation, model: LlmSource, pictures: Sequence[Path]) -> None:
     """Attach the pictures of the command line. Raises UsageError if the model cannot see any."""
     if pictures and "pictures" not in conversation.session.capabilities:
-        hint = "convert its folder again with edge convert, which writes mmproj beside it, or give --mmproj FILE"
-        hint = "pictures need the model's file: give MODEL instead of --server" if model.is_served else hint
+        hint = (
+            "convert its folder again with edge convert, which writes the mmproj file next to it, or pass --mmproj FILE"
+        )
+        hint = "pictures need the model's file: pass MODEL instead of --server" if model.is_served else hint
         raise UsageError(f"{model.name} has no picture encoder", hint)
     for picture in pictures:
         conversation.attach(picture)
@@ -144,19 +146,19 @@ def _with_stdin(prompt: str | None) -> str | None:
         raise InputError("the text on stdin is longer than any context", "pipe in less")
     parts = [part for part in (prompt, piped.strip("\n")) if part]
     if not parts:
-        raise UsageError("stdin is not a terminal and is empty", "give a PROMPT, or pipe text in")
+        raise UsageError("stdin is not a terminal and is empty", "pass a PROMPT, or pipe text in")
     return "\n\n".join(parts)
 
 
 def _check(args: argparse.Namespace, prompt: str | None) -> None:
     """Raise UsageError for incompatible options, before a model is loaded."""
     if args.json and prompt is None:
-        raise UsageError("--json is for one answer", "give a PROMPT, or pipe text in")
+        raise UsageError("--json is for one answer", "pass a PROMPT, or pipe text in")
     if args.resume is not None and prompt is not None:
         raise UsageError("--resume is for a chat", "leave the PROMPT out")
     if prompt is None:
         if not sys.stdout.isatty():
-            raise UsageError("a chat needs a terminal, but stdout is not one", "give a PROMPT, or pipe text in")
+            raise UsageError("a chat needs a terminal, but stdout is not one", "pass a PROMPT, or pipe text in")
         if args.style == "modern":
             from edge.chat.terminal import check_libraries
 
@@ -200,7 +202,7 @@ def _schema(path: Path) -> str:
     try:
         json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}", "give a JSON schema") from None
+        raise InputError(f"{path} is not valid JSON: {error}", "pass a JSON schema") from None
     return text
 
 

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         print(_planned(args))
         return 0
     if args.max_drop is not None and args.evaluate is None:
-        raise edge.UsageError("--max-drop needs labelled pictures to measure accuracy", "give them with --evaluate")
+        raise edge.UsageError("--max-drop needs labelled pictures to measure accuracy", "pass them with --evaluate")
     with Progress(1, "converting", quiet=args.json) as bar:
         result = edge.convert(
             args.model,
@@ -179,16 +179,19 @@ def _text_result(result: ConvertResult) -> str:
 
     proof = result.proof
     first = min((one["token"] for one in proof["partings"]), default=None)
-    agreed = f"all {proof['continued']}" if first is None else f"the first {first:g} of {proof['continued']}"
+    agreed = (
+        f"all {proof['continued']} tokens" if first is None else f"the first {first:g} of {proof['continued']} tokens"
+    )
     files = ", ".join(name for name in result.files if name.endswith(".gguf"))
     return "\n".join(
         [
             f"{printable(str(result.artifact))}: {printable(files)}, {result.precision}",
-            f"  the same tokens on {proof['texts_tokenized']} texts of many languages",
-            f"  greedy as the source (by {proof['reference']}) for {agreed} tokens of {proof['samples']} texts",
+            f"  tokenizes {proof['texts_tokenized']} texts of many languages like the source",
+            f"  continues {proof['samples']} texts like the source (by {proof['reference']}) for {agreed}",
             *_partings(proof),
-            f"  scores {proof['metrics']['snr_db']:.1f} dB above what differs (wanted {proof['limits']['snr_db']:g}), "
-            f"the same best token at {proof['metrics']['top1_agreement']:.1%} of the places",
+            f"  signal-to-noise ratio of the scores {proof['metrics']['snr_db']:.1f} dB "
+            f"(required {proof['limits']['snr_db']:g}), "
+            f"the same best token at {proof['metrics']['top1_agreement']:.1%} of the positions",
         ]
     )
 
@@ -198,13 +201,13 @@ def _partings(proof: Mapping[str, Any]) -> list[str]:
     margins = [one["margin"] for one in proof["partings"]]
     if not margins:
         return []
-    wanted = f" (wanted {proof['limits']['margin']:g})" if "margin" in proof["limits"] else ""
-    texts, most = ("1 text parts", "") if len(margins) == 1 else (f"{len(margins)} texts part", " at most")
-    return [f"  {texts} from it, by a margin of {max(margins):.2g} of the scores' spread{most}{wanted}"]
+    limit = f" (limit {proof['limits']['margin']:g})" if "margin" in proof["limits"] else ""
+    texts, most = ("1 text diverges", "") if len(margins) == 1 else (f"{len(margins)} texts diverge", "at most ")
+    return [f"  {texts}, where the source prefers its token by {most}{max(margins):.2g} of the scores' spread{limit}"]
 
 
 def _plan_as_dict(plan: ConversionPlan) -> JsonObject:
-    """Return the JSON of a plan, with every option of every converter, as set or by default."""
+    """Return the JSON of a plan, with every option of every converter, as set or its default."""
     from converters.registry import all_converters
 
     owners = [one.Options for one in all_converters() if one.target != "gguf"]
@@ -229,7 +232,7 @@ def _plan_as_text(source: OpenedSource, plan: ConversionPlan) -> str:
     named = zip(plan.steps, precisions[: len(plan.steps)], strict=True)
     steps = [f"{number}. {step} ({precision})" for number, (step, precision) in enumerate(named, 1)]
     opset = [f"ONNX opset {plan.options.opset}"] if plan.options.opset else _notes(plan)
-    lines = [*(steps or ["packed as it is"]), *opset, *_environments(plan), *plan.notes]
+    lines = [*(steps or ["packaged unchanged"]), *opset, *_environments(plan), *plan.notes]
     return "\n".join([f"{source.model} ({source.format}) to {target}", *lines])
 
 
@@ -247,16 +250,16 @@ def _environments(plan: ConversionPlan) -> list[str]:
 
 def _as_text(result: ConvertResult) -> str:
     proof = result.proof
-    what = {"synthetic": f"seeded synthetic inputs{_range(proof)} (give real ones with --calibration)"}
+    what = {"synthetic": f"seeded synthetic inputs{_range(proof)} (--calibration passes real ones)"}
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in proof["metrics"].items())
     limits = ", ".join(f"{name} {value:.4g}" for name, value in proof["limits"].items())
-    witness = f", on {proof['witness']} too" if "witness" in proof else ""
+    witness = f", and on {proof['witness']}" if "witness" in proof else ""
     return "\n".join(
         [
             f"{result.artifact}: {result.format} {result.precision}",
             f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}{witness}: {metrics}",
-            f"  wanted: {limits}",
-            *([f"  in the sizes {'; '.join(proof['sizes'])}: others stay free"] if "sizes" in proof else []),
+            f"  required: {limits}",
+            *([f"  in the sizes {'; '.join(proof['sizes'])}; the axes stay free"] if "sizes" in proof else []),
             *_accuracy(result.accuracy),
             *(f"  {line}" for line in result.left),
         ]
@@ -275,9 +278,9 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> list[str]:
     if "kept" in accuracy:
         before = accuracy["before"]
         names = ", ".join(name.split(";")[0] for name in accuracy["kept"])
-        lines.append(f"  kept in float for that: {names}")
+        lines.append(f"  kept in float to reach that: {names}")
         lines.append(
-            f"  all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; so, {accuracy['bytes']:,} bytes"
+            f"  all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; now {accuracy['bytes']:,} bytes"
         )
     return lines
 

@@ -39,15 +39,14 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"host": args.host, "removed": removed}) if args.json else _removed(args.host, removed))
         return 0
     if args.artifact is None:
-        raise edge.UsageError("no artifact is given", f"edge deploy ARTIFACT {args.host}")
+        raise edge.UsageError("no artifact is specified", f"edge deploy ARTIFACT {args.host}")
     with Progress(1, f"deploying to {args.host}", quiet=args.json) as bar:
         found = edge.deploy(args.artifact, args.host, runtime=args.runtime, offline=args.offline, on_progress=bar.show)
     print(json.dumps(found.to_json()) if args.json else as_text(found))
     if not found.verdict.passed:
-        where = f"{args.artifact} is wrong on {args.host} with {found.verdict.runtime} {found.verdict.runtime_version}"
-        raise edge.ProofError(
-            f"{where}: {found.verdict.message}", "try another engine with --runtime, or convert again"
-        )
+        verdict = found.verdict
+        where = f"{args.artifact} fails verification on {args.host} with {verdict.runtime} {verdict.runtime_version}"
+        raise edge.ProofError(f"{where}: {verdict.message}", "try another engine with --runtime, or convert again")
     return 0
 
 

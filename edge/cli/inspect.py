@@ -124,11 +124,11 @@ def _manifest(artifact: Artifact) -> Iterable[tuple[str, str]]:
 
 
 def _task(task: TaskDescription | None) -> Iterable[tuple[str, str]]:
-    """What the model does, each fact with its origin."""
+    """Return what the model does, each fact with its origin."""
     if task is None:
         return
     if not task.origins:
-        yield "task", "not known: its outputs are given as they are (--task)"
+        yield "task", "unknown: the outputs are printed as they are (--task)"
         yield from (("note", line) for line in task.assumptions)
         return
     yield "task", _known(f"{task.id}, decoded by {task.layout}" if task.layout else task.id, task.origins.get("task"))

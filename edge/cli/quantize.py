@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--imatrix", type=Path, metavar="FILE", help="a file of llama-imatrix: which weights to round most carefully"
     )
-    parser.add_argument("--imatrix-text", type=Path, metavar="FILE", help="find that out from this text file instead")
+    parser.add_argument(
+        "--imatrix-text", type=Path, metavar="FILE", help="compute the importance from this text file instead"
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="threads (default: all)")
     parser.add_argument(
         "--again", action="store_true", help="allow a source that is quantised already, which loses more"

@@ -88,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
             elif args.json:
-                rows.append(answer.to_json())  # and not the answer: its outputs would fill the memory
+                rows.append(answer.to_json())  # not the answer, whose outputs would fill the memory
     if args.json:
         print(json.dumps(rows, indent=2))
-    _end(unreadable, total)
+    _raise_unreadable(unreadable, total)
     return 0
 
 
@@ -131,7 +131,7 @@ def _check(args: argparse.Namespace) -> None:
     from runtimes.errors import UsageError
 
     if bool(args.pictures) == (args.camera is not None):
-        raise UsageError("give either pictures or --camera N", "for example: edge run ARTIFACT cat.jpg")
+        raise UsageError("pass either pictures or --camera N", "for example: edge run ARTIFACT cat.jpg")
     if args.camera is not None and args.camera < 0:
         raise UsageError(f"there is no camera {args.camera}", "cameras count from 0: ls /dev/video*")
     if args.frames and args.camera is None:
@@ -175,7 +175,7 @@ def _print_each(
             if not is_alone:
                 print(printable(f"edge: {answer.error.message}"), file=sys.stderr)
         elif not as_json:
-            print(_as_text(answer, is_news=answer.first_ms != first_ms), flush=True)
+            print(_as_text(answer, is_first=answer.first_ms != first_ms), flush=True)
             first_ms = answer.first_ms
         yield answer
 
@@ -204,7 +204,7 @@ def _saved(answers: Iterable[Prediction | Unreadable], place: Path) -> Iterator[
     for answer in answers:
         if not isinstance(answer, Unreadable):
             if is_written:
-                raise UsageError(f"{place} holds the outputs of the first input", "give one input with --save")
+                raise UsageError(f"{place} already has the outputs of the first input", "pass one input with --save")
             save_arrays(place, answer.outputs)
             is_written = True
         yield answer
@@ -226,17 +226,17 @@ def _save(picture: Image, place: Path) -> None:
         raise UsageError(f"{place} cannot be written: {error.strerror or error}", "choose another --draw") from None
 
 
-def _as_text(answer: Prediction, is_news: bool) -> str:
-    """Format an input and its result; with `is_news`, also the time of the first inference, a warm-up."""
+def _as_text(answer: Prediction, is_first: bool) -> str:
+    """Format an input and its result; with `is_first`, also the time of the first inference, a warm-up."""
     from edge.tasks import task_view
 
-    first = f"  (first inference: {answer.first_ms:.1f} ms)" if is_news else ""
+    first = f"  (first inference: {answer.first_ms:.1f} ms)" if is_first else ""
     head = f"{answer.input}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}{first}"
     lines = [head, *task_view(answer.task).describe(answer.result).splitlines()]
     return "\n".join(printable(line) for line in lines)
 
 
-def _end(unreadable: Sequence[Unreadable], total: int) -> None:
+def _raise_unreadable(unreadable: Sequence[Unreadable], total: int) -> None:
     """Raise InputError for unreadable inputs; with a single input, its own error."""
     if not unreadable:
         return

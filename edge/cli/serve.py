@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from runtimes.artifact.json_fields import JsonObject
 
 _EPILOG = """
-What stands behind -- is given to llama-server as it is: edge serve MODEL -- --embeddings, or -- --verbose.
+Arguments after -- are passed to llama-server unchanged: edge serve MODEL -- --embeddings, or -- --verbose.
 
-The server is llama.cpp's own: as `make llama` compiled it for this CPU, else the one in the wheel of xllamacpp, which
-reads prompts at 0.63 and writes at 0.97 of that speed (--runtime llama_cpp or xllamacpp chooses), else --server URL.
+The server is llama.cpp's own: compiled by `make llama` for this CPU, else from the wheel of xllamacpp, which processes
+prompts at 0.63 and generates at 0.97 of that speed (choose with --runtime llama_cpp or xllamacpp); or --server URL.
 """
 _SLOT_BYTES = 4 << 30  # free memory per additional slot
 _FEWEST_SLOTS, _MAX_SLOTS = 2, 4
@@ -34,20 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or an artifact's folder")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: for others too (127.0.0.1)")
-    parser.add_argument("--port", type=port, default=8080, metavar="N", help="0: any that is free (8080)")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: all networks (127.0.0.1)")
+    parser.add_argument("--port", type=port, default=8080, metavar="N", help="0: any free port (8080)")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key; or EDGE_API_KEY")
     parser.add_argument(
-        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="let this web page ask too, or '*'"
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="allow pages of this origin, or '*'"
     )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine that clients may use"
     )
-    parser.add_argument("--slots", type=count, metavar="N", help="answers at the same time, to 128 (2 to 4, by memory)")
+    parser.add_argument("--slots", type=count, metavar="N", help="simultaneous answers, up to 128 (2 to 4, by memory)")
     parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
-    parser.add_argument("--template", metavar="NAME", help="chat template: a known one, or a file; the model's own")
-    parser.add_argument("--name", metavar="WORD", help="what clients call the model (its file's name)")
-    parser.add_argument("--quiet", action="store_true", help="no line for each request")
+    parser.add_argument("--template", metavar="NAME", help="a named chat template, or a file (the model's own)")
+    parser.add_argument("--name", metavar="WORD", help="the model's name for clients (its file's name)")
+    parser.add_argument("--quiet", action="store_true", help="do not log requests")
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it answers")
     llm_loading.add_arguments(parser)
 
@@ -109,9 +109,9 @@ def _print_ready(ready: Ready, options: ServeOptions, as_json: bool) -> None:
     print(f"  chat      {_link(ready, options.key)}")
     print(f"  API       {ready.address}/v1")
     if options.key is not None:
-        print(f"  API key   {options.key.value if options.key.is_new else 'the one that you gave'}")
+        print(f"  API key   {options.key.value if options.key.is_new else 'as passed'}")
         _print_code(f"{ready.address}/#key={options.key.value}")
-    print("  Ctrl+C ends it", flush=True)
+    print("  Ctrl+C stops it", flush=True)
 
 
 def _link(ready: Ready, key: Key | None) -> str:

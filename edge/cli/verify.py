@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(verdict.to_json()))
     elif verdict.passed:
         runtime = f"{verdict.runtime} {verdict.runtime_version}"
-        print(f"{args.artifact}: right with {runtime} ({verdict.message}{_soaked(verdict)})")
+        print(f"{args.artifact}: verified with {runtime} ({verdict.message}{_soaked(verdict)})")
     if not verdict.passed:
-        where = f"{args.artifact} is wrong with {verdict.runtime} {verdict.runtime_version}"
+        where = f"{args.artifact} fails verification with {verdict.runtime} {verdict.runtime_version}"
         raise edge.ProofError(f"{where}: {verdict.message}", "try another engine with --runtime, or convert again")
     return 0
 

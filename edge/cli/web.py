@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edge.cli.options.numbers import port
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a folder of `edge convert --for browser`")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: for others too (127.0.0.1)")
-    parser.add_argument("--port", type=port, default=8000, metavar="N", help="0: any that is free (8000)")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: all networks (127.0.0.1)")
+    parser.add_argument("--port", type=port, default=8000, metavar="N", help="0: any free port (8000)")
     parser.add_argument("--json", action="store_true", help="print the address as JSON")
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"address": address, "model": artifact.manifest.name}), flush=True)
         else:
-            print(f"{artifact.manifest.name}: {address}\n  Ctrl+C ends it", flush=True)
+            print(f"{artifact.manifest.name}: {address}\n  Ctrl+C stops it", flush=True)
             _print_code(address, args.host)
         server.serve_forever()
     return 0

@@ -60,7 +60,7 @@ def _print_address(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({"address": address}), flush=True)
         return
-    print(f"serving on {address}; Ctrl+C ends it", flush=True)
+    print(f"serving on {address}; Ctrl+C stops it", flush=True)
     print(f"on the other computer: ssh -L {args.port}:127.0.0.1:{args.port} THIS-HOST", flush=True)
     print(f"                       edge chat MODEL.gguf --workers 127.0.0.1:{args.port}", flush=True)
 

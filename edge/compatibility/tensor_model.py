@@ -53,7 +53,7 @@ class Checked:
     runs: bool
 
     def to_json(self) -> JsonObject:
-        """What `edge check --json` prints."""
+        """Return the object that `edge check --json` prints."""
         return {"device": self.device, "runs": self.runs, **self.report.to_json()}
 
 
@@ -161,9 +161,7 @@ def _tensorrt(source: OpenedSource, profile: Profile) -> Report:
         if refusal.format == "tensorrt"
         for asked in refusal.asked
     }
-    is_shaped = FORMATS[
-        source.format
-    ].is_compiled  # the board gets exactly this graph: no converter changes it any more
+    is_shaped = FORMATS[source.format].is_compiled  # the board gets exactly this graph, without further conversion
     target = TensorrtTarget(release.pair, release.max_opset, refused, not is_shaped, requantizes=not is_shaped)
     return check_tensorrt(source.model, target)
 
@@ -204,7 +202,7 @@ def _leads_to(source: OpenedSource, target: str, precision: str) -> bool:
 
     try:
         known = with_inspected_specs(source)
-    except InputError:  # the conversion will say what is wrong with it
+    except InputError:  # the conversion reports what is wrong with it
         known = source
     precision = known.precision if precision == "fp32" and known.precision in QUANTISED else precision
     return find_route(known, target, precision, all_converters()) is not None
@@ -276,5 +274,5 @@ def _onnx(path: Path) -> Report:
     return Report("", nodes, parameter_bytes=graph.parameter_bytes, extra={"int8": int8})
 
 
-# Format → what reports the nodes of its graphs.
+# Format → the function that reports the nodes of its graphs.
 _GRAPHS: Mapping[str, Callable[[Path], Report]] = {"onnx": _onnx, "tflite": _tflite}

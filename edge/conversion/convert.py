@@ -129,7 +129,7 @@ def plan(
 
 
 def _with_specs(source: OpenedSource) -> OpenedSource:
-    """Add the precision and the inputs from the file; of a model that is exported first, what the file knows of it."""
+    """Add the precision and the inputs from the file, as far as it has them if it is exported first."""
     if source.export is None:
         return with_inspected_specs(source)
     if source.precision != "unknown":  # what is exported does not exist yet
@@ -150,8 +150,8 @@ def _code_notes(source: OpenedSource, inputs: ConversionInputs) -> list[str]:
 def _make_environments(conversion: Conversion, worker: Worker, on_step: OnWorkerProgress) -> None:
     """Create the plan's environments.
 
-    In this process, so that progress is shown, and before anything that takes long, because it may fail. A source that
-    no engine opens must not cost the minutes and the download: it is opened first where there is something to create.
+    This is done in this process, so that progress is shown, and first, because it may fail. A source that no engine can
+    open must not cost minutes and a download: if there is something to create, it is opened before.
     """
     needed = [environment(name) for name in conversion.plan.environments]
     if conversion.source.export is None and not all(one.python.exists() for one in needed):

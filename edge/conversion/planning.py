@@ -1,4 +1,5 @@
-"""Plan a conversion: find the shortest route of converters from a source to a device or format, or explain why not.
+"""Plan a conversion: find the shortest route of converters from a source to a device or format, or explain why there is
+none.
 
 No engine opens the model here, so that a request is refused before any work is done.
 """

@@ -1,4 +1,4 @@
-"""Find out what a source does, so that the artifact's manifest says it even where the result's file no longer does."""
+"""Determine what a source does, so that the artifact's manifest states it even if the converted file no longer does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from edge.inspection.report import TaskDescription
 from runtimes.artifact import Preprocess, TaskStatement
 from runtimes.artifact.json_fields import JsonValue
 
-# Properties that decoders read, see `runtimes.decoders`; others may tell more of the author's machine than the model.
+# Properties that decoders read, see `runtimes.decoders`; others may reveal more about the author's machine than the
+# model.
 _DECODED = ("head", "kpt_shape", "end2end", "architecture")
-# Their manifests have `output`, or nothing to say.
+# Their manifests have `output`, or state nothing.
 _DESCRIBED_OTHERWISE = ("classification", "tensors")
 
 
@@ -35,7 +36,7 @@ class StatedTask:
 
 
 def stated_task(source: OpenedSource, inputs: ConversionInputs) -> StatedTask | None:
-    """Return what a source does, and how it takes pictures; None for a classifier, and where it is not known.
+    """Return what a source does, and how it takes pictures; None for a classifier, and if it is not known.
 
     Raises InputError and UsageError for options that do not fit the model.
     """

@@ -1,1 +1,1 @@
-"""Latency, energy and memory of a model on a device that is not at hand, from published rows."""
+"""Estimate latency, energy and memory of a model on a device without having it, from published rows."""

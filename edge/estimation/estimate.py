@@ -29,9 +29,9 @@ from runtimes.errors import RefusedError, UsageError
 PRECISIONS = ("fp32", "int8")
 # A system is shown if its median errors are at most these, with one model and with a whole family left out.
 MAX_MODEL_ERROR, MAX_FAMILY_ERROR = 0.15, 0.30
-# A model this similar to a published one errs as variants of published families do.
+# The errors for a model this similar to a published one are those of variants of published families.
 _RELATIVE = 0.02
-# Outside of what was measured by more than this factor, an error is not known.
+# Outside of the measured range by more than this factor, the error is unknown.
 _BEYOND = 1.5
 _FEWEST_ENERGIES = 10
 _BYTES = {"fp32": 4, "int8": 1}
@@ -62,8 +62,8 @@ class Calibration:
 class Estimate:
     """What a model would need on a system.
 
-    low_ms, high_ms: The 90 % band; None if the model lies outside of everything that was measured.
-    energy_mj: Energy of one inference at the wall; None if the rows do not say.
+    low_ms, high_ms: The 90 % band; None if the model is outside of everything that was measured.
+    energy_mj: Energy of one inference at the wall; None if the rows do not contain it.
     memory_bytes: Weights, and what the largest operator reads and writes; without the engine.
     basis: What the errors belong to: "variant" of a published family, "new family", or "outside".
     error: The median relative error for that basis.
@@ -184,7 +184,7 @@ def _age(one: Calibration) -> tuple[list[int], float]:
 
 
 def features(facts: Facts) -> tuple[float, ...]:
-    """Return what a latency is fitted to; the last one is the price of any inference at all."""
+    """Return the quantities that a latency is fitted to; the last one is the fixed cost of any inference."""
     return (
         facts.conv_macs,
         facts.pointwise_macs,

@@ -81,7 +81,7 @@ def graph_facts(model: Path) -> GraphFacts:
 
 
 def _require_sizes(shapes: Iterable[Iterable[int | str]], path: Path) -> None:
-    """Raise InputError for a free dimension other than the batch: how much work there is depends on it."""
+    """Raise InputError for a free dimension other than the batch, because the amount of work depends on it."""
     for shape in shapes:
         if any(not isinstance(size, int) for size in list(shape)[1:]):
             raise _free(path)
@@ -117,7 +117,7 @@ def _tflite_layers(ops: Iterable[TfliteOp]) -> Iterator[_Layer]:
         if not count:
             continue
         outputs, weights = elements(op.outputs[0]), op.input(1)
-        # Weights in fp16 come from a DEQUANTIZE, so that whether they are constants does not show here.
+        # Weights in fp16 come from a DEQUANTIZE, so that they do not look like constants here.
         data = op.input(2 if op.type == "TRANSPOSE_CONV" else 0)
         parameters = 0 if op.type == "BATCH_MATMUL" else sum(map(elements, op.inputs)) - elements(data)
         yield _Layer(_tflite_kind(op, sizes(op.outputs[0]), sizes(weights)), count, outputs, parameters)

@@ -1,7 +1,7 @@
 """Fit the latencies of models on one setup to the contents of their graphs, and measure the errors of the fit.
 
-Each kind of multiply-add, each element that is written, each parameter that is read and each layer has a price that is
-not negative. Prices are fitted so that relative errors are small, because a model of 1 ms matters as one of 100 ms.
+Each kind of multiply-add, each element that is written, each parameter that is read and each layer has a non-negative
+price. Prices are fitted to minimize relative errors, because a model of 1 ms matters as much as one of 100 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEWEST_FOR_BAND = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A model whose latency is known: its family, what its graph consists of, and the latency in ms."""
+    """A model with a known latency: its family, the contents of its graph, and the latency in ms."""
 
     family: str
     features: tuple[float, ...]

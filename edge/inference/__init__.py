@@ -1,1 +1,1 @@
-"""From an input to an answer: reading, preprocessing, what is known of a model without manifest, the run."""
+"""Turn inputs into results: read them, preprocess them, run the model, and complete what a manifest leaves out."""

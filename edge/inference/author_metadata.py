@@ -34,7 +34,7 @@ _RT_DETR = "RTDETRDecoder"
 
 @dataclass(frozen=True, kw_only=True)
 class AuthorPictures:
-    """How a picture becomes the input, as in `Preprocess`; None for what is not stated."""
+    """How a picture becomes the input, as in `Preprocess`; None for what the properties leave out."""
 
     mean: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None

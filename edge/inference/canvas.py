@@ -1,4 +1,4 @@
-"""Draw boxes, points, lines, masks and labels on a picture, in sizes that suit it and a colour for each class."""
+"""Draw boxes, points, lines, masks and labels on a picture: line and text sizes follow its size, colours the class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Point = Sequence[float]
-_GOLDEN = 0.618034  # of the colour circle from a class to the next, so that neighbours never look alike
+_GOLDEN = 0.618034  # of the colour circle from a class to the next, so that consecutive classes look different
 _FIRST_HUE = 0.33
 _DARK = 140  # luma below which text on a colour is white
 _MASK_OPACITY = 0.55
@@ -68,7 +68,7 @@ class Canvas:
         self._pen.line([*places, places[0]], fill=color_of(index), width=self._line)
 
     def tag(self, corners: Sequence[float], text: str, index: int) -> None:
-        """Write text on the class's colour above a box, or inside it where there is no room above."""
+        """Write text on the class's colour above a box, or inside it if there is no room above."""
         left, top = corners[0], corners[1]
         x0, y0, x1, y1 = self._pen.textbbox((0, 0), text, font=self._font)
         width, height = x1 - x0 + 4, y1 - y0 + 4
@@ -96,7 +96,7 @@ class Canvas:
 
 
 def color_of(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class: always the same, bright, and unlike those of its neighbours."""
+    """Return the colour of a class: bright, always the same, and different from those of the classes next to it."""
     red, green, blue = colorsys.hsv_to_rgb((_FIRST_HUE + index * _GOLDEN) % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 

@@ -1,4 +1,4 @@
-"""Read what Hugging Face writes beside an ONNX model: `config.json` and `preprocessor_config.json`.
+"""Read what Hugging Face writes next to an ONNX model: `config.json` and `preprocessor_config.json`.
 
 Exports put the model into the folder itself or into its subfolder `onnx`.
 """

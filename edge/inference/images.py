@@ -69,7 +69,7 @@ def load_all(paths: Sequence[Path], preprocess: Preprocess) -> Array:
 
 
 def _letterboxed(picture: Image, preprocess: Preprocess) -> tuple[Array, Placement]:
-    """Scale a picture to fit into the input, in the middle of a grey area."""
+    """Scale a picture to fit into the input, centred on a grey background."""
     height, width = preprocess.crop
     factor = min(width / picture.width, height / picture.height)
     size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))

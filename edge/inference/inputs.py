@@ -49,7 +49,7 @@ def is_picture_file(path: Path) -> bool:
 
 
 def picture_sample(artifact: Artifact, path: Path) -> Sample:
-    """Read a picture as the model takes it; other inputs, which are states, get zeros.
+    """Read and preprocess a picture; the other inputs, which are states, get zeros.
 
     Raises InputError if the file is not a complete picture.
     """
@@ -58,7 +58,7 @@ def picture_sample(artifact: Artifact, path: Path) -> Sample:
     pixels, placement = load_picture(path, manifest.preprocess)
     first = next((spec for spec in manifest.inputs if is_picture(spec)), manifest.inputs[0])
     picture = pixels_to_input(pixels, first, manifest.preprocess)
-    batch = concrete_shape(first)[0]  # where it is fixed, the picture fills it
+    batch = concrete_shape(first)[0]  # a fixed batch is filled with copies of the picture
     feeds = {spec.name: zeros(spec) for spec in manifest.inputs if spec is not first}
     feeds[first.name] = np.repeat(picture, batch, axis=0) if batch > 1 else picture
     milliseconds = (perf_counter() - start) * 1000

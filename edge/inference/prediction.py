@@ -127,7 +127,7 @@ def _reader(path: Path) -> Callable[..., Iterator[Prediction | Unreadable]] | No
 
 
 def _has_free_outputs(model: PreparedModel) -> bool:
-    """Return whether an output's size may differ between inputs, as that of a detector with the suppression inside."""
+    """Return whether an output's size may differ between inputs, as in a detector that suppresses boxes itself."""
     return any(isinstance(size, str) for spec in model.artifact.manifest.outputs for size in spec.shape[1:])
 
 

@@ -158,8 +158,8 @@ def prepared_model(
 
 def _check_picture_input(artifact: Artifact, facts: ModelFacts) -> None:
     """Raise InputError if the inputs are not one picture and states, or if the quantisation is invalid."""
-    lonely = [spec for spec in facts.inputs if spec is not facts.picture and spec.name not in facts.states]
-    if len(facts.inputs) != 1 and (facts.picture is None or lonely):
+    unfilled = [spec for spec in facts.inputs if spec is not facts.picture and spec.name not in facts.states]
+    if len(facts.inputs) != 1 and (facts.picture is None or unfilled):
         raise InputError(
             f"{artifact.model} takes {len(facts.inputs)} inputs; a picture is one",
             "pass them as an .npz; `edge inspect` lists them",

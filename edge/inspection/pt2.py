@@ -110,7 +110,7 @@ def read(path: Path) -> Inspection:
 
 
 def _is_at(name: str, known: str) -> bool:
-    """Whether a member is the known file, at the top level or in the folder that torch names after the archive."""
+    """Return whether the member is the known file, at the top level or in the folder named after the archive."""
     return name == known or (name.endswith(f"/{known}") and name.count("/") == known.count("/") + 1)
 
 

@@ -24,11 +24,11 @@ from runtimes.llm.session import LlmFacts, Part, TextSession
 from runtimes.llm.template_sandbox import MAX_TEMPLATE_CHARACTERS, RENDER_S, RenderJob, render
 
 Message = Mapping[str, JsonValue]
-PICTURE_TOKEN = -1  # stands for each token of a picture in a prompt
+PICTURE_TOKEN = -1  # represents each token of a picture in a prompt
 
 _MAX_CACHED = 1024  # messages
 _ROLE = re.compile(r"[a-z][a-z_]{0,31}")
-# Two Unicode noncharacters, which never get a meaning: they delimit the placeholder of a text that is spliced in.
+# Two Unicode noncharacters, which never get a meaning: they delimit the placeholder of an inserted text.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _SPLICED = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 _HINT = "choose another template with --template"
@@ -104,10 +104,10 @@ class ChatTemplate:
             return text
 
     def tokens(self, session: TextSession, messages: Sequence[Message], **more: Any) -> list[int]:
-        """Render and tokenize a conversation, with BOS exactly once if the model wants it.
+        """Render and tokenize a conversation, with BOS exactly once if the model requires it.
 
-        The content of messages is never parsed as special tokens: a text that contains some is spliced in as plain
-        text, without the surrounding whitespace.
+        The content of messages is never parsed as special tokens: a text that contains some is inserted as plain text,
+        without the surrounding whitespace.
         """
         safe, spliced = self._without_marks(session, messages)
         return self.tokenized(session, self.render(safe, **more), spliced)

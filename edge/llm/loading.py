@@ -55,9 +55,9 @@ def is_address(source: str) -> bool:
 
 
 def encoder_beside(model: str, runtime: str | None) -> str | None:
-    """Return the picture encoder that `edge convert` wrote beside a model file; None if there is none.
+    """Return the picture encoder that `edge convert` wrote next to a model file; None if there is none.
 
-    None too if this machine has no llama-server, which alone runs it: the model is opened for text then.
+    Also None if this machine has no llama-server, the only program that runs it: the model is then opened for text.
     """
     from converters.gguf import encoder_name
     from runtimes.llm.llama_cpp.server_program import find_program

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_FILE_BYTES = 64 << 20
-# Picture encoders take up to about this many pixels a side, and resize what is larger themselves.
+# Picture encoders take up to about this many pixels a side, and resize larger pictures themselves.
 MAX_SIDE = 2048
 
 
@@ -32,7 +32,7 @@ def load_picture(path: Path) -> bytes:
 
 
 def png_of(content: bytes) -> bytes:
-    """Return a picture that a client sent, as `load_picture` does. Raises InputError as well."""
+    """Return a picture that a client sent, like `load_picture`. Raises InputError as well."""
     return _png(decoded_from(io.BytesIO(content), "it"))
 
 

@@ -119,7 +119,7 @@ class ArtifactBuilder:
         chosen = preprocess(recipe.framework) if recipe.framework else _raw_pixels()
         label_file = self._scratch / LABELS
         offset = known.label_offset
-        if recipe.file is not None:  # Google's files have a background class, whatever our weights have
+        if recipe.file is not None:  # Google's files have a background class, whether or not our weights have one
             label_file, offset = self._scratch / "labels_1001.txt", 1
             names = labels(replace(self._weights, classes=1001))
             label_file.write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -155,5 +155,5 @@ def _io_dtype(recipe: Recipe) -> str | None:
 
 
 def _raw_pixels() -> Preprocess:
-    """Google's uint8 files take pixels as they are: scale 1/128 and zero point 128 undo this mean and scale."""
+    """Undo scale 1/128 and zero point 128 in mean and scale: Google's uint8 files take pixels unscaled."""
     return replace(preprocess("keras"), mean=(128.0,) * 3, scale=(1 / 128,) * 3)

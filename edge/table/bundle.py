@@ -105,7 +105,7 @@ def export(bundle: Bundle, place: Path) -> Path:
 
 
 def _write(bundle: Bundle, place: Path) -> None:
-    """Write pixels and `bundle.json` beside the artifacts."""
+    """Write pixels and `bundle.json` next to the artifacts."""
     place.mkdir(parents=True, exist_ok=True)
     arrays = {name: array for name, array in vars(bundle.pictures).items() if array is not None}
     np.savez_compressed(place / _PIXELS, **arrays)

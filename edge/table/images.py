@@ -13,7 +13,7 @@ from runtimes.arrays import Array
 from runtimes.errors import InputError
 
 GENERATED = "generated"
-_GENERATED_COUNT = 32  # for calibration without pictures: times are valid then, predictions are meaningless
+_GENERATED_COUNT = 32  # for calibration without pictures: times are then valid, predictions meaningless
 
 
 @dataclass(frozen=True)

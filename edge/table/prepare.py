@@ -18,7 +18,7 @@ from edge.table.recipes import with_sources
 from runtimes.errors import EdgeError, HostError
 from runtimes.host.files import cache_folder
 
-# What an artifact's bytes depend on, beside the weights and the calibration pictures.
+# What an artifact's bytes depend on, in addition to the weights and the calibration pictures.
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "openvino", "nncf", "ai-edge-litert", "torch")
 
 

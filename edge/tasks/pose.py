@@ -49,7 +49,7 @@ class PoseView(TaskView[Poses, Any]):
         return "\n".join(lines) or "  nobody found"
 
     def draw(self, image: Image, result: Poses) -> Image:
-        """Draw a skeleton in a colour of its own for each person."""
+        """Draw each person's skeleton in its own colour."""
         canvas = Canvas(image)
         for number, one in enumerate(result.poses):
             seen = [point.score >= _DRAWN for point in one.keypoints]

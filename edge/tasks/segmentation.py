@@ -18,7 +18,7 @@ _SMALLEST_NAMED = 0.01  # share of the picture; smaller masks get no label
 
 
 class SegmentationView(TaskView[Segmentation, Any]):
-    """Shows the share of each class, and tints its pixels; a background stays as it is."""
+    """Shows the share of each class, and tints its pixels; a background stays unchanged."""
 
     id = "segmentation"
 

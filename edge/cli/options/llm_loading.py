@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora", action="append", metavar="FILE[=X]", help="a LoRA adapter in GGUF, with its strength (1)"
     )
     group.add_argument(
-        "--mmproj", metavar="FILE", help="the model's picture encoder (default: the one that edge convert wrote beside)"
+        "--mmproj", metavar="FILE", help="the model's picture encoder (default: the one next to the model)"
     )
     group.add_argument("--workers", metavar="HOST:PORT,…", help="machines that run a share of the layers")
     group.add_argument("--server", metavar="URL", help="a running llama-server, instead of MODEL")
@@ -62,13 +62,13 @@ def llm_source_from(args: argparse.Namespace) -> LlmSource:
 
 def _source(model: str | None, server: str | None) -> str:
     if model is not None and server is not None:
-        raise UsageError("both a model and a server are given", "give one of the two")
+        raise UsageError("both a model and a server are specified", "pass one of the two")
     if server is not None:
         if "://" in server and not is_address(server):
             raise UsageError(f"'{server}' is not the address of a server", "write http://HOST:PORT")
         return server if "://" in server else f"http://{server}"
     if model is None:
-        raise UsageError("no model is given", "give MODEL.gguf, or --server http://host:port")
+        raise UsageError("no model is specified", "pass MODEL.gguf, or --server http://host:port")
     return model_file(model)
 
 
@@ -81,5 +81,5 @@ def _adapter(text: str) -> tuple[str, float]:
     if not path:
         return model_file(text), 1.0
     if not math.isfinite(factor):
-        raise UsageError(f"the strength of {path} is {strength}", "give a number such as 0.5")
+        raise UsageError(f"the strength of {path} is {strength}", "write a number such as 0.5")
     return model_file(path), factor

@@ -66,7 +66,7 @@ def percent(text: str) -> float:
 
 def add_meter(parser: ArgumentParser) -> None:
     """Add the option for the file of a power meter, see `edge.benchmark.energy`."""
-    what = "what a power meter writes meanwhile: time, watts (or volts, amps)"
+    what = "the CSV log of a power meter: time, watts (or volts, amps)"
     parser.add_argument("--energy-csv", type=Path, metavar="FILE", help=what)
 
 

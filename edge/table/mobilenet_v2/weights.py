@@ -92,7 +92,7 @@ def load_weights(weights: Weights) -> Arrays:
 
 
 def data_folder() -> Path | None:
-    """Return the folder with pictures and weights: EDGE_DATA, or `../shared/data` beside a checkout, or None."""
+    """Return the folder with pictures and weights: EDGE_DATA, or `../shared/data` next to a checkout, or None."""
     named = os.environ.get("EDGE_DATA")
     if named:
         return Path(named)

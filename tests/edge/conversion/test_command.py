@@ -43,8 +43,16 @@ def edge(capsys, *words) -> tuple[int, str, str]:
     ("margins", "limits", "said"),
     [
         ([], {}, "for all 64 tokens of 4 texts"),
-        ([0.0042], {"margin": 0.01}, "1 text parts from it, by a margin of 0.0042 of the scores' spread (wanted 0.01)"),
-        ([0.31, 0.052], {}, "2 texts part from it, by a margin of 0.31 of the scores' spread at most"),
+        (
+            [0.0042],
+            {"margin": 0.01},
+            "1 text diverges, where the source prefers its token by 0.0042 of the scores' spread (limit 0.01)",
+        ),
+        (
+            [0.31, 0.052],
+            {},
+            "2 texts diverge, where the source prefers its token by at most 0.31 of the scores' spread",
+        ),
     ],
 )
 def test_where_greedy_texts_part_the_margin_is_said(margins, limits, said):
@@ -97,7 +105,7 @@ def test_a_conversion_from_beginning_to_end(tmp_path, classifier, pictures, caps
 
     status, said, _ = edge(capsys, "verify", out)
     assert status == 0
-    assert "right with openvino" in said
+    assert "verified with openvino" in said
 
     assert edge(capsys, "convert", *words)[0] == 2
     status, said, progress = edge(capsys, "convert", *words, "--force")
@@ -201,7 +209,7 @@ def test_notes_go_to_stderr(classifier, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("edge.conversion.convert.Worker", _Answering)
     _, said, error = edge(capsys, "convert", classifier, "--to", "openvino", "--out", tmp_path / "out")
     assert "note: 12 calibration samples are few" in error
-    assert "8 seeded synthetic inputs of 0 to 255 (give real ones" in said
+    assert "8 seeded synthetic inputs of 0 to 255 (--calibration passes real ones" in said
     assert said.splitlines()[-1] == "  build it on the board"
 
 

@@ -34,7 +34,7 @@ def test_a_right_artifact(artifact, capsys):
     folder = artifact(SAMPLES["x"])
     assert main(["verify", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{folder}: right with null 1 (max_abs 0, at most 0.0001; ")
+    assert out.startswith(f"{folder}: verified with null 1 (max_abs 0, at most 0.0001; ")
     assert re.search(r"; [\d,]+ inferences alike, memory grew by \d+\.\d\d MB\)\n$", out)
 
 

@@ -56,7 +56,7 @@ def test_text_for_people(capsys):
         "  constants   48 bytes float32",
         "  ir_version  7",
         "  opset       ai.onnx 13",
-        "  task        not known: its outputs are given as they are (--task)",
+        "  task        unknown: the outputs are printed as they are (--task)",
     ]
 
 

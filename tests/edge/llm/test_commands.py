@@ -50,7 +50,7 @@ def artifact(llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_is_verified_and_a_changed_one_is_not(artifact: Path, tmp_path: Path) -> None:
     done = edge("verify", artifact)
     assert done.returncode == 0, done.stderr
-    assert "right with llama_cpp" in done.stdout
+    assert "verified with llama_cpp" in done.stdout
     told = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
     told["selfcheck"]["tolerance"] = 150.0  # more than any engine reaches
     changed = tmp_path / "changed"

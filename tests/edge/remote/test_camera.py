@@ -98,8 +98,8 @@ def test_frames_are_classified_on_the_board(boards, installed, tools, jpeg, data
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give either pictures or --camera"),
-        (("a.jpg", "--camera", "0"), "give either pictures or --camera"),
+        ((), "pass either pictures or --camera"),
+        (("a.jpg", "--camera", "0"), "pass either pictures or --camera"),
         (("--camera", "-1"), "there is no camera -1"),
         (("a.jpg", "--frames", "2"), "--frames needs --camera"),
     ],

@@ -65,7 +65,7 @@ def _bench(artifact: Path, *arguments: str) -> int:
 
 def test_a_right_artifact_is_verified_and_measured(tflite, wrapped, capsys) -> None:
     assert main(["verify", str(tflite), "--on", "browser", "--browser", wrapped()]) == 0
-    assert "right with litert_js 2.5.3 in " in capsys.readouterr().out
+    assert "verified with litert_js 2.5.3 in " in capsys.readouterr().out
     assert _bench(tflite, "--browser", wrapped()) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["status"], row["runtime"], row["host"], row["threads"]) == ("ok", "litert_js", "browser", 1)
@@ -101,7 +101,7 @@ def test_the_host_judges_too_what_the_page_lets_pass(tflite, wrapped, changed, c
     blind = source.replace(judge, f"{judge}    return {{ passed: true, metrics: {{}}, message: 'blind' }};\n")
     page = changed(garbage_from(tflite, 1, changed), {"page/selfcheck.js": blind.encode()}, is_signed=True)
     assert main(["verify", str(page), "--on", "browser", "--browser", wrapped()]) == 6
-    assert "is wrong with litert_js" in capsys.readouterr().err
+    assert "fails verification with litert_js" in capsys.readouterr().err
 
 
 def test_without_a_browser_or_simd_it_ends_with_the_engines_status(tflite, wrapped, monkeypatch, capsys) -> None:
