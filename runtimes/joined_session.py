@@ -1,7 +1,7 @@
-"""Join the parts of an output that a conversion split, so that a session answers as the source does.
+"""Join the parts of an output that a conversion split, so that a session answers like the source.
 
-In int8 an output has one scale. Where its parts have different ones, such as boxes in pixels beside scores, the model
-ends before the last Concat, each part is an output with a scale of its own, and the manifest holds the join.
+In int8 an output has one scale. If its parts have different ones, such as boxes in pixels and scores, the model ends
+before the last Concat, each part is an output with its own scale, and the manifest describes how to join them.
 """
 
 from __future__ import annotations

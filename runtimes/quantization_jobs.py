@@ -1,4 +1,4 @@
-"""The jobs that quantize a language model, and say what it loses: their answers come from a worker process."""
+"""The jobs that quantize a language model, and measure what it loses; a worker process answers them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class QuantizeJob(Job[QuantizeAnswer]):
 
 @dataclass(frozen=True)
 class ImportanceAnswer:
-    """How many tensors' importance was found, from how many tokens."""
+    """The number of tensors with an importance, and the number of tokens that it was computed from."""
 
     tensors: int
     tokens: int
@@ -84,7 +84,7 @@ class ImportanceAnswer:
 
 @dataclass(frozen=True)
 class ImportanceJob(Job[ImportanceAnswer]):
-    """Find out from the text file `text` which columns of a model's weights matter, and write that to `out`."""
+    """Compute from the text file `text` which columns of a model's weights matter, and write that to `out`."""
 
     name = "importance"
     artifact: str

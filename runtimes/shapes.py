@@ -65,7 +65,7 @@ def with_shapes(inputs: Sequence[TensorSpec], shapes: Sequence[str]) -> tuple[Te
 
 
 def free_axes(spec: TensorSpec) -> list[int]:
-    """Return the axes beside the leading one whose size is free."""
+    """Return the free axes other than the leading one."""
     return [axis for axis, size in enumerate(spec.shape) if axis and isinstance(size, str)]
 
 

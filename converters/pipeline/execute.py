@@ -69,8 +69,8 @@ def copy_source(source: OpenedSource, out: Path) -> Path:
     if model.is_dir():
         shutil.copytree(model, out / model.name)
         return out / model.name
-    beside = [model.parent / name for name in FORMATS[source.format].beside(model)]
-    for path in (model, *beside):
+    further = [model.parent / name for name in FORMATS[source.format].further_files(model)]
+    for path in (model, *further):
         place = out / path.relative_to(model.parent)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)

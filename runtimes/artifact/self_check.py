@@ -10,7 +10,7 @@ from runtimes.artifact.json_fields import Fields
 
 @dataclass(frozen=True)
 class Part:
-    """Elements of an output that share one natural range, such as the scores beside the boxes of a detector.
+    """Elements of an output that share one natural range, such as the scores of a detector, but not its boxes.
 
     axis: The axis of the output's shape along which the part is a slice.
     start, stop: The part's indices on that axis.

@@ -54,7 +54,7 @@ class Queries(Decoder[Detections]):
 
     @classmethod
     def recognise(cls, model: ModelFacts) -> Queries | None:
-        """Accept an output [1, queries, 4] whose name contains "box", and logits [1, queries, classes] beside it."""
+        """Accept an output [1, queries, 4] whose name contains "box", and logits [1, queries, classes]."""
         size = model.picture_size
         if size is None:
             return None
@@ -71,7 +71,7 @@ class Queries(Decoder[Detections]):
         return cls(boxes, logits, size, has_no_object, labels, assumptions=(*words, *unnamed))
 
     def pictures(self) -> PictureDefaults:
-        """Return the stretching of DETR's relatives, whose scaling differs."""
+        """Return the stretching of DETR's derivatives, whose scaling differs."""
         return PictureDefaults("stretch", family="DETR and its relatives")
 
     def configured(self, options: DecodeOptions) -> Queries:

@@ -6,7 +6,7 @@ import numpy as np
 
 from runtimes.arrays import Array
 
-# The direction behind a corner where two parts touch: right turns first, which keeps the parts apart.
+# The direction after a corner where two parts touch: right turns first, which keeps the parts apart.
 _TURNS = {(1, 0): ((0, 1), (1, 0), (0, -1)), (0, 1): ((-1, 0), (0, 1), (1, 0))}
 _TURNS.update({(-1, 0): ((0, -1), (-1, 0), (0, 1)), (0, -1): ((1, 0), (0, -1), (-1, 0))})
 

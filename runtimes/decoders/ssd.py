@@ -1,4 +1,4 @@
-"""The output layouts of SSD detectors: with the post-processing inside, and raw against anchors."""
+"""The output layouts of SSD detectors: with post-processing in the model, and raw boxes relative to anchors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runtimes.tensors import dequantize
 
 _POST_PROCESS = "TFLite_Detection_PostProcess"
 _DETECTION_OUTPUT = "DetectionOutput"
-_PLACEHOLDERS = ("???", "background", "__background__")  # what a first label says that is not a class
+_PLACEHOLDERS = ("???", "background", "__background__")  # first labels that are not classes
 _ROW = 7  # picture, class, confidence, left, top, right, bottom
 # The anchors of MediaPipe's detectors: (stride, anchors per cell) of each grid. Anchors are centred in their cell and
 # as large as the input (mediapipe/modules/*/*.pbtxt, SsdAnchorsCalculatorOptions with fixed_anchor_size; Apache-2.0).
@@ -41,7 +41,7 @@ _FIRST_POINT = 4  # of the numbers of a box
 
 @dataclass(frozen=True)
 class PostProcessedSsd(Decoder[Detections]):
-    """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that hold it.
+    """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that contain it.
 
     Boxes [1, n, 4] are top, left, bottom and right as shares of the input, classes [1, n] floats without a background
     class, then scores [1, n]; suppressed already, but not cut at any score.

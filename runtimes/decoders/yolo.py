@@ -234,7 +234,7 @@ def _check_labels(model: ModelFacts, classes: int) -> tuple[str, ...] | None:
         return None
     if labels is not None and labels.certainty == GIVEN:
         raise InputError(
-            f"{labels.origin} holds {len(labels.names)} labels; the model has {classes} classes", _GIVE_LABELS
+            f"{labels.origin} has {len(labels.names)} labels; the model has {classes} classes", _GIVE_LABELS
         )
     return (f"the {classes} classes have no names (--labels)",)
 

@@ -61,7 +61,7 @@ def opening(
     """Map native errors while `engine` loads `path`.
 
     Errors are attributed to the file (InputError), except for the classes in `faults`, which are the engine's own
-    (EngineError). The hint tells a model that the engine does not support from a file that may be damaged.
+    (EngineError). The hint distinguishes a model that the engine does not support from a file that may be damaged.
     """
     own: tuple[type[BaseException], ...] = (MemoryError, *faults)
     try:

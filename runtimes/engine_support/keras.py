@@ -10,10 +10,10 @@ from runtimes.engine_support.adapter import unique
 from runtimes.engine_support.keras_2 import readable
 from runtimes.errors import InputError
 
-_HINT = "save it as a functional or sequential model, or bring its classes with `edge convert --code mymodule.py`"
-_BRING = "bring its classes: `edge convert --code mymodule.py`, your own Python file, which is run"
+_HINT = "save it as a functional or sequential model, or provide its classes with `edge convert --code mymodule.py`"
+_BRING = "provide its classes with `edge convert --code mymodule.py`, your own Python file, which is run"
 _NO_LAMBDA = (
-    "write it as a layer class, save the model again, and bring the class with `edge convert --code mymodule.py`"
+    "write it as a layer class, save the model again, and provide the class with `edge convert --code mymodule.py`"
 )
 # Keras 3 ("Could not locate class 'Gate'", "Unknown layer: 'Gate'"), and a module that cannot be imported.
 _UNKNOWN = re.compile(
@@ -53,7 +53,7 @@ def load_any_model(path: Path) -> Any:
 
 
 def _explained(error: Exception, path: Path) -> InputError | None:
-    """Return an error of Keras about code that the file does not hold as an InputError; None for any other."""
+    """Return an error of Keras about code that the file does not contain as an InputError; None for any other."""
     found = _UNKNOWN.search(str(error))
     if found:
         return InputError(f"{path} uses '{found[1]}', which is custom code that the file does not hold", _BRING)

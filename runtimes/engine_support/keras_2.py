@@ -1,7 +1,7 @@
 """Read the files of Keras 2 with Keras 3: the layers' configuration is rewritten in a temporary copy.
 
-Keras 3 refuses arguments that its layers no longer have, although they say nothing, and gives 'hard_sigmoid' another
-meaning in silence. What cannot be rewritten is refused by the name of the layer.
+Keras 3 refuses arguments that its layers no longer have, even without effect, and silently gives 'hard_sigmoid' another
+meaning. What cannot be rewritten is refused, naming the layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from runtimes.errors import InputError
 
 _CONFIG = "config.json"
 _METADATA = "metadata.json"
-_EXPORT = "where Keras 2 still is, load it and write it with model.export('folder'): a SavedModel can be converted"
+_EXPORT = (
+    "in an environment with Keras 2, load it and write it with model.export('folder'): a SavedModel can be converted"
+)
 # Layers that Keras 3 does not have, or builds from other weights.
 _GONE = ("TFOpLambda", "SlicingOpLambda", "LocallyConnected1D", "LocallyConnected2D", "MultiHeadAttention")
 _HARD_SIGMOID = "hard_sigmoid_of_keras_2"
@@ -93,7 +95,7 @@ def _text(value: Any) -> str:
 
 
 def _rewritten(config: Any, path: Path) -> Any:
-    """Return the configuration in the words of Keras 3. Raises InputError for a layer that has none there."""
+    """Return the configuration in the form of Keras 3. Raises InputError for a layer that Keras 3 does not have."""
     names = {name: name.replace("/", "_") for name in _layer_names(config) if "/" in name}
     return _renamed(_layer(config, path), names) if names else _layer(config, path)
 

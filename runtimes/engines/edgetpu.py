@@ -1,4 +1,4 @@
-"""Google's Coral Edge TPU: through pycoral where it is installed, else through LiteRT with libedgetpu as its delegate.
+"""Google's Coral Edge TPU: through pycoral if it is installed, else through LiteRT with libedgetpu as its delegate.
 
 The package called `pycoral` on Python's package index is not Google's, so only `pycoral.utils.edgetpu` counts.
 """

@@ -293,7 +293,7 @@ class TextOnly:
 
 
 def _without_pictures() -> UsageError:
-    hint = "convert its folder again with edge convert, which writes mmproj beside it, or give --mmproj FILE"
+    hint = "convert its folder again with edge convert, which writes the mmproj file next to it, or pass --mmproj FILE"
     return UsageError("the model has no picture encoder", hint)
 
 

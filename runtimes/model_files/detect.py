@@ -25,7 +25,7 @@ class Format:
     reader: The module of `edge.inspection` that reads its files; "" if there is nothing to read.
     compiled_for: What its files are compiled for, as text. A compiled model cannot be converted any further.
     compiled_from: What to convert instead.
-    beside: The names of further files of a model, relative to its folder.
+    further_files: The names of further files of a model, relative to its folder.
     """
 
     suffixes: tuple[str, ...]
@@ -34,7 +34,7 @@ class Format:
     reader: str = ""
     compiled_for: str = ""
     compiled_from: str = ""
-    beside: Callable[[Path], AbstractSet[str]] = lambda _model: frozenset()
+    further_files: Callable[[Path], AbstractSet[str]] = lambda _model: frozenset()
 
     @property
     def is_compiled(self) -> bool:
@@ -62,7 +62,7 @@ def _is_keras(path: Path, head: bytes) -> bool:
 
 
 FORMATS = {
-    "onnx": Format((".onnx",), "onnxruntime", reader="onnx", beside=external_files),
+    "onnx": Format((".onnx",), "onnxruntime", reader="onnx", further_files=external_files),
     "tflite": Format((".tflite",), "litert", _is_tflite, reader="tflite"),
     "edgetpu": Format(
         ("_edgetpu.tflite",),
@@ -73,7 +73,7 @@ FORMATS = {
         compiled_from=".tflite that it was compiled from",
     ),
     "openvino": Format(
-        (".xml",), "openvino", _is_xml, reader="openvino", beside=lambda model: {model.with_suffix(".bin").name}
+        (".xml",), "openvino", _is_xml, reader="openvino", further_files=lambda model: {model.with_suffix(".bin").name}
     ),
     "keras": Format((".keras", ".h5"), "keras", _is_keras, reader="keras"),
     "savedmodel": Format((), "tensorflow", reader="savedmodel"),

@@ -80,7 +80,7 @@ class ModelFacts:
 
     @property
     def picture(self) -> TensorSpec | None:
-        """The input that takes a picture, beside which there may be others; None unless there is exactly one."""
+        """The input that takes a picture; there may be other inputs. None unless there is exactly one."""
         found = [spec for spec in self.inputs if is_picture(spec)]
         return found[0] if len(found) == 1 else None
 
@@ -109,7 +109,7 @@ class ModelFacts:
 
 
 def states_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Pair inputs beside the first with an output of the same dtype and shape; the one with the most similar name."""
+    """Pair inputs other than the first with an output of the same dtype and shape and the most similar name."""
     pairs: dict[str, str] = {}
     for spec in inputs[1:]:
         fitting = [one.name for one in outputs if _same_kind(spec, one) and one.name not in pairs.values()]
@@ -119,7 +119,7 @@ def states_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> di
 
 
 def _same_kind(one: TensorSpec, other: TensorSpec) -> bool:
-    """Return whether dtype, rank and fixed sizes are equal; a tensor without axes is no state."""
+    """Return whether dtype, rank and fixed sizes are equal; a tensor without axes is not a state."""
     if one.dtype != other.dtype or len(one.shape) != len(other.shape) or not one.shape:
         return False
     sizes = zip(one.shape, other.shape)

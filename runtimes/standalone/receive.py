@@ -74,10 +74,10 @@ def copy(root: Path, name: str, digest: str, stream: BinaryIO) -> None:
                 for member in archive:
                     _unpack(archive, member, part)
         except (tarfile.TarError, EOFError) as error:
-            raise TransferError(f"the copy of {name} broke off: {error}", "run the command again") from None
+            raise TransferError(f"the copy of {name} was interrupted: {error}", "run the command again") from None
         if tree_digest(part) != digest:
             raise TransferError(
-                f"the copy of {name} is not what was sent", "run the command again; check the board's disk"
+                f"the copy of {name} differs from what was sent", "run the command again; check the board's disk"
             )
 
 
@@ -150,7 +150,7 @@ def _unpack(archive: Any, member: Any, part: Path) -> None:
         with target.open("wb") as stream:
             shutil.copyfileobj(archive.extractfile(member), stream, _PIECE)
     else:
-        raise TransferError(f"the copy holds something that is neither file nor folder: {member.name}")
+        raise TransferError(f"the copy contains something that is neither file nor folder: {member.name}")
 
 
 class _Part:

@@ -124,7 +124,7 @@ def plan_of(folder: Path) -> Plan:
         in_half = known.get("float") != "fp32"
         return Plan(model, manifest["precision"], folder / Path(cache).name if cache else None, in_half=in_half)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder} holds no artifact for TensorRT: {error!r}"
+        message = f"{folder} has no artifact for TensorRT: {error!r}"
         raise BuildError(message, "make one with: edge convert MODEL --for jetson-nano") from None
 
 

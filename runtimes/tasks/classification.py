@@ -181,14 +181,14 @@ def _kind(model: ModelFacts) -> tuple[str, tuple[str, ...]]:
         return model.output_kind, ()
     operator, word = model.output_operator, _word(model.output_operator)
     if ("softmax" in word and "log" not in word) or _is_sigmoid(word):
-        return "probability", (f"the output is probabilities: {operator} makes it (--output)",)
+        return "probability", (f"the output is probabilities: computed by {operator} (--output)",)
     if _has_probability_scale(model.outputs[0]):
         return "probability", ("the output is probabilities: its scale is 1/256, a softmax's (--output)",)
     if not operator:
         raise UsageError(
             f"{model.source} does not show how its output is computed", "pass --output probability or --output logit"
         )
-    return "logit", (f"the output is logits: {operator} makes it (--output)",)
+    return "logit", (f"the output is logits: computed by {operator} (--output)",)
 
 
 def _word(operator: str | None) -> str:
@@ -224,8 +224,8 @@ def _labels(model: ModelFacts, classes: int) -> tuple[tuple[str, ...] | None, tu
             return names, (line,) if labels.certainty == ASSUMED else ()
         if labels.certainty == GIVEN:
             raise InputError(
-                f"{labels.origin} holds {len(names)} labels; the model has {classes} classes",
-                "give one label a line, in order",
+                f"{labels.origin} has {len(names)} labels; the model has {classes} classes",
+                "write one label per line, in order",
             )
     if model.origins.get("output_kind") == MANIFEST:  # an artifact without labels has none
         return None, ()

@@ -203,8 +203,8 @@ def _labels(model: ModelFacts, count: int | None) -> tuple[tuple[str, ...] | Non
         return None, ("the classes have no names (--labels)",)
     if count is not None and count > 1 and len(labels.names) < count:
         raise InputError(
-            f"{labels.origin} holds {len(labels.names)} labels; the model has {count} classes",
-            "give one label a line, in order",
+            f"{labels.origin} has {len(labels.names)} labels; the model has {count} classes",
+            "write one label per line, in order",
         )
     return labels.names, ()
 

@@ -1,9 +1,9 @@
-"""Look inside an output: is each slice of it (a channel, a column, a key point) still alive and right?
+"""Check every slice of an output (a channel, a column, a key point): is it still varying, and correct?
 
-One figure for a tensor hides what is inside: where boxes in pixels share an output with scores from 0 to 1, the boxes
+One figure for a tensor hides what is inside: if boxes in pixels share an output with scores from 0 to 1, the boxes
 alone decide it. Measured on the int8 MobileNetV2 (20 pictures, 1001 columns): some 700 columns never change in the
-result, but none of them moves by more than 0.7 steps in the source; a right column is off by as much as 0.12 in a
-single picture. So movement is counted in the result's steps, and noise only where several values show it.
+result, but none of them moves by more than 0.7 steps in the source; a correct column is off by as much as 0.12 in a
+single picture. So movement is counted in the result's steps, and noise only if several values show it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def observed_step(values: Array) -> float:
 
 
 def judge_slices(check: OutputCheck, expected: Array, given: Array, limits: Limits) -> SliceReport:
-    """Hold every slice of every part and axis against the source's: [n, *shape], finite, dequantized."""
+    """Compare every slice of every part and axis with the source's: [n, *shape], finite, dequantized."""
     expected, given = _few(expected, given)
     report = SliceReport()
     for part in check.parts:

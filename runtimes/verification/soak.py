@@ -1,6 +1,6 @@
 """Soak test: the answer to an input stays the same at later inferences, and after other inputs in between.
 
-Browser engines have failed exactly there: right at the first inference, wrong from the second on
+Browser engines have failed in exactly this way: correct at the first inference, wrong from the second on
 (https://github.com/google-ai-edge/LiteRT/issues/8065).
 """
 

@@ -38,7 +38,7 @@ def literal(text: str) -> str:
 def string_matching(pattern: str) -> str:
     """Return an expression for the JSON strings that match; "char" is the rule of a character.
 
-    As in JSON schemas, the expression may match a part of the string. Raises ValueError for what GBNF cannot say.
+    As in JSON schemas, the expression may match a part of the string. Raises ValueError for what GBNF cannot express.
     """
     try:
         tree = parser.parse(pattern)

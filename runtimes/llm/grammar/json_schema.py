@@ -1,7 +1,7 @@
 """Translate a JSON schema to GBNF. Every answer under the grammar validates; what it cannot enforce is refused.
 
-The converters inside llama.cpp and llama-cpp-python drop the words that they do not know, and with a SentencePiece
-vocabulary the guidance library inside xllamacpp lets prose pass. So all engines get the grammar that is made here.
+The converters inside llama.cpp and llama-cpp-python ignore words that they do not know, and with a SentencePiece
+vocabulary the guidance library inside xllamacpp accepts prose. So all engines get the grammar that is written here.
 Words: https://json-schema.org/draft/2020-12/json-schema-validation. GBNF: grammars/README.md of llama.cpp.
 """
 
@@ -139,7 +139,7 @@ class _Translation:
 
     def _reference(self, schema: Schema, words: Any, place: str) -> str:
         if words != {"$ref"}:
-            raise _refused(place, f"{_quoted(words - {'$ref'})} beside '$ref' cannot be enforced")
+            raise _refused(place, f"{_quoted(words - {'$ref'})} next to '$ref' cannot be enforced")
         target = str(schema["$ref"])
         if target not in self._references:
             name = self._references[target] = self._rule("")
@@ -186,7 +186,7 @@ class _Translation:
     def _constant(self, schema: Schema, words: Any, place: str) -> str:
         if words - {"const", "enum", "type"}:
             raise _refused(
-                place, f"{_quoted(words - {'const', 'enum', 'type'})} beside fixed values cannot be enforced"
+                place, f"{_quoted(words - {'const', 'enum', 'type'})} next to fixed values cannot be enforced"
             )
         values = [schema["const"]] if "const" in schema else schema["enum"]
         if not isinstance(values, list) or ("const" in schema and "enum" in schema and values[0] not in schema["enum"]):
@@ -289,7 +289,7 @@ def _integer(schema: Schema, place: str) -> str:
 
 
 def _number(schema: Schema, place: str) -> str:
-    """Numbers have no bounds in a grammar, but for zero."""
+    """Return an expression for numbers, which have no bounds in a grammar except zero."""
     for word in ("maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
         if schema.get(word) is not None:
             raise _refused(place, f"'{word}' of a number cannot be enforced; of an integer most can")
@@ -334,7 +334,7 @@ def _check_words(schema: Schema, place: str) -> None:
 
 
 def _merge(parts: Sequence[Schema], place: str) -> Schema:
-    """Return one schema that requires all of `parts`. Raises InputError where two words contradict each other."""
+    """Return one schema that requires all of `parts`. Raises InputError if two words contradict each other."""
     found: dict[str, Any] = {}
     objects = sum("properties" in part for part in parts)
     for part in parts:
@@ -342,7 +342,7 @@ def _merge(parts: Sequence[Schema], place: str) -> Schema:
             if word in _ANNOTATIONS:
                 continue
             if word == "additionalProperties" and value is False and objects > 1:
-                raise _refused(place, "'additionalProperties' beside other schemas' properties cannot be enforced")
+                raise _refused(place, "'additionalProperties' next to other schemas' properties cannot be enforced")
             if word == "required":
                 value = [*found.get(word, []), *(name for name in value if name not in found.get(word, []))]
             elif word == "properties":
@@ -351,7 +351,7 @@ def _merge(parts: Sequence[Schema], place: str) -> Schema:
                     raise _refused(place, f"'{twice[0]}' is described twice, which cannot be enforced")
                 value = {**found.get(word, {}), **value}
             elif found.get(word, value) != value:
-                raise _refused(place, f"'{word}' stands there twice, which cannot be enforced")
+                raise _refused(place, f"'{word}' occurs twice, which cannot be enforced")
             found[word] = value
     return found
 

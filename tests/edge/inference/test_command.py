@@ -64,7 +64,7 @@ def test_a_folder_of_pictures(capsys, model, pictures):
     assert all("ms  onnxruntime" in line for line in lines[::2])
     assert ["(first inference: " in line for line in lines[::2]] == [True, False, False]
     assert all(line.startswith("assumed: ") for line in printed.err.splitlines())
-    assert "probabilities: Softmax makes it" in printed.err
+    assert "probabilities: computed by Softmax" in printed.err
 
 
 def test_json_for_machines(capsys, model, pictures):

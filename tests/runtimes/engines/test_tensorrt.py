@@ -196,7 +196,7 @@ def test_the_builder_refuses_what_is_no_artifact(tmp_path, capsys, text):
     if text:
         (tmp_path / "manifest.json").write_text(text)
     assert tensorrt_build.main([str(tmp_path)]) == 4
-    assert "holds no artifact for TensorRT" in capsys.readouterr().err
+    assert "has no artifact for TensorRT" in capsys.readouterr().err
 
 
 def test_the_builder_names_what_this_python_lacks(folder, capsys, monkeypatch):

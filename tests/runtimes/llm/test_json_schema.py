@@ -174,7 +174,7 @@ def test_what_a_grammar_lets_pass_validates(name: str) -> None:
         ({"$ref": "http://example.com/schema"}, "'$ref' to http://example.com"),
         ({"$ref": "#/$defs/a"}, "does not exist"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf'"),
-        ({"allOf": [{"type": "integer"}, {"type": "string"}]}, "'type' stands there twice"),
+        ({"allOf": [{"type": "integer"}, {"type": "string"}]}, "'type' occurs twice"),
         ({"type": "integer", "minimum": 9, "maximum": 5}, "no integer"),
         ({"type": "integer", "minimum": 10**16}, "more than 15 digits"),
         ({"type": "text"}, "'type' is"),

@@ -258,7 +258,7 @@ def test_two_inputs_at_once_are_refused():
 
 def test_labels_that_do_not_fit_are_refused_where_they_were_given():
     given = Labels(("a", "b", "c", "d", "e"), "names.txt", GIVEN)
-    with pytest.raises(InputError, match=r"names.txt holds 5 labels; the model has 3 classes"):
+    with pytest.raises(InputError, match=r"names.txt has 5 labels; the model has 3 classes"):
         DetectionTask().recognise(facts((1, 7, CELLS), labels=given))
     read = replace(given, certainty="read")
     assert DetectionTask().recognise(facts((1, 7, CELLS), labels=read)).labels is None

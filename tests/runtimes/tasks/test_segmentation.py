@@ -109,7 +109,7 @@ def test_a_map_is_brought_back_through_a_letterbox():
 
 
 def test_names_that_do_not_fit():
-    with pytest.raises(InputError, match="holds 2 labels; the model has 4 classes"):
+    with pytest.raises(InputError, match="has 2 labels; the model has 4 classes"):
         SegmentationTask().recognise(facts((1, 4, SIZE, SIZE), labels=Labels(("a", "b"), "names.txt", GIVEN)))
     found = decoded(replace(WHOLE, labels=Labels(("a", "b"), "names.txt", GIVEN)), HALF[np.newaxis])
     assert found.label(2) is None
