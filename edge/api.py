@@ -105,7 +105,7 @@ def check(
 
 
 def estimate(model: str | Path, device: str | None = None, *, precision: str | None = None) -> EstimateReport:
-    """Estimate latency, energy and memory of a TFLite or ONNX model on a device that is not at hand.
+    """Estimate latency, energy and memory of a TFLite or ONNX model on a device without having it.
 
     device: A device; None estimates for every device with enough published rows.
     precision: "fp32" or "int8"; None estimates both.

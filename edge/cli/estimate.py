@@ -1,4 +1,4 @@
-"""`edge estimate`: latency, energy and memory of a model on a device that is not at hand, from published rows."""
+"""`edge estimate`: latency, energy and memory of a model on a device without having it, from published rows."""
 
 from __future__ import annotations
 

@@ -42,10 +42,11 @@ def row(name: str, answer: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="an empty folder for the networks and pictures")
+    parser.add_argument("--folder", type=Path, help="a folder for the networks and pictures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, TRAIN, folder], check=True, capture_output=True)
         print("| network | result | right, float → result | bytes | kept in float |\n|---|---|---|---|---|")
         for name, precisions in (("digits", ("fp32", "int8")), ("uneven", ("int8",))):

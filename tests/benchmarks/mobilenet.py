@@ -57,7 +57,7 @@ def line(row: str, answer: dict[str, Any] | str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="an empty folder for the artifacts")
+    parser.add_argument("--folder", type=Path, help="a folder for the artifacts")
     parser.add_argument("--only", nargs="+", default=list(TARGETS), metavar="ROW", help="only these rows")
     parser.add_argument("--python", help="a Python 3.8, for the environment of Movidius")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
@@ -67,6 +67,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, __file__, "--prepare", folder], check=True, capture_output=True)
         print("| target | right, float → result | lost | same top-1 | dB | bytes | |\n|---|---|---|---|---:|---:|---|")
         for row in args.only:

@@ -162,7 +162,7 @@ def _aligned(kernel: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _factors(plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the factor of the weights and the bias of each channel (the last axis of `plain`, the outputs without a
+    """Return the factor of the weights and the bias of each channel, the last axis of `plain` (outputs without a
     bias).
     """
     rows = plain.reshape(-1, plain.shape[-1]).astype(np.float64)

@@ -59,7 +59,7 @@ def _samples(shape) -> np.ndarray:
 def test_what_an_input_takes_is_read_without_the_environment(tmp_path):
     assert fixed_shapes(_network(tmp_path / "n.onnx"), 1, 13) == {"image": [1, 3, 16, 16]}
     assert fixed_shapes(_network(tmp_path / "free.onnx", batch="batch"), 2, 13) == {"image": [2, 3, 16, 16]}
-    with pytest.raises(InputError, match="free dimension beside the batch"):
+    with pytest.raises(InputError, match="free dimension other than the batch"):
         fixed_shapes(_network(tmp_path / "rows.onnx", shape=(1, 3, "rows", 16)), 1, 13)
     with pytest.raises(InputError, match="has opset 17, and 13 is the newest") as caught:
         fixed_shapes(_network(tmp_path / "new.onnx", opset=17), 1, 13)

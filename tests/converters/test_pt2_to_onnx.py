@@ -149,7 +149,7 @@ def test_a_module_that_draws_numbers_is_no_program(tmp_path):
         def forward(self, signal):
             return signal + torch.rand(4)
 
-    with pytest.raises(EngineError, match="noisy returns other values after its export"):
+    with pytest.raises(EngineError, match="noisy gives other outputs after its export"):
         write_program(Noisy(), [torch.zeros(1, 4)], tmp_path / "noisy.pt2", "noisy")
     assert list(tmp_path.iterdir()) == []
 

@@ -46,7 +46,7 @@ RED, GREEN, BLUE = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
 def test_pictures_with_their_colours_swapped_are_doubted(meaning, layout):
     words = told([BLUE] * 5 + [GREEN], meaning, layout)
     assert "more confident about the calibration pictures with red and blue swapped" in words
-    assert "(mean top probability 0.93, and 0.58 as they are)" in words
+    assert "(mean top probability 0.93, and 0.58 unswapped)" in words
     assert told([RED] * 5 + [GREEN], meaning, layout) == ""
 
 

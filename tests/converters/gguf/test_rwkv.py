@@ -138,5 +138,5 @@ def test_the_longest_known_piece_is_taken(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_computes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rwkv_vocab_v20230424.txt").write_text("1 __import__('os') 3\n", encoding="utf-8")
-    with pytest.raises(InputError, match="is broken"):
+    with pytest.raises(InputError, match="is not a number, a Python literal and a length"):
         read_source_tokenizer(tmp_path)

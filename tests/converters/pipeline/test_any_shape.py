@@ -174,7 +174,7 @@ def test_swapped_inputs_of_one_shape_are_seen_and_the_error_tells_of_made_up_inp
     step.result = case.write(tmp_path / "swapped.onnx", swapped=True)
     with pytest.raises(ProofError, match="output 'y' is too far") as refusal:
         convert(request_for(case.write(tmp_path / "model.onnx"), "onnx"), lambda _: None)
-    assert "made up: pass real ones with --calibration" in refusal.value.hint
+    assert "synthetic: pass real ones with --calibration" in refusal.value.hint
 
 
 def test_the_same_model_unswapped_passes(request_for, step, tmp_path):
@@ -185,5 +185,5 @@ def test_the_same_model_unswapped_passes(request_for, step, tmp_path):
 def test_other_made_up_values_than_usual_are_told_of(request_for, step, tmp_path):
     result = convert(request_for(CASES["logarithm"].write(tmp_path / "model.onnx"), "onnx"), lambda _: None)
     (note,) = result.notes
-    assert "positive values were used; give real ones with --calibration" in note
+    assert "positive values were used; pass real ones with --calibration" in note
     assert result.proof["range"][0] > 0

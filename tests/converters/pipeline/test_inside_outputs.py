@@ -107,7 +107,7 @@ def test_scores_that_died_beside_boxes_in_pixels_fail_by_name(detector, request_
         convert(request, lambda progress: seen.append(progress["doing"]))
     assert "done" not in seen
     assert caught.value.details["worst_slice"]["first"] == 4
-    assert "an output of their own" in caught.value.hint
+    assert "into a separate output" in caught.value.hint
     proof = Artifact.open(request.out).manifest.proof
     assert proof["slices"]["worst"] == "output 'out', channels 4..6"
     verdict = on_the_device(request.out)

@@ -161,10 +161,10 @@ def test_a_source_that_is_broken_itself():
 def test_a_refusal_that_rests_on_made_up_inputs_says_so_and_how_to_give_real_ones():
     with pytest.raises(ProofError, match="not finite for synthetic inputs") as refusal:
         source_answers(_Source(lambda x: x * np.nan), MADE_UP)
-    assert "made up: pass real ones with --calibration" in refusal.value.hint
+    assert "synthetic: pass real ones with --calibration" in refusal.value.hint
     wrong = verify("fp32", TRUTH, {name: -values for name, values in TRUTH.items()})
-    assert "the inputs were made up" in wrong.error("fp32", "out", are_made_up=True).hint
-    assert "made up" not in wrong.error("fp32", "out").hint
+    assert "the inputs are synthetic" in wrong.error("fp32", "out", are_made_up=True).hint
+    assert "synthetic" not in wrong.error("fp32", "out").hint
 
 
 def test_best_answers_that_tie_are_told_of_a_classifier_whose_source_has_one():

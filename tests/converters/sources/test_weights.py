@@ -88,7 +88,7 @@ def test_weights_of_another_network_are_named(tmp_path, change, words):
         ({"epoch": 3, "optimizer": {"state": {}}}, "holds no state_dict; its keys are epoch, optimizer"),
         ([1, 2], "holds no state_dict"),
         (network(), "is not unpickled"),
-        ({"state_dict": {}, "when": datetime.date(2020, 1, 1)}, r"a datetime\.date beside its tensors"),
+        ({"state_dict": {}, "when": datetime.date(2020, 1, 1)}, r"a datetime\.date in addition to tensors"),
     ],
 )
 def test_what_is_no_state_dict_is_said(tmp_path, content, words):

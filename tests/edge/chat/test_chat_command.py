@@ -175,7 +175,7 @@ def test_ctrl_c_ends_one_answer_with_its_status(talk, long_model, endless) -> No
 
 
 WRONG = {
-    "no model": ((), 2, "no model is given"),
+    "no model": ((), 2, "no model is specified"),
     "a missing file": (("nowhere.gguf", "x"), 3, "nowhere.gguf"),
     "a missing grammar": (("m.gguf", "x", "--grammar", "no.gbnf"), 3, "no.gbnf cannot be read"),
     "a number that is none": (("m.gguf", "x", "--temp", "warm"), 2, "temp: 'warm' is not a number"),
