@@ -162,9 +162,7 @@ def _aligned(kernel: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _factors(plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the factor of the weights and the bias of each channel, the last axis of `plain` (outputs without a
-    bias).
-    """
+    """Return the factor of the weights and the bias of each channel, the last axis of `plain`."""
     rows = plain.reshape(-1, plain.shape[-1]).astype(np.float64)
     factor = _DEVIATION / np.maximum(rows.std(axis=0), _LEAST)
     return factor.astype(np.float32), (_MEAN - rows.mean(axis=0) * factor).astype(np.float32)

@@ -307,7 +307,7 @@ def test_a_copy_of_other_bytes_is_not_put_in_place(board, model):
         from edge.remote.install import archive
 
         wrong = archive([("m.null", model)], compressed=False)
-        with pytest.raises(HostError, match="not what was sent"):
+        with pytest.raises(HostError, match="differs from what was sent"):
             place.installer._copy("artifacts/wrong", "0" * 64, wrong)
     assert not (board.home / ".edgeproof/artifacts/wrong").exists()
 
