@@ -235,7 +235,7 @@ def recalled(conversation: Conversation) -> list[str]:
     lines += [f"{'>' if m['role'] == 'user' else ' '} {_short(str(m['content']))}" for m in conversation.messages[-2:]]
     if conversation.is_unanswered:
         lines.append("the last question was not answered: /retry answers it")
-    elif conversation.can_go_on:
+    elif conversation.can_continue:
         lines.append("the last answer was cut off: Enter on an empty line continues it")
     return lines
 

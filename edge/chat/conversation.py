@@ -133,7 +133,7 @@ class Conversation:
         self.messages = [{"role": "system", "content": text}, *rest] if text else rest
 
     @property
-    def can_go_on(self) -> bool:
+    def can_continue(self) -> bool:
         """Whether the last answer was cut off and can be continued; under a grammar it cannot."""
         return bool(self.messages) and self.messages[-1].get("stopped") is True and not self._is_bound_by_grammar
 
@@ -214,7 +214,7 @@ class Conversation:
 
     def resume(self, cancel: Event) -> Iterator[ChatEvent]:
         """Continue an answer that was cut off; it is kept if this fails. Raises UsageError if there is none."""
-        if not self.can_go_on:
+        if not self.can_continue:
             raise UsageError("there is no unfinished answer", "ask something")
         last = self.messages[-1]
         prefix = str(last.get("raw", last["content"]))

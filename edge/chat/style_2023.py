@@ -103,7 +103,7 @@ def _handle(chat: Chat, line: str) -> None:
     if line.strip():
         conversation.ask(line)
         begin = conversation.answer
-    elif conversation.can_go_on:
+    elif conversation.can_continue:
         begin = conversation.resume  # "Press Return to return control to LLaMA"
     else:
         return

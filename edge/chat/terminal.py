@@ -106,7 +106,7 @@ class _TerminalChat:
             finally:
                 if before and conversation.messages[-1] is before[-1]:  # no answer: let the user try again
                     self._begun, self._is_edit = line, True
-        elif conversation.can_go_on:
+        elif conversation.can_continue:
             self._answer(conversation.resume)
         return True
 
@@ -177,7 +177,7 @@ class _TerminalChat:
             return CUT_OFF
         if answered.reason not in _STOPPED:
             return ""
-        if conversation.can_go_on:
+        if conversation.can_continue:
             return f"{_STOPPED[answered.reason]}; Enter continues it"
         if answered.tokens:  # under a grammar
             return f"{_STOPPED[answered.reason]}; /retry answers again"

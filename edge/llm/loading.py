@@ -54,7 +54,7 @@ def is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-def encoder_beside(model: str, runtime: str | None) -> str | None:
+def find_encoder(model: str, runtime: str | None) -> str | None:
     """Return the picture encoder that `edge convert` wrote next to a model file; None if there is none.
 
     Also None if this machine has no llama-server, the only program that runs it: the model is then opened for text.

@@ -72,7 +72,7 @@ def read(folder: Path) -> Bundle:
         raise InputError(f"{path} is not JSON: {error}", _HINT) from None
     fields = Fields(document, str(path), hint=_HINT)
     if fields.whole("schema") != SCHEMA:
-        raise fields.reject("schema", f"is {fields.whole('schema')}; this edge reads schema {SCHEMA}")
+        raise fields.reject("schema", f"is {fields.whole('schema')}; this version of edge reads schema {SCHEMA}")
     missing = {name: str(reason) for name, reason in fields.mapping("missing").items()}
     return Bundle(
         folder, fields.text("weights"), fields.flag("trained"), fields.text("picture"), _read_pictures(folder), missing

@@ -111,13 +111,13 @@ def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) 
     parameters.n_gpu_layers = 0
     alive: list[Any] = []  # must live until the model is loaded
     if options.workers:
-        from runtimes.llm.llama_cpp.rpc import share_out
+        from runtimes.llm.llama_cpp.rpc import distribute_layers
 
-        alive.append(share_out(library, parameters, options.workers, file.whole("block_count") or 0))
+        alive.append(distribute_layers(library, parameters, options.workers, file.whole("block_count") or 0))
     loaded = library.llama_model_load_from_file(str(path).encode(), parameters)
     if not loaded:
         hint = "a newer llama-cpp-python may support this model; edge inspect shows whether the file itself can be read"
-        raise InputError(f"llama_cpp cannot open {path}{llama.complaint()}", hint)
+        raise InputError(f"llama_cpp cannot open {path}{llama.last_error()}", hint)
     return loaded
 
 
@@ -136,7 +136,7 @@ def _create_context(library: Any, model: Any, context: int, options: LoadOptions
     created = library.llama_init_from_model(model, parameters)
     if not created:
         raise HostError(
-            f"llama_cpp cannot create a context of {context} tokens{llama.complaint()}", "use a shorter --context"
+            f"llama_cpp cannot create a context of {context} tokens{llama.last_error()}", "use a shorter --context"
         )
     return created
 
@@ -157,7 +157,7 @@ def _apply_adapters(library: Any, model: Any, context: Any, options: LoadOptions
         adapter = library.llama_adapter_lora_init(model, str(path).encode())
         if not adapter:
             hint = "choose a LoRA adapter in GGUF that was trained for this model"
-            raise InputError(f"llama_cpp cannot apply the adapter {path}{llama.complaint()}", hint)
+            raise InputError(f"llama_cpp cannot apply the adapter {path}{llama.last_error()}", hint)
         loaded.append(adapter)
         scales.append(strength)
     array = (library.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from edge.llm.loading import LlmSource, encoder_beside, is_address, model_file
+from edge.llm.loading import LlmSource, find_encoder, is_address, model_file
 from runtimes.errors import UsageError
 
 # Options that a running server has fixed already.
@@ -54,7 +54,7 @@ def llm_source_from(args: argparse.Namespace) -> LlmSource:
         memory=args.memory or "auto",
         kv_type=args.kv_type or "f16",
         adapters=dict(_adapter(text) for text in args.lora or []),
-        mmproj=args.mmproj or encoder_beside(source, args.runtime),
+        mmproj=args.mmproj or find_encoder(source, args.runtime),
         workers=tuple(word for word in (args.workers or "").split(",") if word),
     )
     return LlmSource(source, args.runtime, options)

@@ -211,7 +211,7 @@ def _context(library: Any, model: Path, threads: int, sums: _Sums) -> Iterator[t
     options.use_extra_bufts = False  # weights as they are; llama.cpp's AMX kernels crash as GCC compiles them
     handle = library.llama_model_load_from_file(str(model).encode(), options)
     if not handle:
-        raise EngineError(f"llama_cpp cannot open {model}{llama.complaint()}", "check the file with edge inspect")
+        raise EngineError(f"llama_cpp cannot open {model}{llama.last_error()}", "check the file with edge inspect")
     callback = library.ggml_backend_sched_eval_callback(sums.on_node)
     settings = library.llama_context_default_params()
     settings.n_ctx = settings.n_batch = settings.n_ubatch = _WINDOW
@@ -220,7 +220,7 @@ def _context(library: Any, model: Path, threads: int, sums: _Sums) -> Iterator[t
     context = library.llama_init_from_model(handle, settings)
     try:
         if not context:
-            raise EngineError(f"llama_cpp cannot run {model}{llama.complaint()}", "check the file with edge inspect")
+            raise EngineError(f"llama_cpp cannot run {model}{llama.last_error()}", "check the file with edge inspect")
         yield handle, context
     finally:
         if context:

@@ -36,7 +36,7 @@ def listen(library: Any) -> None:
     library.llama_log_set(_alive[0], ctypes.c_void_p(0))
 
 
-def complaint() -> str:
+def last_error() -> str:
     """Return the last error that llama.cpp logged as ": …", for a message; empty if there is none."""
     return f": {last_words[-1][:200]}" if last_words else ""
 

@@ -66,7 +66,7 @@ def check_worker(worker: str) -> None:
         raise HostError(message, "install the same llama-cpp-python on both")
 
 
-def share_out(library: Any, parameters: Any, workers: Sequence[str], layers: int) -> Any:
+def distribute_layers(library: Any, parameters: Any, workers: Sequence[str], layers: int) -> Any:
     """Set `parameters` so that the model's layers are distributed evenly over the workers and this machine.
 
     Returns an object that must live until the model is loaded. Raises HostError if a worker cannot be used.

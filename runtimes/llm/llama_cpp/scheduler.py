@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Sequence, Tuple
 
 from runtimes.errors import EdgeError, EngineError
-from runtimes.llm.llama_cpp.library import Pieces, StopFlag, complaint
+from runtimes.llm.llama_cpp.library import Pieces, StopFlag, last_error
 from runtimes.llm.llama_cpp.memory import UBATCH
 from runtimes.llm.llama_cpp.requests import Request, Slot
 
@@ -235,7 +235,7 @@ class Scheduler:
                 slot.pending = pending[len(slot.tokens) :] + slot.pending
         if status != _ABORTED:
             raise EngineError(
-                f"llama_cpp cannot compute (llama_decode returned {status}){complaint()}", "try a shorter context"
+                f"llama_cpp cannot compute (llama_decode returned {status}){last_error()}", "try a shorter context"
             )
 
     def _draw(self, slot: Slot, place: int) -> None:

@@ -52,7 +52,7 @@ def server_arguments(path: Path, file: GgufFile, context: int, options: LoadOpti
 
 
 def _workers(workers: Sequence[str], layers: int) -> list[str]:
-    """Distribute the layers evenly, as in `rpc.share_out`. Raises HostError for a worker that cannot be used."""
+    """Distribute the layers like `rpc.distribute_layers`. Raises HostError for a worker that cannot be used."""
     for worker in workers:
         check_worker(worker)  # llama.cpp aborts if a worker cannot be reached
     return [

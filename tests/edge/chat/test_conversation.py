@@ -246,7 +246,7 @@ def test_under_a_grammar_an_answer_cannot_go_on(talk) -> None:
     options = TextOptions(max_tokens=3, json_schema="{}")
     conversation = talk('{"a": 1}', options=options)
     assert _ask(conversation, "go")[-1].reason == "length"
-    assert not conversation.can_go_on
+    assert not conversation.can_continue
     with pytest.raises(UsageError):
         list(conversation.resume(Event()))
     assert conversation.messages[-1]["content"] == '{"a'

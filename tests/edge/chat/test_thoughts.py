@@ -90,7 +90,7 @@ def test_a_thought_that_was_cut_off_continues(scripted) -> None:
     conversation.ask("?")
     list(conversation.answer(Event()))
     assert conversation.messages[-1]["raw"] == "<think>one "
-    assert conversation.can_go_on
+    assert conversation.can_continue
     conversation.options = TextOptions()
     list(conversation.resume(Event()))
     assert conversation.messages[-1] == {"role": "assistant", "content": "4", "thought": "one two"}

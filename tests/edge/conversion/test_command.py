@@ -42,7 +42,7 @@ def edge(capsys, *words) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("margins", "limits", "said"),
     [
-        ([], {}, "for all 64 tokens of 4 texts"),
+        ([], {}, "continues 4 texts like the source (by numpy) for all 64 tokens"),
         (
             [0.0042],
             {"margin": 0.01},

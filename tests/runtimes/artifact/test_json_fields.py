@@ -46,7 +46,7 @@ def test_values_of_the_right_kind_are_returned(fields):
 
 
 @pytest.mark.parametrize(
-    ("read", "complaint"),
+    ("read", "last_error"),
     [
         (lambda f: f.text("absent"), "missing value in 'absent'"),
         (lambda f: f.text("none"), "missing value in 'none'"),
@@ -62,11 +62,11 @@ def test_values_of_the_right_kind_are_returned(fields):
         (lambda f: f.mapping("words"), "'words' is a list, not an object"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_path(fields, read, complaint):
+def test_a_wrong_value_is_named_by_its_path(fields, read, last_error):
     with pytest.raises(InputError) as caught:
         read(fields)
     assert caught.value.message.startswith("m.json: ")
-    assert complaint in caught.value.message
+    assert last_error in caught.value.message
     assert caught.value.hint
 
 

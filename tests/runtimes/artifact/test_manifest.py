@@ -54,9 +54,9 @@ def test_the_same_content_gives_the_same_bytes():
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "complaint"),
+    ("path", "value", "last_error"),
     [
-        ("schema", 2, "'schema' is 2; this edge reads schema 1"),
+        ("schema", 2, "'schema' is 2; this version of edge reads schema 1"),
         ("name", 3, "'name' is 3, not text"),
         ("inputs", {}, "'inputs' is an object, not a list"),
         ("inputs.0.shape", [1, -1], r"'inputs[0].shape' is [1, -1], not a list of sizes and names"),
@@ -75,10 +75,10 @@ def test_the_same_content_gives_the_same_bytes():
         ("files", [], "'files' is a list, not an object"),
     ],
 )
-def test_a_wrong_value_is_named(path, value, complaint):
+def test_a_wrong_value_is_named(path, value, last_error):
     with pytest.raises(InputError) as caught:
         Manifest.from_json(changed(path, value), "manifest.json")
-    assert complaint in caught.value.message
+    assert last_error in caught.value.message
     assert "\n" not in caught.value.message
 
 
