@@ -25,7 +25,7 @@ COMMANDS = {
     "check": "check whether a model runs on a device, node by node, with reasons and remedies",
     "estimate": "estimate latency and memory on a device without having it, from published rows",
     "convert": "convert a trained model for a device or to a format, and prove the result",
-    "quantize": "quantise a language model in GGUF, and measure what that changes",
+    "quantize": "quantize a language model in GGUF, and measure what that changes",
     "verify": "check an artifact's digests and self-check on this machine",
     "run": "run a model on pictures or arrays, and print the result of its task",
     "evaluate": "compare the accuracy of models on labelled inputs, and tell whether a difference is chance",

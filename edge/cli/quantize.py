@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=count, metavar="N", help="threads (default: all)")
     parser.add_argument(
-        "--again", action="store_true", help="allow a source that is quantised already, which loses more"
+        "--again", action="store_true", help="allow a source that is quantized already, which loses more"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantise and print the report."""
+    """Quantize and print the report."""
     from edge.llm.quantization import quantize
 
     report = quantize(

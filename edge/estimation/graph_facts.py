@@ -6,7 +6,7 @@
     dense       layers with one output position: every weight is read for a single multiply-add
 
 Activations are the outputs of these layers, parameters their weights. Other operators are not counted: in the published
-models that prices are fitted to, their cost is part of the layer before.
+models that `edge estimate` is fitted to, their cost is part of the layer before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fit the latencies of models on one setup to the contents of their graphs, and measure the errors of the fit.
 
 Each kind of multiply-add, each element that is written, each parameter that is read and each layer has a non-negative
-price. Prices are fitted to minimize relative errors, because a model of 1 ms matters as much as one of 100 ms.
+cost. Costs are fitted to minimize relative errors, because a model of 1 ms matters as much as one of 100 ms.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Fit:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = tuple(samples)
-        # Without a scale the prices of layers and of multiply-adds differ by a factor of a million.
+        # Without a scale the costs of layers and of multiply-adds differ by a factor of a million.
         rows = np.array([one.features for one in samples], np.float64)
         self._scale = rows.max(axis=0).clip(min=1.0)
-        self._prices = _prices(rows / self._scale, [one.latency_ms for one in samples])
+        self._costs = _costs(rows / self._scale, [one.latency_ms for one in samples])
 
     def latency_ms(self, features: Sequence[float]) -> float:
         """Return the estimated latency."""
-        return float(np.array(features) / self._scale @ self._prices)
+        return float(np.array(features) / self._scale @ self._costs)
 
     @cached_property
     def model_errors(self) -> list[float]:
@@ -81,18 +81,18 @@ def band(errors: Sequence[float]) -> float | None:
     return float(np.exp(ordered[rank]))
 
 
-def _prices(rows: Array, times: Sequence[float]) -> Array:
-    """Return the prices x ≥ 0 with the least sum of (row·x / time − 1)².
+def _costs(rows: Array, times: Sequence[float]) -> Array:
+    """Return the costs x ≥ 0 with the least sum of (row·x / time − 1)².
 
     The active-set method of Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23.
     """
     matrix = rows / np.array(times)[:, None]
     wanted = np.ones(len(times))
     count = matrix.shape[1]
-    prices = np.zeros(count)
+    costs = np.zeros(count)
     used = np.zeros(count, bool)
     for _ in range(3 * count):
-        gain = matrix.T @ (wanted - matrix @ prices)
+        gain = matrix.T @ (wanted - matrix @ costs)
         if used.all() or gain[~used].max() <= 1e-10:
             break
         used[np.argmax(np.where(used, -np.inf, gain))] = True
@@ -102,8 +102,8 @@ def _prices(rows: Array, times: Sequence[float]) -> Array:
             negative = used & (trial <= 0)
             if not negative.any():
                 break
-            step = (prices[negative] / (prices[negative] - trial[negative])).min()
-            prices = prices + step * (trial - prices)
-            used &= prices > 1e-12
-        prices = trial
-    return prices
+            step = (costs[negative] / (costs[negative] - trial[negative])).min()
+            costs = costs + step * (trial - costs)
+            used &= costs > 1e-12
+        costs = trial
+    return costs

@@ -40,7 +40,8 @@ def main() -> int:
     errors = [median(getattr(one, key) for one in shown) for key in ("model_error", "family_error")]
     print(
         f"\n{len(shown)} of {len(found)} systems are shown: median error {errors[0]:.1%} with one model left out, "
-        f"{errors[1]:.1%} with a family; {shares[0]:.0%} and {shares[1]:.0%} of {len(of_models)} truths inside the band"
+        f"{errors[1]:.1%} with a family; {shares[0]:.0%} and {shares[1]:.0%} of {len(of_models)} published latencies "
+        "are inside the band"
     )
     holds = all(one.model_error <= MAX_MODEL_ERROR and one.family_error <= MAX_FAMILY_ERROR for one in shown)
     return 0 if holds and all(LEAST_INSIDE <= share <= MAX_INSIDE for share in shares) else 1

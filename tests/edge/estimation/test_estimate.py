@@ -21,17 +21,17 @@ SYSTEM = MeasuredSystem(
 )
 
 
-def samples(prices: list[float], noise: float = 0.0, seed: int = 0) -> list[Sample]:
+def samples(costs: list[float], noise: float = 0.0, seed: int = 0) -> list[Sample]:
     random = np.random.default_rng(seed)
     found = []
     for number in range(30):
-        values = tuple(random.uniform(1, 100, len(prices)))
-        time = float(np.dot(values, prices) * math.exp(random.normal(0, noise)))
+        values = tuple(random.uniform(1, 100, len(costs)))
+        time = float(np.dot(values, costs) * math.exp(random.normal(0, noise)))
         found.append(Sample(family=f"f{number % 3}", features=values, latency_ms=time))
     return found
 
 
-def test_a_fit_finds_the_prices_that_made_the_times():
+def test_a_fit_finds_the_costs_that_made_the_times():
     fit = Fit(samples([0.5, 2.0, 0.0]))
     assert fit.latency_ms([10, 20, 30]) == pytest.approx(45, rel=1e-6)
     assert fit.latency_ms([0, 0, 50]) == pytest.approx(0, abs=1e-6)
