@@ -1,4 +1,4 @@
-// The page: opens the model, shows the verdict, answers pictures, measures.
+// The page: opens the model, shows whether it is proven, runs it on pictures, and measures it.
 
 import { asUserError, UserError } from "./errors.js";
 import { nameOf, ProvenModel } from "./backends.js";
@@ -97,7 +97,7 @@ class Page {
     this.guarded(() => this.proveWhenIdle());
   }
 
-  /** Run `work` after what runs now; what it throws is shown. */
+  /** Run `work` after what is running now, and show the error that it throws. */
   guarded(work) {
     this.busy = this.busy.then(() => this.model.withFallback(work, showProgress)).catch((error) => {
       const failure = asUserError(error, "The model failed");
@@ -107,7 +107,7 @@ class Page {
     return this.busy;
   }
 
-  /** After a failed proof nothing may be used any more. */
+  /** Disable the page after a failed proof. */
   stop(failure) {
     showFailure(failure);
     for (const id of ["try", "measure"]) find(id).hidden = true;

@@ -1,4 +1,4 @@
-// Reads the artifact's files: fetched from beside the page, checked against the manifest's sha256, and unpacked.
+// Reads the artifact's files: fetched from the page's folder, checked against the manifest's sha256, and unpacked.
 
 import { UserError } from "./errors.js";
 

@@ -1,5 +1,5 @@
-// A job of `edge verify --on browser` and `edge bench --on browser`: asked of the server that opened this page,
-// and answered to it. A static host has no jobs.
+// A job of `edge verify --on browser` and `edge bench --on browser`: fetched from the server that opened this
+// page, which also gets the answer. A static host has no jobs.
 
 import { browserOf } from "./bench_row.js";
 import { asUserError } from "./errors.js";
@@ -7,7 +7,7 @@ import { measure } from "./measure.js";
 import { readNpz } from "./npz.js";
 import { dequantize, sampleOf } from "./tensors.js";
 
-/** The job that the address names: {kind, wanted, protocol, ...}, or null. */
+/** The job that the page's address names: {kind, wanted, protocol, ...}, or null. */
 export async function readJob() {
   const id = new URLSearchParams(location.search).get("job");
   if (!id || !/^[\w-]+$/.test(id)) return null;
@@ -56,7 +56,7 @@ async function measured(job, model, onProgress) {
   };
 }
 
-/** What ran, and the answers to the self-check, which the host judges too. */
+/** What ran, and the answers to the self-check, which the host checks too. */
 function stateOf(model) {
   const { threads, device } = model.session;
   const proofs = model.proofs.map((outputs) => outputs.map((rows) => rows.map(packedReal)));

@@ -1,4 +1,4 @@
-// A picture becomes the model's input by the manifest's rule, as in `edge/inference/images.py` and `runtimes/tensors.py`.
+// Converts a picture to the model's input by the manifest's rule, as in `edge/inference/images.py` and `runtimes/tensors.py`.
 
 import { UserError } from "./errors.js";
 import { resize } from "./resize.js";
@@ -6,7 +6,7 @@ import { concreteShape, newArray, quantized, sizeOf } from "./tensors.js";
 
 const LONGEST_SIDE = 16384;
 
-/** Decode a picture file to {width, height, data: RGB bytes}, turned as its EXIF says, its colors unchanged. */
+/** Decode a picture file to {width, height, data: RGB bytes}, rotated by its EXIF orientation, its colors unchanged. */
 export async function decodePicture(blob) {
   let bitmap;
   try {

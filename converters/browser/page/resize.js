@@ -1,4 +1,4 @@
-// Pillow's resampling (src/libImaging/Resample.c): the page's pixels are the host's. Browsers' canvases filter differently.
+// Pillow's resampling (src/libImaging/Resample.c): gives the pixels of the host. A browser's canvas filters differently.
 
 const PRECISION_BITS = 32 - 8 - 2;
 const FILTERS = {

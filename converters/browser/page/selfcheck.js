@@ -1,4 +1,4 @@
-// The self-check: the stored inputs run here, and the answers are held against the source's.
+// The self-check: runs the stored inputs here, and compares the answers with the source's.
 
 import { UserError } from "./errors.js";
 import { readFile } from "./files.js";
@@ -64,7 +64,7 @@ export class SelfCheck {
     return { passed, metrics, message: describe(metric, metrics[metric], tolerance) };
   }
 
-  /** Return {metrics} of one output, or {failure}. `look` is how the manifest says to look into it. */
+  /** Return {metrics} of one output, or {failure}. `look` has the manifest's settings for it. */
   judgeOutput(place, look, expected, rows) {
     const { precision } = this.manifest;
     const { name } = this.manifest.outputs[place];

@@ -1,4 +1,4 @@
-// Looks inside an output, as `runtimes/verification/slices.py` does: is each channel, column or key point alive and right?
+// Checks the parts of an output, as `runtimes/verification/slices.py` does: each channel, column or key point.
 
 const FEW = 16; // slices of an axis up to which each counts by its own range
 const FEW_STEPS = 8;
