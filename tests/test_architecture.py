@@ -1,4 +1,4 @@
-"""The laws that import-linter cannot hold: what loading costs, who imports whom, and how long a file may be."""
+"""Rules that import-linter cannot check: what commands load, import circles, types, and the length of files."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The documentation says what is so: links lead somewhere, commands parse, examples run.
+"""The documentation is true: links lead somewhere, commands parse, examples run.
 
 EDGE_WRITE_DOCS=1 pytest tests/test_docs.py    writes docs/reference/cli.md from the help texts
 """

@@ -1,4 +1,4 @@
-"""The wheel: built from the tree, installed with numpy alone, used from an empty folder."""
+"""The wheel: built from the tree, installed with numpy only, used from an empty folder."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The distribution over several processes, where one of them is lost."""
+"""The distribution over several processes, when one of them dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not only Linux: what POSIX alone has is used in modules that say so, and no module needs it to be imported."""
+"""Modules that use POSIX-only features say so, and every module can be imported without them."""
 
 from __future__ import annotations
 

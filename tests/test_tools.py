@@ -1,4 +1,4 @@
-"""The small programs of the Makefile: what they show, and the status that they hand on."""
+"""The small programs of the Makefile: their output, and the exit status that they pass on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runtimes/` travels to boards: it imports and passes its tests under every Python from 3.8, with numpy alone."""
+"""`runtimes/` runs on boards: it imports and passes its tests under every Python from 3.8, with numpy alone."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Private words that the restructuring replaced by the field's own stay gone."""
+"""Private words that were replaced by the field's own do not come back."""
 
 from __future__ import annotations
 

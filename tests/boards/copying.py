@@ -1,4 +1,4 @@
-"""Copying to a board as anybody would: tar through ssh. What `edge deploy` does better is tested with `edge deploy`."""
+"""Copy to a board with tar through ssh, without `edge deploy`, which has tests of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The appearance of a board: files that are added to the root. The processor and /proc/cpuinfo are qemu's.
+"""The appearance of a board: files that are added to its root. The processor and /proc/cpuinfo are those of qemu.
 
 Only what Linux and the makers' tools show in files is here. No face computes like its board, and none is as slow.
 """

@@ -1,4 +1,4 @@
-"""The emulated board is what tests take it for: aarch64 throughout, one user, a face, host keys, faults."""
+"""The emulated board has what tests rely on: only aarch64 programs, one user, a board's files, host keys, faults."""
 
 from __future__ import annotations
 

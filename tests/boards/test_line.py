@@ -1,4 +1,4 @@
-"""The bad line does what it says, to a real ssh."""
+"""The proxy for bad connections delays, throttles, stalls and cuts a real ssh connection as requested."""
 
 from __future__ import annotations
 

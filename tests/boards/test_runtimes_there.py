@@ -1,4 +1,4 @@
-"""`runtimes/` passes its own tests on an aarch64 board, with real engines. Emulated: minutes of processor time."""
+"""`runtimes/` passes its own tests on an emulated aarch64 board, with real engines, in minutes of processor time."""
 
 from __future__ import annotations
 

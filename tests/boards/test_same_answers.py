@@ -1,4 +1,4 @@
-"""The same model gives the same answers on the board and here: int8 on LiteRT to the bit, others within a bound."""
+"""A model gives the same answers on a board and here: int8 on LiteRT bit for bit, others within a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every converter of the folder passes the contract suite, in each precision that it writes, on a small network."""
+"""Every converter passes the contract suite on a small network, in each precision that it writes."""
 
 from __future__ import annotations
 

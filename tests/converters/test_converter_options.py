@@ -1,4 +1,4 @@
-"""What single steps promise beside the contract: dtypes, opsets, batches, names and operators of what they write."""
+"""What single converters promise in addition to the contract: dtypes, opsets, batches, names and operators."""
 
 from __future__ import annotations
 

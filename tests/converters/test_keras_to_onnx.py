@@ -1,4 +1,4 @@
-"""What Keras keeps beside its weights comes into the ONNX file too."""
+"""Keras to ONNX: the constants of a normalization, grouped convolutions and the exact GELU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras to TFLite: recurrent layers in int8, states, and the names of inputs and outputs. Judged by Keras itself."""
+"""Keras to TFLite: recurrent layers in int8, states, and the names of inputs and outputs, compared with Keras."""
 
 from __future__ import annotations
 

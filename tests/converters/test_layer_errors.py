@@ -1,4 +1,4 @@
-"""Which layer adds the noise, on values made by hand."""
+"""Which layer adds the noise, on hand-made values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libraries say reaches people as one line that names the operator, and does not blame the file."""
+"""Errors of libraries become one line that names the operator and does not blame the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX for TensorRT: shaped for a release, in int8 as it takes it, with what a board needs to build an engine."""
+"""ONNX for TensorRT: adapted to a release, in its int8, with what a board needs to build an engine."""
 
 from __future__ import annotations
 

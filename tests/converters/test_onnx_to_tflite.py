@@ -1,4 +1,4 @@
-"""ONNX to TFLite: what is refused at once, and what its environment makes of both layouts."""
+"""ONNX to TFLite: immediate refusals, and the results for both layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: the opset that was asked for, the names of the program, and the same answers."""
+"""PyTorch to ONNX: the requested opset, the names of the program, and the same answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFLite as a source: float and quantized files to TFLite, ONNX and OpenVINO. Judged by LiteRT's own answers."""
+"""TFLite as a source: float and quantized files to TFLite, ONNX and OpenVINO, compared with LiteRT's answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python API: typed results, the error tree, progress by callback; and what `import edge` promises."""
+"""The Python API: typed results, the error tree, progress callbacks, and the cost of `import edge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: one line for an error, JSON where it is asked for, and an end in order."""
+"""What all commands share: one line for an error, JSON on request, and an orderly end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package that cannot be used is named in one line, and no command fails because of it."""
+"""A plugin that cannot be used is named in one line, and no command fails because of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package of one's own beside edge, both installed from wheels: every command sees what it adds."""
+"""A plugin package and edge, both installed from wheels: every command lists what the plugin adds."""
 
 from __future__ import annotations
 

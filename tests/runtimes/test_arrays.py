@@ -1,4 +1,4 @@
-"""Array files from strangers: plain arrays are read, everything else is refused before it costs memory."""
+"""Untrusted array files: plain arrays are read, everything else is refused before it costs memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes: ended with all that they started, and what they said last."""
+"""Child processes: ended together with all that they started, with the last lines of their output."""
 
 import subprocess
 import sys

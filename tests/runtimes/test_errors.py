@@ -1,4 +1,4 @@
-"""The error tree: a status for each branch, and the way across a process boundary and back."""
+"""The error tree: a status for each branch, and errors that cross a process boundary and back."""
 
 from __future__ import annotations
 

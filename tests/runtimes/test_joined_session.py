@@ -1,4 +1,4 @@
-"""An output that a conversion split is answered as the source answers it."""
+"""An output that a conversion split has the source's values again."""
 
 from __future__ import annotations
 

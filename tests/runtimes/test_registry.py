@@ -1,4 +1,4 @@
-"""The registry: engines found by their files, imported late, and missing ones named with their extra."""
+"""The registry: engines are found by their files, imported lazily, and missing ones named with their extra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sessions share: feeds are checked in words, one inference runs at a time, closed is closed."""
+"""What all sessions share: inputs are checked, one inference runs at a time, and a closed session stays closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels to inputs, real numbers to steps and back, held against numbers worked out by hand."""
+"""Pixels to inputs, real numbers to quantized ones and back, compared with hand-computed numbers."""
 
 from __future__ import annotations
 

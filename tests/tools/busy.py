@@ -1,4 +1,4 @@
-"""Run a command beside processes that burn the cores: no test may depend on how busy the machine is.
+"""Run a command while other processes keep the cores busy: no test may depend on the load of the machine.
 
 python tests/tools/busy.py 4 -- python -m pytest tests/runtimes
 

@@ -1,4 +1,4 @@
-"""The folder for a browser: what is in it, what it refuses, and that nothing in it comes from elsewhere."""
+"""The folder for a browser: its files, the requests that are refused, and that it loads nothing from elsewhere."""
 
 from __future__ import annotations
 

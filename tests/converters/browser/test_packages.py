@@ -1,4 +1,4 @@
-"""The engines' packages: fetched by npm, held to their digest, and a clear word where that cannot be."""
+"""The packages of the browser's engines: fetched by npm, checked by digest, with a clear error if that fails."""
 
 from __future__ import annotations
 

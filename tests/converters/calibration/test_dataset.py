@@ -1,4 +1,4 @@
-"""Calibration data are shaped, linted and split before anything is quantised with them."""
+"""Calibration data are shaped, checked and split before they are used to quantize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration samples from the user's own code: bounded, checked one by one, and every failure an error of ours."""
+"""Calibration samples from the user's own code: limited in number, each one checked, every failure an edge error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models take pixels as they are."""
+"""Which models take pixels unscaled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which inputs index a table, and how many rows it has, from the files of every format."""
+"""Which inputs index a table, and how many rows that table has, in files of every format."""
 
 from __future__ import annotations
 

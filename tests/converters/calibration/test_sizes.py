@@ -1,4 +1,4 @@
-"""The sizes that a model with free axes is proven in: plausible, and never more than a machine holds."""
+"""The sizes in which a model with free axes is proven: plausible, and small enough for the memory."""
 
 from __future__ import annotations
 

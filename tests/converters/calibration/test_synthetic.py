@@ -1,4 +1,4 @@
-"""Seeded inputs on which a wrong conversion shows."""
+"""Seeded synthetic inputs, on which a wrong conversion gives wrong answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier's own answers say of the data that it is to be calibrated with."""
+"""What a classifier's answers reveal about its calibration data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TensorRT of each board, and a Movidius stick, take: node by node, on models made here."""
+"""Which nodes TensorRT on each board and a Movidius stick support, on models built here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX files as plain values: nodes, shapes and multiply-adds, against ONNX's own reading of them."""
+"""ONNX files as plain values: nodes, shapes and multiply-adds, compared with the onnx package."""
 
 from __future__ import annotations
 

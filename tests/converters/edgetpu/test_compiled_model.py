@@ -1,4 +1,4 @@
-"""What the Edge TPU compiler put into a file, read from real files and from files made here."""
+"""What the Edge TPU compiler wrote into a file, read from real files and from files built here."""
 
 from __future__ import annotations
 

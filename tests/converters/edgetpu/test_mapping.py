@@ -1,4 +1,4 @@
-"""Which operators map to the Edge TPU: against compiled models, and condition by condition on models made here."""
+"""Which operators map to the Edge TPU: compared with compiled models, and each condition on a model built here."""
 
 from __future__ import annotations
 

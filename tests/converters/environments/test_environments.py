@@ -1,4 +1,4 @@
-"""Environments of their own: the right Python, made once, whole or not at all, and errors that say what to do."""
+"""Isolated environments: the right Python, created once, complete or not at all, and errors that say what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real tokenizers without a network: the vocabularies beside llama.cpp's tests, as tokenizer.json would hold them.
+"""Real tokenizers without a network: the vocabularies of llama.cpp's tests, written as tokenizer.json.
 
 The pre-tokenizers are those of the models' own tokenizer.json; llama.cpp's texts (.inp) and ids (.out) hold them.
 """

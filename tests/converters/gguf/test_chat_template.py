@@ -1,4 +1,4 @@
-"""Templates are tried in the sandbox before they are carried into a GGUF."""
+"""Chat templates are rendered in the sandbox before they are written into a GGUF file."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Other families than LLaMA's, by llama.cpp's own converter: they answer as transformers does, and run no code."""
+"""Families that llama.cpp's own converter converts: they answer as in transformers, and no code of the folder runs."""
 
 from __future__ import annotations
 

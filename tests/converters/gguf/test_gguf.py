@@ -1,4 +1,4 @@
-"""Language models to GGUF: random networks of every architecture and a trained one answer as their sources do."""
+"""Language models to GGUF: random networks of every architecture and a trained one answer like their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA adapters of every kind: merged they answer as transformers with the adapter beside it does."""
+"""LoRA adapters of every kind: merged, they answer like transformers with the adapter loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture encoders: they answer as transformers does; what llama.cpp computes wrongly is left out with the reason."""
+"""Picture encoders answer as in transformers; those that llama.cpp computes wrongly are left out, with the reason."""
 
 from __future__ import annotations
 

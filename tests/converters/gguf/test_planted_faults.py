@@ -1,4 +1,4 @@
-"""The proof against planted faults: each is written into a file that opens and answers, and each is refused."""
+"""The proof refuses each of the planted faults, all in files that llama.cpp opens and runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RWKV 6 and 7: small seeded folders answer as the published equations say."""
+"""RWKV 6 and 7: small seeded folders answer as the published equations do."""
 
 from __future__ import annotations
 

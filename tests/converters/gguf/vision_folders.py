@@ -1,4 +1,4 @@
-"""Small seeded folders of models that see pictures, as transformers saves them."""
+"""Small seeded folders of models that take pictures, as transformers saves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same graph gives the same bytes, in whatever order and with whatever counters an exporter wrote it."""
+"""The same graph gives the same bytes, whatever order and numbering an exporter used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fp16 as a device computes it: overflow is named, masks are clamped in the shipped graph, and the rest passes."""
+"""fp16 as a device computes it: overflow is named by node, and masks are clamped in the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Newer graphs for readers of older opsets: right, or refused by node."""
+"""Newer graphs for readers of older opsets: converted correctly, or refused with the node's name."""
 
 from __future__ import annotations
 

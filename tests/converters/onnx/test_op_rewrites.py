@@ -1,4 +1,4 @@
-"""Operators that a release of TensorRT lacks, in other ones, and graphs at an older opset: both compute the same."""
+"""Operators that a release of TensorRT lacks are replaced, and opsets lowered, without changing the answers."""
 
 from __future__ import annotations
 

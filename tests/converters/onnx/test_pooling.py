@@ -1,4 +1,4 @@
-"""A padded pool with its padding apart computes the same: no infinity in a maximum, every zero in an average."""
+"""Padding split from a pool gives the same answers: no infinity in a maximum, every zero in an average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX in fp16 and with int8 weights: as small as asked for, as right as it can be, and refused where it cannot."""
+"""ONNX in fp16 and with int8 weights: the expected size and accuracy, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes that the file does not declare, against ONNX's own inference."""
+"""Sizes that a file does not declare, compared with ONNX's own inference."""
 
 import numpy as np
 import pytest

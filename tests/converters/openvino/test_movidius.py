@@ -1,4 +1,4 @@
-"""What goes to the Movidius stick: refusals at once, and with its environment the IR, the layers and the numbers."""
+"""OpenVINO for the Movidius stick: immediate refusals, and with its environment the IR, the layers and the answers."""
 
 from __future__ import annotations
 

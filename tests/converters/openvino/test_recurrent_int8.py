@@ -1,4 +1,4 @@
-"""Recurrent layers in int8 OpenVINO answer as their source, on CPUs with and without int8 transformations."""
+"""Recurrent layers in int8 OpenVINO answer like their source, on CPUs with and without int8 transformations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result that answers right here and wrong on its device's own engine fails."""
+"""A result that is right on this machine's engine and wrong on its device's own engine fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversion that is right as a whole and wrong inside fails, and names where; a device finds the same."""
+"""A result that is right on average and wrong in a part of an output fails, and the part is named."""
 
 from __future__ import annotations
 

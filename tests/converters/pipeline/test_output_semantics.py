@@ -1,4 +1,4 @@
-"""What an output means is said or seen, never guessed."""
+"""The meaning of an output is given or observed, never guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An int8 output that needs two scales is split where no layer can stay in float, and joined by our sessions."""
+"""An int8 output that needs two scales is split where no layer can stay in float, and joined again by the session."""
 
 from __future__ import annotations
 

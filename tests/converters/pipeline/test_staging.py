@@ -1,4 +1,4 @@
-"""A result appears whole or not at all."""
+"""A result is written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of the source and of the result find one another."""
+"""Tensors of the source and of the result are paired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What float32 rounds off is not held against a result, and a real fault in the same network still is."""
+"""Rounding errors of float32 do not fail a result, and a real fault in the same network does."""
 
 from __future__ import annotations
 

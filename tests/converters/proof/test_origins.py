@@ -1,4 +1,4 @@
-"""Where the elements of an output come from, and the range that they have by nature."""
+"""Which operators an output's elements come from, and the range that these operators imply."""
 
 from __future__ import annotations
 

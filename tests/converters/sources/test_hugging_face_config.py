@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says of labels and pictures, held against the library's own image processors."""
+"""Labels and preprocessing from a Hugging Face folder, compared with the library's own image processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras models with custom classes: refused by the name of the class, and converted with the code that brings it."""
+"""Keras models with custom classes: refused by the name of the class, or converted with the user's code."""
 
 from __future__ import annotations
 

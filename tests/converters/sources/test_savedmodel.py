@@ -1,4 +1,4 @@
-"""TensorFlow SavedModels to TFLite and ONNX: by the names of the signature, and refused where they do more."""
+"""TensorFlow SavedModels to TFLite and ONNX: named by the signature; what cannot be converted is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models with several signatures: all are listed, one is chosen and converted, by its own names."""
+"""Models with several signatures: all are listed, and one is chosen and converted with its own names."""
 
 from __future__ import annotations
 

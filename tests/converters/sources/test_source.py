@@ -1,4 +1,4 @@
-"""What was handed over is told without running it, and what is unsafe is refused."""
+"""Sources are recognized without running them, and unsafe ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch models in other shapes than an exported program: told apart without PyTorch, exported and held against it."""
+"""PyTorch models other than exported programs: recognized without PyTorch, exported, and compared with the export."""
 
 from __future__ import annotations
 

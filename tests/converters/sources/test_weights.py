@@ -1,4 +1,4 @@
-"""Weights for a module as training code saves them: bare, in a checkpoint, with prefixes of what was around them."""
+"""Weights for a module as training code saves them: bare, in a checkpoint, with prefixes of wrappers."""
 
 from __future__ import annotations
 

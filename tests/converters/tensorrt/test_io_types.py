@@ -1,4 +1,4 @@
-"""Types of inputs, outputs and casts, as each release of TensorRT reads them."""
+"""Types of inputs, outputs and casts that each release of TensorRT reads."""
 
 from __future__ import annotations
 

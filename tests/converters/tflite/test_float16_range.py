@@ -1,4 +1,4 @@
-"""fp16 weights in TFLite: what the GPU delegate could not hold is refused by name."""
+"""fp16 weights in TFLite: layers whose values overflow on the GPU delegate are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFLite files read without a library, held against the library that the schema's owners generate."""
+"""TFLite files read without a library, compared with the library generated from the schema."""
 
 from __future__ import annotations
 

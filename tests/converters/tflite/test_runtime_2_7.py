@@ -1,4 +1,4 @@
-"""The runtime of the Edge TPU compiler's age: it reads our int8 models right, and shows those that it reads wrong."""
+"""TFLite 2.7, as old as the Edge TPU compiler: it runs our int8 models correctly, and shows which it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that stand behind a TFLite file's FlatBuffer are put inside, and nothing that it computes changes."""
+"""Weights that follow a TFLite file's FlatBuffer are moved into it, and the answers stay the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds of two setups as machines give them: calm, noisy, disturbed, drifting, busy. Seeded, and without a clock.
+"""Simulated rounds of two setups on calm, noisy, disturbed, drifting or busy machines. Seeded, without a clock.
 
 The spreads are those of shared two-core machines: the logarithms of round medians of small models have a standard
 deviation of 0.5 to 3 %, or 30 % while other programs use the processor, when those of the fastest runs still have 2 %.

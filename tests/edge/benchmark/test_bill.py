@@ -1,4 +1,4 @@
-"""`edge bench MODEL.gguf --bill`: the lecture's 100 e-mails, with the cells that its slide left empty."""
+"""`edge bench MODEL.gguf --bill`: the cost of 100 e-mails, with the cells that the lecture's slide left empty."""
 
 from __future__ import annotations
 

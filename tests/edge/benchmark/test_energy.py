@@ -1,4 +1,4 @@
-"""`edge bench --energy-csv`: a meter's file, by timestamp."""
+"""`edge bench --energy-csv`: a meter's file, matched by timestamp."""
 
 from __future__ import annotations
 

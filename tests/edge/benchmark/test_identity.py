@@ -1,4 +1,4 @@
-"""Each row says which bytes were measured, and bytes that have changed are not measured in silence."""
+"""Each row has the digest of the model that was measured; one that has changed is not measured, or is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge bench MODEL.gguf`: speeds as llama-bench tells them, what bounds them, and what others printed."""
+"""`edge bench MODEL.gguf`: speeds as in llama-bench, what limits them, and published speeds."""
 
 from __future__ import annotations
 

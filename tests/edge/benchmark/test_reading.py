@@ -1,4 +1,4 @@
-"""What is made of raw measurements on reading: rows, doubts, comparisons and reports."""
+"""What is computed from raw measurements: rows, findings, comparisons and reports."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""`edge chat` as it is used: real processes, a real terminal, a real engine, a real (small) model."""
+"""`edge chat` as users run it: real processes, a real terminal, a real engine and a real, small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the model of a chat is: a file with an adapter, an artifact, other computers, a server."""
+"""Where the model of a chat can be: a file with an adapter, an artifact, other computers, a server."""
 
 from __future__ import annotations
 

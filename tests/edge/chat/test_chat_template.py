@@ -1,4 +1,4 @@
-"""Templates: as transformers renders them, never guessed, never forged, never without bounds."""
+"""Chat templates: rendered like transformers does, never guessed, safe from forged turns, and limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation that does not fit loses its oldest turns, and nothing else."""
+"""A conversation that is too long loses its oldest turns, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers as events: what is kept, what is dropped, what is said of it."""
+"""Answers as events: which text is kept, which is dropped, and the notes about it."""
 
 from __future__ import annotations
 

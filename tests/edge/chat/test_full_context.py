@@ -1,4 +1,4 @@
-"""A full context on the real engine: what is kept is not read again, and an answer that cannot go on says so."""
+"""A full context on the real engine: kept text is not evaluated again, and an answer that has to end says so."""
 
 from __future__ import annotations
 

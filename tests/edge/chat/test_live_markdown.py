@@ -1,4 +1,4 @@
-"""What a model writes on the terminal: drawn as Markdown, never able to steer it."""
+"""Answers on the terminal: rendered as Markdown, without control sequences of the model's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions with pictures: what the model gets, what is kept, and what is refused."""
+"""Questions with pictures: the model's input, what is saved, and what is refused."""
 
 from __future__ import annotations
 

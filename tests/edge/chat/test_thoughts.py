@@ -1,4 +1,4 @@
-"""What a reasoning model thinks is folded, kept, and never mixed with its answer."""
+"""The thoughts of a reasoning model are folded, saved, and kept apart from its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge check MODEL.gguf --for DEVICE`: the memory is told before anything is copied there."""
+"""`edge check MODEL.gguf --for DEVICE`: the memory that a model needs, before it is copied to the device."""
 
 from __future__ import annotations
 

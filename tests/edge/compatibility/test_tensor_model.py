@@ -1,4 +1,4 @@
-"""`edge check` as a person meets it: verdict, exit status, JSON, and nothing written."""
+"""`edge check` as users run it: verdict, exit status, JSON, and nothing written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed on a terminal."""
+"""Text for a terminal."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""`edge convert` as a person uses it: with a real engine, in a worker process."""
+"""`edge convert` as users run it: with a real engine, in a worker process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled pictures: which class belongs to which, from folders and from a CSV file; and `edge convert --evaluate`."""
+"""Labelled pictures: their classes, from folders and from a CSV file; and `edge convert --evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes are the shortest there are; what a device cannot do is refused before any work."""
+"""Routes are the shortest possible; what a device does not support is refused before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source does is in the manifest of its artifact, and the artifact's answers are the source's."""
+"""A source's task is in the manifest of its artifact, and the artifact gives the source's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accelerators that are plugged in: each check where it must speak, and where it must not."""
+"""Attached accelerators: each check reports its problem, and nothing without it."""
 
 from __future__ import annotations
 

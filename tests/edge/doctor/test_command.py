@@ -1,4 +1,4 @@
-"""`edge doctor` as a person meets it."""
+"""`edge doctor` as users run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processor, memory and disk: each check where it must speak, and where it must not."""
+"""Processor, memory and disk: each check reports its problem, and nothing without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python itself and the packages in it: each check where it must speak, and where it must not."""
+"""Python and its packages: each check reports its problem, and nothing without it."""
 
 from __future__ import annotations
 

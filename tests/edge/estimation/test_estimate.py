@@ -1,4 +1,4 @@
-"""Estimates: what a graph consists of, the fit, its errors, and what is refused."""
+"""Estimates: the contents of a graph, the fit, its errors, and what is refused."""
 
 import csv
 import json

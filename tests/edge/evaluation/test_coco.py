@@ -1,4 +1,4 @@
-"""COCO's average precision: the same figures as pycocotools on made data sets, and what the records mean."""
+"""COCO's average precision: the same figures as pycocotools on made data sets, and the rules of the data format."""
 
 from __future__ import annotations
 

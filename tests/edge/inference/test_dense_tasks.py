@@ -1,4 +1,4 @@
-"""`edge run` with a real segmenter and a real pose model, against their references."""
+"""`edge run` with a real segmenter and a real pose model, compared with their references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge run` and `edge inspect` with detectors: real ones, and graphs that answer boxes that are known."""
+"""`edge run` and `edge inspect` with real detectors, and with graphs that output known boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures become the pixels that the reference figures were measured with; broken and huge ones are refused."""
+"""Pictures become the pixels of the reference measurements; broken and huge ones are refused."""
 
 from __future__ import annotations
 

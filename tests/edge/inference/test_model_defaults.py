@@ -1,4 +1,4 @@
-"""What is taken from a bare model file, what is assumed and said, and what is asked for."""
+"""What a bare model file specifies, what is assumed and printed, and what the user has to specify."""
 
 from __future__ import annotations
 

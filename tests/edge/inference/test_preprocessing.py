@@ -1,4 +1,4 @@
-"""What the user says of a bare model's input."""
+"""Options that describe a bare model's input."""
 
 from __future__ import annotations
 

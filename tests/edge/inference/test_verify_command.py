@@ -1,4 +1,4 @@
-"""`edge verify`: digests and self-check, with the exit status of what is wrong."""
+"""`edge verify`: digests and self-check, and the exit status of each failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge inspect` as a person and as a machine meet it."""
+"""`edge inspect` as users and programs run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge.inspection` on a tiny model of every format, and against each format's own library."""
+"""`edge.inspection` on a tiny model of every format, compared with each format's own library."""
 
 from __future__ import annotations
 

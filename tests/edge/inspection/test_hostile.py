@@ -1,4 +1,4 @@
-"""Files made to break things: one clear line, the right status, no traceback, and nothing written or run."""
+"""Hostile files: one clear line, the right status, no traceback, and nothing written or run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge convert`, `edge quantize`, `edge verify` and `edge inspect` on a language model, as a user types them."""
+"""`edge convert`, `edge quantize`, `edge verify` and `edge inspect` on a language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A language model in a process of its own, as its clients see it."""
+"""A language model in its own process, as its clients use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop texts are found however the stream is cut, and nothing else is lost."""
+"""Stop strings are found however the stream is split, and no other text is lost."""
 
 from __future__ import annotations
 

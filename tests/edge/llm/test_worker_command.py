@@ -1,4 +1,4 @@
-"""`edge worker`: another process takes a share of a model's layers; one that goes away is an error line."""
+"""`edge worker`: another process computes some of a model's layers; if it disappears, one line says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edge bench --on`: a board is measured as this machine is, and says what it is."""
+"""`edge bench --on`: a board is measured like this machine, and the rows describe the board."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`edge run --camera`: frames from a board, by stand-ins of the programs that take them."""
+"""`edge run --camera`: frames from a board, with stand-ins for the programs that take them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a board without a suitable Python says of its clocks, and that it becomes part of trtexec's rows."""
+"""The clocks and the power mode of a board without a suitable Python, also in the rows of trtexec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An aarch64 board, emulated: the same answers as here, its own facts, and times that are said to be none."""
+"""An emulated aarch64 board: the same answers as here, its own facts, and times marked as meaningless."""
 
 import json
 

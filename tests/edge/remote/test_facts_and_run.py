@@ -1,4 +1,4 @@
-"""`--on HOST` of the commands that look at a machine or classify pictures."""
+"""`--on HOST` of the commands that describe a machine or classify pictures."""
 
 import json
 

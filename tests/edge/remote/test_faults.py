@@ -1,4 +1,4 @@
-"""Everything that goes wrong on the way to a board: one line each, no sample lost, and the next run heals it."""
+"""Failures of the connection to a board: one line each, no sample lost, and the next run recovers."""
 
 import json
 import signal

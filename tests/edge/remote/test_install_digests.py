@@ -1,4 +1,4 @@
-"""What is carried to a board is read once to be hashed, however many jobs ask for it."""
+"""Files that are copied to a board are read once to compute their digests, however many jobs need them."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A Movidius stick on a board, through an archive of OpenVINO that its user has unpacked: a stand-in of it here."""
+"""A Movidius stick on a board, with an unpacked archive of OpenVINO; a stand-in for it here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packages a board is given for an engine, and that they are for its processor and its Python."""
+"""Which packages a board gets for an engine, for its processor and its Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line itself: what ssh says becomes one line that says what to do."""
+"""The ssh connection: each of ssh's errors becomes one line that says what to do."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""A Jetson whose Python cannot run a worker: its `trtexec`, a stand-in here, builds the engine and takes the times."""
+"""A Jetson whose Python cannot run a worker: its `trtexec`, a stand-in here, builds the engine and measures."""
 
 from __future__ import annotations
 

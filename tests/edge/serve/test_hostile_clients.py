@@ -1,4 +1,4 @@
-"""Requests that are too large, broken or from the wrong place; templates that nobody should trust."""
+"""Requests that are too large, malformed or from the wrong origin, and malicious templates."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Several clients at once, clients that leave, and an engine that dies."""
+"""Several clients at once, clients that disconnect, and an engine that dies."""
 
 import json
 import os

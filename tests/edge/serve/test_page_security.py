@@ -1,4 +1,4 @@
-"""The page as it is sent: one file, nothing from elsewhere, and a policy that fits it."""
+"""The page as it is sent: one file, nothing from elsewhere, and a policy that allows no more."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Request bodies on their way to llama-server: what is changed, what is refused, and that the field is named."""
+"""Request bodies for llama-server: what is changed, what is refused, and that the field is named."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Where the model behind `edge serve` is: a file with an adapter, an artifact, another server."""
+"""Where the model of `edge serve` can be: a file with an adapter, an artifact, another server."""
 
 from __future__ import annotations
 

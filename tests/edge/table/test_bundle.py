@@ -1,4 +1,4 @@
-"""Prepared tables on disk: whole at every moment, and an error in one line where they cannot be."""
+"""Prepared tables on disk: complete at every moment, and one-line errors."""
 
 from __future__ import annotations
 

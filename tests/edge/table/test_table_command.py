@@ -1,4 +1,4 @@
-"""`edge table` as a user meets it: the command in a process of its own, on the real data where it is there."""
+"""`edge table` as users run it: the command in its own process, on the real data if available."""
 
 from __future__ import annotations
 

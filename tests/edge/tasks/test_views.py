@@ -1,4 +1,4 @@
-"""What people see of results, and the scores of classification."""
+"""Printed results of tasks, and the scores of classification."""
 
 from __future__ import annotations
 

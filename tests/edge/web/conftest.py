@@ -1,4 +1,4 @@
-"""Small artifacts for the browser, a server for them, and what a person sees of their page."""
+"""Small artifacts for the browser, a server for them, and access to what their page shows."""
 
 from __future__ import annotations
 

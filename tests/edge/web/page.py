@@ -1,4 +1,4 @@
-"""The page of a browser artifact, by what a person sees and does."""
+"""The page of a browser artifact: read what it shows, and use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins for engines that answer wrong: they wrap the real one."""
+"""Stand-ins for engines that give wrong answers: they wrap the real one."""
 
 from __future__ import annotations
 

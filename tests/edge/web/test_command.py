@@ -1,4 +1,4 @@
-"""`edge verify` and `edge bench` in a browser that edge starts: what passes, what falls back, how each fault ends."""
+"""`edge verify` and `edge bench` in a browser that edge starts: success, fallbacks, and the end of each failure."""
 
 from __future__ import annotations
 

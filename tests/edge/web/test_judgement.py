@@ -1,4 +1,4 @@
-"""The page judges answers as the host does: the same planted faults fail in both, and right answers pass in both."""
+"""The page checks answers like the host does: both reject the same planted faults and accept right answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 with its real weights: what the browser answers is what the native engine answers, to the bit."""
+"""MobileNetV2 with its real weights: the browser gives the native engine's answers, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a browser artifact in a real browser: it proves itself, answers pictures, and says what is wrong."""
+"""The page of a browser artifact in a real browser: it proves its answers, runs pictures, and reports problems."""
 
 from __future__ import annotations
 

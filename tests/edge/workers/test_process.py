@@ -1,4 +1,4 @@
-"""Worker processes that do everything wrong, seen from the parent."""
+"""Worker processes that misbehave in every way, as the parent sees them."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The artifact: written once, read anywhere, the same bytes each time, and nothing outside its folder."""
+"""The artifact: written once, readable anywhere, the same bytes each time, and nothing outside its folder."""
 
 from __future__ import annotations
 

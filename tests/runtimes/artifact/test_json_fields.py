@@ -1,4 +1,4 @@
-"""Typed reading: what is there is returned, what is not is named by its path."""
+"""Typed reading of JSON: fields that are present are returned, those that are not are named by their path."""
 
 from __future__ import annotations
 

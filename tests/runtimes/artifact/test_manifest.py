@@ -1,4 +1,4 @@
-"""The manifest: what is written comes back, the same content gives the same bytes, and every wrong word is named."""
+"""The manifest: it reads back what was written, equal content gives equal bytes, and every wrong field is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on a board ends with its client, and tells how its worker died."""
+"""Programs that run on a board end with their client, and report how their worker died."""
 
 import json
 import os

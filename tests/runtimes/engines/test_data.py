@@ -1,4 +1,4 @@
-"""The real models on the real picture: the numbers that were published, or that were measured beforehand."""
+"""The real models on the real picture: numbers that were published or measured before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Edge TPU without a chip: the right words when library or stick is missing."""
+"""The Edge TPU without a chip: clear errors if the library or the stick is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras and TensorFlow: files are data, both ways to call a model agree, threads hold for a process."""
+"""Keras and TensorFlow: files are data, both ways to call a model agree, threads are set once for a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of Keras 2: read with the meaning that they had there, or refused by the name of a layer."""
+"""Files of Keras 2: read with the meaning that they have in Keras 2, or refused by the name of a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteRT: quantised models, models of another chip, and the older runtime's trouble with numpy 2."""
+"""LiteRT: quantized models, models compiled for another chip, and the older runtime with numpy 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: its exceptions are all known, it never falls back in silence, and hostile models stay outside."""
+"""ONNX Runtime: all of its exceptions are handled, no silent fallback, and hostile models are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO: exact by default, and every setting where the engine reads it."""
+"""OpenVINO: exact by default, settings that reach the engine, and its errors."""
 
 from __future__ import annotations
 

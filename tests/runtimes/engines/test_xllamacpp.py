@@ -1,4 +1,4 @@
-"""What is its own about the prebuilt llama.cpp: how its server is told what was asked for."""
+"""The prebuilt llama.cpp: how its server receives the requested settings."""
 
 from __future__ import annotations
 

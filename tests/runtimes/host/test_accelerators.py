@@ -1,4 +1,4 @@
-"""USB, PCI, device nodes, GPUs and energy counters, read from folders of files that stand for real machines."""
+"""USB, PCI, device nodes, GPUs and energy counters, read from folders of files copied from real machines."""
 
 from __future__ import annotations
 

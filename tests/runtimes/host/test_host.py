@@ -1,4 +1,4 @@
-"""Machine facts, read from folders of files that stand for real boards."""
+"""Machine facts, read from folders of files copied from real boards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and addresses of this machine alone."""
+"""Which host names and addresses mean this machine only."""
 
 import pytest
 

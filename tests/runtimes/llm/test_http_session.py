@@ -1,4 +1,4 @@
-"""What only an engine behind a server has to mind: the line to it, and a server that is busy."""
+"""What concerns engines behind a server only: the connection, and a server that is busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importance matrices and the losses of quantisation, judged by gguf's own numpy code and by the definitions."""
+"""Importance matrices and losses of quantization, compared with gguf's numpy code and with the definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON schemas as grammars: what a grammar lets pass validates, and what it cannot enforce is refused by name."""
+"""JSON schemas as grammars: texts that a grammar accepts are valid, and what it cannot enforce is refused by name."""
 
 from __future__ import annotations
 

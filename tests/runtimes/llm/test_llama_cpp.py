@@ -1,4 +1,4 @@
-"""What llama.cpp's engine is made of: reuse of what was read, memory told beforehand, what it draws from."""
+"""llama.cpp's engine: reuse of evaluated tokens, memory estimates, and sampling."""
 
 from __future__ import annotations
 

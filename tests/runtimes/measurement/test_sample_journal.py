@@ -1,4 +1,4 @@
-"""Samples outlive the process that took them."""
+"""Samples are kept when the process that measured them dies."""
 
 import json
 import os

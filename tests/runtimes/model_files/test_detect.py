@@ -1,4 +1,4 @@
-"""Formats: told from the name, held against the first bytes."""
+"""Formats: recognized by name, and checked against the first bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External data of ONNX models: found wherever a model can name it, and kept inside the model's folder."""
+"""External data of ONNX models: found wherever a model can name it, and restricted to the model's folder."""
 
 from __future__ import annotations
 

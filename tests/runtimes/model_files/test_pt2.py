@@ -1,4 +1,4 @@
-"""PyTorch archives: what an exported model needs is taken, and whatever could run code is refused."""
+"""PyTorch archives: the parts of an exported model are read, and anything that could run code is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What brings a folder to a board: whole or not at all, under the Python 3.6 of a Jetson Nano too."""
+"""Receiving a folder on a board: complete or not at all, also under the Python 3.6 of a Jetson Nano."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Which models classify, and what their outputs say, held against numbers worked out by hand."""
+"""Which models are classifiers, and their scores, compared with hand-computed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every task in the folder is held to the contract, and every model belongs to one."""
+"""Every task passes the contract suite, and every model is recognized as one of them."""
 
 from __future__ import annotations
 

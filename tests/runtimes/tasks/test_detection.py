@@ -1,4 +1,4 @@
-"""Detectors of each layout, recognised by metadata, operators and shapes, and decoded to boxes that are known."""
+"""Detectors of each layout: recognized by metadata, operators and shapes, and decoded to known boxes."""
 
 from __future__ import annotations
 

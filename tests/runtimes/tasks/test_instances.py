@@ -1,4 +1,4 @@
-"""Objects with outlines, of a YOLO-seg whose prototypes are known."""
+"""Objects with outlines, of a YOLO-seg with known prototypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key points of MoveNet and YOLO-pose, on points that are known."""
+"""Key points of MoveNet and YOLO-pose, on known points."""
 
 from __future__ import annotations
 

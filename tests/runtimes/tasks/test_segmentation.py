@@ -1,4 +1,4 @@
-"""Class maps and maps of scores, on maps that are known."""
+"""Class maps and score maps, on known maps."""
 
 from __future__ import annotations
 

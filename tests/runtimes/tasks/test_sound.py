@@ -1,4 +1,4 @@
-"""What is heard when, from scores that are known."""
+"""Times and scores of sounds, from known scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outputs of any model, as they are."""
+"""The raw outputs of any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integer and boolean outputs are compared as labels, over all and one by one."""
+"""Integer and boolean outputs are compared as labels, all together and each label alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers between a source's answers and an artifact's."""
+"""The metrics between a source's answers and an artifact's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs whose number of rows depends on the input: matched as sets, with rows that are missing or wrong found."""
+"""Outputs whose number of rows depends on the input: matched as sets; missing and wrong rows are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artifact against its own stored answers, with a session that is plain numpy."""
+"""An artifact is compared with its stored answers, in a session that is plain numpy."""
 
 from __future__ import annotations
 

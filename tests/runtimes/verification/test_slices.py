@@ -1,4 +1,4 @@
-"""Inside an output: a slice that died, is too coarse or is garbage fails; a weak one is only named."""
+"""Parts of an output: a constant, too coarse or garbled part fails; a weak one is only named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that answers the same input differently later is found, and the inference is named."""
+"""An engine that later answers the same input differently is found, and the inference is named."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""An extension of edge: models that tell how bright a picture is."""
+"""An extension of edge: models that say how bright a picture is."""

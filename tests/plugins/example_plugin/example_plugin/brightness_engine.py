@@ -1,4 +1,4 @@
-"""An engine for `.null` files, which hold nothing: every one of them answers the mean of its picture."""
+"""An engine for `.null` files, which are empty: each answers with the mean of its picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A converter from ONNX to `.null` files, whose engine answers its inputs: right for one model alone."""
+"""A converter from ONNX to `.null` files, whose engine answers with its inputs: right for one model only."""
 
 from __future__ import annotations
 
