@@ -19,7 +19,7 @@ from edge.console.progress import OnProgress
 from edge.conversion.datasets import ConversionInputs, calibration_samples, described, evaluation_inputs
 from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
-from edge.conversion.task import stated_task
+from edge.conversion.task import describe_to_page, stated_task
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
 from edge.workers.process import Worker, step_progress
@@ -94,6 +94,7 @@ class Conversion:
                 task=stated.statement if stated else None,
             )
             result = worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step)
+            describe_to_page(request.out)
         return replace(result, artifact=place, notes=(*told, *notes, *more, *result.notes))
 
 

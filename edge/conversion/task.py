@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.describe import describe
-from edge.inference.facts import inspected
+from edge.inference.facts import facts_of, inspected
 from edge.inference.preprocessing import ModelHints
 from edge.inspection.report import TaskDescription
-from runtimes.artifact import Preprocess, TaskStatement
-from runtimes.artifact.json_fields import JsonValue
+from runtimes.artifact import MANIFEST, Artifact, Preprocess, TaskStatement
+from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
+from runtimes.task import Decoder
+from runtimes.tasks import recognise
 
 # Properties that decoders read, see `runtimes.decoders`; others may reveal more about the author's machine than the
 # model.
@@ -57,6 +61,34 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs) -> StatedTask | 
         picture=task.picture,
         notes=(_line(task), *(f"assumed: {line}" for line in task.assumptions)),
     )
+
+
+def describe_to_page(folder: Path) -> None:
+    """Add to the manifest of an artifact for the browser what its page, which inspects no model file, has to know.
+
+    The outputs of the file where the conversion split some, and the decoder of the outputs where the task is known.
+    """
+    artifact = Artifact.open(folder)
+    manifest = artifact.manifest
+    page = manifest.conversion.get("browser")
+    if not isinstance(page, Mapping) or (manifest.task is None and not manifest.join):
+        return
+    found = inspected(artifact)
+    added: JsonObject = {}
+    if manifest.join and found is not None:
+        added["outputs"] = [to_json(spec) for spec in found.outputs]
+    if manifest.task is not None:
+        task, decoder = recognise(facts_of(artifact, found, ModelHints(), lambda: (manifest.inputs, manifest.outputs)))
+        if task.id not in _DESCRIBED_OTHERWISE:
+            added["decoder"] = decoder_for_page(task.id, decoder)
+    conversion = {**manifest.conversion, "browser": {**page, **added}}
+    (folder / MANIFEST).write_text(replace(manifest, conversion=conversion).to_json(), encoding="utf-8")
+
+
+def decoder_for_page(task: str, decoder: Decoder[Any]) -> JsonObject:
+    """Return a decoder as its counterpart in `converters/browser/page/` takes it: the layout, and its parameters."""
+    parameters = {name: value for name, value in to_json(decoder).items() if name != "assumptions"}
+    return {"task": task, "layout": type(decoder).__name__, **parameters}
 
 
 def _line(task: TaskDescription) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from edge.web.chromium import run_page
 from edge.web.jobs import PageJob
 from edge.web.server import browser_facts
-from runtimes.arrays import Array, Arrays, load_arrays, save_arrays
+from runtimes.arrays import Arrays, load_arrays, save_arrays
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, ProofError, UsageError
 from runtimes.host import conditions
@@ -25,6 +25,7 @@ from runtimes.job_server import Handler, handler, serve
 from runtimes.jobs import EngineOptions, MeasureJob, Report, VerifyAnswer, VerifyJob
 from runtimes.measurement.answer import MeasureAnswer
 from runtimes.measurement.tensor_model import digest_of, machine, scores
+from runtimes.verification.rows import padded
 from runtimes.verification.selfcheck import Verdict, judge
 
 SETTINGS = {"browser": "the program of Chromium or Chrome"}
@@ -143,15 +144,15 @@ def _judged(artifact: Artifact, answer: Any) -> Verdict:
 
 def _stacked(artifact: Artifact, rows: Sequence[Sequence[str]]) -> Arrays:
     """Return outputs by name, stacked, from the values of each output of each sample in base64."""
-    return {
-        spec.name: np.stack([_values(row[place], spec.shape) for row in rows])
-        for place, spec in enumerate(artifact.manifest.outputs)
-    }
-
-
-def _values(text: str, shape: Sequence[int | str]) -> Array:
-    sizes = [size if isinstance(size, int) else 1 for size in shape]
-    return np.frombuffer(base64.b64decode(text), "<f4").reshape(sizes)
+    found = {}
+    for place, spec in enumerate(artifact.manifest.outputs):
+        free = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
+        sizes = [size if isinstance(size, int) else 1 for size in spec.shape]
+        if free:
+            sizes[free[-1]] = -1  # whatever the values fill, such as rows whose number depends on the picture
+        values = [np.frombuffer(base64.b64decode(row[place]), "<f4").reshape(sizes) for row in rows]
+        found[spec.name] = padded(values, free[-1]) if free else np.stack(values)
+    return found
 
 
 def _inputs(job: MeasureJob, artifact: Artifact) -> tuple[Arrays, str]:

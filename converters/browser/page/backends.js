@@ -2,13 +2,27 @@
 
 import { asUserError, DeviceLostError, UserError } from "./errors.js";
 import { readFile } from "./files.js";
+import { fileOutputs, joined } from "./joins.js";
 import { SelfCheck } from "./selfcheck.js";
 import { defaultThreads } from "./features.js";
+
+/** @typedef {import("./types.js").Manifest} Manifest */
+/** @typedef {import("./types.js").Tensor} Tensor */
+/** @typedef {{ device?: string, threads?: number }} Wanted */
+/** @typedef {{ device: string, threads: number }} Candidate */
+/** @typedef {(text: string) => void} OnProgress */
+/** @typedef {import("./types.js").Session} Session */
+/** @typedef {typeof import("./engines/litert_js.js") | typeof import("./engines/ort_web.js")} Engine */
 
 const PASSES = 2; // some engines are right on their first inference only
 const LONG_RUN = 100;
 
-/** The candidates in order: WebGPU, then WebAssembly with threads, then with one. `wanted` may name device and threads. */
+/**
+ * The candidates in order: WebGPU, then WebAssembly with threads, then with one. `wanted` may name device and threads.
+ * @param {import("./features.js").Features} features
+ * @param {Wanted} [wanted]
+ * @returns {Candidate[]}
+ */
 export function candidates(features, wanted = {}) {
   const devices = wanted.device ? [wanted.device] : ["webgpu", "cpu"];
   const found = [];
@@ -23,44 +37,68 @@ export function candidates(features, wanted = {}) {
 
 /** The open model with its proof. `notes` say what was given up, `verdict` is that of the session in use. */
 export class ProvenModel {
-  constructor(manifest, engine, features, wanted) {
+  /**
+   * @param {Manifest} manifest
+   * @param {Engine} engine
+   * @param {import("./features.js").Features} features
+   * @param {Wanted} wanted
+   * @param {Uint8Array} bytes
+   * @param {SelfCheck} selfCheck
+   */
+  constructor(manifest, engine, features, wanted, bytes, selfCheck) {
     this.manifest = manifest;
     this.engine = engine;
     this.features = features;
     this.wanted = wanted;
+    this.bytes = bytes;
+    this.selfCheck = selfCheck;
     this.waiting = candidates(features, wanted);
+    /** @type {string[]} */
     this.notes = [];
+    /** @type {UserError | null} */
     this.failure = null;
-    this.session = null;
+    /** @type {Session | null} */
+    this.opened = null;
+    /** @type {import("./selfcheck.js").Verdict} */
+    this.verdict = { passed: false, metrics: {}, message: "nothing ran yet" };
     this.inferences = 0;
+    this.loadMs = 0;
+    this.firstMs = 0;
+    /** @type {Float32Array[][][]} */
     this.proofs = [];
   }
 
+  /**
+   * Open a model on the first candidate that passes the self-check. Throws the last failure if none does.
+   * @param {Manifest} manifest
+   * @param {import("./features.js").Features} features
+   * @param {Wanted} [wanted]
+   * @param {OnProgress} [onProgress]
+   */
   static async open(manifest, features, wanted = {}, onProgress = () => {}) {
-    const { engine } = manifest.conversion.browser;
-    const model = new ProvenModel(manifest, await import(`./engines/${engine}.js`), features, wanted);
-    model.checkBrowser();
+    const { engine: id } = manifest.conversion.browser;
+    /** @type {Engine} */
+    const engine = await import(`./engines/${id}.js`);
+    checkBrowser(manifest, engine, features);
     onProgress("loading the model");
-    model.bytes = await readFile(manifest, manifest.model);
-    model.selfCheck = await SelfCheck.read(manifest);
+    const bytes = await readFile(manifest, manifest.model);
+    const model = new ProvenModel(manifest, engine, features, wanted, bytes, await SelfCheck.read(manifest));
     await model.next(onProgress);
     return model;
   }
 
-  /** Throws UserError if no build of the engine runs in this browser. */
-  checkBrowser() {
-    const { builds } = this.manifest.conversion.browser;
-    if (this.engine.buildFor("cpu", 1, builds, this.features) && this.features.simd) return;
-    const lacks = this.features.simd ? "relaxed SIMD" : "SIMD";
-    const remedy = this.features.simd ? "convert with --compat, or use another browser" : "use a current browser on a current machine";
-    const what = `This browser has no WebAssembly ${lacks}, which the engine needs.`;
-    throw new UserError("engine", what, `To run the model, ${remedy}.`);
+  /** The session in use. */
+  get session() {
+    if (!this.opened) throw new UserError("engine", "The model is closed.", "Reload the page.");
+    return this.opened;
   }
 
-  /** Open the next candidate that passes the self-check. Throws the last failure if none does. */
+  /**
+   * Open the next candidate that passes the self-check. Throws the last failure if none does.
+   * @param {OnProgress} [onProgress]
+   */
   async next(onProgress = () => {}) {
-    while (this.waiting.length) {
-      const candidate = this.waiting.shift();
+    for (let candidate = this.waiting.shift(); candidate; candidate = this.waiting.shift()) {
       try {
         await this.tryCandidate(candidate, onProgress);
         return;
@@ -75,13 +113,17 @@ export class ProvenModel {
     throw this.failure;
   }
 
+  /**
+   * @param {Candidate} candidate
+   * @param {OnProgress} onProgress
+   */
   async tryCandidate(candidate, onProgress) {
     const { builds } = this.manifest.conversion.browser;
     const build = this.engine.buildFor(candidate.device, candidate.threads, builds, this.features);
     if (build === null) throw new UserError("engine", reasonFor(candidate, builds, this.features));
     onProgress(`opening on ${nameOf(candidate)}`);
     const began = performance.now();
-    this.session = await this.engine.open(this.manifest, this.bytes, { ...candidate, build });
+    this.opened = await this.engine.open({ ...this.manifest, outputs: fileOutputs(this.manifest) }, this.bytes, { ...candidate, build });
     this.loadMs = performance.now() - began;
     this.inferences = 0;
     this.proofs = [];
@@ -91,7 +133,10 @@ export class ProvenModel {
     }
   }
 
-  /** Run the self-check once. Throws UserError("proof") if the answers are not those of the source. */
+  /**
+   * Run the self-check once. Throws UserError("proof") if the answers are not those of the source.
+   * @param {number} pass
+   */
   async prove(pass) {
     const given = await this.selfCheck.run(this);
     this.proofs.push(given);
@@ -104,7 +149,10 @@ export class ProvenModel {
     this.verdict = verdict;
   }
 
-  /** Run until the 100th inference and prove once more; `pause` is awaited between inferences. */
+  /**
+   * Run until the 100th inference and prove once more; `pause` is awaited between inferences.
+   * @param {() => Promise<unknown>} [pause]
+   */
   async proveLongRun(pause = async () => {}) {
     while (this.inferences < LONG_RUN - 1) {
       await this.run(this.selfCheck.feeds(this.inferences % this.selfCheck.count));
@@ -113,7 +161,10 @@ export class ProvenModel {
     await this.prove(LONG_RUN);
   }
 
-  /** Run one inference: the values of every output of the manifest, for one feed for every input. */
+  /**
+   * Run one inference: the values of every output of the manifest, for one feed for every input.
+   * @param {Tensor[]} feeds
+   */
   async run(feeds) {
     this.inferences += 1;
     if (this.inferences > 1) return this.runOnce(feeds);
@@ -123,16 +174,23 @@ export class ProvenModel {
     return outputs;
   }
 
+  /** @param {Tensor[]} feeds */
   async runOnce(feeds) {
     const { lost } = this.session;
-    if (!lost) return this.session.run(feeds);
+    const running = this.session.run(feeds);
+    if (!lost) return joined(this.manifest, await running);
     const failed = lost.then(({ reason }) => {
       throw new DeviceLostError(reason);
     });
-    return Promise.race([this.session.run(feeds), failed]);
+    return joined(this.manifest, await Promise.race([running, failed]));
   }
 
-  /** Run `work`; if the WebGPU device is lost meanwhile, run it again on the next backend that passes the self-check. */
+  /**
+   * Run `work`; if the WebGPU device is lost meanwhile, run it again on the next backend that passes the self-check.
+   * @template T
+   * @param {() => Promise<T>} work
+   * @param {OnProgress} [onProgress]
+   */
   async withFallback(work, onProgress = () => {}) {
     try {
       return await work();
@@ -146,22 +204,45 @@ export class ProvenModel {
   }
 
   async close() {
-    const { session } = this;
-    this.session = null;
+    const { opened } = this;
+    this.opened = null;
     try {
-      await session?.close();
+      await opened?.close();
     } catch {
       // A lost device cannot be closed.
     }
   }
 }
 
-/** A candidate or session as text: "WebGPU", "the CPU with 2 threads". */
+/**
+ * Throws UserError if no build of the engine runs in this browser.
+ * @param {Manifest} manifest
+ * @param {Engine} engine
+ * @param {import("./features.js").Features} features
+ */
+function checkBrowser(manifest, engine, features) {
+  const { builds } = manifest.conversion.browser;
+  if (engine.buildFor("cpu", 1, builds, features) && features.simd) return;
+  const lacks = features.simd ? "relaxed SIMD" : "SIMD";
+  const remedy = features.simd ? "convert with --compat, or use another browser" : "use a current browser on a current machine";
+  const what = `This browser has no WebAssembly ${lacks}, which the engine needs.`;
+  throw new UserError("engine", what, `To run the model, ${remedy}.`);
+}
+
+/**
+ * A candidate or session as text: "WebGPU", "the CPU with 2 threads".
+ * @param {{ device: string, threads: number }} candidate
+ */
 export function nameOf({ device, threads }) {
   if (device === "webgpu") return "WebGPU";
   return threads > 1 ? `the CPU with ${threads} threads` : "the CPU with 1 thread";
 }
 
+/**
+ * @param {Candidate} candidate
+ * @param {string[]} builds
+ * @param {import("./features.js").Features} features
+ */
 function reasonFor(candidate, builds, features) {
   if (candidate.device === "webgpu") {
     return builds.includes("webgpu") ? "WebGPU needs a browser with WebAssembly JSPI." : "This folder holds no engine for WebGPU.";

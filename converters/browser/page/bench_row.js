@@ -3,7 +3,13 @@
 import { browserName } from "./features.js";
 import { median, statisticsOf } from "./statistics.js";
 
-/** What describes the browser in a row. `fallbacks` are sentences about what was given up. */
+/** @typedef {import("./backends.js").ProvenModel} ProvenModel */
+/** @typedef {ReturnType<typeof rowOf>} Row */
+
+/**
+ * What describes the browser in a row. `fallbacks` are sentences about what was given up.
+ * @param {ProvenModel} model
+ */
 export function browserOf(model) {
   const { features } = model;
   return {
@@ -16,7 +22,12 @@ export function browserOf(model) {
   };
 }
 
-/** Return the row of `edge bench --json` for timings of `measure`. */
+/**
+ * Return the row of `edge bench --json` for timings of `measure`.
+ * @param {ProvenModel} model
+ * @param {import("./measure.js").Timings} timings
+ * @param {import("./measure.js").Protocol} protocol
+ */
 export function rowOf(model, timings, protocol) {
   const { manifest, session } = model;
   const { engine, version } = manifest.conversion.browser;

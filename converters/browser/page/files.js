@@ -2,20 +2,31 @@
 
 import { UserError } from "./errors.js";
 
+/** @typedef {import("./types.js").Manifest} Manifest */
+
 const GZIP = [0x1f, 0x8b];
 
-/** Return the bytes of a file, unpacked if it is gzip. Throws UserError if it is missing or has changed. */
+/**
+ * Return the bytes of a file, unpacked if it is gzip. Throws UserError if it is missing or has changed.
+ * @param {Manifest} manifest
+ * @param {string} path
+ */
 export async function readFile(manifest, path) {
   const bytes = await fetchBytes(path);
   await checkDigest(manifest, path, bytes);
   return bytes[0] === GZIP[0] && bytes[1] === GZIP[1] ? gunzip(bytes) : bytes;
 }
 
-/** Check files that the browser itself loads, such as scripts. Throws UserError for the first that has changed. */
+/**
+ * Check files that the browser itself loads, such as scripts. Throws UserError for the first that has changed.
+ * @param {Manifest} manifest
+ * @param {string[]} paths
+ */
 export async function checkFiles(manifest, paths) {
   for (const path of paths) await checkDigest(manifest, path, await fetchBytes(path));
 }
 
+/** @param {string} path */
 async function fetchBytes(path) {
   let response;
   try {
@@ -30,6 +41,11 @@ async function fetchBytes(path) {
   return new Uint8Array(await response.arrayBuffer());
 }
 
+/**
+ * @param {Manifest} manifest
+ * @param {string} path
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ */
 async function checkDigest(manifest, path, bytes) {
   const expected = manifest.files[path];
   if (expected === undefined) {
@@ -41,19 +57,29 @@ async function checkDigest(manifest, path, bytes) {
   }
 }
 
-/** Unpack deflated bytes: "gzip", or "deflate-raw" as in zip archives. */
+/**
+ * Unpack deflated bytes: "gzip", or "deflate-raw" as in zip archives.
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ * @param {CompressionFormat} [format]
+ */
 export async function gunzip(bytes, format = "gzip") {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Return the hex digest. Browsers offer their own only on https and localhost; elsewhere it is computed here. */
+/**
+ * Return the hex digest. Browsers offer their own only on https and localhost; elsewhere it is computed here.
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ */
 export async function sha256(bytes) {
   const digest = crypto.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)) : digestOf(bytes);
   return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** SHA-256 by FIPS 180-4. */
+/**
+ * SHA-256 by FIPS 180-4.
+ * @param {Uint8Array} bytes
+ */
 export function digestOf(bytes) {
   const { primes, state } = constants();
   const padded = new Uint8Array(Math.ceil((bytes.length + 9) / 64) * 64);
@@ -69,8 +95,15 @@ export function digestOf(bytes) {
   return new Uint8Array(digest.buffer);
 }
 
+/**
+ * @param {DataView} view
+ * @param {number} start
+ * @param {Uint32Array} w
+ * @param {Uint32Array} primes
+ * @param {Uint32Array} state
+ */
 function addBlock(view, start, w, primes, state) {
-  const turn = (x, n) => (x >>> n) | (x << (32 - n));
+  const turn = (/** @type {number} */ x, /** @type {number} */ n) => (x >>> n) | (x << (32 - n));
   for (let i = 0; i < 16; i++) w[i] = view.getUint32(start + 4 * i);
   for (let i = 16; i < 64; i++) {
     const low = turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ (w[i - 15] >>> 3);
@@ -87,9 +120,10 @@ function addBlock(view, start, w, primes, state) {
 }
 
 function constants() {
+  /** @type {number[]} */
   const found = [];
   for (let n = 2; found.length < 64; n++) if (found.every((prime) => n % prime)) found.push(n);
-  const fraction = (x) => ((x - Math.floor(x)) * 2 ** 32) >>> 0;
+  const fraction = (/** @type {number} */ x) => ((x - Math.floor(x)) * 2 ** 32) >>> 0;
   const primes = Uint32Array.from(found, (prime) => fraction(Math.cbrt(prime)));
   const state = Uint32Array.from(found.slice(0, 8), (prime) => fraction(Math.sqrt(prime)));
   return { primes, state };

@@ -1,13 +1,21 @@
 // The metrics of `runtimes/verification/metrics.py`, on rows: one Float32Array for each sample.
 
+/** @typedef {Record<string, number>} Metrics */
+
 const IDENTICAL_DB = 200;
 const SUM_SLACK = 1e-3;
 const SUM_LOST = 0.5;
 const TOP_TIES = 0.25;
 const TIED_APART = 0.1;
-const HIGHER_IS_BETTER = { max_abs: false, snr_db: true, cosine: true, top1_agreement: true, labels_equal: true };
+/** @type {Record<string, boolean>} */
+const HIGHER_IS_BETTER = { max_abs: false, snr_db: true, cosine: true, top1_agreement: true, labels_equal: true, rows_matched: true };
 
-/** All metrics of the difference between two sets of rows. */
+/**
+ * All metrics of the difference between two sets of rows.
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ * @returns {Metrics}
+ */
 export function compare(expected, given) {
   let largest = 0;
   let noise = 0;
@@ -29,12 +37,21 @@ export function compare(expected, given) {
   };
 }
 
-/** Whether a value is as good as the limit or better. */
+/**
+ * Whether a value is as good as the limit or better.
+ * @param {string} metric
+ * @param {number} value
+ * @param {number} limit
+ */
 export function meets(metric, value, limit) {
   return HIGHER_IS_BETTER[metric] ? value >= limit : value <= limit;
 }
 
-/** The worse of two sets of metrics. */
+/**
+ * The worse of two sets of metrics.
+ * @param {Metrics} first
+ * @param {Metrics} second
+ */
 export function worst(first, second) {
   const merged = { ...second };
   for (const [name, value] of Object.entries(first)) {
@@ -43,13 +60,22 @@ export function worst(first, second) {
   return merged;
 }
 
-/** A metric and its limit as text. */
+/**
+ * A metric and its limit as text.
+ * @param {string} metric
+ * @param {number} value
+ * @param {number} limit
+ */
 export function describe(metric, value, limit) {
   const bound = HIGHER_IS_BETTER[metric] ? "at least" : "at most";
   return `${metric} ${Number(value.toPrecision(4))}, ${bound} ${Number(limit.toPrecision(4))}`;
 }
 
-/** Describe an obvious defect, as text that follows "the output"; null if there is none. */
+/**
+ * Describe an obvious defect, as text that follows "the output"; null if there is none.
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ */
 export function probe(expected, given) {
   if (!given.every((row) => row.every(Number.isFinite))) return "holds values that are not finite (NaN or infinity)";
   if (isConstant(given) && !isConstant(expected)) return "is the same for every input";
@@ -65,6 +91,7 @@ export function probe(expected, given) {
   return null;
 }
 
+/** @param {Float32Array[]} rows */
 function signal(rows) {
   let power = 0;
   for (let place = 0; place < rows[0].length; place++) {
@@ -74,11 +101,19 @@ function signal(rows) {
   return power / (rows.length * rows[0].length);
 }
 
+/**
+ * @param {number} power
+ * @param {number} noise
+ */
 function decibels(power, noise) {
   if (noise === 0) return IDENTICAL_DB;
   return power === 0 ? 0 : Math.min(IDENTICAL_DB, 10 * Math.log10(power / noise));
 }
 
+/**
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ */
 function cosine(expected, given) {
   let weights = 0;
   let sum = 0;
@@ -94,10 +129,12 @@ function cosine(expected, given) {
   return weights ? sum / weights : 1;
 }
 
+/** @param {Float32Array} row */
 function norm(row) {
   return Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
 }
 
+/** @param {Float32Array[]} rows */
 function isConstant(rows) {
   if (rows.length < 2) return false;
   let apart = 0;
@@ -111,18 +148,23 @@ function isConstant(rows) {
   return apart <= 1e-6 * largest;
 }
 
+/** @param {Float32Array[]} rows */
 function sumsToOne(rows) {
-  const isDistribution = (row) => row.every((value) => value >= 0) && Math.abs(sumOf(row) - 1) <= SUM_SLACK;
+  const isDistribution = (/** @type {Float32Array} */ row) => row.every((value) => value >= 0) && Math.abs(sumOf(row) - 1) <= SUM_SLACK;
   return rows[0].length > 1 && rows.every(isDistribution);
 }
 
-/** The share of samples whose top value is tied at the global maximum although the source's top values differ. */
+/**
+ * The share of samples whose top value is tied at the global maximum although the source's top values differ.
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ */
 function clippedShare(expected, given) {
   const top = Math.max(...given.map((row) => row[argmax(row)]));
   const isFlat = given.every((row) => row.every((value) => value === top));
   if (given[0].length < 2 || isFlat) return 0;
   const span = expected.reduce((most, row) => Math.max(most, row[argmax(row)]), -Infinity) - percentile10(expected);
-  const isClipped = (row, sample) => {
+  const isClipped = (/** @type {Float32Array} */ row, /** @type {number} */ sample) => {
     const tied = [...row.keys()].filter((place) => row[place] === top).map((place) => expected[sample][place]);
     if (tied.length < 2) return false;
     return tied.reduce((a, b) => Math.max(a, b)) - tied.reduce((a, b) => Math.min(a, b)) > TIED_APART * span;
@@ -130,6 +172,7 @@ function clippedShare(expected, given) {
   return given.filter(isClipped).length / given.length;
 }
 
+/** @param {Float32Array[]} rows */
 function percentile10(rows) {
   const values = new Float64Array(rows.length * rows[0].length);
   rows.forEach((row, sample) => values.set(row, sample * row.length));
@@ -139,12 +182,14 @@ function percentile10(rows) {
   return values[low] + (place - low) * ((values[low + 1] ?? values[low]) - values[low]);
 }
 
+/** @param {Float32Array} row */
 function argmax(row) {
   let best = 0;
   for (let place = 1; place < row.length; place++) if (row[place] > row[best]) best = place;
   return best;
 }
 
+/** @param {Float32Array} row */
 function sumOf(row) {
   return row.reduce((sum, value) => sum + value, 0);
 }

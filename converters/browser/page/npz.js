@@ -3,6 +3,7 @@
 import { UserError } from "./errors.js";
 import { gunzip } from "./files.js";
 
+/** @type {Record<string, [string, new (buffer: ArrayBuffer) => any]>} */
 const TYPES = {
   "|u1": ["uint8", Uint8Array],
   "|i1": ["int8", Int8Array],
@@ -15,7 +16,10 @@ const TYPES = {
   "<f8": ["float64", Float64Array],
 };
 
-/** Return the arrays of an .npz by name: {dtype, shape, data}. */
+/**
+ * Return the arrays of an .npz by name: {dtype, shape, data}.
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ */
 export async function readNpz(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const arrays = new Map();
@@ -28,7 +32,11 @@ export async function readNpz(bytes) {
   return arrays;
 }
 
-/** List the archive's central directory, whose sizes are right even where those of local headers are not. */
+/**
+ * List the archive's central directory, whose sizes are right even where those of local headers are not.
+ * @param {DataView} view
+ * @param {Uint8Array} bytes
+ */
 function entries(view, bytes) {
   let end = bytes.length - 22;
   while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
@@ -48,6 +56,11 @@ function entries(view, bytes) {
   return found;
 }
 
+/**
+ * @param {Uint8Array} bytes
+ * @param {string} name
+ * @returns {import("./types.js").Tensor}
+ */
 function readNpy(bytes, name) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const isShort = bytes[6] === 1;
@@ -62,7 +75,11 @@ function readNpy(bytes, name) {
   return { dtype, shape, data: header.includes("'fortran_order': True") ? inRowOrder(data, shape) : data };
 }
 
-/** Reorder values that are stored column by column. */
+/**
+ * Reorder values that are stored column by column.
+ * @param {any} data
+ * @param {number[]} shape
+ */
 function inRowOrder(data, shape) {
   const result = new data.constructor(data.length);
   const strides = shape.map((_, axis) => shape.slice(0, axis).reduce((a, b) => a * b, 1));
@@ -78,6 +95,7 @@ function inRowOrder(data, shape) {
   return result;
 }
 
+/** @param {string} what */
 function broken(what) {
   return new UserError("input", `The self-check cannot be read: ${what}.`, "Make the artifact again with edge convert.");
 }

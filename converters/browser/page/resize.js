@@ -1,11 +1,16 @@
 // Pillow's resampling (src/libImaging/Resample.c): gives the pixels of the host. A browser's canvas filters differently.
 
+/** @typedef {import("./types.js").Picture} Picture */
+/** @typedef {{ support: number, weight: (x: number) => number }} Filter */
+
 const PRECISION_BITS = 32 - 8 - 2;
+/** @type {Record<"bilinear" | "bicubic", Filter>} */
 const FILTERS = {
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   bicubic: { support: 2, weight: cubic },
 };
 
+/** @param {number} value */
 function cubic(value) {
   const a = -0.5;
   const x = Math.abs(value);
@@ -13,19 +18,31 @@ function cubic(value) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-/** Resize {width, height, data: RGB bytes} to width × height by "nearest", "bilinear" or "bicubic". */
+/**
+ * Resize {width, height, data: RGB bytes} to width × height by "nearest", "bilinear" or "bicubic".
+ * @param {Picture} picture
+ * @param {number} width
+ * @param {number} height
+ * @param {"nearest" | "bilinear" | "bicubic"} method
+ * @returns {Picture}
+ */
 export function resize(picture, width, height, method) {
   if (picture.width === width && picture.height === height) return picture;
   if (method === "nearest") return nearest(picture, width, height);
   const filter = FILTERS[method];
-  const across = (from) => (from.width === width ? from : alongRows(from, width, filter));
-  const down = (from) => (from.height === height ? from : alongColumns(from, height, filter));
+  const across = (/** @type {Picture} */ from) => (from.width === width ? from : alongRows(from, width, filter));
+  const down = (/** @type {Picture} */ from) => (from.height === height ? from : alongColumns(from, height, filter));
   // Each pass rounds to bytes, so their order shows. Pillow 13 begins with the columns where that saves more.
   const isTall = height < picture.height && picture.height - height > 2 * (picture.width - width);
   return isTall ? across(down(picture)) : down(across(picture));
 }
 
-/** The first source place and the fixed-point weights of every target place. */
+/**
+ * The first source place and the fixed-point weights of every target place.
+ * @param {number} inSize
+ * @param {number} outSize
+ * @param {Filter} filter
+ */
 function coefficients(inSize, outSize, filter) {
   const scale = inSize / outSize;
   const stretch = Math.max(scale, 1);
@@ -44,6 +61,11 @@ function coefficients(inSize, outSize, filter) {
   });
 }
 
+/**
+ * @param {Picture} picture
+ * @param {number} target
+ * @param {Filter} filter
+ */
 function alongRows({ width, height, data }, target, filter) {
   const result = new Uint8ClampedArray(target * height * 3);
   coefficients(width, target, filter).forEach(({ first, weights }, x) => {
@@ -52,6 +74,11 @@ function alongRows({ width, height, data }, target, filter) {
   return { width: target, height, data: result };
 }
 
+/**
+ * @param {Picture} picture
+ * @param {number} target
+ * @param {Filter} filter
+ */
 function alongColumns({ width, data }, target, filter) {
   const result = new Uint8ClampedArray(width * target * 3);
   coefficients(data.length / (3 * width), target, filter).forEach(({ first, weights }, y) => {
@@ -62,7 +89,15 @@ function alongColumns({ width, data }, target, filter) {
   return { width, height: target, data: result };
 }
 
-/** One target pixel: the weighted sum of source pixels that are `step` bytes apart, rounded. */
+/**
+ * One target pixel: the weighted sum of source pixels that are `step` bytes apart, rounded.
+ * @param {Uint8ClampedArray} data
+ * @param {number} from
+ * @param {number} step
+ * @param {Int32Array} weights
+ * @param {Uint8ClampedArray} result
+ * @param {number} to
+ */
 function mix(data, from, step, weights, result, to) {
   for (let channel = 0; channel < 3; channel++) {
     let sum = 2 ** (PRECISION_BITS - 1);
@@ -71,8 +106,13 @@ function mix(data, from, step, weights, result, to) {
   }
 }
 
+/**
+ * @param {Picture} picture
+ * @param {number} toWidth
+ * @param {number} toHeight
+ */
 function nearest({ width, height, data }, toWidth, toHeight) {
-  const places = (size, target) => {
+  const places = (/** @type {number} */ size, /** @type {number} */ target) => {
     let at = (size / target) * 0.5;
     return Array.from({ length: target }, () => {
       const place = Math.trunc(at);

@@ -1,13 +1,16 @@
 // Adds the headers that threads need, on hosts that cannot set headers. Nothing is cached here.
 
-self.addEventListener("install", () => self.skipWaiting());
-self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+// The types of the page's other modules are those of a window.
+const worker = /** @type {any} */ (self);
+worker.addEventListener("install", () => worker.skipWaiting());
+worker.addEventListener("activate", (/** @type {any} */ event) => event.waitUntil(worker.clients.claim()));
 
-self.addEventListener("fetch", (event) => {
+worker.addEventListener("fetch", (/** @type {any} */ event) => {
   if (new URL(event.request.url).origin !== self.location.origin) return;
   event.respondWith(answer(event.request));
 });
 
+/** @param {Request} request */
 async function answer(request) {
   const response = await fetch(request);
   if (response.status === 0) return response;

@@ -1,5 +1,15 @@
 // Checks the parts of an output, as `runtimes/verification/slices.py` does: each channel, column or key point.
 
+/** @typedef {import("./types.js").Part} Part */
+/** @typedef {{ steps: number, snrDb: number }} Limits */
+/** @typedef {{ words: string, axis: number, index: number, weight: number }} Defect */
+/** @typedef {"low" | "high" | "lowest" | "highest" | "noise" | "second" | "fourth"} Moment */
+/** @typedef {Record<Moment, Float32Array>} Moments */
+/** @typedef {Moments & { count: number, placeOn: (axis: number, place: number) => number, inside: (place: number) => boolean, samples: number, rounding: number }} Elements */
+
+/** @type {Moment[]} */
+const MOMENTS = ["low", "high", "lowest", "highest", "noise", "second", "fourth"];
+const SUMS = /** @type {const} */ (["noise", "second", "fourth"]);
 const FEW = 16; // slices of an axis up to which each counts by its own range
 const FEW_STEPS = 8;
 const STILL = 0.02;
@@ -7,23 +17,40 @@ const DEAD_STEPS = 2;
 const ROUNDING = 1e-6;
 const EVIDENCE = 4;
 // Precision → the quantization steps that a slice's range must hold, and the least ratio of movement to noise in dB.
+/** @type {Record<string, [number, number]>} */
 const LIMITS = { fp32: [2048, 30], fp16: [128, 10] };
 const QUANTIZED = [32, 3];
 
-/** Describe the worst slice of an output that fails, or return null. `rows` are samples, `shape` that of one of them. */
+/**
+ * Describe the worst slice of an output that fails, or return null. `rows` are samples, `shape` that of one of them.
+ * @param {Part[]} parts
+ * @param {string} precision
+ * @param {number[]} shape
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ */
 export function failedSlice(parts, precision, shape, expected, given) {
   const [steps, snrDb] = LIMITS[precision] ?? QUANTIZED;
   const sizes = shape.length ? shape : [1];
   const found = parts.flatMap((part) => failuresOf(part, { steps, snrDb }, sizes, expected, given));
-  return found.reduce((worst, one) => (worst === null || one.weight > worst.weight ? one : worst), null);
+  return found.length ? found.reduce((worst, one) => (one.weight > worst.weight ? one : worst)) : null;
 }
 
+/**
+ * @param {Part} part
+ * @param {Limits} limits
+ * @param {number[]} shape
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ * @returns {Defect[]}
+ */
 function failuresOf(part, limits, shape, expected, given) {
   if (part.span > 0 && part.step * limits.steps > part.span) {
     const words = `one step of the result is ${short(part.step)}, too coarse for their range of ${short(part.span)}`;
     return [{ words, axis: part.axis, index: part.start, weight: (1e3 * part.step) / part.span }];
   }
   const elements = elementsOf(part, shape, expected, given);
+  /** @type {{ share: number, found: Defect[] }[]} */
   const candidates = [];
   shape.forEach((size, axis) => {
     const [start, stop] = axis === part.axis ? [part.start, Math.min(part.stop, size)] : [0, size];
@@ -36,13 +63,20 @@ function failuresOf(part, limits, shape, expected, given) {
   return candidates.length ? candidates[0].found : [];
 }
 
-/** Statistics of each element over the samples, in one array for each; those outside of the part are left at 0. */
+/**
+ * Statistics of each element over the samples, in one array for each; those outside of the part are left at 0.
+ * @param {Part} part
+ * @param {number[]} shape
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ * @returns {Elements}
+ */
 function elementsOf(part, shape, expected, given) {
   const count = shape.reduce((a, b) => a * b, 1);
   const placeOn = placesOf(shape);
-  const inside = (place) => placeOn(part.axis, place) >= part.start && placeOn(part.axis, place) < part.stop;
-  const elements = { count, placeOn, inside, samples: expected.length, rounding: 0 };
-  for (const name of ["low", "high", "lowest", "highest", "noise", "second", "fourth"]) elements[name] = new Float32Array(count);
+  const inside = (/** @type {number} */ place) => placeOn(part.axis, place) >= part.start && placeOn(part.axis, place) < part.stop;
+  const moments = /** @type {Moments} */ (Object.fromEntries(MOMENTS.map((name) => [name, new Float32Array(count)])));
+  const elements = { ...moments, count, placeOn, inside, samples: expected.length, rounding: 0 };
   const middle = expected.length === 1 ? meanOf(expected[0], inside) : null; // then movement is that from place to place
   let largest = 0;
   for (let place = 0; place < count; place++) {
@@ -54,12 +88,20 @@ function elementsOf(part, shape, expected, given) {
   return elements;
 }
 
-/** Return a function that gives the place of an element on an axis. */
+/**
+ * Return a function that gives the place of an element on an axis.
+ * @param {number[]} shape
+ * @returns {(axis: number, place: number) => number}
+ */
 function placesOf(shape) {
   const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
   return (axis, place) => Math.floor(place / strides[axis]) % shape[axis];
 }
 
+/**
+ * @param {Float32Array} row
+ * @param {(place: number) => boolean} inside
+ */
 function meanOf(row, inside) {
   let [sum, count] = [0, 0];
   row.forEach((value, place) => {
@@ -68,6 +110,13 @@ function meanOf(row, inside) {
   return sum / count;
 }
 
+/**
+ * @param {Elements} elements
+ * @param {number} place
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ * @param {number | null} middle
+ */
 function addMoments(elements, place, expected, given, middle) {
   let [low, high, lowest, highest, noise, second, fourth] = [Infinity, -Infinity, Infinity, -Infinity, 0, 0, 0];
   const mean = middle ?? expected.reduce((sum, row) => sum + row[place], 0) / expected.length;
@@ -80,21 +129,27 @@ function addMoments(elements, place, expected, given, middle) {
     fourth += (value - mean) ** 4;
   }
   const found = { low, high, lowest, highest, noise, second, fourth };
-  for (const name of Object.keys(found)) elements[name][place] = found[name];
+  for (const name of MOMENTS) elements[name][place] = found[name];
 }
 
-/** Statistics of the slices of one axis. */
+/**
+ * Statistics of the slices of one axis.
+ * @param {Elements} elements
+ * @param {number} axis
+ * @param {number} start
+ * @param {number} stop
+ */
 function slicesOf(elements, axis, start, stop) {
   const slices = Array.from({ length: stop - start }, (_, index) => emptySlice(start + index));
   for (let place = 0; place < elements.count; place++) {
     if (!elements.inside(place)) continue;
     const slice = slices[elements.placeOn(axis, place) - start];
-    const [low, high, lowest, highest] = ["low", "high", "lowest", "highest"].map((name) => elements[name][place]);
+    const [low, high, lowest, highest] = MOMENTS.slice(0, 4).map((name) => elements[name][place]);
     slice.count += 1;
     [slice.low, slice.high] = [Math.min(slice.low, low), Math.max(slice.high, high)];
     [slice.lowest, slice.highest] = [Math.min(slice.lowest, lowest), Math.max(slice.highest, highest)];
     [slice.moved, slice.moves] = [Math.max(slice.moved, high - low), Math.max(slice.moves, highest - lowest)];
-    for (const name of ["noise", "second", "fourth"]) slice[name] += elements[name][place];
+    for (const name of SUMS) slice[name] += elements[name][place];
   }
   for (const slice of slices) {
     slice.span = slice.high - slice.low;
@@ -106,11 +161,20 @@ function slicesOf(elements, axis, start, stop) {
   return { slices, rounding: elements.rounding };
 }
 
+/** @param {number} index */
 function emptySlice(index) {
   const ranges = { low: Infinity, high: -Infinity, lowest: Infinity, highest: -Infinity };
-  return { index, count: 0, ...ranges, moved: 0, moves: 0, noise: 0, second: 0, fourth: 0 };
+  const measured = { span: 0, signal: 0, carriers: 0 };
+  return { index, count: 0, ...ranges, ...measured, moved: 0, moves: 0, noise: 0, second: 0, fourth: 0 };
 }
 
+/**
+ * @param {ReturnType<typeof slicesOf>} of
+ * @param {Part} part
+ * @param {Limits} limits
+ * @param {number} axis
+ * @returns {Defect[]}
+ */
 function defectsOf({ slices, rounding }, part, limits, axis) {
   const isFew = slices.length <= FEW;
   return slices.flatMap((slice) => {
@@ -119,7 +183,14 @@ function defectsOf({ slices, rounding }, part, limits, axis) {
   });
 }
 
-/** The defect of one slice: {words, weight}; null if it is right. */
+/**
+ * The defect of one slice: {words, weight}; null if it is right.
+ * @param {ReturnType<typeof emptySlice>} slice
+ * @param {number} rounding
+ * @param {boolean} isFew
+ * @param {Part} part
+ * @param {Limits} limits
+ */
 function defectOf(slice, rounding, isFew, part, limits) {
   if (slice.moved <= rounding) return null;
   const own = isFew && !part.natural ? slice.span : part.span;
@@ -141,6 +212,7 @@ function defectOf(slice, rounding, isFew, part, limits) {
   return null;
 }
 
+/** @param {number} value */
 function short(value) {
   return String(Number(value.toPrecision(3)));
 }

@@ -2,14 +2,21 @@
 
 const PERCENTILE_CONFIDENCE = 0.99;
 
-/** The median; for an even number of samples, the mean of the two middle ones. */
+/**
+ * The median; for an even number of samples, the mean of the two middle ones.
+ * @param {ArrayLike<number>} samples
+ */
 export function median(samples) {
   const ordered = Float64Array.from(samples).sort();
   const middle = ordered.length >> 1;
   return ordered.length % 2 ? ordered[middle] : (ordered[middle - 1] + ordered[middle]) / 2;
 }
 
-/** The median's 95 % interval, {low, value, high}; null for fewer than 6 samples. */
+/**
+ * The median's 95 % interval, {low, value, high}; null for fewer than 6 samples.
+ * @param {number[]} samples
+ * @param {number} [confidence]
+ */
 export function medianInterval(samples, confidence = 0.95) {
   const rank = largestCount(samples.length, 0.5, (1 - confidence) / 2);
   if (rank === null) return null;
@@ -17,7 +24,11 @@ export function medianInterval(samples, confidence = 0.95) {
   return { low: ordered[rank], value: median(ordered), high: ordered[ordered.length - 1 - rank] };
 }
 
-/** The nearest-rank percentile; null if there are too few samples for it (p90 needs 64, p95 130). */
+/**
+ * The nearest-rank percentile; null if there are too few samples for it (p90 needs 64, p95 130).
+ * @param {number[]} samples
+ * @param {number} share
+ */
 export function percentile(samples, share) {
   const discards = largestCount(samples.length, 1 - share, 1 - PERCENTILE_CONFIDENCE);
   if (discards === null || discards < 1) return null;
@@ -25,10 +36,13 @@ export function percentile(samples, share) {
   return Float64Array.from(samples).sort()[rank - 1];
 }
 
-/** The interquartile range divided by the median. */
+/**
+ * The interquartile range divided by the median.
+ * @param {number[]} samples
+ */
 export function spread(samples) {
   const ordered = Float64Array.from(samples).sort();
-  const at = (share) => {
+  const at = (/** @type {number} */ share) => {
     const place = share * (ordered.length - 1);
     const low = Math.floor(place);
     return ordered[low] + (place - low) * ((ordered[low + 1] ?? ordered[low]) - ordered[low]);
@@ -36,7 +50,10 @@ export function spread(samples) {
   return at(0.5) ? (at(0.75) - at(0.25)) / at(0.5) : 0;
 }
 
-/** All statistics of a row of `edge bench`. */
+/**
+ * All statistics of a row of `edge bench`.
+ * @param {number[]} samples
+ */
 export function statisticsOf(samples) {
   const interval = medianInterval(samples);
   return {
@@ -50,7 +67,12 @@ export function statisticsOf(samples) {
   };
 }
 
-/** The largest k with P(Binomial(trials, probability) <= k) <= limit; null if even k = 0 is too likely. */
+/**
+ * The largest k with P(Binomial(trials, probability) <= k) <= limit; null if even k = 0 is too likely.
+ * @param {number} trials
+ * @param {number} probability
+ * @param {number} limit
+ */
 export function largestCount(trials, probability, limit) {
   let logDensity = trials * Math.log1p(-probability);
   let likely = 0;

@@ -13,14 +13,14 @@ import edge
 from edge.cli import main
 from runtimes.artifact import Artifact, TaskStatement
 from runtimes.tasks.detection import DetectionTask
+from tests.npm import need_engines
 
 SIZE, STRIDES = 64, (8, 16, 32)
 PROPERTIES = {"task": "detect", "names": "{0: 'light'}", "stride": "32", "args": "{'data': '/home/somebody'}"}
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A detector in the layout of YOLO v8: the box of each cell of three grids, and its mean brightness as score."""
+def lights(folder: Path) -> Path:
+    """Write a detector in the layout of YOLO v8: each cell of three grids is a box, its mean brightness the score."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
@@ -50,18 +50,30 @@ def model(tmp_path: Path) -> Path:
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     helper.set_model_props(made, PROPERTIES)
-    onnx.save(made, tmp_path / "lights.onnx")
-    return tmp_path / "lights.onnx"
+    onnx.save(made, folder / "lights.onnx")
+    return folder / "lights.onnx"
+
+
+def light(folder: Path) -> Path:
+    """Write a picture for it, 128 × 64, twice as wide as high.
+
+    x 32 to 48, y 16 to 32 is white, which is a cell of stride 8 in the input.
+    """
+    pillow = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[16:32, 32:48] = 255
+    pillow.fromarray(pixels).save(folder / "light.png")
+    return folder / "light.png"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return lights(tmp_path)
 
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """128 × 64, twice as wide as high: x 32 to 48, y 16 to 32 is white, which is a cell of stride 8 in the input."""
-    pillow = pytest.importorskip("PIL.Image")
-    pixels = np.zeros((64, 128, 3), np.uint8)
-    pixels[16:32, 32:48] = 255
-    pillow.fromarray(pixels).save(tmp_path / "light.png")
-    return tmp_path / "light.png"
+    return light(tmp_path)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "tflite"])
@@ -115,3 +127,13 @@ def test_a_task_that_cannot_be_is_refused(capsys, model, tmp_path, options, word
     assert main(["convert", str(model), "--to", "onnx", "--out", str(tmp_path / "out"), *options]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_is_told_how_to_decode_the_outputs(tmp_path, model):
+    need_engines()
+    made = edge.convert(model, tmp_path / "out", format="browser", precision="fp32").artifact
+    decoder = Artifact.open(made).manifest.conversion["browser"]["decoder"]
+    assert (decoder["task"], decoder["layout"], decoder["labels"]) == ("detection", "YoloCells", ["light"])
+    assert (decoder["size"], decoder["classes"], decoder["limits"]["iou"]) == ([SIZE, SIZE], 1, 0.45)
+    again = edge.convert(model, tmp_path / "again", format="browser", precision="fp32").artifact
+    assert (made / "manifest.json").read_bytes() == (again / "manifest.json").read_bytes()

@@ -32,6 +32,15 @@ VALUES = {
     "parts": [{"axis": 1, "start": 0, "stop": 6, "span": 4.0, "natural": False, "step": 0.0}],
 }
 LABELS = {"name": "y", "kind": "labels", "parts": []}
+_COLUMN = {"axis": 1, "natural": False, "step": 0.0}
+ROWS = {
+    "name": "y",
+    "kind": "rows",
+    "parts": [
+        {**_COLUMN, "axis": 0, "start": 0, "stop": 12, "span": 0.0},
+        *({**_COLUMN, "start": column, "stop": column + 1, "span": 4.0} for column in range(6)),
+    ],
+}
 
 
 def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
@@ -44,6 +53,12 @@ def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
     noisy[..., 2] += draw.normal(0, 0.8, right.shape[:2])
     nan[1, 2, 3] = np.nan
     coarse = {**VALUES, "parts": [{**VALUES["parts"][0], "step": 0.5}]}
+    rows = draw.normal(0, 1, (4, 12, 6)).astype(np.float32)
+    for sample, count in enumerate((12, 7, 3, 9)):
+        rows[sample, count:] = np.nan
+    shuffled, fewer, moved = rows[:, ::-1].copy(), rows.copy(), rows.copy()
+    fewer[:, 0] = np.nan
+    moved[0, 2, 3] += 0.5
     labels = draw.integers(0, 3, (2, 20, 20)).astype(np.float32)
     swapped = np.where(labels == 2, 1, labels).astype(np.float32)
     return {
@@ -56,7 +71,15 @@ def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
         "another order": ("int8", VALUES, right, near[::-1].copy()),
         "right labels": ("int8", LABELS, labels, labels),
         "a label lost": ("int8", LABELS, labels, swapped),
+        "right rows": ("fp32", ROWS, rows, rows),
+        "right rows in another order": ("fp32", ROWS, rows, shuffled),
+        "a row less for every input": ("int8", ROWS, rows, fewer),
+        "a row elsewhere": ("fp32", ROWS, rows, moved),
     }
+
+
+def _numbers(values: np.ndarray) -> list[float | str]:
+    return ["NaN" if np.isnan(value) else float(value) for value in values.reshape(-1)]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -67,11 +90,11 @@ def test_page_and_host_agree_on_right_answers_and_on_every_fault(tmp_path: Path)
         spec = {"name": "y", "dtype": "float32", "shape": list(expected.shape[1:]), "quantization": None}
         manifest = {"precision": precision, "inputs": [], "outputs": [spec], "selfcheck": rule}
         # JSON has no NaN: null becomes NaN in the page, after a detour through a word.
-        rows = [["NaN" if np.isnan(value) else float(value) for value in row.reshape(-1)] for row in given]
+        rows = [_numbers(row[~np.isnan(row).all(axis=1)] if look is ROWS else row) for row in given]
         told.append(
             {
                 "manifest": manifest,
-                "expected": {"shape": expected.shape, "data": expected.reshape(-1).tolist()},
+                "expected": {"shape": expected.shape, "data": _numbers(expected)},
                 "given": rows,
             }
         )

@@ -5,8 +5,11 @@ import { readFile } from "../files.js";
 import { matchTensors } from "../matching.js";
 import { newArray } from "../tensors.js";
 
+/** @typedef {import("../types.js").Manifest} Manifest */
+
 const FOLDER = "engine/litert_js";
 // Build → its script; one instance of the library serves one build.
+/** @type {Record<string, string>} */
 const SCRIPTS = {
   single: "litert_wasm_internal",
   threads: "litert_wasm_threaded_internal",
@@ -14,7 +17,14 @@ const SCRIPTS = {
   compat: "litert_wasm_compat_internal",
 };
 
-/** The builds of this engine for a device, in the order of preference; `features` are those of `features.js`. */
+/**
+ * The builds of this engine for a device, in the order of preference; `features` are those of `features.js`.
+ * @param {string} device
+ * @param {number} threads
+ * @param {string[]} builds
+ * @param {import("../features.js").Features} features
+ * @returns {string | null}
+ */
 export function buildFor(device, threads, builds, features) {
   if (device === "webgpu") return builds.includes("webgpu") && features.jspi ? "webgpu" : null;
   if (!features.relaxedSimd) return builds.includes("compat") && threads === 1 ? "compat" : null;
@@ -22,12 +32,19 @@ export function buildFor(device, threads, builds, features) {
   return "single";
 }
 
-/** Open a model: {device, threads, lost, run(feeds), close()}. */
+/**
+ * Open a model: {device, threads, lost, run(feeds), close()}.
+ * @param {Manifest} manifest
+ * @param {Uint8Array} model
+ * @param {{ device: string, threads: number, build: string }} wanted
+ * @returns {Promise<import("../types.js").Session>}
+ */
 export async function open(manifest, model, { device, threads, build }) {
+  // @ts-ignore: the page's import map names this module
   const library = await import("@litertjs/core");
   const script = SCRIPTS[build];
   // The library's own loader reads this object; the WebAssembly file is packed, so it cannot fetch it itself.
-  self.Module = { wasmBinary: (await readFile(manifest, `${FOLDER}/${script}.wasm.bin`)).buffer };
+  /** @type {any} */ (self).Module = { wasmBinary: (await readFile(manifest, `${FOLDER}/${script}.wasm.bin`)).buffer };
   await library.loadLiteRt(new URL(`${FOLDER}/${script}.js`, document.baseURI).href, {
     threads: build === "threads",
     jspi: build === "webgpu",
@@ -43,6 +60,13 @@ export async function open(manifest, model, { device, threads, build }) {
 }
 
 class LiteRtSession {
+  /**
+   * @param {any} library
+   * @param {any} compiled
+   * @param {Manifest} manifest
+   * @param {string} device
+   * @param {number} threads
+   */
   constructor(library, compiled, manifest, device, threads) {
     this.library = library;
     this.compiled = compiled;
@@ -55,16 +79,19 @@ class LiteRtSession {
     this.lost = device === "webgpu" ? (library.getWebGpuDevice()?.lost ?? null) : null;
   }
 
+  /** @param {import("../types.js").Tensor[]} feeds */
   async run(feeds) {
-    const tensors = this.inputs.map((spec, place) => {
+    const tensors = this.inputs.map((/** @type {{ dtype: string, shape: Iterable<number> }} */ spec, /** @type {number} */ place) => {
       const feed = feeds[this.order[place]];
       const data = newArray(spec.dtype, feed.data.length);
-      data.set(feed.data);
+      data.set(/** @type {any} */ (feed.data));
       return new this.library.Tensor(data, [...spec.shape]);
     });
+    /** @type {any[]} */
     let outputs = [];
     try {
       outputs = await this.compiled.run(tensors);
+      /** @type {import("../types.js").Values[]} */
       const values = [];
       for (const place of this.answers) values.push((await outputs[place].data()).slice());
       return values;

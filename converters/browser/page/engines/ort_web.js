@@ -5,20 +5,36 @@ import { readFile } from "../files.js";
 import { matchTensors } from "../matching.js";
 import { concreteShape, newArray } from "../tensors.js";
 
+/** @typedef {import("../types.js").Manifest} Manifest */
+
 const FOLDER = "engine/ort_web";
 // Build → the library, and its WebAssembly.
+/** @type {Record<string, [string, string]>} */
 const FILES = {
   wasm: ["ort.wasm.min.js", "ort-wasm-simd-threaded"],
   webgpu: ["ort.jspi.min.js", "ort-wasm-simd-threaded.jspi"],
 };
 
-/** The build of this engine for a device; null if the folder or the browser has none. */
+/**
+ * The build of this engine for a device; null if the folder or the browser has none.
+ * @param {string} device
+ * @param {number} threads
+ * @param {string[]} builds
+ * @param {import("../features.js").Features} features
+ * @returns {string | null}
+ */
 export function buildFor(device, threads, builds, features) {
   if (device === "webgpu") return builds.includes("webgpu") && features.jspi ? "webgpu" : null;
   return threads > 1 && !features.isolated ? null : "wasm";
 }
 
-/** Open a model: {device, threads, lost, run(feeds), close()}. */
+/**
+ * Open a model: {device, threads, lost, run(feeds), close()}.
+ * @param {Manifest} manifest
+ * @param {Uint8Array} model
+ * @param {{ device: string, threads: number, build: string }} wanted
+ * @returns {Promise<import("../types.js").Session>}
+ */
 export async function open(manifest, model, { device, threads, build }) {
   const [script, wasm] = FILES[build];
   const ort = await import(new URL(`${FOLDER}/${script}`, document.baseURI).href);
@@ -36,6 +52,12 @@ export async function open(manifest, model, { device, threads, build }) {
 }
 
 class OrtSession {
+  /**
+   * @param {any} ort
+   * @param {any} session
+   * @param {Manifest} manifest
+   * @param {{ device: string, threads: number, lost: Promise<{ reason: string }> | null }} state
+   */
   constructor(ort, session, manifest, { device, threads, lost }) {
     this.ort = ort;
     this.session = session;
@@ -43,16 +65,18 @@ class OrtSession {
     this.threads = threads;
     this.lost = lost;
     this.inputs = manifest.inputs;
-    const named = (names) => names.map((name) => ({ name }));
+    const named = (/** @type {string[]} */ names) => names.map((name) => ({ name }));
     this.order = matchTensors(manifest.inputs, named(session.inputNames));
     this.answers = matchTensors(manifest.outputs, named(session.outputNames));
   }
 
+  /** @param {import("../types.js").Tensor[]} feeds */
   async run(feeds) {
+    /** @type {Record<string, unknown>} */
     const tensors = {};
     this.inputs.forEach((spec, place) => {
       const data = newArray(spec.dtype, feeds[place].data.length);
-      data.set(feeds[place].data);
+      data.set(/** @type {any} */ (feeds[place].data));
       const shape = feeds[place].shape ?? concreteShape(spec);
       tensors[this.session.inputNames[this.order[place]]] = new this.ort.Tensor(spec.dtype, data, shape);
     });

@@ -1,44 +1,66 @@
 // Classification: the most likely classes, as in `runtimes/tasks/classification.py`.
 
-import { dequantize, softmax } from "../tensors.js";
+import { element } from "../dom.js";
+import { softmax } from "../tensors.js";
+
+/** @typedef {import("../types.js").Manifest} Manifest */
+/** @typedef {{ index: number, label: string | null, probability: number }} ClassScore */
 
 export const ID = "classification";
 const SHOWN = 5;
 
-/** Accept a model whose manifest says what its first output is. */
+/**
+ * Accept a model whose manifest says what its first output is.
+ * @param {Manifest} manifest
+ * @param {string[] | null} labels
+ * @returns {import("../types.js").Task<ClassScore[]> | null}
+ */
 export function recognize(manifest, labels) {
-  if (!manifest.output) return null;
-  const decode = (outputs) => classesOf(manifest, labels, outputs);
-  return { decode, show: (outputs, element) => show(decode(outputs), element) };
+  const { output } = manifest;
+  if (!output) return null;
+  return {
+    decode: (outputs) => classesOf(output, labels, [...outputs.values()][0].data),
+    toJson: (classes) => classes,
+    summary: ([first]) => nameOf(first),
+    list,
+  };
 }
 
-/** The most likely classes: [{index, label, probability}]; ties go to the lower index. */
-export function classesOf(manifest, labels, outputs, count = SHOWN) {
-  const real = dequantize(outputs[0], manifest.outputs[0].quantization);
-  const shares = manifest.output.kind === "logit" ? softmax(real) : real;
+/**
+ * The most likely classes; ties go to the lower index.
+ * @param {NonNullable<Manifest["output"]>} output
+ * @param {string[] | null} labels
+ * @param {Float32Array} real
+ * @returns {ClassScore[]}
+ */
+function classesOf({ kind, label_offset: offset }, labels, real) {
+  const shares = kind === "logit" ? softmax(real) : real;
   const order = [...shares.keys()].sort((a, b) => shares[b] - shares[a] || a - b);
-  return order.slice(0, count).map((place) => ({
-    index: place - manifest.output.label_offset,
+  return order.slice(0, SHOWN).map((place) => ({
+    index: place - offset,
     label: labels?.[place] ?? null,
     probability: shares[place],
   }));
 }
 
-function show(classes, element) {
-  const list = document.createElement("ol");
-  list.className = "classes";
-  for (const { index, label, probability } of classes) {
-    const item = document.createElement("li");
-    const name = document.createElement("span");
-    name.textContent = label ?? `class ${index}`;
-    const share = document.createElement("span");
+/** @param {ClassScore[]} classes */
+function list(classes) {
+  const shown = element("ol");
+  shown.className = "classes";
+  for (const one of classes) {
+    const item = element("li");
+    const share = element("span", `${(100 * one.probability).toFixed(1)} %`);
     share.className = "number";
-    share.textContent = `${(100 * probability).toFixed(1)} %`;
-    const bar = document.createElement("meter");
-    [bar.max, bar.value] = [1, probability];
+    const bar = element("meter");
+    [bar.max, bar.value] = [1, one.probability];
     bar.setAttribute("aria-hidden", "true");
-    item.append(name, share, bar);
-    list.append(item);
+    item.append(element("span", nameOf(one)), share, bar);
+    shown.append(item);
   }
-  element.replaceChildren(list);
+  return shown;
+}
+
+/** @param {ClassScore} one */
+function nameOf({ label, index }) {
+  return label ?? `class ${index}`;
 }

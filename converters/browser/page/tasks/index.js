@@ -1,11 +1,19 @@
 // What a model's answers mean: one module for each task. The first that recognizes the model shows its results.
 
 import * as classification from "./classification.js";
+import * as detection from "./detection.js";
+import * as pose from "./pose.js";
+import * as segmentation from "./segmentation.js";
 import * as tensors from "./tensors.js";
 
-const TASKS = [classification, tensors];
+const TASKS = [classification, detection, segmentation, pose, tensors];
 
-/** Return {id, show(outputs, element)} for the model. `labels` is a list of class names, or null. */
+/**
+ * The task of the model.
+ * @param {import("../types.js").Manifest} manifest
+ * @param {string[] | null} labels the class names of a classifier
+ * @returns {import("../types.js").Task<any> & { id: string }}
+ */
 export function taskOf(manifest, labels) {
   for (const task of TASKS) {
     const found = task.recognize(manifest, labels);

@@ -1,27 +1,37 @@
 // Any other model: its outputs by name, with their range.
 
-import { dequantize } from "../tensors.js";
+import { element } from "../dom.js";
+
+/** @typedef {{ name: string, shape: number[], min: number, max: number, mean: number }} Summary */
 
 export const ID = "tensors";
 
-/** Accept every model. */
-export function recognize(manifest) {
-  const decode = (outputs) =>
-    manifest.outputs.map((spec, place) => {
-      const real = dequantize(outputs[place], spec.quantization);
-      const [low, high] = [real.reduce((a, b) => Math.min(a, b)), real.reduce((a, b) => Math.max(a, b))];
-      return { name: spec.name, shape: spec.shape, low, high, mean: real.reduce((a, b) => a + b, 0) / real.length };
-    });
-  return { decode, show: (outputs, element) => show(decode(outputs), element) };
+/**
+ * Accept every model.
+ * @returns {import("../types.js").Task<Summary[]>}
+ */
+export function recognize() {
+  return {
+    decode: (outputs) => [...outputs].map(([name, { shape, data }]) => ({ name, shape, ...rangeOf(data) })),
+    toJson: (found) => Object.fromEntries(found.map(({ name, ...facts }) => [name, { dtype: "float32", ...facts }])),
+    summary: () => "its outputs are beside it",
+    list,
+  };
 }
 
-function show(tensors, element) {
-  const list = document.createElement("ul");
-  for (const { name, shape, low, high, mean } of tensors) {
-    const item = document.createElement("li");
-    const numbers = [low, high, mean].map((value) => Number(value.toPrecision(4)));
-    item.textContent = `${name} [${shape.join(", ")}]: ${numbers[0]} to ${numbers[1]}, mean ${numbers[2]}`;
-    list.append(item);
+/** @param {Float32Array} data */
+function rangeOf(data) {
+  let [min, max, sum] = [Infinity, -Infinity, 0];
+  for (const value of data) [min, max, sum] = [Math.min(min, value), Math.max(max, value), sum + value];
+  return { min, max, mean: sum / data.length };
+}
+
+/** @param {Summary[]} found */
+function list(found) {
+  const shown = element("ul");
+  for (const { name, shape, min, max, mean } of found) {
+    const numbers = [min, max, mean].map((value) => Number(value.toPrecision(4)));
+    shown.append(element("li", `${name} [${shape.join(", ")}]: ${numbers[0]} to ${numbers[1]}, mean ${numbers[2]}`));
   }
-  element.replaceChildren(list);
+  return shown;
 }

@@ -1,0 +1,19 @@
+// The output layout of DETR and its relatives, as in `runtimes/decoders/detr.py`.
+
+import { softmax } from "../tensors.js";
+import { best, confident, cornersOfCentre, inPixels, misfit, rowsOf, sigmoid } from "./boxes.js";
+
+/**
+ * One box (centre and size, as shares) and one logit per class for each query; there is nothing to suppress.
+ * @param {import("../types.js").Decoder} decoder
+ * @param {import("../types.js").RealTensors} outputs
+ */
+export function queries({ boxes, logits, size, has_no_object: hasNoObject, limits }, outputs) {
+  const [rows, scores] = [rowsOf(outputs, boxes, 4), rowsOf(outputs, logits)];
+  if (scores.length !== rows.length) throw misfit(logits, [scores.length]);
+  const found = rows.map((row, place) => {
+    const shares = hasNoObject ? softmax(scores[place]).subarray(0, -1) : scores[place].map(sigmoid);
+    return { box: inPixels(cornersOfCentre(row), size), ...best(shares), points: [] };
+  });
+  return confident(found, limits);
+}

@@ -1,0 +1,186 @@
+// Pose: the key points of persons, as in `runtimes/tasks/pose.py`.
+
+import {
+  areShares,
+  boxToPicture,
+  confident,
+  cornersOfCentre,
+  inPixels,
+  misfit,
+  rowsOf,
+  suppressed,
+  tensorOf,
+  toPicture,
+  transposed,
+} from "../decoders/boxes.js";
+import { element } from "../dom.js";
+import { listOf, percent } from "./lists.js";
+
+/** @typedef {import("../types.js").Box} Box */
+/** @typedef {import("../types.js").Decoder} Decoder */
+/** @typedef {import("../types.js").Placement} Placement */
+/** @typedef {import("../types.js").RealTensors} RealTensors */
+/** @typedef {{ name: string, x: number, y: number, score: number }} KeyPoint */
+/** @typedef {{ score: number, box: Box, keypoints: KeyPoint[] }} Pose */
+
+export const ID = "pose";
+const VISIBLE = 0.2; // the score from which a key point counts, and is drawn
+const BOX = 4;
+// The key points of COCO, and the pairs that a line joins.
+const COCO = [
+  ...["nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow", "right elbow"],
+  ...["left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"],
+];
+const BONES = [
+  ...["3 1", "1 0", "0 2", "2 4", "5 6", "5 7", "7 9", "6 8", "8 10"],
+  ...["5 11", "6 12", "11 12", "11 13", "13 15", "12 14", "14 16"],
+].map((pair) => pair.split(" ").map(Number));
+const MULTI_POSE = COCO.length * 3 + BOX + 1;
+/** @type {Record<string, (decoder: Decoder, outputs: RealTensors) => Pose[]>} */
+const LAYOUTS = { MoveNet: moveNet, YoloPose: yoloPose };
+
+/**
+ * Accept a model whose manifest names a decoder of key points.
+ * @param {import("../types.js").Manifest} manifest
+ * @returns {import("../types.js").Task<Pose[]> | null}
+ */
+export function recognize(manifest) {
+  const { decoder } = manifest.conversion.browser;
+  if (decoder?.task !== ID || !(decoder.layout in LAYOUTS)) return null;
+  return {
+    decode: (outputs, placement) => LAYOUTS[decoder.layout](decoder, outputs).map((pose) => inPicture(pose, placement)),
+    toJson: (poses) => poses,
+    summary: (poses) => poses.map(({ score }) => `a person, ${percent(score)}`).join("; ") || "nobody found",
+    list: (poses) =>
+      listOf(
+        poses.map(({ score, keypoints }, place) => ({
+          text: "person",
+          number: percent(score),
+          color: place,
+          more: detailsOf(keypoints),
+        })),
+        "Nobody found.",
+      ),
+    draw(poses, pen) {
+      poses.forEach(({ keypoints, box, score }, place) => {
+        const isSeen = (/** @type {number} */ point) => keypoints[point].score >= VISIBLE;
+        const at = (/** @type {number} */ point) => /** @type {[number, number]} */ ([keypoints[point].x, keypoints[point].y]);
+        for (const [from, to] of keypoints.length === COCO.length ? BONES : []) {
+          if (isSeen(from) && isSeen(to)) pen.line(at(from), at(to), place);
+        }
+        pen.dots([...keypoints.keys()].filter(isSeen).map(at), place);
+        const [left, top, right, bottom] = box;
+        const above = top - 0.08 * (bottom - top); // the box begins at the eyes
+        pen.tag([left, Math.max(0, above), right, bottom], `person ${percent(score)}`, place);
+      });
+    },
+  };
+}
+
+/**
+ * MoveNet: y, x and score of each key point as shares; rows of several persons end with top, left, bottom, right, score.
+ * @param {Decoder} decoder
+ * @param {RealTensors} outputs
+ * @returns {Pose[]}
+ */
+function moveNet({ output, size, limits }, outputs) {
+  const { shape, data } = tensorOf(outputs, output);
+  const areSeveral = shape[shape.length - 1] === MULTI_POSE;
+  if (!areSeveral && data.length < COCO.length * 3) throw misfit(output, shape);
+  if (!areSeveral) return [poseOf(data, size)];
+  const people = rowsOf(outputs, output, MULTI_POSE).sort((one, other) => other[MULTI_POSE - 1] - one[MULTI_POSE - 1]);
+  return people
+    .filter((row) => row[MULTI_POSE - 1] >= Math.fround(limits.confidence))
+    .map((row) => {
+      const [top, left, bottom, right, score] = row.subarray(COCO.length * 3);
+      return { ...poseOf(row, size), score, box: inPixels([left, top, right, bottom], size) };
+    });
+}
+
+/**
+ * @param {Float32Array} row
+ * @param {[number, number]} size
+ * @returns {Pose}
+ */
+function poseOf(row, [height, width]) {
+  const keypoints = COCO.map((name, place) => {
+    const [y, x, score] = row.subarray(3 * place, 3 * place + 3);
+    return { name, x: x * width, y: y * height, score };
+  });
+  const visible = keypoints.filter(({ score }) => score >= VISIBLE);
+  const seen = visible.length ? visible : keypoints;
+  const [across, down] = [seen.map(({ x }) => x), seen.map(({ y }) => y)];
+  return {
+    score: keypoints.reduce((sum, { score }) => sum + score, 0) / keypoints.length,
+    box: [Math.min(...across), Math.min(...down), Math.max(...across), Math.max(...down)],
+    keypoints,
+  };
+}
+
+/**
+ * YOLO-pose: for each cell a box, a score and key points (x, y, visibility).
+ * @param {Decoder} decoder
+ * @param {RealTensors} outputs
+ * @returns {Pose[]}
+ */
+function yoloPose({ output, size, points: count, numbers, limits }, outputs) {
+  const length = BOX + 1 + count * numbers;
+  let rows = rowsOf(outputs, output);
+  const hasClass = rows[0]?.length === length + 1; // selected by the model: corners, score, class, key points
+  if (!hasClass && rows[0]?.length !== length) {
+    if (rows.length !== length) throw misfit(output, [rows.length, rows[0]?.length ?? 0]);
+    rows = transposed(rows);
+  }
+  const shares = areShares(rows);
+  const [height, width] = shares ? size : [1, 1];
+  const found = rows.map((row) => {
+    const places = row.subarray(length + (hasClass ? 1 : 0) - count * numbers);
+    const visible = Array.from({ length: count }, (_, point) => (numbers === 3 ? places[3 * point + 2] : row[BOX]));
+    /** @type {[number, number][]} */
+    const points = visible.map((_, point) => [places[numbers * point] * width, places[numbers * point + 1] * height]);
+    const box = inPixels(hasClass ? row : cornersOfCentre(row), [height, width]);
+    return { box, score: row[BOX], index: 0, points, visible };
+  });
+  const kept = confident(found, limits);
+  return /** @type {typeof found} */ (hasClass ? kept : suppressed(kept, limits)).map(({ box, score, points, visible }) => ({
+    score,
+    box,
+    keypoints: points.map(([x, y], point) => ({ name: nameOf(point, count), x, y, score: visible[point] })),
+  }));
+}
+
+/**
+ * @param {number} point
+ * @param {number} count
+ */
+function nameOf(point, count) {
+  return count === COCO.length ? COCO[point] : `point ${point}`;
+}
+
+/**
+ * Boxes are clipped to the picture, points are not: they may be outside.
+ * @param {Pose} pose
+ * @param {Placement} placement
+ * @returns {Pose}
+ */
+function inPicture({ score, box, keypoints }, placement) {
+  const moved = keypoints.map((one) => {
+    const [x, y] = toPicture([one.x, one.y], placement);
+    return { ...one, x, y };
+  });
+  return { score, box: boxToPicture(box, placement), keypoints: moved };
+}
+
+/**
+ * The key points by name, folded.
+ * @param {KeyPoint[]} keypoints
+ */
+function detailsOf(keypoints) {
+  const details = element("details");
+  const list = element("ul");
+  list.append(
+    ...keypoints.map(({ name, x, y, score }) => element("li", `${name}: x ${x.toFixed(0)}, y ${y.toFixed(0)}, ${percent(score)}`)),
+  );
+  details.append(element("summary", `${keypoints.length} key points`), list);
+  return details;
+}
