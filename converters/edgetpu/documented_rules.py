@@ -20,6 +20,7 @@ _EIGHT_BIT = ("int8", "uint8")
 _MAX_SOFTMAX_SIZE = 16_000
 _Z_MULTIPLE = 4
 _SOFTMAX_ON_HOST = "end the model before it and compute it on the host"
+_QUANTISE_ALL = "quantise the whole model to int8, with calibration data"
 _NO_CHANGE_FITS = "move it behind the accelerated part, or replace it by supported operations"
 
 
@@ -32,6 +33,9 @@ def eight_bit(op: TfliteOp) -> CompatibilityIssue | None:
 
 
 def _wrong_type(op: TfliteOp, dtype: str) -> CompatibilityIssue:
+    if op.type in ("QUANTIZE", "DEQUANTIZE") and not op.is_at_border:
+        what = "converts from" if op.type == "QUANTIZE" else "converts to"
+        return CompatibilityIssue(f"it {what} {dtype} between two layers", _QUANTISE_ALL)
     if op.type == "QUANTIZE":
         return CompatibilityIssue(
             f"it converts from {dtype}", "give the model 8-bit inputs: uint8 or int8 instead of float32"
@@ -41,7 +45,7 @@ def _wrong_type(op: TfliteOp, dtype: str) -> CompatibilityIssue:
             f"it converts to {dtype}", "give the model 8-bit outputs: uint8 or int8 instead of float32"
         )
     if dtype in ("float32", "float16"):
-        return CompatibilityIssue(f"it computes in {dtype}", "quantise the whole model to int8, with calibration data")
+        return CompatibilityIssue(f"it computes in {dtype}", _QUANTISE_ALL)
     return CompatibilityIssue(f"it works on {dtype}; the Edge TPU supports only int8 and uint8", _NO_CHANGE_FITS)
 
 

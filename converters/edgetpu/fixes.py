@@ -21,7 +21,7 @@ def advice(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator[str]:
     yield from _streaming(cache)
     yield from _small(report)
     yield from _share(report)
-    yield from _border(report)
+    yield from _border(ops, report)
     yield from _large_tensors(ops, report)
 
 
@@ -50,8 +50,9 @@ def _share(report: Report) -> Iterator[str]:
         yield f"{left / total:.0%} of the multiply-adds stay on the CPU, which then sets the pace"
 
 
-def _border(report: Report) -> Iterator[str]:
-    border = [node for node in report.nodes if node.placement == HOST and node.op in ("QUANTIZE", "DEQUANTIZE", "CAST")]
+def _border(ops: list[TfliteOp], report: Report) -> Iterator[str]:
+    casts = [node for node in report.nodes if node.placement == HOST and node.op in ("QUANTIZE", "DEQUANTIZE", "CAST")]
+    border = [node for node in casts if ops[node.index].is_at_border]
     if border and any("float" in node.reason for node in border):
         names = ", ".join(f"{node.index} {node.op}" for node in border)
         yield f"inputs or outputs are float: the CPU converts them at every inference (nodes {names})"

@@ -52,13 +52,17 @@ class IrLayer:
     is_static: bool
 
 
-def check_ir(layers: Iterable[IrLayer], has_fp32_weights: bool, parameter_bytes: int) -> Report:
+_OTHER_PRECISIONS = ("fp32", "bf16", "int8", "w8", "w4")
+
+
+def check_ir(layers: Iterable[IrLayer], precision: str, parameter_bytes: int) -> Report:
     """Check the layers of an IR. Constants, inputs and outputs are not reported as nodes."""
     all_layers = list(layers)
     nodes = tuple(_node(index, layer) for index, layer in enumerate(one for one in all_layers if _works(one)))
     refusals = []
-    if has_fp32_weights:
-        refusals.append(CompatibilityIssue("its weights are fp32; the stick supports only fp16", "convert in fp16"))
+    if precision in _OTHER_PRECISIONS:
+        what = f"its weights are {precision}; the stick supports only fp16"
+        refusals.append(CompatibilityIssue(what, "convert in fp16"))
     if any(not layer.is_static for layer in all_layers if layer.type == "Parameter"):
         refusals.append(
             CompatibilityIssue("an input has a free dimension; the plugin supports only static shapes", _STATIC)

@@ -20,6 +20,7 @@ class TfliteOp:
 
     operator: Operator
     tensors: tuple[Tensor, ...]
+    borders: frozenset[int] = frozenset()  # the graph's inputs and outputs
 
     @property
     def type(self) -> str:
@@ -30,6 +31,11 @@ class TfliteOp:
     def name(self) -> str:
         """The name of the first output."""
         return self.outputs[0].spec.name if self.outputs else ""
+
+    @property
+    def is_at_border(self) -> bool:
+        """Whether it reads an input of the graph, or computes an output."""
+        return not self.borders.isdisjoint((*self.operator.inputs, *self.operator.outputs))
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -89,4 +95,5 @@ def graph_ops(graph: Graph) -> list[TfliteOp]:
         for index in (*operator.inputs, *operator.outputs):
             if index >= 0 and len(graph.tensors[index].spec.shape) > _MAX_DIMENSIONS:
                 raise operator.options.unsupported(f"has a tensor with more than {_MAX_DIMENSIONS} dimensions")
-    return [TfliteOp(operator, graph.tensors) for operator in graph.operators]
+    borders = frozenset((*graph.inputs, *graph.outputs))
+    return [TfliteOp(operator, graph.tensors, borders) for operator in graph.operators]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from edge.inspection import inspect
 from edge.workers.process import run_job
 from edge.workers.transport import LOCAL, Transport
 from runtimes.artifact import SELFCHECK, Artifact, sha256
@@ -175,7 +176,7 @@ def _measured(
         answer = run_job(job, module=setup.worker, timeout_s=timeout_s, on_progress=on_message, place=place)
         began_at = _by_our_clock(answer.get("began_at"), ahead)
         # The path here, not on a board.
-        return {**identified(answer, digest), "artifact": str(setup.artifact), "began_at": began_at}
+        return {**identified(setup.artifact, answer, digest), "artifact": str(setup.artifact), "began_at": began_at}
     except EdgeError as error:
         kept = place.recovered(job)
         if "began_at" in kept:
@@ -183,9 +184,20 @@ def _measured(
         return kept if kept.get("status") == "ok" else {**failure(error), **kept}
 
 
-def identified(answer: MeasureAnswer, digest: str) -> MeasureAnswer:
-    """Add what was measured, and by which edge."""
-    return {**answer, "model_sha256": digest, "edge_version": distribution_version("edgeproof")}
+def identified(path: Path, answer: MeasureAnswer, digest: str) -> MeasureAnswer:
+    """Add what was measured, and by which edge. The precision of a bare file is read from the file."""
+    known: MeasureAnswer = {"model_sha256": digest, "edge_version": distribution_version("edgeproof")}
+    if answer.get("precision") == "unknown":
+        known["precision"] = _precision(path, digest)
+    return {**answer, **known}
+
+
+@lru_cache(maxsize=64)
+def _precision(path: Path, _digest_of_it: str) -> str:
+    try:
+        return inspect(Artifact.open(path)).precision
+    except EdgeError:  # the engine has opened it; only our reader does not know it
+        return "unknown"
 
 
 def short_name(path: Path, paths: Sequence[Path]) -> str:

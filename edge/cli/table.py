@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print(_fetch_weights())
         return 0
     if args.list:
-        print(_list(args.on))
+        print(_list(args.on, args.json))
         return 0
     return _table(args)
 
@@ -131,7 +132,11 @@ def _machines(hosts: list[str]) -> tuple[list[TableSetup], list[Absent]]:
     return boards(distinct(hosts)) if hosts else this_machine()
 
 
-def _list(hosts: list[str]) -> str:
+def _list(hosts: list[str], as_json: bool) -> str:
     setups, absent = _machines(hosts)
+    if as_json:
+        known = [{"id": one.id, "setup": one.title, "needs": None} for one in setups]
+        lacking = [{"id": one.id, "setup": one.title, "needs": one.needs} for one in absent]
+        return json.dumps([*known, *lacking], indent=2, ensure_ascii=False)
     lines = [f"{setup.id:<28} {setup.title}" for setup in setups]
     return "\n".join([*lines, *(f"{what.id:<28} {what.title}: needs {what.needs}" for what in absent)])

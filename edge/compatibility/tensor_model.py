@@ -213,7 +213,7 @@ def _ir(path: Path) -> Report:
     from edge.inspection.openvino import read
     from edge.inspection.openvino_xml import read_net
 
-    parameters = read(path).parameter_bytes
+    found = read(path)
     layers = [
         IrLayer(
             layer.type,
@@ -223,9 +223,8 @@ def _ir(path: Path) -> Report:
         )
         for layer in read_net(path).layers.values()
     ]
-    # A model in fp16 keeps a few scalars in fp32.
-    in_fp32 = parameters.get("float32", 0) > parameters.get("float16", 0)
-    return check_ir(layers, in_fp32, sum(parameters.values()))
+    # By most of its bytes: a model in fp16 keeps a few scalars in fp32.
+    return check_ir(layers, found.precision, sum(found.parameter_bytes.values()))
 
 
 def _keras_layers(path: Path) -> Iterator[tuple[str, str, str]]:

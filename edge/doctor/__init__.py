@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge.doctor import accelerators, board, cpu, disk, engines, python, table
+from edge.doctor import accelerators, board, cpu, deployment, disk, engines, python, table
 from edge.doctor.snapshot import LEVELS, Check, Finding, Snapshot, is_broken, observe, of_board
 
 __all__ = ["LEVELS", "Check", "Finding", "Snapshot", "examine", "examine_board", "is_broken", "observe", "of_board"]
 
 _FAMILIES = (python, engines, table, cpu, disk, board, accelerators)
-_OF_BOARDS = (cpu, disk, board, accelerators)  # `edge deploy` installs the rest, so it is not the board's problem
+_OF_BOARDS = (cpu, disk, board, deployment, accelerators)  # `edge deploy` installs the rest
 
 
 def examine(situation: Snapshot) -> list[Finding]:

@@ -13,6 +13,18 @@ from runtimes import registry
 from runtimes.board.report import MYRIAD
 
 _USB3_MBPS = 5000
+_PI_5 = ("Raspberry Pi 5", "Raspberry Pi Compute Module 5", "Raspberry Pi 500")
+_DRIVERS_PAGE_BYTES = 4096
+# The first line starts the kernel with pages of 4 KiB, the others connect the slot, and its interrupts (MSI):
+# github.com/raspberrypi/linux, pull request 6126 and issue 6799; github.com/geerlingguy/raspberry-pi-pcie-devices 44.
+_PI_5_LINES = ("kernel=kernel8.img", "dtparam=pciex1", "dtoverlay=pciex1-compat-pi5,no-mip")
+_GOOGLES_DRIVER = "sudo apt-get install gasket-dkms && sudo modprobe apex"
+# Google's package of 2021 does not compile from Linux 6.4 on, which changed class_create().
+_TOO_NEW_FOR_GOOGLES = (6, 4)
+_OWN_DRIVER = (
+    "Google's gasket-dkms does not compile for this kernel: build a newer one (github.com/feranick/gasket-driver), "
+    "then sudo modprobe apex"
+)
 _CORAL_READY = "18d1:9302"
 _MYRIAD_2 = "03e7:2150"
 
@@ -51,13 +63,35 @@ def _missing_library(situation: Snapshot) -> str:
 def coral_driver(situation: Snapshot) -> Iterator[Finding]:
     """Check for the kernel modules gasket and apex, which create /dev/apex_0 for a PCIe or M.2 card."""
     card = accelerators.pci_devices(CORAL_PCIE, situation.machine)
-    if card and not accelerators.nodes(CORAL_PCIE, situation.machine):
+    if not card:
+        return
+    kernel, pages = situation.machine["os"]["kernel"], situation.machine["os"]["page_bytes"]
+    is_pi_5 = str(situation.machine["board"]["model"]).startswith(_PI_5)
+    if pages is not None and pages > _DRIVERS_PAGE_BYTES:
+        slot = card[0]["address"]
+        yield Finding(
+            "error",
+            f"a Coral card is in the slot {slot}, and the kernel {kernel} has pages of {pages // 1024} KiB",
+            "its driver works with pages of 4 KiB only",
+            f"add these lines to /boot/firmware/config.txt, then restart: {'; '.join(_PI_5_LINES)}"
+            if is_pi_5
+            else "start a kernel with pages of 4 KiB",
+        )
+    elif not accelerators.nodes(CORAL_PCIE, situation.machine):
+        overlay = f"; in /boot/firmware/config.txt: {'; '.join(_PI_5_LINES)}" if is_pi_5 else ""
         yield Finding(
             "error",
             f"a Coral card is in the slot {card[0]['address']}, but there is no /dev/apex_0",
-            "its kernel modules (gasket, apex) are not loaded",
-            "sudo apt-get install gasket-dkms && sudo modprobe apex",
+            f"its modules (gasket, apex) are not loaded in the kernel {kernel}"
+            + (", or get no interrupts without the overlay" if is_pi_5 else ""),
+            (_OWN_DRIVER if _release(kernel) >= _TOO_NEW_FOR_GOOGLES else _GOOGLES_DRIVER) + overlay,
         )
+
+
+def _release(kernel: str | None) -> tuple[int, ...]:
+    """`6.6.31+rpt-rpi-v8` → (6, 6)."""
+    match = re.match(r"(\d+)\.(\d+)", kernel or "")
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
 def coral_speed(situation: Snapshot) -> Iterator[Finding]:

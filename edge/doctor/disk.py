@@ -59,7 +59,7 @@ def disk(situation: Snapshot) -> Iterator[Finding]:
     """Check the disk that stores converted models."""
     folder = situation.cache
     free = situation.free_bytes(folder)
-    if free is None:
+    if free is None or situation.is_board:  # where nothing is converted
         return
     if free >= _LOW_DISK:
         yield Finding("ok", f"{free / _GIB:.0f} GiB free for {folder}")

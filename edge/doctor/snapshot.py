@@ -27,6 +27,9 @@ class Interpreter:
     in_environment: bool
     externally_managed: bool  # by the distribution, PEP 668: pip refuses to install outside an environment
     can_make_environments: bool
+    has_pip: bool = True
+    modules: tuple[str, ...] = ()  # of numpy and tensorrt
+    glibc: str | None = None  # as in `glibc 2.36`; None for another C library
 
 
 def free_bytes(folder: Path) -> int | None:
@@ -69,6 +72,8 @@ class Snapshot:
     edgetpu_runtime: int | None = None  # the version of the Edge TPU runtime in that library
     myriad: str | None = None  # the setupvars.sh of an OpenVINO that supports Movidius sticks
     is_board: bool = False  # at the other end of an ssh connection
+    home: str = ""  # the folder that gets what is deployed
+    home_writable: bool = True
     find_library: Callable[[str], str | None] = find_library
     may_write: Callable[[str], bool] = may_write
     free_bytes: Callable[[Path], int | None] = free_bytes
@@ -104,6 +109,9 @@ def _interpreter(answer: report.InterpreterReport) -> Interpreter:
         in_environment=answer["in_environment"],
         externally_managed=answer["externally_managed"],
         can_make_environments=answer["can_make_environments"],
+        has_pip=answer["has_pip"],
+        modules=tuple(answer["modules"]),
+        glibc=answer["glibc"],
     )
 
 
@@ -131,6 +139,8 @@ def of_board(answer: report.BoardReport) -> Snapshot:
         edgetpu_runtime=answer["edgetpu_runtime"],
         myriad=answer["myriad"],
         is_board=True,
+        home=answer["home"],
+        home_writable=answer["home_writable"],
         find_library=lambda name: name if answer["libraries"].get(name) else None,
         may_write=lambda node: bool(answer["writable"].get(node, True)),
         free_bytes=lambda _: answer["free_bytes"],

@@ -35,7 +35,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "null": ("numpy",),
 }
 _OLD_TFLITE = ("tflite-runtime", "numpy<2")  # for 32-bit ARM, and for Python 3.8; built against numpy 1
-_NEWEST_32_BIT = (3, 11)  # the last Python with wheels of tflite-runtime (2.14.0) for 32-bit ARM; 3.13 has none
+NEWEST_32_BIT = (3, 11)  # the last Python with wheels of tflite-runtime (2.14.0) for 32-bit ARM; 3.13 has none
 # TensorRT's Python up to 8.6 reads numpy.bool, which numpy 1.24 removed: github.com/NVIDIA/TensorRT, issue 2567.
 _NUMPY_OF_TENSORRT, _NEWEST_OLD_NUMPY = ("numpy<1.24",), (3, 11)
 _GOOGLES_TFLITE = ("tflite-runtime<2.12", "numpy<2")
@@ -58,9 +58,9 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
     if engine == "tensorrt":
         return _beside_tensorrt(python)
     if engine in ("litert", "edgetpu") and (python.bits == 32 or python.version < (3, 9)):
-        if python.version[:2] > _NEWEST_32_BIT:
+        if python.version[:2] > NEWEST_32_BIT:
             what = "there is no {} for Python {}.{} on a 32-bit system".format(engine, *python.version)
-            newest = "{}.{}".format(*_NEWEST_32_BIT)
+            newest = "{}.{}".format(*NEWEST_32_BIT)
             raise RefusedError(what, f"install the board's 64-bit image, or a Python up to {newest} beside this one")
         return _OLD_TFLITE
     if python.bits == 64 or engine == "null":

@@ -100,7 +100,9 @@ def measure_all(
         for setup in (one for one in setups if one.id not in failed):
             try:
                 digest = model_sha256(setup.artifact)
-                values = identified(tool.measured(setup, timeout_s, _note(setup, number, on_progress)), digest)
+                values = identified(
+                    setup.artifact, tool.measured(setup, timeout_s, _note(setup, number, on_progress)), digest
+                )
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)

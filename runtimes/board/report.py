@@ -5,6 +5,7 @@ The host calls the same functions directly; for a board, they run there and the 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import struct
 import sys
 import sysconfig
+import tempfile
 from ctypes.util import find_library
 from importlib.metadata import distributions
 from pathlib import Path
@@ -48,6 +50,9 @@ class InterpreterReport(TypedDict):
     in_environment: bool
     externally_managed: bool
     can_make_environments: bool
+    has_pip: bool
+    modules: list[str]
+    glibc: str | None
 
 
 class BoardReport(TypedDict):
@@ -64,6 +69,8 @@ class BoardReport(TypedDict):
     edgetpu_package: str | None
     edgetpu_runtime: int | None
     free_bytes: int
+    home: str
+    home_writable: bool
 
 
 def collect_report() -> BoardReport:
@@ -71,7 +78,8 @@ def collect_report() -> BoardReport:
 
     machine, conditions: see `runtimes.host`.
     engines: The status of each engine, and how to install it; empty if numpy is not installed.
-    python: version, bits, in_environment, externally_managed, can_make_environments.
+    python: version, bits, in_environment, externally_managed, can_make_environments, has_pip, modules (of numpy and
+        tensorrt), glibc.
     packages: {name: version} of the installed packages.
     myriad: see `movidius_archive`.
     libraries: {name: whether the system's loader finds it}.
@@ -79,6 +87,7 @@ def collect_report() -> BoardReport:
     edgetpu_package: The version of libedgetpu's package, or None.
     edgetpu_runtime: The runtime version in it, which compiled files require, or None.
     free_bytes: Free space on the disk of the home folder.
+    home, home_writable: That folder, and whether files can be written there.
     """
     machine = host.facts()
     return {
@@ -93,7 +102,18 @@ def collect_report() -> BoardReport:
         "edgetpu_package": edgetpu_package(),
         "edgetpu_runtime": edgetpu_runtime(),
         "free_bytes": shutil.disk_usage(Path.home()).free,
+        "home": str(Path.home()),
+        "home_writable": is_writable(Path.home()),
     }
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether a file can be written: permissions alone do not tell, on a disk that is mounted read-only."""
+    try:
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return True
+    except OSError as error:
+        return error.errno == errno.ENOSPC  # a full disk is another finding
 
 
 def engines() -> list[EngineReport]:
@@ -128,7 +148,14 @@ def interpreter() -> InterpreterReport:
         "externally_managed": (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").exists(),
         # Debian ships `venv` without `ensurepip`, and then `python -m venv` fails.
         "can_make_environments": importlib.util.find_spec("ensurepip") is not None,
+        "has_pip": importlib.util.find_spec("pip") is not None,
+        "modules": [name for name in ("numpy", "tensorrt") if importlib.util.find_spec(name) is not None],
+        "glibc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in _names() else None,
     }
+
+
+def _names() -> Mapping[str, int]:
+    return getattr(os, "confstr_names", {})  # Windows has none
 
 
 def edgetpu_package(root: Path = Path("/")) -> str | None:

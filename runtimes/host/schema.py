@@ -35,6 +35,7 @@ class OsFacts(TypedDict):
     system: str | None
     name: str | None
     kernel: str | None
+    page_bytes: int | None
     python: str
     container: str | None
     virtual_machine: bool

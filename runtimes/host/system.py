@@ -5,6 +5,7 @@ Peak memory comes from Linux' /proc, else from POSIX's `resource`; Windows has n
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -23,11 +24,20 @@ def os_facts(root: Path) -> OsFacts:
         "system": platform.system() or None,
         "name": _distribution(root) or f"{platform.system()} {platform.release()}".strip() or None,
         "kernel": platform.release() or None,
+        "page_bytes": _page_bytes(),
         "python": platform.python_version(),
         "container": _container(root),
         "virtual_machine": _is_virtual_machine(root),
         "emulated": is_emulated(root, platform.machine()),
     }
+
+
+def _page_bytes() -> int | None:
+    """Return the size of a memory page: 16 KiB on a Raspberry Pi 5 by default, which some drivers do not support."""
+    try:
+        return os.sysconf("SC_PAGESIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
 
 
 def _distribution(root: Path) -> str | None:

@@ -95,6 +95,15 @@ SUFFIXES = {suffix: name for name, one in FORMATS.items() for suffix in one.suff
 _ENDS = {suffix: name for name, one in FORMATS.items() for suffix in one.suffixes if not suffix.startswith(".")}
 
 
+# What a download may write in place of a model: its first bytes in lower case → what it is, and what to do.
+_PAGE = "it is a web page", "download the file itself, not the page that shows it"
+_NOT_THE_FILE: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    (b"<!doctype html", *_PAGE),
+    (b"<html", *_PAGE),
+)
+
+
 def layout_of(model_format: str) -> str:
     """Return the format whose files it shares: "tflite" for "edgetpu". "" if edge does not read its files."""
     return FORMATS[model_format].reader if model_format in FORMATS else ""
@@ -128,6 +137,9 @@ def _check_content(path: Path, expected: str) -> None:
             head = stream.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
+    for start, what, hint in _NOT_THE_FILE:
+        if head.lstrip().lower().startswith(start):
+            raise InputError(f"{path} is not a {expected} model: {what}", hint)
     if not FORMATS[expected].magic(path, head):
         raise InputError(f"{path} is not a {expected} model: {_what(head)}", "check how the file was made or copied")
 

@@ -12,6 +12,10 @@ from tests.boards.root import get_root
 from tests.boards.stand import standing
 
 
+def _leave(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the command. Returns 0 after Ctrl+C, 7 if this machine cannot run a board."""
     parser = argparse.ArgumentParser(prog="python -m tests.boards", description=__doc__)
@@ -26,6 +30,7 @@ def main() -> int:
             print(root.folder)
             return 0
         with standing(root, FACES[wanted.face], name=wanted.face, engines=not wanted.bare, port=wanted.port) as board:
+            signal.signal(signal.SIGTERM, _leave)  # `kill` and timeout(1) end it like Ctrl+C
             print(f"ssh -F {board.config} {board.name}", flush=True)
             signal.pause()
     except CannotStand as why:

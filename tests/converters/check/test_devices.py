@@ -233,7 +233,7 @@ def layer(kind: str, version: str = "opset1", static: bool = True) -> IrLayer:
     ],
 )
 def test_layers_of_an_ir(one: IrLayer, words: str) -> None:
-    report = check_ir([layer("Parameter"), one, layer("Result")], False, 10)
+    report = check_ir([layer("Parameter"), one, layer("Result")], "fp16", 10)
     assert only(report).op == one.type
     assert (only(report).placement == ACCELERATOR) == (words == "")
     assert words in only(report).reason
@@ -241,7 +241,7 @@ def test_layers_of_an_ir(one: IrLayer, words: str) -> None:
 
 
 def test_an_ir_in_fp32_or_with_free_shapes_is_refused() -> None:
-    report = check_ir([layer("Parameter", static=False), layer("ReLU")], True, 10)
+    report = check_ir([layer("Parameter", static=False), layer("ReLU")], "fp32", 10)
     assert "fp32" in report.refusals[0].reason
     assert "batch at 1" in report.refusals[1].fix
 
@@ -256,3 +256,11 @@ def test_everything_runs_on_the_processor(tmp_path: Path) -> None:
     quantised = check_plain(write(tmp_path, node("QuantizeLinear", "x", "s")), "onnx")
     assert quantised.extra == {"int8": True}
     assert check_plain(tmp_path, "keras").nodes == ()
+
+
+@pytest.mark.parametrize(
+    ("precision", "refused"), [("fp16", False), ("fp32", True), ("int8", True), ("unknown", False)]
+)
+def test_the_weights_of_an_ir_are_called_what_they_are(precision: str, refused: bool) -> None:
+    found = [one.reason for one in check_ir([layer("ReLU")], precision, 10).refusals]
+    assert found == ([f"its weights are {precision}; the stick supports only fp16"] if refused else [])

@@ -92,3 +92,24 @@ def test_an_unknown_suffix_lists_the_known(tmp_path):
     with pytest.raises(InputError, match="unknown kind of model") as caught:
         format_of(tmp_path / "m.bin")
     assert ".tflite" in caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".gguf", ".keras", ".xml"])
+@pytest.mark.parametrize(
+    ("content", "what", "fix"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n",
+            "a pointer of Git LFS",
+            "git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html>\n<html lang='en'>", "a web page", "download the file itself"),
+        (b"<html><body>404", "a web page", "download the file itself"),
+    ],
+)
+def test_what_a_download_writes_in_place_of_a_model_is_named(tmp_path, suffix, content, what, fix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=what) as caught:
+        format_of(path)
+    assert fix in caught.value.hint

@@ -1,0 +1,96 @@
+"""Check what `edge deploy` and `--on` need of a board, so that they do not fail halfway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edge.doctor.snapshot import Check, Finding, Snapshot
+from edge.machine import accelerators
+from edge.remote.packages import NEWEST_32_BIT
+
+_NEEDED_BYTES = 300 * 2**20  # LiteRT or ONNX Runtime with numpy, the artifact, and pip's temporary copy
+_OFFLINE = "or use --offline, which brings the packages from the other machine"
+
+
+def home(situation: Snapshot) -> Iterator[Finding]:
+    """Check that files can be written where everything is installed."""
+    if situation.home_writable:
+        return
+    yield Finding(
+        "error",
+        f"nothing can be written in the home folder {situation.home}",
+        "edge installs everything in ~/.edgeproof; the disk may be mounted read-only, or the folder belongs to root",
+        f"sudo mount -o remount,rw / or sudo chown $USER {situation.home}; or link ~/.edgeproof to another disk",
+    )
+
+
+def space(situation: Snapshot) -> Iterator[Finding]:
+    """Check the free space for an engine."""
+    free = situation.free_bytes(situation.cache)
+    if free is not None and free >= _NEEDED_BYTES:
+        yield Finding("ok", f"{free / 2**30:.1f} GiB free in the home folder")
+    elif free is not None:
+        yield Finding(
+            "error",
+            f"only {free // 2**20} MiB are free in the home folder",
+            f"an engine with numpy and the model needs about {_NEEDED_BYTES // 2**20} MiB",
+            "make room, or link ~/.edgeproof to another disk",
+        )
+
+
+def pip(situation: Snapshot) -> Iterator[Finding]:
+    """Check for pip, which installs the engines."""
+    if not situation.python.has_pip:
+        yield Finding(
+            "error",
+            "the board's Python has no pip",
+            "edge deploy installs engines with it",
+            f"sudo apt-get install python3-pip, {_OFFLINE}",
+        )
+
+
+def wheels(situation: Snapshot) -> Iterator[Finding]:
+    """Check that engines are published for this Python: they are for glibc, and hardly any for 32 bits."""
+    python = situation.python
+    version = "{}.{}".format(*python.version)
+    if python.glibc is None:
+        yield Finding(
+            "error",
+            "the C library is not glibc",
+            "all engines are built for glibc",
+            "use an image of Debian, Ubuntu or Raspberry Pi OS",
+        )
+    elif python.bits == 32:
+        newest = "{}.{}".format(*NEWEST_32_BIT)
+        is_new = python.version[:2] > NEWEST_32_BIT
+        yield Finding(
+            "error" if is_new else "warning",
+            f"this Python {version} is a 32-bit program",
+            f"of the engines only TFLite is published for 32 bits, up to Python {newest}",
+            "install the board's 64-bit image" + (f", or Python {newest} beside this one" if is_new else ""),
+        )
+
+
+def jetson(situation: Snapshot) -> Iterator[Finding]:
+    """Check a Jetson for TensorRT, the only engine that uses its GPU, and for numpy beside it."""
+    if not accelerators.is_attached(accelerators.JETSON, situation.machine):
+        return
+    modules = situation.python.modules
+    version = "{}.{}.{}".format(*situation.python.version)
+    if "tensorrt" not in modules:
+        yield Finding(
+            "error",
+            f"this Jetson's Python {version} has no tensorrt",
+            "models built for its GPU do not run there; trtexec, if it is installed, can only time them",
+            "sudo apt-get install python3-libnvinfer tensorrt, from NVIDIA's packages for this JetPack",
+        )
+    elif "numpy" not in modules:
+        yield Finding(
+            "warning",
+            f"this Jetson's Python {version} has tensorrt, but no numpy",
+            "edge deploy installs one in ~/.edgeproof, which takes pip and a network",
+            f"sudo apt-get install python3-numpy, {_OFFLINE}",
+        )
+
+
+CHECKS: tuple[Check, ...] = (home, space, pip, wheels, jetson)
