@@ -135,7 +135,7 @@ class Converter(ABC):
         """Return whether free axes of the model, other than the batch, stay free in the result."""
         return False
 
-    def check_options(self, options: ConvertOptions) -> None:  # noqa: B027 - most converters meet all of theirs
+    def check_options(self, options: ConvertOptions) -> None:  # noqa: B027 - most converters support all of their options
         """Raise RefusedError or UsageError for options that cannot be met, before anything is opened."""
 
     def for_board(self, options: ConvertOptions, release: str | None, max_opset: int | None) -> ConvertOptions:

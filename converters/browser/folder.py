@@ -108,7 +108,7 @@ def _write_licenses(out: Path, engine: BrowserEngine) -> None:
     (out / "LICENSES.txt").write_text(head + text, encoding="utf-8")
     spec = find_spec("onnxruntime") if engine.id == "ort_web" else None
     if spec and spec.origin and (notices := Path(spec.origin).with_name("ThirdPartyNotices.txt")).is_file():
-        # The npm package does not carry them; the Python package of the same project does.
+        # The npm package does not include them; the Python package of the same project does.
         (out / "engine" / engine.id / f"{notices.name}.gz").write_bytes(gzip.compress(notices.read_bytes(), 6, mtime=0))
 
 

@@ -96,7 +96,7 @@ class Verification:
     def error(
         self, precision: str, kept: str, are_made_up: bool = False, divergence: Divergence | None = None
     ) -> ProofError:
-        """Return an error that says what to try, where the result is kept, and whether the inputs were made up.
+        """Return an error that says what to try, where the result is kept, and whether the inputs were synthetic.
 
         divergence: The first tensor that differs, if it was found.
         """

@@ -1,4 +1,4 @@
-"""Quantise for TensorRT: scales in the graph (QDQ, explicit), or a calibration cache beside a float graph (implicit).
+"""Quantise for TensorRT: scales in the graph (QDQ, explicit), or a calibration cache next to a float graph (implicit).
 
 TensorRT computes symmetrically: all zero points are 0. Pairs of QuantizeLinear and DequantizeLinear are placed before
 convolutions, matrix products and additions; TensorRT fuses the operators in between. Pairs between a convolution and

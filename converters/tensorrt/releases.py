@@ -61,7 +61,7 @@ class Release:
 
     @property
     def has_implicit(self) -> bool:
-        """Whether it reads int8 ranges from a calibration cache beside a float model, as releases before 11 do."""
+        """Whether it reads int8 ranges from a calibration cache next to a float model, as releases before 11 do."""
         return self.pair < _WITHOUT_IMPLICIT
 
     @property

@@ -40,7 +40,7 @@ def pycoral(situation: Snapshot) -> Iterator[Finding]:
 
 
 def tflite_runtime(situation: Snapshot) -> Iterator[Finding]:
-    """Check the numpy beside tflite-runtime, which was built for numpy 1."""
+    """Check the numpy that tflite-runtime uses, which was built for numpy 1."""
     version, numpy = situation.packages.version("tflite-runtime"), situation.packages.version("numpy")
     if version is None or numpy is None or major(numpy) < 2:
         return

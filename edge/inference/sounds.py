@@ -164,7 +164,7 @@ def _spectrum_windows(wave: Array, spec: TensorSpec, windows: SoundWindows) -> I
 
 
 def _shape(spec: TensorSpec, length: int) -> tuple[int, ...]:
-    """Return the input's shape, whose only free size beside the batch is the number of samples."""
+    """Return the input's shape, whose only free size apart from the batch is the number of samples."""
     free = (1 if place == 0 and len(spec.shape) > 1 else length for place in range(len(spec.shape)))
     return tuple(size if isinstance(size, int) else other for size, other in zip(spec.shape, free, strict=True))
 

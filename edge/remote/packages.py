@@ -61,7 +61,7 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
         if python.version[:2] > NEWEST_32_BIT:
             what = "there is no {} for Python {}.{} on a 32-bit system".format(engine, *python.version)
             newest = "{}.{}".format(*NEWEST_32_BIT)
-            raise RefusedError(what, f"install the board's 64-bit image, or a Python up to {newest} beside this one")
+            raise RefusedError(what, f"install the board's 64-bit image, or a Python up to {newest} as well")
         return _OLD_TFLITE
     if python.bits == 64 or engine == "null":
         return _PACKAGES[engine]

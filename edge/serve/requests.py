@@ -177,7 +177,7 @@ def _check_format(fields: JsonObject) -> None:
 def _constrain(fields: JsonObject, path: str) -> bool:
     """Check that every word of a JSON schema will be enforced; return whether the fields have changed.
 
-    llama-server drops words in silence, ignores `response_format` outside chats, and, in xllamacpp, schemas outside
+    llama-server silently drops words, ignores `response_format` outside chats, and, in xllamacpp, schemas outside
     chats for SentencePiece vocabularies. So there the schema becomes a grammar. In chats llama-server translates it
     itself, because its grammar has to let the thoughts of reasoning models pass.
     """

@@ -89,7 +89,7 @@ def remote_model(source: LlmSource, template: str | None, words: Sequence[str]) 
     Raises UsageError for options that cannot be changed there.
     """
     if source.runtime not in (None, "llama_server"):
-        raise UsageError(f"--runtime {source.runtime} loads a file", "leave it out beside --server")
+        raise UsageError(f"--runtime {source.runtime} loads a file", "leave it out, or leave out --server")
     for name, value in (("--template", template), ("options after --", words)):
         if value:
             raise UsageError(f"{name} cannot be set on a running server", f"leave out {name}")

@@ -139,7 +139,7 @@ def _retarget(network: Any, logits: int) -> None:
     for signature in network.signatureDefs or []:
         for output in signature.outputs:
             output.tensorIndex = logits if output.tensorIndex == old else output.tensorIndex
-    # The metadata describe the old output, and refer to files behind the flatbuffer that are not carried over.
+    # The metadata describe the old output, and refer to files behind the flatbuffer that are not copied.
     network.metadata = [entry for entry in network.metadata or [] if entry.name != _METADATA]
 
 

@@ -54,7 +54,7 @@ class Metrics:
 
 
 class TaskView(ABC, Generic[R, L]):
-    """Formats a task's results `R` for people, and scores them against labels `L`.
+    """Prints and draws a task's results `R`, and scores them against labels `L`.
 
     id: The task's id, which is the name of its module here and in `runtimes/tasks/`.
     """

@@ -238,11 +238,11 @@ class SoundTask(Task[Sound]):
 
 
 def _samples(model: ModelFacts) -> SoundWindows | None:
-    """Return the windows of a model whose only input beside states is a fixed number of samples."""
+    """Return the windows of a model whose only input apart from states is a fixed number of samples."""
     if not model.inputs:
         return None
     (spec, *others), states = model.inputs, model.states
-    sizes = [size for size in spec.shape[len(spec.shape) > 1 :] if size != 1]  # beside the batch
+    sizes = [size for size in spec.shape[len(spec.shape) > 1 :] if size != 1]  # without the batch
     fixed = [size for size in sizes if isinstance(size, int)]
     is_sound = _is_real(spec) or spec.quantization is not None
     if len(sizes) != 1 or not fixed or not is_sound or any(one.name not in states for one in others):
