@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge.evaluation.runner import EvaluateOptions
 
 # Metric → its heading; others are shown by their key.
-_TITLES = {"top1": "Top-1", "top5": "Top-5", "map": "mAP", "map50": "mAP50", "map75": "mAP75"}
+_TITLES = {"top1": "Top-1", "top5": "Top-5", "map": "mAP", "map50": "mAP50", "map75": "mAP75", "miou": "mIoU"}
 _CONFUSIONS = 5
 _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DATASET",
-        help="labelled inputs: a folder for each class, a CSV; COCO .json, YOLO .txt, VOC .xml",
+        help="labelled inputs: a folder for each class, a CSV; COCO .json, YOLO .txt, VOC .xml; masks",
     )
     parser.add_argument("--task", metavar="ID", help="what the models do, such as detection (default: detected)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")

@@ -45,7 +45,7 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
     Raises EngineMissingError without faster-coco-eval.
     """
     labelled = [record[record[:, FOUND] == 0] for record in records]
-    classes = sorted({int(row[CLASS]) for rows in labelled for row in rows if not row[CROWD]})
+    classes = sorted({int(row[CLASS]) for rows in labelled for row in rows if _counts(row)})
     if not classes:
         return CocoScores()
     try:
@@ -78,6 +78,11 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
         {name: value for name, value in values.items() if value >= 0},
         {one: float(part[part > -1].mean()) for one, part in by_class.items() if (part > -1).any()},
     )
+
+
+def _counts(row: Array) -> bool:
+    """Return whether a labelled object can be missed: it is no crowd, and has a key point if it may have any."""
+    return not row[CROWD] and (len(row) == POINTS or bool((row[POINTS + 2 :: 3] > 0).any()))
 
 
 def _category(index: int) -> int:

@@ -91,6 +91,14 @@ def read_objects(data: Path, names: Names) -> LabelledInputs:
     return LabelledInputs(tuple(inputs), notes)
 
 
+def read_poses(data: Path, _names: Names) -> LabelledInputs:
+    """Read labelled key points from a COCO JSON. Raises InputError for data without key points."""
+    found = read_objects(data, {})
+    if not any(one.points for _, label in found.inputs for one in label.objects):
+        raise InputError(f"{data} has no key points", "pass a COCO .json whose annotations have 'keypoints'")
+    return LabelledInputs(found.inputs)
+
+
 def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
     """Return the pictures and the class names; None if numbers are the model's own."""
     if data.suffix.lower() == ".json":

@@ -14,7 +14,8 @@ from edge.console.progress import OnProgress, ProgressEvent
 from edge.evaluation.differences import Difference, difference
 from edge.evaluation.journal import Journal, ScoredInput
 from edge.evaluation.labelled_inputs import LabelledInputs, Names
-from edge.evaluation.labelled_objects import read_objects
+from edge.evaluation.labelled_masks import read_masks
+from edge.evaluation.labelled_objects import read_objects, read_poses
 from edge.evaluation.labelled_pictures import read_pictures
 from edge.evaluation.report import EvaluatedModel, EvaluateReport
 from edge.inference.model import Model
@@ -35,6 +36,8 @@ _READERS: Mapping[str, Callable[[Path, Names], LabelledInputs]] = {
     "classification": read_pictures,
     "detection": read_objects,
     "instances": read_objects,
+    "pose": read_poses,
+    "segmentation": read_masks,
 }
 _TOP = 5
 # Detectors are judged by all their boxes, sorted by confidence: a threshold as for people would only cut that list.

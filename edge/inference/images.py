@@ -7,10 +7,10 @@ Keras and torchvision. The reference accuracies of this project were measured wi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from runtimes.task import Placement
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 LONGEST_SIDE = 32_768  # pixels; far beyond any camera
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs: 256 MiB once decoded
@@ -100,9 +101,30 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 def decoded_from(source: Path | IO[bytes], name: str) -> Image:
     """Decode the picture `name`, a file or its content, like `decoded`."""
+    from PIL import ImageOps
+
+    return _opened(source, name, lambda image: _rgb(ImageOps.exif_transpose(image)))
+
+
+def indexed_pixels(path: Path) -> Array:
+    """Read a picture whose pixels are indices, grey or in a palette, as [height, width].
+
+    Raises InputError if it has colours, and as in `load_pixels`.
+    """
+
+    def read(image: Image) -> Array:
+        if image.mode not in ("1", "L", "P", "I", "I;16"):
+            raise InputError(f"{path} has colours, not one index for each pixel", "save it in grey or with a palette")
+        return np.asarray(image)
+
+    return _opened(path, str(path), read)
+
+
+def _opened(source: Path | IO[bytes], name: str, read: Callable[[Image], T]) -> T:
+    """Apply `read` to an open picture. Raises InputError if it is too large, or anything that Pillow raises."""
     if find_spec("PIL") is None:
         raise EngineMissingError("reading pictures needs Pillow, which is not installed", install_hint("pictures"))
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -110,7 +132,7 @@ def decoded_from(source: Path | IO[bytes], name: str) -> Image:
         try:
             with Image.open(source, formats=_DECODERS) as image:
                 _check_size(image, name)
-                return _rgb(ImageOps.exif_transpose(image))
+                return read(image)
         except InputError:
             raise
         except FileNotFoundError:

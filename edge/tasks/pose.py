@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from edge.evaluation.coco import POINTS, average_precision, object_rows
+from edge.evaluation.labelled_objects import LabelledObjects
 from edge.inference.canvas import Canvas
-from edge.tasks import TaskView
+from edge.tasks import Metrics, TaskView
+from runtimes.arrays import Array
+from runtimes.errors import InputError
 from runtimes.tasks.pose import COCO, Poses
 
 if TYPE_CHECKING:
@@ -31,10 +36,17 @@ _BONES = (
     ("right hip", "right knee"),
     ("right knee", "right ankle"),
 )
+# How far people place COCO's key points from one another, as a share of the person's size, in the order of `COCO`.
+# Source: cocodataset.org/#keypoints-eval, section 1.3.
+_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107),
+    *(0.087, 0.087, 0.089, 0.089),
+)
+_PERSONS = 20  # of a picture that count, the most confident ones; COCO's own limit
 _SKELETON = tuple((COCO.index(start), COCO.index(end)) for start, end in _BONES)
 
 
-class PoseView(TaskView[Poses, Any]):
+class PoseView(TaskView[Poses, LabelledObjects]):
     """Shows persons by their key points."""
 
     id = "pose"
@@ -60,3 +72,30 @@ class PoseView(TaskView[Poses, Any]):
             canvas.points([place for place, is_seen in zip(places, seen, strict=True) if is_seen], number)
             canvas.tag(one.box, f"person {one.score:.0%}", number)
         return canvas.image
+
+    def record(self, result: Poses, label: LabelledObjects) -> Array:
+        """Return the labelled persons and the most confident poses, see `edge.evaluation.coco`.
+
+        Raises InputError if the labels have another number of key points.
+        """
+        poses = sorted(result.poses, key=lambda one: -one.score)[:_PERSONS]
+        columns = max((len(one.points) for one in label.objects), default=3 * len(COCO))
+        rows: list[list[float]] = []
+        for one in label.objects:
+            rows.append([0, 0, one.area, *one.box, one.is_crowd, *(one.points or (0.0,) * columns)])
+        for pose in poses:
+            points = [number for point in pose.keypoints for number in (point.x, point.y, point.score)]
+            if len(points) != columns and label.objects:
+                what = f"the labels have {columns // 3} key points, the model has {len(points) // 3}"
+                raise InputError(what, "use a data set with the model's key points")
+            rows.append([1, 0, pose.score, *pose.box, 0, *points])
+        return object_rows(rows, POINTS + (len(rows[0][POINTS:]) if rows else columns))
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
+        """Compute COCO's "oks_map" (OKS 0.50 to 0.95), "oks_map50", "oks_map75", and "oks_recall".
+
+        The tolerance of key points other than COCO's is that of ultralytics: one divided by their number.
+        """
+        count = max(((record.shape[1] - POINTS) // 3 for record in records if len(record)), default=len(COCO))
+        found = average_precision(records, _SIGMAS if count == len(COCO) else (1 / count,) * count)
+        return Metrics(len(records), found.values, found.classes)

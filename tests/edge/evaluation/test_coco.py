@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge.evaluation.coco import average_precision, object_rows
+from edge.tasks.pose import _SIGMAS
 
 COUNT, CLASSES = 60, 4
 STATISTICS = {"map": 0, "map50": 1, "map75": 2, "map_small": 3, "map_medium": 4, "map_large": 5, "recall": 8}
@@ -41,8 +42,27 @@ def made(kind: str, seed: int = 0) -> list[np.ndarray]:
     return records
 
 
-def by_pycocotools(records: list[np.ndarray]) -> np.ndarray:
-    """Its twelve statistics, from boxes that are written as its own format wants them."""
+def persons(seed: int = 0) -> list[np.ndarray]:
+    """Records of persons with 17 key points, of whom some have none that is labelled."""
+    draw, records = np.random.default_rng(seed), []
+    for _ in range(COUNT):
+        rows = []
+        for _ in range(int(draw.integers(0, 4))):
+            left, top, width, height = *draw.uniform(0, 300, 2), *draw.uniform(40, 160, 2)
+            places = draw.uniform([left, top], [left + width, top + height], (17, 2))
+            visible = draw.integers(0, 3, 17) * (draw.random() < 0.85)
+            box, area = (left, top, left + width, top + height), width * height * 0.6
+            rows.append([0, 0, area, *box, draw.random() < 0.1, *np.column_stack([places, visible]).reshape(-1)])
+            if draw.random() < 0.8:
+                shifted = places + draw.normal(0, 0.04, (17, 2)) * np.sqrt(area)
+                found = np.column_stack([shifted, np.ones(17)]).reshape(-1)
+                rows.append([1, 0, draw.random(), *box, 0, *found])
+        records.append(object_rows(rows, 8 + 51))
+    return records
+
+
+def by_pycocotools(records: list[np.ndarray], kind: str = "bbox") -> np.ndarray:
+    """Its statistics, from objects that are written as its own format wants them."""
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -51,11 +71,14 @@ def by_pycocotools(records: list[np.ndarray]) -> np.ndarray:
     boxes = [[row[3], row[4], row[5] - row[3], row[6] - row[4]] for _, row in rows]
     truth, found = [], []
     for (number, row), box in zip(rows, boxes, strict=True):
-        one = {"image_id": number, "category_id": int(row[1]) + 1, "bbox": box}
+        one = {"image_id": number, "category_id": int(row[1]) + 1}
+        one |= (
+            {"keypoints": row[8:], "num_keypoints": sum(v > 0 for v in row[10::3])} if len(row) > 8 else {"bbox": box}
+        )
         if row[0]:
             found.append({**one, "score": row[2]})
         else:
-            truth.append({**one, "id": len(truth) + 1, "area": row[2], "iscrowd": int(row[7])})
+            truth.append({**one, "bbox": box, "id": len(truth) + 1, "area": row[2], "iscrowd": int(row[7])})
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
@@ -64,7 +87,7 @@ def by_pycocotools(records: list[np.ndarray]) -> np.ndarray:
             "categories": [{"id": one + 1} for one in range(CLASSES)],
         }
         coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(found), "bbox")
+        judge = COCOeval(coco, coco.loadRes(found), kind)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -78,6 +101,23 @@ def test_the_figures_are_those_of_pycocotools(kind):
     assert 0.1 < found["map"] < 0.9
     for name, place in STATISTICS.items():
         assert found.get(name, -1.0) == pytest.approx(expected[place], abs=1e-6), name
+
+
+def test_key_points_are_judged_as_by_pycocotools():
+    records = persons()
+    expected, found = by_pycocotools(records, "keypoints"), average_precision(records, _SIGMAS).values
+    assert 0.1 < found["oks_map"] < 0.9
+    for place, name in enumerate(
+        ("oks_map", "oks_map50", "oks_map75", "oks_map_medium", "oks_map_large", "oks_recall")
+    ):
+        assert found.get(name, -1.0) == pytest.approx(expected[place], abs=1e-6), name
+    uniform = average_precision(records, (1 / 17,) * 17).values
+    assert abs(uniform["oks_map"] - expected[0]) > 1e-3
+
+
+def test_persons_without_labelled_key_points_define_nothing():
+    nobody = object_rows([[0, 0, 64, 1, 1, 9, 9, 0, *[0.0] * 51]], 8 + 51)
+    assert average_precision([nobody], _SIGMAS).values == {}
 
 
 @pytest.mark.parametrize("fault", ["crowds as objects", "areas of boxes", "boxes by corners"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.evaluation.labelled_masks import LabelledMask
 from edge.evaluation.labelled_objects import LabelledObject, LabelledObjects
 from edge.inference.canvas import color_of
 from edge.inference.images import load_picture
@@ -37,6 +38,20 @@ NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)),
 CAT = LabelledObjects((LabelledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), frozenset({0, 80}))
 NOTHING = LabelledObjects((), frozenset({0, 80}))
 BODY = tuple(KeyPoint(name, 1.0, index / 3, 0.9) for index, name in enumerate(COCO))
+
+POINTS = tuple(number for one in BODY for number in (one.x, one.y, 2.0))
+STANDING = LabelledObjects((LabelledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), frozenset({0}))
+
+
+class Mask(LabelledMask):
+    """A mask without a file."""
+
+    def __init__(self, classes):
+        super().__init__(Path("mask.png"))
+        object.__setattr__(self, "found", np.asarray(classes))
+
+    def classes(self):
+        return self.found
 
 
 class TestClassificationView(TaskViewContract):
@@ -97,8 +112,8 @@ class TestInstancesView(TaskViewContract):
 class TestSegmentationView(TaskViewContract):
     view = SegmentationView()
     results = (
-        (Segmentation(np.int64([[0, 1], [2, 2]]), (2, 2), ("background", "cat", "dog")), None),
-        (Segmentation(np.full((3, 5), 7), (3, 5)), None),
+        (Segmentation(np.int64([[0, 1], [2, 2]]), (2, 2), ("background", "cat", "dog")), Mask([[0, 1], [2, 255]])),
+        (Segmentation(np.full((3, 5), 7), (3, 5)), Mask(np.full((3, 5), 7))),
     )
 
     def test_a_line_holds_the_share_of_a_class(self):
@@ -120,9 +135,9 @@ class TestPoseView(TaskViewContract):
     results = (
         (
             Poses((Pose(0.9, (1.0, 2.0, 7.0, 6.0), BODY),)),
-            None,
+            STANDING,
         ),
-        (Poses((Pose(0.5, (0.0, 0.0, 5.0, 5.0), (KeyPoint("point 0", -4.0, 900.0, 0.7),)),)), None),
+        (Poses((Pose(0.5, (0.0, 0.0, 5.0, 5.0), (KeyPoint("point 0", -4.0, 900.0, 0.7),)),)), NOTHING),
     )
 
     def test_a_line_for_the_person_and_one_for_each_point(self):
