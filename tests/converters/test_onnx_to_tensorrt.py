@@ -139,7 +139,7 @@ def test_fp16_is_a_flag_until_the_graph_has_to_say_it(model, tmp_path):
     weights = next(one for one in onnx.load(before.stand_in.model).graph.initializer if one.name == "weights")
     values = numpy_helper.to_array(weights)
     np.testing.assert_array_equal(values, values.astype(np.float16).astype(np.float32))
-    assert "in its place" in before.notes[-1]
+    assert "every layer rounded that TensorRT may compute in fp16" in before.notes[-1]
     after = convert(model, tmp_path / "b", "fp16", release="11.0.0")
     assert _types(after.model) == {onnx.TensorProto.FLOAT16}
     assert "--fp16" not in (tmp_path / "b" / SCRIPT).read_text()
