@@ -25,7 +25,7 @@ class TfliteToTflite(Converter):
     source = "tflite"
     target = "tflite"
     precisions = ("fp16", "w8", "int8")
-    requires = (Requirement("ai_edge_quantizer", "tflite_quantizer"), Requirement("ai_edge_litert", "litert"))
+    requires = (Requirement("ai_edge_quantizer", "tflite-quantizer"), Requirement("ai_edge_litert", "litert"))
 
     def convert(
         self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None

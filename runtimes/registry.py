@@ -155,7 +155,8 @@ def install_hint(extra: str) -> str:
         return (
             f"install what {_extensions().packages[extra]} needs for it: {engine(extra).requires.replace('|', ' or ')}"
         )
-    command = f"pip install 'edgeproof[{extra}]'"
+    # With hyphens, as pyproject.toml spells it: pip before 23.3 compares the words as they stand.
+    command = f"pip install 'edgeproof[{extra.replace('_', '-')}]'"
     own_package = engine(extra).own_package if extra in engine_ids() else ""
     return f"{own_package}; elsewhere: {command}" if own_package else command
 

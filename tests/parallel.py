@@ -125,6 +125,10 @@ def longest_first(config: pytest.Config, log: Any) -> Any:
                 self._reschedule(other)
             return ended_by
 
+        def _reschedule(self, node: Any) -> None:
+            if node in self.registered_collections:  # else it has just begun in a lost one's place
+                super()._reschedule(node)
+
         def schedule(self) -> None:
             """Distribute the tests; called again for each process that takes a lost one's place.
 

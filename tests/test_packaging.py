@@ -1,12 +1,18 @@
 """The wheel: built from the tree, installed with numpy only, used from an empty folder."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from converters.registry import all_converters
+from runtimes import registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,3 +53,22 @@ def test_a_missing_engine_names_its_extra(edge: Path, tmp_path: Path) -> None:
     done = _run(edge, tmp_path, "bench", "model.tflite")
     assert done.returncode == 4
     assert "edgeproof[litert]" in done.stdout
+
+
+def test_every_extra_is_named_as_it_is_declared() -> None:
+    """pip before 23.3 compares the words as they stand, warns of one that it does not find, and installs nothing."""
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = set(_named_extras())
+    assert {"llama-cpp", "tflite-quantizer", "table"} <= named
+    assert named <= declared
+
+
+def _named_extras() -> Iterator[str]:
+    """The extras in the Makefile, pyproject.toml, the documents and the hints of engines and converters."""
+    hints = [registry.install_hint(name) for name in registry.engine_ids() if registry.engine(name).requires]
+    libraries = [library for one in all_converters() for library in one.requires]
+    hints += [registry.install_hint(one.extra or one.module) for one in libraries]
+    files = [ROOT / name for name in ("Makefile", "pyproject.toml", "README.md", "CONTRIBUTING.md")]
+    texts = [path.read_text(encoding="utf-8") for path in (*files, *(ROOT / "docs").rglob("*.md"))]
+    for words in re.findall(r"(?:edgeproof|'\.)\[([a-z_,-]+)\]", "\n".join((*texts, *hints))):
+        yield from words.split(",")

@@ -60,7 +60,7 @@ def test_a_missing_engine_names_its_extra(board, monkeypatch):
     engines = [one for one in engines if one["requires"]]
     assert engines
     assert all(one["installed"] is False and one["version"] is None for one in engines)
-    assert all(one["hint"].endswith(f"pip install 'edgeproof[{one['id']}]'") for one in engines)
+    assert all(one["hint"].endswith(f"pip install 'edgeproof[{one['id'].replace('_', '-')}]'") for one in engines)
 
 
 @pytest.mark.parametrize(
