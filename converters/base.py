@@ -66,6 +66,8 @@ class ConversionOutput:
     remaining_commands: Commands that the user must run on a machine with the missing tools.
     device_model: A model that also rounds what the device rounds, such as every activation to fp16; its outputs must be
         correct too.
+    max_selfcheck_bytes: The limit for the inputs of the self-check, of which two samples are always kept; None if there
+        is no limit.
     witness: Also runs the result on an engine as old as the device's; its outputs must be correct there too.
     """
 
@@ -77,6 +79,7 @@ class ConversionOutput:
     remaining_commands: tuple[str, ...] = ()
     device_model: ProxyModel | None = None
     witness: CrossCheck | None = None
+    max_selfcheck_bytes: int | None = None
 
 
 class Converter(ABC):

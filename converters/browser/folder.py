@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _PAGE = _HERE / "page"
 _LICENSES = _HERE / "licenses"
+_MAX_SELFCHECK_BYTES = 1_500_000  # every visitor loads it; two pictures of 224 × 224 in float32 take 1.2 MB
 _AT_ROOT = ("index.html", "service-worker.js")  # a service worker serves the folder that it is in
 
 
@@ -86,10 +87,15 @@ def write_folder(model: Path, out: Path, engine: BrowserEngine, options: Convert
     for file in files:
         content = contents[file.name]
         # mtime 0 and no name: the same file gives the same bytes
-        (target / file.name).write_bytes(gzip.compress(content, 6, mtime=0) if file.is_packed else content)
+        (target / file.name).write_bytes(gzip.compress(content, 9, mtime=0) if file.is_packed else content)
     _write_licenses(out, engine)
     facts: JsonObject = {"engine": engine.id, "version": engine.version, "builds": list(builds)}
-    return ConversionOutput(model=place, format=engine.model_format, facts={"browser": facts})
+    return ConversionOutput(
+        model=place,
+        format=engine.model_format,
+        facts={"browser": facts},
+        max_selfcheck_bytes=_MAX_SELFCHECK_BYTES,
+    )
 
 
 def _write_page(out: Path) -> None:
@@ -109,7 +115,7 @@ def _write_licenses(out: Path, engine: BrowserEngine) -> None:
     spec = find_spec("onnxruntime") if engine.id == "ort_web" else None
     if spec and spec.origin and (notices := Path(spec.origin).with_name("ThirdPartyNotices.txt")).is_file():
         # The npm package does not include them; the Python package of the same project does.
-        (out / "engine" / engine.id / f"{notices.name}.gz").write_bytes(gzip.compress(notices.read_bytes(), 6, mtime=0))
+        (out / "engine" / engine.id / f"{notices.name}.gz").write_bytes(gzip.compress(notices.read_bytes(), 9, mtime=0))
 
 
 def _megabytes(size: int) -> str:

@@ -33,6 +33,7 @@ from converters.pipeline.verification import (
     explained_by_rounding,
     map_tensors,
     measured_checks,
+    selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
     stored_checks,
@@ -305,7 +306,8 @@ class _Result:
         if second is not None:
             proof = combine_verdicts(proof, second, precision, truth, checks)
         proof = with_soak(proof, soaked.parted)
-        rows = selfcheck_rows(truth, given, in_order=self.truth.stateful)
+        count = selfcheck_count(feeds, self.made.max_selfcheck_bytes)
+        rows = selfcheck_rows(truth, given, count=count, in_order=self.truth.stateful)
         checks = stored_checks(proof, precision, checks, truth, given, rows)
         manifest = replace(
             manifest,

@@ -281,20 +281,27 @@ def stored_checks(
     return tuple(kept)
 
 
-def selfcheck_rows(truth: Arrays, given: Arrays, *, in_order: bool = False) -> Array:
-    """Return the samples for the self-check: those whose outputs are closest to the source's.
+def selfcheck_rows(truth: Arrays, given: Arrays, *, count: int = SELFCHECK_SAMPLES, in_order: bool = False) -> Array:
+    """Return the samples for the self-check: the `count` whose outputs are closest to the source's.
 
     The self-check verifies that another machine computes the same; samples near the tolerance could fail there just by
     rounding. `in_order` takes the first ones, for a model that keeps a state from one to the next.
     """
-    if in_order:
-        return np.arange(min(SELFCHECK_SAMPLES, len(next(iter(given.values())))))
+    samples = len(next(iter(given.values())))
     name = next((name for name, values in given.items() if truth[name].size == values.size), None)
-    if name is None or not np.isfinite(truth[name]).all():
-        return np.arange(min(SELFCHECK_SAMPLES, len(next(iter(given.values())))))
+    if in_order or name is None or not np.isfinite(truth[name]).all():
+        return np.arange(min(count, samples))
     expected, values = truth[name].reshape(given[name].shape), given[name]
-    closeness = [compare(expected[i : i + 1], values[i : i + 1])["cosine"] for i in range(len(values))]
-    return np.sort(np.argsort(-np.round(closeness, 6), kind="stable")[:SELFCHECK_SAMPLES])
+    closeness = [compare(expected[i : i + 1], values[i : i + 1])["cosine"] for i in range(samples)]
+    return np.sort(np.argsort(-np.round(closeness, 6), kind="stable")[:count])
+
+
+def selfcheck_count(feeds: Arrays, limit: int | None) -> int:
+    """Return how many samples the self-check holds if its inputs may take `limit` bytes: 4, and at least 2."""
+    if limit is None:
+        return SELFCHECK_SAMPLES
+    size = sum(int(values[0].nbytes) for values in feeds.values())
+    return max(2, min(SELFCHECK_SAMPLES, limit // max(1, size)))
 
 
 def _limits(precision: str, expected: Array) -> dict[str, float]:

@@ -9,6 +9,7 @@ from converters.calibration.dataset import Calibration
 from converters.pipeline.verification import (
     LIMITS,
     Samples,
+    selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
     source_answers,
@@ -176,3 +177,9 @@ def test_best_answers_that_tie_are_told_of_a_classifier_whose_source_has_one():
     assert "'y' has a tie for the best answer in 67%" in line
     assert ties({"y": source * 3}, {"y": coarse}) == ()  # a feature map may have equal maxima
     assert ties({"y": coarse}, {"y": coarse}) == ()
+
+
+def test_a_selfcheck_that_visitors_load_keeps_to_its_limit():
+    feeds = {"x": np.zeros((8, 224, 224, 3), np.float32)}
+    assert [selfcheck_count(feeds, limit) for limit in (None, 10_000_000, 1_500_000, 1)] == [4, 4, 2, 2]
+    assert len(selfcheck_rows(TRUTH, noisy(0.05), count=2)) == 2
