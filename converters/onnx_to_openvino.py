@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Sequence
@@ -130,12 +131,47 @@ def _save(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> 
 def _read(model: Path, options: ConvertOptions) -> Any:
     """Read the float network and set the requested batch."""
     with loading(model, "TFLite" if model.suffix == ".tflite" else "ONNX"):
-        import openvino
-
-        network = openvino.convert_model(model)
+        network = _load(model)
+        if model.suffix == ".onnx":
+            _keep_ranks(network, model)
         _fix_batch(network, options.batch)
         _name_by_place(network, model.suffix)  # before NNCF, which derives names from these
         return network
+
+
+def _load(model: Path) -> Any:
+    """Return the network, as OpenVINO's converter simplifies it, or without that where it fails on the model."""
+    import openvino
+
+    try:
+        return openvino.convert_model(model)
+    except Exception:
+        # Its transformations fail on some graphs that are intact ("to_shape was called on a dynamic shape").
+        return openvino.Core().read_model(model)
+
+
+def _keep_ranks(network: Any, model: Path) -> None:
+    """Give outputs back the axes that they have in the source: a real DFT of OpenVINO keeps one that it should drop."""
+    import numpy as np
+    import onnx
+    from openvino import opset13 as operations
+
+    graph = onnx.load(model, load_external_data=False).graph
+    declared = {one.name: [dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in graph.output}
+    for result in network.get_results():
+        source, port = result.input_value(0), result.output(0)
+        name = next((one for one in port.get_names() if one in declared), "")
+        shape = source.get_partial_shape()
+        if not name or shape.is_dynamic or not all(declared[name]) or len(shape) == len(declared[name]):
+            continue
+        if math.prod(shape.to_shape()) == math.prod(declared[name]):
+            turned = operations.reshape(
+                source, operations.constant(np.array(declared[name], np.int64)), special_zero=False
+            )
+            names = source.get_names()
+            source.get_tensor().set_names(set())
+            result.input(0).replace_source_output(turned.output(0))
+            turned.output(0).get_tensor().set_names(names)
 
 
 def _fix_batch(network: Any, batch: int | None) -> None:

@@ -34,6 +34,7 @@ Change = Callable[[Array], Array]
 # needs positive values, asin and log(1 − x) a share of one, acosh more than one, and some features are large.
 DISTRIBUTIONS: Mapping[str, Change | None] = {
     "usual": None,
+    "never entirely masked": lambda values: values,
     "positive": lambda values: np.abs(values) + _AWAY,
     "between 0 and 1": lambda values: 0.5 + (0.5 - _AWAY) * np.tanh(values),
     "above 1": lambda values: np.abs(values) + 1 + _AWAY,
@@ -69,8 +70,8 @@ def synthetic(
 
 def value_range(samples: Calibration) -> tuple[float, float]:
     """Return the minimum and maximum of all values."""
-    values = samples.samples.values()
-    return float(min(array.min() for array in values)), float(max(array.max() for array in values))
+    values = [array for array in samples.samples.values() if array.size]
+    return float(min((one.min() for one in values), default=0)), float(max((one.max() for one in values), default=0))
 
 
 def _needed(spec: TensorSpec, role: InputRole) -> int:
@@ -86,7 +87,8 @@ def _input(
     count, place = seed
     shape = (count, *concrete_shape(spec))
     if role.is_mask or (role.is_segments and shape[-1] > 1):
-        ones = _prefixes(shape, np.random.default_rng([0, place]))
+        is_empty_too = change is None and spec.dtype == "bool"
+        ones = _prefixes(shape, np.random.default_rng([0, place]), is_empty_too)
         return 1 - ones if role.is_segments else ones
     if role.rows is not None:
         return _rows(shape, role.rows, np.random.default_rng([0, place]))
@@ -95,11 +97,16 @@ def _input(
     return change(values).astype(np.float32) if change is not None and is_changed else values
 
 
-def _prefixes(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Return ones up to a position on the last axis, at least one, then zeros; the first sample is all ones."""
+def _prefixes(shape: tuple[int, ...], generator: np.random.Generator, is_empty_too: bool) -> Array:
+    """Return ones up to a position on the last axis, at least one, then zeros; the first sample is all ones.
+
+    is_empty_too: Whether the last sample is all zeros, where engines have divided by zero.
+    """
     longest = shape[-1]
     lengths = generator.integers(1, longest + 1, shape[0])
     lengths[0] = longest
+    if is_empty_too and len(lengths) > 1:
+        lengths[-1] = 0
     ones = np.arange(longest) < lengths[:, np.newaxis]
     return np.broadcast_to(ones.reshape(shape[0], *[1] * (len(shape) - 2), longest), shape).astype(np.float32)
 

@@ -15,6 +15,7 @@ from typing import Any
 from converters.library_calls import loading
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
+_ON_INTEGERS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 INTEGER_OPERATORS = ("QLinearConv", "QLinearMatMul")
 _MICROSOFT = "com.microsoft"
 # ONNX Runtime's own operators: the float operator, and the number of quantised inputs of three tensors each.
@@ -39,7 +40,8 @@ def is_quantized(model: Path) -> bool:
         from converters.onnx.cleanup import all_nodes
 
         proto = onnx.load(model, load_external_data=False)
-    return any(node.op_type in _QDQ or node.op_type.startswith("QLinear") for node in all_nodes(proto.graph))
+    known = (*_QDQ, *_ON_INTEGERS)
+    return any(node.op_type in known or node.op_type.startswith("QLinear") for node in all_nodes(proto.graph))
 
 
 def integer_operators_as_qdq(proto: Any) -> Any:

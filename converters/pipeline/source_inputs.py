@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from converters.calibration.dataset import PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
+from converters.calibration.dataset import FEWEST, PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
 from converters.calibration.input_range import pixel_range
 from converters.calibration.input_roles import input_roles
 from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, suggestion, with_sizes
 from converters.calibration.synthetic import DISTRIBUTIONS, Change, synthetic
 from converters.library_calls import loading
 from converters.pipeline.request import ConvertRequest
-from converters.pipeline.verification import SYNTHETIC, Samples, source_answers
+from converters.pipeline.verification import GIVE_REAL_INPUTS, SYNTHETIC, Samples, source_answers
 from converters.registry import converter
 from converters.sources.source import OpenedSource
 from runtimes.arrays import Array, Arrays, load_arrays
@@ -80,7 +80,7 @@ def source_inputs(
     pictures = set(arrays) == {PIXELS}
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
     kind, notes, calibration = "pictures" if pictures else "arrays", list[str](), None
-    if request.options.precision == "int8":
+    if request.options.precision == "int8" and not (len(given) < FEWEST and _is_quantized(source)):
         notes = lint(given, preprocess)
         calibration, given = split(given)
     samples = Samples(spread(given), kind)
@@ -94,6 +94,15 @@ def source_inputs(
         others=(*resized_samples, *_batches(request, session, samples)),
         notes=(*notes, *_one_size(session.inputs, resized_samples)),
     )
+
+
+def _is_quantized(source: OpenedSource) -> bool:
+    """Return whether the source is quantized already, so that few samples suffice: they are for verification only."""
+    if source.format != "onnx":
+        return False
+    from converters.onnx.quantized_graph import is_quantized
+
+    return is_quantized(source.model)
 
 
 def check_sizes(request: ConvertRequest, source: OpenedSource, inputs: Sequence[TensorSpec]) -> None:
@@ -141,7 +150,7 @@ def _synthetic(
         for name, change in DISTRIBUTIONS.items():
             samples = made_up(sizes, change)
             try:
-                found = source_answers(session, samples)
+                found = _made_up_answers(session, samples)
             except ProofError as error:
                 refusals.append(error)
                 continue
@@ -161,6 +170,14 @@ def _synthetic(
                 notes=(*([note] if change else []), *_one_size(session.inputs, resized_samples)),
             )
     raise _no_size(source, session.inputs, refusals[0])
+
+
+def _made_up_answers(session: Session, samples: Samples) -> Arrays:
+    """Return the source's answers to made-up inputs. An error says that they are made up, and may not suit it."""
+    try:
+        return source_answers(session, samples)
+    except (EngineError, InputError) as error:
+        raise type(error)(error.message, f"{error.hint}; {GIVE_REAL_INPUTS}", error.details) from error
 
 
 def _no_size(source: OpenedSource, inputs: Sequence[TensorSpec], refusal: EdgeError) -> EdgeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -34,8 +34,13 @@ class Pair:
 def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind: str) -> tuple[Pair, ...]:
     """Pair the `kind` ("input", "output") tensors of two models: by name if both use the same names, else in order.
 
-    Raises EngineError if their number or shapes differ, because then the conversion has changed the model.
+    Inputs that the result lacks are left out if it has the others under their names: the source does not use them, or
+    the outputs would differ. Raises EngineError if their number or shapes differ in another way, because then the
+    conversion has changed the model.
     """
+    kept = {spec.name for spec in other}
+    if kind == "input" and kept < {spec.name for spec in source}:
+        source = [spec for spec in source if spec.name in kept]
     if len(source) != len(other):
         raise _changed(f"the source has {len(source)} {kind}s, the result {len(other)}")
     by_name = {spec.name: spec for spec in other}
@@ -51,10 +56,23 @@ def _pair(source: TensorSpec, other: TensorSpec, kind: str) -> Pair:
     for axes in _TURNS:
         if len(given) == len(axes) and tuple(given[axis] for axis in axes) == wanted:
             return Pair(source, other, axes)
+    if _may_be_equal(source.shape, other.shape):
+        return Pair(source, replace(other, shape=_known(source.shape, other.shape)))
     if kind == "output" and prod(given) == prod(wanted):  # [1, 1001] and [1, 1, 1, 1001] hold the same
         return Pair(source, other)
     sizes = f"{format_shape(source.shape)}, in the result {format_shape(other.shape)}"
     raise _changed(f"{kind} '{source.name}' is {sizes}")
+
+
+def _may_be_equal(shape: Sequence[int | str], other: Sequence[int | str]) -> bool:
+    """Return whether two shapes differ only in sizes that one of them leaves free."""
+    pairs = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
+
+
+def _known(shape: Sequence[int | str], other: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Return the `other` shape with the sizes that only the first one fixes."""
+    return tuple(a if isinstance(b, str) else b for a, b in zip(shape, other, strict=True))
 
 
 def reshaped(expected: Array, given: Array) -> Array:

@@ -76,7 +76,7 @@ class Tracer:
     def parts(self, output: str, shape: Sequence[int]) -> tuple[Part, ...]:
         """Return the parts of an output of this shape; one without a natural range if its origins are unknown."""
         whole = whole_output(shape)
-        if prod(shape) > MAX_ELEMENTS or not shape:
+        if not 0 < prod(shape) <= MAX_ELEMENTS or not shape:
             return whole
         try:
             found = self._trace(output, {output: tuple(shape)}, _MAX_DEPTH)

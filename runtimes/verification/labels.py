@@ -41,6 +41,8 @@ class LabelReport:
 def judge_labels(precision: str, expected: Array, given: Array) -> LabelReport:
     """Compare labels of the same shape [n, ...]."""
     overall, each = _SHARES.get(precision, _QUANTIZED)
+    if not expected.size:
+        return LabelReport(1.0, overall, ())
     if expected.size < _JUDGED_FROM:  # as with the top-1 of a classifier
         overall = min(overall, each)
     labels, places = np.unique(expected.reshape(-1), return_inverse=True)

@@ -42,6 +42,8 @@ def compare(source: Array, artifact: Array) -> dict[str, float]:
     """
     if source.shape != artifact.shape:
         raise InputError(f"outputs of shapes {list(source.shape)} and {list(artifact.shape)} cannot be compared")
+    if not source.size:
+        return {"max_abs": 0.0, "snr_db": IDENTICAL_DB, "cosine": 1.0, "top1_agreement": 1.0}
     expected, actual = _rows(source), _rows(artifact)
     difference = actual - expected
     return {
@@ -65,9 +67,13 @@ def probe(source: Array, artifact: Array) -> str | None:
     Checks for non-finite values, outputs that never change, values clipped at the top of their range, and rows that no
     longer sum to one although the source's do.
     """
+    if not artifact.size:
+        return None
     expected, actual = _rows(source), _rows(artifact)
     if not np.isfinite(actual).all():
         return "holds values that are not finite (NaN or infinity)"
+    if not np.isfinite(expected).all():
+        return "is finite where the source's is not (NaN or infinity)"
     if is_constant(actual) and not is_constant(expected):
         return "is the same for every input"
     clipped = _clipped(expected, actual)
@@ -76,6 +82,14 @@ def probe(source: Array, artifact: Array) -> str | None:
     if sums_to_one(expected) and abs(float(actual.sum(axis=1).mean()) - 1) > _SUM_LOST:
         return f"no longer sums to one as the source's does, but to {float(actual.sum(axis=1).mean()):.3g}"
     return None
+
+
+def comparable(source: Array, artifact: Array) -> tuple[Array, Array]:
+    """Return both outputs with 0 where both hold NaN, or the same infinity; other values that are not finite stay."""
+    if source.shape != artifact.shape or np.isfinite(source).all():
+        return source, artifact
+    same = (np.isnan(source) & np.isnan(artifact)) | (np.isinf(source) & (source == artifact))
+    return np.where(same, 0, source).astype(source.dtype), np.where(same, 0, artifact).astype(artifact.dtype)
 
 
 def is_constant(values: Array) -> bool:

@@ -42,10 +42,12 @@ class Engine:
     run: Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
-def open_engine(path: Path) -> Engine:
-    """Open a file by its suffix. A SavedModel is a folder."""
+def open_engine(path: Path, engine: str = "") -> Engine:
+    """Open a file by its suffix, or with `engine`. A SavedModel is a folder."""
     if path.is_dir():
         return _saved_model(path)
+    if engine == "openvino":
+        return _openvino(path)
     ways = {".onnx": _onnx, ".tflite": _litert, ".xml": _openvino, ".jit": _torchscript, ".h5": _keras2}
     return ways[path.suffix](path)
 

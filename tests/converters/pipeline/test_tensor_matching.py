@@ -42,6 +42,20 @@ def test_outputs_may_have_more_axes_of_one():
     assert pair.axes is None
 
 
+def test_an_input_that_the_result_drops_is_left_out():
+    (pair,) = pair_tensors([spec("a", 1, 2), spec("b", 1, 2)], [spec("b", 1, 2)], "input")
+    assert (pair.source.name, pair.other.name) == ("b", "b")
+    with pytest.raises(EngineError, match="has 2 outputs, the result 1"):
+        pair_tensors([spec("a", 1, 2), spec("b", 1, 2)], [spec("b", 1, 2)], "output")
+
+
+def test_a_size_that_one_of_them_leaves_free_is_that_of_the_other():
+    (pair,) = pair_tensors([spec("a", 3, "n")], [spec("a", "batch", 4)], "output")
+    assert (pair.source.shape, pair.other.shape, pair.axes) == ((3, "n"), (3, 4), None)
+    with pytest.raises(EngineError, match="changed the model"):
+        pair_tensors([spec("a", 3, "n")], [spec("a", 4, "batch")], "output")
+
+
 @pytest.mark.parametrize(
     ("source", "other", "kind", "words"),
     [

@@ -159,6 +159,32 @@ def test_a_source_that_is_broken_itself():
         source_answers(_Source(lambda x: x * np.nan), SAMPLES)
 
 
+NOT_FINITE = np.array([[1.0, -np.inf, np.nan], [2.0, -np.inf, 0.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        (lambda values: values, True),
+        (lambda values: np.where(np.isnan(values), 0, values), False),
+        (lambda values: np.where(np.isinf(values), 0, values), False),
+        (lambda values: np.where(np.isinf(values), np.inf, values), False),
+        (lambda values: np.where(values == 2, np.nan, values), False),
+    ],
+)
+def test_what_is_not_finite_in_the_source_is_the_same_in_the_result(change, passes):
+    answers = source_answers(_Source(lambda x: np.array([[1, -np.inf]]) * x), SAMPLES)
+    assert np.isinf(answers["y"]).any()
+    proof = verify("fp32", {"y": NOT_FINITE}, {"y": change(NOT_FINITE).astype(np.float32)})
+    assert proof.passed is passes
+
+
+def test_an_output_without_elements_is_compared_by_its_shape():
+    empty = np.zeros((4, 0, 3), np.float32)
+    assert verify("fp32", {"y": empty}, {"y": empty}).passed
+    assert not verify("fp32", {"y": empty}, {"y": np.zeros((4, 3, 0), np.float32)}).passed
+
+
 def test_a_refusal_that_rests_on_made_up_inputs_says_so_and_how_to_give_real_ones():
     with pytest.raises(ProofError, match="not finite for synthetic inputs") as refusal:
         source_answers(_Source(lambda x: x * np.nan), MADE_UP)

@@ -1,0 +1,114 @@
+"""Does a model answer an ONNX node test's inputs as the test expects? Opened by its own engine, without edge's code.
+
+The data are the test's own, and the expected outputs are those that ONNX's authors computed with numpy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from tests.breadth.real_judge import Engine, Port, model_file, open_engine
+
+# Of each value, and of the largest value of the output: how far a result may be off.
+_SHARES = {"fp32": (1e-3, 1e-4), "fp16": (1e-2, 1e-2)}
+
+
+def artifact_answers(case: Path, artifact: Path, precision: str) -> tuple[bool, str]:
+    """Whether an artifact reproduces the data of the test in the folder `case`."""
+    return _judge(case, model_file(artifact), precision)
+
+
+def engine_answers(case: Path, engine: str) -> tuple[bool, str]:
+    """Whether `onnxruntime` or `openvino`, given the test's model directly, reproduces its data."""
+    try:
+        return _judge(case, case / "model.onnx", "fp32", engine)
+    except Exception as error:
+        return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def same_answers(case: Path, artifact: Path, precision: str) -> tuple[bool, str]:
+    """Whether an artifact answers the test's inputs as ONNX Runtime answers them, whatever the test expects."""
+    inputs = _arrays(case / "inputs.npz")
+    source, result = open_engine(case / "model.onnx"), open_engine(model_file(artifact))
+    expected = {str(place): np.asarray(values) for place, values in enumerate(run(source, inputs))}
+    return verdict(expected, run(result, inputs), precision)
+
+
+def _judge(case: Path, model: Path, precision: str, engine: str = "") -> tuple[bool, str]:
+    opened = open_engine(model, engine)
+    return verdict(_arrays(case / "outputs.npz"), run(opened, _arrays(case / "inputs.npz")), precision)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def run(engine: Engine, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Give the engine the inputs, by name where it knows the names, else in order; returns its outputs in order.
+
+    An engine may drop an input that decides nothing.
+    """
+    known = {port.name for port in engine.inputs} <= set(inputs)
+    if not known and len(engine.inputs) != len(inputs):
+        raise ValueError(f"the test has {len(inputs)} inputs, the model takes {len(engine.inputs)}")
+    values = [inputs[port.name] for port in engine.inputs] if known else list(inputs.values())
+    return engine.run([_turned(value, port) for value, port in zip(values, engine.inputs, strict=True)])
+
+
+def verdict(expected: dict[str, np.ndarray], given: list[np.ndarray], precision: str) -> tuple[bool, str]:
+    """Judge all outputs; says which one differs, and how far."""
+    if len(given) != len(expected):
+        return False, f"the test has {len(expected)} outputs, the result {len(given)}"
+    for (name, wanted), values in zip(expected.items(), given, strict=True):
+        if values is None:
+            return False, f"'{name}' is missing"
+        words = _difference(wanted, np.asarray(values), precision)
+        if words:
+            return False, f"'{name}' {words}"
+    return True, ""
+
+
+def _difference(wanted: np.ndarray, values: np.ndarray, precision: str) -> str:
+    """Describe how an output differs; "" if it does not, in the source's axes or turned."""
+    if values.shape != wanted.shape:
+        turned = [
+            other
+            for axes in itertools.permutations(range(values.ndim))
+            if (other := values.transpose(axes)).shape == wanted.shape
+        ]
+        if not turned:
+            return f"is {list(values.shape)}, not {list(wanted.shape)}"
+        return min((_difference(wanted, one, precision) for one in turned), key=len)
+    if wanted.dtype.kind in "biu":
+        unequal = int((wanted != values).sum())
+        return f"differs in {unequal} of {wanted.size} values" if unequal else ""
+    real, other = wanted.astype(np.float64), values.astype(np.float64)
+    is_finite = np.isfinite(real)
+    if not np.array_equal(real[~is_finite], other[~is_finite], equal_nan=True):
+        return "differs where the test expects NaN or infinity"
+    relative, absolute = _SHARES[precision]
+    largest = float(np.abs(real[is_finite]).max(initial=0.0))
+    apart = np.abs(other[is_finite] - real[is_finite])
+    if (apart <= relative * np.abs(real[is_finite]) + absolute * largest).all():
+        return ""
+    return f"differs by {np.nan_to_num(apart, nan=np.inf).max():.3g} where its largest value is {largest:.3g}"
+
+
+def _turned(value: np.ndarray, port: Port) -> np.ndarray:
+    """Return the value in the axes and the type that the engine takes."""
+    if value.ndim == len(port.shape) and not _fits(value.shape, port.shape):
+        for axes in itertools.permutations(range(value.ndim)):
+            if _fits(value.transpose(axes).shape, port.shape):
+                value = value.transpose(axes)
+                break
+    elif value.ndim != len(port.shape) and value.size == abs(int(np.prod(port.shape))):
+        value = value.reshape(port.shape)
+    return np.asarray(value.astype(port.dtype), order="C")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return all(b < 0 or a == b for a, b in zip(shape, wanted, strict=True))
