@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from converters.calibration.input_range import keras_config
+from converters.calibration.integer_inputs import calculated
 from converters.library_calls import loading
 from runtimes.artifact import TensorSpec
 
@@ -44,11 +45,13 @@ class InputRole:
     rows: The number of rows of the table that it indexes; None if it indexes none.
     is_mask: Whether it says which positions count: a prefix of ones.
     is_segments: Whether it numbers the parts of a text: zeros, then ones.
+    bounds: The least and the greatest of the whole numbers that it holds; None if they are unknown.
     """
 
     rows: int | None = None
     is_mask: bool = False
     is_segments: bool = False
+    bounds: tuple[int, int] | None = None
 
 
 def input_roles(model: Path, model_format: str, inputs: Sequence[TensorSpec]) -> dict[str, InputRole]:
@@ -61,6 +64,9 @@ def input_roles(model: Path, model_format: str, inputs: Sequence[TensorSpec]) ->
             roles[spec.name] = InputRole(rows[spec.name], is_segments=rows[spec.name] == 2)
         elif spec.quantization is None and _is_mask(spec, _lengths(spec) in texts):
             roles[spec.name] = InputRole(is_mask=True)
+    if model_format == "onnx":
+        bounds = calculated(model, [spec for spec in inputs if spec.name not in roles])
+        roles.update({name: InputRole(bounds=one) for name, one in bounds.items()})
     return roles
 
 

@@ -30,11 +30,17 @@ _AWAY = 0.05  # how far values stay away from where a logarithm or a quotient is
 
 Change = Callable[[Array], Array]
 
+
+def plain(values: Array) -> Array:
+    """Change nothing. Masks are never all zeros then, and whole numbers are 0 or 1."""
+    return values
+
+
 # Distributions to try in turn if the usual values make a model return NaN or always the same: a logarithm or a root
 # needs positive values, asin and log(1 − x) a share of one, acosh more than one, and some features are large.
 DISTRIBUTIONS: Mapping[str, Change | None] = {
     "usual": None,
-    "never entirely masked": lambda values: values,
+    "plain": plain,
     "positive": lambda values: np.abs(values) + _AWAY,
     "between 0 and 1": lambda values: 0.5 + (0.5 - _AWAY) * np.tanh(values),
     "above 1": lambda values: np.abs(values) + 1 + _AWAY,
@@ -92,6 +98,9 @@ def _input(
         return 1 - ones if role.is_segments else ones
     if role.rows is not None:
         return _rows(shape, role.rows, np.random.default_rng([0, place]))
+    if role.bounds is not None and change is None:
+        low, high = role.bounds
+        return np.random.default_rng([1, place]).integers(low, high + 1, shape).astype(np.float32)
     values = _values(spec, pixels, count, place)
     is_changed = change is not None and np.dtype(spec.dtype).kind == "f"
     return change(values).astype(np.float32) if change is not None and is_changed else values

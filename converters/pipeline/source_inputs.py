@@ -9,7 +9,7 @@ from converters.calibration.dataset import FEWEST, PIXELS, Calibration, from_arr
 from converters.calibration.input_range import pixel_range
 from converters.calibration.input_roles import input_roles
 from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, suggestion, with_sizes
-from converters.calibration.synthetic import DISTRIBUTIONS, Change, synthetic
+from converters.calibration.synthetic import DISTRIBUTIONS, Change, plain, synthetic
 from converters.library_calls import loading
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.verification import GIVE_REAL_INPUTS, SYNTHETIC, Samples, source_answers
@@ -145,6 +145,7 @@ def _synthetic(
     def made_up(sizes: Sizes, change: Change | None) -> Samples:
         return Samples(synthetic(with_sizes(session.inputs, sizes), preprocess, pixels, roles, change), SYNTHETIC)
 
+    has_numbers = any(role.bounds is not None for role in roles.values())
     refusals: list[EdgeError] = []
     for sizes in candidates(session.inputs):
         for name, change in DISTRIBUTIONS.items():
@@ -155,9 +156,11 @@ def _synthetic(
                 refusals.append(error)
                 continue
             except EngineError as error:
+                refusals.append(error)
+                if change is None and has_numbers:
+                    continue
                 if not sizes:
                     raise
-                refusals.append(error)
                 break
             tried = (made_up(other, change) for other in others(session.inputs, samples.inputs.samples))
             resized_samples = _first_that_runs(session, tried)
@@ -167,7 +170,7 @@ def _synthetic(
                 samples=samples,
                 answers=found,
                 others=(*resized_samples, *_batches(request, session, samples)),
-                notes=(*([note] if change else []), *_one_size(session.inputs, resized_samples)),
+                notes=(*([note] if change not in (None, plain) else []), *_one_size(session.inputs, resized_samples)),
             )
     raise _no_size(source, session.inputs, refusals[0])
 
