@@ -13,6 +13,7 @@ import numpy as np
 from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.calibration.warnings import check_calibration
 from converters.onnx.fixed_shapes import write_with_shapes
+from converters.onnx.reference_session import is_reference, open_source_session
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.source_inputs import ShapedSession, SizedSamples, check_sizes, sizes_text, source_inputs
 from converters.pipeline.verification import Samples
@@ -22,7 +23,6 @@ from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess, TensorSpec
 from runtimes.artifact.labels import LABELS, read_labels
 from runtimes.errors import InputError, ProofError, UsageError
-from runtimes.registry import open_session
 from runtimes.session import Session
 from runtimes.shapes import with_shapes
 from runtimes.verification.metrics import sums_to_one
@@ -32,6 +32,7 @@ from runtimes.verification.selfcheck import answers
 _BACKGROUND = "background"
 _ROUNDING = 1e-5  # of the largest value: several threads may sum in another order
 _STATEFUL = ("the model keeps a state from one inference to the next: the result is proven over a sequence of them",)
+_BY_REFERENCE = ("ONNX Runtime has no kernel for an operator of the source: ONNX's reference implementation ran it",)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Reference:
 def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
     """Open the source and run it. Errors in the request are raised here, before any conversion."""
     preprocess = request.preprocess or source.artifact.manifest.preprocess
-    with open_session(source.artifact) as session:
+    with open_source_session(source.artifact) as session:
         shapes = request.options.shapes
         if shapes:
             session = ShapedSession(session, with_shapes(session.inputs, shapes), session.outputs)
@@ -86,6 +87,7 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
         notes = list(found.notes)
         if found.calibration is not None:
             notes += check_calibration(session, found.samples.inputs, found.answers, meaning)
+        notes += _BY_REFERENCE if is_reference(session) else ()
         notes += _assumptions(source.artifact, request, session.inputs, preprocess, meaning)
         return Reference(
             inputs=tuple(session.inputs),
@@ -114,7 +116,7 @@ def stateful_answers(artifact: Artifact, session: Session, samples: Samples, fou
         return None
     sequences = []
     for _ in range(2):
-        with open_session(artifact) as again:  # only a new interpreter resets TFLite's variables
+        with open_source_session(artifact) as again:  # only a new interpreter resets TFLite's variables
             sequences.append(answers(again, feeds))
     if not _same(*sequences):
         what = "the source answers the same input differently each time: it draws random numbers"
@@ -210,7 +212,7 @@ def output_semantics(
 @contextmanager
 def opened(source: OpenedSource, truth: Reference, request: ConvertRequest) -> Iterator[Session]:
     """Open the source again, in the sizes of the request."""
-    with open_session(source.artifact) as session:
+    with open_source_session(source.artifact) as session:
         yield ShapedSession(session, truth.inputs, truth.outputs) if request.options.shapes else session
 
 
