@@ -39,7 +39,7 @@ def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind
     conversion has changed the model.
     """
     kept = {spec.name for spec in other}
-    if kind == "input" and kept < {spec.name for spec in source}:
+    if kind == "input" and kept and kept < {spec.name for spec in source}:
         source = [spec for spec in source if spec.name in kept]
     if len(source) != len(other):
         raise _changed(f"the source has {len(source)} {kind}s, the result {len(other)}")

@@ -99,7 +99,9 @@ def is_constant(values: Array) -> bool:
         return False
     if not rows.size:
         return True
-    return bool(np.abs(rows - rows[0]).max() <= 1e-6 * np.abs(rows).max())
+    same = (rows == rows[0]) | (np.isnan(rows) & np.isnan(rows[0]))
+    apart = np.abs(np.subtract(rows, rows[0], out=np.zeros_like(rows), where=~same))
+    return bool(apart.max() <= 1e-6 * np.abs(rows[np.isfinite(rows)]).max(initial=0))
 
 
 def sums_to_one(values: Array) -> bool:

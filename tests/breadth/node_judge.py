@@ -6,12 +6,14 @@ The data are the test's own, and the expected outputs are those that ONNX's auth
 from __future__ import annotations
 
 import itertools
+import subprocess
 from pathlib import Path
 
 import numpy as np
 
 from tests.breadth.real_judge import Engine, Port, model_file, open_engine
 
+_ONNX2TF_S = 120.0
 # Of each value, and of the largest value of the output: how far a result may be off.
 _SHARES = {"fp32": (1e-3, 1e-4), "fp16": (1e-2, 1e-2)}
 
@@ -25,6 +27,20 @@ def engine_answers(case: Path, engine: str) -> tuple[bool, str]:
     """Whether `onnxruntime` or `openvino`, given the test's model directly, reproduces its data."""
     try:
         return _judge(case, case / "model.onnx", "fp32", engine)
+    except Exception as error:
+        return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def onnx2tf_answers(case: Path, python: Path) -> tuple[bool, str]:
+    """Whether the file that onnx2tf, given the model directly, writes reproduces the test's data in LiteRT."""
+    folder = case.with_name("onnx2tf")
+    command = [str(python), "-m", "onnx2tf", "-i", str(case / "model.onnx"), "-o", str(folder), "-n"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ONNX2TF_S, cwd=case)
+        return _judge(case, next(folder.glob("*_float32.tflite")), "fp32")
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()] or ["it failed"]
+        return False, f"onnx2tf: {lines[-1][:300]}"
     except Exception as error:
         return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 

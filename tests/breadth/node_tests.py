@@ -38,7 +38,24 @@ TARGETS = {
 RIGHT, REFUSED, LACKS, WRONG, CRASHED = STATES = ("right", "refused", "engine lacks it", "WRONG", "crashed")
 _TIMEOUT_S = 600.0
 _NUMBERS = "biuf"  # numpy's kinds of the types that are tried: no text, no 4-bit or 8-bit floats, no sequences
-_ENGINE_LACKS = "the target's own engine does not reproduce the test either"
+_MAX_REASON = 300  # characters
+_INTRO = """# Node tests
+
+ONNX's own tests of its operators (`onnx.backend.test`): small models with inputs and expected outputs, here all those
+on numbers and truth values. Each is converted as `edge convert` does it, with made-up inputs, or with the test's own as
+`--calibration` where the model asks for real ones. A judge that shares no code with the proof then compares the
+artifact's answers in its plain engine with the test's outputs.
+
+- **right**: the answers are those of the test.
+- **refused**: `edge convert` ends with an error, although the target's own engine, given the model directly, passes.
+- **engine lacks it**: that engine (OpenVINO, ONNX Runtime, onnx2tf) does not pass the test either, or ONNX Runtime,
+  which computes what results are compared with, answers otherwise than the test expects.
+- **WRONG**: accepted, with other answers; there must be none.
+- **crashed**: the conversion ended without an error of ours; there must be none.
+
+`python -m tests.breadth.node_tests --target openvino --every 10 --out tests/breadth/node_tests.jsonl` converts every
+tenth model that the file lacks; with `--table` it prints this page from the file.
+"""
 
 
 @dataclass(frozen=True)
@@ -158,6 +175,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="node-") as place:
             state, reason = self._state(case.write(Path(place) / "case"), target)
         named = sorted(set(re.findall(r"\w+", reason)) & {node.op_type for node in case.model.graph.node})
+        reason = reason.replace(place, "")[:_MAX_REASON]
         row = {"case": case.name, "target": target, "operator": case.operator, "state": state, "reason": reason}
         return {**row, "named": named, "seconds": round(time.monotonic() - started, 2)}
 
@@ -260,7 +278,11 @@ def _judged(job: dict[str, str]) -> dict[str, Any]:
 
     case, (_, precision, engine) = Path(job["case"]), TARGETS[job["target"]]
     try:
-        if job["do"] == "direct":
+        if job["do"] == "direct" and engine == "onnx2tf":
+            from converters.environments import environment
+
+            agrees, words = node_judge.onnx2tf_answers(case, environment("onnx2tf").python)
+        elif job["do"] == "direct":
             agrees, words = node_judge.engine_answers(case, engine)
         elif job["do"] == "faithful":
             agrees, words = node_judge.same_answers(case, Path(job["out"]), precision)
@@ -296,7 +318,7 @@ def counts(found: Iterable[dict[str, Any]]) -> str:
 
 def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
     """Markdown: the counts of each target, then the operators that are not all right, then the reasons."""
-    lines = []
+    lines = [_INTRO]
     for target in TARGETS:
         ours = [one for (_, name), one in found.items() if name == target]
         if not ours:
