@@ -16,7 +16,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.artifact.manifest import TensorSpec
-from runtimes.model_files.facts import ModelFacts
+from runtimes.model_files.facts import ModelFacts, TextInputs
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,14 @@ class Decoder(ABC, Generic[R]):
     def sounds(self) -> SoundWindows | None:
         """Return how models with this layout take a sound; None if they take none."""
         return None
+
+    def texts(self) -> TextInputs | None:
+        """Return the inputs that take a text; None if the model takes none."""
+        return None
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the inputs whose values `decode` needs beside the outputs, under their names."""
+        return ()
 
     def configured(self, options: DecodeOptions) -> Decoder[R]:
         """Return a copy with the user's options. A decoder without options returns itself."""

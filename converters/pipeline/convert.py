@@ -43,6 +43,7 @@ from converters.pipeline.verification import (
 )
 from converters.proof.conditioning import beyond_rounding, describe_rounding, rounding_responses
 from converters.proof.output_checks import output_checks, row_checks
+from converters.pytorch.hugging_face_config import TOKENIZER
 from converters.registry import converter
 from converters.sources.artifact import open_source
 from converters.sources.source import OpenedSource
@@ -325,6 +326,8 @@ class _Result:
         )
         if self.truth.labels is not None:
             (self.request.out / LABELS).write_text("\n".join(self.truth.labels) + "\n", encoding="utf-8")
+        if self.request.tokenizer is not None:
+            shutil.copyfile(self.request.tokenizer, self.request.out / TOKENIZER)
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
         notes = (
             *([describe_rounding(responses, list(responses))] if responses else ()),

@@ -35,6 +35,7 @@ class ConvertRequest(Job["ConvertResult"]):
     kept: The path that a failed verification reports.
     origin: {"name", "format", "sha256"} for the manifest if `source` was made from another model.
     task: What the source does, for the manifest.
+    tokenizer: A tokenizer.json to pack with the artifact.
     evaluation: An .npz of labelled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
     """
 
@@ -55,6 +56,7 @@ class ConvertRequest(Job["ConvertResult"]):
     evaluation: Path | None = None
     max_drop: float = MAX_DROP
     task: TaskStatement | None = None
+    tokenizer: Path | None = None
 
     @property
     def subject(self) -> str:
@@ -82,6 +84,7 @@ class ConvertRequest(Job["ConvertResult"]):
             evaluation=_path(fields, "evaluation"),
             max_drop=fields.number("max_drop") if fields.has("max_drop") else MAX_DROP,
             task=fields.optional("task", TaskStatement.read) if fields.has("task") else None,
+            tokenizer=_path(fields, "tokenizer"),
         )
 
     @staticmethod

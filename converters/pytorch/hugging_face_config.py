@@ -16,6 +16,7 @@ from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.errors import InputError
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+TOKENIZER = "tokenizer.json"
 _MAX_CONFIG_BYTES = 2**22
 _MAX_LABELS = 100_000
 _CLASSIFIER = "ForImageClassification"

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edge.inference.model import Model
     from edge.inference.prediction import Prediction, Unreadable
+    from runtimes.tasks.embedding import Embedding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument(
-        "pictures", type=Path, nargs="*", metavar="PICTURE", help="a picture, a folder of them, a .wav, .npy or .npz"
+        "pictures",
+        type=Path,
+        nargs="*",
+        metavar="PICTURE",
+        help="a picture, a folder of them, a .wav, .txt, .npy or .npz",
     )
     parser.add_argument("--camera", type=int, metavar="N", help="use camera N (/dev/videoN); with --on, the board's")
     parser.add_argument(
@@ -49,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", type=share, metavar="C", help="lowest score of what is found or heard, 0 to 1")
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
     parser.add_argument("--rate", type=number, metavar="HZ", help="samples per second that the model takes")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; may be repeated")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="for embeddings: another input, to which the cosine is printed; may be repeated",
+    )
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
@@ -72,12 +86,15 @@ def run(args: argparse.Namespace) -> int:
     from edge.inference.prediction import Unreadable
 
     _check(args)
-    inputs = _inputs(args.pictures)
-    with _open(args) as model:
+    with tempfile.TemporaryDirectory(prefix="edge-text-") as folder, _open(args) as model:
+        inputs = [*_inputs(args.pictures), *_texts(args.text, Path(folder))]
         prepared = model.prepare(takes_pictures=not inputs or any(map(is_picture_file, inputs)))
         for line in prepared.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
         answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
+        answers = _named(answers, Path(folder))
+        if args.reference:
+            answers = _compared(answers, _references(model, args.reference))
         if args.draw is not None:
             answers = _drawn(answers, args.draw)
         if args.save is not None:
@@ -130,7 +147,7 @@ def _open(args: argparse.Namespace) -> Model:
 def _check(args: argparse.Namespace) -> None:
     from runtimes.errors import UsageError
 
-    if bool(args.pictures) == (args.camera is not None):
+    if bool(args.pictures or args.text) == (args.camera is not None):
         raise UsageError("pass either pictures or --camera N", "for example: edge run ARTIFACT cat.jpg")
     if args.camera is not None and args.camera < 0:
         raise UsageError(f"there is no camera {args.camera}", "cameras count from 0: ls /dev/video*")
@@ -155,6 +172,50 @@ def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Pred
             frame.unlink()
             if board:
                 board.forget_inputs()
+
+
+def _texts(given: Sequence[str], folder: Path) -> list[Path]:
+    """Write the texts of --text as files text-1.txt and so on."""
+    paths = [folder / f"text-{number}.txt" for number in range(1, len(given) + 1)]
+    for path, text in zip(paths, given, strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def _named(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator[Prediction | Unreadable]:
+    """Yield the same answers, those to files in `folder` by the file's name alone."""
+    for answer in answers:
+        path = Path(answer.input)
+        yield replace(answer, input=path.stem) if path.parent == folder else answer
+
+
+def _references(model: Model, paths: Sequence[Path]) -> dict[str, Embedding]:
+    from edge.inference.prediction import Unreadable
+    from runtimes.errors import UsageError
+    from runtimes.tasks.embedding import Embedding
+
+    found = {}
+    for answer in model.predictions(paths):
+        if isinstance(answer, Unreadable):
+            raise answer.error
+        if not isinstance(answer.result, Embedding):
+            what = f"--reference compares embeddings; the task of this model is {answer.task}"
+            raise UsageError(what, "leave it out, or name the task with --task embedding")
+        found[answer.input] = answer.result
+    return found
+
+
+def _compared(
+    answers: Iterable[Prediction | Unreadable], references: Mapping[str, Embedding]
+) -> Iterator[Prediction | Unreadable]:
+    """Yield the same answers, with their cosines to the references."""
+    from edge.inference.prediction import Unreadable
+    from runtimes.tasks.embedding import Embedding
+
+    for answer in answers:
+        if not isinstance(answer, Unreadable) and isinstance(answer.result, Embedding):
+            answer = replace(answer, result=answer.result.compared(references))
+        yield answer
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:

@@ -68,7 +68,7 @@ class Conversion:
                     steps = _after_onnx(plan)
                     told = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
             inputs = _with_hints(inputs, hints, work)
-            stated = stated_task(source, inputs)
+            stated = stated_task(source, inputs, export.path if export and export.path.is_dir() else None)
             if stated is None:
                 shapes = plan.options.shapes
                 preprocess, notes = _preprocess(source, inputs.preprocess_options, hints, worker, shapes)
@@ -92,6 +92,7 @@ class Conversion:
                 max_drop=inputs.max_drop,
                 origin=export.origin() if export else None,
                 task=stated.statement if stated else None,
+                tokenizer=stated.tokenizer if stated else None,
             )
             result = worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step)
             describe_to_page(request.out)

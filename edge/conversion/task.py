@@ -12,15 +12,19 @@ from edge.conversion.datasets import ConversionInputs
 from edge.inference.describe import describe
 from edge.inference.facts import facts_of, inspected
 from edge.inference.preprocessing import ModelHints
+from edge.inference.texts import MAX_TOKENS_KEY, tokenizer_beside
 from edge.inspection.report import TaskDescription
 from runtimes.artifact import MANIFEST, Artifact, Preprocess, TaskStatement
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.task import Decoder
 from runtimes.tasks import recognise
+from runtimes.tasks.embedding import NORMALIZED, POOLING
+from runtimes.tasks.sound import RATE_KEY
 
 # Properties that decoders read, see `runtimes.decoders`; others may reveal more about the author's machine than the
 # model.
-_DECODED = ("head", "kpt_shape", "end2end", "architecture")
+_DECODED = ("head", "kpt_shape", "end2end", "architecture", RATE_KEY, POOLING, NORMALIZED, MAX_TOKENS_KEY)
+_OF_TEXTS = ("text", "embedding")
 # Their manifests have `output`, or state nothing.
 _DESCRIBED_OTHERWISE = ("classification", "tensors")
 
@@ -32,24 +36,28 @@ class StatedTask:
     statement: For the manifest.
     picture: How a picture becomes the input; None if that is not known.
     notes: For the user: the task, where it was read, and what was assumed.
+    tokenizer: The file that makes token ids of texts, to pack with the artifact.
     """
 
     statement: TaskStatement
     picture: Preprocess | None
     notes: tuple[str, ...]
+    tokenizer: Path | None = None
 
 
-def stated_task(source: OpenedSource, inputs: ConversionInputs) -> StatedTask | None:
+def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | None = None) -> StatedTask | None:
     """Return what a source does, and how it takes pictures; None for a classifier, and if it is not known.
+
+    folder: The folder that the source was exported from, which says what models of texts do.
 
     Raises InputError and UsageError for options that do not fit the model.
     """
     artifact = source.artifact
-    found = inspected(artifact) if artifact.model.exists() else None
+    found = inspected(artifact, folder) if artifact.model.exists() else None
     if found is None:
         return None
     first = describe(artifact, found, ModelHints(task=inputs.task))
-    if first is None or first.id in _DESCRIBED_OTHERWISE:
+    if first is None or first.id in _DESCRIBED_OTHERWISE or (folder is not None and first.id not in _OF_TEXTS):
         return None
     hints = ModelHints(inputs.preprocess_options, labels=inputs.labels, task=inputs.task)
     task = describe(artifact, found, hints) or first
@@ -60,6 +68,7 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs) -> StatedTask | 
         statement=TaskStatement(task.id, task.labels, metadata),
         picture=task.picture,
         notes=(_line(task), *(f"assumed: {line}" for line in task.assumptions)),
+        tokenizer=tokenizer_beside(folder or artifact.path) if task.id in _OF_TEXTS else None,
     )
 
 

@@ -16,6 +16,7 @@ from runtimes.artifact.labels import read_labels
 from runtimes.errors import UsageError
 from runtimes.model_files.facts import ASSUMED, GIVEN, TASK_OPTION, Labels, ModelFacts, facts_of_artifact
 from runtimes.tasks.classification import class_count
+from runtimes.tasks.embedding import POOLING
 from runtimes.tasks.sound import RATE_KEY
 
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
@@ -46,10 +47,13 @@ def facts_of(
     return _with_labels(_with_hints(facts, hints), artifact, found, hints)
 
 
-def inspected(artifact: Artifact) -> Inspection | None:
-    """Inspect the model file; None for formats that only an engine can read. Raises InputError for a broken file."""
+def inspected(artifact: Artifact, folder: Path | None = None) -> Inspection | None:
+    """Inspect the model file; None for formats that only an engine can read. Raises InputError for a broken file.
+
+    folder: The Hugging Face folder that it was exported from, if it does not stand there.
+    """
     try:
-        return with_folder(inspect(artifact), artifact.model)
+        return with_folder(inspect(artifact), artifact.model, folder)
     except UsageError:
         return None
 
@@ -80,6 +84,8 @@ def _with_file(facts: ModelFacts, found: Inspection) -> ModelFacts:
 
 
 def _architecture_task(found: Inspection) -> str | None:
+    if POOLING in found.metadata:
+        return "embedding"
     return task_of_architecture(str(found.metadata.get(ARCHITECTURE, "")))
 
 

@@ -20,6 +20,7 @@ from runtimes.tensors import pixels_to_input, zeros
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 SOUND_SUFFIXES = (".wav", ".wave")
+TEXT_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def is_array_file(path: Path) -> bool:
 
 def is_picture_file(path: Path) -> bool:
     """Return whether a file is taken for a picture, which must be preprocessed: what nothing else claims."""
-    return not is_array_file(path) and path.suffix.lower() not in SOUND_SUFFIXES
+    return not is_array_file(path) and path.suffix.lower() not in (*SOUND_SUFFIXES, TEXT_SUFFIX)
 
 
 def picture_sample(artifact: Artifact, path: Path) -> Sample:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from edge.inference.images import decoded
-from edge.inference.inputs import Sample, array_samples, is_array_file, picture_sample
+from edge.inference.inputs import TEXT_SUFFIX, Sample, array_samples, is_array_file, picture_sample
 from edge.inference.prepared_model import EngineChoice, PreparedModel
 from edge.inference.sounds import is_sound_file, sound_samples
+from edge.inference.texts import text_sample
 from edge.tasks import task_view
 from edge.workers.process import Worker
 from runtimes.arrays import Arrays, load_arrays
@@ -107,7 +108,7 @@ class Unreadable:
 def predict(
     model: PreparedModel, inputs: Sequence[Path], worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
-    """Yield predictions in the order of the inputs, with one job per 64 pictures, sound or sample of an array file."""
+    """Yield predictions in the order of the inputs, with one job per 64 pictures, or per sound, text or sample."""
     for read, group in groupby(inputs, _reader):
         paths = list(group)
         if read is not None:
@@ -123,6 +124,8 @@ def _reader(path: Path) -> Callable[..., Iterator[Prediction | Unreadable]] | No
     """Return the function that predicts from one file of this kind; None for pictures, of which many make a job."""
     if is_array_file(path):
         return _from_arrays
+    if path.suffix.lower() == TEXT_SUFFIX:
+        return _from_text
     return _from_sound if is_sound_file(path) else None
 
 
@@ -152,14 +155,31 @@ def _from_arrays(
         yield from predict_samples(model, [sample], worker, engine)
 
 
+def _from_text(
+    model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
+) -> Iterator[Prediction | Unreadable]:
+    inputs = model.decoder.texts()
+    if inputs is None:
+        raise _refusal(model, "text")
+    sample = _readable(path, lambda path: text_sample(model.artifact, path, inputs, model.max_tokens))
+    if isinstance(sample, Unreadable):
+        yield sample
+        return
+    yield from predict_samples(model, [sample], worker, engine)
+
+
+def _refusal(model: PreparedModel, kind: str) -> UsageError:
+    what = f"{model.artifact.model} is a model for {model.task.id}, as far as edge knows, and takes no {kind}"
+    return UsageError(what, f"name its task with --task {kind}, or pass its inputs as an .npz")
+
+
 def _from_sound(
     model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
     """Yield the answer to a sound, which joins those to its windows."""
     windows = model.decoder.sounds()
     if windows is None:
-        what = f"{model.artifact.model} is a model for {model.task.id}, as far as edge knows, and takes no sound"
-        raise UsageError(what, "name its task with --task sound, or pass its inputs as an .npz")
+        raise _refusal(model, "sound")
     samples = _readable(path, lambda path: sound_samples(model.artifact, path, windows))
     if isinstance(samples, Unreadable):
         yield samples
@@ -198,8 +218,9 @@ def predict_samples(
     predictions = []
     for index, sample in enumerate(samples):
         single = named_outputs({name: array[index] for name, array in outputs.items()}, specs)
+        read = {name: sample.feeds[name] for name in model.decoder.reads()}
         start = perf_counter()
-        result: Result = model.task.decode(single, model.decoder)
+        result: Result = model.task.decode({**single, **read}, model.decoder)
         decode_ms = (perf_counter() - start) * 1000
         predictions.append(
             Prediction(

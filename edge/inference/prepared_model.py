@@ -14,6 +14,7 @@ from typing import Any
 from edge.inference.facts import Specs, facts_of, inspected
 from edge.inference.input_defaults import preprocess_of
 from edge.inference.preprocessing import ModelHints
+from edge.inference.texts import MAX_TOKENS_KEY
 from edge.workers.process import Worker
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError
@@ -87,12 +88,14 @@ class PreparedModel:
     task: The model's task.
     decoder: Decodes its outputs.
     assumptions: Sentences to show with every result.
+    max_tokens: The tokens of the longest text; None if it is not known.
     """
 
     artifact: Artifact
     task: Task[Any]
     decoder: Decoder[Any]
     assumptions: tuple[str, ...]
+    max_tokens: int | None = None
 
 
 def prepare(
@@ -153,6 +156,7 @@ def prepared_model(
         task=task,
         decoder=decoder.configured(options or DecodeOptions()),
         assumptions=(*assumptions, *decoder.assumptions),
+        max_tokens=int(limit) if (limit := facts.metadata.get(MAX_TOKENS_KEY, "")).isdecimal() else None,
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+import numpy as np
 
 from edge.tasks import Metrics, TaskView
+from edge.tasks.text import top1
+from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.tasks.sound import Sound
 
@@ -32,15 +36,19 @@ class SoundView(TaskView[Sound, int]):
         segments = [to_json(one) for one in result.segments]
         return {"segments": segments, "rows": len(result.scores), "step_s": result.step_s}
 
-    def score(self, results: Iterable[tuple[Sound, int]]) -> Metrics:
-        """Compute "top1": the share of sounds whose correct class has the highest score.
+    def record(self, result: Sound, label: int) -> Array:
+        """Return [1, 2]: the correct class and the one with the highest score.
 
-        With a single class, the label 0 says that it is to be heard, and −1 that it is not.
+        With a single class, 0 says that it is to be heard, and −1 that it is not.
         """
-        count = right = 0
-        for result, label in results:
-            best = result.classes[0]
-            found = best.index if result.scores.shape[1] > 1 or best.score >= result.heard else -1
-            count += 1
-            right += found == label
-        return Metrics(count, {"top1": right / count} if count else {})
+        best = result.classes[0]
+        found = best.index if result.scores.shape[1] > 1 or best.score >= result.heard else -1
+        return np.array([[label, found]], np.float64)
+
+    def metrics(self, records: Sequence[Array]) -> Metrics:
+        """Compute "top1": the share of sounds whose correct class has the highest score."""
+        return top1(records)
+
+    def right(self, records: Sequence[Array]) -> Array:
+        """Return whether the class is the correct one."""
+        return np.array([record[0, 0] == record[0, 1] for record in records], bool)

@@ -13,6 +13,7 @@ from runtimes.artifact.manifest import Preprocess, TensorSpec
 # Where labels come from: the user passed them, the file contains them, or the class count suggests them.
 GIVEN, READ, ASSUMED = "given", "read", "assumed"
 MANIFEST = "the manifest"  # the origin of facts from an artifact's manifest
+_TEXT_INPUTS = {"ids": "input_ids", "mask": "attention_mask", "types": "token_type_ids"}
 TASK_OPTION = "--task"  # the origin of a task that the user names
 
 
@@ -35,6 +36,20 @@ class Producer:
 
     operator: str
     position: int = 0
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """The names of the inputs that take a text as token ids, integers [1, tokens]; "" for one that there is not.
+
+    ids: The tokens.
+    mask: 1 for a token, 0 for padding.
+    types: Zeros; a second text would have ones.
+    """
+
+    ids: str
+    mask: str = ""
+    types: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,18 @@ class ModelFacts:
     def states(self) -> dict[str, str]:
         """Inputs that take what an output gave for the input before, such as an LSTM's: input name → output name."""
         return states_of(self.inputs, self.outputs)
+
+    @property
+    def text_inputs(self) -> TextInputs | None:
+        """The inputs that take a text, by the names that exporters give them; None if there are others."""
+        names = {role: [spec for spec in self.inputs if word in spec.name] for role, word in _TEXT_INPUTS.items()}
+        known = [spec for specs in names.values() for spec in specs]
+        are_tokens = all(spec.dtype in ("int32", "int64") and len(spec.shape) == 2 for spec in known)
+        if len(names["ids"]) != 1 or max(map(len, names.values())) > 1 or not are_tokens:
+            return None
+        if len(known) != len(self.inputs):
+            return None
+        return TextInputs(**{role: specs[0].name if specs else "" for role, specs in names.items()})
 
     def produced_by(self, operator: str) -> dict[int, TensorSpec]:
         """Return the outputs that an operator computes, by their position among its outputs."""

@@ -14,22 +14,26 @@ from edge.inference.images import load_picture
 from edge.tasks import Confusion, Metrics, task_view
 from edge.tasks.classification import ClassificationView
 from edge.tasks.detection import DetectionView
+from edge.tasks.embedding import EmbeddingView
 from edge.tasks.instances import InstancesView
 from edge.tasks.pose import PoseView
 from edge.tasks.segmentation import SegmentationView
 from edge.tasks.sound import SoundView
 from edge.tasks.tensors import TensorsView
+from edge.tasks.text import TextView
 from edge.testing import TaskViewContract
 from runtimes.artifact import Preprocess
 from runtimes.errors import UsageError
 from runtimes.tasks import task_ids
 from runtimes.tasks.classification import Classification, ClassScore
 from runtimes.tasks.detection import Detection, Detections
+from runtimes.tasks.embedding import Embedding
 from runtimes.tasks.instances import Instance, Instances
 from runtimes.tasks.pose import COCO, KeyPoint, Pose, Poses
 from runtimes.tasks.segmentation import Segmentation
 from runtimes.tasks.sound import Sound
 from runtimes.tasks.tensors import Tensors
+from runtimes.tasks.text import TextClass, TextClasses
 
 SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.9)
 NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)), 3.5)
@@ -164,7 +168,40 @@ class TestSoundView(TaskViewContract):
         assert self.view.row(self.results[0][0])["rows"] == 3
 
     def test_a_single_class_is_right_where_it_is_heard_as_labelled(self):
-        assert self.view.score(self.results) == Metrics(3, {"top1": 2 / 3})
+        assert self.view.score(self.results).values == {"top1": 2 / 3}
+
+
+class TestEmbeddingView(TaskViewContract):
+    view = EmbeddingView()
+    near = Embedding(np.float32([3, 4]))
+    results = (
+        (near, None),
+        (near.compared({"cat.txt": Embedding(np.float32([4, 3])), "dog.txt": near}), None),
+    )
+
+    def test_cosines_stand_below_the_numbers(self):
+        assert self.view.describe(self.results[1][0]).splitlines() == [
+            "  2 numbers of length 5: 3.0000, 4.0000",
+            "   1.0000  dog.txt",
+            "   0.9600  cat.txt",
+        ]
+
+
+class TestTextView(TaskViewContract):
+    view = TextView()
+    results = (
+        (TextClasses((TextClass("good", 1, 0.7), TextClass("bad", 0, 0.3))), 1),
+        (TextClasses((TextClass(None, 0, 0.9),)), 1),
+    )
+
+    def test_accuracy_is_a_share_of_all(self):
+        found = self.view.score(self.results)
+        assert found.values == {"top1": 0.5}
+        assert found.classes == {1: 0.5}
+        assert [tuple(one) for one in found.confusions] == [(1, 0, 1)]
+
+    def test_a_class_without_a_name_is_shown_by_its_index(self):
+        assert self.view.describe(self.results[1][0]) == "   0.9000  class (0)"
 
 
 class TestTensorsView(TaskViewContract):
