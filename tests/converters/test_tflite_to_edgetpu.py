@@ -135,7 +135,7 @@ def test_the_users_compiler_is_run_and_what_it_made_is_read_back(pair, tmp_path,
 def test_a_compiler_that_maps_less_than_asked_for_fails_the_conversion(pair, tmp_path, compiler):
     model, compiled = pair
     compiler(STDOUT.format(name=MOBILENET), LOG.format(name=MOBILENET, softmax="More than one subgraph"), compiled)
-    with pytest.raises(RefusedError, match="30 of 31 operations were mapped, less than the 99%") as caught:
+    with pytest.raises(RefusedError, match="30 of 31 operations were mapped, less than the requested 99%") as caught:
         convert(model, tmp_path / "out", min_mapped=0.99)
     assert "1 × SOFTMAX (More than one subgraph)" in caught.value.hint
 
