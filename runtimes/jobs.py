@@ -274,6 +274,7 @@ class MeasureJob(EngineJob[MeasureAnswer]):
     outputs: Where to write the dequantized outputs for `evaluate`: .npz, float32, stacked.
     keep: A folder to journal samples to as they are taken, see `runtimes.measurement.sample_journal`.
     shapes: Sizes for free axes, see `runtimes.shapes`; the inputs are then synthetic.
+    profile: Whether to run the model once more afterwards, with the engine's profiler.
     """
 
     name = "measure"
@@ -287,6 +288,7 @@ class MeasureJob(EngineJob[MeasureAnswer]):
     outputs: str | None = None
     keep: str | None = None
     shapes: Sequence[str] = ()
+    profile: bool = False
 
     @classmethod
     def from_json(cls, fields: Fields) -> MeasureJob:
@@ -302,6 +304,7 @@ class MeasureJob(EngineJob[MeasureAnswer]):
             outputs=fields.optional_text("outputs"),
             keep=fields.optional_text("keep"),
             shapes=fields.texts("shapes") if fields.has("shapes") else (),
+            profile=fields.flag("profile") if fields.has("profile") else False,
         )
 
     @staticmethod

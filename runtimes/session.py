@@ -13,6 +13,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
+from runtimes.measurement.operator_times import Profile
 
 # Engines accept any number: with a huge one LiteRT crashes, and others exhaust the system.
 MAX_THREADS = 512
@@ -70,6 +71,7 @@ class Engine(ABC):
     formats: The formats that it opens.
     requires: The import name of its library, "" for none. Alternatives are separated by "|".
     settings: Engine-specific settings, {name: description of the values}.
+    no_profile: Why its operators cannot be timed, if they cannot.
     own_package: How to install the library on a board whose system ships the build for its GPU.
     """
 
@@ -78,6 +80,7 @@ class Engine(ABC):
     requires: str = ""
     settings: Mapping[str, str] = {}
     own_package: str = ""
+    no_profile: str = "engines that do: onnxruntime, openvino"
 
     @abstractmethod
     def version(self) -> str:
@@ -97,6 +100,10 @@ class TensorEngine(Engine):
 
         Raises InputError for a broken file, EngineError if the engine fails, UsageError for invalid options.
         """
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:  # noqa: ARG002
+        """Run the model with the engine's profiler. Raises UsageError if the engine has none that edge can read."""
+        raise UsageError(f"{self.id} does not report the times of operators", self.no_profile)
 
 
 class CheckedSession(ABC):

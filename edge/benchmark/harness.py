@@ -69,6 +69,7 @@ class Setup:
     host: The board to measure on, as ssh knows it; None is this machine.
     shapes: Sizes for free axes, see `runtimes.shapes`.
     worker: The module of the process that measures it.
+    profile: Whether the first round ends with a run of the engine's profiler.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Setup:
     host: str | None = None
     shapes: Sequence[str] = ()
     worker: str = ENGINE_WORKER
+    profile: bool = False
 
     def job(self, round_number: int) -> Job[MeasureAnswer]:
         """Return the job of one round; rounds count from 0."""
@@ -98,6 +100,7 @@ class Setup:
             evaluate=str(self.evaluate) if is_evaluated else None,
             outputs=str(self.outputs) if is_evaluated else None,
             shapes=tuple(self.shapes),
+            profile=self.profile and round_number == 0,
         )
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edge.benchmark.compare import Comparison
+from edge.benchmark.profile_report import markdown_sections, text_sections
 from edge.benchmark.ranking import Rank, is_same
 from edge.benchmark.rows import Row
 from edge.benchmark.tables import NONE, Column, aligned, distinct, failed, machines, markdown
@@ -98,7 +99,7 @@ def as_text(
     """
     table = aligned(_COLUMNS, _measured(rows), width)
     sections = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found, compared, ranks)]
-    return "\n\n".join(part for part in (table, *sections) if part)
+    return "\n\n".join(part for part in (table, *sections, *text_sections(rows, width)) if part)
 
 
 def as_markdown(
@@ -110,7 +111,7 @@ def as_markdown(
     """Format for a README: a table, followed by lists."""
     table = markdown(_COLUMNS, _measured(rows))
     sections = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found, compared, ranks)]
-    return "\n\n".join(part for part in (table, *sections) if part)
+    return "\n\n".join(part for part in (table, *sections, *markdown_sections(rows)) if part)
 
 
 def as_csv(rows: Sequence[Row]) -> str:

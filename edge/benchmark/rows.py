@@ -22,6 +22,7 @@ from runtimes.measurement.answer import (
     OutputSummary,
     ScoredClass,
 )
+from runtimes.measurement.operator_times import ProfileSummary
 from runtimes.measurement.statistics import median, median_interval, percentile, spread
 
 _OLD_HINT = "write it with `edge bench … --json --out FILE`"
@@ -95,6 +96,7 @@ class Row(Statistics):
     samples_ms: The samples of all rounds, in order.
     total_s: Wall time of the timed loop, the median over the rounds; import_ms, load_ms and first_ms likewise.
     peak_rss_bytes: The maximum over the rounds.
+    profile: The times of the operators, of the first round; or None, with a reason in profile_note if it was asked for.
     energy_per_run_j: The median over the rounds, from energy_source; or None, with a reason in energy_note.
     """
 
@@ -124,6 +126,8 @@ class Row(Statistics):
     energy_note: str | None = None
     top: Sequence[ScoredClass] = ()
     raw: float | None = None
+    profile: ProfileSummary | None = None
+    profile_note: str | None = None
     samples_ms: Sequence[float] = ()
     total_s: float | None = None
     import_ms: float | None = None
@@ -151,6 +155,9 @@ class Row(Statistics):
         if self.is_ok:
             for key in ("error", "message", "hint"):
                 del values[key]
+        for key in ("profile", "profile_note"):
+            if values[key] is None:
+                del values[key]
         return values
 
     @classmethod
@@ -161,6 +168,7 @@ class Row(Statistics):
         input_summary: InputSummary | None = fields.values.get("input")
         output: OutputSummary | None = fields.values.get("output")
         top: Sequence[ScoredClass] = fields.values.get("top") or ()
+        profile: ProfileSummary | None = fields.values.get("profile")
         row = cls(
             setup=fields.text("setup"),
             title=fields.optional_text("title") or fields.text("setup"),
@@ -188,6 +196,8 @@ class Row(Statistics):
             energy_note=fields.optional_text("energy_note"),
             top=top,
             raw=fields.optional_number("raw"),
+            profile=profile,
+            profile_note=fields.optional_text("profile_note"),
             samples_ms=list(fields.numbers("samples_ms")),
             rounds=tuple(map(Round.from_json, fields.children("rounds"))) if fields.has("rounds") else (),
             **{key: fields.optional_number(key) for key in _NUMBERS},
@@ -261,6 +271,8 @@ def _row(group: Sequence[Measurement]) -> Row:
         energy_note=metered.get("energy_note"),
         top=first.get("top") or (),
         raw=first.get("raw"),
+        profile=first.get("profile"),
+        profile_note=first.get("profile_note"),
         samples_ms=samples,
         rounds=rounds,
         total_s=_median_of_known(part.total_s for part in rounds),

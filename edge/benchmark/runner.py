@@ -70,6 +70,7 @@ class BenchOptions:
     offline: Copy the engines from this machine to the boards.
     energy_csv: The file that a power meter writes during the measurement, see `edge.benchmark.energy`.
     timeout_s: The time limit of one process, in seconds.
+    profile: Whether each setup is run once more with the engine's profiler.
     """
 
     protocol: str = "steady"
@@ -87,6 +88,7 @@ class BenchOptions:
     offline: bool = False
     energy_csv: Path | None = None
     timeout_s: float = 600.0
+    profile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +278,7 @@ def _setups(models: Sequence[Path], options: BenchOptions, folder: Path) -> list
                     input_kind=kind,
                     host=host,
                     shapes=options.shapes,
+                    profile=options.profile,
                     worker=BROWSER_WORKER if host == BROWSER else ENGINE_WORKER,
                 )
             )

@@ -69,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-above", type=percent, metavar="P%", help="end with status 9 if anything is slower by more, e.g. 5%%"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="also report the time of each operator (onnxruntime, openvino)"
+    )
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON with every sample and statistic")
@@ -110,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         offline=args.offline,
         energy_csv=args.energy_csv,
         timeout_s=args.timeout,
+        profile=args.profile,
     )
     found = measured(args, options)
     texts = {

@@ -15,6 +15,8 @@ class Adapter(TensorEngine):
     id = "litert"
     formats: tuple[str, ...] = ("tflite",)
     requires = REQUIRES
+    # Checked in 2.3.0; its C library has one, whose functions are not a stable interface.
+    no_profile = "the Python package of LiteRT has no profiler; convert to ONNX or OpenVINO to see the shares there"
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, TypedDict
 
 import numpy as np
 
-from runtimes.arrays import Array
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError
 from runtimes.host import has_int8_dot_product
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorTime, Profile, mean_ms, means
 from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -48,6 +51,19 @@ class Adapter(TensorEngine):
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; see `TensorEngine.open`."""
+        return self._open(artifact, options, None)
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+        """Run the model with ONNX Runtime's profiler; see `TensorEngine.profile`."""
+        with tempfile.TemporaryDirectory(prefix="edge-profile-") as folder:
+            session = self._open(artifact, options, Path(folder) / "run")
+            for _ in range(WARM_UP_RUNS):
+                session.run(feeds)
+            total_ms = mean_ms(lambda: session.run(feeds), runs)
+            events = session.end_profiling()
+        return Profile(runs, total_ms, _operators(events, runs))
+
+    def _open(self, artifact: Artifact, options: RunOptions, profile: Path | None) -> _OnnxSession:
         check_options(self, options, _PROVIDERS)
         entries = self._entries(options)
         _set_tf32(choice(self, options, "inference_precision", ("f32", "auto")) == "auto")
@@ -57,7 +73,7 @@ class Adapter(TensorEngine):
         _check_provider(ort, options.device)
         with opening(self.id, artifact.model, _summary, faults):
             check_external_data(artifact.model)
-            session = _load(ort, artifact.model, entries, options)
+            session = _load(ort, artifact.model, entries, options, profile)
             return _OnnxSession(session, options.threads)
 
     def _entries(self, options: RunOptions) -> Mapping[str, str]:
@@ -67,6 +83,19 @@ class Adapter(TensorEngine):
         if choice(self, options, "int8", ("precise", "fast")) == "precise" and not has_int8_dot_product():
             entries["session.x64quantprecision"] = "1"
         return entries
+
+
+_KERNEL = "_kernel_time"
+
+
+class _Event(TypedDict):
+    """An event of ONNX Runtime's profile: times in microseconds; `args` has op_name and provider."""
+
+    name: str
+    cat: str
+    ts: int
+    dur: int
+    args: dict[str, str]
 
 
 class _OnnxSession(CheckedSession):
@@ -81,8 +110,30 @@ class _OnnxSession(CheckedSession):
             values = self._session.run(self._names, feeds)
             return {name: np.array(value) for name, value in zip(self._names, values)}
 
+    def end_profiling(self) -> list[_Event]:
+        """Return the events of the profiler, if the session was opened with it."""
+        with running("onnxruntime", _summary):
+            events: list[_Event] = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        return events
+
     def _close(self) -> None:
         del self._session
+
+
+def _operators(events: Sequence[_Event], runs: int) -> list[OperatorTime]:
+    """Sum the kernels of the last `runs` inferences. Times are in microseconds; names are those after fusion."""
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    first = starts[-runs] if len(starts) >= runs else 0
+    times: dict[str, tuple[str, str, float]] = {}
+    for event in events:
+        name = event["name"]
+        if event["cat"] != "Node" or not name.endswith(_KERNEL) or event["ts"] < first:
+            continue
+        name, details = name[: -len(_KERNEL)], event["args"]
+        before = times[name][2] if name in times else 0.0
+        provider = details.get("provider", "").replace("ExecutionProvider", "")
+        times[name] = (details.get("op_name", ""), provider, before + event["dur"] / 1e3)
+    return means(times, runs)
 
 
 def _set_tf32(allowed: bool) -> None:
@@ -104,8 +155,11 @@ def _check_provider(ort: Any, device: str) -> None:
         raise EngineError(f"this build of onnxruntime has no {wanted}", hint)
 
 
-def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions) -> Any:
+def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions, profile: Path | None) -> Any:
     session_options = ort.SessionOptions()
+    if profile is not None:
+        session_options.enable_profiling = True
+        session_options.profile_file_prefix = str(profile)
     session_options.log_severity_level = 3  # errors; its warnings are about graph optimisation
     session_options.inter_op_num_threads = 1
     session_options.intra_op_num_threads = options.threads or 0

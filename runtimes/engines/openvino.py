@@ -9,12 +9,13 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from runtimes.arrays import Array
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
-from runtimes.errors import EngineError
+from runtimes.errors import EngineError, UsageError
 from runtimes.host import int8_saturates
+from runtimes.measurement.operator_times import WARM_UP_RUNS, Profile, mean_ms, means
 from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -43,6 +44,25 @@ class Adapter(TensorEngine):
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; see `TensorEngine.open`."""
+        return self._open(artifact, options, {})
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+        """Run the model with OpenVINO's counters; see `TensorEngine.profile`."""
+        if options.device != "cpu":
+            raise UsageError("only the counters of OpenVINO's CPU plugin are read", self.no_profile)
+        session = self._open(artifact, options, {"PERF_COUNT": True})
+        for _ in range(WARM_UP_RUNS):
+            session.run(feeds)
+        before = session.counters(WARM_UP_RUNS)
+        total_ms = mean_ms(lambda: session.run(feeds), runs)
+        after = session.counters(WARM_UP_RUNS + runs)
+        times = {
+            name: (kind, kernel, max(0.0, total - before[name][2] if name in before else total))
+            for name, (kind, kernel, total) in after.items()
+        }
+        return Profile(runs, total_ms, means(times, runs))
+
+    def _open(self, artifact: Artifact, options: RunOptions, more: JsonObject) -> _OpenvinoSession:
         check_options(self, options, _DEVICES)
         config = self._config(options)
         openvino = import_engine(self, "openvino")
@@ -54,7 +74,7 @@ class Adapter(TensorEngine):
             if artifact.model.suffix == ".onnx":
                 check_external_data(artifact.model)
             model = core.read_model(str(artifact.model))
-            return _OpenvinoSession(_compile(core, model, artifact.model, options, config), is_old)
+            return _OpenvinoSession(_compile(core, model, artifact.model, options, {**config, **more}), is_old)
 
     def _config(self, options: RunOptions) -> JsonObject:
         if options.device == "myriad":  # its plugin is from 2022, computes in fp16 only, and has none of these
@@ -71,6 +91,10 @@ class Adapter(TensorEngine):
         return config
 
 
+# A counter of an operator that did not run was fused into another.
+_EXECUTED = "EXECUTED"
+
+
 class _OpenvinoSession(CheckedSession):
     def __init__(self, compiled: Any, is_old: bool) -> None:
         super().__init__(_specs(compiled.inputs), _specs(compiled.outputs), _threads(compiled))
@@ -85,6 +109,18 @@ class _OpenvinoSession(CheckedSession):
                 return dict(zip(self._names, [np.array(one) for one in self._request.infer(positions).values()]))
             results = self._request.infer(positions, share_inputs=True, share_outputs=False)
             return dict(zip(self._names, results.to_tuple()))
+
+    def counters(self, runs: int) -> dict[str, tuple[str, str, float]]:
+        """Return {name: (type, kernel, sum of its times in ms)}, if there were `runs` inferences.
+
+        The CPU plugin reports the mean of all inferences since the model was compiled: `PerfCount::avg` in
+        src/plugins/intel_cpu/src/perf_count.h of github.com/openvinotoolkit/openvino.
+        """
+        return {
+            one.node_name: (one.node_type, one.exec_type, one.real_time.total_seconds() * 1e3 * runs)
+            for one in self._request.profiling_info
+            if _EXECUTED in str(one.status)
+        }
 
     def _close(self) -> None:
         del self._request

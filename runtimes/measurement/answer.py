@@ -10,6 +10,7 @@ from typing import Sequence, TypedDict
 
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.host.schema import Conditions
+from runtimes.measurement.operator_times import ProfileSummary
 
 
 class MachineSummary(TypedDict, total=False):
@@ -116,6 +117,8 @@ class MeasureAnswer(TypedDict, total=False):
     output: OutputSummary | None
     top: Sequence[ScoredClass]
     raw: float | None
+    profile: ProfileSummary | None
+    profile_note: str
 
     batch_threads: int | None
     memory: str | None

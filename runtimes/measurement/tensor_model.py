@@ -20,6 +20,8 @@ The answer to the job "measure" is a JSON object. Keys are added, never renamed;
     machine          {"cpu", "logical_cores", "memory_bytes", "os", "python", "board", "emulated"}
     input            {"kind": "picture" | "synthetic" | "arrays", "sha256"} of the input, the same in every run
     output           {"name", "kind"} of the first output; kind is "probability", "logit" or null
+    profile          with the job's `profile`: the times of the operators, see `operator_times`; null if the engine does
+                     not report them, with the reason in profile_note
     top, raw         the top classes and the raw score, if the manifest describes the output
 """
 
@@ -45,6 +47,7 @@ from runtimes.job_server import engine_of, run_options, stacked
 from runtimes.jobs import MeasureJob, Report
 from runtimes.joined_session import open_joined
 from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredClass
+from runtimes.measurement.operator_times import RUNS
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
 from runtimes.measurement.sample_journal import SampleJournal
 from runtimes.registry import is_found, is_installed, missing
@@ -88,6 +91,8 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
             **scores(artifact, session.outputs[0], session.run(feeds)),
         }
         _evaluate(job, session, report)
+    if job.profile:
+        found = {**found, **_profile(engine, artifact, options, feeds, report)}
     keep.finish(found)
     return found
 
@@ -241,6 +246,16 @@ def scores(artifact: Artifact, spec: TensorSpec, answer: Mapping[str, Array]) ->
         {"index": one.index, "label": one.label, "probability": one.probability} for one in result.classes
     ]
     return {**found, "top": top, "raw": result.raw}
+
+
+def _profile(
+    engine: TensorEngine, artifact: Artifact, options: RunOptions, feeds: Arrays, report: Report
+) -> MeasureAnswer:
+    report({"phase": "profiling"})
+    try:
+        return {"profile": engine.profile(artifact, options, feeds, RUNS).to_json()}
+    except UsageError as error:  # the engine has no profiler: the measurement counts all the same
+        return {"profile": None, "profile_note": f"{error.message}: {error.hint}"}
 
 
 def _evaluate(job: MeasureJob, session: Session, report: Report) -> None:
