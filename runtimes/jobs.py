@@ -275,6 +275,8 @@ class MeasureJob(EngineJob[MeasureAnswer]):
     keep: A folder to journal samples to as they are taken, see `runtimes.measurement.sample_journal`.
     shapes: Sizes for free axes, see `runtimes.shapes`; the inputs are then synthetic.
     profile: Whether to run the model once more afterwards, with the engine's profiler.
+    batch: The size of the leading axis of every input; None leaves it.
+    streams: Sessions that run side by side afterwards, to measure throughput: 0 for one on each core, None for none.
     """
 
     name = "measure"
@@ -289,6 +291,8 @@ class MeasureJob(EngineJob[MeasureAnswer]):
     keep: str | None = None
     shapes: Sequence[str] = ()
     profile: bool = False
+    batch: int | None = None
+    streams: int | None = None
 
     @classmethod
     def from_json(cls, fields: Fields) -> MeasureJob:
@@ -305,6 +309,8 @@ class MeasureJob(EngineJob[MeasureAnswer]):
             keep=fields.optional_text("keep"),
             shapes=fields.texts("shapes") if fields.has("shapes") else (),
             profile=fields.flag("profile") if fields.has("profile") else False,
+            batch=fields.optional_whole("batch"),
+            streams=fields.optional_whole("streams"),
         )
 
     @staticmethod

@@ -70,6 +70,8 @@ class Setup:
     shapes: Sizes for free axes, see `runtimes.shapes`.
     worker: The module of the process that measures it.
     profile: Whether the first round ends with a run of the engine's profiler.
+    batch: The size of the leading axis of every input; None leaves it.
+    streams: How many sessions run side by side at the end of the first round; 0 for one on each core, None for none.
     """
 
     id: str
@@ -86,6 +88,8 @@ class Setup:
     shapes: Sequence[str] = ()
     worker: str = ENGINE_WORKER
     profile: bool = False
+    batch: int | None = None
+    streams: int | None = None
 
     def job(self, round_number: int) -> Job[MeasureAnswer]:
         """Return the job of one round; rounds count from 0."""
@@ -101,6 +105,8 @@ class Setup:
             outputs=str(self.outputs) if is_evaluated else None,
             shapes=tuple(self.shapes),
             profile=self.profile and round_number == 0,
+            batch=self.batch,
+            streams=self.streams if round_number == 0 else None,
         )
 
 

@@ -32,6 +32,11 @@ def _interval(row: Row) -> str:
     return f"{_number(row.low_ms)}…{_number(row.high_ms)}"
 
 
+def _streams(row: Row) -> str:
+    found = row.throughput
+    return NONE if found is None else f"{found['fps']:.4g} ({found['streams']} × {found['threads']} threads)"
+
+
 def _megabytes(row: Row) -> str:
     return f"{row.peak_rss_bytes / 1e6:.0f}" if row.peak_rss_bytes else NONE
 
@@ -47,6 +52,8 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("Precision", lambda row: str(row.precision or NONE), is_number=False),
     Column("Median [ms]", _ms("median_ms")),
     Column("95 % interval", _interval),
+    Column("fps", lambda row: NONE if row.fps is None else f"{row.fps:.4g}"),
+    Column("fps, streams", lambda row: _streams(row)),
     Column("Mean", _ms("mean_ms")),
     Column("p90", _ms("p90_ms")),
     Column("p95", _ms("p95_ms")),

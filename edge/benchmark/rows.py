@@ -24,6 +24,7 @@ from runtimes.measurement.answer import (
 )
 from runtimes.measurement.operator_times import ProfileSummary
 from runtimes.measurement.statistics import median, median_interval, percentile, spread
+from runtimes.measurement.throughput import ThroughputSummary
 
 _OLD_HINT = "write it with `edge bench … --json --out FILE`"
 
@@ -96,6 +97,7 @@ class Row(Statistics):
     samples_ms: The samples of all rounds, in order.
     total_s: Wall time of the timed loop, the median over the rounds; import_ms, load_ms and first_ms likewise.
     peak_rss_bytes: The maximum over the rounds.
+    batch: The size of the batch, if one was asked for; throughput: That of several streams, likewise.
     profile: The times of the operators, of the first round; or None, with a reason in profile_note if it was asked for.
     energy_per_run_j: The median over the rounds, from energy_source; or None, with a reason in energy_note.
     """
@@ -128,6 +130,8 @@ class Row(Statistics):
     raw: float | None = None
     profile: ProfileSummary | None = None
     profile_note: str | None = None
+    batch: int | None = None
+    throughput: ThroughputSummary | None = None
     samples_ms: Sequence[float] = ()
     total_s: float | None = None
     import_ms: float | None = None
@@ -143,6 +147,11 @@ class Row(Statistics):
         return self.status == "ok"
 
     @property
+    def fps(self) -> float | None:
+        """Inferences a second, one after another; items of a batch count each."""
+        return 1000 * (self.batch or 1) / self.median_ms if self.median_ms else None
+
+    @property
     def exit_code(self) -> int:
         """The exit code of the failure; 0 if there was none."""
         return (
@@ -155,7 +164,7 @@ class Row(Statistics):
         if self.is_ok:
             for key in ("error", "message", "hint"):
                 del values[key]
-        for key in ("profile", "profile_note"):
+        for key in ("profile", "profile_note", "batch", "throughput"):
             if values[key] is None:
                 del values[key]
         return values
@@ -169,6 +178,7 @@ class Row(Statistics):
         output: OutputSummary | None = fields.values.get("output")
         top: Sequence[ScoredClass] = fields.values.get("top") or ()
         profile: ProfileSummary | None = fields.values.get("profile")
+        throughput: ThroughputSummary | None = fields.values.get("throughput")
         row = cls(
             setup=fields.text("setup"),
             title=fields.optional_text("title") or fields.text("setup"),
@@ -198,6 +208,8 @@ class Row(Statistics):
             raw=fields.optional_number("raw"),
             profile=profile,
             profile_note=fields.optional_text("profile_note"),
+            batch=fields.optional_whole("batch"),
+            throughput=throughput,
             samples_ms=list(fields.numbers("samples_ms")),
             rounds=tuple(map(Round.from_json, fields.children("rounds"))) if fields.has("rounds") else (),
             **{key: fields.optional_number(key) for key in _NUMBERS},
@@ -273,6 +285,8 @@ def _row(group: Sequence[Measurement]) -> Row:
         raw=first.get("raw"),
         profile=first.get("profile"),
         profile_note=first.get("profile_note"),
+        batch=first.get("batch"),
+        throughput=first.get("throughput"),
         samples_ms=samples,
         rounds=rounds,
         total_s=_median_of_known(part.total_s for part in rounds),

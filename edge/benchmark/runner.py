@@ -71,6 +71,8 @@ class BenchOptions:
     energy_csv: The file that a power meter writes during the measurement, see `edge.benchmark.energy`.
     timeout_s: The time limit of one process, in seconds.
     profile: Whether each setup is run once more with the engine's profiler.
+    batches: One setup for each size of the leading axis; empty leaves it.
+    streams: Sessions that run side by side to measure throughput: 0 for one on each core, None for none.
     """
 
     protocol: str = "steady"
@@ -89,6 +91,8 @@ class BenchOptions:
     energy_csv: Path | None = None
     timeout_s: float = 600.0
     profile: bool = False
+    batches: tuple[int, ...] = ()
+    streams: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +266,8 @@ def _setups(models: Sequence[Path], options: BenchOptions, folder: Path) -> list
     for place, path in enumerate(models):
         artifact = Artifact.open(path)
         inputs, kind = _inputs(options, artifact, folder / f"{place}.npz")
-        for host, threads in product(options.on or [None], options.threads or [None]):
-            words = list(_words(short_name(path, models), threads, options))
+        for host, threads, batch in product(options.on or [None], options.threads or [None], options.batches or [None]):
+            words = [*_words(short_name(path, models), threads, options), *([f"batch {batch}"] if batch else [])]
             title = ", ".join([host, *words] if host else words)
             choose = _engine if host is None else _engine_in_browser if host == BROWSER else _engine_on_board
             setups.append(
@@ -279,6 +283,8 @@ def _setups(models: Sequence[Path], options: BenchOptions, folder: Path) -> list
                     host=host,
                     shapes=options.shapes,
                     profile=options.profile,
+                    batch=batch,
+                    streams=options.streams,
                     worker=BROWSER_WORKER if host == BROWSER else ENGINE_WORKER,
                 )
             )

@@ -70,6 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fail-above", type=percent, metavar="P%", help="end with status 9 if anything is slower by more, e.g. 5%%"
     )
     parser.add_argument(
+        "--batch", type=count, nargs="+", metavar="N", help="one setup for each batch, for models whose batch is free"
+    )
+    parser.add_argument(
+        "--throughput",
+        type=count,
+        nargs="?",
+        const=0,
+        metavar="STREAMS",
+        help="also measure how many inferences a second several sessions finish side by side (one on each core)",
+    )
+    parser.add_argument(
         "--profile", action="store_true", help="also report the time of each operator (onnxruntime, openvino)"
     )
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
@@ -114,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         energy_csv=args.energy_csv,
         timeout_s=args.timeout,
         profile=args.profile,
+        batches=tuple(args.batch or ()),
+        streams=args.throughput,
     )
     found = measured(args, options)
     texts = {

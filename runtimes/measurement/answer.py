@@ -11,6 +11,7 @@ from typing import Sequence, TypedDict
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.host.schema import Conditions
 from runtimes.measurement.operator_times import ProfileSummary
+from runtimes.measurement.throughput import ThroughputSummary
 
 
 class MachineSummary(TypedDict, total=False):
@@ -119,6 +120,8 @@ class MeasureAnswer(TypedDict, total=False):
     raw: float | None
     profile: ProfileSummary | None
     profile_note: str
+    batch: int
+    throughput: ThroughputSummary
 
     batch_threads: int | None
     memory: str | None

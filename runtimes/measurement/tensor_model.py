@@ -41,7 +41,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays, load_arrays, save_arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import UsageError
-from runtimes.host import EnergyMeter, conditions, facts, peak_rss_bytes
+from runtimes.host import EnergyMeter, conditions, facts, peak_rss_bytes, usable_cores
 from runtimes.host.contention import cores_of_others, cpu_clock
 from runtimes.job_server import engine_of, run_options, stacked
 from runtimes.jobs import MeasureJob, Report
@@ -50,6 +50,7 @@ from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredCla
 from runtimes.measurement.operator_times import RUNS
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
 from runtimes.measurement.sample_journal import SampleJournal
+from runtimes.measurement.throughput import ThroughputSummary, measure_throughput
 from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
 from runtimes.shapes import free_axes, with_shapes
@@ -93,6 +94,10 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
         _evaluate(job, session, report)
     if job.profile:
         found = {**found, **_profile(engine, artifact, options, feeds, report)}
+    if job.streams is not None:
+        found = {**found, "throughput": _throughput(job, engine, artifact, options, feeds, report)}
+    if job.batch is not None:
+        found["batch"] = job.batch
     keep.finish(found)
     return found
 
@@ -119,9 +124,23 @@ def _feeds(job: MeasureJob, artifact: Artifact, session: Session) -> tuple[Array
     else:
         inputs = with_shapes(session.inputs, job.shapes)
         _check_sizes(inputs)
-        return example_feeds(inputs), "synthetic"
+        return _batched(example_feeds(inputs), inputs, job.batch), "synthetic"
     named, _ = stacked(samples, session)
-    return {name: np.asarray(array[0], order="C") for name, array in named.items()}, kind
+    feeds = {name: np.asarray(array[0], order="C") for name, array in named.items()}
+    return _batched(feeds, session.inputs, job.batch), kind
+
+
+def _batched(feeds: Arrays, inputs: Sequence[TensorSpec], batch: int | None) -> Arrays:
+    """Repeat the first item of each input to a batch. Raises UsageError for an input whose batch is fixed."""
+    if batch is None:
+        return feeds
+    for spec in inputs:
+        if not spec.shape or (not isinstance(spec.shape[0], str) and spec.shape[0] != batch):
+            what = f"the batch of input '{spec.name}' is fixed: {format_shape(spec.shape)}"
+            raise UsageError(
+                what, "convert the model with a free batch to measure others; ONNX and OpenVINO keep it free"
+            )
+    return {name: np.repeat(array[:1], batch, axis=0) for name, array in feeds.items()}
 
 
 def _check_sizes(inputs: Sequence[TensorSpec]) -> None:
@@ -256,6 +275,16 @@ def _profile(
         return {"profile": engine.profile(artifact, options, feeds, RUNS).to_json()}
     except UsageError as error:  # the engine has no profiler: the measurement counts all the same
         return {"profile": None, "profile_note": f"{error.message}: {error.hint}"}
+
+
+def _throughput(
+    job: MeasureJob, engine: TensorEngine, artifact: Artifact, options: RunOptions, feeds: Arrays, report: Report
+) -> ThroughputSummary:
+    streams = job.streams or usable_cores()
+    threads = options.threads or max(1, usable_cores() // streams)
+    report({"phase": f"running {streams} streams"})
+    each = replace(options, threads=threads)
+    return measure_throughput(lambda: open_joined(engine, artifact, each), feeds, streams, threads, job.batch or 1)
 
 
 def _evaluate(job: MeasureJob, session: Session, report: Report) -> None:
