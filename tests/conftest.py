@@ -10,6 +10,7 @@ import pytest
 
 from tests import parallel
 
+os.environ.setdefault("EDGE_HISTORY", "off")  # tests measure, and the user's history is not theirs
 parallel.share_cores()  # before an engine is imported
 
 _COLLECTED = pytest.StashKey[int]()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge.benchmark.harness import Measurement
@@ -256,7 +256,7 @@ def _row(group: Sequence[Measurement]) -> Row:
     metered = next((one.values for one in done if one.values.get("energy_j") is not None), first)
     samples = [sample for measurement in done for sample in measurement.values["samples_ms"]]
     rounds = [_round(measurement) for measurement in done]
-    return Row(
+    row = Row(
         setup=setup.id,
         title=setup.title,
         host=setup.host,
@@ -283,10 +283,6 @@ def _row(group: Sequence[Measurement]) -> Row:
         energy_note=metered.get("energy_note"),
         top=first.get("top") or (),
         raw=first.get("raw"),
-        profile=first.get("profile"),
-        profile_note=first.get("profile_note"),
-        batch=first.get("batch"),
-        throughput=first.get("throughput"),
         samples_ms=samples,
         rounds=rounds,
         total_s=_median_of_known(part.total_s for part in rounds),
@@ -296,6 +292,18 @@ def _row(group: Sequence[Measurement]) -> Row:
         peak_rss_bytes=max((part.peak_rss_bytes or 0 for part in rounds), default=0) or None,
         energy_per_run_j=_median_of_known(part.energy_j and part.energy_j / part.runs for part in rounds),
         **vars(statistics(samples)),
+    )
+    return _with_extras(row, first)
+
+
+def _with_extras(row: Row, first: MeasureAnswer) -> Row:
+    """Add what was measured besides latencies, and only if it was asked for."""
+    return replace(
+        row,
+        profile=first.get("profile"),
+        profile_note=first.get("profile_note"),
+        batch=first.get("batch"),
+        throughput=first.get("throughput"),
     )
 
 

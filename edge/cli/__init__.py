@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "run a model on pictures or arrays, and print the result of its task",
     "evaluate": "compare the accuracy of models on labelled inputs, and tell whether a difference is chance",
     "bench": "measure models: every sample, statistics with intervals, the conditions",
+    "history": "list, show, export or remove the measurements that were kept",
     "table": "print the MobileNetV2 table: published rows, and this machine's",
     "deploy": "copy an artifact to a board over ssh, and verify it there",
     "chat": "chat with a language model in the terminal, or ask a single question",

@@ -69,6 +69,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-above", type=percent, metavar="P%", help="end with status 9 if anything is slower by more, e.g. 5%%"
     )
+    _add_besides(parser)
+    parser.add_argument("--no-history", action="store_true", help="do not keep the rows for `edge history`")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
+    _add_output(parser)
+    bench_llm.add_arguments(parser)
+    preprocessing.add_arguments(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print JSON with every sample and statistic")
+    output.add_argument("--csv", action="store_true", help="print CSV, one line per setup, in full precision")
+    output.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md to this file")
+
+
+def _add_besides(parser: argparse.ArgumentParser) -> None:
+    """Add the options that measure more than latency."""
+    from edge.cli.options.numbers import count
+
     parser.add_argument(
         "--batch", type=count, nargs="+", metavar="N", help="one setup for each batch, for models whose batch is free"
     )
@@ -83,14 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", action="store_true", help="also report the time of each operator (onnxruntime, openvino)"
     )
-    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print JSON with every sample and statistic")
-    output.add_argument("--csv", action="store_true", help="print CSV, one line per setup, in full precision")
-    output.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md to this file")
-    bench_llm.add_arguments(parser)
-    preprocessing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

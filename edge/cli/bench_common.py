@@ -19,12 +19,16 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
 
 def measured(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
-    """Measure with a progress bar, and return the report."""
+    """Measure with a progress bar, keep the rows in the history, and return the report."""
     import edge
+    from edge.benchmark import history
     from edge.console.progress import Progress
 
     with Progress(1, "measuring", quiet=args.json) as bar:
-        return edge.bench(args.artifacts, options, compare=args.compare, on_progress=bar.show)
+        found = edge.bench(args.artifacts, options, compare=args.compare, on_progress=bar.show)
+    if not args.no_history:
+        history.record(found.rows)
+    return found
 
 
 def status_of(report: BenchReport) -> int:

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=seconds, default=600, metavar="S", help="time limit of a setup (default: 600)"
     )
+    parser.add_argument("--no-history", action="store_true", help="do not keep the rows for `edge history`")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON with every sample of every row")
     output.add_argument("--csv", action="store_true", help="print CSV, one line per row, in full precision")
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
+    from edge.benchmark import history
     from edge.benchmark.energy import check_meter
     from edge.console.text import width, wrapped
     from edge.table import report
@@ -82,6 +84,8 @@ def _table(args: argparse.Namespace) -> int:
     bundle = _bundle(args, [setup.artifact for setup in setups])
     plan = TableOptions(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
     table = make_table(bundle, setups, plan, out_of_reach)
+    if not args.no_history:
+        history.record([row.measured for row in table.rows if row.kind == "measured" and row.measured])
     if args.json:
         print(report.as_json(table.rows))
     elif args.csv:

@@ -50,7 +50,7 @@ from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredCla
 from runtimes.measurement.operator_times import RUNS
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
 from runtimes.measurement.sample_journal import SampleJournal
-from runtimes.measurement.throughput import ThroughputSummary, measure_throughput
+from runtimes.measurement.throughput import ThroughputSummary, batched, measure_throughput
 from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
 from runtimes.shapes import free_axes, with_shapes
@@ -124,23 +124,10 @@ def _feeds(job: MeasureJob, artifact: Artifact, session: Session) -> tuple[Array
     else:
         inputs = with_shapes(session.inputs, job.shapes)
         _check_sizes(inputs)
-        return _batched(example_feeds(inputs), inputs, job.batch), "synthetic"
+        return batched(example_feeds(inputs), inputs, job.batch), "synthetic"
     named, _ = stacked(samples, session)
     feeds = {name: np.asarray(array[0], order="C") for name, array in named.items()}
-    return _batched(feeds, session.inputs, job.batch), kind
-
-
-def _batched(feeds: Arrays, inputs: Sequence[TensorSpec], batch: int | None) -> Arrays:
-    """Repeat the first item of each input to a batch. Raises UsageError for an input whose batch is fixed."""
-    if batch is None:
-        return feeds
-    for spec in inputs:
-        if not spec.shape or (not isinstance(spec.shape[0], str) and spec.shape[0] != batch):
-            what = f"the batch of input '{spec.name}' is fixed: {format_shape(spec.shape)}"
-            raise UsageError(
-                what, "convert the model with a free batch to measure others; ONNX and OpenVINO keep it free"
-            )
-    return {name: np.repeat(array[:1], batch, axis=0) for name, array in feeds.items()}
+    return batched(feeds, session.inputs, job.batch), kind
 
 
 def _check_sizes(inputs: Sequence[TensorSpec]) -> None:

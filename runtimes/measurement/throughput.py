@@ -1,14 +1,18 @@
-"""How many inferences a second a machine finishes, if several run at the same time, each in a session of its own."""
+"""How many inferences a second a machine finishes: in batches, and in sessions that run side by side."""
 
 from __future__ import annotations
 
 import threading
 import time
 from contextlib import ExitStack, closing
-from typing import Callable, TypedDict
+from typing import Callable, Sequence, TypedDict
+
+import numpy as np
 
 from runtimes.arrays import Arrays
-from runtimes.session import Session
+from runtimes.artifact.manifest import TensorSpec
+from runtimes.errors import UsageError
+from runtimes.session import Session, format_shape
 
 SECONDS = 3.0
 
@@ -57,3 +61,16 @@ def measure_throughput(
         raise failures[0]
     runs = sum(counts)
     return {"streams": streams, "threads": threads, "seconds": took, "runs": runs, "fps": runs * batch / took}
+
+
+def batched(feeds: Arrays, inputs: Sequence[TensorSpec], batch: int | None) -> Arrays:
+    """Repeat the first item of each input to a batch. Raises UsageError for an input whose batch is fixed."""
+    if batch is None:
+        return feeds
+    for spec in inputs:
+        if not spec.shape or (not isinstance(spec.shape[0], str) and spec.shape[0] != batch):
+            what = f"the batch of input '{spec.name}' is fixed: {format_shape(spec.shape)}"
+            raise UsageError(
+                what, "convert the model with a free batch to measure others; ONNX and OpenVINO keep it free"
+            )
+    return {name: np.repeat(array[:1], batch, axis=0) for name, array in feeds.items()}

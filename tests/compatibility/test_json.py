@@ -39,6 +39,7 @@ CASES = {
     "run": ["an artifact", "a bare file"],
     "evaluate": ["two models"],
     "bench": ["measured", "steady, compared", "not measured", "a language model"],
+    "history": ["removed"],
     "table": ["one setup"],
     "deploy": ["an artifact", "uninstalled"],
     "chat": ["one answer"],

@@ -1,0 +1,168 @@
+"""The history of measurements: every row that was measured, in SQLite in the user's data folder.
+
+The environment variable EDGE_HISTORY names another file; `off` keeps nothing. A row is stored as `edge bench --json`
+writes it, with every sample, beside the columns that lists are made of.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.benchmark.rows import Row
+from runtimes.artifact.json_fields import JsonObject, to_json
+from runtimes.errors import HostError, InputError
+
+_log = logging.getLogger(__name__)
+SCHEMA = 1
+_TABLE = """
+CREATE TABLE IF NOT EXISTS measurements (
+  id INTEGER PRIMARY KEY, at REAL NOT NULL, setup TEXT NOT NULL, host TEXT, machine TEXT, runtime TEXT,
+  runtime_version TEXT, precision TEXT, threads INTEGER, model_sha256 TEXT, edge_version TEXT, median_ms REAL,
+  row BLOB NOT NULL
+)
+"""
+_COLUMNS = (
+    *("id", "at", "setup", "host", "machine", "runtime", "runtime_version", "precision", "threads"),
+    *("model_sha256", "edge_version", "median_ms"),
+)
+_INSERT = """
+INSERT INTO measurements
+  (at, setup, host, machine, runtime, runtime_version, precision, threads, model_sha256, edge_version, median_ms, row)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SELECT = """
+SELECT id, at, setup, host, machine, runtime, runtime_version, precision, threads, model_sha256, edge_version, median_ms
+  FROM measurements WHERE instr(setup, ?) > 0 ORDER BY id DESC LIMIT ?
+"""
+_KEEP = "DELETE FROM measurements WHERE id NOT IN (SELECT id FROM measurements ORDER BY id DESC LIMIT ?)"
+_BUSY_S = 10.0  # another process may be writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A measurement of the history.
+
+    id: Its number, which `show` takes.
+    at: When it was recorded, in seconds of Unix time.
+    setup: The setup's id; host, machine: where it was measured.
+    runtime, runtime_version, precision, threads, model_sha256, edge_version, median_ms: As in a row of `edge bench`.
+    """
+
+    id: int
+    at: float
+    setup: str
+    host: str | None
+    machine: str | None
+    runtime: str | None
+    runtime_version: str | None
+    precision: str | None
+    threads: int | None
+    model_sha256: str | None
+    edge_version: str | None
+    median_ms: float | None
+
+    def to_json(self) -> JsonObject:
+        """Return the object that `edge history list --json` prints."""
+        return to_json(self)
+
+
+def history_file() -> Path | None:
+    """Return the file of the history, which may not exist yet; None if nothing is kept."""
+    named = os.environ.get("EDGE_HISTORY")
+    if named:
+        return None if named == "off" else Path(named)
+    if sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    else:
+        folder = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return folder / "edge" / "history.sqlite"
+
+
+def record(rows: Sequence[Row]) -> None:
+    """Keep the measured rows. A history that cannot be written is a warning: the measurement counts all the same."""
+    path, measured = history_file(), [row for row in rows if row.samples_ms]
+    if path is None or not measured:
+        return
+    try:
+        with _database(path, create=True) as database:
+            database.executemany(_INSERT, [_values(row) for row in measured])
+    except HostError as error:
+        _log.warning("the history was not written: %s", error.message)
+
+
+def entries(setup: str | None = None, last: int | None = None) -> list[Entry]:
+    """Return the measurements, oldest first: all, those whose setup contains a text, or only the last ones."""
+    with _existing() as database:
+        found = database.execute(_SELECT, [setup or "", last or -1]).fetchall() if database else []
+    return [Entry(**dict(zip(_COLUMNS, values, strict=True))) for values in reversed(found)]
+
+
+def rows(ids: Sequence[int]) -> list[JsonObject]:
+    """Return the rows with these ids, as `edge bench --json` writes them. Raises InputError for an unknown id."""
+    found = []
+    with _existing() as database:
+        for number in ids:
+            one = database and database.execute("SELECT row FROM measurements WHERE id = ?", [number]).fetchone()
+            if not one:
+                raise InputError(f"the history has no measurement {number}", "`edge history list` shows them")
+            found.append(json.loads(zlib.decompress(one[0])))
+    return found
+
+
+def prune(before: float | None = None, keep: int | None = None) -> int:
+    """Remove what was recorded before a time, or all but the last `keep`. Returns how many were removed."""
+    with _existing() as database:
+        if database is None:
+            return 0
+        if before is not None:
+            return database.execute("DELETE FROM measurements WHERE at < ?", [before]).rowcount
+        return database.execute(_KEEP, [keep]).rowcount
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    machine = row.machine or {}
+    content = zlib.compress(json.dumps(row.to_json(), ensure_ascii=False).encode())
+    return (
+        *(time.time(), row.setup, row.host, machine.get("board") or machine.get("cpu"), row.runtime),
+        *(row.runtime_version, row.precision, row.threads, row.model_sha256, row.edge_version, row.median_ms, content),
+    )
+
+
+@contextmanager
+def _existing() -> Iterator[sqlite3.Connection | None]:
+    path = history_file()
+    if path is None or not path.is_file():
+        yield None
+        return
+    with _database(path, create=False) as database:
+        yield database
+
+
+@contextmanager
+def _database(path: Path, *, create: bool) -> Iterator[sqlite3.Connection]:
+    """Open the history; changes are committed at the end. Raises HostError if it cannot be read or written."""
+    hint = "move the file away, or name another one: EDGE_HISTORY=FILE"
+    try:
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=_BUSY_S)) as database, database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA):
+                raise HostError(f"{path} was written by a newer edge (schema {version})", hint)
+            database.execute(_TABLE)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            yield database
+    except (sqlite3.Error, OSError) as error:
+        raise HostError(f"the history {path} cannot be used: {error}", hint) from error
