@@ -3,10 +3,10 @@
 import { element } from "../dom.js";
 import { colorOf } from "../pen.js";
 
-/** @typedef {{ text: string, number: string, color: number, more?: Element }} Line */
+/** @typedef {{ text: string, number: string, color: number | null, more?: Element }} Line */
 
 /**
- * A list with a line for each thing found; `color` is the index of the color that it is drawn in.
+ * A list with a line for each thing found; `color` is the index of the color that it is drawn in, if any.
  * @param {Line[]} lines
  * @param {string} [nothing] what it says if there is none
  * @returns {Element}
@@ -20,7 +20,7 @@ export function listOf(lines, nothing = "Nothing found.") {
       const item = element("li");
       const swatch = element("span");
       swatch.className = "swatch";
-      swatch.style.background = colorOf(color).css;
+      if (color !== null) swatch.style.background = colorOf(color).css;
       const share = element("span", number);
       share.className = "number";
       item.append(swatch, element("span", text), share, ...(more ? [more] : []));

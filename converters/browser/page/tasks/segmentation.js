@@ -27,8 +27,13 @@ export function recognize(manifest) {
       size: [map.height, map.width],
     }),
     summary: (map) => sharesOf(map).map(({ index, share }) => `${nameOf(map, index)} ${percentOf(share)}`).join(", "),
-    list: (map) =>
-      listOf(sharesOf(map).map(({ index, share }) => ({ text: nameOf(map, index), number: percentOf(share), color: index }))),
+    list(map) {
+      const skipped = backgroundOf(map);
+      const colorOf = (/** @type {number} */ index) => (index === skipped ? null : index);
+      return listOf(
+        sharesOf(map).map(({ index, share }) => ({ text: nameOf(map, index), number: percentOf(share), color: colorOf(index) })),
+      );
+    },
     draw(map, pen) {
       const skipped = backgroundOf(map);
       pen.mask(map, skipped);
@@ -171,5 +176,5 @@ function nameOf({ labels }, index) {
 
 /** @param {number} share */
 function percentOf(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
