@@ -140,7 +140,7 @@ def convert(
     shapes: Sizes for free axes: {"x": (1, 3, 480, 640)}, or as on the command line, ["x=1x3x480x640"].
     options: The converter's options; each converter defines its own class.
     source_options: The source's options, such as `converters.pytorch.inputs.TorchOptions`.
-    inputs: Other data that belongs to the model: labels, preprocessing, pictures to measure top-1 accuracy on.
+    inputs: Other data that belongs to the model: labels, preprocessing, labelled inputs to measure accuracy on.
     force: Replace an existing artifact.
 
     Raises ProofError if the result's outputs differ from the model's, and RefusedError if the device does not support
@@ -290,7 +290,7 @@ def evaluate(
 ) -> EvaluateReport:
     """Measure the accuracy of artifacts or model files on labelled inputs, and compare each with the first.
 
-    data: Pictures in a folder for each class, or a CSV with the columns file and class.
+    data: Pictures in a folder for each class, a CSV, a COCO JSON, or a folder with YOLO, VOC or mask files.
 
     Raises InputError, before any model runs, if data and models do not fit; inputs that cannot be read are logged and
     counted. The report's `check_drop` raises ProofError if a model is less accurate than the first.

@@ -54,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate",
         type=Path,
         metavar="DIR|FILE.npz",
-        help="labelled pictures to check that top-1 accuracy does not drop",
+        help="labelled inputs to check that the accuracy does not drop (see `edge evaluate`)",
     )
     parser.add_argument(
-        "--max-drop", type=_share, metavar="D", help="how much top-1 accuracy may drop, 0 to 1 (default: 0.01)"
+        "--max-drop", type=_share, metavar="D", help="how much top-1, mAP, mIoU or OKS may drop, 0 to 1 (default: 0.01)"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
@@ -273,6 +273,9 @@ def _range(proof: Mapping[str, Any]) -> str:
 def _accuracy(accuracy: Mapping[str, Any] | None) -> list[str]:
     if accuracy is None:
         return []
+    if "metric" in accuracy:
+        values = f"{accuracy['source']:.4f} of the source, {accuracy['artifact']:.4f} of the artifact"
+        return [f"  {accuracy['metric']} {values}, on {accuracy['samples']} labelled inputs"]
     top1 = f"top-1 {accuracy['source']:.2%} of the source, {accuracy['artifact']:.2%} of the artifact"
     lines = [f"  {top1}, on {accuracy['samples']} labelled inputs"]
     if "kept" in accuracy:

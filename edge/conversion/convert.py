@@ -20,6 +20,7 @@ from edge.conversion.datasets import ConversionInputs, calibration_samples, desc
 from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
 from edge.conversion.task import describe_to_page, stated_task
+from edge.conversion.task_accuracy import task_accuracy
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
 from edge.workers.process import Worker, step_progress
@@ -69,6 +70,10 @@ class Conversion:
                     told = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
             inputs = _with_hints(inputs, hints, work)
             stated = stated_task(source, inputs, export.path if export and export.path.is_dir() else None)
+            accuracy = task_accuracy(stated, inputs, source, work, failed_place(place), on_step)
+            if accuracy is not None:
+                accuracy.check_source()
+                inputs = replace(inputs, evaluate=None)
             if stated is None:
                 shapes = plan.options.shapes
                 preprocess, notes = _preprocess(source, inputs.preprocess_options, hints, worker, shapes)
@@ -96,6 +101,8 @@ class Conversion:
             )
             result = worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step)
             describe_to_page(request.out)
+            if accuracy is not None:
+                result = replace(result, accuracy=accuracy.compare(request.out))
         return replace(result, artifact=place, notes=(*told, *notes, *more, *result.notes))
 
 

@@ -47,8 +47,8 @@ class ConversionInputs:
     preprocess_options: How pictures become the model's input.
     kind: What the numbers of the output are, such as "probability".
     label_offset: The row of the output that belongs to class 0.
-    evaluate: A folder of labelled pictures (see `edge.evaluation.labelled_pictures`), or an .npz of labelled inputs.
-    max_drop: By how much the top-1 accuracy on `evaluate` may fall, 0 to 1.
+    evaluate: Labelled inputs, as for `edge.evaluate`; for classifiers also an .npz.
+    max_drop: By how much the accuracy on `evaluate` may fall, 0 to 1: top-1, mAP, mean IoU or OKS.
     task: The task's id.
     pythons: Interpreters to try first when an environment is created.
     """

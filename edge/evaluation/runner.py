@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge.console.progress import OnProgress, ProgressEvent
@@ -129,7 +129,10 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
     decode = DecodeOptions(_TOP, confidence, options.iou)
     engine = EngineChoice(options.runtime, options.threads, options.timeout_s)
     shapes = shape_texts(options.shapes)
-    model = stack.enter_context(Model(artifact, options.hints, engine, decode, shapes=shapes))
+    hints = options.hints
+    if artifact.manifest.preprocess is not None:  # another format than that of the model that the layout is given for
+        hints = replace(hints, preprocess_options=replace(hints.preprocess_options, layout=None))
+    model = stack.enter_context(Model(artifact, hints, engine, decode, shapes=shapes))
     prepared = model.prepare(takes_pictures=True)
     labelled = _labelled(prepared, data).spread(options.limit)
     return _Candidate(

@@ -106,6 +106,31 @@ def test_an_artifact_detects_as_its_source(capsys, tmp_path, model, picture, tar
     assert (task["id"], task["origins"]["task"], task["labels"]) == ("detection", "the manifest", ["light"])
 
 
+@pytest.fixture
+def labelled(tmp_path) -> Path:
+    """Pictures with a light in a cell of the detector, and where it is."""
+    pytest.importorskip("faster_coco_eval")
+    pillow = pytest.importorskip("PIL.Image")
+    for number in range(24):
+        row, column = divmod(number, 8)
+        pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+        pixels[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 255
+        place = tmp_path / "lights" / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        pillow.fromarray(pixels).save(place)
+        place.with_suffix(".txt").write_text(f"0 {(column + 0.5) / 8} {(row + 0.5) / 8} 0.125 0.125\n")
+    return tmp_path / "lights"
+
+
+def test_a_detector_is_converted_with_its_map(capsys, tmp_path, model, labelled):
+    words = ["--to", "onnx", "--evaluate", str(labelled), "--out", str(tmp_path / "out")]
+    assert main(["convert", str(model), *words, "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert (accuracy["metric"], accuracy["samples"], accuracy["passed"]) == ("map", 24, True)
+    assert accuracy["source"] == accuracy["artifact"] > 0.99
+    assert accuracy["drop"] == 0
+
+
 def test_labels_of_the_user_go_into_the_manifest(tmp_path, model):
     (tmp_path / "names.txt").write_text("lamp\n")
     inputs = edge.ConversionInputs(labels=tmp_path / "names.txt")
