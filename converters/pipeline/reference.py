@@ -162,7 +162,10 @@ def _assumptions(
         lines.append("the preprocessing is unknown (no --preprocess was given), so the artifact does not contain it")
     elif preprocess is not None:
         crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
-        resized = f"shorter side {preprocess.size}, centre crop {crop}" if preprocess.resize != "stretch" else crop
+        resized = {
+            "shorter_side": f"shorter side {preprocess.size}, centre crop {crop}",
+            "letterbox": f"{crop} with borders of grey {preprocess.pad}",
+        }.get(preprocess.resize, crop)
         lines.append(f"pictures are passed as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
     if meaning is not None and request.kind is None:
         lines.append("the output is assumed to be a probability, because each answer sums to one")
