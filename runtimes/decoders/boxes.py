@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Sequence
+from importlib import import_module
+from typing import Any, Sequence
 
 import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue
-from runtimes.errors import InputError
+from runtimes.errors import EngineMissingError, InputError
 from runtimes.task import DecodeOptions, Placement, Result
 
 _MAX_CANDIDATES = 30_000  # boxes that enter the suppression, the most confident ones; ultralytics has the same limit
@@ -50,6 +51,23 @@ class Detections(Result):
     def to_json(self) -> JsonValue:
         """Return [{"label", "index", "score", "box": [x0, y0, x1, y1]}]."""
         return [one.to_json() for one in self.boxes]
+
+    def to_supervision(self) -> Any:
+        """Return the boxes as `supervision.Detections`, with the class names under "class_name".
+
+        Raises EngineMissingError if that library is not installed.
+        """
+        try:
+            library = import_module("supervision")
+        except ImportError:
+            what = "to_supervision() needs the library supervision, which is not installed"
+            raise EngineMissingError(what, "pip install supervision") from None
+        return library.Detections(
+            xyxy=np.asarray([one.box for one in self.boxes], np.float32).reshape(-1, 4),
+            confidence=np.asarray([one.score for one in self.boxes], np.float32),
+            class_id=np.asarray([one.index for one in self.boxes], np.int64),
+            data={"class_name": np.asarray([one.label or f"class {one.index}" for one in self.boxes], np.str_)},
+        )
 
     def in_picture(self, placement: Placement) -> Detections:
         """Map to pixels of the picture, clip the boxes to it, and drop those outside."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.decoders.detr import Queries
 from runtimes.decoders.ssd import AnchoredBoxes, DetectionOutputRows, PostProcessedSsd
 from runtimes.decoders.yolo import YoloCells, YoloRows
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.model_files.facts import GIVEN, TASK_OPTION, Labels, ModelFacts, Producer
 from runtimes.task import DecodeOptions, Placement
 from runtimes.tasks import recognise
@@ -311,3 +314,30 @@ def test_a_box_that_only_just_counts_may_be_missing():
     sure, unsure = Detection(0, None, 0.9, (10.0, 10.0, 50.0, 50.0)), Detection(0, None, 0.26, (0.0, 0.0, 9.0, 9.0))
     assert DetectionTask().compare(Detections((sure, unsure)), Detections((sure,))).agrees
     assert not DetectionTask().compare(Detections((sure, unsure)), Detections((unsure,))).agrees
+
+
+FOUND = Detections((Detection(1, "dog", 0.9, BOX), Detection(7, None, 0.5, OTHER)))
+
+
+def test_without_the_library_its_absence_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)  # importing it fails
+    with pytest.raises(EngineMissingError) as caught:
+        FOUND.to_supervision()
+    assert caught.value.hint == "pip install supervision"
+
+
+@pytest.mark.parametrize("found", [FOUND, Detections(())])
+def test_boxes_become_those_of_supervision(monkeypatch, found):
+    """With the library where it is installed, else with a class of its constructor's form."""
+
+    class Form:
+        def __init__(self, xyxy, confidence, class_id, data):
+            self.xyxy, self.confidence, self.class_id, self.data = xyxy, confidence, class_id, data
+
+    if find_spec("supervision") is None:
+        monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=Form))
+    boxes = found.to_supervision()
+    assert boxes.xyxy.tolist() == [list(one.box) for one in found.boxes]
+    np.testing.assert_allclose(boxes.confidence, [one.score for one in found.boxes])
+    assert boxes.class_id.tolist() == [one.index for one in found.boxes]
+    assert boxes.data["class_name"].tolist() == ["dog", "class 7"][: len(found.boxes)]
