@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 
 from converters.check.report import ACCELERATOR, HOST, Node, Report
 from converters.edgetpu.compiled_model import CUSTOM_OP, read_compiled
+from converters.edgetpu.documented_rules import eight_bit
 from converters.edgetpu.mapping import check_edgetpu
 from converters.edgetpu.requirements import newest_known
+from converters.tflite.op import TfliteOp
 from converters.tflite.reader import Graph, Operator, read_tflite
 from runtimes.errors import InputError
 
@@ -588,3 +591,24 @@ def outcome(path: Path) -> str:
 def test_a_node_is_what_machines_are_promised() -> None:
     node = Node(3, "CONV_2D", "a", HOST, "because", "do that", 5, 3)
     assert list(node.to_json()) == ["index", "op", "name", "placement", "reason", "fix"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "dtypes", "borders", "reason", "fix"),
+    [
+        ("QUANTIZE", ("float32", "int8"), {0}, "it converts from float32", "8-bit inputs"),
+        ("QUANTIZE", ("float32", "int8"), set(), "it converts from float32 between two layers", "quantise the whole"),
+        ("DEQUANTIZE", ("int8", "float32"), {1}, "it converts to float32", "8-bit outputs"),
+        ("DEQUANTIZE", ("int8", "float32"), {7}, "it converts to float32 between two layers", "quantise the whole"),
+    ],
+)
+def test_a_conversion_between_two_layers_is_not_called_the_models_input(operator, dtypes, borders, reason, fix):
+    tensors = [
+        SimpleNamespace(spec=SimpleNamespace(dtype=dtype, shape=(1, 4)), constant_bytes=0, is_variable=False)
+        for dtype in dtypes
+    ]
+    op = TfliteOp(SimpleNamespace(name=operator, inputs=(0,), outputs=(1,)), tuple(tensors), frozenset(borders))
+    issue = eight_bit(op)
+    assert issue is not None
+    assert issue.reason == reason
+    assert fix in issue.fix

@@ -86,3 +86,10 @@ def test_a_model_that_changes_between_two_rounds_is_told(bare: Path) -> None:
     (row,) = rows_of(found)
     assert row.status == "unreadable"
     assert "changed between two rounds" in row.message
+
+
+def test_the_precision_of_a_bare_file_is_read_from_the_file() -> None:
+    pytest.importorskip("ai_edge_litert")
+    models = Path(__file__).parents[2] / "runtimes" / "models"
+    assert measure(models / "quantized.tflite").precision == "int8"
+    assert measure(models / "litert.tflite").precision == "fp32"
