@@ -25,11 +25,11 @@ from runtimes.artifact.labels import LABELS, read_labels
 from runtimes.errors import InputError, ProofError, UsageError
 from runtimes.session import Session
 from runtimes.shapes import with_shapes
+from runtimes.tasks.classification import default_label_offset
 from runtimes.verification.metrics import sums_to_one
 from runtimes.verification.rows import padded_axis, same_size
 from runtimes.verification.selfcheck import answers
 
-_BACKGROUND = "background"
 _ROUNDING = 1e-5  # of the largest value: several threads may sum in another order
 _STATEFUL = ("the model keeps a state from one inference to the next: the result is proven over a sequence of them",)
 _BY_REFERENCE = ("ONNX Runtime has no kernel for an operator of the source: ONNX's reference implementation ran it",)
@@ -169,6 +169,8 @@ def _assumptions(
         lines.append(f"pictures are passed as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
     if meaning is not None and request.kind is None:
         lines.append("the output is assumed to be a probability, because each answer sums to one")
+    if meaning is not None and request.label_offset is None and meaning.labels is None and meaning.label_offset == 1:
+        lines.append("the first of the 1001 classes is assumed to be the background, as in ImageNet (--label-offset)")
     return lines
 
 
@@ -208,7 +210,7 @@ def output_semantics(
         return None
     offset = hint.label_offset
     if offset is None:
-        offset = known.label_offset if known else int(labels is not None and labels[0].lower() == _BACKGROUND)
+        offset = known.label_offset if known else default_label_offset(labels, answers.shape[-1])
     return OutputMeaning(kind, offset, LABELS if labels is not None else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Mapping
+from typing import ClassVar, Mapping, Sequence
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class ClassScores(Decoder[Classification]):
             raise InputError(f"{model.source}: the quantisation of '{spec.name}' is broken", "do not use this model")
         kind, how = _kind(model)
         labels, whose = _labels(model, classes)
-        offset = _offset(labels, classes) if model.label_offset is None else model.label_offset
+        offset = default_label_offset(labels, classes) if model.label_offset is None else model.label_offset
         return cls(spec, OutputMeaning(kind, offset), labels, assumptions=how + whose)
 
     def class_names(self) -> Mapping[int, str | None]:
@@ -232,7 +232,8 @@ def _labels(model: ModelFacts, classes: int) -> tuple[tuple[str, ...] | None, tu
     return None, (f"the {classes} classes have no names (--labels)",)
 
 
-def _offset(labels: tuple[str, ...] | None, classes: int) -> int:
+def default_label_offset(labels: Sequence[str] | None, classes: int) -> int:
+    """Return 1 if the first class is the background, judged by its label, or by ImageNet's 1001 classes; else 0."""
     has_background = labels is not None and labels[0].lower() == _BACKGROUND
     return 1 if has_background or (labels is None and classes == _IMAGENET + 1) else 0
 

@@ -11,6 +11,7 @@ import pytest
 from converters.onnx_to_tensorrt import OnnxToTensorrt
 from converters.options import ConvertOptions
 from converters.pipeline.convert import convert
+from converters.pipeline.reference import OutputHint, output_semantics
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.staging import ARTIFACT, staging
 from converters.sources.artifact import open_source
@@ -191,6 +192,16 @@ def test_labels_travel_with_the_artifact(classifier, step, request_for, tmp_path
     assert artifact.labels() == ["background", "cat", "dog", "pig", "cow"]
     assert artifact.manifest.output is not None
     assert artifact.manifest.output.label_offset == 1
+
+
+@pytest.mark.parametrize(("classes", "offset"), [(1000, 0), (1001, 1), (5, 0)])
+def test_imagenets_1001_classes_begin_with_the_background(tmp_path, classes, offset):
+    (tmp_path / "m.null").write_bytes(b"x")
+    answers = np.full((2, classes), 1 / classes, np.float32)
+    for labels, expected in ((None, offset), (["cat"] * classes, 0)):
+        meaning = output_semantics(OutputHint(kind="probability"), Artifact.open(tmp_path / "m.null"), answers, labels)
+        assert meaning is not None
+        assert meaning.label_offset == expected
 
 
 def test_labels_that_do_not_fit_are_told_before_any_conversion(classifier, step, request_for, tmp_path):
