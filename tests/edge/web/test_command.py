@@ -75,6 +75,7 @@ def test_a_right_artifact_is_verified_and_measured(tflite, wrapped, capsys) -> N
     (here,) = json.loads(capsys.readouterr().out)
     assert native == 0
     assert (row["top"], row["input"]) == (here["top"], here["input"])  # the same bytes, the same answers
+    assert row["model_sha256"] == here["model_sha256"] != ""
 
 
 def test_changed_bytes_end_with_the_proofs_status(tflite, wrapped, changed, capsys) -> None:
