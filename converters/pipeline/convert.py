@@ -23,7 +23,7 @@ from converters.pipeline.explanation import FailedProof, explained
 from converters.pipeline.gate import Gate, MakeGate, Score, gate_of
 from converters.pipeline.output_split import SplitSource, split_source
 from converters.pipeline.reference import Reference, opened, run_source, with_fixed_sizes
-from converters.pipeline.request import ConvertRequest, ConvertResult
+from converters.pipeline.request import EXPECTED, FED, RESULT, SOURCE, ConvertRequest, ConvertResult
 from converters.pipeline.tensor_matching import pair_tensors, reshaped
 from converters.pipeline.verification import (
     Verification,
@@ -47,7 +47,7 @@ from converters.pytorch.hugging_face_config import TOKENIZER
 from converters.registry import converter
 from converters.sources.artifact import open_source
 from converters.sources.source import OpenedSource
-from runtimes.arrays import Arrays
+from runtimes.arrays import Arrays, save_arrays
 from runtimes.artifact import Artifact, Manifest, Preprocess, TensorSpec, write
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.labels import LABELS
@@ -59,6 +59,7 @@ from runtimes.session import Session, fits
 from runtimes.verification.selfcheck import answers
 from runtimes.verification.soak import Soak, soak, soak_sequence
 
+_MAX_ANSWERS_BYTES = 2**27
 _REMEDY = "calibrate with more inputs of the real task, try --precision fp16, or allow more with --max-drop"
 _ALL_INT8 = "this target needs every layer in int8: train with quantisation in mind, or allow more with --max-drop"
 
@@ -91,6 +92,8 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
     if judge is not None and not verdict.passed:
         with _timed(seconds, "mending"):
             result, verdict = _with_layers_in_float(result, verdict, done, report)
+    if request.answers is not None:
+        _save_answers(request.answers, result.truth, verdict)
     if not verdict.proof.passed:
         report({"doing": "finding the first difference", "done": len(steps) + 1, "total": len(steps) + 2})
         raise result.failure(verdict)
@@ -105,6 +108,18 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
         notes=(*truth.notes, *(judge.notes() if judge else ()), *result.made.notes, *verdict.notes),
         left=result.made.remaining_commands,
         seconds={name: round(value, 3) for name, value in seconds.items()},
+    )
+
+
+def _save_answers(place: Path, truth: Reference, verdict: _Verdict) -> None:
+    """Write the answers of the proof to its first inputs, see `ConvertRequest.answers`."""
+    fed = truth.samples.inputs.samples
+    kinds = {SOURCE: truth.answers, EXPECTED: verdict.truth, RESULT: verdict.given, FED: fed}
+    arrays = {f"{kind}{name}": values for kind, one in kinds.items() for name, values in one.items()}
+    count = min(len(values) for values in arrays.values())
+    size = sum(values.nbytes // max(1, len(values)) for values in arrays.values())
+    save_arrays(
+        place, {name: values[: min(count, max(1, _MAX_ANSWERS_BYTES // size))] for name, values in arrays.items()}
     )
 
 

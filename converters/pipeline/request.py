@@ -16,6 +16,8 @@ from runtimes.artifact import Preprocess, TaskStatement
 from runtimes.artifact.json_fields import Fields, JsonObject, to_json
 from runtimes.jobs import Job
 
+# What the names of arrays begin with in the file of `ConvertRequest.answers`, before those of inputs and outputs.
+SOURCE, EXPECTED, RESULT, FED = "source:", "expected:", "result:", "fed:"
 MAX_DROP = 0.01  # the default of how much top-1 accuracy may drop
 
 
@@ -36,6 +38,8 @@ class ConvertRequest(Job["ConvertResult"]):
     origin: {"name", "format", "sha256"} for the manifest if `source` was made from another model.
     task: What the source does, for the manifest.
     tokenizer: A tokenizer.json to pack with the artifact.
+    answers: An .npz to write the proof's outputs to, as real numbers: the source's own under its names, the same in the
+        result's names and layout, and the result's; and what the source was fed with. Of the first inputs.
     evaluation: An .npz of labelled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
     """
 
@@ -57,6 +61,7 @@ class ConvertRequest(Job["ConvertResult"]):
     max_drop: float = MAX_DROP
     task: TaskStatement | None = None
     tokenizer: Path | None = None
+    answers: Path | None = None
 
     @property
     def subject(self) -> str:
@@ -85,6 +90,7 @@ class ConvertRequest(Job["ConvertResult"]):
             max_drop=fields.number("max_drop") if fields.has("max_drop") else MAX_DROP,
             task=fields.optional("task", TaskStatement.read) if fields.has("task") else None,
             tokenizer=_path(fields, "tokenizer"),
+            answers=_path(fields, "answers"),
         )
 
     @staticmethod
@@ -212,6 +218,29 @@ class SamplesJob(Job[SamplesAnswer]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskAgreement:
+    """How the result agrees with the source at the level of the task.
+
+    task: The task's id.
+    inputs: The number of inputs.
+    agreeing: How many of them have results that agree.
+    metrics: The means of the task's metrics, such as the IoU of matched boxes.
+    message: The first comparison that does not agree, else the first one, in words.
+    """
+
+    task: str
+    inputs: int
+    agreeing: int
+    metrics: Mapping[str, float]
+    message: str
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        text = f"{self.task}: {self.agreeing} of {self.inputs} inputs agree with the source ({numbers})"
+        return text if self.agreeing == self.inputs else f"{text}; {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertResult:
     """The result of a conversion and its verification.
 
@@ -222,6 +251,7 @@ class ConvertResult:
     left: Commands that the user must run.
     seconds: The time of each converter, of running the source and of the verification.
     artifact: The artifact's final folder.
+    task: The comparison at the level of the task; None if the source has none that is known.
     """
 
     format: str
@@ -233,6 +263,7 @@ class ConvertResult:
     left: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     artifact: Path | None = None
+    task: TaskAgreement | None = None
 
     def to_json(self) -> JsonObject:
         """Return the result as JSON."""

@@ -260,6 +260,7 @@ def _as_text(result: ConvertResult) -> str:
             f"  proven on {proof['samples']} {what.get(proof['inputs'], proof['inputs'])}{witness}: {metrics}",
             f"  required: {limits}",
             *([f"  in the sizes {'; '.join(proof['sizes'])}; the axes stay free"] if "sizes" in proof else []),
+            *([f"  {result.task}"] if result.task else []),
             *_accuracy(result.accuracy),
             *(f"  {line}" for line in result.left),
         ]

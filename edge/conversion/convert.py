@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.calibration.generator import is_reference
 from converters.environments import environment
-from converters.pipeline.request import ConvertRequest, ConvertResult, ExportJob
+from converters.pipeline.request import ConvertRequest, ConvertResult, ExportJob, TaskAgreement
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
 from converters.pytorch.hugging_face_config import PROCESSOR
 from converters.registry import converter
@@ -21,6 +21,7 @@ from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
 from edge.conversion.task import describe_to_page, stated_task
 from edge.conversion.task_accuracy import task_accuracy
+from edge.conversion.task_agreement import task_agreement, with_agreement
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
 from edge.workers.process import Worker, step_progress
@@ -69,7 +70,8 @@ class Conversion:
                     steps = _after_onnx(plan)
                     told = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
             inputs = _with_hints(inputs, hints, work)
-            stated = stated_task(source, inputs, export.path if export and export.path.is_dir() else None)
+            folder = export.path if export and export.path.is_dir() else None
+            stated = stated_task(source, inputs, folder)
             accuracy = task_accuracy(stated, inputs, source, work, failed_place(place), on_step)
             if accuracy is not None:
                 accuracy.check_source()
@@ -98,12 +100,19 @@ class Conversion:
                 origin=export.origin() if export else None,
                 task=stated.statement if stated else None,
                 tokenizer=stated.tokenizer if stated else None,
+                answers=work / "answers.npz",
             )
-            result = worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step)
+            result = _proven(request, worker, on_step, lambda: task_agreement(source, folder, inputs, request))
             describe_to_page(request.out)
             if accuracy is not None:
                 result = replace(result, accuracy=accuracy.compare(request.out))
         return replace(result, artifact=place, notes=(*told, *notes, *more, *result.notes))
+
+
+def _proven(
+    request: ConvertRequest, worker: Worker, on_step: OnWorkerProgress, agreement: Callable[[], TaskAgreement | None]
+) -> ConvertResult:
+    return with_agreement(lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step), agreement)
 
 
 def plan(
