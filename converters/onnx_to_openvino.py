@@ -59,12 +59,12 @@ class OnnxToOpenvino(Converter):
         no_telemetry()
         if options.precision == "fp16":
             return _to_float16(model, out, options, calibration)
-        network = _read(model, options)
+        network = read_network(model, options)
         if options.precision == "int8" and calibration is not None:
             _NNCF.check(f"{self.id} int8")
             with converting(model, "NNCF"):
                 network = _quantised(network, calibration, options.keep)
-        path = _save(network, out / f"{model.stem}.xml", in_float16=False, source=model.suffix)
+        path = save_network(network, out / f"{model.stem}.xml", in_float16=False, source=model.suffix)
         return ConversionOutput(model=path)
 
     def keeps_free_sizes(self, options: ConvertOptions) -> bool:
@@ -85,14 +85,14 @@ class OnnxToOpenvino(Converter):
         with converting(model, "ONNX"):
             proto = integer_operators_as_qdq(_proto(model))
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
-            network = _read(save_model(proto, Path(folder) / model.name), options)
-            return ConversionOutput(model=_save(network, out / f"{model.stem}.xml", in_float16=False))
+            network = read_network(save_model(proto, Path(folder) / model.name), options)
+            return ConversionOutput(model=save_network(network, out / f"{model.stem}.xml", in_float16=False))
 
     def layer_errors(self, model: Path, result: Path, options: ConvertOptions, samples: Calibration) -> Sequence[Layer]:
         """See `converters.base.Converter`."""
         from converters.openvino.layer_errors import openvino_layers
 
-        network = _read(model, options)
+        network = read_network(model, options)
         with converting(model, "OpenVINO"):
             return openvino_layers(network, result, samples)
 
@@ -107,7 +107,7 @@ def _to_float16(model: Path, out: Path, options: ConvertOptions, calibration: Ca
     fit.check(model)
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         given = save_model(proto, Path(folder) / model.name) if fit.clamped else model
-        path = _save(_read(given, options), out / f"{model.stem}.xml", in_float16=True)
+        path = save_network(read_network(given, options), out / f"{model.stem}.xml", in_float16=True)
     device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")
     return ConversionOutput(model=path, facts=fit.facts, notes=fit.notes, device_model=device_model)
 
@@ -119,7 +119,8 @@ def _proto(model: Path) -> Any:
         return onnx.load(model)
 
 
-def _save(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> Path:
+def save_network(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> Path:
+    """Write the network to `path` and its weights beside it. `source` is the suffix of the file it was read from."""
     with converting(path.name, "OpenVINO"):
         import openvino
 
@@ -128,7 +129,7 @@ def _save(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> 
     return path
 
 
-def _read(model: Path, options: ConvertOptions) -> Any:
+def read_network(model: Path, options: ConvertOptions) -> Any:
     """Read the float network and set the requested batch."""
     with loading(model, "TFLite" if model.suffix == ".tflite" else "ONNX"):
         network = _load(model)

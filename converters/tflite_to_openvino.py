@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.base import ConversionOutput
-from converters.onnx_to_openvino import OnnxToOpenvino
+from converters.library_calls import no_telemetry
+from converters.onnx_to_openvino import OnnxToOpenvino, read_network, save_network
 from converters.options import ConvertOptions
 
 if TYPE_CHECKING:
@@ -28,8 +29,22 @@ class TfliteToOpenvino(OnnxToOpenvino):
         from converters.tflite.reader import is_quantized
 
         if model.is_file() and is_quantized(model):
-            options, calibration = replace(options, precision="fp32"), None
+            return self._with_own_scales(model, out, options)
         return super().convert(model, out, options, calibration)
+
+    def _with_own_scales(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
+        """Convert a file that is quantized already, and keep the scales of its inputs and outputs."""
+        from converters.tflite.reader import read_tflite
+        from runtimes.engines.openvino import write_quantization
+
+        self.check(replace(options, precision="fp32"), None)
+        no_telemetry()
+        main = read_tflite(model).graphs[0]
+        network = read_network(model, options)
+        write_quantization(network, [main.tensors[place].spec for place in (*main.inputs, *main.outputs)])
+        return ConversionOutput(
+            model=save_network(network, out / f"{model.stem}.xml", in_float16=False, source=".tflite")
+        )
 
     def _has_integer_operators(self, _model: Path) -> bool:
         """Return False: OpenVINO reads quantised TFLite without rewriting."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from runtimes.arrays import Array, Arrays
-from runtimes.artifact import Artifact, TensorSpec
-from runtimes.artifact.json_fields import JsonObject, JsonValue
+from runtimes.artifact import Artifact, Quantization, TensorSpec
+from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.errors import EngineError, UsageError
 from runtimes.host import int8_saturates
@@ -24,6 +25,10 @@ from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
 # before the engine is imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: Python's "cannot be imported"
 
+# The format has integer tensors, but no place for their scale and zero point. edge keeps them in the model's `rt_info`,
+# which OpenVINO stores in the .xml file and otherwise ignores, so that uint8 outputs mean the same as in the source:
+# {tensor name: {"scales": [...], "zero_points": [...]}}, as JSON text.
+QUANTIZATION = ("edge", "quantization")
 _DEVICES = ("cpu", "gpu", "npu", "myriad")
 
 
@@ -74,7 +79,9 @@ class Adapter(TensorEngine):
             if artifact.model.suffix == ".onnx":
                 check_external_data(artifact.model)
             model = core.read_model(str(artifact.model))
-            return _OpenvinoSession(_compile(core, model, artifact.model, options, {**config, **more}), is_old)
+            quantization = _read_quantization(model, str(artifact.model))
+            compiled = _compile(core, model, artifact.model, options, {**config, **more})
+            return _OpenvinoSession(compiled, quantization, is_old)
 
     def _config(self, options: RunOptions) -> JsonObject:
         if options.device == "myriad":  # its plugin is from 2022, computes in fp16 only, and has none of these
@@ -96,8 +103,9 @@ _EXECUTED = "EXECUTED"
 
 
 class _OpenvinoSession(CheckedSession):
-    def __init__(self, compiled: Any, is_old: bool) -> None:
-        super().__init__(_specs(compiled.inputs), _specs(compiled.outputs), _threads(compiled))
+    def __init__(self, compiled: Any, quantization: Mapping[str, Quantization], is_old: bool) -> None:
+        inputs, outputs = _specs(compiled.inputs, quantization), _specs(compiled.outputs, quantization)
+        super().__init__(inputs, outputs, _threads(compiled))
         self._is_old = is_old
         self._request = compiled.create_infer_request()
         self._names = [spec.name for spec in self.outputs]
@@ -159,17 +167,46 @@ def _threads(compiled: Any) -> int | None:
         return None
 
 
-def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
-    return [_spec(name, port) for name, port in zip(unique([_name(port) for port in ports]), ports)]
+def _specs(ports: Sequence[Any], quantization: Mapping[str, Quantization]) -> list[TensorSpec]:
+    names = unique([_name(port) for port in ports])
+    return [_spec(name, port, quantization.get(name)) for name, port in zip(names, ports)]
+
+
+def write_quantization(model: Any, specs: Iterable[TensorSpec]) -> None:
+    """Store the scales of the inputs and outputs that have any in an `openvino.Model`."""
+    found = {
+        spec.name: {"scales": list(spec.quantization.scales), "zero_points": list(spec.quantization.zero_points)}
+        for spec in specs
+        if spec.quantization is not None
+    }
+    if found:
+        model.set_rt_info(json.dumps(found, sort_keys=True), list(QUANTIZATION))
+
+
+def _read_quantization(model: Any, source: str) -> dict[str, Quantization]:
+    """Return the scales by tensor name. Raises InputError, naming `source`, if the entry is not what edge writes."""
+    # OpenVINO before 2023.0 has no such information.
+    if not hasattr(model, "has_rt_info") or not model.has_rt_info(list(QUANTIZATION)):
+        return {}
+    fields = Fields({"quantization": _parsed(str(model.get_rt_info(list(QUANTIZATION)).value))}, source)
+    entries = fields.mapping("quantization")
+    return {name: Quantization.read(Fields(entry, f"the quantization of '{name}'")) for name, entry in entries.items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # which is no mapping
 
 
 def _name(port: Any) -> str:
     return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
 
 
-def _spec(name: str, port: Any) -> TensorSpec:
+def _spec(name: str, port: Any, quantization: Quantization | None) -> TensorSpec:
     sizes = [size.get_length() if size.is_static else None for size in port.get_partial_shape()]
-    return tensor_spec(name, port.get_element_type().to_dtype(), sizes)
+    return tensor_spec(name, port.get_element_type().to_dtype(), sizes, quantization)
 
 
 def _summary(error: BaseException) -> str:

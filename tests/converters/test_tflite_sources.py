@@ -11,7 +11,11 @@ from converters.options import ConvertOptions
 from converters.registry import converter
 from converters.tflite.reader import read_tflite
 from converters.tflite.writer import packed, read_network
-from runtimes.errors import EdgeError, UsageError
+from runtimes.artifact import Artifact
+from runtimes.engines.openvino import QUANTIZATION
+from runtimes.errors import EdgeError, InputError, UsageError
+from runtimes.registry import for_format
+from runtimes.session import RunOptions
 
 tensorflow = pytest.importorskip("tensorflow")
 litert = pytest.importorskip("ai_edge_litert.interpreter")
@@ -132,6 +136,32 @@ def test_openvino_answers_as_litert_does(tmp_path, network, precision):
         for one in interpreter.get_output_details():
             difference = interpreter.get_tensor(one["index"]).astype(int) - compiled(sample)[one["name"]].astype(int)
             assert np.abs(difference).max() <= 3, one["name"]
+
+
+def test_openvinos_integers_mean_what_they_mean_in_the_source(tmp_path, network):
+    """OpenVINO's format has no scales: without ours, 255 of an answer would be 255 and not a probability of 1."""
+    pytest.importorskip("openvino")
+    path = convert("tflite_to_openvino", network["int8"], tmp_path, precision="int8")
+    source = read_tflite(network["int8"]).graphs[0]
+    specs = [source.tensors[place].spec for place in (*source.inputs, *source.outputs)]
+    expected = {spec.name: spec for spec in specs}
+    session = for_format("openvino").open(Artifact.open(path), RunOptions())
+    found = {spec.name: spec for spec in (*session.inputs, *session.outputs)}
+    session.close()
+    assert found.keys() == expected.keys()
+    for name, spec in found.items():
+        assert spec.quantization == expected[name].quantization is not None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"classes": {"scales": [1.0], "zero_points": []}}', '{"classes": 1}'])
+def test_scales_that_edge_did_not_write_are_refused(tmp_path, network, text):
+    openvino = pytest.importorskip("openvino")
+    path = convert("tflite_to_openvino", network["int8"], tmp_path, precision="int8")
+    changed = openvino.Core().read_model(path)
+    changed.set_rt_info(text, list(QUANTIZATION))
+    openvino.save_model(changed, tmp_path / "changed.xml", compress_to_fp16=False)
+    with pytest.raises(InputError, match=r"changed\.xml|quantization of 'classes'"):
+        for_format("openvino").open(Artifact.open(tmp_path / "changed.xml"), RunOptions())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
