@@ -208,6 +208,18 @@ def test_imports_go_down() -> None:
     assert upward_imports(ROOT) == []
 
 
+def test_what_travels_to_a_board_is_tested_without_the_other_packages() -> None:
+    """`tests/test_travel.py` runs these tests where nothing else is."""
+    above = {"edge", "converters", "device_profiles"}
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests" / "runtimes").rglob("*.py"))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in above
+    ]
+    assert found == []
+
+
 def test_files_stay_short_enough_to_read() -> None:
     assert long_files(ROOT) == []
 
