@@ -103,7 +103,8 @@ class Conversion:
                 answers=work / "answers.npz",
             )
             result = _proven(request, worker, on_step, lambda: task_agreement(source, folder, inputs, request))
-            describe_to_page(request.out)
+            if plan.format == "browser":
+                describe_to_page(request.out)
             if accuracy is not None:
                 result = replace(result, accuracy=accuracy.compare(request.out))
         return replace(result, artifact=place, notes=(*told, *notes, *more, *result.notes))

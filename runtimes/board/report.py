@@ -6,6 +6,7 @@ The host calls the same functions directly; for a board, they run there and the 
 from __future__ import annotations
 
 import errno
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -148,7 +149,8 @@ def interpreter() -> InterpreterReport:
         "externally_managed": (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").exists(),
         # Debian ships `venv` without `ensurepip`, and then `python -m venv` fails.
         "can_make_environments": importlib.util.find_spec("ensurepip") is not None,
-        "has_pip": importlib.util.find_spec("pip") is not None,
+        # Past the finder that setuptools puts first: asked for pip, it replaces a distutils that is in use.
+        "has_pip": importlib.machinery.PathFinder.find_spec("pip") is not None,
         "modules": [name for name in ("numpy", "tensorrt") if importlib.util.find_spec(name) is not None],
         "glibc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in _names() else None,
     }

@@ -287,7 +287,7 @@ def test_metas_llama_3_brings_its_tokenizer_of_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [b"IQ== 0\nIQ== 1\n", b"IQ== 0\n*** 1\n", b"IQ== 0\nIg== 5\n", b"IQ== 0\nIg==\n"])
 def test_broken_ranks_are_refused(line: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(line)
-    with pytest.raises(InputError, match=r"tokenizer.model (is broken|lacks)"):
+    with pytest.raises(InputError, match=r"tokenizer\.model(: line 2 is not a piece| lacks)"):
         read_ranks(tmp_path / "tokenizer.model", is_3_1=False)
 
 
@@ -339,7 +339,7 @@ HOSTILE = {
     "a file cut off": (cut_off, "but its tensors need"),
     "a path outside": (index("../model.safetensors"), "outside the folder"),
     "a missing shard": (index("model-00002.safetensors"), "lacks model-00002"),
-    "no json": (lambda folder: (folder / "tokenizer.json").write_text("{", encoding="utf-8"), "cannot be read"),
+    "no json": (lambda folder: (folder / "tokenizer.json").write_text("{", encoding="utf-8"), "is not JSON"),
     "a tokenizer without a model": (
         lambda folder: (folder / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8"),
         "tokenizer.json has an unexpected structure",
