@@ -57,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report(error, as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        print("edge: stopped", file=sys.stderr)
-        return 130
+        return _stopped()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # it came while a class was being made
+            return _stopped()
+        raise
     except BrokenPipeError:  # the reader of our output has exited: `edge table | head`
         return _without_stdout(141)
     except OSError as error:
@@ -66,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _report(_host_error(error), as_json)
         return _without_stdout(HostError.exit_code)
+
+
+def _stopped() -> int:
+    """Report Ctrl+C, and return the shell's status for it."""
+    print("edge: stopped", file=sys.stderr)
+    # If it interrupted code that runs from a string, as when a dataclass is defined, CPython remembers that and at exit
+    # ends the process by the signal. Another string makes it forget (`run_eval_code_obj` in its pythonrun.c).
+    exec("")  # noqa: S102 - nothing is executed
+    return 130
 
 
 def _run(words: Sequence[str]) -> int:

@@ -64,6 +64,20 @@ def test_a_traceback_is_shown_only_with_debug():
     assert "Traceback" in _edge("inspect", "absent.onnx", "--debug").stderr
 
 
+@pytest.mark.parametrize(
+    "interrupted",
+    [
+        "raise KeyboardInterrupt",
+        """exec('raise KeyboardInterrupt')""",  # as when a dataclass is defined
+        "type('C', (), {'x': type('X', (), {'__set_name__': lambda *_: exec('raise KeyboardInterrupt')})()})",
+    ],
+)
+def test_ctrl_c_has_one_status_wherever_it_comes(interrupted: str) -> None:
+    code = f"import sys, edge.cli\ndef run(words):\n    {interrupted}\nedge.cli._run = run\nsys.exit(edge.cli.main([]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "edge: stopped\n")
+
+
 @pytest.fixture
 def heeded():
     """Has the programs that are begun heed a signal, though these tests run under `nohup`."""
