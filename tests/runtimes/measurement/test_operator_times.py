@@ -29,7 +29,9 @@ def test_an_engine_reports_its_operators_and_they_add_up(engine: str) -> None:
     assert all(one["placement"] and one["ms"] >= 0 for one in found["operators"])
     inside = sum(one["ms"] for one in found["operators"])
     assert inside + found["outside_ms"] == pytest.approx(found["total_ms"])
-    assert 0 < inside < found["total_ms"]  # the profiler's clock is inside ours
+    # The profiler's clock is inside ours. OpenVINO counts whole microseconds, of which so small a model may take none.
+    assert 0 <= inside < found["total_ms"]
+    assert inside > 0 or engine == "openvino"
     times = [one["ms"] for one in found["operators"]]
     assert times == sorted(times, reverse=True)
 
