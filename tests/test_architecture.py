@@ -91,9 +91,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60
 # Fewer than 35 files may be small.
 SMALL_FILE_LINES, MAX_SMALL_FILES = 60, 34
 # Small files that still wait to be folded into the one that imports them; only take away from these.
-ONE_IMPORTER = {
-    "runtimes/llm/llama_cpp/scheduler.py",
-}
+ONE_IMPORTER = {}
 LAYERS = {"edge": 2, "converters": 1, "runtimes": 0}  # `device_profiles` stands beside `converters`
 
 

@@ -68,6 +68,8 @@ class Adapter(TextEngine):
         if not is_installed(self):
             raise missing(self)
         check_settings(options.settings, self.settings, self.id)
+        if options.slots > 1 and options.mmproj is None:
+            raise UsageError("llama_cpp continues one text at a time", "use slots=1, or edge serve for several clients")
         if options.mmproj is not None:
             return open_with_pictures(model, options, find_program(self.id))
         path = Path(model)
@@ -124,11 +126,9 @@ def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) 
 def _create_context(library: Any, model: Any, context: int, options: LoadOptions) -> Any:
     threads = options.threads or min(performance_cores(), usable_cores())
     parameters = library.llama_context_default_params()
-    parameters.n_ctx = context * options.slots
-    parameters.n_seq_max = options.slots
+    parameters.n_ctx = context
     parameters.n_batch = parameters.n_ubatch = UBATCH
-    parameters.n_outputs_max = max(options.slots, LOGIT_ROWS)
-    parameters.n_outputs_max_per_seq = LOGIT_ROWS
+    parameters.n_outputs_max = parameters.n_outputs_max_per_seq = LOGIT_ROWS
     parameters.n_threads = threads
     parameters.n_threads_batch = options.batch_threads or threads
     parameters.type_k = parameters.type_v = _KV_TYPES[options.kv_type]
@@ -180,7 +180,7 @@ def _facts(
         vocabulary=count,
         context=size,
         trained_context=trained_context(file),
-        slots=options.slots,
+        slots=1,
         bos=bos,
         eos=eos,
         ends=tuple(token for token in range(count) if library.llama_vocab_is_eog(vocabulary, token)),

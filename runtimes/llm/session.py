@@ -14,7 +14,7 @@ Capabilities, which not every engine has:
     logits      raw scores of the next token at every position
     shift       reuse after a gap, see above
     state       save the cache to a file, and load it in another process
-    quantize    write a file in another quantization (`quantize` of its adapter)
+    quantize    write a file in another quantisation (`quantize` of its adapter)
     pictures    continue a text with pictures in it, with the picture encoder `LoadOptions.mmproj`
 """
 
@@ -35,9 +35,9 @@ FINISHES = ("stop", "length", "context", "cancelled")
 # The order of the sampling steps. `modern` is llama.cpp's current one; `2023` is that of alpaca.cpp's chat
 # (penalty, 1/temperature, top-k, softmax, top-p, draw), whose penalty window includes the prompt.
 CHAINS = ("modern", "2023")
-# Every running answer needs a row of each step, and llama_cpp's steps have this many (UBATCH). With more answers, some
-# would have to wait until others end.
-MAX_SLOTS = 128
+MAX_SLOTS = (
+    128  # llama-server evaluates a token of each running answer in one step, and the steps are this long (UBATCH)
+)
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ class LoadOptions:
 
     context: Tokens that each slot can hold, prompt and answer together; None uses the length that the model was trained
         with, as far as the memory of this machine allows.
-    slots: Sequences that are continued at the same time, each with its own context; at most MAX_SLOTS.
+    slots: Sequences that a server continues at the same time, each with its own context; at most MAX_SLOTS. llama_cpp
+        continues one text at a time.
     threads: Threads for generation; None uses the physical performance cores.
     batch_threads: Threads for prompts; None uses as many as `threads`, or all cores if that is faster.
     memory: "map" uses the pages of the file, which are shared and can be dropped; "read" copies the file, which lets
-        engines repack it without storing it twice; "auto" chooses by quantization and device.
+        engines repack it without storing it twice; "auto" chooses by quantisation and device.
     kv_type: The type of the cache of keys and values: "f16", "q8_0", "q4_0", "f32".
     adapters: LoRA adapters in GGUF, {path: strength}.
     workers: "host:port" of llama.cpp RPC workers that compute a part of the layers.
@@ -142,7 +143,7 @@ class Finish:
     reused_tokens: How many of them were cached.
     prompt_s: Seconds until the first token's scores were available.
     tokens: The number of generated tokens.
-    generate_s: Seconds to generate them, including the time spent waiting for other slots.
+    generate_s: Seconds to generate them.
     seed: The seed of the sampling.
     """
 
@@ -256,10 +257,13 @@ class TextSession(Protocol):
         """
 
     def logits(self, tokens: Sequence[int]) -> Array:
-        """Return the raw scores of the next token after each of `tokens`: float32 [len(tokens), vocabulary]."""
+        """Return the raw scores of the next token after each of `tokens`: float32 [len(tokens), vocabulary].
+
+        Raises EngineError while a text is continued.
+        """
 
     def save_state(self, path: str) -> None:
-        """Write the cache of slot 0 to a file, atomically."""
+        """Write the cache to a file, atomically. Raises EngineError while a text is continued."""
 
     def load_state(self, path: str) -> list[int]:
         """Load a file of `save_state`, and return the cached tokens. Raises InputError if it does not fit the model."""

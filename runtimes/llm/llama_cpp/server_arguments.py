@@ -36,7 +36,7 @@ def server_arguments(path: Path, file: GgufFile, context: int, options: LoadOpti
         *("--threads", str(threads), "--threads-batch", str(options.batch_threads or threads)),
         *("--load-mode", _LOAD_MODES[memory_mode(file, options)]),
         *("--cache-type-k", options.kv_type, "--cache-type-v", options.kv_type),
-        *("--fit", "off", "--offline", "--metrics", "--no-ui"),
+        *("--fit", "off", "--offline", "--metrics"),
         # Turn off the prompt cache in memory, which needs up to 8 GiB that `memory.need` does not include.
         *("--cache-ram", "0"),
         *_kind(file),

@@ -12,10 +12,10 @@ import pytest
 
 from runtimes import registry
 from runtimes.engines.llama_cpp import around_amx
-from runtimes.errors import HostError, InputError, UsageError
+from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.llm.llama_cpp import memory, rpc
 from runtimes.llm.llama_cpp.memory import largest_quantization, need
-from runtimes.llm.llama_cpp.scheduler import Reuse, plan
+from runtimes.llm.llama_cpp.sequence import Reuse, plan
 from runtimes.llm.session import MAX_SLOTS, LoadOptions, TextOptions
 from runtimes.model_files.gguf import read_gguf
 
@@ -93,7 +93,7 @@ def test_the_context_that_is_named_fits_with_these_slots_and_this_cache(slots, k
     memory.check_fits(long, MODEL, 2304, slots, kv_type, free)
 
 
-def test_the_largest_quantization_that_fits_is_named():
+def test_the_largest_quantisation_that_fits_is_named():
     file = read_gguf(MODEL)
     layers = [
         replace(one, shape=(*one.shape, 10**6), bytes=one.bytes * 10**6)
@@ -165,11 +165,26 @@ def test_a_build_with_amx_keeps_the_layout_of_the_file_unless_asked_otherwise(in
     assert around_amx(library, LoadOptions(settings=asked)).settings.get("repack") == used
 
 
-def test_every_slot_has_a_row_in_each_step():
+def test_several_slots_are_for_servers():
     assert MAX_SLOTS <= memory.UBATCH
     with pytest.raises(UsageError) as caught:
         LoadOptions(slots=MAX_SLOTS + 1)
     assert (caught.value.message, caught.value.hint) == ("slots is 129", "choose a value from 1 to 128")
+    pytest.importorskip("llama_cpp")
+    with pytest.raises(UsageError, match="one text at a time"):
+        registry.engine("llama_cpp").open_text(str(MODEL), LoadOptions(slots=2))
+
+
+def test_scores_and_states_are_refused_while_a_text_is_continued(tmp_path):
+    pytest.importorskip("llama_cpp")
+    with registry.engine("llama_cpp").open_text(str(MODEL), LoadOptions(context=64, threads=1)) as session:
+        running = session.generate([1, 5], TextOptions(temperature=0, ignore_end=True))
+        next(running)
+        for ask in (lambda: session.logits([1]), lambda: session.save_state(str(tmp_path / "state"))):
+            with pytest.raises(EngineError, match="busy"):
+                ask()
+        running.close()
+        assert session.logits([1]).shape == (1, 288)
 
 
 @pytest.mark.parametrize(
