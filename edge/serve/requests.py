@@ -26,6 +26,8 @@ _COMPLETION_TOKENS = 16  # OpenAI's own default for /v1/completions
 
 CHAT = ("/v1/chat/completions", "/chat/completions")
 TEXT = ("/v1/completions",)
+RESPONSES = ("/v1/responses", "/responses")
+MESSAGES = ("/v1/messages",)
 RENDERING = (
     *CHAT, "/v1/chat/completions/input_tokens", "/chat/completions/input_tokens", "/v1/responses", "/responses",
     "/v1/responses/input_tokens", "/responses/input_tokens", "/v1/messages", "/v1/messages/count_tokens",
@@ -114,8 +116,9 @@ def read_request(
     if not isinstance(fields, dict):
         raise ApiError(400, "the body is not a JSON object")
     check_links(fields)
+    changed = _use_chat_fields(fields, path)
     _check(fields, path)
-    changed = _drop_unused(fields)
+    changed = _drop_unused(fields) or changed
     changed = _choose_tool(fields, path) or changed
     changed = _add_stops(fields, path, stops) or changed
     changed = _limit(fields, path) or changed
@@ -140,7 +143,7 @@ def _check(fields: JsonObject, path: str) -> None:
         if isinstance(value, (int, float)) and not least <= value <= most:
             _reject(f"'{name}' is {value}, not between {least:g} and {most:g}", name, "invalid_value")
     _check_stops(fields.get("stop"))
-    _check_format(fields)
+    _check_format(fields, path)
     if path in CHAT:
         _check_messages(fields.get("messages"))
     if path in TEXT and fields.get("prompt") is None:
@@ -151,20 +154,51 @@ def _reject(message: str, name: str, code: str) -> None:
     raise ApiError(400, message, param=name, code=code)
 
 
+def _use_chat_fields(fields: JsonObject, path: str) -> bool:
+    """Translate fields that llama-server ignores outside /v1/chat/completions into those that it knows there.
+
+    These are the schema of /v1/responses, and switching thoughts off in /v1/messages.
+    """
+    if path in RESPONSES:
+        form = _object(_object(fields.get("text")).get("format"))
+        if form.get("type", "text") == "text":
+            return False
+        del fields["text"]
+        inner: JsonObject = {"name": form.get("name"), "schema": form.get("schema")}
+        fields["response_format"] = {"type": form.get("type"), "json_schema": inner}
+        return True
+    if path not in MESSAGES:
+        return False
+    for name, asked in (
+        ("output_format", fields.get("output_format")),
+        ("output_config.format", _object(fields.get("output_config")).get("format")),
+    ):
+        if asked is not None:
+            _reject(f"'{name}' is not supported: use /v1/chat/completions", name, "unsupported_parameter")
+    if _object(fields.get("thinking")).get("type") != "disabled":
+        return False
+    fields["chat_template_kwargs"] = {"enable_thinking": False, **_object(fields.get("chat_template_kwargs"))}
+    return True
+
+
 def _check_stops(stops: Any) -> None:
     stops = [stops] if isinstance(stops, str) else stops or []
     if not all(isinstance(stop, str) and stop for stop in stops) or len(stops) > _MAX_STOPS:
         _reject(f"'stop' is not up to {_MAX_STOPS} texts", "stop", "invalid_value")
 
 
-def _check_format(fields: JsonObject) -> None:
-    form = _object(fields.get("response_format"))
+def _format_name(path: str) -> str:
+    return "text.format" if path in RESPONSES else "response_format"
+
+
+def _check_format(fields: JsonObject, path: str) -> None:
+    form, field = _object(fields.get("response_format")), _format_name(path)
     kind = form.get("type", "text")
     schema = form.get("json_schema") if kind == "json_schema" else {"schema": form.get("schema") or {}}
     if kind not in ("text", "json_object", "json_schema") or not isinstance(schema, dict):
-        _reject("'response_format' is text, json_object or json_schema", "response_format", "invalid_value")
+        _reject(f"'{field}' is text, json_object or json_schema", field, "invalid_value")
     elif not isinstance(schema.get("schema"), dict):
-        _reject("'response_format' has no schema in json_schema.schema", "response_format", "invalid_value")
+        _reject(f"'{field}' has no schema", field, "invalid_value")
     for name, value in (
         ("grammar", fields.get("grammar")),
         ("json_schema", fields.get("json_schema")),
@@ -181,13 +215,10 @@ def _constrain(fields: JsonObject, path: str) -> bool:
     chats for SentencePiece vocabularies. So there the schema becomes a grammar. In chats llama-server translates it
     itself, because its grammar has to let the thoughts of reasoning models pass.
     """
-    text = fields.get("text")
-    if path.endswith("/responses") and _object(_object(text).get("format")).get("type", "text") != "text":
-        _reject("'text.format' is not supported: use /v1/chat/completions", "text.format", "unsupported_parameter")
     form = _object(fields.get("response_format"))
-    name = "response_format" if form.get("type", "text") != "text" else "json_schema"
+    name = _format_name(path) if form.get("type", "text") != "text" else "json_schema"
     schema: Any = fields.get("json_schema")
-    if name == "response_format":
+    if name != "json_schema":
         schema = form.get("schema") or _object(form.get("json_schema")).get("schema") or {"type": "object"}
     if schema is None:
         return False
@@ -195,7 +226,7 @@ def _constrain(fields: JsonObject, path: str) -> bool:
         grammar = grammar_of(json.dumps(schema))
     except InputError as error:
         _reject(f"'{name}': {error.message}", name, "invalid_value")
-    if path in CHAT:
+    if path in CHAT or path in RESPONSES:
         return False
     if fields.get("grammar"):
         _reject(f"'grammar' and '{name}' cannot be combined", "grammar", "invalid_value")

@@ -175,6 +175,9 @@ def test_responses(chats) -> None:
     assert done.output_text
     kinds = [event.type for event in chats.responses.create(model="x", input="Once", max_output_tokens=4, stream=True)]
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    form = {"type": "json_schema", "name": "old", "schema": {"type": "boolean"}}
+    done = chats.responses.create(model="x", input="Old?", max_output_tokens=8, text={"format": form})
+    assert done.output_text in ("true", "false")
 
 
 def test_embeddings(start_real, openai) -> None:
@@ -183,6 +186,17 @@ def test_embeddings(start_real, openai) -> None:
         found = client.embeddings.create(model="x", input=["Lily", "a red ball"])
         assert [len(one.embedding) for one in found.data] == [64, 64]
         assert sum(value * value for value in found.data[0].embedding) == pytest.approx(1, abs=1e-3)
+
+
+def test_documents_are_ranked(start_real, openai) -> None:
+    server = start_real("--slots", "1", "--", "--reranking")
+    body = {"model": "x", "query": "A red ball", "documents": ["Lily has a red ball.", "The sun is hot."], "top_n": 2}
+    for path in ("/v1/rerank", "/rerank"):
+        status, _, answer = server.post(path, body)
+        assert status == 200, answer
+        assert sorted(one["index"] for one in answer["results"]) == [0, 1]
+        assert all(isinstance(one["relevance_score"], float) for one in answer["results"])
+    assert server.post("/v1/rerank", {"model": "x", "query": "A"})[0] == 400
 
 
 def test_what_is_wrong_is_named_and_what_is_unknown_ignored(client, openai) -> None:

@@ -269,7 +269,10 @@ def test_outside_chats_a_schema_becomes_a_grammar(more) -> None:
 @pytest.mark.parametrize(
     ("path", "more", "param"),
     [
-        ("/v1/responses", {"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format"),
+        ("/v1/responses", {"text": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "text.format"),
+        ("/v1/responses", {"text": {"format": {"type": "json_schema"}}}, "text.format"),
+        (MESSAGES, {**HELLO, "output_format": {"type": "json_schema", "schema": {}}}, "output_format"),
+        (MESSAGES, {**HELLO, "output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
         ("/v1/completions", {"prompt": "a", "grammar": 'root ::= "a"', "json_schema": {}}, "grammar"),
     ],
 )
@@ -277,3 +280,18 @@ def test_what_would_be_dropped_in_silence_is_refused(path, more, param) -> None:
     with pytest.raises(ApiError) as caught:
         read_request(path, json.dumps(more).encode())
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_the_schema_of_responses_is_that_of_chats() -> None:
+    form = {"type": "json_schema", "name": "old", "schema": {"type": "boolean"}, "strict": True}
+    fields = sent({"input": "Old?", "text": {"format": form, "verbosity": "low"}}, "/v1/responses")
+    inner = {"name": "old", "schema": {"type": "boolean"}}
+    assert fields == {"input": "Old?", "response_format": {"type": "json_schema", "json_schema": inner}}
+    plain = {"input": "Old?", "text": {"format": {"type": "text"}}}
+    assert sent(plain, "/v1/responses") == plain
+
+
+def test_thoughts_are_switched_off_in_messages_too() -> None:
+    fields = sent({**HELLO, "thinking": {"type": "disabled"}}, MESSAGES)
+    assert fields["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in sent({**HELLO, "thinking": {"type": "enabled"}}, MESSAGES)
