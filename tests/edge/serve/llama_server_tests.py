@@ -2,10 +2,12 @@
 
 They are in the source package of llama-cpp-python, from which they are unpacked for the run; their code is not kept
 here. Their server is a wrapper that translates llama-server's words into those of `edge serve`, and their models are
-stories260K, the one that needs no download. `--direct` runs them against llama-server itself, for comparison.
+stories260K, the one that needs no download. `--direct` runs them against llama-server itself. `--page FILE` runs both
+and writes docs/reference/llama-server-tests.md; a test that llama-server fails as well, such as one that downloads its
+model, is then not expected to pass either.
 
 The Python that runs this needs pytest, requests, openai, anthropic, aiohttp, wget, filelock, psutil, prometheus-client.
-Status 1 where a test fails that is not in LEFT_OUT and that llama-server passes.
+Status 1 where a test fails that is not in LEFT_OUT.
 """
 
 from __future__ import annotations
@@ -127,27 +129,84 @@ def _reason(case: str) -> str | None:
     return next((reason for part, reason in LEFT_OUT.items() if part in case), None)
 
 
-def _count(report: Path) -> bool:
-    """Print what passed, file by file; whether all that failed is in LEFT_OUT."""
-    counts: dict[str, Counter[str]] = {}
-    failed: list[str] = []
+def _outcomes(report: Path) -> dict[str, str]:
+    """Whether each test passed, failed or was skipped, by `file::test`."""
+    found = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        file = case.get("classname", "").rpartition(".")[2]
-        name = f"{file}::{case.get('name')}"
         states = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
-        state = "passed" if not states else "skipped" if states == ["skipped"] else "failed"
-        if state == "failed" and _reason(name):
-            state = "left out"
-        counts.setdefault(file, Counter())[state] += 1
-        if state == "failed":
-            failed.append(name)
-    for file, count in sorted(counts.items()):
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        found[name] = "passed" if not states else "skipped" if states == ["skipped"] else "failed"
+    return found
+
+
+def _judged(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
+    """The outcomes with `edge serve`, where what failed is "left out" for a reason, or "not here" for both."""
+
+    def judge(name: str, outcome: str) -> str:
+        if outcome != "failed":
+            return outcome
+        return "not here" if theirs.get(name) == "failed" else "left out" if _reason(name) else "failed"
+
+    return {name: judge(name, outcome) for name, outcome in ours.items()}
+
+
+def _counts(outcomes: dict[str, str]) -> dict[str, Counter[str]]:
+    """The number of tests by file and outcome."""
+    counts: dict[str, Counter[str]] = {}
+    for name, outcome in outcomes.items():
+        counts.setdefault(name.partition("::")[0], Counter())[outcome] += 1
+    return dict(sorted(counts.items()))
+
+
+def _print(outcomes: dict[str, str]) -> None:
+    for file, count in _counts(outcomes).items():
         print(f"{file:28} " + ", ".join(f"{count[state]} {state}" for state in count))
-    total = sum(counts.values(), Counter())
-    print("all: " + ", ".join(f"{number} {state}" for state, number in total.items()))
-    for name in failed:
+    print("all: " + ", ".join(f"{number} {state}" for state, number in Counter(outcomes.values()).items()))
+    for name in [name for name, outcome in outcomes.items() if outcome == "failed"]:
         print(f"failed: {name}")
-    return not failed
+
+
+_KINDS = ("passed", "failed", "left out", "not here", "skipped")
+
+
+def _page(ours: dict[str, str], theirs: dict[str, str], version: str) -> str:
+    """docs/reference/llama-server-tests.md."""
+    counts, passed = _counts(ours), _counts(theirs)
+    rows = [f"| {file} | {passed[file]['passed']} | {' | '.join(_cells(count))} |" for file, count in counts.items()]
+    total = Counter(ours.values())
+    all_passed = Counter(theirs.values())["passed"]
+    reasons = [f"| `{part}` | {reason} |" for part, reason in LEFT_OUT.items()]
+    return "\n".join(
+        (
+            "# llama.cpp's server tests",
+            "",
+            f"The tests of llama.cpp's own server (`tools/server/tests/unit/` in {version}), without those",
+            "marked slow, run against `edge serve` and, for comparison, against llama-server, without a network:",
+            "",
+            "    python -m tests.edge.serve.llama_server_tests --sdist FILE --llama-server PROGRAM \\",
+            "      --page docs/reference/llama-server-tests.md",
+            "",
+            f"llama-server passes {all_passed}, `edge serve` {total['passed']}; {total['left out']} are left out for"
+            f" the reasons below, {total['failed']} fail.",
+            "",
+            "- **left out**: fails with `edge serve`, for a reason below.",
+            "- **not here**: fails with llama-server as well, mostly because it downloads a model.",
+            "",
+            f"| file | llama-server passes | {' | '.join(_KINDS)} |",
+            f"|---|{'---|' * (len(_KINDS) + 1)}",
+            *rows,
+            f"| all | {all_passed} | {' | '.join(_cells(total))} |",
+            "",
+            "| left out | reason |",
+            "|---|---|",
+            *reasons,
+            "",
+        )
+    )
+
+
+def _cells(count: Counter[str]) -> list[str]:
+    return [str(count[kind] or "") for kind in _KINDS]
 
 
 def main() -> int:
@@ -158,6 +217,7 @@ def main() -> int:
     parser.add_argument("--sdist", type=Path, required=True, help="llama_cpp_python-VERSION.tar.gz")
     parser.add_argument("--llama-server", default=os.environ.get(_PROGRAM), help="as `make llama` compiles it")
     parser.add_argument("--direct", action="store_true", help="against llama-server itself")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="run both, and write this page")
     parser.add_argument("--model", type=Path, help="a GGUF of stories260K; converted anew where left out")
     parser.add_argument("--port", default="18090")
     parser.add_argument("words", nargs="*", help="for pytest, behind --")
@@ -172,12 +232,21 @@ def main() -> int:
         environment = {
             **os.environ, "LLAMA_SERVER_BIN_PATH": str(wrapper), "PORT": args.port, "PYTHONPATH": str(tests),
             _MODEL: str((args.model or _model(place)).resolve()), _PROGRAM: args.llama_server,
-            **({_DIRECT: "1"} if args.direct else {}),
         }  # fmt: skip
-        command = [sys.executable, "-m", "pytest", "-p", "edgeshim", "-p", "no:randomly", "-m", "not slow", "-q"]
-        command += ["--tb=line", f"--junitxml={place / 'report.xml'}", *args.words]
-        subprocess.run(command, cwd=tests, env=environment, check=False)
-        return 0 if _count(place / "report.xml") else 1
+        theirs = _run(tests, {**environment, _DIRECT: "1"}, args.words) if args.direct or args.page else {}
+        ours = {} if args.direct else _judged(_run(tests, environment, args.words), theirs)
+    _print(ours or theirs)
+    if args.page:
+        args.page.write_text(_page(ours, theirs, args.sdist.name.removesuffix(".tar.gz")), encoding="utf-8")
+    return int("failed" in ours.values())
+
+
+def _run(tests: Path, environment: dict[str, str], words: Sequence[str]) -> dict[str, str]:
+    report = tests / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "edgeshim", "-p", "no:randomly", "-m", "not slow", "-q"]
+    command += ["--tb=line", f"--junitxml={report}", *words]
+    subprocess.run(command, cwd=tests, env=environment, check=False)
+    return _outcomes(report)
 
 
 if __name__ == "__main__":
