@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
     parser.add_argument("--template", metavar="NAME", help="a named chat template, or a file (the model's own)")
     parser.add_argument("--name", metavar="WORD", help="the model's name for clients (its file's name)")
+    parser.add_argument(
+        "--page", choices=("edge", "llama"), default="edge", help="llama: the one that llama-server carries (edge)"
+    )
     parser.add_argument("--quiet", action="store_true", help="do not log requests")
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it answers")
     llm_loading.add_arguments(parser)
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         origins=tuple(args.allow_origin),
         hosts=tuple(name.lower() for name in args.allow_host),
         quiet=args.quiet,
+        page=args.page,
     )
     serve(_opener(model, args), options, lambda ready: _print_ready(ready, options, args.json))
     return 0

@@ -12,6 +12,6 @@ header_timeout  close connections whose request headers do not arrive
 errors          errors in OpenAI's format
 metrics         counters for Prometheus, and the access log
 listening       addresses and keys
-page            the chat page and its content security policy
+page            the files of the chat page (in chat_page/), and its content security policy
 server          the process: socket, signals, start and end
 """

@@ -91,7 +91,6 @@ class Proxy:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._routes: dict[tuple[str, str], Callable[[Send], Awaitable[None]]] = {
-            ("GET", "/"): self._page,
             ("GET", "/health"): self._health,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
@@ -103,13 +102,13 @@ class Proxy:
         route = self._routes.get((method, path))
         if route is not None:
             await route(send)
+        elif method == "GET" and path in self._context.page.files:
+            file = self._context.page.files[path]
+            await send_whole(send, 200, file.headers, file.body)
         elif method == "GET" and path.startswith("/v1/models/"):
             await self._model(path.removeprefix("/v1/models/"), send)
         else:
             await self._pass_on(scope, receive, send)
-
-    async def _page(self, send: Send) -> None:
-        await send_whole(send, 200, self._context.page.headers, self._context.page.body)
 
     async def _health(self, send: Send) -> None:
         is_well = self._context.engine.is_ready and not self._context.places.is_stopping
@@ -178,13 +177,15 @@ class Proxy:
         target = scope["raw_path"].decode("ascii", "replace")
         if scope["query_string"]:
             target += "?" + scope["query_string"].decode("ascii", "replace")
-        kind = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+        kind = _header(scope, b"content-type")
         if kind.startswith("application/x-www-form-urlencoded"):
             kind = ""  # clients such as curl send this type with JSON
+        encoding = _header(scope, b"accept-encoding") if self._context.page.has(scope["path"]) else ""
         response = _Response(send, request.streams)
         async with AsyncExitStack() as stack:
             try:
-                asking = asyncio.ensure_future(self._ask(stack, scope["method"], target, request.content, kind))
+                ask = self._ask(stack, scope["method"], target, request.content, kind, encoding)
+                asking = asyncio.ensure_future(ask)
                 answer = await response.wait(asking)
                 await self._send_back(scope, answer, response)
             except UpstreamError as error:
@@ -192,12 +193,14 @@ class Proxy:
             except ApiError as error:
                 await response.fail(error)
 
-    async def _ask(self, stack: AsyncExitStack, method: str, target: str, content: bytes, kind: str) -> Answer:
+    async def _ask(
+        self, stack: AsyncExitStack, method: str, target: str, content: bytes, kind: str, encoding: str
+    ) -> Answer:
         """Send a request to llama-server, once more if it had died before it received the first one."""
         for is_last in (False, True):
             await self._ready()
             try:
-                exchange = self._context.engine.upstream.ask(method, target, content, kind)
+                exchange = self._context.engine.upstream.ask(method, target, content, kind, encoding)
                 return await stack.enter_async_context(exchange)
             except UpstreamError as error:
                 if is_last or error.was_connected:
@@ -225,6 +228,8 @@ class Proxy:
         tail = b""
         kind = answer.headers.get("content-type", "application/octet-stream")
         headers = _STREAM if kind.startswith("text/event-stream") else [(b"content-type", kind.encode("latin-1"))]
+        if "content-encoding" in answer.headers:
+            headers = [*headers, (b"content-encoding", answer.headers["content-encoding"].encode("latin-1"))]
         if "content-length" in answer.headers and not response.has_begun:
             headers = [*headers, (b"content-length", answer.headers["content-length"].encode("latin-1"))]
         await response.begin(answer.status, headers)
@@ -284,6 +289,10 @@ class _Response:
             await more(self._send, b"\n\ndata: " + error.encoded() + b"\n\n", is_last=True)
             return
         raise ConnectionAbortedError  # the client sees from the length that the response is incomplete
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
 
 
 def _with_openai_code(body: bytes) -> bytes:

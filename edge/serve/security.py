@@ -31,9 +31,10 @@ from edge.serve.http import (
     send_whole,
 )
 from edge.serve.metrics import Meters
+from edge.serve.page import Page
 from runtimes.host.loopback import is_loopback
 
-_OPEN_PATHS = ("/", "/health")
+_OPEN_PATH = "/health"
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -60,9 +61,10 @@ class Rules:
 class Guard:
     """An ASGI application that checks access to another one, turns errors into responses, and writes the log."""
 
-    def __init__(self, app: Application, rules: Rules, meters: Meters) -> None:
+    def __init__(self, app: Application, rules: Rules, page: Page, meters: Meters) -> None:
         self._app = app
         self._rules = rules
+        self._page = page
         self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +91,9 @@ class Guard:
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await send_whole(send, 204, [], b"")
             return
-        if self._rules.key is not None and scope["path"] not in _OPEN_PATHS:
+        path = scope["path"]
+        is_open = path == _OPEN_PATH or (scope["method"] in ("GET", "HEAD") and self._page.has(path))
+        if self._rules.key is not None and not is_open:
             # Anthropic's clients send the key in the header x-api-key.
             header = headers.get("authorization") or f"Bearer {headers.get('x-api-key', '')}"
             _check_key(header.removesuffix("Bearer "), self._rules.key)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edge.serve.header_timeout import http_protocol
 from edge.serve.listening import Key, address_of, bind
 from edge.serve.metrics import Meters
-from edge.serve.page import load_page
+from edge.serve.page import LLAMA_PAGE, Page, load_page
 from edge.serve.proxy import Facts, Proxy, ProxyContext
 from edge.serve.security import Guard, Rules
 from edge.serve.upstream import Places
@@ -42,6 +42,7 @@ class ServeOptions:
     origins: The origins whose pages may send requests.
     hosts: Further names of this machine, besides those of loopback.
     quiet: Whether to turn off the access log.
+    page: The page at `/`: "edge", or "llama" for the one that llama-server carries.
     head_s: The time limit for the headers of a request, in seconds.
     """
 
@@ -53,6 +54,7 @@ class ServeOptions:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     quiet: bool = False
+    page: str = "edge"
     head_s: float = 20.0
 
 
@@ -91,11 +93,12 @@ def serve(opener: Callable[[], ServedModel], options: ServeOptions, on_ready: Ca
         async def load() -> None:
             await model.engine.ready()
             facts = await model.facts(options.name)
+            page = load_page() if options.page == "edge" else await _llama_page(model)
             places = Places(facts.slots, options.queue)
             meters = Meters(model.engine, places, facts.context, options.quiet)
             app.places = places
             app.inner = _application(
-                ProxyContext(facts, model.engine, places, meters, load_page(), model.template, model.sees_pictures),
+                ProxyContext(facts, model.engine, places, meters, page, model.template, model.sees_pictures),
                 options,
             )
             app.ready = Ready(address_of(listening, options.host), facts, tuple(model.notes))
@@ -119,7 +122,16 @@ class _DeferredApplication:
 def _application(context: ProxyContext, options: ServeOptions) -> Guard:
     key = None if options.key is None else options.key.value
     rules = Rules(key, is_loopback(options.host, subdomains=True), options.origins, options.hosts)
-    return Guard(Proxy(context), rules, context.meters)
+    return Guard(Proxy(context), rules, context.page, context.meters)
+
+
+async def _llama_page(model: ServedModel) -> Page:
+    """Return llama-server's own page. Raises EngineMissingError if it carries none: it is optional when compiled."""
+    async with model.engine.upstream.ask("GET", "/", encoding="gzip") as answer:
+        if answer.status == 200:
+            return LLAMA_PAGE
+    hint = "leave out --page, name one that does in EDGE_LLAMA_SERVER, or pass a folder with a page: -- --path DIR"
+    raise EngineMissingError("this llama-server carries no page of its own", hint)
 
 
 def _uvicorn() -> Any:

@@ -68,13 +68,19 @@ class Upstream:
         self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def ask(self, method: str, path: str, body: bytes = b"", kind: str = "") -> AsyncIterator[Answer]:
-        """Send a request and yield its response; leaving closes the connection, which cancels the rest."""
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", kind: str = "", encoding: str = ""
+    ) -> AsyncIterator[Answer]:
+        """Send a request and yield its response; leaving closes the connection, which cancels the rest.
+
+        kind: The type of `body`; empty means JSON.
+        encoding: How the response may be compressed; empty means not at all.
+        """
         reader, writer = await self._connect()
         self._open.add(writer)
         try:
             try:
-                writer.write(self._head(method, path, body, kind) + body)
+                writer.write(self._head(method, path, body, kind, encoding) + body)
                 await writer.drain()
                 yield await _answer(reader, method)
             except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
@@ -100,12 +106,14 @@ class Upstream:
         except (OSError, TimeoutError) as error:
             raise UpstreamError(getattr(error, "strerror", None) or str(error), was_connected=False) from None
 
-    def _head(self, method: str, path: str, body: bytes, kind: str) -> bytes:
+    def _head(self, method: str, path: str, body: bytes, kind: str, encoding: str) -> bytes:
         parts = urlsplit(self.address)
         host, prefix = (parts.netloc, parts.path.rstrip("/")) if parts.netloc else ("localhost", "")
         lines = [f"{method} {prefix}{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
         if self._key:
             lines.append(f"Authorization: Bearer {self._key}")
+        if encoding:
+            lines.append(f"Accept-Encoding: {encoding}")
         if method not in ("GET", "HEAD"):
             lines += [f"Content-Type: {kind or 'application/json'}", f"Content-Length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")

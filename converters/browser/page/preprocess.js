@@ -76,7 +76,7 @@ export function fitPicture(picture, rule) {
 }
 
 /**
- * Scale a picture to fit into the input, in the middle of a gray area.
+ * Scale a picture to fit into the input, in the middle of a grey area.
  * @param {Picture} picture
  * @param {Rule} rule
  */

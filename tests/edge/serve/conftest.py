@@ -174,3 +174,19 @@ def read_stream() -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(events=found, texts=texts, text="".join(texts), reason=reason, is_done=is_done)
 
     return read
+
+
+@pytest.fixture(scope="module")
+def driver(browser):
+    return browser()
+
+
+@pytest.fixture
+def page(driver, scripted, until):
+    """The page of the scripted server, in a browser that has never seen it."""
+    from tests.edge.serve.page import Page
+
+    driver.get(scripted.address)
+    driver.execute_script("localStorage.clear()")
+    driver.get_log("browser")
+    return Page(driver, until, scripted.address)

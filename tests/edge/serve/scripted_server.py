@@ -3,11 +3,14 @@
 The last question says what happens:
 
     say TEXT       the answer is TEXT, word by word
+    think TEXT     the thought is TEXT, and the answer "done"
+    call NAME      a call of the tool NAME
+    request        the answer is the request, as JSON
     count N        the numbers to N
     read S         S seconds of reading the prompt
     die            the engine's process is gone after one word
     pause S        as `count 1000`, S seconds a word
-Everything else is answered with itself.
+Everything else is answered with itself; an answer that is to be continued with "... and more".
 """
 
 from __future__ import annotations
@@ -79,6 +82,8 @@ class Engine:
         path, answer = head.split(" ")[1], _Answer(writer)
         if path == "/v1/models":
             await answer.whole({"object": "list", "data": [{"id": "x", "object": "model", "created": 0, "meta": {}}]})
+        elif path == "/props":
+            await answer.whole({"modalities": {"vision": True, "audio": False}})
         elif path not in ("/v1/chat/completions", "/v1/completions"):
             await answer.whole({"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}, 404)
         else:
@@ -90,11 +95,18 @@ class Engine:
             await asyncio.wait({leaves, works})
 
     async def _speak(self, path: str, asked: dict, answer: _Answer) -> None:
-        question = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
+        question = _question(asked)
         is_chat, most = "messages" in asked, asked.get("max_tokens") or 10_000
         texts, reason = [], "stop"
         async with self._slots:
-            for word, pause in _words(question):
+            if is_chat and asked["messages"][-1]["role"] == "assistant":
+                question = f"say {question} and more"  # like llama-server, it sends the beginning again
+            if question.startswith("call "):
+                function = {"name": question[5:], "arguments": '{"a": 1}'}
+                await answer.event(_choice({"tool_calls": [{"index": 0, "id": "c1", "function": function}]}, None))
+            if question.startswith("think "):
+                await answer.event(_choice({"reasoning_content": question[6:]}, None))
+            for word, pause in [(json.dumps(asked), 0.0)] if question == "request" else _words(question):
                 await asyncio.sleep(pause)
                 if word is None:
                     self._server.close()
@@ -149,6 +161,13 @@ def _choice(what: object, reason: str | None) -> dict:
     return {"choices": [{"index": 0, **inner, "finish_reason": reason}]}
 
 
+def _question(asked: dict) -> str:
+    """The last paragraph of the last message, or the prompt."""
+    content = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content or [])
+    return text.rpartition("\n\n")[2]
+
+
 def _words(question: str) -> Iterator[tuple[str | None, float]]:
     """Yield the words of the answer, each with the seconds to wait before it; None ends the engine."""
     verb, _, rest = question.strip().partition(" ")
@@ -157,6 +176,10 @@ def _words(question: str) -> Iterator[tuple[str | None, float]]:
     elif verb in ("count", "pause"):
         last, pause = (int(rest), 0.0) if verb == "count" else (1000, float(rest))
         yield from ((f"{number} ", pause) for number in range(1, last + 1))
+    elif verb == "call":
+        yield from ()
+    elif verb == "think":
+        yield "done", 0.0
     elif verb == "read":
         yield "done", float(rest)
     elif verb == "die":

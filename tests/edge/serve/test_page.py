@@ -9,66 +9,11 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from tests.edge.serve.page import Page
+
 HOSTILE = """<img src=x onerror="document.title='hacked'"> <script>document.title='hacked'</script>
 [click](javascript:document.title='hacked') ![picture](https://attacker.example/p.png) [fine](https://example.org/a)
 **bold <b>not bold</b>** `<i>code</i>`"""
-
-
-class Page:
-    """The page, by what a person sees and does."""
-
-    def __init__(self, driver, until, address: str) -> None:
-        self.driver = driver
-        self.until = until
-        driver.get(address)
-        until(lambda: self.texts("#model") not in (["edge chat"], ["not connected"]))
-
-    def find(self, selector: str):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def write(self, text: str) -> None:
-        self.find("#input").send_keys(text, Keys.ENTER)
-
-    def ask(self, text: str) -> str:
-        count = len(self.answers())
-        self.write(text)
-        self.until(lambda: len(self.answers()) == count + 1 and self.is_idle())
-        return self.answers()[-1]
-
-    def texts(self, selector: str) -> list[str]:
-        """What is read there, all at one moment: the page may redraw between two questions."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.innerText.trim())"
-        return self.driver.execute_script(script, selector)
-
-    def answers(self) -> list[str]:
-        return self.texts("article.assistant .text")
-
-    def is_idle(self) -> bool:
-        return self.find("#send").is_displayed()
-
-    def press(self, label: str, last: bool = True) -> None:
-        button = self.all(f"[aria-label='{label}']")[-1 if last else 0]
-        self.driver.execute_script("arguments[0].click()", button)  # some are seen on hovering only
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-
-
-@pytest.fixture(scope="module")
-def driver(browser):
-    return browser()
-
-
-@pytest.fixture
-def page(driver, scripted, until) -> Page:
-    """The page of the scripted server, in a browser that has never seen it."""
-    driver.get(scripted.address)
-    driver.execute_script("localStorage.clear()")
-    driver.get_log("browser")
-    return Page(driver, until, scripted.address)
 
 
 def test_a_chat_with_the_real_model(driver, real, until) -> None:
@@ -80,6 +25,11 @@ def test_a_chat_with_the_real_model(driver, real, until) -> None:
     assert page.ask("Once upon a time").startswith(", there was a little girl named Lily.")
     assert "tok/s" in page.find("article.assistant .numbers").text
     assert "/ 512" in page.find("#meter-text").text
+    begun = page.answers()[0]
+    page.press("Continue")
+    page.until(lambda: len(page.answers()[0]) > len(begun) and page.is_idle())
+    assert page.answers()[0].startswith(begun)
+    assert page.answers()[0].count("little girl named Lily") == 1
     assert page.complaints() == []
 
 

@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+from runtimes.llm.llama_cpp.server_program import compiled_server
+
 
 def _edge(*arguments: str, **more) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "edge", "serve", *arguments]
@@ -58,6 +60,28 @@ def test_a_given_key_is_not_printed(start_real, tmp_path) -> None:
     assert server.told["key"] is None
     assert "correct-horse" not in json.dumps(server.told)
     assert server.get("/v1/models", Authorization="Bearer correct-horse-battery")[0] == 200
+
+
+def test_the_page_of_llama_cpp_is_shown_where_the_server_carries_it(start_real, tmp_path) -> None:
+    if compiled_server() is None:
+        pytest.skip("xllamacpp takes no --path")
+    (tmp_path / "index.html").write_text("<h1>theirs</h1>")
+    (tmp_path / "bundle.js").write_text("theirs()")
+    words = ("--page", "llama", "--host", "0.0.0.0", "--template", "plain", "--", "--path", str(tmp_path))
+    server = start_real(*words)
+    server.address = f"http://127.0.0.1:{server.port}"
+    assert [server.get(path)[::2] for path in ("/", "/bundle.js")] == [(200, "<h1>theirs</h1>"), (200, "theirs()")]
+    assert [server.get(path)[0] for path in ("/page/app.js", "/v1/models", "/props", "/v1/models/a.js")] == [
+        404,
+        401,
+        401,
+        401,
+    ]
+
+
+def test_without_a_page_of_llama_cpp_it_is_refused(stories) -> None:
+    done = _edge(str(stories), "--port", "0", "--page", "llama")
+    assert (done.returncode, "carries no page" in done.stderr) == (4, True), done.stderr
 
 
 def test_the_log_has_a_line_for_each_request(real, until) -> None:

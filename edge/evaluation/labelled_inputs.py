@@ -1,4 +1,4 @@
-"""Labeled inputs, and how the classes of a data set are matched with those of a model."""
+"""Labelled inputs, and how the classes of a data set are matched with those of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Names = Mapping[int, str | None]  # a model's classes by the index that its resu
 
 
 @dataclass(frozen=True)
-class LabeledInputs:
+class LabelledInputs:
     """A data set for one model.
 
     inputs: Each input's file, and its label as the task's view takes it (`edge.tasks.TaskView.record`).
@@ -26,11 +26,11 @@ class LabeledInputs:
     inputs: tuple[tuple[Path, Any], ...]
     notes: tuple[str, ...] = ()
 
-    def spread(self, most: int | None) -> LabeledInputs:
+    def spread(self, most: int | None) -> LabelledInputs:
         """Return at most `most` of the inputs, evenly spaced; None returns all."""
         if most is None:
             return self
-        return LabeledInputs(tuple(self.inputs[i] for i in spread(len(self.inputs), most)), self.notes)
+        return LabelledInputs(tuple(self.inputs[i] for i in spread(len(self.inputs), most)), self.notes)
 
 
 def spread(count: int, most: int) -> list[int]:
