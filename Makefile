@@ -1,6 +1,6 @@
 # make table   sets everything up in .venv and prints the MobileNetV2 table of this machine
 # make chat    sets .venv up for language models, in seconds, with a prebuilt llama.cpp
-# make llama   compiles llama.cpp and its server for this CPU: quicker, and the only one that quantises and shares out
+# make llama   compiles llama.cpp and its server for this CPU: quicker, and the only one that quantizes and shares out
 # make test    sets everything up in .venv and runs the tests; BUSY=4 runs them beside four processes that burn the cores
 # make check   what to run while you work: lint, types, architecture and a core of the tests, in a minute or so
 # Nothing outside .venv and the user's cache folder is touched; after the set-up no network is needed.

@@ -49,9 +49,9 @@ class OnnxToOnnx(Converter):
                 path.write_bytes(_with_int8_weights(model))
             return ConversionOutput(model=path)
         assert calibration is not None
-        with converting(model, "ONNX Runtime's quantiser"), tempfile.TemporaryDirectory() as folder:
+        with converting(model, "ONNX Runtime's quantizer"), tempfile.TemporaryDirectory() as folder:
             prepared = _prepared(_upgraded(model, Path(folder)), Path(folder))
-            _quantise(prepared, path, calibration, names, _named(prepared, options.keep))
+            _quantize(prepared, path, calibration, names, _named(prepared, options.keep))
             _drop_unused_domains(path)
         return ConversionOutput(model=path)
 
@@ -242,7 +242,7 @@ def _named(prepared: Path, layers: tuple[str, ...]) -> list[str]:
     return [node.name for node in kept]
 
 
-def _quantise(model: Path, path: Path, calibration: Calibration, names: list[str], kept: list[str]) -> None:
+def _quantize(model: Path, path: Path, calibration: Calibration, names: list[str], kept: list[str]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc,unused-ignore] # a class of a library without types

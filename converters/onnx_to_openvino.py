@@ -50,7 +50,7 @@ class OnnxToOpenvino(Converter):
     ) -> ConversionOutput:
         """Write the IR; see `converters.base.Converter`."""
         if options.precision == "int8" and options.release is None and self._has_integer_operators(model):
-            return self._quantised_source(model, out, options)
+            return self._quantized_source(model, out, options)
         self.check(options, calibration)
         if options.release is not None:
             from converters.openvino.movidius import convert_for_myriad
@@ -63,7 +63,7 @@ class OnnxToOpenvino(Converter):
         if options.precision == "int8" and calibration is not None:
             _NNCF.check(f"{self.id} int8")
             with converting(model, "NNCF"):
-                network = _quantised(network, calibration, options.keep)
+                network = _quantized(network, calibration, options.keep)
         path = save_network(network, out / f"{model.stem}.xml", in_float16=False, source=model.suffix)
         return ConversionOutput(model=path)
 
@@ -72,10 +72,10 @@ class OnnxToOpenvino(Converter):
         return options.release is None
 
     def _has_integer_operators(self, model: Path) -> bool:
-        """Return whether the graph is quantised in a way that OpenVINO reads only when it is rewritten."""
+        """Return whether the graph is quantized in a way that OpenVINO reads only when it is rewritten."""
         return is_quantized(model)
 
-    def _quantised_source(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
+    def _quantized_source(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
         """Convert a graph that is int8 already, with its own scales."""
         from converters.onnx.float16_range import save_model
         from converters.onnx.quantized_graph import integer_operators_as_qdq
@@ -182,7 +182,7 @@ def _fix_batch(network: Any, batch: int | None) -> None:
         network.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in free})
 
 
-def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
+def _quantized(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
     """Quantize to int8 with symmetric activations, except for the operations `kept`.
 
     Halving the weight range of the first layer (FIRST_LAYER) keeps most of the accuracy in programs whose kernels
@@ -197,7 +197,7 @@ def _quantised(network: Any, calibration: Calibration, kept: tuple[str, ...]) ->
         network,
         nncf.Dataset(list(feeds_for(calibration, names))),
         preset=nncf.QuantizationPreset.PERFORMANCE,
-        model_type=nncf.ModelType.TRANSFORMER if _normalises_layers(network) else None,
+        model_type=nncf.ModelType.TRANSFORMER if _normalizes_layers(network) else None,
         subset_size=len(calibration),
         ignored_scope=nncf.IgnoredScope(names=[*kept, *_recurrent(network)]),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.FIRST_LAYER),
@@ -213,7 +213,7 @@ def _recurrent(network: Any) -> list[str]:
     return [one.get_friendly_name() for one in network.get_ops() if _RECURRENT.fullmatch(one.get_type_name())]
 
 
-def _normalises_layers(network: Any) -> bool:
+def _normalizes_layers(network: Any) -> bool:
     """Return whether the network is a transformer: NNCF fails on one unless its model type says so."""
     return any(operation.get_type_name() == "MVN" for operation in network.get_ops())
 

@@ -102,12 +102,12 @@ class OnnxToTensorrt(Converter):
         proto = shaped(model, release, options.opset, options.batch, in_float)
         path = out / f"{model.stem}.onnx"
         if quantized:
-            built = _quantised_source(model, proto, path, release)
+            built = _quantized_source(model, proto, path, release)
         elif options.precision == "fp32":
             built = _Prepared(stand_in=ProxyModel(write(proto, path), "onnx"))
         elif options.precision == "int8" and calibration is not None:
-            with converting(model, "ONNX Runtime's quantiser"):
-                built = _quantised(proto, path, release, own, calibration)
+            with converting(model, "ONNX Runtime's quantizer"):
+                built = _quantized(proto, path, release, own, calibration)
         else:
             built = _to_float16(model, proto, path, release, own, calibration)
         notes = (
@@ -163,7 +163,7 @@ def _to_float16(
     return _Prepared(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
 
 
-def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> _Prepared:
+def _quantized_source(model: Path, proto: Any, path: Path, release: Release) -> _Prepared:
     """Keep the scales of a graph that is int8 already, in the symmetric form that TensorRT reads."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
@@ -177,7 +177,7 @@ def _quantised_source(model: Path, proto: Any, path: Path, release: Release) -> 
     return replace(known, stand_in=ProxyModel(write(symmetric, path), "onnx"))
 
 
-def _quantised(
+def _quantized(
     proto: Any, path: Path, release: Release, options: OnnxToTensorrt.Options, calibration: Calibration
 ) -> _Prepared:
     """Write scales into the graph, or for implicit int8 into a cache, verified by a QDQ graph with the same ranges."""
@@ -201,7 +201,7 @@ def _quantised(
 
 
 def _other_layers(fit: Float16Fit) -> _Prepared:
-    """Return whether the layers that are not quantised may be computed in fp16; if not, they stay in fp32."""
+    """Return whether the layers that are not quantized may be computed in fp16; if not, they stay in fp32."""
     if not fit.beyond:
         return _Prepared(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
     note = f"layers that are not int8 are computed in fp32, not in fp16: {fit.text()}"

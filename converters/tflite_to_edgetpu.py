@@ -74,7 +74,7 @@ class TfliteToEdgetpu(Converter):
         model: Path,
         out: Path,
         options: ConvertOptions,
-        calibration: Calibration | None,  # noqa: ARG002 - nothing is quantised here
+        calibration: Calibration | None,  # noqa: ARG002 - nothing is quantized here
     ) -> ConversionOutput:
         """Write `<model name>_edgetpu.tflite`, or without the compiler `<model name>.tflite`.
 

@@ -47,5 +47,5 @@ class TfliteToOpenvino(OnnxToOpenvino):
         )
 
     def _has_integer_operators(self, _model: Path) -> bool:
-        """Return False: OpenVINO reads quantised TFLite without rewriting."""
+        """Return False: OpenVINO reads quantized TFLite without rewriting."""
         return False

@@ -139,8 +139,8 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Recognise:
-    """How to recognise the device: `vendor:product` ids, and shell patterns for device nodes and names."""
+class Recognize:
+    """How to recognize the device: `vendor:product` ids, and shell patterns for device nodes and names."""
 
     usb: tuple[str, ...]
     pci: tuple[str, ...]
@@ -151,7 +151,7 @@ class Recognise:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Recognise:
+    def read(cls, table: Table) -> Recognize:
         """Parse the table of a profile."""
         return cls(
             usb=table.texts("usb"),

@@ -24,7 +24,7 @@ from device_profiles.facts import (
     Peak,
     Power,
     Price,
-    Recognise,
+    Recognize,
     Refusal,
 )
 from device_profiles.reader import ProfileError, Table, read_toml, suggestion
@@ -56,7 +56,7 @@ class Profile:
     memory: Memory | None
     formats: tuple[Format, ...]
     refuses: tuple[Refusal, ...]
-    recognise: Recognise | None
+    recognise: Recognize | None
     power: Power | None
     price: Price | None
     peak: Peak | None
@@ -102,7 +102,7 @@ def load(profile_id: str) -> Profile:
     return parts[0] if len(parts) == 1 else _join(parts)
 
 
-def recognised(
+def recognized(
     *,
     usb: Iterable[str] = (),
     pci: Iterable[str] = (),
@@ -123,7 +123,7 @@ def recognised(
     return [known for known in profile_ids() if _shows(load(known).recognise, seen)]
 
 
-def _shows(marks: Recognise | None, seen: dict[str, list[str]]) -> bool:
+def _shows(marks: Recognize | None, seen: dict[str, list[str]]) -> bool:
     return marks is not None and any(
         fnmatchcase(found, pattern)
         for kind, values in seen.items()
@@ -185,7 +185,7 @@ def _profile(profile_id: str, table: Table) -> Profile:
         memory=table.group("memory", Memory.read),
         formats=table.groups("formats", Format.read),
         refuses=table.groups("refuses", Refusal.read),
-        recognise=table.group("recognise", Recognise.read),
+        recognise=table.group("recognise", Recognize.read),
         power=table.group("power", Power.read),
         price=table.group("price", Price.read),
         peak=table.group("peak", Peak.read),

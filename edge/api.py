@@ -140,7 +140,7 @@ def convert(
     shapes: Sizes for free axes: {"x": (1, 3, 480, 640)}, or as on the command line, ["x=1x3x480x640"].
     options: The converter's options; each converter defines its own class.
     source_options: The source's options, such as `converters.pytorch.inputs.TorchOptions`.
-    inputs: Other data that belongs to the model: labels, preprocessing, labelled inputs to measure accuracy on.
+    inputs: Other data that belongs to the model: labels, preprocessing, labeled inputs to measure accuracy on.
     force: Replace an existing artifact.
 
     Raises ProofError if the result's outputs differ from the model's, and RefusedError if the device does not support
@@ -288,7 +288,7 @@ def evaluate(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> EvaluateReport:
-    """Measure the accuracy of artifacts or model files on labelled inputs, and compare each with the first.
+    """Measure the accuracy of artifacts or model files on labeled inputs, and compare each with the first.
 
     data: Pictures in a folder for each class, a CSV, a COCO JSON, or a folder with YOLO, VOC or mask files.
 

@@ -27,7 +27,7 @@ class TensorError:
 class QuantizeAnswer:
     """The file that was written, and the error of each tensor whose type changed, the largest first.
 
-    importance: The number of tensors that were quantised by their importance.
+    importance: The number of tensors that were quantized by their importance.
     """
 
     file: str

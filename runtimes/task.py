@@ -1,4 +1,4 @@
-"""The task interface: recognise a task's models, decode their outputs, and compare two results.
+"""The task interface: recognize a task's models, decode their outputs, and compare two results.
 
 A task is one file in `runtimes/tasks/` with a class that derives from `Task`; each output layout that it supports is
 a `Decoder`. Its counterpart in `edge/tasks/` draws, describes and scores results on the host. This module also runs on
@@ -185,7 +185,7 @@ class Task(ABC, Generic[R]):
     decoders: ClassVar[tuple[type[Decoder[Any]], ...]]
 
     def recognise(self, model: ModelFacts) -> Decoder[R] | None:
-        """Return the first decoder that recognises this model's outputs, or None if the model is for another task."""
+        """Return the first decoder that recognizes this model's outputs, or None if the model is for another task."""
         found = (kind.recognise(model) for kind in self.decoders)
         return next((decoder for decoder in found if decoder is not None), None)
 

@@ -15,7 +15,7 @@ from runtimes.errors import HostError
 ROOT = Path(__file__).parent.parent
 OLDEST, *BETWEEN, NEWEST = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
-# Imports every module, and prints what comes of quantising and of a file of arrays.
+# Imports every module, and prints what comes of quantizing and of a file of arrays.
 USE = """
 import importlib
 import json

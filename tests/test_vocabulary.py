@@ -1,4 +1,4 @@
-"""Private words that were replaced by the field's own do not come back."""
+"""Private words that were replaced by the field's own do not come back, and one spelling is used: the American one."""
 
 from __future__ import annotations
 
@@ -47,3 +47,39 @@ def test_a_replaced_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "edge" / "kitchen.py").write_text(text)
     found = ["kitchen", "Truth", "_MOST_ROWS", "prove"]
     assert replaced_names(tmp_path) == [f"edge/kitchen.py: {name}" for name in found]
+
+
+_BRITISH = re.compile(
+    r"(?:quant|recogn|normal|initial|token|serial|summar|util|synchron|minim|maxim|organ|visual|standard|optim)"
+    r"is(?:e|ing|ation)|colour|behaviour|centre|neighbour|favour|flavour|labelled|judgement|grey",
+    re.IGNORECASE,
+)
+# Published names: one of the task interface and of device profiles, and a key of `edge check --json`. The others are a
+# breed of dogs and an attribute of HTML.
+_KEPT = {"recognise", "after_quantisation", "greyhound", "labelledby"}
+_SUFFIXES = {".py", ".md", ".toml", ".js", ".html", ".css", ".json"}
+
+
+def british_words(root: Path) -> list[str]:
+    """Return words in British spelling, in texts and in the names of files."""
+    found = []
+    folders = [root / name for name in (*ROOMS, "tests", "docs")]
+    for path in sorted(path for folder in (root, *folders) for path in folder.glob("*" if folder == root else "**/*")):
+        place = path.relative_to(root).as_posix()
+        if path.suffix not in _SUFFIXES or "compatibility/artifacts" in place or path == Path(__file__):
+            continue
+        words = set(re.findall(r"\w+", f"{place} {path.read_text(encoding='utf-8')}"))
+        found += [f"{place}: {word}" for word in sorted(words - _KEPT) if _BRITISH.search(word)]
+    return found
+
+
+def test_one_spelling_is_used() -> None:
+    assert british_words(ROOT) == []
+
+
+def test_british_spelling_is_found(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "labelled.md").write_text(
+        "Quantising is optimistic. `after_quantisation`, gray, COLOURS, recognise\n"
+    )
+    assert british_words(tmp_path) == [f"docs/labelled.md: {word}" for word in ("COLOURS", "Quantising", "labelled")]

@@ -92,7 +92,7 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
     count = len(calibration)
     if count < FEWEST:
         raise InputError(
-            f"{count} calibration samples are too few to quantise with", f"give {FEWEST} or more, better 100"
+            f"{count} calibration samples are too few to quantize with", f"give {FEWEST} or more, better 100"
         )
     notes = [f"{count} calibration samples are few: 100 or more give more reliable ranges"] if count < ENOUGH else []
     distinct = {name: len({row.tobytes() for row in values}) for name, values in calibration.samples.items()}

@@ -159,7 +159,7 @@ def import_file(path: Path) -> Any:
     """Import a Python file under a name of its own, with its folder first on the path. Importing runs the code."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    _first_on_path(path.parent.resolve())  # as for `python file.py`: its neighbours can be imported
+    _first_on_path(path.parent.resolve())  # as for `python file.py`: its neighbors can be imported
     name = f"_user_{path.stem}"  # a file called random.py must not replace the module of that name
     spec = spec_from_file_location(name, path)
     assert spec is not None

@@ -59,7 +59,7 @@ class Report:
     refusals: Issues that keep the whole model off the device, regardless of its nodes.
     parameter_bytes: The constants of the nodes on the accelerator.
     accelerator: Its name ("the Edge TPU"), empty for a device without one.
-    quantised: The result for the same model in int8, if it only lacks quantization.
+    quantized: The result for the same model in int8, if it only lacks quantization.
     extra: Further facts for `--json`.
     """
 
@@ -68,7 +68,7 @@ class Report:
     refusals: tuple[CompatibilityIssue, ...] = ()
     warnings: tuple[str, ...] = ()
     parameter_bytes: int = 0
-    quantised: Report | None = None
+    quantized: Report | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> JsonObject:
@@ -81,7 +81,7 @@ class Report:
             "parameter_bytes": self.parameter_bytes,
             "refusals": [{"reason": problem.reason, "fix": problem.fix} for problem in self.refusals],
             "warnings": list(self.warnings),
-            "after_quantisation": self.quantised.to_json() if self.quantised else None,
+            "after_quantisation": self.quantized.to_json() if self.quantized else None,
             **self.extra,
         }
 

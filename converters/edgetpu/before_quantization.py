@@ -17,7 +17,7 @@ from converters.onnx.shape_inference import macs_of_nodes
 
 _FLOAT = CompatibilityIssue(
     "the Edge TPU computes only in 8-bit integers, and runs only TFLite",
-    "quantise and convert first: edge convert MODEL --for DEVICE --calibration PICTURES, then check the .tflite",
+    "quantize and convert first: edge convert MODEL --for DEVICE --calibration PICTURES, then check the .tflite",
 )
 _NOT_TFLITE = CompatibilityIssue(_FLOAT.reason, "after conversion this node may map")
 _NO_EQUIVALENT = "the Edge TPU has no operation"
@@ -78,10 +78,10 @@ def _report(rows: list[tuple[str, str, CompatibilityIssue | None, int]]) -> Repo
         problem = issue or _NOT_TFLITE
         own = index if issue else None
         nodes.append(Node(index, kind, name, HOST, problem.reason, problem.fix, macs, own))
-        after.append(_after_quantisation(nodes[-1], issue))
-    return Report(EDGE_TPU, tuple(nodes), (_FLOAT,), quantised=Report(EDGE_TPU, tuple(after)))
+        after.append(_after_quantization(nodes[-1], issue))
+    return Report(EDGE_TPU, tuple(nodes), (_FLOAT,), quantized=Report(EDGE_TPU, tuple(after)))
 
 
-def _after_quantisation(node: Node, issue: CompatibilityIssue | None) -> Node:
-    """Return the node after quantisation: on the accelerator, unless its type is known not to map."""
+def _after_quantization(node: Node, issue: CompatibilityIssue | None) -> Node:
+    """Return the node after quantization: on the accelerator, unless its type is known not to map."""
     return node if issue else Node(node.index, node.op, node.name, ACCELERATOR, macs=node.macs)

@@ -24,7 +24,7 @@ _TIMEOUT_S = 600  # its own default of 180 s is too short for large models
 _GRACE_S = 30  # it exits by itself after the timeout, with a message
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
-_HINT_QUANTISE = "convert to full int8 with calibration data: edge convert MODEL --for coral-usb --calibration PICTURES"
+_HINT_QUANTIZE = "convert to full int8 with calibration data: edge convert MODEL --for coral-usb --calibration PICTURES"
 _HINT_SMALLER = "use smaller pictures, or a network whose widest layers are smaller"
 _HINT_CHECK = "see what each operation does there: edge check MODEL.tflite --for coral-usb"
 # Pattern of its output, error class, meaning, hint. The first match counts, so specific patterns come first.
@@ -53,7 +53,7 @@ _FAILURES: tuple[tuple[str, type[EdgeError], str, str], ...] = (
         "the activations between two layers do not fit on the chip (issues 444, 653, 686)",
         _HINT_SMALLER,
     ),
-    (r"Model not quantized|Invalid model: ", RefusedError, "the model is not quantised throughout", _HINT_QUANTISE),
+    (r"Model not quantized|Invalid model: ", RefusedError, "the model is not quantized throughout", _HINT_QUANTIZE),
     (
         r"Internal compiler error",
         EngineError,

@@ -20,12 +20,12 @@ _EIGHT_BIT = ("int8", "uint8")
 _MAX_SOFTMAX_SIZE = 16_000
 _Z_MULTIPLE = 4
 _SOFTMAX_ON_HOST = "end the model before it and compute it on the host"
-_QUANTISE_ALL = "quantise the whole model to int8, with calibration data"
+_QUANTIZE_ALL = "quantize the whole model to int8, with calibration data"
 _NO_CHANGE_FITS = "move it behind the accelerated part, or replace it by supported operations"
 
 
 def eight_bit(op: TfliteOp) -> CompatibilityIssue | None:
-    """Require that every computed tensor is quantised to 8 bits."""
+    """Require that every computed tensor is quantized to 8 bits."""
     for tensor in (*op.inputs, *op.outputs):
         if not is_constant(tensor) and not tensor.is_variable and tensor.spec.dtype not in _EIGHT_BIT:
             return _wrong_type(op, tensor.spec.dtype)
@@ -35,7 +35,7 @@ def eight_bit(op: TfliteOp) -> CompatibilityIssue | None:
 def _wrong_type(op: TfliteOp, dtype: str) -> CompatibilityIssue:
     if op.type in ("QUANTIZE", "DEQUANTIZE") and not op.is_at_border:
         what = "converts from" if op.type == "QUANTIZE" else "converts to"
-        return CompatibilityIssue(f"it {what} {dtype} between two layers", _QUANTISE_ALL)
+        return CompatibilityIssue(f"it {what} {dtype} between two layers", _QUANTIZE_ALL)
     if op.type == "QUANTIZE":
         return CompatibilityIssue(
             f"it converts from {dtype}", "give the model 8-bit inputs: uint8 or int8 instead of float32"
@@ -45,7 +45,7 @@ def _wrong_type(op: TfliteOp, dtype: str) -> CompatibilityIssue:
             f"it converts to {dtype}", "give the model 8-bit outputs: uint8 or int8 instead of float32"
         )
     if dtype in ("float32", "float16"):
-        return CompatibilityIssue(f"it computes in {dtype}", _QUANTISE_ALL)
+        return CompatibilityIssue(f"it computes in {dtype}", _QUANTIZE_ALL)
     return CompatibilityIssue(f"it works on {dtype}; the Edge TPU supports only int8 and uint8", _NO_CHANGE_FITS)
 
 
@@ -96,7 +96,7 @@ def no_fused_activation(field: int) -> Condition:
 
 
 def same_dilation(width_field: int) -> Condition:
-    """Require the same dilation in x and y, which are two neighbouring fields of the options."""
+    """Require the same dilation in x and y, which are two neighboring fields of the options."""
 
     def condition(op: TfliteOp) -> CompatibilityIssue | None:
         width, height = op.option(width_field, "i", 1), op.option(width_field + 1, "i", 1)

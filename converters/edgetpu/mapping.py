@@ -30,7 +30,7 @@ _UNKNOWN_SCALE = Quantization((1.0,), (0,), None)
 def check_edgetpu(path: Path) -> Report:
     """Check a `.tflite` file. Raises InputError if it is broken or already compiled.
 
-    For a float model, every node is on the host, and `quantised` contains the report for the same model quantised to
+    For a float model, every node is on the host, and `quantized` contains the report for the same model quantized to
     int8 with batch 1.
     """
     model = read_tflite(path)
@@ -41,11 +41,11 @@ def check_edgetpu(path: Path) -> Report:
         report = _report(ops, map_ops(ops), ())
         return replace(report, warnings=(_OUTSIDE, *report.warnings)) if has_outside(model) else report
     report = _report(ops, _all_on_host(ops, refusals), refusals)
-    return replace(report, quantised=_after_quantisation(model.graphs[0])) if is_float(model.graphs[0]) else report
+    return replace(report, quantized=_after_quantization(model.graphs[0])) if is_float(model.graphs[0]) else report
 
 
 def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
-    """Return where each operator of a quantised model will run."""
+    """Return where each operator of a quantized model will run."""
     nodes = []
     left: dict[int, int] = {}  # tensor → the unsupported node that it depends on
     computed: set[int] = set()  # tensors written by anything but conversions of the inputs
@@ -118,13 +118,13 @@ def _parameter_bytes(ops: list[TfliteOp]) -> int:
     return sum(tensor.constant_bytes for tensor in constants.values())
 
 
-def _after_quantisation(graph: Graph) -> Report:
+def _after_quantization(graph: Graph) -> Report:
     """Return the report for the same graph with 8-bit integers instead of floats."""
-    ops = graph_ops(_as_quantised(graph))
+    ops = graph_ops(_as_quantized(graph))
     return _report(ops, map_ops(ops), ())
 
 
-def _as_quantised(graph: Graph) -> Graph:
+def _as_quantized(graph: Graph) -> Graph:
     """Replace float tensors by int8 ones, and remove conversions that are then unnecessary."""
     unpacked = {
         place

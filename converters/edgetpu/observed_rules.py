@@ -43,13 +43,13 @@ def modest_resize(op: TfliteOp) -> CompatibilityIssue | None:
 
 
 def state_types(op: TfliteOp) -> CompatibilityIssue | None:
-    """Require that an LSTM's state is quantised: 16 bits for the cell state, as in TFLite, and 8 bits otherwise.
+    """Require that an LSTM's state is quantized: 16 bits for the cell state, as in TFLite, and 8 bits otherwise.
 
-    Seen mapped with an int8 output state and an int16 cell state (a Keras LSTM, quantised after training).
+    Seen mapped with an int8 output state and an int16 cell state (a Keras LSTM, quantized after training).
     """
     for tensor in op.inputs:
         if tensor.is_variable and tensor.spec.dtype not in ("int8", "uint8", "int16"):
-            fix = "quantise the whole model to int8, with calibration data"
+            fix = "quantize the whole model to int8, with calibration data"
             return CompatibilityIssue(f"its state is {tensor.spec.dtype}", fix)
     return None
 

@@ -37,8 +37,8 @@ def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[Compatib
     """Generate the reasons why the compiler would refuse the model."""
     graph = model.graphs[0]
     yield from _dynamic(graph)
-    if not _quantised(graph):
-        yield CompatibilityIssue("the model is not quantised; the Edge TPU computes only in 8-bit integers", _QUANTISE)
+    if not _quantized(graph):
+        yield CompatibilityIssue("the model is not quantized; the Edge TPU computes only in 8-bit integers", _QUANTIZE)
     for index, op in enumerate(ops):
         problem = problem_of_op(op)
         if problem is not None:
@@ -46,12 +46,12 @@ def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[Compatib
             return
 
 
-_QUANTISE = "convert to full-integer int8 with calibration data: edge convert MODEL --for DEVICE --calibration PICTURES"
+_QUANTIZE = "convert to full-integer int8 with calibration data: edge convert MODEL --for DEVICE --calibration PICTURES"
 
 
 def is_float(graph: Graph) -> bool:
-    """Return whether the graph computes only in floating point: it is not quantised, or only its weights are."""
-    return not _quantised(graph) and any(tensor.spec.dtype in _FLOATS for tensor in graph.tensors)
+    """Return whether the graph computes only in floating point: it is not quantized, or only its weights are."""
+    return not _quantized(graph) and any(tensor.spec.dtype in _FLOATS for tensor in graph.tensors)
 
 
 def problem_of_op(op: TfliteOp) -> CompatibilityIssue | None:
@@ -68,8 +68,8 @@ def _dynamic(graph: Graph) -> Iterator[CompatibilityIssue]:
             return
 
 
-def _quantised(graph: Graph) -> bool:
-    """Return whether any computed tensor is quantised to 8 bits."""
+def _quantized(graph: Graph) -> bool:
+    """Return whether any computed tensor is quantized to 8 bits."""
     return any(
         tensor.spec.dtype in ("int8", "uint8") and tensor.spec.quantization is not None and not is_constant(tensor)
         for tensor in graph.tensors
@@ -93,7 +93,7 @@ def _channels(op: TfliteOp) -> CompatibilityIssue | None:
     if weights is None or weights.spec.quantization is None or len(weights.spec.quantization.scales) <= 1:
         return None
     return CompatibilityIssue(
-        "its weights are quantised per channel, which runtimes of the compiler's age silently misread",
+        "its weights are quantized per channel, which runtimes of the compiler's age silently misread",
         "convert with one scale for each dense layer, as `edge convert --for coral-usb` does",
     )
 

@@ -1,6 +1,6 @@
 """Convert language models to GGUF: their configurations, tokenizers and weights, and the proof of the result."""
 
-PLAIN = ("fp16", "fp32", "bf16")  # the precisions that are written without llama.cpp's quantiser
+PLAIN = ("fp16", "fp32", "bf16")  # the precisions that are written without llama.cpp's quantizer
 
 
 def encoder_name(model: str) -> str:

@@ -1,6 +1,6 @@
 """Read Meta's `tokenizer.model` of LLaMA 3: byte-level BPE, one line per piece, in base64, with its rank.
 
-Pieces are merged as in tiktoken (`_byte_pair_merge` in src/lib.rs of github.com/openai/tiktoken): the two neighbours
+Pieces are merged as in tiktoken (`_byte_pair_merge` in src/lib.rs of github.com/openai/tiktoken): the two neighbors
 whose merged piece has the lowest rank first. The special tokens after the pieces: models/llama3 of
 github.com/meta-llama/llama-models.
 """

@@ -152,8 +152,8 @@ def _check_quantization(config: ModelConfig, folder: Path) -> None:
     entry = config.get("quantization_config")
     method = entry.get("quant_method") if isinstance(entry, dict) else None
     if isinstance(entry, dict) and method not in _QUANTIZED:
-        what = f"{folder} is quantised by {method or 'an unnamed method'}, which llama.cpp's converter does not support"
-        raise InputError(what, f"convert the model before quantisation; what works: {', '.join(_QUANTIZED)}")
+        what = f"{folder} is quantized by {method or 'an unnamed method'}, which llama.cpp's converter does not support"
+        raise InputError(what, f"convert the model before quantization; what works: {', '.join(_QUANTIZED)}")
 
 
 def _check_betas(config: ModelConfig, folder: Path) -> None:
@@ -215,7 +215,7 @@ def _check_plain(config: ModelConfig, name: str, path: Path) -> None:
     if config.get("mlp_bias"):
         raise InputError(f"{path}: {name} with biases in its feed-forward part is not supported", _KNOWN)
     if config.get("quantization_config"):
-        raise InputError(f"{path}: the model is already quantised", "convert the model before quantisation")
+        raise InputError(f"{path}: the model is already quantized", "convert the model before quantization")
     if name.startswith("Qwen") and name != "Qwen2ForCausalLM" and config.get("attention_bias"):
         raise InputError(f"{path}: {name} with biases in its attention is not supported", _KNOWN)
 

@@ -32,7 +32,7 @@ class SourceTokenizer:
     """A source's tokenizer, as the proof needs it.
 
     Attributes:
-        encode: Converts a text to ids without BOS; added tokens in the text are recognised.
+        encode: Converts a text to ids without BOS; added tokens in the text are recognized.
         added: The texts of tokens that were added to the model's own, by id.
         special: Ids by role, as far as the source names them: "bos", "eos".
         bos: The text of BOS.

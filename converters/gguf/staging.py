@@ -1,7 +1,7 @@
 """Create a copy of a Hugging Face folder that is safe for llama.cpp's converter: only data files, and a neutral name.
 
 The converter runs a folder's Python code for some families, takes `general.name` from the folder's name (where
-"phi3" changes llama.cpp's behaviour), and only supports the configuration of transformers 4. So weights are linked,
+"phi3" changes llama.cpp's behavior), and only supports the configuration of transformers 4. So weights are linked,
 JSON files are rewritten without references to code and in the form of transformers 4, and other files are left out.
 """
 

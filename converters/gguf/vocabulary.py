@@ -52,7 +52,7 @@ UNREACHED = -1e6  # the score of a piece that no merge produces
 
 
 def sentencepiece(vocabulary: Vocabulary) -> Encode:
-    """Return the encoding of SentencePiece's BPE: repeatedly merge the two neighbours with the best score.
+    """Return the encoding of SentencePiece's BPE: repeatedly merge the two neighbors with the best score.
 
     Source: src/bpe_model.cc of github.com/google/sentencepiece; unknown characters become their bytes.
     """

@@ -82,7 +82,7 @@ class SafetensorsFolder:
         place = self._places[name]
         if place.type not in _TYPES:
             what = f"{place.file}: tensor '{name}' is {place.type}, not one of {', '.join(_TYPES)}"
-            raise InputError(what, "convert the model before quantisation")
+            raise InputError(what, "convert the model before quantization")
         with place.file.open("rb") as stream:
             stream.seek(place.start)
             values = np.fromfile(

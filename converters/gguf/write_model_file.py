@@ -16,7 +16,7 @@ from runtimes.model_files.gguf import read_gguf
 def make_gguf(
     model: TextModel, out: Path, options: ConvertOptions, on_tensor: OnTensor = lambda _done, _total: None
 ) -> ConversionOutput:
-    """Write `out/<name>.gguf`. Quantised files are written in half precision first, and quantised by llama.cpp."""
+    """Write `out/<name>.gguf`. Quantized files are written in half precision first, and quantized by llama.cpp."""
     tokenizer = model.tokenizer
     if tokenizer.template:
         render_chat(tokenizer.template, model.name, tokenizer.bos, tokenizer.eos)
@@ -44,7 +44,7 @@ def make_gguf(
 
 
 def _fallbacks(precision: str, types: dict[str, int]) -> tuple[str, ...]:
-    """Return a note with the types of the tensors of a quantised file."""
+    """Return a note with the types of the tensors of a quantized file."""
     if precision in PLAIN:
         return ()
     counts = ", ".join(f"{count} {kind}" for kind, count in types.items())

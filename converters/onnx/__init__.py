@@ -1,1 +1,1 @@
-"""ONNX graphs: clean-up, shapes, float16, weight quantisation, opsets."""
+"""ONNX graphs: clean-up, shapes, float16, weight quantization, opsets."""

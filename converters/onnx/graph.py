@@ -133,7 +133,7 @@ class OnnxGraph:
 
     @cached_property
     def folded(self) -> frozenset[str]:
-        """The tensors that are computed from constants only, such as weights that are stored quantised."""
+        """The tensors that are computed from constants only, such as weights that are stored quantized."""
         names = set(self.constants)
         for node in self.nodes:
             if node.inputs and all(name in names for name in node.inputs if name):

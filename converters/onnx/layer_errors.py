@@ -14,12 +14,12 @@ from converters.layer_errors import Layer, Node, rank, stacked
 from runtimes.arrays import Arrays
 
 _CHANNELS = 1  # of [batch, channels, height, width]
-# The suffix that ONNX Runtime's quantiser gives to the output of the QDQ pair behind a tensor.
+# The suffix that ONNX Runtime's quantizer gives to the output of the QDQ pair behind a tensor.
 _ROUNDED = "_DequantizeLinear_Output"
 
 
-def onnx_layers(model: Path, quantised: Path, samples: Calibration) -> list[Layer]:
-    """Return the layers of the float file `model`, those with the largest error in its QDQ file `quantised` first."""
+def onnx_layers(model: Path, quantized: Path, samples: Calibration) -> list[Layer]:
+    """Return the layers of the float file `model`, those with the largest error in its QDQ file `quantized` first."""
     import onnx
 
     graph = onnx.load(model).graph
@@ -27,7 +27,7 @@ def onnx_layers(model: Path, quantised: Path, samples: Calibration) -> list[Laye
     names = [value.name for value in graph.input if value.name not in constants]
     nodes = [Node(tuple(node.input), node.output[0]) for node in graph.node if node.output]
     wanted = {node.output for node in nodes}
-    values = _values(quantised, names, samples, wanted | {name + _ROUNDED for name in wanted})
+    values = _values(quantized, names, samples, wanted | {name + _ROUNDED for name in wanted})
     rounded = {name.removesuffix(_ROUNDED) for name in values if name.endswith(_ROUNDED)}
     approximate = {name.removesuffix(_ROUNDED): value for name, value in values.items()}
     return rank(nodes, _values(model, names, samples, wanted), approximate, _CHANNELS, rounded)
@@ -41,7 +41,7 @@ def _values(path: Path, names: list[str], samples: Calibration, wanted: set[str]
 
 
 def inner_session(path: Path, wanted: set[str]) -> tuple[Any, list[str]]:
-    """Open a session without graph optimisation whose outputs include the wanted tensors.
+    """Open a session without graph optimization whose outputs include the wanted tensors.
 
     Returns the session and the names of its outputs.
     """

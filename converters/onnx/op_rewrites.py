@@ -1,7 +1,7 @@
 """Rewrite operators that a release of TensorRT lacks in older ones that it has, with the same results.
 
 ONNX defines many operators as functions of older ones, and they are replaced by the function in their schema. For
-normalisations that function computes the variance as E[x²] − E[x]², which loses precision in fp16, so they have their
+normalizations that function computes the variance as E[x²] − E[x]², which loses precision in fp16, so they have their
 own formulas here.
 """
 
@@ -128,9 +128,11 @@ def _chain(prefix: str, steps: Sequence[_StepOf]) -> Iterator[Any]:
 def _normal(writer: _Writer, source: str, axes: Sequence[int], result: str, below: Sequence[_StepOf]) -> Iterator[Any]:
     """Create nodes for /normal = (x − mean) ÷ /below; the steps `below` compute /below from /variance."""
     yield writer.mean(source, axes, f"{result}/mean")
-    yield from _chain(result, [("Sub", [source, "/mean"], "/centred"), ("Mul", ["/centred", "/centred"], "/squares")])
+    yield from _chain(
+        result, [("Sub", [source, "/mean"], "/centered"), ("Mul", ["/centered", "/centered"], "/squares")]
+    )
     yield writer.mean(f"{result}/squares", axes, f"{result}/variance")
-    yield from _chain(result, [*below, ("Div", ["/centred", "/below"], "/normal")])
+    yield from _chain(result, [*below, ("Div", ["/centered", "/below"], "/normal")])
 
 
 def _layer_normalization(writer: _Writer, node: Any) -> list[Any] | None:
@@ -174,7 +176,7 @@ def _group_normalization(writer: _Writer, node: Any) -> list[Any] | None:
     ones = writer.constant(f"{result}/ones", np.ones(groups, dtype)) if for_channels else scale
     zeros = writer.constant(f"{result}/zeros", np.zeros(groups, dtype)) if for_channels else bias
     grouped = writer.constant(f"{result}/grouped", np.array([0, groups, -1], np.int64))
-    normalise = helper.make_node(
+    normalize = helper.make_node(
         "InstanceNormalization",
         [f"{result}/groups", ones, zeros],
         [f"{result}/normal"],
@@ -183,7 +185,7 @@ def _group_normalization(writer: _Writer, node: Any) -> list[Any] | None:
     whole = "/whole" if for_channels else result
     nodes = [
         *_chain(result, [("Shape", [source], "/shape"), ("Reshape", [source, grouped], "/groups")]),
-        normalise,
+        normalize,
         *_chain(result, [("Reshape", ["/normal", "/shape"], whole)]),
     ]
     if for_channels:

@@ -1,6 +1,6 @@
 """Move the padding of pools into separate Pad nodes, for converters that would pad with other values.
 
-They pad MaxPool with minus infinity, and a quantisation range that includes it leaves no int8 values for the tensor.
+They pad MaxPool with minus infinity, and a quantization range that includes it leaves no int8 values for the tensor.
 If the input is never negative, zeros pad it equally well. Otherwise the edge value does: every window that crosses an
 edge also contains the values at that edge. AveragePool with `count_include_pad` averages the zeros too, while TFLite's
 leaves them out.

@@ -1,4 +1,4 @@
-"""Read ONNX models that are quantised already: with QDQ pairs, or with integer operators that become QDQ pairs.
+"""Read ONNX models that are quantized already: with QDQ pairs, or with integer operators that become QDQ pairs.
 
 An integer operator (QLinearConv) is the float operator between DequantizeLinear and QuantizeLinear, and is written that
 way: engines fuse it again, and engines that only support QDQ read it too.
@@ -18,7 +18,7 @@ _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _ON_INTEGERS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 INTEGER_OPERATORS = ("QLinearConv", "QLinearMatMul")
 _MICROSOFT = "com.microsoft"
-# ONNX Runtime's own operators: the float operator, and the number of quantised inputs of three tensors each.
+# ONNX Runtime's own operators: the float operator, and the number of quantized inputs of three tensors each.
 _ELEMENTWISE = {
     "QLinearAdd": ("Add", 2),
     "QLinearMul": ("Mul", 2),
@@ -33,7 +33,7 @@ REWRITTEN_OPERATORS = (
 
 
 def is_quantized(model: Path) -> bool:
-    """Return whether an `.onnx` file is quantised: it has QuantizeLinear, DequantizeLinear or integer operators."""
+    """Return whether an `.onnx` file is quantized: it has QuantizeLinear, DequantizeLinear or integer operators."""
     with loading(model, "ONNX"):
         import onnx
 

@@ -1,4 +1,4 @@
-"""Quantise the weights of convolutions and matrix products in an ONNX fp32 model (w8).
+"""Quantize the weights of convolutions and matrix products in an ONNX fp32 model (w8).
 
 Weights become int8 with one scale for each output; everything else stays float.
 """
@@ -30,7 +30,7 @@ def to_int8_weights(model: Any) -> None:
         if name in constants and np.prod(constants[name].dims) >= _MIN_ELEMENTS and len(constants[name].dims) > 1:
             axis %= len(constants[name].dims)
             if (name, axis) not in done:
-                nodes.append(_quantised(graph, constants[name], axis))
+                nodes.append(_quantized(graph, constants[name], axis))
                 done[name, axis] = nodes[-1].output[0]
             node.input[index] = done[name, axis]
         nodes.append(node)
@@ -46,8 +46,8 @@ def _place(node: Any) -> tuple[int, int]:
     return index, axis
 
 
-def _quantised(graph: Any, tensor: Any, axis: int) -> Any:
-    """Add the int8 weight and its scales to the graph. Returns the node that dequantises it."""
+def _quantized(graph: Any, tensor: Any, axis: int) -> Any:
+    """Add the int8 weight and its scales to the graph. Returns the node that dequantizes it."""
     from onnx import helper, numpy_helper
 
     values, scales = _rounded(numpy_helper.to_array(tensor), axis)

@@ -17,14 +17,14 @@ _CHANNELS = 1  # of [batch, channels, height, width]
 _NO_LAYERS = ("Parameter", "Result", "Constant", "FakeQuantize", "FakeConvert", "Convert", "ShapeOf")
 
 
-def openvino_layers(network: Any, quantised: Path, samples: Calibration) -> list[Layer]:
-    """Return the layers of the float `network`, those with the largest error in the IR `quantised` first.
+def openvino_layers(network: Any, quantized: Path, samples: Calibration) -> list[Layer]:
+    """Return the layers of the float `network`, those with the largest error in the IR `quantized` first.
 
     `network` is an `openvino.Model`; it is modified.
     """
     import openvino
 
-    twin = openvino.Core().read_model(quantised)
+    twin = openvino.Core().read_model(quantized)
     computed = _computed(network)
     nodes = [Node(_sources(operation), operation.get_friendly_name()) for operation in computed]
     wanted = [node.output for node in nodes]

@@ -32,7 +32,7 @@ _TIMEOUT_S = 1800.0
 _MAX_NAMED = 3
 _TOO_LARGE = "the stick computes only in fp16: train with smaller values there, or scale the layer before"
 _HINT = (
-    f"its model optimiser reads ONNX up to opset {_NEWEST_OPSET} and may lack an operation: see `edge check --for ncs2`"
+    f"its model optimizer reads ONNX up to opset {_NEWEST_OPSET} and may lack an operation: see `edge check --for ncs2`"
 )
 
 

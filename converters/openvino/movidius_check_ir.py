@@ -87,7 +87,7 @@ def _node(index: int, layer: IrLayer) -> Node:
 def _problem(layer: IrLayer) -> CompatibilityIssue | None:
     if layer.type == "FakeQuantize":
         return CompatibilityIssue(
-            "the plugin computes only in fp16, not in int8", "convert without quantisation, in fp16"
+            "the plugin computes only in fp16, not in int8", "convert without quantization, in fp16"
         )
     if layer.type not in _SUPPORTED:
         fix = "replace it, or run it on the host with HETERO:MYRIAD,CPU"

@@ -64,7 +64,7 @@ def check_movidius(path: Path) -> Report:
 def node_problem(node: OnnxNode, graph: OnnxGraph) -> CompatibilityIssue | None:
     """Return why the plugin does not support the node; None if it does."""
     if node.op in _INTEGER_OPS:
-        return CompatibilityIssue("the plugin computes only in fp16, not in int8", "use the model before quantisation")
+        return CompatibilityIssue("the plugin computes only in fp16, not in int8", "use the model before quantization")
     if node.op not in _SUPPORTED | _REWRITTEN:
         return CompatibilityIssue("the MYRIAD plugin does not support this layer", _FIXES.get(node.op, _HETERO))
     return _condition(node, graph)
@@ -96,7 +96,7 @@ def _node(index: int, node: OnnxNode, graph: OnnxGraph, macs: int) -> Node:
 
 def _refusals(graph: OnnxGraph) -> Iterator[CompatibilityIssue]:
     if any(node.op in _INTEGER_OPS for node in graph.nodes):
-        yield CompatibilityIssue("the model is quantised; the plugin computes only in fp16", "use the float model")
+        yield CompatibilityIssue("the model is quantized; the plugin computes only in fp16", "use the float model")
     for name in graph.inputs:
         shape = graph.shapes.get(name, ())
         if any(isinstance(size, str) for size in shape):

@@ -61,11 +61,11 @@ from runtimes.verification.soak import Soak, soak, soak_sequence
 
 _MAX_ANSWERS_BYTES = 2**27
 _REMEDY = "calibrate with more inputs of the real task, try --precision fp16, or allow more with --max-drop"
-_ALL_INT8 = "this target needs every layer in int8: train with quantisation in mind, or allow more with --max-drop"
+_ALL_INT8 = "this target needs every layer in int8: train with quantization in mind, or allow more with --max-drop"
 
 
 def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None = None) -> ConvertResult:
-    """Convert, verify and write; `make_gate` scores the result on the labelled inputs of the request.
+    """Convert, verify and write; `make_gate` scores the result on the labeled inputs of the request.
 
     Raises ProofError if the result's outputs differ from the source's, or its top-1 accuracy drops more than allowed;
     the artifact is written anyway, for inspection.
@@ -262,7 +262,7 @@ def _empty(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """A written result and its verification; `accuracy` only with labelled inputs.
+    """A written result and its verification; `accuracy` only with labeled inputs.
 
     truth, given: The answers of the source and of the result, by the result's names.
     """

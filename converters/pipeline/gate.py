@@ -44,13 +44,13 @@ class Gate(Protocol):
         """Return notes about the inputs."""
 
 
-# Builds a conversion's gate from the labelled inputs in an .npz, the allowed drop of the score, the source's facts,
+# Builds a conversion's gate from the labeled inputs in an .npz, the allowed drop of the score, the source's facts,
 # and a session of the source.
 MakeGate = Callable[[Path, float, Reference, Session], Gate]
 
 
 def gate_of(request: ConvertRequest, source: OpenedSource, truth: Reference, make_gate: MakeGate | None) -> Gate | None:
-    """Return the gate of a request with labelled inputs; None for one without. Raises UsageError if none is made."""
+    """Return the gate of a request with labeled inputs; None for one without. Raises UsageError if none is made."""
     if request.evaluation is None:
         return None
     if make_gate is None:

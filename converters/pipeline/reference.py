@@ -163,8 +163,8 @@ def _assumptions(
     elif preprocess is not None:
         crop = f"{preprocess.crop[1]} × {preprocess.crop[0]}"
         resized = {
-            "shorter_side": f"shorter side {preprocess.size}, centre crop {crop}",
-            "letterbox": f"{crop} with borders of grey {preprocess.pad}",
+            "shorter_side": f"shorter side {preprocess.size}, center crop {crop}",
+            "letterbox": f"{crop} with borders of gray {preprocess.pad}",
         }.get(preprocess.resize, crop)
         lines.append(f"pictures are passed as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
     if meaning is not None and request.kind is None:

@@ -40,7 +40,7 @@ class ConvertRequest(Job["ConvertResult"]):
     tokenizer: A tokenizer.json to pack with the artifact.
     answers: An .npz to write the proof's outputs to, as real numbers: the source's own under its names, the same in the
         result's names and layout, and the result's; and what the source was fed with. Of the first inputs.
-    evaluation: An .npz of labelled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
+    evaluation: An .npz of labeled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
     """
 
     name = "convert"
@@ -103,7 +103,7 @@ class ConvertRequest(Job["ConvertResult"]):
 class LlmConvertRequest(Job["ConvertResult"]):
     """A conversion of a language model.
 
-    kind: The result of `converters.gguf.detect.recognised`.
+    kind: The result of `converters.gguf.detect.recognized`.
     options: The options of the converter from `kind`; `base` is the Hugging Face folder of an adapter's base.
     out: The existing folder to write the artifact to.
     scratch: A folder for intermediate files.

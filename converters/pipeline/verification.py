@@ -7,7 +7,7 @@ The limits were chosen on MobileNetV2 with 20 held-out pictures (probabilities; 
     Google's own int8 file                 28 dB  0.999  19 of 20    int8 wants  12 dB, 0.97 and 80 %
     another training of the same network   11 dB  0.967  17 of 20
     input scaled to 0…1 instead of −1…1    10 dB  0.957  17 of 20
-    colour channels swapped                 4 dB  0.766  13 of 20
+    color channels swapped                 4 dB  0.766  13 of 20
     one scale used for all channels       ≤ 3 dB         ≤ 11 of 20
 """
 
@@ -52,7 +52,7 @@ _TIES_TOLD = 0.25  # report ties above this share of the samples
 
 _FP32 = {"max_abs": 1e-4, "snr_db": 60.0}
 _FP16 = {"max_abs": 0.1, "snr_db": 20.0}
-_QUANTISED = {"snr_db": 12.0, "cosine": 0.97, "top1_agreement": 0.8}
+_QUANTIZED = {"snr_db": 12.0, "cosine": 0.97, "top1_agreement": 0.8}
 # Precision → limits; precisions that are not listed are quantized. The first metric also decides on the device.
 LIMITS: Mapping[str, Mapping[str, float]] = {"fp32": _FP32, "fp16": _FP16}
 
@@ -264,8 +264,8 @@ def selfcheck_rule(
         least = min(one.limit for one in judge_rows(precision, checks, truth, truth).values())
         return SelfCheck(ROWS_MATCHED, least, kind, tuple(checks), stateful)
     if not wanted:
-        labelled = [values for name, values in truth.items() if kinds[name] == "labels"]
-        shares = [judge_labels(precision, values, values).limit for values in labelled]
+        labeled = [values for name, values in truth.items() if kinds[name] == "labels"]
+        shares = [judge_labels(precision, values, values).limit for values in labeled]
         return SelfCheck(LABELS_EQUAL, min(shares), kind, tuple(checks), stateful)
     metric = next(iter(wanted[0]))
     loosest = wanted[0][metric]
@@ -318,7 +318,7 @@ def selfcheck_count(feeds: Arrays, limit: int | None) -> int:
 
 def _limits(precision: str, expected: Array) -> dict[str, float]:
     """Return the limits for an output: absolute ones scale with its largest value; top-1 only for classifiers."""
-    limits = dict(LIMITS.get(precision, _QUANTISED))
+    limits = dict(LIMITS.get(precision, _QUANTIZED))
     if "max_abs" in limits:
         largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
         limits["max_abs"] *= max(1.0, float(f"{largest:.3g}"))

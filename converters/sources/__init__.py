@@ -11,7 +11,7 @@ from converters.options import flags
 from converters.sources.source import ExportingSource, Source, SourceOptions
 from runtimes.errors import UsageError
 
-_FALLBACK = "artifact"  # accepts everything that no other source recognises
+_FALLBACK = "artifact"  # accepts everything that no other source recognizes
 
 
 @cache
@@ -25,8 +25,8 @@ def all_sources() -> tuple[Source, ...]:
 
 
 def source_of(path: Path) -> Source:
-    """Return the source that recognises `path`. Raises InputError for a file that only has the name of a model."""
-    return next(one for one in all_sources() if one.recognises(path))
+    """Return the source that recognizes `path`. Raises InputError for a file that only has the name of a model."""
+    return next(one for one in all_sources() if one.recognizes(path))
 
 
 def check_options(source: Source, options: SourceOptions, model: object) -> None:

@@ -43,7 +43,7 @@ class ArtifactSource(Source):
     id = "artifact"
     suffixes = tuple(SUFFIXES)
 
-    def recognises(self, _path: Path) -> bool:
+    def recognizes(self, _path: Path) -> bool:
         """Return True: `open` reports what is wrong with a path that is not a model."""
         return True
 

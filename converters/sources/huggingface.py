@@ -34,7 +34,7 @@ class HuggingfaceSource(ExportingSource):
     requires = (Requirement("torch"), Requirement("transformers"), Requirement("safetensors", "transformers"))
     Options = TorchOptions
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """See `Source`."""
         return (path / "config.json").is_file() and not any((path / name).exists() for name in _OTHERS)
 

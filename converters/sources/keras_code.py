@@ -25,7 +25,7 @@ class KerasCodeSource(ExportingSource):
     id = "keras_code"
     requires = (Requirement("tensorflow"), Requirement("keras"))
 
-    def recognises(self, _path: Path) -> bool:
+    def recognizes(self, _path: Path) -> bool:
         """Return False: `--code` selects this source, not the file."""
         return False
 

@@ -34,7 +34,7 @@ class ModuleSource(ExportingSource):
     requires = (Requirement("torch"),)
     Options = ModuleOptions
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """See `Source`."""
         return not path.exists() and _REFERENCE.fullmatch(str(path)) is not None
 

@@ -22,7 +22,7 @@ class SignatureSource(ExportingSource):
 
     id = "signature"
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """See `Source`."""
         return len(signature_names(path)) > 1
 

@@ -1,7 +1,7 @@
-"""Base classes of sources, which recognise and check the user's model without running any of its code.
+"""Base classes of sources, which recognize and check the user's model without running any of its code.
 
-A source is one file `converters/sources/<id>.py` with a class `<Id>Source`, which recognises and opens one kind of
-model and declares its options and requirements. `artifact` accepts everything that no other source recognises.
+A source is one file `converters/sources/<id>.py` with a class `<Id>Source`, which recognizes and opens one kind of
+model and declares its options and requirements. `artifact` accepts everything that no other source recognizes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Source(ABC):
     Options: ClassVar[type[SourceOptions]] = SourceOptions
 
     @abstractmethod
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """Return whether `path` is of this kind. Uses no engine.
 
         Raises InputError for a file that only has the name of one.

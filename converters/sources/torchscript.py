@@ -39,7 +39,7 @@ class TorchscriptSource(ExportingSource):
     requires = (Requirement("torch"),)
     Options = TorchOptions
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """See `Source`. Raises InputError for pickles."""
         if path.is_dir() or not path.exists() or path.suffix.lower() not in _SUFFIXES:
             return False

@@ -16,7 +16,7 @@ _INSTEAD = "what works: --precision w8 (int8 weights), fp16 or fp32"
 def unrolled(model: Any, path: Path) -> Any:
     """Return the model with its recurrent layers written out step by step, with the same weights; itself if none.
 
-    TensorFlow's converter crashes when it quantises the loop of a recurrent layer. Raises UsageError, naming the layer,
+    TensorFlow's converter crashes when it quantizes the loop of a recurrent layer. Raises UsageError, naming the layer,
     for a sequence that is too long.
     """
     import keras
@@ -50,10 +50,10 @@ def loops(function: Any) -> tuple[str, ...]:
 
 
 def check_no_loops(function: Any) -> None:
-    """Raise UsageError for a function with a loop, which TensorFlow's converter crashes on when it quantises it."""
+    """Raise UsageError for a function with a loop, which TensorFlow's converter crashes on when it quantizes it."""
     found = loops(function)
     if found:
-        what = f"'{found[0]}' loops over its input, which TensorFlow's converter cannot quantise to int8"
+        what = f"'{found[0]}' loops over its input, which TensorFlow's converter cannot quantize to int8"
         raise UsageError(what, _INSTEAD)
 
 

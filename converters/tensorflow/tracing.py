@@ -137,13 +137,13 @@ def _converter(function: Any) -> Any:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    # Variables left in the graph would be uninitialised during calibration.
+    # Variables left in the graph would be uninitialized during calibration.
     frozen = convert_variables_to_constants_v2(function)
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
 
 
 def _stateful_converter(traced: Traced, folder: Path) -> Any:
-    """Return a converter that keeps variables: only a SavedModel holds what initialises them in the result."""
+    """Return a converter that keeps variables: only a SavedModel holds what initializes them in the result."""
     import keras
     import tensorflow as tf
 

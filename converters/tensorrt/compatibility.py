@@ -43,7 +43,7 @@ _SINCE = dict.fromkeys(_BASE.split(), _FIRST) | {
     name: release for release, names in _ADDED.items() for name in names.split()
 }
 
-_QUANTISED_OPS = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
+_QUANTIZED_OPS = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
 # Operators that `edge convert` rewrites in operators that every release has (`converters.onnx.op_rewrites`).
 REWRITTEN = {
     "CastLike": "Cast",
@@ -121,8 +121,8 @@ def node_problem(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Co
         return CompatibilityIssue(
             f"{target.name} does not support operators of {domain}", "export without them, or write a plugin"
         )
-    if node.op in _QUANTISED_OPS:
-        fix = "quantise with QuantizeLinear and DequantizeLinear (QDQ) in place of integer operators"
+    if node.op in _QUANTIZED_OPS:
+        fix = "quantize with QuantizeLinear and DequantizeLinear (QDQ) in place of integer operators"
         return CompatibilityIssue("no release of TensorRT supports integer operators", fix)
     since = _SINCE.get(node.op)
     if target.rewrites and is_rewritten(node.op, target.release):
@@ -144,7 +144,7 @@ def _condition(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Comp
     if node.op == "Cast":
         return cast_issue(node, target.release, target.name)
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
-        return _quantisation(node, graph, target)
+        return _quantization(node, graph, target)
     if node.op == "Resize" and node.word("mode", "nearest") not in ("nearest", "linear"):
         return CompatibilityIssue(f"it resizes with mode {node.word('mode', '')}", "use nearest or linear")
     if node.op == "MaxPool" and len([name for name in node.outputs if name]) > 1:
@@ -152,17 +152,17 @@ def _condition(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Comp
     return _constants(node, graph, target)
 
 
-def _quantisation(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> CompatibilityIssue | None:
+def _quantization(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> CompatibilityIssue | None:
     refused = target.refused.get("int8")
     if refused is not None or target.requantizes:
         return refused
     zero = graph.constants.get(graph.input(node, 2))
     if zero is not None and zero.dtype == "uint8":
         return CompatibilityIssue(
-            "it quantises to uint8; TensorRT supports only int8", "quantise activations to int8, symmetrically"
+            "it quantizes to uint8; TensorRT supports only int8", "quantize activations to int8, symmetrically"
         )
     if zero is not None and not zero.is_zero:
-        return CompatibilityIssue("its zero point is not 0", "quantise symmetrically, so that all zero points are 0")
+        return CompatibilityIssue("its zero point is not 0", "quantize symmetrically, so that all zero points are 0")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Quantise for TensorRT: scales in the graph (QDQ, explicit), or a calibration cache next to a float graph (implicit).
+"""Quantize for TensorRT: scales in the graph (QDQ, explicit), or a calibration cache next to a float graph (implicit).
 
 TensorRT computes symmetrically: all zero points are 0. Pairs of QuantizeLinear and DequantizeLinear are placed before
 convolutions, matrix products and additions; TensorRT fuses the operators in between. Pairs between a convolution and
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
 
 _MAX_INT8 = 127
-_QUANTISED = ["Conv", "ConvTranspose", "MatMul", "Gemm", "Add"]
+_QUANTIZED = ["Conv", "ConvTranspose", "MatMul", "Gemm", "Add"]
 
 
 def input_names(proto: Any) -> list[str]:
@@ -31,7 +31,7 @@ def input_names(proto: Any) -> list[str]:
 
 
 def prepared(model: Path, folder: Path) -> Path:
-    """Write the model with inferred shapes and folded BatchNorm into `folder`, as the quantiser needs it."""
+    """Write the model with inferred shapes and folded BatchNorm into `folder`, as the quantizer needs it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     place = folder / "prepared.onnx"
@@ -55,13 +55,13 @@ def with_scales(prepared: Path, out: Path, calibration: Calibration, names: list
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        op_types_to_quantize=_QUANTISED,
+        op_types_to_quantize=_QUANTIZED,
         extra_options={
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "AddQDQPairToWeight": True,
             "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": _QUANTISED,
+            "OpTypesToExcludeOutputQuantization": _QUANTIZED,
         },
     )
     proto = onnx.load(out)

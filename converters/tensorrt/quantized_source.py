@@ -1,4 +1,4 @@
-"""Bring a quantised ONNX model into the form that TensorRT reads: QDQ in int8 with all zero points 0.
+"""Bring a quantized ONNX model into the form that TensorRT reads: QDQ in int8 with all zero points 0.
 
 uint8 around 128 is int8 around 0, exactly. A range that is not symmetric becomes the smallest symmetric one that holds
 it, which costs up to a bit; the proof compares the result with the source. Weights become float32 with a pair of
@@ -18,7 +18,7 @@ _LARGEST = 127
 
 
 def symmetric_qdq(proto: Any) -> Any:
-    """Return a copy of the quantised `onnx.ModelProto` that TensorRT reads."""
+    """Return a copy of the quantized `onnx.ModelProto` that TensorRT reads."""
     copy = integer_operators_as_qdq(proto)
     writer = _Writer(copy.graph)
     nodes = [made for node in copy.graph.node for made in writer.write(node)]
@@ -73,7 +73,7 @@ class _Writer:
     def _symmetric(self, node: Any) -> list[Any]:
         """Give a QuantizeLinear or DequantizeLinear the zero point 0.
 
-        A quantiser also clamps: with zero point 0 in uint8 it does what a ReLU did before it, which is written again.
+        A quantizer also clamps: with zero point 0 in uint8 it does what a ReLU did before it, which is written again.
         """
         from onnx import helper
 

@@ -21,8 +21,8 @@ from runtimes.tensors import dequantize, quantize
 _CHANNELS = 3  # of [batch, height, width, channels]
 
 
-def tflite_layers(model: Path, quantised: Path, samples: Calibration) -> list[Layer]:
-    """Return the layers of the float file `model`, those with the largest error in the int8 file `quantised` first.
+def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[Layer]:
+    """Return the layers of the float file `model`, those with the largest error in the int8 file `quantized` first.
 
     Layers are named after their output tensors, whose names TensorFlow's converter keeps the same in both files.
     """
@@ -32,7 +32,7 @@ def tflite_layers(model: Path, quantised: Path, samples: Calibration) -> list[La
         Node(tuple(names[index] for index in operator.inputs if index >= 0), names[operator.outputs[0]])
         for operator in graph.operators
     ]
-    return rank(nodes, _values(model, samples), _values(quantised, samples), _CHANNELS)
+    return rank(nodes, _values(model, samples), _values(quantized, samples), _CHANNELS)
 
 
 def _values(path: Path, samples: Calibration) -> Arrays:

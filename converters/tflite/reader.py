@@ -56,11 +56,11 @@ class Tensor:
     """One tensor.
 
     Attributes:
-        spec: Name, dtype, shape and quantisation.
+        spec: Name, dtype, shape and quantization.
         constant_bytes: The size of its data; 0 if it is computed.
         data: The bytes of its data.
         is_variable: Whether it keeps its value from one inference to the next.
-        is_outside: Whether its data is stored behind the FlatBuffer, as in large files and by some quantisers.
+        is_outside: Whether its data is stored behind the FlatBuffer, as in large files and by some quantizers.
     """
 
     spec: TensorSpec

@@ -12,7 +12,7 @@ from runtimes.errors import InputError
 
 _MAX_FLATBUFFER_BYTES = 2**31 - 1  # offsets inside a FlatBuffer have 32 bits, one of them the sign
 _ALIGNMENT = 16  # of a buffer's data: the schema requires it (force_align), but the generated Python code ignores it
-# The operator versions that int8 requires (TensorFlow's FindMinimumRuntimeVersionForOp, op_version.cc). A quantiser
+# The operator versions that int8 requires (TensorFlow's FindMinimumRuntimeVersionForOp, op_version.cc). A quantizer
 # that modifies a float file leaves the versions of the float operators, and old runtimes rely on these numbers.
 _INT8_VERSIONS = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),

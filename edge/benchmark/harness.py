@@ -65,7 +65,7 @@ class Setup:
         synthetic ones.
     input_kind: What `inputs` contains: "picture" or "arrays".
     evaluate: An .npz of stacked inputs to run after the timed loop of the first round, or None.
-    outputs: The .npz that their dequantised outputs are written to.
+    outputs: The .npz that their dequantized outputs are written to.
     host: The board to measure on, as ssh knows it; None is this machine.
     shapes: Sizes for free axes, see `runtimes.shapes`.
     worker: The module of the process that measures it.

@@ -125,7 +125,7 @@ def _uncertain(row: Row) -> Warnings:
         )
 
 
-def _neighbours(row: Row) -> Warnings:
+def _neighbors(row: Row) -> Warnings:
     if other_cores(row) > OTHER_CORES:
         yield f"other processes kept {other_cores(row):.1f} cores busy during the measurement", _STOP
 
@@ -202,7 +202,7 @@ _OF_ROWS: tuple[Callable[[Row], Warnings], ...] = (
     _fallbacks,
     _outliers,
     _uncertain,
-    _neighbours,
+    _neighbors,
 )
 
 

@@ -28,7 +28,7 @@ COMMANDS = {
     "quantize": "quantize a language model in GGUF, and measure what that changes",
     "verify": "check an artifact's digests and self-check on this machine",
     "run": "run a model on pictures or arrays, and print the result of its task",
-    "evaluate": "compare the accuracy of models on labelled inputs, and tell whether a difference is chance",
+    "evaluate": "compare the accuracy of models on labeled inputs, and tell whether a difference is chance",
     "bench": "measure models: every sample, statistics with intervals, the conditions",
     "history": "list, show, export or remove the measurements that were kept",
     "table": "print the MobileNetV2 table: published rows, and this machine's",

@@ -66,9 +66,9 @@ def as_text(model: str, checked: Checked) -> str:
     for refusal in report.refusals:
         lines += [f"  {refusal.reason}", f"      → {refusal.fix}"]
     lines += _memory(report)
-    if report.quantised is not None:
-        lines.append(f"quantised to int8: {_verdict(report.quantised)}")
-    body = report.quantised or report
+    if report.quantized is not None:
+        lines.append(f"quantized to int8: {_verdict(report.quantized)}")
+    body = report.quantized or report
     if body.accelerator:
         lines += _break(body)
         lines += _parameters(body)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate",
         type=Path,
         metavar="DIR|FILE.npz",
-        help="labelled inputs to check that the accuracy does not drop (see `edge evaluate`)",
+        help="labeled inputs to check that the accuracy does not drop (see `edge evaluate`)",
     )
     parser.add_argument(
         "--max-drop", type=_share, metavar="D", help="how much top-1, mAP, mIoU or OKS may drop, 0 to 1 (default: 0.01)"
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         print(_planned(args))
         return 0
     if args.max_drop is not None and args.evaluate is None:
-        raise edge.UsageError("--max-drop needs labelled pictures to measure accuracy", "pass them with --evaluate")
+        raise edge.UsageError("--max-drop needs labeled pictures to measure accuracy", "pass them with --evaluate")
     with Progress(1, "converting", quiet=args.json) as bar:
         result = edge.convert(
             args.model,
@@ -135,12 +135,12 @@ def _planned(args: argparse.Namespace) -> str:
 def _options(args: argparse.Namespace) -> ConvertOptions:
     """Return the options of the matching converter: that of language models for such a model or its options."""
     from converters.gguf.base import GgufOptions
-    from converters.gguf.detect import recognised
+    from converters.gguf.detect import recognized
     from converters.registry import all_converters
     from edge.cli.options import declared
 
     of_llm = declared.read(args, GgufOptions)
-    if args.format == "gguf" or of_llm.own() or recognised(args.model):
+    if args.format == "gguf" or of_llm.own() or recognized(args.model):
         return of_llm
     kinds = {one.target: one.Options for one in all_converters() if one.target != "gguf"}
     return declared.convert_options(args, tuple(kinds.values()), kinds.get(args.format))
@@ -148,11 +148,11 @@ def _options(args: argparse.Namespace) -> ConvertOptions:
 
 def _source_options(args: argparse.Namespace) -> SourceOptions | None:
     """Return the options of the model's source; None for a language model, which has none."""
-    from converters.gguf.detect import recognised
+    from converters.gguf.detect import recognized
     from converters.sources import all_sources, source_of
     from edge.cli.options import declared
 
-    if args.format == "gguf" or recognised(args.model):
+    if args.format == "gguf" or recognized(args.model):
         return None
     return declared.source_options(args, source_of(args.model), all_sources())
 
@@ -276,9 +276,9 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> list[str]:
         return []
     if "metric" in accuracy:
         values = f"{accuracy['source']:.4f} of the source, {accuracy['artifact']:.4f} of the artifact"
-        return [f"  {accuracy['metric']} {values}, on {accuracy['samples']} labelled inputs"]
+        return [f"  {accuracy['metric']} {values}, on {accuracy['samples']} labeled inputs"]
     top1 = f"top-1 {accuracy['source']:.2%} of the source, {accuracy['artifact']:.2%} of the artifact"
-    lines = [f"  {top1}, on {accuracy['samples']} labelled inputs"]
+    lines = [f"  {top1}, on {accuracy['samples']} labeled inputs"]
     if "kept" in accuracy:
         before = accuracy["before"]
         names = ", ".join(name.split(";")[0] for name in accuracy["kept"])

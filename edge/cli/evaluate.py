@@ -1,4 +1,4 @@
-"""`edge evaluate`: the accuracy of models on labelled inputs, side by side."""
+"""`edge evaluate`: the accuracy of models on labeled inputs, side by side."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DATASET",
-        help="labelled inputs: a folder for each class, a CSV; COCO .json, YOLO .txt, VOC .xml; masks",
+        help="labeled inputs: a folder for each class, a CSV; COCO .json, YOLO .txt, VOC .xml; masks",
     )
     parser.add_argument("--task", metavar="ID", help="what the models do, such as detection (default: detected)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge.inspection.report import TaskDescription
     from runtimes.artifact import Artifact, TensorSpec
 
-_MAX_CHANNELS = 3  # of a per-channel quantisation
+_MAX_CHANNELS = 3  # of a per-channel quantization
 _LONGEST = 200  # characters of a text written by the model's author
 _MAX_NAMES = 5  # of classes
 _COUNTED = {"keras": "layers", "gguf": "tensors"}  # what is counted instead of operators
@@ -60,7 +60,7 @@ def _rows(artifact: Artifact, found: Inspection) -> Iterable[tuple[str, str]]:
     if found.parameter_bytes:
         yield "constants", ", ".join(f"{_size(size)} {dtype}" for dtype, size in _by_count(found.parameter_bytes))
     yield from _edgetpu(found.edgetpu)
-    yield from _normalisation(found.metadata)
+    yield from _normalization(found.metadata)
     if found.labels is not None:
         yield "labels", f"{len(found.labels)}: {'; '.join(found.labels[:3])}; …"
     yield from ((key, _value(value)) for key, value in found.metadata.items() if key not in _NOT_SHOWN)
@@ -100,7 +100,7 @@ def _edgetpu(facts: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
     yield "edgetpu", f"custom operators: {facts['custom_ops']}; operators left on the CPU: {on_cpu}"
 
 
-def _normalisation(metadata: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _normalization(metadata: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if metadata.get("mean"):
         yield "expects", f"(pixel − {_numbers(metadata['mean'])}) ÷ {_numbers(metadata['std'])}"
 

@@ -198,13 +198,13 @@ def _not_readable(
 def _leads_to(source: OpenedSource, target: str, precision: str) -> bool:
     """Return whether `edge convert` would take the source to `target`, so that no refused command is suggested."""
     from converters.registry import all_converters
-    from edge.conversion.planning import QUANTISED, find_route, with_inspected_specs
+    from edge.conversion.planning import QUANTIZED, find_route, with_inspected_specs
 
     try:
         known = with_inspected_specs(source)
     except InputError:  # the conversion reports what is wrong with it
         known = source
-    precision = known.precision if precision == "fp32" and known.precision in QUANTISED else precision
+    precision = known.precision if precision == "fp32" and known.precision in QUANTIZED else precision
     return find_route(known, target, precision, all_converters()) is not None
 
 

@@ -1,4 +1,4 @@
-"""Read the data that users pass to a conversion: calibration inputs, and labelled inputs to measure accuracy on."""
+"""Read the data that users pass to a conversion: calibration inputs, and labeled inputs to measure accuracy on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from converters.calibration.generator import is_reference
 from converters.pipeline.request import MAX_DROP, SamplesAnswer, SamplesJob
 from converters.sources.source import OpenedSource
 from edge.evaluation.accuracy import CLASSES, ROWS
-from edge.evaluation.labelled_inputs import indices_of
-from edge.evaluation.labelled_pictures import Labelled, find_labelled
+from edge.evaluation.labeled_inputs import indices_of
+from edge.evaluation.labeled_pictures import Labeled, find_labeled
 from edge.inference.images import load_all, picture_files
 from edge.inference.preprocessing import PreprocessOptions
 from edge.workers.process import OnProgress, run_job
@@ -26,16 +26,16 @@ from runtimes.errors import InputError, UsageError, WorkerCrashedError
 MAX_PICTURES = 2000  # decoded at 224 × 224 they take 300 MB; they give an accuracy to within 1 %
 
 
-def write_evaluation(place: Path, labelled: Labelled, preprocess: Preprocess, labels: Sequence[str] | None) -> None:
+def write_evaluation(place: Path, labeled: Labeled, preprocess: Preprocess, labels: Sequence[str] | None) -> None:
     """Write the decoded pictures and their classes to an `.npz` file for `edge.evaluation.accuracy`.
 
     `labels` are the model's labels, one for each row of its output. Raises InputError for a class not among them.
     """
-    if all(one.isdecimal() for one in labelled.classes):
-        numbers = {CLASSES: np.array([int(one) for one in labelled.classes])}
+    if all(one.isdecimal() for one in labeled.classes):
+        numbers = {CLASSES: np.array([int(one) for one in labeled.classes])}
     else:
-        numbers = {ROWS: np.array(indices_of(labelled.classes, dict(enumerate(labels or ()))))}
-    save_arrays(place, {PIXELS: load_all(labelled.pictures, preprocess), **numbers})
+        numbers = {ROWS: np.array(indices_of(labeled.classes, dict(enumerate(labels or ()))))}
+    save_arrays(place, {PIXELS: load_all(labeled.pictures, preprocess), **numbers})
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ConversionInputs:
     preprocess_options: How pictures become the model's input.
     kind: What the numbers of the output are, such as "probability".
     label_offset: The row of the output that belongs to class 0.
-    evaluate: Labelled inputs, as for `edge.evaluate`; for classifiers also an .npz.
+    evaluate: Labeled inputs, as for `edge.evaluate`; for classifiers also an .npz.
     max_drop: By how much the accuracy on `evaluate` may fall, 0 to 1: top-1, mAP, mean IoU or OKS.
     task: The task's id.
     pythons: Interpreters to try first when an environment is created.
@@ -94,17 +94,17 @@ def calibration_samples(
 def evaluation_inputs(
     given: ConversionInputs, source: OpenedSource, preprocess: Preprocess | None, work: Path
 ) -> Path | None:
-    """Return the .npz of labelled inputs for the worker: the user's own, or one of decoded pictures."""
+    """Return the .npz of labeled inputs for the worker: the user's own, or one of decoded pictures."""
     place = given.evaluate
     if place is None or place.suffix == ".npz":
         if place is not None and not place.is_file():
-            raise InputError(f"{place} does not exist", "pass a folder of labelled pictures or an .npz")
+            raise InputError(f"{place} does not exist", "pass a folder of labeled pictures or an .npz")
         return place
-    labelled = find_labelled(place).spread(MAX_PICTURES)
+    labeled = find_labeled(place).spread(MAX_PICTURES)
     if preprocess is None:
         raise _no_preprocessing()
     labels = read_labels(given.labels) if given.labels else source.artifact.labels()
-    write_evaluation(work / "evaluation.npz", labelled, preprocess, labels)
+    write_evaluation(work / "evaluation.npz", labeled, preprocess, labels)
     return work / "evaluation.npz"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.gguf.base import GgufConverter, GgufOptions
-from converters.gguf.detect import ADAPTER, recognised
+from converters.gguf.detect import ADAPTER, recognized
 from converters.gguf.hugging_face import check_architecture
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
@@ -81,7 +81,7 @@ def llm_conversion(model: Path, request: ConversionRequest, inputs: ConversionIn
 
     Raises UsageError for options and targets that do not apply to language models.
     """
-    kind, options = recognised(model), GgufOptions.of(request.options)
+    kind, options = recognized(model), GgufOptions.of(request.options)
     if kind == "hf":
         check_architecture(model)
     if kind is None:

@@ -19,7 +19,7 @@ from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 from runtimes.model_files.detect import FORMATS
 
 DEFAULT_PRECISION = "fp32"
-QUANTISED = ("int8", "w8", "w4")  # only steps that keep them accept them: the result would be quantised twice
+QUANTIZED = ("int8", "w8", "w4")  # only steps that keep them accept them: the result would be quantized twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ def plan_conversion(source: OpenedSource, request: ConversionRequest, has_calibr
     steps, request = all_converters(), _completed(request)
     plan = _for_device(source, request, steps) if request.device else _for_format(source, request, steps)
     _check_options(plan, request)  # before the calibration data, which would not make these options valid
-    is_new = source.precision not in QUANTISED
-    if plan.precision == "int8" and is_new and _quantises(plan, steps) and not has_calibration:
+    is_new = source.precision not in QUANTIZED
+    if plan.precision == "int8" and is_new and _quantizes(plan, steps) and not has_calibration:
         raise UsageError(f"{plan.format} int8 needs calibration data", _without_int8(source, plan))
     return replace(plan, environments=_environments(plan, steps))
 
@@ -126,13 +126,13 @@ def find_route(
     """
     if source.format == model_format and source.precision == precision:
         return ()
-    direct = [step for step in steps if _takes_quantised(step, source, model_format, precision)]
+    direct = [step for step in steps if _takes_quantized(step, source, model_format, precision)]
     if direct:
         return (direct[0],)
     last = [step for step in steps if step.target == model_format and precision in step.precisions]
     if any(step.reads(precision) != DEFAULT_PRECISION or step.packs for step in last):
         return _route_ending_in(last, source, precision, steps)
-    if source.precision in QUANTISED:
+    if source.precision in QUANTIZED:
         return None
     waiting: deque[tuple[Converter, ...]] = deque([()])
     seen = {source.format}
@@ -168,21 +168,21 @@ def _cost(route: Sequence[Converter]) -> tuple[int, int, int]:
     return len(environments), len(route), route[-1].rank
 
 
-def _takes_quantised(step: Converter, source: OpenedSource, model_format: str, precision: str) -> bool:
-    """Return whether the step converts a source that is quantised already, with its own scales."""
+def _takes_quantized(step: Converter, source: OpenedSource, model_format: str, precision: str) -> bool:
+    """Return whether the step converts a source that is quantized already, with its own scales."""
     is_that = (step.source, step.target) == (source.format, model_format) and precision == source.precision
     taken = step.precisions if step.reads_quantized else step.keeps_quantized
-    return is_that and precision in QUANTISED and precision in (*taken, *step.keeps_quantized)
+    return is_that and precision in QUANTIZED and precision in (*taken, *step.keeps_quantized)
 
 
-def _quantises(plan: ConversionPlan, steps: Sequence[Converter]) -> bool:
+def _quantizes(plan: ConversionPlan, steps: Sequence[Converter]) -> bool:
     return any(step.id in plan.steps and not step.packs and step.input_precision != plan.precision for step in steps)
 
 
 def _for_format(source: OpenedSource, request: ConversionRequest, steps: Sequence[Converter]) -> ConversionPlan:
     if request.format is None:
         raise UsageError("no target specified", "use --for DEVICE (see `edge devices`) or --to FORMAT")
-    precision = request.precision or (source.precision if source.precision in QUANTISED else DEFAULT_PRECISION)
+    precision = request.precision or (source.precision if source.precision in QUANTIZED else DEFAULT_PRECISION)
     route = find_route(source, request.format, precision, steps)
     if route is None:
         raise _no_route(source, request.format, precision, steps)
@@ -261,7 +261,7 @@ def _plan(
 
 def _noted(plan: ConversionPlan, target: Target, reasons: Sequence[str]) -> ConversionPlan:
     """Add notes on the formats that the device prefers but that cannot be written."""
-    notes = tuple(f"skipped in favour of {plan.format}: {reason}" for reason in reasons)
+    notes = tuple(f"skipped in favor of {plan.format}: {reason}" for reason in reasons)
     return replace(plan, device=target.device, notes=notes)
 
 
@@ -289,8 +289,8 @@ def _most_helpful(reasons: Sequence[EdgeError]) -> EdgeError:
 def _no_route(source: OpenedSource, model_format: str, precision: str, steps: Sequence[Converter]) -> EdgeError:
     reachable = _reachable(source, steps)
     what = f"edge cannot convert {source.format} {source.precision} to {model_format} {precision}"
-    if source.precision in QUANTISED:
-        return UsageError(what, "start from the float model that it was quantised from")
+    if source.precision in QUANTIZED:
+        return UsageError(what, "start from the float model that it was quantized from")
     if not reachable:
         sources = ", ".join(sorted({step.source for step in steps if step.target != "gguf" or model_format == "gguf"}))
         return UsageError(what, f"what works: a source in {sources}; PyTorch and TensorFlow can export onnx")

@@ -1,4 +1,4 @@
-"""Measure what a conversion costs a detector, a segmenter or a pose model on labelled inputs."""
+"""Measure what a conversion costs a detector, a segmenter or a pose model on labeled inputs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from runtimes.errors import InputError, ProofError
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAccuracy:
-    """Compares a result with its source on labelled inputs, as `edge evaluate` does: by mAP, mean IoU or OKS.
+    """Compares a result with its source on labeled inputs, as `edge evaluate` does: by mAP, mean IoU or OKS.
 
     Classifiers are compared in the worker process instead (`edge.evaluation.accuracy`), which can keep layers in float.
 
     source: The model before the conversion.
-    data: The labelled inputs.
+    data: The labeled inputs.
     options: How both are evaluated; the journal keeps the source's results between the two methods.
     allowed: By how much the first metric may fall, 0 to 1.
     kept: The path that a failed result is moved to.
@@ -48,7 +48,7 @@ class TaskAccuracy:
             what = f"{report.unreadable} of the {report.count} evaluation inputs could not be read"
             raise InputError(what, "repair or remove them")
         if not next(iter(report.models[0].metrics.values()), 0.0):
-            what = f"the source itself finds nothing of what is labelled in {self.data}"
+            what = f"the source itself finds nothing of what is labeled in {self.data}"
             raise InputError(what, "check the labels, --labels, --task and --preprocess")
 
     def compare(self, artifact: Path) -> JsonObject:

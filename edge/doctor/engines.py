@@ -28,7 +28,7 @@ def any_engine(situation: Snapshot) -> Iterator[Finding]:
 def pycoral(situation: Snapshot) -> Iterator[Finding]:
     """Check for PyPI's pycoral, a program for coral reefs that is not Google's package."""
     version = situation.packages.version("pycoral")
-    # Google's package is recognised by its files: importing it would run it.
+    # Google's package is recognized by its files: importing it would run it.
     if version is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
         return
     yield Finding(

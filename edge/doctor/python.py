@@ -99,7 +99,7 @@ def _unmet(packages: Packages, name: str, packaging: Any) -> Iterator[str]:
     for text in packages.requirements(name):
         try:
             wanted = packaging.Requirement(text)
-        except packaging.InvalidRequirement:  # an old package, from before the syntax was standardised
+        except packaging.InvalidRequirement:  # an old package, from before the syntax was standardized
             continue
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue

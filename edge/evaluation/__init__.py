@@ -1,1 +1,1 @@
-"""Measure the accuracy of models on labelled inputs."""
+"""Measure the accuracy of models on labeled inputs."""

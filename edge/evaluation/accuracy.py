@@ -1,4 +1,4 @@
-"""Compare the top-1 accuracy of a source and of its conversion on labelled inputs.
+"""Compare the top-1 accuracy of a source and of its conversion on labeled inputs.
 
 The labels are an array in the same `.npz` as the inputs: `classes` are class indices from 0 without a background class
 (ImageNet: 0…999), which the output's label offset maps to rows; `rows` are rows of the output.
@@ -31,7 +31,7 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Labelled inputs of the source.
+    """Labeled inputs of the source.
 
     truth: The source's inputs, outputs and preprocessing.
     arrays: The inputs, as pixels or as arrays.
@@ -43,7 +43,7 @@ class Evaluation:
     rows: Array
 
     def __len__(self) -> int:
-        """The number of labelled inputs."""
+        """The number of labeled inputs."""
         return len(self.rows)
 
     def batches(self) -> Iterator[Calibration]:
@@ -89,7 +89,7 @@ class Evaluation:
 class AccuracyGate:
     """A limit on the loss of accuracy.
 
-    evaluation: The labelled inputs.
+    evaluation: The labeled inputs.
     source: The source's top row for each of them.
     allowed: By how much the top-1 accuracy of a result may fall, 0 to 1.
     """
@@ -121,7 +121,7 @@ class AccuracyGate:
 class Accuracy:
     """The accuracy of a source and its conversion.
 
-    samples: The number of labelled inputs.
+    samples: The number of labeled inputs.
     source: How many the source classifies correctly.
     result: How many the result classifies correctly.
     lost: How many the source classifies correctly and the result does not; it may gain others instead.
@@ -170,14 +170,14 @@ class Accuracy:
 
 
 def read_evaluation(path: Path, truth: Reference) -> Evaluation:
-    """Read labelled inputs from an `.npz`.
+    """Read labeled inputs from an `.npz`.
 
     Raises InputError if they do not fit the source or overlap with the calibration inputs.
     """
     arrays = load_arrays(path, hint="write it with numpy.savez")
     labels = {key: arrays.pop(key) for key in (CLASSES, ROWS) if key in arrays}
     if len(labels) != 1 or not arrays:
-        raise InputError(f"{path} contains no labelled inputs", f"it needs inputs and '{CLASSES}', one number for each")
+        raise InputError(f"{path} contains no labeled inputs", f"it needs inputs and '{CLASSES}', one number for each")
     key, values = next(iter(labels.items()))
     evaluation = Evaluation(truth, arrays, _rows(path, key, values, truth))
     if any(len(array) != len(values) for array in arrays.values()):
@@ -190,7 +190,7 @@ def read_evaluation(path: Path, truth: Reference) -> Evaluation:
 
 
 def judge_of(path: Path, allowed: float, truth: Reference, session: Session) -> AccuracyGate:
-    """Read labelled inputs and classify them with the source.
+    """Read labeled inputs and classify them with the source.
 
     Raises the errors of `read_evaluation`, and InputError if the source classifies none of them correctly, because the
     labels then do not belong to it.
@@ -224,7 +224,7 @@ def _classes(output: TensorSpec) -> int | None:
 
 
 def _check_apart(evaluation: Evaluation, calibration: Calibration) -> None:
-    """Reject calibration inputs among the evaluation inputs: the quantisation ranges fit them unrealistically well."""
+    """Reject calibration inputs among the evaluation inputs: the quantization ranges fit them unrealistically well."""
     known = set(_digests(calibration))
     both = sum(one in known for batch in evaluation.batches() for one in _digests(batch))
     if both:

@@ -1,7 +1,7 @@
 """Average precision as COCO defines it, computed by faster-coco-eval.
 
-The records are tables with a row for each labelled and each found object of an input; the columns are named below. A
-found object has a score, a labelled one an area and whether it is a crowd: an area with several objects, or a difficult
+The records are tables with a row for each labeled and each found object of an input; the columns are named below. A
+found object has a score, a labeled one an area and whether it is a crowd: an area with several objects, or a difficult
 one, which counts neither as missed nor against what is found in it.
 """
 
@@ -17,7 +17,7 @@ from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EngineMissingError
 from runtimes.registry import install_hint
 
-FOUND, CLASS, SCORE, BOX, CROWD, POINTS = 0, 1, 2, slice(3, 7), 7, 8  # SCORE is the area of a labelled object
+FOUND, CLASS, SCORE, BOX, CROWD, POINTS = 0, 1, 2, slice(3, 7), 7, 8  # SCORE is the area of a labeled object
 MAX_FOUND = 100  # objects of an input that count, the most confident ones; COCO's own limit
 # COCO's statistics by their place; those of fewer than 100 objects are left out.
 _BOX_NAMES = {0: "map", 1: "map50", 2: "map75", 3: "map_small", 4: "map_medium", 5: "map_large", 8: "recall"}
@@ -44,8 +44,8 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
 
     Raises EngineMissingError without faster-coco-eval.
     """
-    labelled = [record[record[:, FOUND] == 0] for record in records]
-    classes = sorted({int(row[CLASS]) for rows in labelled for row in rows if _counts(row)})
+    labeled = [record[record[:, FOUND] == 0] for record in records]
+    classes = sorted({int(row[CLASS]) for rows in labeled for row in rows if _counts(row)})
     if not classes:
         return CocoScores()
     try:
@@ -53,7 +53,7 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
     except ImportError:
         what = "computing average precision needs faster-coco-eval, which is not installed"
         raise EngineMissingError(what, install_hint("evaluate")) from None
-    objects = [_labelled(row, number) for number, rows in enumerate(labelled, 1) for row in rows]
+    objects = [_labeled(row, number) for number, rows in enumerate(labeled, 1) for row in rows]
     every = {*classes, *(int(row[CLASS]) for record in records for row in record)}
     truth = COCO(
         {
@@ -81,7 +81,7 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
 
 
 def _counts(row: Array) -> bool:
-    """Return whether a labelled object can be missed: it is no crowd, and has a key point if it may have any."""
+    """Return whether a labeled object can be missed: it is no crowd, and has a key point if it may have any."""
     return not row[CROWD] and (len(row) == POINTS or bool((row[POINTS + 2 :: 3] > 0).any()))
 
 
@@ -95,7 +95,7 @@ def _box(row: Array) -> list[float]:
     return [left, top, right - left, bottom - top]
 
 
-def _labelled(row: Array, image: int) -> JsonObject:
+def _labeled(row: Array, image: int) -> JsonObject:
     points = row[POINTS:].tolist()
     return {
         "image_id": image,

@@ -51,7 +51,7 @@ class EvaluateReport:
 
     data: The data set as it was named.
     task: The task of all models.
-    count: The number of labelled inputs.
+    count: The number of labeled inputs.
     unreadable: How many of them could not be read.
     names: Class → name, as far as they are known.
     models: The models in the order in which they were named; the first is the baseline.

@@ -1,4 +1,4 @@
-"""Evaluate models on labelled inputs, one after the other, and compare each with the first."""
+"""Evaluate models on labeled inputs, one after the other, and compare each with the first."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from edge.console.progress import OnProgress, ProgressEvent
 from edge.evaluation.differences import Difference, difference
 from edge.evaluation.journal import Journal, ScoredInput
-from edge.evaluation.labelled_inputs import LabelledInputs, Names
-from edge.evaluation.labelled_masks import read_masks
-from edge.evaluation.labelled_objects import read_objects, read_poses
-from edge.evaluation.labelled_pictures import read_pictures
+from edge.evaluation.labeled_inputs import LabeledInputs, Names
+from edge.evaluation.labeled_masks import read_masks
+from edge.evaluation.labeled_objects import read_objects, read_poses
+from edge.evaluation.labeled_pictures import read_pictures
 from edge.evaluation.report import EvaluatedModel, EvaluateReport
 from edge.inference.model import Model
 from edge.inference.prediction import Unreadable
@@ -31,8 +31,8 @@ from runtimes.shapes import shape_texts
 from runtimes.task import DecodeOptions
 
 _log = logging.getLogger(__name__)
-# Task → the function that reads labelled data for a model of it.
-_READERS: Mapping[str, Callable[[Path, Names], LabelledInputs]] = {
+# Task → the function that reads labeled data for a model of it.
+_READERS: Mapping[str, Callable[[Path, Names], LabeledInputs]] = {
     "classification": read_pictures,
     "detection": read_objects,
     "instances": read_objects,
@@ -79,7 +79,7 @@ class _Candidate:
     name: str
     model: Model
     prepared: PreparedModel
-    data: LabelledInputs
+    data: LabeledInputs
     key: str
 
 
@@ -134,18 +134,18 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
         hints = replace(hints, preprocess_options=replace(hints.preprocess_options, layout=None))
     model = stack.enter_context(Model(artifact, hints, engine, decode, shapes=shapes))
     prepared = model.prepare(takes_pictures=True)
-    labelled = _labelled(prepared, data).spread(options.limit)
+    labeled = _labeled(prepared, data).spread(options.limit)
     return _Candidate(
-        name=str(path), model=model, prepared=prepared, data=labelled, key=_key(artifact, prepared, labelled, options)
+        name=str(path), model=model, prepared=prepared, data=labeled, key=_key(artifact, prepared, labeled, options)
     )
 
 
-def _labelled(prepared: PreparedModel, data: Path) -> LabelledInputs:
+def _labeled(prepared: PreparedModel, data: Path) -> LabeledInputs:
     if prepared.task.id not in _READERS:
         what = f"models of the task '{prepared.task.id}' cannot be evaluated"
         raise UsageError(what, f"tasks that can: {', '.join(_READERS)}; --task names another one")
     if not data.exists():
-        raise InputError(f"{data} does not exist", "pass a folder or file of labelled inputs with --data")
+        raise InputError(f"{data} does not exist", "pass a folder or file of labeled inputs with --data")
     return _READERS[prepared.task.id](data, prepared.decoder.class_names())
 
 
@@ -237,7 +237,7 @@ def _files(artifact: Artifact) -> list[Path]:
     return [model, *(path for name in beside if (path := model.parent / name).is_file())]
 
 
-def _key(artifact: Artifact, prepared: PreparedModel, data: LabelledInputs, options: EvaluateOptions) -> str:
+def _key(artifact: Artifact, prepared: PreparedModel, data: LabeledInputs, options: EvaluateOptions) -> str:
     """Return a digest of everything that a record depends on: model, preprocessing, decoder, engine, and labels."""
     digest = hashlib.sha256()
     for path in _files(artifact):

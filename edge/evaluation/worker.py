@@ -15,7 +15,7 @@ from runtimes.jobs import Report
 
 
 def convert(request: ConvertRequest, report: Report) -> ConvertResult:
-    """Run a conversion, and measure its accuracy if the request has labelled inputs."""
+    """Run a conversion, and measure its accuracy if the request has labeled inputs."""
     return run_conversion(request, report, judge_of)
 
 

@@ -1,7 +1,7 @@
 """Interpret the properties that exporters write into model files: ultralytics, and OpenVINO's Model API.
 
 Ultralytics writes strings into ONNX (metadata_props) and TFLite (packed files): `task`, `names`, `stride`, `imgsz`,
-`args`. Its exports take RGB pixels in 0…1, letterboxed with grey 114; classifiers take a centre crop. OpenVINO's Model
+`args`. Its exports take RGB pixels in 0…1, letterboxed with gray 114; classifiers take a center crop. OpenVINO's Model
 API reads `model_info` from the IR: `scale_values`, `mean_values`, `reverse_input_channels`, `resize_type`, `pad_value`,
 `labels` (separated by spaces, with underscores inside a name).
 """
@@ -28,7 +28,7 @@ _RESIZES = {
     "standard": "stretch",
     "crop": "shorter_side",
 }
-_LETTERBOX_GREY = 114
+_LETTERBOX_GRAY = 114
 _RT_DETR = "RTDETRDecoder"
 
 
@@ -71,7 +71,7 @@ def pictures_of(properties: Mapping[str, str]) -> AuthorPictures:
             "letterbox" if is_letterboxed else "shorter_side" if properties.get("task") == "classify" else "stretch"
         )
         zeros, scale = (0.0,) * 3, (1 / 255,) * 3
-        return AuthorPictures(mean=zeros, scale=scale, resize=resize, pad=_LETTERBOX_GREY, color="RGB")
+        return AuthorPictures(mean=zeros, scale=scale, resize=resize, pad=_LETTERBOX_GRAY, color="RGB")
     divisors, means = _three(properties.get("scale_values", "")), _three(properties.get("mean_values", ""))
     is_scaled = bool((divisors and all(divisors)) or means)
     order = {"YES": "RGB", "NO": "BGR"}  # the Model API reads pictures in BGR

@@ -1,4 +1,4 @@
-"""Draw boxes, points, lines, masks and labels on a picture: line and text sizes follow its size, colours the class."""
+"""Draw boxes, points, lines, masks and labels on a picture: line and text sizes follow its size, colors the class."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Point = Sequence[float]
-_GOLDEN = 0.618034  # of the colour circle from a class to the next, so that consecutive classes look different
+_GOLDEN = 0.618034  # of the color circle from a class to the next, so that consecutive classes look different
 _FIRST_HUE = 0.33
-_DARK = 140  # luma below which text on a colour is white
+_DARK = 140  # luma below which text on a color is white
 _MASK_OPACITY = 0.55
 _TRIANGLE = 3  # corners
 
@@ -68,7 +68,7 @@ class Canvas:
         self._pen.line([*places, places[0]], fill=color_of(index), width=self._line)
 
     def tag(self, corners: Sequence[float], text: str, index: int) -> None:
-        """Write text on the class's colour above a box, or inside it if there is no room above."""
+        """Write text on the class's color above a box, or inside it if there is no room above."""
         left, top = corners[0], corners[1]
         x0, y0, x1, y1 = self._pen.textbbox((0, 0), text, font=self._font)
         width, height = x1 - x0 + 4, y1 - y0 + 4
@@ -80,7 +80,7 @@ class Canvas:
         self._pen.text((left + 2 - x0, top + 2 - y0), text, font=self._font, fill=ink)
 
     def mask(self, classes: NDArray[np.integer[Any]], skipped: int | None = None) -> None:
-        """Tint the pixels of a class map [height, width] in their class's colour, except those of class `skipped`."""
+        """Tint the pixels of a class map [height, width] in their class's color, except those of class `skipped`."""
         import numpy as np
         from PIL import Image, ImageDraw
 
@@ -96,11 +96,11 @@ class Canvas:
 
 
 def color_of(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class: bright, always the same, and different from those of the classes next to it."""
+    """Return the color of a class: bright, always the same, and different from those of the classes next to it."""
     red, green, blue = colorsys.hsv_to_rgb((_FIRST_HUE + index * _GOLDEN) % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def luma(color: tuple[int, int, int]) -> float:
-    """Return the brightness of a colour as people see it, 0 to 255 (ITU-R BT.601)."""
+    """Return the brightness of a color as people see it, 0 to 255 (ITU-R BT.601)."""
     return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]

@@ -70,7 +70,7 @@ def load_all(paths: Sequence[Path], preprocess: Preprocess) -> Array:
 
 
 def _letterboxed(picture: Image, preprocess: Preprocess) -> tuple[Array, Placement]:
-    """Scale a picture to fit into the input, centred on a grey background."""
+    """Scale a picture to fit into the input, centered on a gray background."""
     height, width = preprocess.crop
     factor = min(width / picture.width, height / picture.height)
     size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
@@ -107,14 +107,14 @@ def decoded_from(source: Path | IO[bytes], name: str) -> Image:
 
 
 def indexed_pixels(path: Path) -> Array:
-    """Read a picture whose pixels are indices, grey or in a palette, as [height, width].
+    """Read a picture whose pixels are indices, gray or in a palette, as [height, width].
 
-    Raises InputError if it has colours, and as in `load_pixels`.
+    Raises InputError if it has colors, and as in `load_pixels`.
     """
 
     def read(image: Image) -> Array:
         if image.mode not in ("1", "L", "P", "I", "I;16"):
-            raise InputError(f"{path} has colours, not one index for each pixel", "save it in grey or with a palette")
+            raise InputError(f"{path} has colors, not one index for each pixel", "save it in gray or with a palette")
         return np.asarray(image)
 
     return _opened(path, str(path), read)
@@ -157,7 +157,7 @@ def _too_large(name: str) -> InputError:
 
 
 def _rgb(image: Image) -> Image:
-    """Convert to three channels: drop transparency, repeat grey, scale 16-bit grey to 8 bits."""
+    """Convert to three channels: drop transparency, repeat gray, scale 16-bit gray to 8 bits."""
     if image.mode.startswith("I"):
         from PIL.Image import fromarray
 
@@ -192,7 +192,7 @@ def _filter(method: str) -> Any:
 
 
 def _corner(image: Image, crop: tuple[int, int], path: Path) -> tuple[int, int]:
-    """Return left and top of the centre crop."""
+    """Return left and top of the center crop."""
     height, width = crop
     if image.width < width or image.height < height:
         raise UsageError(

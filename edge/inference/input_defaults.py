@@ -73,9 +73,9 @@ def _resize_assumption(preprocess: Preprocess) -> str:
     if preprocess.resize == "stretch":
         return f"pictures are stretched to {height} × {width}, {preprocess.method} (--resize)"
     if preprocess.resize == "letterbox":
-        return f"pictures are scaled to fit into {height} × {width}, with borders of grey {preprocess.pad} (--resize)"
+        return f"pictures are scaled to fit into {height} × {width}, with borders of gray {preprocess.pad} (--resize)"
     return (
-        f"pictures are resized to a shorter side of {preprocess.size} and cropped to {height} × {width} in the centre, "
+        f"pictures are resized to a shorter side of {preprocess.size} and cropped to {height} × {width} in the center, "
         f"{preprocess.method}, as is usual for ImageNet (--resize)"
     )
 
@@ -100,7 +100,7 @@ def _check_picture(artifact: Artifact, spec: TensorSpec) -> None:
         raise UsageError(what, f"name the size, such as {suggestion(spec, {})}")
     if not is_picture or len(sizes) != 3 or math.prod(sizes) > _MAX_VALUES:
         raise InputError(
-            f"{artifact.model} takes {spec.dtype}{format_shape(shape)}, not one picture of a fixed size in 3 colours",
+            f"{artifact.model} takes {spec.dtype}{format_shape(shape)}, not one picture of a fixed size in 3 colors",
             "list its inputs with `edge inspect`",
         )
 
@@ -121,7 +121,7 @@ def _mean_and_scale(
     if stated is not None and not (raw is not None and _same_steps(spec, stated, raw)):
         return stated
     if raw is not None:
-        why = "its metadata and its quantisation cancel out" if stated else "nothing else is specified"
+        why = "its metadata and its quantization cancel out" if stated else "nothing else is specified"
         assumptions.append(f"pixels are passed unscaled, 0…255: the input is {spec.dtype} and {why} (--preprocess)")
         return raw
     if usual.mean is not None and usual.scale is not None:
@@ -165,7 +165,7 @@ def _raw_pixels(spec: TensorSpec) -> tuple[_Triple, _Triple] | None:
 
 
 def _same_steps(spec: TensorSpec, one: tuple[_Triple, _Triple], other: tuple[_Triple, _Triple]) -> bool:
-    """Return whether two scalings differ by at most one step of the input's quantisation for every pixel value."""
+    """Return whether two scalings differ by at most one step of the input's quantization for every pixel value."""
     step = spec.quantization.scales[0] if spec.quantization else 1.0
     pixels = np.arange(256)[:, np.newaxis]
     first, second = ((pixels - np.asarray(mean)) * np.asarray(scale) for mean, scale in (one, other))
@@ -176,5 +176,5 @@ def _color(found: Inspection | None, assumptions: list[str]) -> str:
     stated = (found.properties.get("Image.BitmapPixelFormat", "") if found else "")[:3].upper()
     if stated in Preprocess.ALLOWED["color"]:
         return stated
-    assumptions.append("the colours are in RGB order (--color)")
+    assumptions.append("the colors are in RGB order (--color)")
     return "RGB"

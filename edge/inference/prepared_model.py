@@ -1,6 +1,6 @@
 """Prepare a model for predictions: determine its task, the preprocessing of inputs, and the decoding of outputs.
 
-Options on the command line take precedence over the file's own metadata, labels and quantisation. What neither
+Options on the command line take precedence over the file's own metadata, labels and quantization. What neither
 specifies is assumed and reported, or an error: the scaling of float inputs is never guessed.
 """
 
@@ -161,7 +161,7 @@ def prepared_model(
 
 
 def _check_picture_input(artifact: Artifact, facts: ModelFacts) -> None:
-    """Raise InputError if the inputs are not one picture and states, or if the quantisation is invalid."""
+    """Raise InputError if the inputs are not one picture and states, or if the quantization is invalid."""
     unfilled = [spec for spec in facts.inputs if spec is not facts.picture and spec.name not in facts.states]
     if len(facts.inputs) != 1 and (facts.picture is None or unfilled):
         raise InputError(
@@ -171,4 +171,4 @@ def _check_picture_input(artifact: Artifact, facts: ModelFacts) -> None:
     for spec in facts.inputs:
         found = spec.quantization
         if found is not None and not (len(found.scales) == 1 and 0 < found.scales[0] < float("inf")):
-            raise InputError(f"{artifact.model}: the quantisation of '{spec.name}' is invalid", "do not use this model")
+            raise InputError(f"{artifact.model}: the quantization of '{spec.name}' is invalid", "do not use this model")

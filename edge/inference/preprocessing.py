@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runtimes.artifact.manifest import Preprocess, TensorSpec
 
 # Preset → (mean, scale) of (pixel − mean) × scale, per channel. `tflite-uint8` takes both from the input's
-# quantisation, so that each pixel becomes the byte of the same value.
+# quantization, so that each pixel becomes the byte of the same value.
 _TFLITE = "tflite-uint8"
 PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "keras-mobilenet-v2": ((127.5,) * 3, (1 / 127.5,) * 3),
@@ -45,7 +45,7 @@ class PreprocessOptions:
 
 
 def preprocess_for(options: PreprocessOptions, spec: TensorSpec) -> Preprocess:
-    """Return the preprocessing for the input `spec` (float or quantised, [1, h, w, 3] or [1, 3, h, w]).
+    """Return the preprocessing for the input `spec` (float or quantized, [1, h, w, 3] or [1, 3, h, w]).
 
     Raises UsageError if the input is not a picture, or if neither a preset nor mean and scale are specified.
     """
@@ -81,7 +81,7 @@ def _mean_and_scale(options: PreprocessOptions, spec: TensorSpec) -> tuple[tuple
     if options.preset == _TFLITE:
         if spec.quantization is None:
             raise UsageError(
-                f"{_TFLITE} needs a quantised input; '{spec.name}' is {spec.dtype}", "pass --mean and --scale"
+                f"{_TFLITE} needs a quantized input; '{spec.name}' is {spec.dtype}", "pass --mean and --scale"
             )
         mean, scale = (float(spec.quantization.zero_points[0]),) * 3, (spec.quantization.scales[0],) * 3
         return options.mean or mean, options.scale or scale

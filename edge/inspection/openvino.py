@@ -30,7 +30,7 @@ def read(path: Path) -> Inspection:
         inputs=tuple(_input(layer) for layer in net.layers.values() if layer.type == "Parameter"),
         outputs=tuple(_output(net, layer) for layer in results),
         ops={op: count for op, count in net.ops.items() if op not in _NO_WORK},
-        precision=precision_of(parameter_bytes, quantised_activations=net.ops["FakeQuantize"] > 0),
+        precision=precision_of(parameter_bytes, quantized_activations=net.ops["FakeQuantize"] > 0),
         parameter_bytes=parameter_bytes,
         size_bytes=path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0),
         producers=tuple(_producer(net, result) for result in results),

@@ -126,7 +126,7 @@ def _inspection(program: _Program) -> Inspection:
         inputs=_specs(inputs, tensors),
         outputs=_specs(outputs, tensors),
         ops=Counter(_op(node) for node in graph["nodes"]),
-        precision=precision_of(sizes, quantised_activations=any("quantize_per" in _op(n) for n in graph["nodes"])),
+        precision=precision_of(sizes, quantized_activations=any("quantize_per" in _op(n) for n in graph["nodes"])),
         parameter_bytes=sizes,
         producers=_producers(graph["nodes"], outputs),
         metadata={key: value for key, value in _facts(program).items() if value},

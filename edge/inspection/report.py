@@ -127,16 +127,16 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
     return (bits + 7) // 8
 
 
-def precision_of(parameter_bytes: Mapping[str, int], quantised_activations: bool) -> str:
+def precision_of(parameter_bytes: Mapping[str, int], quantized_activations: bool) -> str:
     """Return the project's name for a model's precision, from the dtype of most of its constants.
 
-    8-bit weights are "int8" if the activations are quantised too, else "w8"; a model without constants is "unknown".
+    8-bit weights are "int8" if the activations are quantized too, else "w8"; a model without constants is "unknown".
     """
     if not any(parameter_bytes.values()):
-        return "int8" if quantised_activations else "unknown"
+        return "int8" if quantized_activations else "unknown"
     dtype = max(sorted(parameter_bytes), key=lambda name: parameter_bytes[name])
     if dtype in ("int8", "uint8"):
-        return "int8" if quantised_activations else "w8"
+        return "int8" if quantized_activations else "w8"
     if dtype in ("int4", "uint4"):
         return "w4"
     return _WORDS.get(dtype, dtype)

@@ -42,7 +42,7 @@ def read(path: Path) -> Inspection:
         inputs=_specs(signature, 1),
         outputs=_specs(signature, 2),
         ops=Counter(op for node in nodes if (op := node.text(2)) not in _SILENT),
-        precision=precision_of(parameter_bytes, quantised_activations=False),
+        precision=precision_of(parameter_bytes, quantized_activations=False),
         parameter_bytes=parameter_bytes,
         size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink()),
         metadata=_facts(graphs[0]),

@@ -13,7 +13,7 @@ from edge.inspection.tflite_metadata import packed_properties, read_labels, read
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.model_files.facts import Producer
 
-_QUANTISED = ("int8", "uint8", "int16")
+_QUANTIZED = ("int8", "uint8", "int16")
 # These only change the representation of an output, not the meaning of its numbers.
 _PASSED_THROUGH = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE", "CAST")
 
@@ -33,7 +33,7 @@ def read(path: Path) -> Inspection:
         outputs=graph.specs(graph.outputs),
         ops=Counter(operator.name for one in model.graphs for operator in one.operators),
         # The compiler accepts only int8 models, and stores the weights in its own package.
-        precision="int8" if compiled else precision_of(parameter_bytes, _quantised_activations(graph)),
+        precision="int8" if compiled else precision_of(parameter_bytes, _quantized_activations(graph)),
         parameter_bytes=parameter_bytes,
         producers=tuple(_producer(graph, makers, index) for index in graph.outputs),
         metadata={
@@ -67,9 +67,9 @@ def _parameter_bytes(model: TfliteModel) -> Counter[str]:
     return sizes
 
 
-def _quantised_activations(graph: Graph) -> bool:
+def _quantized_activations(graph: Graph) -> bool:
     return any(
-        tensor.spec.quantization is not None and tensor.spec.dtype in _QUANTISED
+        tensor.spec.quantization is not None and tensor.spec.dtype in _QUANTIZED
         for tensor in graph.tensors
         if not tensor.constant_bytes
     )

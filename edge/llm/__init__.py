@@ -1,1 +1,1 @@
-"""Language models on the host: loading, sessions, chat templates, quantisation."""
+"""Language models on the host: loading, sessions, chat templates, quantization."""

@@ -1,4 +1,4 @@
-"""Quantise a GGUF file in a worker process, with a progress bar. The output file is written atomically."""
+"""Quantize a GGUF file in a worker process, with a progress bar. The output file is written atomically."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class TextPerplexity:
     text: The name of the text file.
     tokens: Number of scored tokens.
     before: Perplexity of the source.
-    after: Perplexity of the quantised file.
+    after: Perplexity of the quantized file.
     ratio: after / before.
-    kl_divergence: From the source's distribution to the quantised file's, over the first `kl_tokens` scored tokens.
+    kl_divergence: From the source's distribution to the quantized file's, over the first `kl_tokens` scored tokens.
     same_top: The share of these at which the most likely token is the same.
     """
 
@@ -122,7 +122,7 @@ def quantize(
     force: bool = False,
     quiet: bool = False,
 ) -> QuantizationReport:
-    """Quantise a GGUF file to another type.
+    """Quantize a GGUF file to another type.
 
     `model` is a file or an artifact's folder; the new file is written next to it, unless `out` names another place.
     `imatrix` is a file of llama-imatrix, `imatrix_text` a text from which the same is computed here.
@@ -150,7 +150,7 @@ def quantize(
             again=again,
             imatrix=str(matrix) if matrix else None,
         )
-        with Progress(len(before.tensors), "quantising", quiet=quiet) as bar, _write_errors(target):
+        with Progress(len(before.tensors), "quantizing", quiet=quiet) as bar, _write_errors(target):
             written = worker.run(job, timeout_s=None, on_progress=_shown_on(bar))
         after = read_gguf(place)
         perplexity = _perplexity(worker, model, place, text, quiet) if text else None

@@ -72,7 +72,7 @@ def report(machine: MachineFacts, conditions: Conditions, engine_reports: Sequen
 
 def _profiles(machine: MachineFacts) -> list[ProfileReport]:
     raw = machine["accelerators"]
-    here = profiles.recognised(
+    here = profiles.recognized(
         usb=[device["id"] for device in raw["usb"]],
         pci=[device["id"] for device in raw["pci"]],
         nodes=raw["nodes"],

@@ -99,7 +99,7 @@ def remote_model(source: LlmSource, template: str | None, words: Sequence[str]) 
 def local_model(source: LlmSource, template: str | None, words: Sequence[str], name: str | None = None) -> ServedModel:
     """Prepare the model file `source`: check that it is complete and fits into memory, and check its template.
 
-    Raises InputError for the file, HostError if memory is insufficient (with the largest quantisation that fits), and
+    Raises InputError for the file, HostError if memory is insufficient (with the largest quantization that fits), and
     EngineMissingError.
     """
     from runtimes.llm.llama_cpp.memory import context_size

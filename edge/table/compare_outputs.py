@@ -31,7 +31,7 @@ class OutputDiff:
     values: The number of values compared.
     differing: How many of them are not bit-identical.
     max_difference: The largest difference of two values; None if it is not finite.
-    max_steps: The same in quantisation steps of the output; None for a float output.
+    max_steps: The same in quantization steps of the output; None for a float output.
     """
 
     architecture: str
@@ -95,7 +95,7 @@ def output_diff(there: Path, here: Path, runtime_version: str, artifact: Path) -
 
 
 def _step(artifact: Path) -> float | None:
-    """Return the quantisation step of the first output, if it is quantised with a single scale."""
+    """Return the quantization step of the first output, if it is quantized with a single scale."""
     outputs = Artifact.open(artifact).manifest.outputs
     quantization = outputs[0].quantization if outputs else None
     if quantization is None or len(quantization.scales) != 1:

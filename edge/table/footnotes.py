@@ -17,7 +17,7 @@ from edge.table.setups import THIS_MACHINE
 _PUBLISHED_SETUP = "keras-predict"
 _SCORES = (
     "Score is the top class's probability. Raw is what each script prints: the published table mixes a float softmax "
-    "(0.9294), a saturated uint8 softmax (255/256 = 0.9961) and a dequantised logit ((222 − 58) × 0.09889254 = "
+    "(0.9294), a saturated uint8 softmax (255/256 = 0.9961) and a dequantized logit ((222 − 58) × 0.09889254 = "
     "16.2184), for which no probability was published."
 )
 
@@ -37,7 +37,7 @@ def notes_of(
         )
     elif not agreed and any(row.kind == "measured" for row in rows):
         lines.append(
-            "The predictions were not compared: that needs labelled pictures, and the predictions of float Keras."
+            "The predictions were not compared: that needs labeled pictures, and the predictions of float Keras."
         )
     lines += _by_trtexec(rows)
     lines += _answers(rows, agreed)
@@ -187,7 +187,7 @@ def _describe_diff(one: OutputDiff) -> str:
         return f"bit-identical on {one.pictures}"
     top = f"same top-1 on {one.same_top1} of {one.pictures}, {one.differing} of {one.values} values differ"
     if one.max_steps is not None:
-        return f"{top}, by {one.max_steps} step{'s' if one.max_steps > 1 else ''} of the quantised output at most"
+        return f"{top}, by {one.max_steps} step{'s' if one.max_steps > 1 else ''} of the quantized output at most"
     if one.max_difference is None:
         return f"{top}, and some are not numbers"
     return f"{top}, by {one.max_difference:.1e} at most"

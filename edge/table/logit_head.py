@@ -1,6 +1,6 @@
-"""Remove the softmax from a TFLite classifier's artifact, so that it outputs (quantised) logits.
+"""Remove the softmax from a TFLite classifier's artifact, so that it outputs (quantized) logits.
 
-The published MobileNetV2 table mixes both heads of one network: 0.9961 is its uint8 softmax, 16.2184 a dequantised
+The published MobileNetV2 table mixes both heads of one network: 0.9961 is its uint8 softmax, 16.2184 a dequantized
 logit. The proof compares the softmax of the new model's logits with the source's probabilities.
 """
 
@@ -32,7 +32,7 @@ def write_logit_head(source: Artifact, out: Path) -> JsonObject:
     """Write `source` without its final softmax as an artifact to the existing folder `out`; returns the proof.
 
     Raises InputError if `source` is not a TFLite classifier with probabilities, and ProofError if the softmax of the
-    cut model's outputs differs from the source's by more than two steps of its output's quantisation.
+    cut model's outputs differs from the source's by more than two steps of its output's quantization.
     """
     known = source.manifest
     if known.format != "tflite" or known.output is None or known.output.kind != "probability":
@@ -77,7 +77,7 @@ def _proof(expected: Mapping[str, Array], outputs: Mapping[str, Array], output: 
 
 
 def _step(spec: TensorSpec) -> float:
-    """Return the step of a quantised tensor; 1e-5 for a float tensor."""
+    """Return the step of a quantized tensor; 1e-5 for a float tensor."""
     return max(spec.quantization.scales) if spec.quantization else 1e-5
 
 
@@ -89,7 +89,7 @@ _METADATA = b"TFLITE_METADATA"
 def cut_softmax(model: Path, out: Path) -> Path:
     """Write the TFLite classifier `model` to the file `out` without its softmax; returns `out`.
 
-    The output is the input tensor of the SOFTMAX, with its dtype and quantisation; everything before it is unchanged.
+    The output is the input tensor of the SOFTMAX, with its dtype and quantization; everything before it is unchanged.
     The result is deterministic. Raises InputError if the model cannot be read, or does not end with one SOFTMAX.
     """
     Requirement("ai_edge_litert", "litert").check("cutting off the softmax")

@@ -1,6 +1,6 @@
 """Views of task results: each module formats, draws and scores the results of one task.
 
-The other half of a task, which recognises models and decodes their outputs, is in `runtimes/tasks/`, because it also
+The other half of a task, which recognizes models and decodes their outputs, is in `runtimes/tasks/`, because it also
 runs on boards.
 """
 

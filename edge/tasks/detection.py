@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge.evaluation.coco import MAX_FOUND, average_precision, object_rows
-from edge.evaluation.labelled_objects import LabelledObjects
+from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
 from runtimes.arrays import Array
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class DetectionView(TaskView[Detections, LabelledObjects]):
+class DetectionView(TaskView[Detections, LabeledObjects]):
     """Shows boxes with class and confidence."""
 
     id = "detection"
@@ -33,7 +33,7 @@ class DetectionView(TaskView[Detections, LabelledObjects]):
         )
 
     def draw(self, image: Image, result: Detections) -> Image:
-        """Draw the boxes, the most confident on top, each class in its colour."""
+        """Draw the boxes, the most confident on top, each class in its color."""
         canvas = Canvas(image)
         for one in reversed(result.boxes):
             canvas.box(one.box, one.index)
@@ -42,8 +42,8 @@ class DetectionView(TaskView[Detections, LabelledObjects]):
             canvas.tag(one.box, f"{one.label or f'class {one.index}'} {one.score:.0%}", one.index)
         return canvas.image
 
-    def record(self, result: Detections, label: LabelledObjects) -> Array:
-        """Return the labelled objects and the most confident boxes of the labelled classes (`edge.evaluation.coco`)."""
+    def record(self, result: Detections, label: LabeledObjects) -> Array:
+        """Return the labeled objects and the most confident boxes of the labeled classes (`edge.evaluation.coco`)."""
         judged = [one for one in result.boxes if one.index in label.classes]
         judged = sorted(judged, key=lambda one: -one.score)[:MAX_FOUND]
         return object_rows(

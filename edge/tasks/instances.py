@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge.evaluation.labelled_objects import LabelledObjects
+from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
 from edge.tasks.detection import DetectionView
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class InstancesView(TaskView[Instances, LabelledObjects]):
+class InstancesView(TaskView[Instances, LabeledObjects]):
     """Shows objects as the view of detections, and tints what is inside their outlines."""
 
     id = "instances"
@@ -32,7 +32,7 @@ class InstancesView(TaskView[Instances, LabelledObjects]):
             canvas.polygon(one.polygon, one.detection.index)
         return DetectionView().draw(canvas.image, result.boxes)
 
-    def record(self, result: Instances, label: LabelledObjects) -> Array:
+    def record(self, result: Instances, label: LabeledObjects) -> Array:
         """Return the boxes, as the view of detections does."""
         return DetectionView().record(result.boxes, label)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge.evaluation.coco import POINTS, average_precision, object_rows
-from edge.evaluation.labelled_objects import LabelledObjects
+from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
 from runtimes.arrays import Array
@@ -46,7 +46,7 @@ _PERSONS = 20  # of a picture that count, the most confident ones; COCO's own li
 _SKELETON = tuple((COCO.index(start), COCO.index(end)) for start, end in _BONES)
 
 
-class PoseView(TaskView[Poses, LabelledObjects]):
+class PoseView(TaskView[Poses, LabeledObjects]):
     """Shows persons by their key points."""
 
     id = "pose"
@@ -61,7 +61,7 @@ class PoseView(TaskView[Poses, LabelledObjects]):
         return "\n".join(lines) or "  nobody found"
 
     def draw(self, image: Image, result: Poses) -> Image:
-        """Draw each person's skeleton in its own colour."""
+        """Draw each person's skeleton in its own color."""
         canvas = Canvas(image)
         for number, one in enumerate(result.poses):
             seen = [point.score >= _DRAWN for point in one.keypoints]
@@ -73,8 +73,8 @@ class PoseView(TaskView[Poses, LabelledObjects]):
             canvas.tag(one.box, f"person {one.score:.0%}", number)
         return canvas.image
 
-    def record(self, result: Poses, label: LabelledObjects) -> Array:
-        """Return the labelled persons and the most confident poses, see `edge.evaluation.coco`.
+    def record(self, result: Poses, label: LabeledObjects) -> Array:
+        """Return the labeled persons and the most confident poses, see `edge.evaluation.coco`.
 
         Raises InputError if the labels have another number of key points.
         """

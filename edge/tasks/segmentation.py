@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.evaluation.labelled_masks import NOT_LABELLED, LabelledMask
+from edge.evaluation.labeled_masks import NOT_LABELED, LabeledMask
 from edge.inference.canvas import Canvas
 from edge.tasks import Confusion, Metrics, TaskView
 from runtimes.arrays import Array
@@ -21,7 +21,7 @@ _BACKGROUND = "background"
 _SMALLEST_NAMED = 0.01  # share of the picture; smaller masks get no label
 
 
-class SegmentationView(TaskView[Segmentation, LabelledMask]):
+class SegmentationView(TaskView[Segmentation, LabeledMask]):
     """Shows the share of each class, and tints its pixels; a background stays unchanged."""
 
     id = "segmentation"
@@ -33,7 +33,7 @@ class SegmentationView(TaskView[Segmentation, LabelledMask]):
         )
 
     def draw(self, image: Image, result: Segmentation) -> Image:
-        """Tint each class in its colour and write its name where it is."""
+        """Tint each class in its color and write its name where it is."""
         canvas = Canvas(image)
         classes = result.classes
         if classes.shape != (image.height, image.width):  # the result of an array, not of this picture
@@ -51,7 +51,7 @@ class SegmentationView(TaskView[Segmentation, LabelledMask]):
                 canvas.tag((*place, *place), f"{result.label(index) or f'class {index}'} {share:.0%}", index)
         return canvas.image
 
-    def record(self, result: Segmentation, label: LabelledMask) -> Array:
+    def record(self, result: Segmentation, label: LabeledMask) -> Array:
         """Return the pairs of correct and found class with their number of pixels, [pairs, 3].
 
         Raises InputError if the mask cannot be read, or has another size than the picture.
@@ -60,13 +60,13 @@ class SegmentationView(TaskView[Segmentation, LabelledMask]):
         if correct.shape != result.classes.shape:
             sizes = " and ".join(f"{shape[1]} × {shape[0]}" for shape in (correct.shape, result.classes.shape))
             raise InputError(f"{label.path} and its picture have other sizes: {sizes}", "a mask has its picture's size")
-        is_labelled = correct != NOT_LABELLED
-        pairs = np.stack([correct[is_labelled], result.classes[is_labelled]])
+        is_labeled = correct != NOT_LABELED
+        pairs = np.stack([correct[is_labeled], result.classes[is_labeled]])
         found, pixels = np.unique(pairs, axis=1, return_counts=True)
         return np.column_stack([found.T, pixels]).astype(np.float64)
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
-        """Compute "miou", the mean IoU of the classes that are labelled, and "pixel_accuracy"."""
+        """Compute "miou", the mean IoU of the classes that are labeled, and "pixel_accuracy"."""
         rows = np.concatenate(records) if records else np.empty((0, 3))
         if not len(rows):
             return Metrics(len(records))

@@ -1,6 +1,6 @@
 """The artifact manifest, `manifest.json`, as frozen dataclasses.
 
-Everything between a picture and a score is explicit here (resize, crop, layout, colour order, mean, scale, output
+Everything between a picture and a score is explicit here (resize, crop, layout, color order, mean, scale, output
 kind, label offset), because each of these has been guessed wrong before.
 """
 
@@ -65,7 +65,7 @@ class Preprocess:
 
     The picture is resized (`shorter_side`: scale the shorter side to `size` pixels, then center-crop to `crop`
     (height, width); `stretch`: scale directly to `crop`; `letterbox`: scale to fit into `crop` and fill the borders
-    with the grey `pad`, half on each side), its channels are ordered as `color`, and each value p in 0…255 becomes
+    with the gray `pad`, half on each side), its channels are ordered as `color`, and each value p in 0…255 becomes
     (p − mean) × scale, per channel. `layout` is NHWC or NCHW.
     """
 
@@ -100,7 +100,7 @@ class Preprocess:
             raise fields.reject("mean", "and 'scale' need one value for each of three channels")
         pad = fields.whole("pad") if fields.has("pad") else 0
         if not 0 <= pad <= _WHITE:
-            raise fields.reject("pad", f"is {pad}, not a grey from 0 to {_WHITE}")
+            raise fields.reject("pad", f"is {pad}, not a gray from 0 to {_WHITE}")
         return cls(size=fields.whole("size"), crop=(crop[0], crop[1]), mean=mean, scale=scale, pad=pad, **chosen)
 
 

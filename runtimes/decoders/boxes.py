@@ -147,8 +147,8 @@ def name_of(index: int, labels: Sequence[str] | None) -> str | None:
     return labels[index] if labels is not None and 0 <= index < len(labels) else None
 
 
-def corners_of_centres(boxes: Array) -> Array:
-    """Convert [..., 4] from centre x, centre y, width, height to left, top, right, bottom."""
+def corners_of_centers(boxes: Array) -> Array:
+    """Convert [..., 4] from center x, center y, width, height to left, top, right, bottom."""
     half = boxes[..., 2:4] / 2
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
 

@@ -13,7 +13,7 @@ from runtimes.decoders.boxes import (
     Candidates,
     Detections,
     Limits,
-    corners_of_centres,
+    corners_of_centers,
     in_pixels,
     layout_error,
     sigmoid,
@@ -32,7 +32,7 @@ _SUFFIXES = ("V2", "Resnet")
 
 @dataclass(frozen=True)
 class Queries(Decoder[Detections]):
-    """Decodes one box and one logit per class for each query: boxes are centre and size, as shares of the input.
+    """Decodes one box and one logit per class for each query: boxes are center and size, as shares of the input.
 
     DETR, YOLOS and Table Transformer have one more class, the last, for "no object" and a softmax over all; RT-DETR
     and Deformable DETR have a sigmoid per class. There is nothing to suppress.
@@ -86,7 +86,7 @@ class Queries(Decoder[Detections]):
             raise layout_error(self.boxes.name, boxes, "one box per query")
         scores = softmax(logits)[:, :-1] if self.has_no_object else sigmoid(logits)
         best = scores.argmax(axis=1)
-        corners = in_pixels(corners_of_centres(boxes), self.size)
+        corners = in_pixels(corners_of_centers(boxes), self.size)
         found = Candidates(corners, scores[np.arange(len(best)), best], best)
         return found.confident(self.limits).detections(self.limits, self.labels)
 

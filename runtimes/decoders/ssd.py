@@ -13,7 +13,7 @@ from runtimes.decoders.boxes import (
     Candidates,
     Detections,
     Limits,
-    corners_of_centres,
+    corners_of_centers,
     in_pixels,
     layout_error,
     sigmoid,
@@ -27,7 +27,7 @@ _POST_PROCESS = "TFLite_Detection_PostProcess"
 _DETECTION_OUTPUT = "DetectionOutput"
 _PLACEHOLDERS = ("???", "background", "__background__")  # first labels that are not classes
 _ROW = 7  # picture, class, confidence, left, top, right, bottom
-# The anchors of MediaPipe's detectors: (stride, anchors per cell) of each grid. Anchors are centred in their cell and
+# The anchors of MediaPipe's detectors: (stride, anchors per cell) of each grid. Anchors are centered in their cell and
 # as large as the input (mediapipe/modules/*/*.pbtxt, SsdAnchorsCalculatorOptions with fixed_anchor_size; Apache-2.0).
 _ANCHORS = (
     ((8, 2), (16, 6)),  # faces at short range, palms
@@ -144,7 +144,7 @@ class DetectionOutputRows(Decoder[Detections]):
 class AnchoredBoxes(Decoder[Detections]):
     """Decodes MediaPipe's detectors (BlazeFace and its relatives): one raw box with key points for each anchor.
 
-    Boxes [1, anchors, 4 + 2 × points] are centre, size and points in pixels, relative to the anchor's centre; scores
+    Boxes [1, anchors, 4 + 2 × points] are center, size and points in pixels, relative to the anchor's center; scores
     [1, anchors, 1] are logits. Boxes that overlap are merged by their weighted mean.
 
     boxes, scores: The outputs' specs.
@@ -196,14 +196,14 @@ class AnchoredBoxes(Decoder[Detections]):
         """Return the merged boxes. Raises InputError for outputs of another layout."""
         rows = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
         scores = single(dequantize(outputs[self.scores.name], self.scores.quantization), self.scores.name, 2)[:, 0]
-        centres = anchors(self.grids, self.size)
-        if not len(rows) == len(scores) == len(centres):
+        centers = anchors(self.grids, self.size)
+        if not len(rows) == len(scores) == len(centers):
             raise layout_error(self.boxes.name, rows, "one row per anchor")
         points = rows.reshape(len(rows), -1, 2).copy()
-        points[:, 0] += centres
-        points[:, 2:] += centres[:, np.newaxis]
+        points[:, 0] += centers
+        points[:, 2:] += centers[:, np.newaxis]
         found = Candidates(
-            corners_of_centres(points[:, :2].reshape(len(rows), 4)),
+            corners_of_centers(points[:, :2].reshape(len(rows), 4)),
             sigmoid(scores) if self.are_logits else scores,
             np.zeros(len(rows), np.intp),
             points[:, 2:] if points.shape[1] > 2 else None,
@@ -212,13 +212,13 @@ class AnchoredBoxes(Decoder[Detections]):
 
 
 def anchors(grids: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Array:
-    """Return the centres [n, 2] (x, y) of all anchors in pixels, row by row."""
+    """Return the centers [n, 2] (x, y) of all anchors in pixels, row by row."""
     found = []
     for stride, count in grids:
         rows, columns = -(-size[0] // stride), -(-size[1] // stride)
         down, across = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
-        centres = np.stack([across * size[1] / columns, down * size[0] / rows], axis=-1).reshape(-1, 2)
-        found.append(np.repeat(centres, count, axis=0))
+        centers = np.stack([across * size[1] / columns, down * size[0] / rows], axis=-1).reshape(-1, 2)
+        found.append(np.repeat(centers, count, axis=0))
     return np.concatenate(found).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ from runtimes.decoders.boxes import (
     Detections,
     Limits,
     are_shares,
-    corners_of_centres,
+    corners_of_centers,
     in_pixels,
     layout_error,
     sigmoid,
@@ -30,7 +30,7 @@ from runtimes.task import DecodeOptions, Decoder, PictureDefaults
 from runtimes.tensors import dequantize
 
 _STRIDES = (4, 8, 16, 32, 64)
-_BOX = 4  # centre x, centre y, width, height
+_BOX = 4  # center x, center y, width, height
 _ROW = 6  # left, top, right, bottom, score, class
 _MAX_ROWS = 1000
 _MAX_ARGUMENTS = 10_000  # characters
@@ -109,7 +109,7 @@ class YoloCells(Decoder[Detections]):
         if are_shares(boxes):
             boxes = in_pixels(boxes, self.size)
         best = scores.argmax(axis=1)
-        found = Candidates(corners_of_centres(boxes), scores[np.arange(len(best)), best], best)
+        found = Candidates(corners_of_centers(boxes), scores[np.arange(len(best)), best], best)
         return found.confident(self.limits).suppressed(self.limits).detections(self.limits, self.labels)
 
     def _rows(self, array: Array) -> Array:
@@ -128,18 +128,18 @@ class YoloCells(Decoder[Detections]):
 class YoloRows(Decoder[Detections]):
     """Decodes boxes that the model has selected itself: rows of four corners, score and class.
 
-    Corners are in pixels of the input or shares of it. RT-DETR's rows hold centre and size, as shares.
+    Corners are in pixels of the input or shares of it. RT-DETR's rows hold center and size, as shares.
 
     output: The output's spec.
     size: Height and width of the input.
-    has_centres: Whether the first four numbers are centre and size; None if only the values show it.
+    has_centers: Whether the first four numbers are center and size; None if only the values show it.
     labels: The class names.
     limits: Which boxes to keep.
     """
 
     output: TensorSpec
     size: tuple[int, int]
-    has_centres: bool | None = None
+    has_centers: bool | None = None
     labels: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     assumptions: tuple[str, ...] = ()
@@ -159,12 +159,12 @@ class YoloRows(Decoder[Detections]):
         if not is_few or not (_selects(model) or is_stated):
             return None
         head = model.metadata.get("head")
-        has_centres = None if not head else head == _RT_DETR
-        return cls(spec, size, has_centres, class_names(model), assumptions=_no_names(model))
+        has_centers = None if not head else head == _RT_DETR
+        return cls(spec, size, has_centers, class_names(model), assumptions=_no_names(model))
 
     def pictures(self) -> PictureDefaults:
         """Return the letterbox of YOLO models."""
-        if self.has_centres:
+        if self.has_centers:
             return PictureDefaults("stretch", 0, 0.0, 1 / 255, "RT-DETR models")
         return LETTERBOX
 
@@ -180,11 +180,11 @@ class YoloRows(Decoder[Detections]):
             raise layout_error(name, rows, f"{_ROW} numbers per box")
         boxes = rows[:, :_BOX]
         shares = are_shares(boxes)
-        has_centres = self.has_centres
-        if has_centres is None:
-            has_centres = shares and bool((boxes[:, 2:] < boxes[:, :2]).any())
-        if has_centres:
-            boxes = corners_of_centres(boxes)
+        has_centers = self.has_centers
+        if has_centers is None:
+            has_centers = shares and bool((boxes[:, 2:] < boxes[:, :2]).any())
+        if has_centers:
+            boxes = corners_of_centers(boxes)
         if shares:
             boxes = in_pixels(boxes, self.size)
         found = Candidates(boxes, rows[:, _BOX], np.rint(rows[:, _BOX + 1]).astype(np.intp))

@@ -160,7 +160,7 @@ def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions
     if profile is not None:
         session_options.enable_profiling = True
         session_options.profile_file_prefix = str(profile)
-    session_options.log_severity_level = 3  # errors; its warnings are about graph optimisation
+    session_options.log_severity_level = 3  # errors; its warnings are about graph optimization
     session_options.inter_op_num_threads = 1
     session_options.intra_op_num_threads = options.threads or 0
     for key, value in entries.items():

@@ -14,7 +14,7 @@ Capabilities, which not every engine has:
     logits      raw scores of the next token at every position
     shift       reuse after a gap, see above
     state       save the cache to a file, and load it in another process
-    quantize    write a file in another quantisation (`quantize` of its adapter)
+    quantize    write a file in another quantization (`quantize` of its adapter)
     pictures    continue a text with pictures in it, with the picture encoder `LoadOptions.mmproj`
 """
 
@@ -51,7 +51,7 @@ class LoadOptions:
     threads: Threads for generation; None uses the physical performance cores.
     batch_threads: Threads for prompts; None uses as many as `threads`, or all cores if that is faster.
     memory: "map" uses the pages of the file, which are shared and can be dropped; "read" copies the file, which lets
-        engines repack it without storing it twice; "auto" chooses by quantisation and device.
+        engines repack it without storing it twice; "auto" chooses by quantization and device.
     kv_type: The type of the cache of keys and values: "f16", "q8_0", "q4_0", "f32".
     adapters: LoRA adapters in GGUF, {path: strength}.
     workers: "host:port" of llama.cpp RPC workers that compute a part of the layers.

@@ -1,4 +1,4 @@
-"""What is known about a model without running it, and the origin of each fact. Tasks recognise models by these."""
+"""What is known about a model without running it, and the origin of each fact. Tasks recognize models by these."""
 
 from __future__ import annotations
 

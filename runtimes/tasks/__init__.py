@@ -51,7 +51,7 @@ def load_task(task_id: str) -> Task[Any]:
 
 
 def recognise(model: ModelFacts) -> tuple[Task[Any], Decoder[Any]]:
-    """Return a model's task and the decoder of its outputs; the task `tensors` if no other recognises it.
+    """Return a model's task and the decoder of its outputs; the task `tensors` if no other recognizes it.
 
     If the user or the model names a task, only that one is tried. Raises UsageError if the user names one that does not
     decode the model's outputs.

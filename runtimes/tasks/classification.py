@@ -73,7 +73,7 @@ class ClassScores(Decoder[Classification]):
             return None
         spec = model.outputs[0]
         if spec.quantization is not None and not _is_usable(spec):
-            raise InputError(f"{model.source}: the quantisation of '{spec.name}' is broken", "do not use this model")
+            raise InputError(f"{model.source}: the quantization of '{spec.name}' is broken", "do not use this model")
         kind, how = _kind(model)
         labels, whose = _labels(model, classes)
         offset = default_label_offset(labels, classes) if model.label_offset is None else model.label_offset

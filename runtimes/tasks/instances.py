@@ -16,7 +16,7 @@ from runtimes.decoders.boxes import (
     Detections,
     Limits,
     are_shares,
-    corners_of_centres,
+    corners_of_centers,
     in_pixels,
     layout_error,
     single,
@@ -143,7 +143,7 @@ class YoloInstances(Decoder[Instances]):
 
     def _kept(self, rows: Array, is_selected: bool) -> Candidates:
         """Return the boxes to keep; the number of each one's row stands in place of its key points."""
-        boxes = rows[:, :_BOX] if is_selected else corners_of_centres(rows[:, :_BOX])
+        boxes = rows[:, :_BOX] if is_selected else corners_of_centers(rows[:, :_BOX])
         boxes = in_pixels(boxes, self.size) if are_shares(rows[:, :_BOX]) else boxes
         scores = rows[:, _BOX : _BOX + 1] if is_selected else rows[:, _BOX : -self.weights]
         best = np.rint(rows[:, _BOX + 1]).astype(np.intp) if is_selected else scores.argmax(axis=1)
@@ -169,11 +169,11 @@ class YoloInstances(Decoder[Instances]):
 
 
 def _interpolated(grid: Array, places: Array, axis: int) -> Array:
-    """Interpolate linearly along an axis at the centres of the finer grid's pixels `places`."""
-    centres = np.clip((places + 0.5) / _FINER - 0.5, 0, grid.shape[axis] - 1)
-    low = np.floor(centres).astype(np.intp)
+    """Interpolate linearly along an axis at the centers of the finer grid's pixels `places`."""
+    centers = np.clip((places + 0.5) / _FINER - 0.5, 0, grid.shape[axis] - 1)
+    low = np.floor(centers).astype(np.intp)
     high = np.minimum(low + 1, grid.shape[axis] - 1)
-    share = (centres - low).reshape((-1, 1) if axis == 0 else (1, -1))
+    share = (centers - low).reshape((-1, 1) if axis == 0 else (1, -1))
     found: Array = np.take(grid, low, axis) * (1 - share) + np.take(grid, high, axis) * share
     return found
 

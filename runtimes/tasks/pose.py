@@ -16,7 +16,7 @@ from runtimes.decoders.boxes import (
     Limits,
     are_shares,
     check_finite,
-    corners_of_centres,
+    corners_of_centers,
     in_pixels,
     layout_error,
     overlap,
@@ -201,7 +201,7 @@ class YoloPose(Decoder[Poses]):
             raise layout_error(name, rows, f"{row} numbers per person")
         rows = rows if has_class or rows.shape[1] == row else rows.T
         boxes, scores, points = rows[:, :_BOX], rows[:, _BOX], rows[:, row + has_class - self.points * self.numbers :]
-        boxes = boxes if has_class else corners_of_centres(boxes)
+        boxes = boxes if has_class else corners_of_centers(boxes)
         places = points.reshape(len(rows), self.points, self.numbers)
         if are_shares(boxes):
             boxes = in_pixels(boxes, self.size)

@@ -60,8 +60,8 @@ class Segmentation(Result):
 
 def _places(count: int, scale: float, offset: float, size: int, length: int) -> Array:
     """Return the index in a map axis of `length`, which covers `size` input pixels, of each of `count` pixels."""
-    centres = (np.arange(count) + 0.5) * scale + offset
-    places: Array = np.clip(np.floor(centres * length / size), 0, length - 1).astype(np.intp)
+    centers = (np.arange(count) + 0.5) * scale + offset
+    places: Array = np.clip(np.floor(centers * length / size), 0, length - 1).astype(np.intp)
     return places
 
 
@@ -123,7 +123,7 @@ class ClassScoreMap(Decoder[Segmentation]):
 
     @classmethod
     def recognise(cls, model: ModelFacts) -> ClassScoreMap | None:
-        """Accept a first output that covers the input, if a fact tells classes from colours, depths and features."""
+        """Accept a first output that covers the input, if a fact tells classes from colors, depths and features."""
         size = model.picture_size
         if size is None or not model.outputs or len(model.outputs[0].shape) != 4:
             return None

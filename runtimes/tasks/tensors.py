@@ -51,7 +51,7 @@ class TensorsTask(Task[Tensors]):
     """Returns the outputs of a model whose task is not known."""
 
     id: ClassVar[str] = "tensors"
-    rank: ClassVar[int] = 100  # the fallback when no other task recognises the model
+    rank: ClassVar[int] = 100  # the fallback when no other task recognizes the model
     decoders = (AnyOutputs,)
 
     def compare(self, expected: Tensors, actual: Tensors) -> Agreement:

@@ -170,8 +170,8 @@ class EngineContract:
             self.check_outputs(feeds, two.run(feeds))
 
     def test_an_unknown_setting_is_refused(self) -> None:
-        options = RunOptions(settings={"colour": "red"})
-        assert f"{self.engine.id} has no setting 'colour'" in self._refused_options(options)
+        options = RunOptions(settings={"color": "red"})
+        assert f"{self.engine.id} has no setting 'color'" in self._refused_options(options)
 
     def test_an_unknown_word_for_a_setting_is_refused(self) -> None:
         for name in self.engine.settings:

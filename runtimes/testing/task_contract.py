@@ -28,7 +28,7 @@ _IMPORTED = {"numpy", "runtimes"}
 
 @dataclass(frozen=True)
 class TaskExample:
-    """A model that the task recognises.
+    """A model that the task recognizes.
 
     model: The model's facts.
     outputs: Its outputs for one input.
@@ -44,8 +44,8 @@ class TaskContract:
     """Tests of one task.
 
     task: The task.
-    examples: Models that it recognises, at least one for each of its decoders.
-    foreign: Models that it must not recognise; empty only for a task that accepts every model.
+    examples: Models that it recognizes, at least one for each of its decoders.
+    foreign: Models that it must not recognize; empty only for a task that accepts every model.
     """
 
     task: ClassVar[Task[Any]]
@@ -79,7 +79,7 @@ class TaskContract:
     def test_models_of_other_tasks_are_left_to_them(self) -> None:
         assert [self.task.recognise(model) for model in self.foreign] == [None] * len(self.foreign)
 
-    def test_a_model_is_not_recognised_by_its_files_name(self) -> None:
+    def test_a_model_is_not_recognized_by_its_files_name(self) -> None:
         for example in self.examples:
             renamed = replace(example.model, source="another_name.bin")
             assert self.task.recognise(renamed) == self._decoder(example)
@@ -129,7 +129,7 @@ class TaskContract:
 
     def _decoder(self, example: TaskExample) -> Decoder[Any]:
         decoder = self.task.recognise(example.model)
-        assert decoder is not None, f"{example.model.source} is not recognised"
+        assert decoder is not None, f"{example.model.source} is not recognized"
         return decoder
 
     def _result(self, example: TaskExample, outputs: Mapping[str, Array]) -> Result:

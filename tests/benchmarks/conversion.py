@@ -79,7 +79,7 @@ def calibration(folder: Path) -> Iterator[list[Any]]:
 
 
 def tflite_directly(folder: Path, out: Path) -> None:
-    """Convert as in TensorFlow's guide to post-training quantisation, with a fixed batch."""
+    """Convert as in TensorFlow's guide to post-training quantization, with a fixed batch."""
     import keras
     import tensorflow as tf
 

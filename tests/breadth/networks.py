@@ -86,7 +86,7 @@ CALIBRATION, FRESH = 20, 4
 
 
 def pictures(count: int, side: int, seed: int) -> np.ndarray:
-    """Return noisy patches of colour, float32 [count, side, side, 3], -1 to 1, closer to pictures than noise."""
+    """Return noisy patches of color, float32 [count, side, side, 3], -1 to 1, closer to pictures than noise."""
     generator = np.random.default_rng(seed)
     cells = generator.uniform(-0.5, 0.5, (count, 4, 4, 3)) + generator.uniform(-0.5, 0.5, (count, 1, 1, 3))
     patches = cells.repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]

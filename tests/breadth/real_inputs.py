@@ -181,7 +181,7 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return np.round(pixels).astype(np.uint8)
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
+def _gray(pixels: np.ndarray) -> np.ndarray:
     return _as_bytes(pixels.mean(axis=-1, keepdims=True))
 
 
@@ -194,7 +194,7 @@ MODELS: tuple[RealModel, ...] = (
     RealModel(path="edgetpu/dense_256.tflite", make=_rows),
     RealModel(
         path="edgetpu/bright_128x128.tflite",
-        make=_pictures("squat.bmp", (128, 128), _grey, "serving_default_keras_tensor_62:0"),
+        make=_pictures("squat.bmp", (128, 128), _gray, "serving_default_keras_tensor_62:0"),
     ),
     RealModel(
         path="ch_ppocr_mobile_v2.0_cls_infer.onnx",

@@ -194,7 +194,7 @@ def _keras2(path: Path) -> Engine:
 def answers(engine: Engine, inputs: Arrays, names: list[str] | None = None) -> list[np.ndarray]:
     """Run every sample; returns real values [n, *shape], one array for each output.
 
-    `inputs` [n, *shape] are the source's, real or in its quantised type; `names` is the source's order of them.
+    `inputs` [n, *shape] are the source's, real or in its quantized type; `names` is the source's order of them.
     """
     order = names or list(inputs)
     count = len(next(iter(inputs.values())))
@@ -209,7 +209,7 @@ def answers(engine: Engine, inputs: Arrays, names: list[str] | None = None) -> l
 
 
 def real_inputs(engine: Engine, inputs: Arrays) -> Arrays:
-    """Return the real values of inputs that the source takes quantised."""
+    """Return the real values of inputs that the source takes quantized."""
     ports = {one.name: one for one in engine.inputs}
     return {
         name: (values.astype(np.float32) - ports[name].zero) * ports[name].scale
@@ -320,7 +320,7 @@ def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets:
     """Return whether the artifact's outputs for `inputs` equal the source's, and how closely."""
     original, result = open_engine(source), open_engine(model_file(artifact))
     expected = answers(original, inputs)
-    # Inputs that are quantised in the source are passed unchanged if the result has the same type, else as real values.
+    # Inputs that are quantized in the source are passed unchanged if the result has the same type, else as real values.
     alike = [port.scale or port.dtype.kind in "iub" for port in result.inputs]
     stored = inputs if all(alike) else real_inputs(original, inputs)
     pairs = paired(original, result, expected, answers(result, stored, [port.name for port in original.inputs]))

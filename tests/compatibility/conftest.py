@@ -49,7 +49,7 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "check": {
         "a processor": ("{artifacts}/tflite-int8", "--for", "raspberry-pi-4", "--json"),
         "an Edge TPU": ("{artifacts}/tflite-int8", "--for", "coral-usb", "--json"),
-        "an Edge TPU, before quantisation": ("{artifacts}/onnx-fp32", "--for", "coral-usb", "--json"),
+        "an Edge TPU, before quantization": ("{artifacts}/onnx-fp32", "--for", "coral-usb", "--json"),
         "a Jetson": ("{artifacts}/onnx-fp32", "--for", "jetson-nano", "--json"),
         "a Movidius": ("{artifacts}/onnx-fp32", "--for", "ncs2", "--json"),
         "a language model": ("{artifacts}/gguf-fp16", "--for", "raspberry-pi-4", "--memory", "4GB", "--json"),
@@ -86,7 +86,7 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     },
     "evaluate": {
-        "two models": ("{artifacts}/onnx-fp32", "{artifacts}/onnx-int8", "--data", "{labelled}", "--json"),
+        "two models": ("{artifacts}/onnx-fp32", "{artifacts}/onnx-int8", "--data", "{labeled}", "--json"),
     },
     "bench": {
         "measured": ("{artifacts}/onnx-fp32", *QUICK, "--json"),
@@ -120,7 +120,7 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "doctor": {"this machine": ("--json",), "a board": ("--on", "board", "--json")},
 }
 _STATUS = {("verify", "wrong"): (6,), ("bench", "not measured"): (4,), ("doctor", "this machine"): (0, 7)}
-_STATUS |= {("doctor", "a board"): (0, 7), ("check", "an Edge TPU, before quantisation"): (5,)}
+_STATUS |= {("doctor", "a board"): (0, 7), ("check", "an Edge TPU, before quantization"): (5,)}
 _NEEDS = {
     "chat": ("llama_cpp", "jinja2"),
     "quantize": ("llama_cpp",),
@@ -185,7 +185,7 @@ def artifacts(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def picture(folder: Path) -> Path:
-    """A picture with coloured corners."""
+    """A picture with colored corners."""
     image = pytest.importorskip("PIL.Image")
     corners = np.array([[[220, 30, 40], [40, 200, 60]], [[30, 60, 210], [240, 220, 30]]], np.uint8)
     path = folder / "picture.png"
@@ -225,8 +225,8 @@ def answer(edge: Edge, folder: Path, artifacts: Path, request: pytest.FixtureReq
     makers = {
         "{picture}": lambda: request.getfixturevalue("picture"),
         "{calibration}": lambda: _inputs(folder / "calibration.npz", 1),
-        "{evaluation}": lambda: _inputs(folder / "evaluation.npz", 2, labelled=True),
-        "{labelled}": lambda: _labelled(folder / "labelled"),
+        "{evaluation}": lambda: _inputs(folder / "evaluation.npz", 2, labeled=True),
+        "{labeled}": lambda: _labeled(folder / "labeled"),
         "{wrong}": lambda: request.getfixturevalue("wrong"),
         "{text}": lambda: _text(folder / "text.txt"),
         "{older}": lambda: _older(done, folder / "older.json", answer),
@@ -279,23 +279,23 @@ def _first_line(typed: list[str], environment: Mapping[str, str]) -> subprocess.
         return subprocess.CompletedProcess(command, status, line, words)
 
 
-def _inputs(path: Path, seed: int, labelled: bool = False) -> Path:
-    """Write coloured patches for the classifier; most classes are its own outputs."""
+def _inputs(path: Path, seed: int, labeled: bool = False) -> Path:
+    """Write colored patches for the classifier; most classes are its own outputs."""
     draw = np.random.default_rng(seed)
-    colours = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
-    arrays = {"picture": colours.astype(np.float32)}
-    if labelled:
+    colors = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
+    arrays = {"picture": colors.astype(np.float32)}
+    if labeled:
         arrays["classes"] = np.arange(24) % 5
     np.savez(path, **arrays)
     return path
 
 
-def _labelled(place: Path) -> Path:
-    """Coloured pictures in a folder for each of the five classes."""
+def _labeled(place: Path) -> Path:
+    """Colored pictures in a folder for each of the five classes."""
     image = pytest.importorskip("PIL.Image")
-    for number, colour in enumerate(np.random.default_rng(3).integers(0, 256, (20, 3), np.uint8)):
+    for number, color in enumerate(np.random.default_rng(3).integers(0, 256, (20, 3), np.uint8)):
         (place / str(number % 5)).mkdir(parents=True, exist_ok=True)
-        image.fromarray(np.full((SIDE, SIDE, 3), colour)).save(place / str(number % 5) / f"{number}.png")
+        image.fromarray(np.full((SIDE, SIDE, 3), color)).save(place / str(number % 5) / f"{number}.png")
     return place
 
 

@@ -108,11 +108,11 @@ def write_pt2(folder: Path) -> Path:
 
 
 def write_inputs(folder: Path) -> Path:
-    """`inputs.npz` to calibrate with: coloured 8 × 8 patches between −1 and 1."""
+    """`inputs.npz` to calibrate with: colored 8 × 8 patches between −1 and 1."""
     draw = np.random.default_rng(12)
-    colours = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
+    colors = draw.uniform(-1, 1, (24, 2, 2, 3)).repeat(SIDE // 2, axis=1).repeat(SIDE // 2, axis=2)
     path = folder / "inputs.npz"
-    np.savez(path, picture=colours.astype(np.float32))
+    np.savez(path, picture=colors.astype(np.float32))
     return path
 
 

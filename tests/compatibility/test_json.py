@@ -26,7 +26,7 @@ CASES = {
     "devices": ["this machine", "a board"],
     "inspect": ["a bare file", "an artifact", "an Edge TPU model", "a language model"],
     "check": [
-        *("a processor", "an Edge TPU", "an Edge TPU, before quantisation", "a Jetson", "a Movidius"),
+        *("a processor", "an Edge TPU", "an Edge TPU, before quantization", "a Jetson", "a Movidius"),
         "a language model",
     ],
     "convert": [

@@ -183,7 +183,7 @@ def test_a_floor_that_is_no_share_is_refused(tmp_path, floor):
             "does not support QUANTIZE in version 3",
             "edge convert",
         ),
-        ("Invalid model: m.tflite\nModel not quantized\n", RefusedError, "not quantised throughout", "--calibration"),
+        ("Invalid model: m.tflite\nModel not quantized\n", RefusedError, "not quantized throughout", "--calibration"),
         (
             "ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has "
             "dynamic-sized tensors.\nCompilation failed: Model failed in Tflite interpreter.\n",

@@ -5,7 +5,7 @@ import pytest
 
 import device_profiles
 from device_profiles import facts
-from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, recognised
+from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, recognized
 from device_profiles.testing import ProfileContract
 from runtimes.model_files.detect import FORMATS
 
@@ -139,8 +139,8 @@ def test_a_name_that_is_none_is_answered_with_near_ones(unknown: str, message: s
         ({}, []),
     ],
 )
-def test_devices_are_recognised_by_what_they_show(facts: dict[str, Any], expected: list[str]) -> None:
-    assert recognised(**facts) == expected
+def test_devices_are_recognized_by_what_they_show(facts: dict[str, Any], expected: list[str]) -> None:
+    assert recognized(**facts) == expected
 
 
 def test_the_formats_of_profiles_are_those_that_runtimes_know() -> None:

@@ -43,13 +43,13 @@ def classifier(tmp_path: Path) -> Path:
     nodes = [("GlobalAveragePool", "x", "m"), ("Flatten", "m", "f"), ("Softmax", "f", "y")]
     graph = helper.make_graph(
         [helper.make_node(op, [before], [after]) for op, before, after in nodes],
-        "colours",
+        "colors",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, tmp_path / "colours.onnx")
-    return tmp_path / "colours.onnx"
+    onnx.save(model, tmp_path / "colors.onnx")
+    return tmp_path / "colors.onnx"
 
 
 @pytest.fixture

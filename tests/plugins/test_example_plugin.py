@@ -56,8 +56,8 @@ def test_devices_lists_its_engine_and_its_device(programs: Path, tmp_path: Path)
 
 
 def test_run_answers_with_its_engine_and_its_task(programs: Path, model: Path) -> None:
-    np.save(model.parent / "grey.npy", np.full((1, 8, 8, 3), 51, np.uint8))
-    words = ("run", model, model.parent / "grey.npy", "--runtime", "brightness_engine")
+    np.save(model.parent / "gray.npy", np.full((1, 8, 8, 3), 51, np.uint8))
+    words = ("run", model, model.parent / "gray.npy", "--runtime", "brightness_engine")
     done = _run(programs, model.parent, *words, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)

@@ -52,7 +52,7 @@ def test_each_channel_has_its_own_mean_and_scale():
 
 @pytest.mark.parametrize("scale", [1 / 127.5, 0.007843137718737125, 0.00784313678741455])
 def test_a_coral_model_takes_pixels_as_they_are(scale):
-    """1/127.5 as float64, and as its two neighbours in float32; zero point 127 puts every pixel half way."""
+    """1/127.5 as float64, and as its two neighbors in float32; zero point 127 puts every pixel half way."""
     pixels = np.arange(256, dtype=np.uint8).reshape(8, 32, 1).repeat(3, axis=2)
     quantized = spec("uint8", (1, 8, 32, 3), (scale,), (127,))
     np.testing.assert_array_equal(pixels_to_input(pixels, quantized, preprocess(crop=(8, 32)))[0], pixels)
@@ -72,7 +72,7 @@ def test_pixels_that_do_not_fit_are_refused(pixels):
         pixels_to_input(pixels, spec("float32", (1, 2, 4, 3)), preprocess())
 
 
-def test_quantising_rounds_to_the_nearest_and_clips():
+def test_quantizing_rounds_to_the_nearest_and_clips():
     real = np.array([-100, -0.6, -0.4, 0, 0.4, 0.6, 100], np.float32)
     quantized = quantize(real, spec("int8", (7,), (1.0,), (3,)))
     np.testing.assert_array_equal(quantized, [-97, 2, 3, 3, 3, 4, 103])
@@ -80,14 +80,14 @@ def test_quantising_rounds_to_the_nearest_and_clips():
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
-def test_what_is_quantised_comes_back(dtype):
+def test_what_is_quantized_comes_back(dtype):
     limits = np.iinfo(dtype)
     values = np.arange(limits.min, limits.max + 1).astype(dtype)
     one = spec(dtype, (values.size,), (0.0123,), (7,))
     np.testing.assert_array_equal(quantize(dequantize(values, one.quantization), one), values)
 
 
-def test_quantisation_along_an_axis():
+def test_quantization_along_an_axis():
     values = np.array([[1, 1, 1], [2, 2, 2]], np.int8)
     along = Quantization((1.0, 0.5, 0.25), (0, 1, 2), 1)
     np.testing.assert_allclose(dequantize(values, along), [[1, 0, -0.25], [2, 0.5, 0]])

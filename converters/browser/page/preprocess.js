@@ -76,7 +76,7 @@ export function fitPicture(picture, rule) {
 }
 
 /**
- * Scale a picture to fit into the input, in the middle of a grey area.
+ * Scale a picture to fit into the input, in the middle of a gray area.
  * @param {Picture} picture
  * @param {Rule} rule
  */

@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, str]:
     # onnx2tf would download a picture to compare its layers with the source's.
     onnx2tf.download_test_image_data = _noise
     function, specs = _function(_network(job), job)
-    # Variables in the graph would be uninitialised during calibration.
+    # Variables in the graph would be uninitialized during calibration.
     frozen = convert_variables_to_constants_v2(function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if job["precision"] != "fp32":
@@ -73,7 +73,7 @@ def _function(network: Any, job: Job) -> tuple[Any, list[Any]]:
     """Return the network as a function of its inputs, and their specs.
 
     onnx2tf moves the second axis of every input to the end. Its option to keep an input's axes produces wrong networks,
-    so inputs whose axes are kept are transposed here, which TensorFlow's converter optimises away.
+    so inputs whose axes are kept are transposed here, which TensorFlow's converter optimizes away.
     """
     shapes = [shape if name in job["kept"] else None for name, shape in job["shapes"].items()]
     wanted_shapes = [tuple(one.shape) for one in network.inputs]

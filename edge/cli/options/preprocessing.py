@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resize",
         choices=["shorter_side", "stretch", "letterbox"],
-        help="default: as is usual for the task; for classes shorter_side, which crops in the centre",
+        help="default: as is usual for the task; for classes shorter_side, which crops in the center",
     )
 
 

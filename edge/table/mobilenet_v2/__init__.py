@@ -53,7 +53,7 @@ def build(folder: Path, weights: Weights, framework: str) -> Path:
 
 
 def preprocess(framework: str) -> Preprocess:
-    """Return the preprocessing of a picture: shorter side 256, centre crop 224, bilinear, RGB, p / 127.5 − 1."""
+    """Return the preprocessing of a picture: shorter side 256, center crop 224, bilinear, RGB, p / 127.5 − 1."""
     _check(framework)
     return Preprocess(
         resize="shorter_side",

@@ -1,7 +1,7 @@
 """Generate seeded random weights and pictures, for machines without trained weights.
 
 The output of a deep network with plain random weights does not depend on its input, because the signal decays from
-layer to layer. Here each convolution is normalised over one batch of generated pictures, as BatchNorm would do. Random
+layer to layer. Here each convolution is normalized over one batch of generated pictures, as BatchNorm would do. Random
 layers also amplify the rounding errors of int8 until they dominate. Weak branches, a positive mean before each ReLU6
 and few likely classes keep the network about as robust as a trained one, so that its conversions can be proven.
 
@@ -26,7 +26,7 @@ _BITS = 12  # of the mantissa of a weight that is derived from the signal
 
 
 def generated_picture(seed: int) -> Array:
-    """Generate a picture of coloured waves on a plain background, uint8 [224, 224, 3]; each seed gives another one."""
+    """Generate a picture of colored waves on a plain background, uint8 [224, 224, 3]; each seed gives another one."""
     generator = np.random.default_rng(seed)
     rows, columns = np.meshgrid(np.linspace(0, 1, SIZE), np.linspace(0, 1, SIZE), indexing="ij")
     picture = np.zeros((SIZE, SIZE, 3))
@@ -34,8 +34,8 @@ def generated_picture(seed: int) -> Array:
         angle, phase = generator.uniform(0, 2 * np.pi, 2)
         wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * columns + np.sin(angle) * rows) + phase)
         picture += wave[..., np.newaxis] * generator.uniform(-1, 1, 3) / np.sqrt(cycles)
-    contrast, colour = generator.uniform(20, 100), generator.uniform(30, 225, 3)
-    levels: Array = np.rint(colour + contrast * picture / np.abs(picture).max()).clip(0, 255)
+    contrast, color = generator.uniform(20, 100), generator.uniform(30, 225, 3)
+    levels: Array = np.rint(color + contrast * picture / np.abs(picture).max()).clip(0, 255)
     return levels.astype(np.uint8)
 
 
@@ -77,9 +77,9 @@ def _layer(
 
 def _classifier(classes: int, features: Array, weights: Arrays, generator: np.random.Generator) -> None:
     weight = generator.standard_normal((classes, FEATURES)).astype(np.float32)
-    centre = features.mean(axis=0)
-    weight *= _rounded(_SPREAD / ((features - centre) @ weight.T).std())
-    bias = _rounded(-(weight @ centre))
+    center = features.mean(axis=0)
+    weight *= _rounded(_SPREAD / ((features - center) @ weight.T).std())
+    bias = _rounded(-(weight @ center))
     bias[generator.permutation(classes)[_LIKELY:]] -= 8
     weights[f"{classifier(classes).name}.weight"] = weight
     weights[f"{classifier(classes).name}.bias"] = bias

@@ -1,6 +1,6 @@
 """Importance matrices: how much each column of a weight matters, from a file of llama-imatrix, or from a text.
 
-The importance of a column is the mean square of what it is multiplied with. Quantisation then rounds the columns that
+The importance of a column is the mean square of what it is multiplied with. Quantization then rounds the columns that
 matter more carefully. Files: tools/imatrix of llama.cpp, in GGUF, or in the format that it wrote before (.dat).
 """
 

@@ -25,7 +25,7 @@ _SHORTEST = 256
 _CELLS = 256  # llama.cpp rounds the cache of each slot up to a multiple of these
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 _UNKNOWN_CONTEXT = 2048
-# Bits per weight of the usual quantisations of a LLaMA of 7 billion, largest first; other models are close to these.
+# Bits per weight of the usual quantizations of a LLaMA of 7 billion, largest first; other models are close to these.
 # Source: the tables of tools/quantize/README.md of github.com/ggml-org/llama.cpp (Llama 3.1 8B).
 QUANTIZATIONS = {
     "fp16": 16.0,
@@ -134,7 +134,7 @@ def too_large(model: GgufFile, path: Path, context: int, slots: int, kv_type: st
 
 
 def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: str = "f16") -> str:
-    """Return the closest alternative that fits into `free` bytes: a shorter context, else the largest quantisation.
+    """Return the closest alternative that fits into `free` bytes: a shorter context, else the largest quantization.
 
     The named context is at most `context`, and at most what the model was trained with.
     """
@@ -144,8 +144,8 @@ def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: st
         return f"a context of {tokens} tokens fits: --context {tokens}"
     fitting = largest_quantization(model, free, slots, kv_type)
     if fitting is None:
-        return "no quantisation of this model fits: use a model with fewer parameters, or distribute it with --workers"
-    return f"the largest quantisation that fits is {fitting}: edge quantize MODEL.gguf {fitting}"
+        return "no quantization of this model fits: use a model with fewer parameters, or distribute it with --workers"
+    return f"the largest quantization that fits is {fitting}: edge quantize MODEL.gguf {fitting}"
 
 
 def largest_quantization(model: GgufFile, free: int, slots: int = 1, kv_type: str = "f16") -> str | None:

@@ -63,16 +63,16 @@ def quantize_file(
 ) -> None:
     """Write `target` in the type `kind`; it is removed if that fails. `importance` weighs the columns' errors.
 
-    Raises InputError for a broken file, and for a file that is already quantised unless `again`; EngineError if
+    Raises InputError for a broken file, and for a file that is already quantized unless `again`; EngineError if
     llama.cpp fails; EngineMissingError if it is not installed.
     """
     adapter = engine("llama_cpp")
     if not is_installed(adapter):
         raise missing(adapter)
     file = read_gguf(source)
-    quantised = sorted(set(file.bytes_by_type()) - set(_ALREADY))
-    if quantised and not again:
-        what = f"{source} is already quantised ({', '.join(quantised)}): quantising it again loses additional accuracy"
+    quantized = sorted(set(file.bytes_by_type()) - set(_ALREADY))
+    if quantized and not again:
+        what = f"{source} is already quantized ({', '.join(quantized)}): quantizing it again loses additional accuracy"
         raise InputError(what, "start from the fp16 file, or allow it with --again")
     if importance is not None:
         check_importance(importance, file, "the importance matrix")
@@ -90,7 +90,7 @@ def quantize_file(
         if status:
             why = f": {complaints[-1]}" if complaints else ""
             raise EngineError(
-                f"llama_cpp cannot quantise {source} to {kind}{why}", "see the types: edge quantize --help"
+                f"llama_cpp cannot quantize {source} to {kind}{why}", "see the types: edge quantize --help"
             )
         read_gguf(target)  # on a full disk llama.cpp writes an incomplete file without an error
     except BaseException:

@@ -1,4 +1,4 @@
-"""Compare the weights of a quantised GGUF file with those of its source, tensor by tensor."""
+"""Compare the weights of a quantized GGUF file with those of its source, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Traits(ctypes.Structure):
 def weight_errors(before: Path, after: Path) -> list[TensorError]:
     """Return the error of each tensor that has another type than its source, the largest first.
 
-    Empty for split files. Raises EngineError if quantisation wrote values that are not finite.
+    Empty for split files. Raises EngineError if quantization wrote values that are not finite.
     """
     source, result = read_gguf(before), read_gguf(after)
     if "split.count" in source.metadata:
@@ -44,7 +44,7 @@ def weight_errors(before: Path, after: Path) -> list[TensorError]:
     errors = [TensorError(one.name, one.type, _error(before, tensors[one.name], after, one)) for one in changed]
     broken = [one.tensor for one in errors if not math.isfinite(one.relative_error)]
     if broken:
-        raise EngineError(f"quantisation wrote values that are not finite: {broken[0]}", "try another type")
+        raise EngineError(f"quantization wrote values that are not finite: {broken[0]}", "try another type")
     return sorted(errors, key=lambda one: -one.relative_error)
 
 

@@ -36,7 +36,7 @@ def test_pixels_become_real_inputs(spec):
     assert np.allclose(found.samples["image"][:, 0], pixels / 127.5 - 1, atol=1e-6)
 
 
-def test_pixels_in_the_models_layout_and_colour_order():
+def test_pixels_in_the_models_layout_and_color_order():
     pixels = pictures(2)
     found = from_pixels(pixels, [NCHW], way(layout="NCHW", color="BGR", mean=(0,) * 3, scale=(1,) * 3))
     assert np.array_equal(found.samples["image"][:, 0], pixels[..., ::-1].transpose(0, 3, 1, 2))

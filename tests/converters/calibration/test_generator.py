@@ -11,7 +11,7 @@ from runtimes.errors import InputError
 
 CODE = """
 import itertools
-import neighbour
+import neighbor
 import numpy as np
 
 def arrays():
@@ -71,7 +71,7 @@ NUMBER = 3
 @pytest.fixture
 def code(tmp_path):
     (tmp_path / "samples.py").write_text(CODE, encoding="utf-8")
-    (tmp_path / "neighbour.py").write_text("", encoding="utf-8")
+    (tmp_path / "neighbor.py").write_text("", encoding="utf-8")
     return f"{tmp_path / 'samples.py'}:"
 
 

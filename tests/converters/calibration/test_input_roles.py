@@ -59,7 +59,7 @@ def _with_format(found, model_format):
     return found[0], model_format, found[1]
 
 
-def test_onnx_on_another_axis_and_from_a_quantised_table(tmp_path):
+def test_onnx_on_another_axis_and_from_a_quantized_table(tmp_path):
     nodes = [
         ("DequantizeLinear", ["bytes", "scale"], "words", {}),
         ("Gather", ["words", "ids"], "y", {"axis": 1}),

@@ -18,7 +18,7 @@ def test_a_picture_is_patches_from_minus_one_to_one(shape):
     assert values.dtype == np.float32
     assert values.min() == -1
     assert values.max() == 1
-    # Neighbours are alike and channels are not: that is what makes a swap of either show.
+    # Neighbors are alike and channels are not: that is what makes a swap of either show.
     rows = values[:, 0] if shape[-1] != 28 else values[:, 0].transpose(0, 2, 3, 1)
     assert np.abs(np.diff(rows, axis=1)).mean() < 0.5 * np.abs(rows - rows[:, ::-1, ::-1]).mean()
 
@@ -28,7 +28,7 @@ def test_a_model_that_rescales_pixels_gets_pixels():
     assert value_range(samples) == (0, 255)
 
 
-def test_a_quantised_picture_covers_its_range():
+def test_a_quantized_picture_covers_its_range():
     spec = TensorSpec("x", "uint8", (1, 28, 28, 3), Quantization((0.5,), (100,)))
     values = synthetic([spec], None).samples["x"]
     assert (values.min(), values.max()) == (-50.0, 77.5)

@@ -13,7 +13,7 @@ from runtimes.tensors import softmax
 LOGIT, PROBABILITY = OutputMeaning("logit"), OutputMeaning("probability")
 
 
-class ByColour:
+class ByColor:
     """Answers which channel of a picture is the strongest, the surer the redder it is."""
 
     inputs = (TensorSpec("x", "float32", (1, 4, 4, 3)),)
@@ -29,10 +29,10 @@ class ByColour:
         return {"y": logits.astype(np.float32) if self.kind == "logit" else softmax(logits)}
 
 
-def told(colours: list[list[float]], meaning: OutputMeaning | None = LOGIT, layout: str = "NHWC") -> str:
-    pictures = np.broadcast_to(np.array(colours, np.float32)[:, None, None, None], (len(colours), 1, 4, 4, 3))
+def told(colors: list[list[float]], meaning: OutputMeaning | None = LOGIT, layout: str = "NHWC") -> str:
+    pictures = np.broadcast_to(np.array(colors, np.float32)[:, None, None, None], (len(colors), 1, 4, 4, 3))
     values = pictures if layout == "NHWC" else pictures.transpose(0, 1, 4, 2, 3)
-    session = ByColour(layout, meaning.kind if meaning else "logit")
+    session = ByColor(layout, meaning.kind if meaning else "logit")
     samples = Calibration({"x": np.ascontiguousarray(values)})
     answers = {"y": np.stack([session.run({"x": one})["y"] for one in samples.samples["x"]])}
     return "\n".join(check_calibration(session, samples, answers, meaning))
@@ -43,7 +43,7 @@ RED, GREEN, BLUE = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
 
 @pytest.mark.parametrize("meaning", [LOGIT, PROBABILITY])
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-def test_pictures_with_their_colours_swapped_are_doubted(meaning, layout):
+def test_pictures_with_their_colors_swapped_are_doubted(meaning, layout):
     words = told([BLUE] * 5 + [GREEN], meaning, layout)
     assert "more confident about the calibration pictures with red and blue swapped" in words
     assert "(mean top probability 0.93, and 0.58 unswapped)" in words

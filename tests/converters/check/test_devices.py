@@ -112,15 +112,15 @@ def test_operators_of_other_domains_are_not_known(tmp_path: Path) -> None:
     assert "com.microsoft" in only(check_tensorrt(path, ORIN)).reason
 
 
-QUANTISE = [
+QUANTIZE = [
     ("int8", 0, ""),
     ("int8", 3, "zero point is not 0"),
     ("uint8", 0, "uint8"),
 ]
 
 
-@pytest.mark.parametrize(("dtype", "zero", "words"), QUANTISE)
-def test_quantisation_is_symmetric_and_signed(tmp_path: Path, dtype: str, zero: int, words: str) -> None:
+@pytest.mark.parametrize(("dtype", "zero", "words"), QUANTIZE)
+def test_quantization_is_symmetric_and_signed(tmp_path: Path, dtype: str, zero: int, words: str) -> None:
     scale, point = constant("s", np.float32(0.1)), constant("z", np.array(zero, dtype))
     path = write(tmp_path, node("QuantizeLinear", "x", "s", "z"), constants=(scale, point))
     found = only(check_tensorrt(path, XAVIER))
@@ -202,9 +202,9 @@ def test_three_dimensional_convolution_and_padding_are_not_there(tmp_path: Path)
 def test_free_shapes_and_int8_are_refused(tmp_path: Path) -> None:
     free = check_movidius(write(tmp_path, node("Relu"), shape=("n", 4)))
     assert "batch at 1" in free.refusals[0].fix
-    quantised = check_movidius(write(tmp_path, node("QLinearConv")))
-    assert "fp16" in quantised.refusals[0].reason
-    assert not quantised.most_runs
+    quantized = check_movidius(write(tmp_path, node("QLinearConv")))
+    assert "fp16" in quantized.refusals[0].reason
+    assert not quantized.most_runs
     assert check_movidius(write(tmp_path, node("Relu"))).refusals == ()
 
 
@@ -253,8 +253,8 @@ def test_everything_runs_on_the_processor(tmp_path: Path) -> None:
     float_model = check_plain(write(tmp_path, node("Relu"), node("StringNormalizer", "y", outputs=("z",))), "onnx")
     assert [one.placement for one in float_model.nodes] == [HOST, HOST]
     assert float_model.extra == {"int8": False}
-    quantised = check_plain(write(tmp_path, node("QuantizeLinear", "x", "s")), "onnx")
-    assert quantised.extra == {"int8": True}
+    quantized = check_plain(write(tmp_path, node("QuantizeLinear", "x", "s")), "onnx")
+    assert quantized.extra == {"int8": True}
     assert check_plain(tmp_path, "keras").nodes == ()
 
 

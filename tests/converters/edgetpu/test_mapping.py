@@ -321,7 +321,7 @@ CONDITIONS: dict[str, tuple[Op, str]] = {
     "five dimensions": (Op("RESHAPE", [T(), numbers(1, 1)], [T((1, 2, 4, 8, 16))]), "three innermost"),
     "five dimensions, two of them 1": (Op("RESHAPE", [T(), numbers(1, 1)], [T((1, 1, 8, 8, 16))]), ""),
     "transposed conv": (Op("TRANSPOSE_CONV", [numbers(1, 16, 16, 8), weights(8, 2, 2, 16), T()]), ""),
-    "requantise": (Op("QUANTIZE", [T(dtype="uint8")]), ""),
+    "requantize": (Op("QUANTIZE", [T(dtype="uint8")]), ""),
     "add": (Op("ADD", [T(), T()]), ""),
     "add in 16 bits": (Op("ADD", [T(dtype="int16"), T(dtype="int16")], [T(dtype="int16")]), "int16"),
     "leaky relu": (Op("LEAKY_RELU", [T()]), "shared_axes"),
@@ -334,8 +334,8 @@ CONDITIONS: dict[str, tuple[Op, str]] = {
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_condition(tmp_path: Path, name: str) -> None:
     op, words = CONDITIONS[name]
-    quantised = Op("RELU", [T()])  # so that the model is 8-bit whatever the operator under test is
-    node = checked(tmp_path, op, quantised).nodes[0]
+    quantized = Op("RELU", [T()])  # so that the model is 8-bit whatever the operator under test is
+    node = checked(tmp_path, op, quantized).nodes[0]
     assert node.op == op.name
     assert (node.placement == ACCELERATOR) == (words == ""), node
     assert words in f"{node.reason} {node.fix}"
@@ -362,18 +362,18 @@ def test_what_follows_a_break_stays_on_the_host_and_other_branches_do_not(tmp_pa
 
 
 def test_conversions_of_the_inputs_stay_in_front_and_break_nothing(tmp_path: Path) -> None:
-    pixels, floats, quantised = T(dtype="uint8"), T(dtype="float32", scales=()), T()
-    ops = [Op("CAST", [pixels], [floats]), Op("QUANTIZE", [floats], [quantised]), Op("RELU", [quantised], [T()])]
+    pixels, floats, quantized = T(dtype="uint8"), T(dtype="float32", scales=()), T()
+    ops = [Op("CAST", [pixels], [floats]), Op("QUANTIZE", [floats], [quantized]), Op("RELU", [quantized], [T()])]
     assert placed(tmp_path, *ops) == [HOST, HOST, ACCELERATOR]
 
 
 def test_a_conversion_in_the_middle_breaks_the_chain(tmp_path: Path) -> None:
-    first, floats, quantised = T(), T(dtype="float32", scales=()), T()
+    first, floats, quantized = T(), T(dtype="float32", scales=()), T()
     ops = [
         Op("RELU", [T()], [first]),
         Op("DEQUANTIZE", [first], [floats]),
-        Op("QUANTIZE", [floats], [quantised]),
-        Op("RELU", [quantised], [T()]),
+        Op("QUANTIZE", [floats], [quantized]),
+        Op("RELU", [quantized], [T()]),
     ]
     assert placed(tmp_path, *ops) == [ACCELERATOR, HOST, HOST, HOST]
 
@@ -405,7 +405,7 @@ def test_a_free_batch_is_refused(tmp_path: Path) -> None:
     report = checked(tmp_path, Op("RELU", [T((1, 4), signature=(-1, 4))], [T((1, 4), signature=(-1, 4))]))
     assert "?×4" in refusals(report)
     assert "batch at 1" in refusals(report)
-    assert report.quantised is None
+    assert report.quantized is None
 
 
 def test_a_free_size_within_the_model_is_one_nodes_fault(tmp_path: Path) -> None:
@@ -416,21 +416,21 @@ def test_a_free_size_within_the_model_is_one_nodes_fault(tmp_path: Path) -> None
     assert "only at run time" in report.nodes[1].reason
 
 
-def test_a_float_model_is_refused_and_checked_as_if_quantised(tmp_path: Path) -> None:
+def test_a_float_model_is_refused_and_checked_as_if_quantized(tmp_path: Path) -> None:
     start, middle = T(dtype="float32", scales=()), T(dtype="float32", scales=())
     report = checked(
         tmp_path,
         Op("CONV_2D", [start, T((16, 3, 3, 16), np.ones((16, 3, 3, 16), np.float32), "float32", ())], [middle]),
         Op("LEAKY_RELU", [middle], [T(dtype="float32", scales=())]),
     )
-    assert "not quantised" in refusals(report)
-    assert all("quantise" in node.fix or "PReLU" in node.fix for node in report.nodes)
-    assert report.quantised is not None
-    assert [node.placement for node in report.quantised.nodes] == [ACCELERATOR, HOST]
-    assert report.quantised.parameter_bytes == 16 * 3 * 3 * 16  # a byte each, once quantised
+    assert "not quantized" in refusals(report)
+    assert all("quantize" in node.fix or "PReLU" in node.fix for node in report.nodes)
+    assert report.quantized is not None
+    assert [node.placement for node in report.quantized.nodes] == [ACCELERATOR, HOST]
+    assert report.quantized.parameter_bytes == 16 * 3 * 3 * 16  # a byte each, once quantized
 
 
-def test_weights_stored_in_half_precision_are_constants_once_quantised(tmp_path: Path) -> None:
+def test_weights_stored_in_half_precision_are_constants_once_quantized(tmp_path: Path) -> None:
     packed = T((16, 1, 1, 16), np.ones((16, 1, 1, 16), np.float16), "float16", ())
     unpacked = T((16, 1, 1, 16), dtype="float32", scales=())
     report = checked(
@@ -438,8 +438,8 @@ def test_weights_stored_in_half_precision_are_constants_once_quantised(tmp_path:
         Op("DEQUANTIZE", [packed], [unpacked]),
         Op("CONV_2D", [T(dtype="float32", scales=()), unpacked], [T(dtype="float32", scales=())]),
     )
-    assert report.quantised is not None
-    assert [(node.op, node.placement) for node in report.quantised.nodes] == [("CONV_2D", ACCELERATOR)]
+    assert report.quantized is not None
+    assert [(node.op, node.placement) for node in report.quantized.nodes] == [("CONV_2D", ACCELERATOR)]
 
 
 def test_a_version_that_the_compiler_does_not_know_refuses_the_whole_model(tmp_path: Path) -> None:
@@ -597,9 +597,9 @@ def test_a_node_is_what_machines_are_promised() -> None:
     ("operator", "dtypes", "borders", "reason", "fix"),
     [
         ("QUANTIZE", ("float32", "int8"), {0}, "it converts from float32", "8-bit inputs"),
-        ("QUANTIZE", ("float32", "int8"), set(), "it converts from float32 between two layers", "quantise the whole"),
+        ("QUANTIZE", ("float32", "int8"), set(), "it converts from float32 between two layers", "quantize the whole"),
         ("DEQUANTIZE", ("int8", "float32"), {1}, "it converts to float32", "8-bit outputs"),
-        ("DEQUANTIZE", ("int8", "float32"), {7}, "it converts to float32 between two layers", "quantise the whole"),
+        ("DEQUANTIZE", ("int8", "float32"), {7}, "it converts to float32 between two layers", "quantize the whole"),
     ],
 )
 def test_a_conversion_between_two_layers_is_not_called_the_models_input(operator, dtypes, borders, reason, fix):

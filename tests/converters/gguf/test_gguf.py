@@ -16,7 +16,7 @@ import pytest
 
 from converters.gguf.base import GgufOptions
 from converters.gguf.bpe_merges import _letters, read_ranks
-from converters.gguf.detect import recognised
+from converters.gguf.detect import recognized
 from converters.gguf.language_model import LanguageModel
 from converters.gguf.reference import _numpy, source_scores
 from converters.gguf.token_check import LANGUAGES
@@ -54,7 +54,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-# Name → class of the configuration, what is its own, and the tokeniser's kind.
+# Name → class of the configuration, what is its own, and the tokenizer's kind.
 NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama": ("LlamaConfig", {"tie_word_embeddings": True}, "sentencepiece"),
     "llama3": ("LlamaConfig", {"rope_parameters": LLAMA3}, r"\p{N}{1,3}"),
@@ -204,7 +204,7 @@ def test_the_trained_model_tells_its_story_from_every_form_it_has(data: Path, tm
 
 
 @pytest.mark.parametrize("precision", ["q8_0", "q4_0", "q4_k_m"])
-def test_quantised_it_still_tells_a_story(precision: str, data: Path, tmp_path: Path) -> None:
+def test_quantized_it_still_tells_a_story(precision: str, data: Path, tmp_path: Path) -> None:
     made = HuggingFaceStep().convert(data / "stories260K-hf", tmp_path, ConvertOptions(precision=precision), None)
     assert greedy(made.model, "", 40).lstrip().startswith("Once upon a time")
     assert [path.name for path in tmp_path.iterdir()] == ["stories260K-hf.gguf"]
@@ -239,13 +239,13 @@ def test_metas_shards_are_put_together(data: Path, tmp_path: Path) -> None:
     said = {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "vocab_size": -1, "norm_eps": 1e-5}
     (folder / "params.json").write_text(json.dumps(said), encoding="utf-8")
     (folder / "tokenizer.model").write_bytes((data / "stories260K-hf" / "tokenizer.model").read_bytes())
-    assert recognised(folder) == "meta"
+    assert recognized(folder) == "meta"
     made = MetaStep().convert(folder, tmp_path, ConvertOptions(precision="fp32"), None)
     assert greedy(made.model, "", 100) == greedy(data / "stories260K.gguf", "", 100)
 
 
 def write_meta_llama3(folder: Path) -> Any:
-    """A random LLaMA 3.1 as Meta gives it, whose ranks are those of a tokeniser that is trained here and returned."""
+    """A random LLaMA 3.1 as Meta gives it, whose ranks are those of a tokenizer that is trained here and returned."""
     import base64
 
     import torch
@@ -350,7 +350,7 @@ HOSTILE = {
         config(architectures=["T5ForConditionalGeneration"], is_encoder_decoder=True),
         "is T5ForConditionalGeneration, an encoder-decoder model",
     ),
-    "quantised by AWQ": (config(quantization_config={"quant_method": "awq"}), "quantised by awq"),
+    "quantized by AWQ": (config(quantization_config={"quant_method": "awq"}), "quantized by awq"),
     "betas that llama.cpp ignores": (
         config(rope_parameters={"rope_type": "yarn", "factor": 4.0, "beta_fast": 64, "beta_slow": 4}),
         "beta_fast 64 and beta_slow 4, but llama.cpp always uses 32 and 1",
@@ -403,8 +403,8 @@ def test_a_broken_checkpoint_of_llama2c_is_refused(cut: int, data: Path, tmp_pat
         Llama2cStep().open(path, GgufOptions())
 
 
-def test_a_file_of_2023_is_recognised_and_refused(tmp_path: Path) -> None:
+def test_a_file_of_2023_is_recognized_and_refused(tmp_path: Path) -> None:
     path = tmp_path / "ggml-model-q4_0.bin"
     path.write_bytes(b"tjgg" + bytes(100))
     with pytest.raises(InputError, match="ggml file of 2023"):
-        recognised(path)
+        recognized(path)

@@ -93,7 +93,7 @@ def decibels(expected, given) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_openvino_answers_as_the_quantised_source(models, tmp_path, kind):
+def test_openvino_answers_as_the_quantized_source(models, tmp_path, kind):
     out = tmp_path / "out"
     out.mkdir()
     made = OnnxToOpenvino().convert(models[kind], out, ConvertOptions(precision="int8"), None)
@@ -120,7 +120,7 @@ def test_tensorrt_gets_symmetric_pairs_that_answer_as_the_source(models, tmp_pat
     assert decibels(run(models[kind]), run(made.model)) > (100 if kind == "qdq int8" else 15)
 
 
-def test_a_quantiser_that_also_clamped_keeps_doing_so(models):
+def test_a_quantizer_that_also_clamped_keeps_doing_so(models):
     """Zero point 0 in uint8 is a ReLU; without it, negative values would pass."""
     proto = onnx.load(models["qdq uint8"])
     operators = [node.op_type for node in symmetric_qdq(proto).graph.node]
@@ -133,7 +133,7 @@ def test_integer_operators_answer_the_same_as_pairs(models, tmp_path):
     assert decibels(run(models["operators"]), run(tmp_path / "qdq.onnx")) > 30
 
 
-def test_only_quantised_models_skip_the_calibration(models, tmp_path):
+def test_only_quantized_models_skip_the_calibration(models, tmp_path):
     assert all(is_quantized(path) for path in models.values())
     plain = floats(tmp_path / "float.onnx")
     assert not is_quantized(plain)

@@ -103,7 +103,7 @@ def test_the_same_input_gives_the_same_bytes(classifier, step, request_for, tmp_
 @pytest.mark.parametrize(
     "change",
     [
-        lambda weights: weights.reshape(16, 3, 5)[:, ::-1].reshape(48, 5),  # colour channels swapped
+        lambda weights: weights.reshape(16, 3, 5)[:, ::-1].reshape(48, 5),  # color channels swapped
         lambda weights: weights * 0.5,  # a wrong scale
         lambda weights: np.roll(weights, 1, axis=1),  # classes off by one
         lambda weights: weights * 0,

@@ -43,8 +43,8 @@ def where_positive(tmp_path):
 def detector(tmp_path):
     """Boxes and scores of what NonMaxSuppression selects."""
     nodes = [
-        NODE("Slice", ["x", "zero", "four", "two"], ["centres"]),
-        NODE("Mul", ["centres", "size"], ["boxes"]),
+        NODE("Slice", ["x", "zero", "four", "two"], ["centers"]),
+        NODE("Mul", ["centers", "size"], ["boxes"]),
         NODE("Slice", ["x", "four", "five", "two"], ["s"]),
         NODE("Sigmoid", ["s"], ["s1"]),
         NODE("Transpose", ["s1"], ["scores"], perm=[0, 2, 1]),

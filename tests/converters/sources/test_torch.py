@@ -76,7 +76,7 @@ def nets(tmp_path, monkeypatch, request):
     return name
 
 
-def recognise(model: Path, inputs=(), weights=None) -> Export:
+def recognize(model: Path, inputs=(), weights=None) -> Export:
     """What a command opens, with these options."""
     source = source_of(model)
     given = {"inputs": tuple(inputs), **({"weights": weights} if source.Options is ModuleOptions else {})}
@@ -131,7 +131,7 @@ def test_torchscript_is_told_by_its_content(tmp_path, way):
     module = network()
     made = torch.jit.trace(module, torch.randn(1, 3, 16, 16)) if way == "trace" else torch.jit.script(module)
     torch.jit.save(torch.jit.freeze(made) if way == "freeze" else made, tmp_path / "model.pt")
-    source = recognise(tmp_path / "model.pt", ["1x3x16x16"])
+    source = recognize(tmp_path / "model.pt", ["1x3x16x16"])
     assert (source.source.id, source.path) == ("torchscript", tmp_path / "model.pt")
     program = source.run(tmp_path)
     assert program == tmp_path / "model.pt2"
@@ -139,7 +139,7 @@ def test_torchscript_is_told_by_its_content(tmp_path, way):
 
 
 def test_a_module_is_made_by_the_users_own_code(nets, tmp_path):
-    source = recognise(Path(f"{nets}:network"), ["1x3x16x16"])
+    source = recognize(Path(f"{nets}:network"), ["1x3x16x16"])
     assert (source.source.id, source.origin()["sha256"]) == ("module", "unknown")
     assert "runs its Python code" in source.description
     assert is_same(source.run(tmp_path), network())
@@ -153,20 +153,20 @@ def test_its_weights_come_without_pickle(nets, tmp_path, suffix):
         torch.save(module.state_dict(), weights)
     else:
         pytest.importorskip("safetensors.torch").save_file(module.state_dict(), weights)
-    source = recognise(Path(f"{nets}:network"), ["1x3x16x16"], weights)
+    source = recognize(Path(f"{nets}:network"), ["1x3x16x16"], weights)
     assert len(source.origin()["sha256"]) == 64
     assert is_same(source.run(tmp_path), module)
 
 
 def test_inputs_and_outputs_by_name(nets, tmp_path):
-    source = recognise(Path(f"{nets}:Scaled"), ["ids=1x6:int64", "scale=1x6x4"])
+    source = recognize(Path(f"{nets}:Scaled"), ["ids=1x6:int64", "scale=1x6x4"])
     found = answer(source.run(tmp_path), np.ones((1, 6), np.int64), np.ones((1, 6, 4), np.float32))
     assert list(found) == ["scaled"]
 
 
 def test_a_pickle_as_weights_is_not_opened(nets, tmp_path):
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    source = recognise(Path(f"{nets}:network"), ["1x3x16x16"], tmp_path / "weights.pt")
+    source = recognize(Path(f"{nets}:network"), ["1x3x16x16"], tmp_path / "weights.pt")
     with pytest.raises(InputError, match="not unpickled"):
         source.run(tmp_path)
     assert not (tmp_path / "sprung").exists()
@@ -174,7 +174,7 @@ def test_a_pickle_as_weights_is_not_opened(nets, tmp_path):
 
 def test_weights_of_another_network(nets, tmp_path):
     torch.save({"0.weight": torch.zeros(1)}, tmp_path / "weights.pt")
-    source = recognise(Path(f"{nets}:network"), ["1x3x16x16"], tmp_path / "weights.pt")
+    source = recognize(Path(f"{nets}:network"), ["1x3x16x16"], tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"size mismatch for 0\.weight") as caught:
         source.run(tmp_path)
     assert "\n" not in caught.value.message
@@ -190,7 +190,7 @@ def test_weights_of_another_network(nets, tmp_path):
     ],
 )
 def test_what_is_no_network_is_said(nets, tmp_path, attribute, error, message):
-    source = recognise(Path(f"{nets}:{attribute}"), ["1x3x16x16"])
+    source = recognize(Path(f"{nets}:{attribute}"), ["1x3x16x16"])
     with pytest.raises(error, match=message) as caught:
         source.run(tmp_path)
     assert "\n" not in caught.value.message
@@ -208,7 +208,7 @@ def test_a_pickle_by_any_name_is_refused_and_not_opened(tmp_path, suffix):
         else:
             path.write_bytes(content)
         with pytest.raises(InputError, match="is never opened"):
-            recognise(path, ["1x3"])
+            recognize(path, ["1x3"])
     assert not (tmp_path / "sprung").exists()
 
 
@@ -219,7 +219,7 @@ def test_a_pickle_inside_torchscript_is_not_opened(tmp_path):
     with zipfile.ZipFile(tmp_path / "good.pt") as old, zipfile.ZipFile(tmp_path / "evil.pt", "w") as new:
         for name in old.namelist():
             new.writestr(name, content if name.endswith(".pkl") else old.read(name))
-    source = recognise(tmp_path / "evil.pt", ["1x3x16x16"])
+    source = recognize(tmp_path / "evil.pt", ["1x3x16x16"])
     with pytest.raises(InputError, match=r"evil\.pt") as caught:
         source.run(tmp_path)
     assert "\n" not in caught.value.message
@@ -237,7 +237,7 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
                 text = text.replace(b"    return", f'    torch.save(1, "{place}")\n    return'.encode())
             new.writestr(name, text)
     with pytest.raises(InputError, match="calls 'save'") as caught:
-        recognise(tmp_path / "evil.pt", ["1x3x16x16"]).run(tmp_path)
+        recognize(tmp_path / "evil.pt", ["1x3x16x16"]).run(tmp_path)
     assert "--trust" in caught.value.hint
     assert not place.exists()
 
@@ -268,11 +268,11 @@ def test_options_belong_to_their_models(tmp_path):
     model.write_bytes(b"x")
     assert source_of(model).id == "artifact"
     with pytest.raises(UsageError, match="does not contain the shapes"):
-        recognise(Path("package.module:make"))
+        recognize(Path("package.module:make"))
     with pytest.raises(UsageError, match="some inputs have a name"):
-        recognise(Path("package.module:make"), ["a=1x3", "1x3"])
+        recognize(Path("package.module:make"), ["a=1x3", "1x3"])
     with pytest.raises(InputError, match=r"gone\.pt does not exist"):
-        recognise(Path("package.module:make"), ["1x3"], tmp_path / "gone.pt")
+        recognize(Path("package.module:make"), ["1x3"], tmp_path / "gone.pt")
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def folders(tmp_path_factory):
 
 
 def test_an_encoder_of_text(folders, tmp_path):
-    source = recognise(folders / "text")
+    source = recognize(folders / "text")
     assert (source.source.id, source.path, source.options) == ("huggingface", folders / "text", TorchOptions())
     given = answer(source.run(tmp_path), np.ones((1, 32), np.int64), np.ones((1, 32), np.int64))
     transformers = pytest.importorskip("transformers")
@@ -303,13 +303,13 @@ def test_an_encoder_of_text(folders, tmp_path):
 
 
 def test_an_encoder_of_pictures(folders, tmp_path):
-    source = recognise(folders / "pictures")
+    source = recognize(folders / "pictures")
     given = answer(source.run(tmp_path), np.ones((1, 3, 16, 16), np.float32))
     assert {name: value.shape for name, value in given.items()} == {"logits": (1, 5)}
 
 
 def test_another_length_can_be_asked_for(folders, tmp_path):
-    source = recognise(folders / "text", ["input_ids=1x8:int64"])
+    source = recognize(folders / "text", ["input_ids=1x8:int64"])
     assert answer(source.run(tmp_path), np.ones((1, 8), np.int64))["last_hidden_state"].shape == (1, 8, 16)
 
 
@@ -331,7 +331,7 @@ def test_folders_that_are_refused(tmp_path, changes, files, message, hint):
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"], **changes}))
     for name in files:
         (folder / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    source = recognise(folder)
+    source = recognize(folder)
     with pytest.raises(InputError, match=message) as caught:
         source.run(tmp_path)
     assert hint in caught.value.hint

@@ -111,7 +111,7 @@ def test_a_compiled_file_is_sent_to_inspect(ask, data):
     assert "edge inspect" in err
 
 
-def test_a_keras_model_says_what_to_quantise_and_what_will_not_map(ask, tmp_path):
+def test_a_keras_model_says_what_to_quantize_and_what_will_not_map(ask, tmp_path):
     layers = [
         ("InputLayer", {"batch_shape": [None, 8, 8, 3]}),
         ("Conv2D", {"activation": "relu"}),
@@ -122,7 +122,7 @@ def test_a_keras_model_says_what_to_quantise_and_what_will_not_map(ask, tmp_path
     assert status == 5
     assert "refused" in out.splitlines()[0]
     assert "edge convert m.keras --for coral-usb --calibration" in out
-    assert "quantised to int8: 1 of 3 ops" in out
+    assert "quantized to int8: 1 of 3 ops" in out
     assert "LeakyReLU (node 1 leakyrelu_2)" in out
     assert "HARD_SWISH" in out
 
@@ -179,7 +179,7 @@ def test_an_operator_that_is_written_in_others_runs(ask, tmp_path):
     assert "does not support HardSwish: edge convert writes 1 of them as x × HardSigmoid(x)" in out
 
 
-def test_quantised_models_are_refused_by_a_jetson_nano_alone(ask, tmp_path):
+def test_quantized_models_are_refused_by_a_jetson_nano_alone(ask, tmp_path):
     model = onnx_model(tmp_path / "m.onnx", "QuantizeLinear")
     status, out, _ = ask(model, "jetson-nano")
     assert status == 5

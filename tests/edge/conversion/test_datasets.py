@@ -1,4 +1,4 @@
-"""Labelled pictures: their classes, from folders and from a CSV file; and `edge convert --evaluate`."""
+"""Labeled pictures: their classes, from folders and from a CSV file; and `edge convert --evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from edge.cli import main
 from edge.conversion.datasets import MAX_PICTURES, write_evaluation
-from edge.evaluation.labelled_pictures import Labelled, find_labelled
+from edge.evaluation.labeled_pictures import Labeled, find_labeled
 from runtimes.arrays import load_arrays
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import InputError, UsageError
@@ -34,20 +34,20 @@ def save(path, number):
 def folder(tmp_path):
     """Two pictures in a folder for each of two classes."""
     for number, name in enumerate(["0/a.png", "0/b.png", "4/c.png", "4/deeper/d.png"]):
-        save(tmp_path / "labelled" / name, number)
-    return tmp_path / "labelled"
+        save(tmp_path / "labeled" / name, number)
+    return tmp_path / "labeled"
 
 
 def test_folders_name_the_classes(folder):
-    labelled = find_labelled(folder)
-    assert [picture.name for picture in labelled.pictures] == ["a.png", "b.png", "c.png", "d.png"]
-    assert labelled.classes == ("0", "0", "4", "4")
+    labeled = find_labeled(folder)
+    assert [picture.name for picture in labeled.pictures] == ["a.png", "b.png", "c.png", "d.png"]
+    assert labeled.classes == ("0", "0", "4", "4")
 
 
 def test_a_picture_outside_of_the_class_folders(folder):
     save(folder / "lost.png", 9)
     with pytest.raises(InputError, match=r"the class of .*lost\.png is not specified") as caught:
-        find_labelled(folder)
+        find_labeled(folder)
     assert "labels.csv" in caught.value.hint
 
 
@@ -57,7 +57,7 @@ def test_a_csv_names_the_classes(tmp_path, column):
         save(tmp_path / "evaluation" / f"{number}.png", number)
     rows = [f"evaluation/{number}.png,{number + 5},x" for number in range(3)] + ["calibration/z.png,1,z"]
     (tmp_path / "labels.csv").write_text("\n".join([f"file,{column},name", *rows]) + "\n")
-    assert find_labelled(tmp_path / "evaluation").classes == ("5", "6", "7")
+    assert find_labeled(tmp_path / "evaluation").classes == ("5", "6", "7")
 
 
 def test_a_csv_has_to_name_every_picture(tmp_path):
@@ -65,7 +65,7 @@ def test_a_csv_has_to_name_every_picture(tmp_path):
     save(tmp_path / "b.png", 1)
     (tmp_path / "labels.csv").write_text("file,class\na.png,3\n")
     with pytest.raises(InputError, match=r"has no class for .*b\.png"):
-        find_labelled(tmp_path)
+        find_labeled(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_a_broken_csv(tmp_path, content, message):
     save(tmp_path / "a.png", 0)
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        find_labelled(tmp_path)
+        find_labeled(tmp_path)
 
 
 def test_numbers_count_classes_and_names_count_rows(folder, tmp_path):
-    labelled = find_labelled(folder)
-    write_evaluation(tmp_path / "numbers.npz", labelled, WAY, None)
+    labeled = find_labeled(folder)
+    write_evaluation(tmp_path / "numbers.npz", labeled, WAY, None)
     arrays = load_arrays(tmp_path / "numbers.npz")
     assert arrays["classes"].tolist() == [0, 0, 4, 4]
     assert arrays["pixels"].shape == (4, 4, 4, 3)
 
-    named = Labelled(labelled.pictures, ("tench", "Tinca_tinca", "Black-Swan", "background"))
+    named = Labeled(labeled.pictures, ("tench", "Tinca_tinca", "Black-Swan", "background"))
     write_evaluation(tmp_path / "names.npz", named, WAY, ANIMALS)
     assert load_arrays(tmp_path / "names.npz")["rows"].tolist() == [1, 1, 2, 0]
 
@@ -108,14 +108,14 @@ def test_numbers_count_classes_and_names_count_rows(folder, tmp_path):
     ],
 )
 def test_names_that_are_no_class(folder, tmp_path, name, labels, kind, message, hint):
-    labelled = Labelled(find_labelled(folder).pictures[:1], (name,))
+    labeled = Labeled(find_labeled(folder).pictures[:1], (name,))
     with pytest.raises(kind, match=message) as caught:
-        write_evaluation(tmp_path / "x.npz", labelled, WAY, labels)
+        write_evaluation(tmp_path / "x.npz", labeled, WAY, labels)
     assert hint in caught.value.hint
 
 
 def test_more_pictures_than_needed_are_spread():
-    many = Labelled(tuple(map(str, range(10))), tuple(map(str, range(10))))
+    many = Labeled(tuple(map(str, range(10))), tuple(map(str, range(10))))
     assert many.spread(4).classes == ("0", "3", "6", "9")
     assert many.spread(MAX_PICTURES).classes == many.classes
 
@@ -143,14 +143,14 @@ def test_convert_tells_the_accuracy(classifier, sorted_pictures, tmp_path, capsy
     assert answer["accuracy"]["max_drop"] == 0.01
     assert main([str(word) for word in [*words, "--out", tmp_path / "b", "--max-drop", "0.5"]]) == 0
     told = capsys.readouterr()
-    assert "top-1 100.00% of the source, 100.00% of the artifact, on 20 labelled inputs" in told.out
+    assert "top-1 100.00% of the source, 100.00% of the artifact, on 20 labeled inputs" in told.out
     assert "evaluation inputs are few" not in told.err
 
 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--max-drop", "0.1"], 2, "--max-drop needs labelled pictures"),
+        (["--max-drop", "0.1"], 2, "--max-drop needs labeled pictures"),
         (["--evaluate", "nowhere"], 3, "nowhere is not a folder"),
         (["--evaluate", "nowhere.npz"], 3, "nowhere.npz does not exist"),
         (["--evaluate", "nowhere", "--max-drop", "2"], 2, "between 0 and 1"),
@@ -164,7 +164,7 @@ def test_refusals(classifier, tmp_path, capsys, words, status, message):
     assert not out.exists()
 
 
-def test_labelled_pictures_need_a_way(classifier, folder, tmp_path, capsys):
+def test_labeled_pictures_need_a_way(classifier, folder, tmp_path, capsys):
     words = ["convert", classifier, "--to", "openvino", "--evaluate", folder, "--out", tmp_path / "out"]
     assert main([str(word) for word in words]) == 2
     assert "the preprocessing of the pictures is not known" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_cycles_end():
 
 
 @pytest.mark.parametrize("precision", ["int8", "w8"])
-def test_a_quantised_source_is_packed_and_never_quantised_again(precision):
+def test_a_quantized_source_is_packed_and_never_quantized_again(precision):
     steps = [Fake("a", "b", ("fp32", precision))]
     assert find_route(source("a", precision), "b", precision, steps) is None
     assert find_route(source("a", precision), "b", "fp32", steps) is None
@@ -125,7 +125,7 @@ def test_a_quantised_source_is_packed_and_never_quantised_again(precision):
     assert "float model" in caught.value.hint
 
 
-def test_a_step_that_reads_quantised_models_takes_them_in_their_own_precision_only():
+def test_a_step_that_reads_quantized_models_takes_them_in_their_own_precision_only():
     steps = [Fake("a", "b", ("fp32", "fp16", "int8"), reads_quantized=True)]
     assert find_route(source("a", "int8"), "b", "int8", steps) == (steps[0],)
     assert find_route(source("a", "int8"), "b", "fp16", steps) is None
@@ -133,7 +133,7 @@ def test_a_step_that_reads_quantised_models_takes_them_in_their_own_precision_on
 
 @pytest.mark.parametrize("precision", ["int8", "w8"])
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
-def test_a_quantised_source_keeps_its_precision_where_a_step_keeps_it(precision, target):
+def test_a_quantized_source_keeps_its_precision_where_a_step_keeps_it(precision, target):
     plan = plan_conversion(source("tflite", precision), ConversionRequest(format=target))
     assert (plan.steps, plan.precision) == ((f"tflite_to_{target}",), precision)
 
@@ -210,7 +210,7 @@ def test_what_was_made_for_one_machine_is_the_end_of_a_route():
         plan_conversion(source("tensorrt"), ConversionRequest(format="onnx"))
 
 
-def test_what_is_quantised_already_needs_no_calibration_data():
+def test_what_is_quantized_already_needs_no_calibration_data():
     plan = plan_conversion(
         source("tflite", "int8"), ConversionRequest(device="coral-usb", options=TfliteToEdgetpu.Options(min_mapped=0.9))
     )

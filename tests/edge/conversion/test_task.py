@@ -31,10 +31,10 @@ def lights(folder: Path) -> Path:
         for row in range(SIZE // stride)
         for column in range(SIZE // stride)
     ]
-    nodes = [helper.make_node("ReduceMean", ["images"], ["grey"], axes=[1], keepdims=1)]
+    nodes = [helper.make_node("ReduceMean", ["images"], ["gray"], axes=[1], keepdims=1)]
     for stride in STRIDES:
         sides = [stride, stride]
-        nodes.append(helper.make_node("AveragePool", ["grey"], [f"p{stride}"], kernel_shape=sides, strides=sides))
+        nodes.append(helper.make_node("AveragePool", ["gray"], [f"p{stride}"], kernel_shape=sides, strides=sides))
         nodes.append(helper.make_node("Reshape", [f"p{stride}", "flat"], [f"s{stride}"]))
     nodes.append(helper.make_node("Concat", [f"s{stride}" for stride in STRIDES], ["scores"], axis=2))
     nodes.append(helper.make_node("Concat", ["boxes", "scores"], ["output0"], axis=1))
@@ -107,7 +107,7 @@ def test_an_artifact_detects_as_its_source(capsys, tmp_path, model, picture, tar
 
 
 @pytest.fixture
-def labelled(tmp_path) -> Path:
+def labeled(tmp_path) -> Path:
     """Pictures with a light in a cell of the detector, and where it is."""
     pytest.importorskip("faster_coco_eval")
     pillow = pytest.importorskip("PIL.Image")
@@ -122,11 +122,11 @@ def labelled(tmp_path) -> Path:
     return tmp_path / "lights"
 
 
-def test_a_detector_is_converted_with_its_map(capsys, tmp_path, model, labelled):
-    words = ["--to", "onnx", "--evaluate", str(labelled), "--out", str(tmp_path / "out")]
+def test_a_detector_is_converted_with_its_map(capsys, tmp_path, model, labeled):
+    words = ["--to", "onnx", "--evaluate", str(labeled), "--out", str(tmp_path / "out")]
     assert main(["convert", str(model), *words, "--json"]) == 0
     printed = capsys.readouterr()
-    assert "pictures are passed as 64 × 64 with borders of grey 114" in printed.err
+    assert "pictures are passed as 64 × 64 with borders of gray 114" in printed.err
     accuracy = json.loads(printed.out)["accuracy"]
     assert (accuracy["metric"], accuracy["samples"], accuracy["passed"]) == ("map", 24, True)
     assert accuracy["source"] == accuracy["artifact"] > 0.99

@@ -12,7 +12,7 @@ from edge.console.progress import ignore_progress
 from edge.conversion.task_accuracy import TaskAccuracy
 from edge.evaluation.runner import EvaluateOptions
 from runtimes.errors import InputError, ProofError
-from tests.edge.evaluation.test_labelled_objects import YOLO_LINE, save
+from tests.edge.evaluation.test_labeled_objects import YOLO_LINE, save
 from tests.edge.inference.test_detection import ULTRALYTICS, answering, yolo
 
 COUNT = 24

@@ -30,8 +30,8 @@ def model(tmp_path: Path) -> Path:
     pytest.importorskip("onnxruntime")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["grey"], axes=[1, 2, 3], keepdims=1),
-        helper.make_node("Mul", ["grey", "little"], ["moved"]),
+        helper.make_node("ReduceMean", ["x"], ["gray"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["gray", "little"], ["moved"]),
         helper.make_node("Add", ["moved", "points"], ["y"]),
     ]
     constants = [

@@ -23,7 +23,7 @@ from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
 from edge.conversion.datasets import write_evaluation
 from edge.evaluation.accuracy import Accuracy, judge_of
-from edge.evaluation.labelled_pictures import find_labelled
+from edge.evaluation.labeled_pictures import find_labeled
 from edge.inference.images import load_all, picture_files
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess
 from runtimes.errors import InputError, ProofError
@@ -58,11 +58,11 @@ def answered(classifier):
 
 
 @pytest.fixture
-def labelled(tmp_path):
-    """An .npz of labelled inputs."""
+def labeled(tmp_path):
+    """An .npz of labeled inputs."""
 
     def make(**arrays) -> Path:
-        path = tmp_path / "labelled.npz"
+        path = tmp_path / "labeled.npz"
         np.savez(path, **{"pixels": PIXELS, **arrays})
         return path
 
@@ -90,10 +90,10 @@ def request_for(tmp_path, classifier):
     return make
 
 
-def test_right_answers_are_counted_and_told(request_for, step, labelled, answered):
+def test_right_answers_are_counted_and_told(request_for, step, labeled, answered):
     wrong = answered.copy()
     wrong[:10] = (wrong[:10] + 1) % 5
-    result = convert(request_for(evaluation=labelled(classes=wrong)), silent)
+    result = convert(request_for(evaluation=labeled(classes=wrong)), silent)
     accuracy = result.accuracy
     assert (accuracy["samples"], accuracy["source"], accuracy["artifact"]) == (40, 0.75, 0.75)
     assert (accuracy["drop"], accuracy["max_drop"], accuracy["passed"]) == (0, 0.01, True)
@@ -102,7 +102,7 @@ def test_right_answers_are_counted_and_told(request_for, step, labelled, answere
     assert result.proof["accuracy"] == accuracy
 
 
-def test_without_labelled_inputs_nothing_is_said_of_accuracy(request_for, step):
+def test_without_labeled_inputs_nothing_is_said_of_accuracy(request_for, step):
     result = convert(request_for(), silent)
     assert result.accuracy is None
     assert "accuracy" not in result.proof
@@ -115,9 +115,9 @@ def test_the_time_of_each_part_is_told_and_not_written(request_for, step):
     assert "seconds" not in (request.out / "manifest.json").read_text()
 
 
-def test_a_result_that_is_right_too_seldom_fails(request_for, step, labelled, answered, make_classifier):
+def test_a_result_that_is_right_too_seldom_fails(request_for, step, labeled, answered, make_classifier):
     step.result = make_classifier(change=lambda weights: np.roll(weights, 1, axis=1))
-    request = request_for(evaluation=labelled(classes=answered), kept="out.failed")
+    request = request_for(evaluation=labeled(classes=answered), kept="out.failed")
     with pytest.raises(ProofError, match="top-1 falls from 40 to") as caught:
         convert(request, silent)
     assert "out.failed" in caught.value.hint
@@ -126,12 +126,12 @@ def test_a_result_that_is_right_too_seldom_fails(request_for, step, labelled, an
     assert proof["accuracy"]["alike"] == round(proof["accuracy"]["artifact"] * 40)  # the source was right each time
 
 
-def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labelled):
+def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labeled):
     truth = truth_of(classifier, OutputMeaning("probability", 1))
     with open_session(Artifact.open(classifier)) as session:
-        assert right(judge_of(labelled(rows=answered), 0.01, truth, session)) == 40
+        assert right(judge_of(labeled(rows=answered), 0.01, truth, session)) == 40
         keep = answered > 0
-        path = labelled(pixels=PIXELS[keep], classes=answered[keep] - 1)
+        path = labeled(pixels=PIXELS[keep], classes=answered[keep] - 1)
         assert right(judge_of(path, 0.01, truth, session)) == keep.sum()
 
 
@@ -159,38 +159,38 @@ def truth_of(classifier, meaning=None, calibration=None) -> Reference:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, "contains no labelled inputs"),
-        ({"classes": np.zeros(40, int), "rows": np.zeros(40, int)}, "contains no labelled inputs"),
+        ({}, "contains no labeled inputs"),
+        ({"classes": np.zeros(40, int), "rows": np.zeros(40, int)}, "contains no labeled inputs"),
         ({"classes": np.zeros(39, int)}, "39 labels for a different number of inputs"),
         ({"classes": np.zeros(40)}, r"is float64\[40\]"),
         ({"classes": np.full(40, 5)}, "class 5 would be row 5 of the output, whose rows are 0 to 4"),
         ({"classes": np.full(40, -1)}, "class -1 would be row -1"),
     ],
 )
-def test_labels_that_do_not_fit(request_for, step, labelled, arrays, message):
+def test_labels_that_do_not_fit(request_for, step, labeled, arrays, message):
     with pytest.raises(InputError, match=message):
-        convert(request_for(evaluation=labelled(**arrays)), silent)
+        convert(request_for(evaluation=labeled(**arrays)), silent)
     assert step.calls == []
 
 
-def test_labels_of_which_the_source_gets_none_right(request_for, step, labelled, answered):
+def test_labels_of_which_the_source_gets_none_right(request_for, step, labeled, answered):
     with pytest.raises(InputError, match="the source itself classifies none of the 40") as caught:
-        convert(request_for(evaluation=labelled(classes=(answered + 1) % 5)), silent)
+        convert(request_for(evaluation=labeled(classes=(answered + 1) % 5)), silent)
     assert "--label-offset" in caught.value.hint
 
 
-def test_evaluation_and_calibration_may_not_overlap(request_for, step, labelled, answered, tmp_path):
+def test_evaluation_and_calibration_may_not_overlap(request_for, step, labeled, answered, tmp_path):
     more = np.random.default_rng(4).integers(0, 256, (40, 4, 4, 3), np.uint8)
     np.savez(tmp_path / "samples.npz", pixels=np.concatenate([more, PIXELS[:1]]))
     with pytest.raises(InputError, match="1 of the 40 evaluation inputs are also calibration inputs"):
-        convert(request_for("int8", samples=tmp_path / "samples.npz", evaluation=labelled(classes=answered)), silent)
+        convert(request_for("int8", samples=tmp_path / "samples.npz", evaluation=labeled(classes=answered)), silent)
     assert step.calls == []
 
 
-def test_what_is_odd_about_the_labelled_inputs_is_noted(request_for, step, labelled, answered):
+def test_what_is_odd_about_the_labeled_inputs_is_noted(request_for, step, labeled, answered):
     one = int(np.bincount(answered).argmax())
     chosen = PIXELS[answered == one]
-    path = labelled(pixels=chosen, classes=np.full(len(chosen), one))
+    path = labeled(pixels=chosen, classes=np.full(len(chosen), one))
     notes = " ".join(convert(request_for(evaluation=path), silent).notes)
     assert "have the same class" in notes
     assert f"{len(chosen)} evaluation inputs are few" in notes
@@ -204,7 +204,7 @@ def test_a_drop_is_allowed_up_to_its_limit():
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """Networks trained on digits, calibration pixels and labelled pictures: see `tests/converters/digits/train.py`."""
+    """Networks trained on digits, calibration pixels and labeled pictures: see `tests/converters/digits/train.py`."""
     for name in ("tensorflow", "keras", "tf2onnx", "sklearn", "ai_edge_litert", "onnxruntime", "openvino", "PIL"):
         no_telemetry()
         pytest.importorskip(name)
@@ -213,7 +213,7 @@ def digits(tmp_path_factory):
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     way = replace(WAY, size=8, crop=(8, 8))
     np.savez(folder / "samples.npz", pixels=load_all(picture_files(folder / "calibration"), way))
-    write_evaluation(folder / "labelled.npz", find_labelled(folder / "evaluation"), way, None)
+    write_evaluation(folder / "labeled.npz", find_labeled(folder / "evaluation"), way, None)
     return folder, way
 
 
@@ -235,7 +235,7 @@ def converted(digits, tmp_path):
             scratch=tmp_path / "scratch",
         )
         request = replace(request, samples=folder / "samples.npz", preprocess=way, kept=f"{out}.failed")
-        return convert(replace(request, evaluation=folder / "labelled.npz", max_drop=max_drop), silent)
+        return convert(replace(request, evaluation=folder / "labeled.npz", max_drop=max_drop), silent)
 
     return make
 

@@ -21,7 +21,7 @@ def _needs() -> None:
 
 
 def made(kind: str, seed: int = 0) -> list[np.ndarray]:
-    """Records of labelled objects, and of found ones that are shifted, missed, doubled, of another class or nowhere."""
+    """Records of labeled objects, and of found ones that are shifted, missed, doubled, of another class or nowhere."""
     draw, records = np.random.default_rng(seed), []
     for number in range(COUNT):
         rows = []
@@ -43,7 +43,7 @@ def made(kind: str, seed: int = 0) -> list[np.ndarray]:
 
 
 def persons(seed: int = 0) -> list[np.ndarray]:
-    """Records of persons with 17 key points, of whom some have none that is labelled."""
+    """Records of persons with 17 key points, of whom some have none that is labeled."""
     draw, records = np.random.default_rng(seed), []
     for _ in range(COUNT):
         rows = []
@@ -115,7 +115,7 @@ def test_key_points_are_judged_as_by_pycocotools():
     assert abs(uniform["oks_map"] - expected[0]) > 1e-3
 
 
-def test_persons_without_labelled_key_points_define_nothing():
+def test_persons_without_labeled_key_points_define_nothing():
     nobody = object_rows([[0, 0, 64, 1, 1, 9, 9, 0, *[0.0] * 51]], 8 + 51)
     assert average_precision([nobody], _SIGMAS).values == {}
 
@@ -125,13 +125,13 @@ def test_a_wrong_reading_of_the_data_would_be_noticed(fault):
     records = made("areas" if fault == "areas of boxes" else "crowd")
     wrong = [record.copy() for record in records]
     for record in wrong:
-        labelled = record[:, 0] == 0
+        labeled = record[:, 0] == 0
         if fault == "crowds as objects":
-            record[labelled, 7] = 0
+            record[labeled, 7] = 0
         elif fault == "areas of boxes":
-            record[labelled, 2] *= 3
+            record[labeled, 2] *= 3
         else:
-            record[labelled, 5:7] += record[labelled, 3:5]
+            record[labeled, 5:7] += record[labeled, 3:5]
     expected, found = by_pycocotools(records), average_precision(wrong).values
     assert max(abs(found.get(name, -1) - expected[place]) for name, place in STATISTICS.items()) > 1e-3
 
@@ -153,7 +153,7 @@ def test_without_objects_nothing_is_defined():
     assert average_precision([object_rows([[0, 0, 64, 1, 1, 9, 9, 1]])]).values == {}  # a crowd alone
 
 
-def test_the_average_is_over_the_classes_that_are_labelled():
+def test_the_average_is_over_the_classes_that_are_labeled():
     records = made("plain")
     found = average_precision(records)
     assert found.values["map"] == pytest.approx(np.mean(list(found.classes.values())))

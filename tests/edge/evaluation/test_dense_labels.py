@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge.cli import main
-from edge.evaluation.labelled_masks import LabelledMask, read_masks
-from edge.evaluation.labelled_objects import LabelledObject, LabelledObjects, read_poses
+from edge.evaluation.labeled_masks import LabeledMask, read_masks
+from edge.evaluation.labeled_objects import LabeledObject, LabeledObjects, read_poses
 from edge.tasks.pose import PoseView
 from edge.tasks.segmentation import SegmentationView
 from runtimes.errors import InputError
@@ -70,14 +70,14 @@ def test_the_names_of_a_data_set_are_matched_with_the_models(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (np.zeros((2, 3, 3)), "has colours"),
+        (np.zeros((2, 3, 3)), "has colors"),
         ([[0, 7, 0], [0, 0, 0]], "has pixels of 7; the classes are 0 to 2"),
         ([[0, 1, 0]], "have other sizes: 3 × 1 and 3 × 2"),
         (np.zeros((1, 40_000)), "larger than edge supports"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_named(tmp_path, pixels, words):
-    mask = LabelledMask(save(tmp_path / "a_mask.png", pixels), {one: one for one in NAMES})
+    mask = LabeledMask(save(tmp_path / "a_mask.png", pixels), {one: one for one in NAMES})
     with pytest.raises(InputError, match=words):
         VIEW.record(Segmentation(np.zeros((2, 3), np.intp), (2, 3)), mask)
 
@@ -94,7 +94,7 @@ def test_mean_iou_is_over_the_whole_data_set(tmp_path):
     found = ([[0, 0, 1, 1], [1, 2, 0, 1]], [[0, 0, 1, 0], [0, 0, 0, 0]])
     results = []
     for number, (mask, one) in enumerate(zip(masks, found, strict=True)):
-        label = LabelledMask(save(tmp_path / f"{number}.png", mask), {one: one for one in NAMES})
+        label = LabeledMask(save(tmp_path / f"{number}.png", mask), {one: one for one in NAMES})
         results.append((Segmentation(np.asarray(one), (2, 4)), label))
     metrics = VIEW.score(results)
     correct, other = np.concatenate([np.ravel(m) for m in masks]), np.concatenate([np.ravel(f) for f in found])
@@ -137,7 +137,7 @@ def test_key_points_are_scored_by_their_distance():
     pytest.importorskip("faster_coco_eval")
     places = [(float(3 * number), float(10 * number)) for number in range(len(COCO))]
     points = tuple(number for x, y in places for number in (x, y, 2.0))
-    label = LabelledObjects((LabelledObject(0, (0.0, 0.0, 100.0, 200.0), 12000.0, points=points),), frozenset({0}))
+    label = LabeledObjects((LabeledObject(0, (0.0, 0.0, 100.0, 200.0), 12000.0, points=points),), frozenset({0}))
     view = PoseView()
     assert view.score([(Poses((person(places),)), label)]).values["oks_map"] == pytest.approx(1)
     far = [(x + 40, y + 40) for x, y in places]

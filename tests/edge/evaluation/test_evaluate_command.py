@@ -43,7 +43,7 @@ def evaluated(capsys, *words: object, status: int = 0) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def relabelled(data: Path, answers: list[int], wrong: int) -> Path:
+def relabeled(data: Path, answers: list[int], wrong: int) -> Path:
     """A CSV in which the first `wrong` pictures have another class than the classifier gives them."""
     rows = []
     for number, answer in enumerate(answers):
@@ -66,7 +66,7 @@ def test_right_answers_are_counted(capsys, classifier, pictures):
 
 
 def test_wrong_answers_are_counted_and_named(capsys, classifier, pictures):
-    report = evaluated(capsys, classifier, "--data", relabelled(*pictures, wrong=10))
+    report = evaluated(capsys, classifier, "--data", relabeled(*pictures, wrong=10))
     (model,) = report["models"]
     assert model["metrics"]["top1"] == 0.75
     assert sum(one["count"] for one in model["confusions"]) == 10
@@ -187,7 +187,7 @@ def test_a_journal_continues_where_it_was(capsys, classifier, pictures, tmp_path
 def test_a_journal_of_other_labels_is_not_used(capsys, classifier, pictures, tmp_path):
     journal = tmp_path / "journal"
     evaluated(capsys, classifier, "--data", pictures[0], "--journal", journal)
-    report = evaluated(capsys, classifier, "--data", relabelled(*pictures, wrong=10), "--journal", journal)
+    report = evaluated(capsys, classifier, "--data", relabeled(*pictures, wrong=10), "--journal", journal)
     assert report["models"][0]["metrics"]["top1"] == 0.75
 
 

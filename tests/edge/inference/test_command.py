@@ -32,7 +32,7 @@ def model(tmp_path: Path) -> Path:
             helper.make_node("Flatten", ["m"], ["f"]),
             helper.make_node("Softmax", ["f"], ["y"]),
         ],
-        "colours",
+        "colors",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
     )
@@ -83,7 +83,7 @@ def test_json_for_machines(capsys, model, pictures):
     assert [f"assumed: {line}" for line in row["assumptions"]] == printed.err.splitlines()
 
 
-def test_colours_may_be_exchanged(capsys, model, pictures):
+def test_colors_may_be_exchanged(capsys, model, pictures):
     assert main(["run", str(model), str(pictures / "a-red.png"), *RAW, "--color", "BGR", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["top"][0]["index"] == 2
 
@@ -292,7 +292,7 @@ def data() -> Path:
 
 
 @pytest.mark.data
-def test_the_published_score_of_the_quantised_model(capsys, data):
+def test_the_published_score_of_the_quantized_model(capsys, data):
     pytest.importorskip("ai_edge_litert")
     picture = data / "imagenet" / "benchmark" / "n01582220_magpie.jpg"
     assert main(["run", str(data / "mobilenet_v2" / "mobilenet_v2_1.0_224_quant.tflite"), str(picture), "--json"]) == 0

@@ -61,7 +61,7 @@ def yolo(place: Path, properties: dict[str, str] = ULTRALYTICS) -> Path:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """White, twice as wide as high: in the input it takes rows 16 to 48, and a grey of 114 the rest."""
+    """White, twice as wide as high: in the input it takes rows 16 to 48, and a gray of 114 the rest."""
     pillow = pytest.importorskip("PIL.Image")
     place = tmp_path / "wide.png"
     pillow.new("RGB", (256, 128), (255, 255, 255)).save(place)

@@ -38,7 +38,7 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def test_the_shorter_side_is_resized_and_the_centre_cropped(tmp_path):
+def test_the_shorter_side_is_resized_and_the_center_cropped(tmp_path):
     stripes = np.zeros((8, 24, 3), np.uint8)
     stripes[:, 8:16] = (255, 128, 0)
     found = load_pixels(save(tmp_path / "a.png", stripes), SMALL)
@@ -80,7 +80,7 @@ def test_the_camera_was_turned(tmp_path):
         (np.full((8, 8), 77 * 256, np.uint16), (77, 77, 77)),
     ],
 )
-def test_grey_alpha_and_16_bit(tmp_path, array, expected):
+def test_gray_alpha_and_16_bit(tmp_path, array, expected):
     assert (load_pixels(save(tmp_path / "a.png", array), SMALL) == expected).all()
 
 

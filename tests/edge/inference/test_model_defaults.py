@@ -35,7 +35,7 @@ def found(**facts: object) -> Inspection:
     return Inspection(**{"format": "tflite", "inputs": (), "outputs": (), "ops": {}, "precision": "fp32", **facts})
 
 
-def quantised(dtype: str, scale: float, zero_point: int, shape=(1, 16, 16, 3)) -> TensorSpec:
+def quantized(dtype: str, scale: float, zero_point: int, shape=(1, 16, 16, 3)) -> TensorSpec:
     return TensorSpec("x", dtype, shape, Quantization((scale,), (zero_point,)))
 
 
@@ -51,36 +51,36 @@ def prepared(spec: TensorSpec, said: PreprocessOptions = NO_OPTIONS, **facts: ob
 
 
 @pytest.mark.parametrize(("dtype", "scale", "zero_point"), [("uint8", 0.0078125, 128), ("uint8", 1 / 255, 0)])
-def test_a_quantised_input_gets_the_pixels_as_they_are(dtype, scale, zero_point):
-    spec = quantised(dtype, scale, zero_point)
+def test_a_quantized_input_gets_the_pixels_as_they_are(dtype, scale, zero_point):
+    spec = quantized(dtype, scale, zero_point)
     preprocess, assumptions = prepared(spec)
     assert (pixels_to_input(PIXELS, spec, preprocess)[0] == PIXELS).all()
     assert any("pixels are passed unscaled" in line and "--preprocess" in line for line in assumptions)
 
 
 def test_a_signed_input_gets_the_pixels_less_128():
-    spec = quantised("int8", 0.02, -10)
+    spec = quantized("int8", 0.02, -10)
     assert (pixels_to_input(PIXELS, spec, prepared(spec)[0])[0] == PIXELS.astype(int) - 128).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
-def test_integers_without_quantisation_are_pixels(dtype):
+def test_integers_without_quantization_are_pixels(dtype):
     spec = TensorSpec("x", dtype, (1, 3, 16, 16))
     preprocess, _ = prepared(spec)
     assert preprocess.layout == "NCHW"
     assert (pixels_to_input(PIXELS, spec, preprocess)[0] == PIXELS.transpose(2, 0, 1)).all()
 
 
-def test_metadata_that_agrees_with_the_quantisation_feeds_exact_pixels():
+def test_metadata_that_agrees_with_the_quantization_feeds_exact_pixels():
     # (p − 127.5) ÷ 127.5 at scale 1/127.5 and zero point 127 is p − 0.5: rounding it would lose every second pixel.
-    spec = quantised("uint8", 1 / 127.5, 127)
+    spec = quantized("uint8", 1 / 127.5, 127)
     preprocess, assumptions = prepared(spec, metadata={"mean": [127.5], "std": [127.5]})
     assert (pixels_to_input(PIXELS, spec, preprocess)[0] == PIXELS).all()
     assert any("cancel out" in line for line in assumptions)
 
 
 def test_metadata_that_says_otherwise_is_followed():
-    spec = quantised("uint8", 1 / 64, 128)
+    spec = quantized("uint8", 1 / 64, 128)
     preprocess, assumptions = prepared(spec, metadata={"mean": [127.5], "std": [127.5]})
     assert (preprocess.mean, preprocess.scale) == ((127.5,) * 3, (1 / 127.5,) * 3)
     assert not any("pixels are passed" in line for line in assumptions)
@@ -99,7 +99,7 @@ def test_onnx_image_metadata(words, mean, scale):
     properties = {"Image.NominalPixelRange": words, "Image.BitmapPixelFormat": "Bgr8"}
     preprocess, assumptions = prepared(FLOAT, metadata={"properties": properties})
     assert (preprocess.mean[0], preprocess.scale[0], preprocess.color) == (mean, scale, "BGR")
-    assert not any("colours" in line for line in assumptions)
+    assert not any("colors" in line for line in assumptions)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"mean": [127.5], "std": [0.0]}, {"mean": [1.0, 2.0], "std": [1.0, 1.0]}])
@@ -266,9 +266,9 @@ def test_the_engine_is_asked_where_the_manifest_has_no_shapes():
     ("changes", "words"),
     [
         ({"inputs": (FLOAT, FLOAT)}, "takes 2 inputs"),
-        ({"inputs": (quantised("uint8", 0.0, 0),)}, "quantisation of 'x' is invalid"),
+        ({"inputs": (quantized("uint8", 0.0, 0),)}, "quantization of 'x' is invalid"),
         ({"outputs": (TensorSpec("y", "float32", ()),)}, "does not classify"),
-        ({"outputs": (TensorSpec("y", "uint8", (1, 4), Quantization((0.0,), (0,))),)}, "quantisation of 'y' is broken"),
+        ({"outputs": (TensorSpec("y", "uint8", (1, 4), Quantization((0.0,), (0,))),)}, "quantization of 'y' is broken"),
     ],
 )
 def test_manifests_that_contradict_their_model_are_refused(changes, words):

@@ -46,7 +46,7 @@ def test_torchvisions_way():
 def test_the_byte_is_the_pixel():
     way = preprocess_for(parsed("--preprocess", "tflite-uint8"), UINT8)
     assert [(pixel - way.mean[0]) * way.scale[0] / 0.0078125 + 128 for pixel in (0, 77, 255)] == [0, 77, 255]
-    with pytest.raises(UsageError, match="quantised input"):
+    with pytest.raises(UsageError, match="quantized input"):
         preprocess_for(parsed("--preprocess", "tflite-uint8"), NHWC)
 
 

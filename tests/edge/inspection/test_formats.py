@@ -47,7 +47,7 @@ def test_inputs_have_the_names_that_were_given_to_them(name):
     assert {spec.name: spec.shape[1] for spec in look(MODELS / name).inputs} == {"wide": 4, "narrow": 3}
 
 
-def test_a_quantised_model_is_int8_and_tells_its_scales():
+def test_a_quantized_model_is_int8_and_tells_its_scales():
     found = look(MODELS / "quantized.tflite")
     assert found.precision == "int8"
     assert {spec.dtype for spec in found.inputs} == {"uint8"}
@@ -98,7 +98,7 @@ def test_onnx_metadata(tmp_path):
 
 
 @pytest.mark.parametrize("activations", [True, False])
-def test_onnx_with_quantised_activations_is_int8_and_without_them_w8(tmp_path, activations):
+def test_onnx_with_quantized_activations_is_int8_and_without_them_w8(tmp_path, activations):
     np = pytest.importorskip("numpy")
     pytest.importorskip("onnx")
     from onnx import helper, numpy_helper

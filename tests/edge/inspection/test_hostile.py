@@ -52,8 +52,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def picture(place: Path) -> Path:
     pillow = pytest.importorskip("PIL.Image")
-    pillow.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(place / "grey.png")
-    return place / "grey.png"
+    pillow.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(place / "gray.png")
+    return place / "gray.png"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object, status: int = 3) -> str:
@@ -230,11 +230,11 @@ def artifact(place: Path, **changes: object) -> Path:
 
 
 OUTSIDE = [
-    {"model": "../grey.png"},
+    {"model": "../gray.png"},
     {"model": "/etc/passwd"},
     {"model": "link.onnx"},
-    {"files": {"../grey.png": "0"}},
-    {"output": {"kind": "logit", "label_offset": 0, "labels": "../grey.png"}},
+    {"files": {"../gray.png": "0"}},
+    {"output": {"kind": "logit", "label_offset": 0, "labels": "../gray.png"}},
 ]
 
 

@@ -91,7 +91,7 @@ def test_quantize_reports_the_silent_fallback_and_the_perplexity(llm: Path, tmp_
     assert "exists" in again.stderr
 
 
-def test_an_artifacts_folder_is_quantised_into_a_file_beside_it(artifact: Path, tmp_path: Path) -> None:
+def test_an_artifacts_folder_is_quantized_into_a_file_beside_it(artifact: Path, tmp_path: Path) -> None:
     folder = tmp_path / "story"
     folder.mkdir()
     for path in artifact.iterdir():
@@ -107,12 +107,12 @@ def test_an_artifacts_folder_is_quantised_into_a_file_beside_it(artifact: Path, 
     assert "not an artifact" in refused.stderr
 
 
-def test_what_is_quantised_is_not_quantised_again_and_nothing_is_left(llm: Path, tmp_path: Path) -> None:
+def test_what_is_quantized_is_not_quantized_again_and_nothing_is_left(llm: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.gguf"
     assert edge("quantize", llm / "stories260K.gguf", "q8_0", "--out", small).returncode == 0
     done = edge("quantize", small, "q4_0")
     assert done.returncode == 3
-    assert "already quantised (Q8_0)" in done.stderr
+    assert "already quantized (Q8_0)" in done.stderr
     assert edge("quantize", small, "q4_9").returncode == 2
     assert [path.name for path in tmp_path.iterdir()] == ["small.gguf"]
 

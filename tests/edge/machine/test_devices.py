@@ -37,7 +37,7 @@ def board(tmp_path: Path):
     return write
 
 
-def test_a_pi_with_a_coral_is_recognised(board):
+def test_a_pi_with_a_coral_is_recognized(board):
     report = describe(board(PI_WITH_CORAL)).to_json()
     here = [one["id"] for one in report["profiles"] if one["here"]]
     assert here == ["coral-usb", "raspberry-pi-3b-plus"]

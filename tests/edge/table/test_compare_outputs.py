@@ -24,7 +24,7 @@ STEP = 0.25
 
 
 @pytest.fixture
-def quantised(tmp_path: Path) -> Path:
+def quantized(tmp_path: Path) -> Path:
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "m.onnx").write_bytes(b"x")
@@ -38,13 +38,13 @@ def saved(path: Path, values: Any) -> Path:
     return path
 
 
-def test_values_that_differ_are_counted_in_steps(tmp_path: Path, quantised: Path) -> None:
+def test_values_that_differ_are_counted_in_steps(tmp_path: Path, quantized: Path) -> None:
     here = saved(tmp_path / "here.npz", [[[0, 1, 0, 0]], [[0, 0, 2, 0]]])
     there = saved(tmp_path / "there.npz", [[[0, 1, 0, 0]], [[0, 3, 2 - STEP, 0]]])
-    found = output_diff(there, here, "1", quantised)
+    found = output_diff(there, here, "1", quantized)
     assert (found.pictures, found.same_top1, found.values, found.differing) == (2, 1, 8, 2)
     assert (found.max_difference, found.max_steps) == (3.0, 12)
-    assert output_diff(here, here, "1", quantised).is_equal
+    assert output_diff(here, here, "1", quantized).is_equal
 
 
 def test_a_bare_model_has_no_steps(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_notes_group_boards_by_how_much_their_outputs_differ() -> None:
     assert _beside_here(rows, alike) == [
         "Outputs compared with those of the same artifacts and engines for the same pictures on this machine (x86_64):",
         "- bit-identical on 2: pi, A",
-        "- same top-1 on 2 of 2, 5 of 2002 values differ, by 7 steps of the quantised output at most: pi, B",
+        "- same top-1 on 2 of 2, 5 of 2002 values differ, by 7 steps of the quantized output at most: pi, B",
         "- same top-1 on 1 of 2, 9 of 2002 values differ, by 1.0e-06 at most "
         "(the engine is 2.3 there, 2.4 here): pi, C",
     ]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.evaluation.labelled_masks import LabelledMask
-from edge.evaluation.labelled_objects import LabelledObject, LabelledObjects
+from edge.evaluation.labeled_masks import LabeledMask
+from edge.evaluation.labeled_objects import LabeledObject, LabeledObjects
 from edge.inference.canvas import color_of
 from edge.inference.images import load_picture
 from edge.tasks import Confusion, Metrics, task_view
@@ -39,15 +39,15 @@ SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.
 NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)), 3.5)
 
 
-CAT = LabelledObjects((LabelledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), frozenset({0, 80}))
-NOTHING = LabelledObjects((), frozenset({0, 80}))
+CAT = LabeledObjects((LabeledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), frozenset({0, 80}))
+NOTHING = LabeledObjects((), frozenset({0, 80}))
 BODY = tuple(KeyPoint(name, 1.0, index / 3, 0.9) for index, name in enumerate(COCO))
 
 POINTS = tuple(number for one in BODY for number in (one.x, one.y, 2.0))
-STANDING = LabelledObjects((LabelledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), frozenset({0}))
+STANDING = LabeledObjects((LabeledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), frozenset({0}))
 
 
-class Mask(LabelledMask):
+class Mask(LabeledMask):
     """A mask without a file."""
 
     def __init__(self, classes):
@@ -81,7 +81,7 @@ class TestDetectionView(TaskViewContract):
         assert self.view.describe(self.results[0][0]) == "  0.9000  cat (0)  x 1 to 6, y 1 to 5"
         assert self.view.describe(Detections(())) == "  nothing found"
 
-    def test_a_box_is_drawn_at_its_edge_in_the_colour_of_its_class(self):
+    def test_a_box_is_drawn_at_its_edge_in_the_color_of_its_class(self):
         image = pytest.importorskip("PIL.Image")
         box = Detections((Detection(2, "dog", 0.9, (20.0, 30.0, 80.0, 90.0)),))
         drawn = self.view.draw(image.new("RGB", (120, 120)), box)
@@ -167,7 +167,7 @@ class TestSoundView(TaskViewContract):
         ]
         assert self.view.row(self.results[0][0])["rows"] == 3
 
-    def test_a_single_class_is_right_where_it_is_heard_as_labelled(self):
+    def test_a_single_class_is_right_where_it_is_heard_as_labeled(self):
         assert self.view.score(self.results).values == {"top1": 2 / 3}
 
 
@@ -233,12 +233,12 @@ def test_a_task_without_a_view_is_shown_as_json():
 def test_a_place_in_the_input_is_found_again_in_the_picture(tmp_path: Path, resize: str, size: int):
     image = pytest.importorskip("PIL.Image")
     pixels = np.zeros((60, 90, 3), np.uint8)
-    pixels[25:35, 50:60] = 255  # its centre at x 55, y 30
+    pixels[25:35, 50:60] = 255  # its center at x 55, y 30
     image.fromarray(pixels).save(tmp_path / "dot.png")
     preprocess = Preprocess(resize, size, (8, 8), "bilinear", "NHWC", "RGB", (0.0,) * 3, (1.0,) * 3)
     seen, placement = load_picture(tmp_path / "dot.png", preprocess)
     weight = seen[..., 0].astype(float) / seen[..., 0].sum()
     rows, columns = np.mgrid[0:8, 0:8] + 0.5
-    centre = [float((weight * columns).sum()), float((weight * rows).sum())]
+    center = [float((weight * columns).sum()), float((weight * rows).sum())]
     assert placement.size == (90, 60)
-    np.testing.assert_allclose(placement.to_picture(np.array([centre])), [[55, 30]], atol=3)
+    np.testing.assert_allclose(placement.to_picture(np.array([center])), [[55, 30]], atol=3)

@@ -71,9 +71,9 @@ class Case:
 
 
 def _boxes(draw: np.random.Generator, count: int) -> Array:
-    """Boxes that overlap: centre x, centre y, width, height, in pixels of the input."""
-    centres = draw.choice([14.0, 30.0, 47.0], (count, 2)) + draw.normal(0, 3, (count, 2))
-    return np.concatenate([centres, draw.uniform(8, 30, (count, 2))], axis=1).astype(np.float32)
+    """Boxes that overlap: center x, center y, width, height, in pixels of the input."""
+    centers = draw.choice([14.0, 30.0, 47.0], (count, 2)) + draw.normal(0, 3, (count, 2))
+    return np.concatenate([centers, draw.uniform(8, 30, (count, 2))], axis=1).astype(np.float32)
 
 
 def _corners(boxes: Array) -> Array:
@@ -93,8 +93,8 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     rows[:40] = np.concatenate(
         [_corners(_boxes(draw, 40)), draw.uniform(0, 1, (40, 1)), draw.integers(0, 3, (40, 1))], axis=1
     )
-    centred = rows.copy()
-    centred[:40, :4] = _boxes(draw, 40) / SIZE
+    centered = rows.copy()
+    centered[:40, :4] = _boxes(draw, 40) / SIZE
     ssd = test_detection.post_processed()
     ssd["y0"][0] = _corners(_boxes(draw, 10))[:, [1, 0, 3, 2]] / SIZE
     ssd["y1"][0], ssd["y2"][0] = draw.integers(0, 3, 10), draw.uniform(0, 1, 10)
@@ -118,7 +118,7 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
         (facts((1, 3 * CELLS, 8)), {"y0": old[np.newaxis]}),
         (facts((1, 300, 6), operators={"TopK": 1}), {"y0": rows[np.newaxis]}),
         (facts((1, "n", 6), operators={"NonMaxSuppression": 1}), {"y0": rows[np.newaxis, :7]}),
-        (facts((1, 300, 6), metadata={"head": "RTDETRDecoder"}, task="detection"), {"y0": centred[np.newaxis]}),
+        (facts((1, 300, 6), metadata={"head": "RTDETRDecoder"}, task="detection"), {"y0": centered[np.newaxis]}),
         (facts((), (), (), (), **test_detection.SSD), ssd),
         (test_detection.BLAZE, anchored),
         (facts(*test_detection.QUERIES), queries),

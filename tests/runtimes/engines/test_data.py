@@ -22,7 +22,7 @@ MAGPIE = 18
 
 @pytest.fixture
 def magpie(data):
-    """uint8 [224, 224, 3]: the shorter side resized to 256, the centre cropped."""
+    """uint8 [224, 224, 3]: the shorter side resized to 256, the center cropped."""
     image_module = pytest.importorskip("PIL.Image")
     with image_module.open(data / "imagenet" / "benchmark" / "n01582220_magpie.jpg") as opened:
         picture = opened.convert("RGB")

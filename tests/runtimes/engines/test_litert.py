@@ -25,7 +25,7 @@ def litert():
     return registry.tensor_engine("litert")
 
 
-def test_a_quantised_model_tells_its_scales_and_answers_right(litert, models):
+def test_a_quantized_model_tells_its_scales_and_answers_right(litert, models):
     with litert.open(Artifact.open(models / "quantized.tflite"), RunOptions(threads=2)) as session:
         assert session.threads == 2
         assert {spec.dtype for spec in (*session.inputs, *session.outputs)} == {"uint8"}

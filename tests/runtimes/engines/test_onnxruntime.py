@@ -105,8 +105,8 @@ def test_an_unknown_operator_is_refused(model, tmp_path):
 
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     entry = b"\x0a\x08location\x12\x09../secret"
-    initialiser = b"\x6a" + bytes([len(entry)]) + entry
-    graph = b"\x2a" + bytes([len(initialiser)]) + initialiser
+    initializer = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(initializer)]) + initializer
     (tmp_path / "m.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
     with pytest.raises(InputError, match=r"external data outside its folder: '\.\./secret'"):
         open_it(Artifact.open(tmp_path / "m.onnx"))

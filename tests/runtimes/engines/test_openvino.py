@@ -73,8 +73,8 @@ def test_onnx_is_opened_too(models):
 
 def test_external_data_of_onnx_stays_in_its_folder(tmp_path):
     entry = b"\x0a\x08location\x12\x09../secret"
-    initialiser = b"\x6a" + bytes([len(entry)]) + entry
-    graph = b"\x2a" + bytes([len(initialiser)]) + initialiser
+    initializer = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(initializer)]) + initializer
     (tmp_path / "m.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
     with pytest.raises(InputError, match="external data outside its folder"):
         open_it(Artifact.open(tmp_path / "m.onnx"))

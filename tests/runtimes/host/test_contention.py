@@ -38,7 +38,7 @@ def test_what_cannot_be_read_is_none(content, tmp_path):
     assert cpu_clock(tmp_path) is None
 
 
-def test_a_busy_neighbour_is_seen():
+def test_a_busy_neighbor_is_seen():
     before = cpu_clock()
     if before is None:
         pytest.skip("this system has no /proc/stat")

@@ -247,7 +247,7 @@ def test_a_packages_throttle_count_is_counted_once(tmp_path: Path) -> None:
     assert (throttling["source"], throttling["events"]) == ("thermal_throttle", 5 + 10 + 7)
 
 
-def test_a_virtual_machine_and_a_container_are_recognised(tmp_path: Path) -> None:
+def test_a_virtual_machine_and_a_container_are_recognized(tmp_path: Path) -> None:
     assert host.facts(tmp_path)["os"]["virtual_machine"] is False
     assert host.facts(tmp_path)["os"]["container"] is None
     write(tmp_path, {"proc/cpuinfo": X86_CPU.format(n=0, core=0, mhz=1, more="hypervisor"), "run/.containerenv": ""})

@@ -129,7 +129,7 @@ def test_the_errors_of_tensors_are_those_of_gguf(kind: str, tmp_path: Path) -> N
         assert one.relative_error == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_model_does_not_diverge_from_itself_and_a_quantised_one_does(text: Path, tmp_path: Path) -> None:
+def test_a_model_does_not_diverge_from_itself_and_a_quantized_one_does(text: Path, tmp_path: Path) -> None:
     quantize_file(MODEL, tmp_path / "q.gguf", "q4_0")
     same = compared(MODEL, MODEL, text, "llama_cpp", lambda _progress: None)
     assert same.kl_divergence.value == pytest.approx(0, abs=1e-9)

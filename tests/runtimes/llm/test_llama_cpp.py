@@ -93,7 +93,7 @@ def test_the_context_that_is_named_fits_with_these_slots_and_this_cache(slots, k
     memory.check_fits(long, MODEL, 2304, slots, kv_type, free)
 
 
-def test_the_largest_quantisation_that_fits_is_named():
+def test_the_largest_quantization_that_fits_is_named():
     file = read_gguf(MODEL)
     layers = [
         replace(one, shape=(*one.shape, 10**6), bytes=one.bytes * 10**6)

@@ -22,8 +22,8 @@ def tensor(location):
 
 
 PLACES = {
-    "an initialiser": lambda t: field(7, field(5, t)),
-    "a sparse initialiser": lambda t: field(7, field(15, field(1, t))),
+    "an initializer": lambda t: field(7, field(5, t)),
+    "a sparse initializer": lambda t: field(7, field(15, field(1, t))),
     "a constant": lambda t: field(7, field(1, field(5, field(5, t)))),
     "a list of tensors": lambda t: field(7, field(1, field(5, field(10, t)))),
     "a branch of a branch": lambda t: field(7, field(1, field(5, field(6, field(1, field(5, field(6, field(5, t)))))))),

@@ -74,7 +74,7 @@ def _compress(source: Path, target: Path) -> None:
 
 
 def write_tensorflow() -> None:
-    """The same as a SavedModel, and as TFLite flatbuffers: float32, and quantised with uint8 at its ends."""
+    """The same as a SavedModel, and as TFLite flatbuffers: float32, and quantized with uint8 at its ends."""
     import tensorflow as tf
 
     class Tiny(tf.Module):

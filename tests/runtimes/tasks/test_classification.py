@@ -25,7 +25,7 @@ def facts(output=None, **known):
     return ModelFacts("model.onnx", "onnx", inputs=(PICTURE,), outputs=(output or scores(),), **known)
 
 
-def recognised(*args, **known):
+def recognized(*args, **known):
     return ClassificationTask().recognise(facts(*args, **known))
 
 
@@ -78,35 +78,35 @@ class TestContract(TaskContract):
     ],
 )
 def test_the_kind_of_the_output_is_read_from_its_operator(operator, kind):
-    decoder = recognised(output_operator=operator, labels=Labels(tuple("abcd"), "the file", READ))
+    decoder = recognized(output_operator=operator, labels=Labels(tuple("abcd"), "the file", READ))
     assert decoder.meaning.kind == kind
     assert any(operator in line and "--output" in line for line in decoder.assumptions)
 
 
 @pytest.mark.parametrize(("dtype", "zero_point"), [("uint8", 0), ("int8", -128)])
 def test_a_compiled_output_with_a_softmaxs_scale_is_probabilities(dtype, zero_point):
-    decoder = recognised(scores(dtype, (1, 4), 1 / 256, zero_point), output_operator="edgetpu-custom-op")
+    decoder = recognized(scores(dtype, (1, 4), 1 / 256, zero_point), output_operator="edgetpu-custom-op")
     assert decoder.meaning.kind == "probability"
     assert "1/256" in decoder.assumptions[0]
 
 
 def test_a_compiled_output_with_another_scale_is_logits_where_its_classes_have_names():
     compiled = {"output": scores("uint8", (1, 4), 0.1, 58), "output_operator": "edgetpu-custom-op"}
-    assert recognised(**compiled) is None
-    assert recognised(**compiled, labels=Labels(tuple("abcd"), "the file", READ)).meaning.kind == "logit"
+    assert recognized(**compiled) is None
+    assert recognized(**compiled, labels=Labels(tuple("abcd"), "the file", READ)).meaning.kind == "logit"
 
 
 def test_classes_of_unknown_origin_are_asked_for_their_kind():
     labels = Labels(tuple("abcd"), "the file", READ)
     with pytest.raises(UsageError, match="how its output is computed"):
-        recognised(labels=labels)
-    assert recognised(labels=labels, output_kind="logit").meaning.kind == "logit"
+        recognized(labels=labels)
+    assert recognized(labels=labels, output_kind="logit").meaning.kind == "logit"
 
 
 def test_imagenets_number_of_classes_counts_for_pictures_alone():
     labels = Labels(tuple(map(str, range(1000))), "ImageNet's", ASSUMED)
     known = {"output": scores(shape=(1, 1000)), "output_operator": "Gemm", "labels": labels}
-    decoder = recognised(**known)
+    decoder = recognized(**known)
     assert decoder.labels == labels.names
     assert "the 1000 classes are ImageNet's (--labels)" in decoder.assumptions
     words = replace(facts(**known), inputs=(TensorSpec("tokens", "int64", (1, 16)),))
@@ -114,7 +114,7 @@ def test_imagenets_number_of_classes_counts_for_pictures_alone():
 
 
 def test_what_the_manifest_leaves_out_is_not_there():
-    decoder = recognised(output_kind="logit", label_offset=1, origins={"output_kind": MANIFEST})
+    decoder = recognized(output_kind="logit", label_offset=1, origins={"output_kind": MANIFEST})
     assert decoder == ClassScores(scores(), OutputMeaning("logit", 1))
 
 
@@ -122,25 +122,25 @@ def test_what_the_manifest_leaves_out_is_not_there():
 @pytest.mark.parametrize("shape", [(1, 8, 8, 4), (), (2, 4)])
 def test_what_is_stated_and_cannot_be_is_refused(known, shape):
     with pytest.raises(InputError, match="does not classify"):
-        recognised(scores(shape=shape), **known)
+        recognized(scores(shape=shape), **known)
 
 
 def test_labels_that_do_not_fit_are_refused_where_they_were_given():
     with pytest.raises(InputError, match=r"names.txt has 1 labels; the model has 4 classes"):
-        recognised(output_operator="Softmax", labels=Labels(("a",), "names.txt", GIVEN))
-    assert recognised(output_operator="Softmax", labels=Labels(("a",), "the file", READ)).labels is None
+        recognized(output_operator="Softmax", labels=Labels(("a",), "names.txt", GIVEN))
+    assert recognized(output_operator="Softmax", labels=Labels(("a",), "the file", READ)).labels is None
 
 
 def test_1000_labels_fit_1001_classes():
     labels = Labels(tuple(f"name {i}" for i in range(1000)), "names.txt", GIVEN)
-    decoder = recognised(scores(shape=(1, 1001)), output_operator="Softmax", labels=labels)
+    decoder = recognized(scores(shape=(1, 1001)), output_operator="Softmax", labels=labels)
     assert (decoder.labels[:2], decoder.meaning.label_offset) == (("background", "name 0"), 1)
 
 
 @pytest.mark.parametrize("quantization", [Quantization((0.0,), (0,)), Quantization((1.0,) * 2, (0,) * 2, 9)])
-def test_a_broken_quantisation_is_refused(quantization):
-    with pytest.raises(InputError, match="the quantisation of 'y' is broken"):
-        recognised(TensorSpec("y", "uint8", (1, 4), quantization), output_kind="logit")
+def test_a_broken_quantization_is_refused(quantization):
+    with pytest.raises(InputError, match="the quantization of 'y' is broken"):
+        recognized(TensorSpec("y", "uint8", (1, 4), quantization), output_kind="logit")
 
 
 # ---- what outputs say
@@ -173,7 +173,7 @@ def test_indices_count_real_classes_and_ties_go_to_the_lower_one():
 
 
 def test_the_user_says_how_many_classes_are_listed():
-    decoder = recognised(output_operator="Softmax").configured(DecodeOptions(top=2))
+    decoder = recognized(output_operator="Softmax").configured(DecodeOptions(top=2))
     assert len(decoder.decode({"y": np.float32([[0.1, 0.2, 0.3, 0.4]])}).classes) == 2
 
 

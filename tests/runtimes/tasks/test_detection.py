@@ -35,17 +35,17 @@ def facts(*outputs, **known):
     return ModelFacts("model.onnx", "onnx", inputs=(picture,), outputs=specs, **known)
 
 
-def centred(box):
+def centered(box):
     left, top, right, bottom = box
     return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
 
 
 def cells(box=BOX, index=1, score=0.9, unit=1.0):
-    """[1, 4 + classes, cells] with one box, which three neighbouring cells give."""
+    """[1, 4 + classes, cells] with one box, which three neighboring cells give."""
     array = np.zeros((1, 4 + 3, CELLS), np.float32)
     array[0, :4] = np.float32([[3, 3, 2, 2]]).T * unit
     for place, weaker in ((20, 0.0), (21, 0.1), (28, 0.2)):
-        array[0, :4, place] = np.float32(centred(box)) * unit
+        array[0, :4, place] = np.float32(centered(box)) * unit
         array[0, 4 + index, place] = score - weaker
     return array
 
@@ -53,15 +53,15 @@ def cells(box=BOX, index=1, score=0.9, unit=1.0):
 def old_cells(box=BOX, index=1):
     """[1, 3 × cells, 5 + classes]: objectness, then classes given an object."""
     array = np.zeros((1, 3 * CELLS, 5 + 3), np.float32)
-    array[0, 100, :4], array[0, 100, 4] = centred(box), 0.8
+    array[0, 100, :4], array[0, 100, 4] = centered(box), 0.8
     array[0, 100, 5 + index] = 0.5
-    array[0, 7, :4], array[0, 7, 5 + index] = centred(OTHER), 1.0  # no object: objectness 0
+    array[0, 7, :4], array[0, 7, 5 + index] = centered(OTHER), 1.0  # no object: objectness 0
     return array
 
 
-def rows(box=BOX, index=1, unit=1.0, centres=False):
+def rows(box=BOX, index=1, unit=1.0, centers=False):
     array = np.zeros((1, 300, 6), np.float32)
-    array[0, 0, :4] = np.float32(centred(box) if centres else box) * unit
+    array[0, 0, :4] = np.float32(centered(box) if centers else box) * unit
     array[0, 0, 4:] = 0.75, index
     return array
 
@@ -89,7 +89,7 @@ def queries(box=BOX, index=1, no_object=True):
     boxes, logits = np.full((1, 5, 4), 0.1, np.float32), np.full((1, 5, 3 + no_object), -6, np.float32)
     if no_object:
         logits[0, :, -1] = 6
-    boxes[0, 2], logits[0, 2, index] = np.float32(centred(box)) / SIZE, 12
+    boxes[0, 2], logits[0, 2, index] = np.float32(centered(box)) / SIZE, 12
     return {"logits": logits, "pred_boxes": boxes}
 
 
@@ -100,7 +100,7 @@ SSD = {"producers": tuple(Producer("TFLite_Detection_PostProcess", i) for i in r
 def anchored(box=BOX, side=128):
     """Raw boxes of BlazeFace for 128 × 128: anchor 100 is at row 3, column 2 of the first grid, twice in each cell."""
     raw, scores = np.zeros((1, 896, 16), np.float32), np.full((1, 896, 1), -9, np.float32)
-    x, y, width, height = centred(box)
+    x, y, width, height = centered(box)
     place = (3 * 16 + 2) * 2
     raw[0, place, :6] = x - 20, y - 28, width, height, 1, 2  # the first key point right and below of the anchor
     raw[0, place + 1] = raw[0, place]
@@ -167,7 +167,7 @@ SHUFFLED = ("detection_boxes:0", "detection_classes", "detection_scores")
         (
             YoloRows,
             facts((1, 300, 6), operators={"TopK": 1}, metadata={"head": "RTDETRDecoder"}),
-            {"y0": rows(unit=1 / SIZE, centres=True)},
+            {"y0": rows(unit=1 / SIZE, centers=True)},
             0.75,
         ),
         (PostProcessedSsd, facts((), (), (), (), **SSD), post_processed(), 0.7),
@@ -214,7 +214,7 @@ def test_faces_are_merged_by_their_weights():
 
 
 def test_rt_detr_without_metadata_is_told_by_its_values():
-    array = rows(unit=1 / SIZE, centres=True)
+    array = rows(unit=1 / SIZE, centers=True)
     array[0, 1, :4] = 0.9, 0.9, 0.1, 0.1  # as corners it would be turned inside out
     found = decoded(facts((1, 300, 6), operators={"TopK": 1}), {"y0": array})
     np.testing.assert_allclose(found[0].box, BOX, atol=1e-3)
@@ -233,8 +233,8 @@ def test_quantized_outputs_are_dequantized():
 
 def test_boxes_are_suppressed_per_class():
     array = cells()
-    array[0, :4, 60], array[0, 4:, 60] = centred(BOX), (0.8, 0, 0)  # the same place, another class
-    array[0, :4, 61], array[0, 4:, 61] = centred(OTHER), (0, 0.7, 0)
+    array[0, :4, 60], array[0, 4:, 60] = centered(BOX), (0.8, 0, 0)  # the same place, another class
+    array[0, :4, 61], array[0, 4:, 61] = centered(OTHER), (0, 0.7, 0)
     found = decoded(facts((1, 7, CELLS)), {"y0": array})
     assert [(one.index, round(one.score, 2)) for one in found] == [(1, 0.9), (0, 0.8), (1, 0.7)]
     assert len(decoded(facts((1, 7, CELLS)), {"y0": array}, confidence=0.85)) == 1

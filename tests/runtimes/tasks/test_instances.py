@@ -146,8 +146,8 @@ def test_an_outline_holds_the_pixels_of_its_part(seed):
     y, x = np.mgrid[0:40, 0:50]
     generator = np.random.default_rng(seed)
     mask = np.hypot((x - 25) / generator.uniform(5, 20), (y - 20) / generator.uniform(5, 15)) < 1
-    centres = np.stack([x + 0.5, y + 0.5], axis=-1).reshape(-1, 2)
-    np.testing.assert_array_equal(contains(outline(mask), centres), mask.reshape(-1))
+    centers = np.stack([x + 0.5, y + 0.5], axis=-1).reshape(-1, 2)
+    np.testing.assert_array_equal(contains(outline(mask), centers), mask.reshape(-1))
     assert area(outline(mask)) == mask.sum()
 
 

@@ -20,7 +20,7 @@ RIGHT = {"y": SAMPLES["x"] * 2}
 
 
 class _Doubling(CheckedSession):
-    """Answers twice its input, quantised in steps of 0.5 from zero point 10; `factor` 2 is right."""
+    """Answers twice its input, quantized in steps of 0.5 from zero point 10; `factor` 2 is right."""
 
     def __init__(self, factor=2.0, inputs=(INPUT,)):
         super().__init__(inputs, (OUTPUT,))

@@ -64,11 +64,11 @@ export function transposed(rows) {
 }
 
 /**
- * Centre x, centre y, width, height → left, top, right, bottom.
+ * Center x, center y, width, height → left, top, right, bottom.
  * @param {Numbers} row
  * @returns {Box}
  */
-export function cornersOfCentre([x, y, width, height]) {
+export function cornersOfCenter([x, y, width, height]) {
   const [across, down] = [fround(width / 2), fround(height / 2)];
   return [fround(x - across), fround(y - down), fround(x + across), fround(y + down)];
 }

@@ -1,10 +1,10 @@
 // The output layout of DETR and its relatives, as in `runtimes/decoders/detr.py`.
 
 import { softmax } from "../tensors.js";
-import { best, confident, cornersOfCentre, inPixels, misfit, rowsOf, sigmoid } from "./boxes.js";
+import { best, confident, cornersOfCenter, inPixels, misfit, rowsOf, sigmoid } from "./boxes.js";
 
 /**
- * One box (centre and size, as shares) and one logit per class for each query; there is nothing to suppress.
+ * One box (center and size, as shares) and one logit per class for each query; there is nothing to suppress.
  * @param {import("../types.js").Decoder} decoder
  * @param {import("../types.js").RealTensors} outputs
  */
@@ -13,7 +13,7 @@ export function queries({ boxes, logits, size, has_no_object: hasNoObject, limit
   if (scores.length !== rows.length) throw misfit(logits, [scores.length]);
   const found = rows.map((row, place) => {
     const shares = hasNoObject ? softmax(scores[place]).subarray(0, -1) : scores[place].map(sigmoid);
-    return { box: inPixels(cornersOfCentre(row), size), ...best(shares), points: [] };
+    return { box: inPixels(cornersOfCenter(row), size), ...best(shares), points: [] };
   });
   return confident(found, limits);
 }

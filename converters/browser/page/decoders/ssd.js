@@ -1,6 +1,6 @@
 // The output layouts of SSD detectors, as in `runtimes/decoders/ssd.py`.
 
-import { confident, cornersOfCentre, inPixels, merged, misfit, rowsOf, sigmoid, tensorOf } from "./boxes.js";
+import { confident, cornersOfCenter, inPixels, merged, misfit, rowsOf, sigmoid, tensorOf } from "./boxes.js";
 
 /** @typedef {import("../types.js").Candidate} Candidate */
 /** @typedef {import("../types.js").Decoder} Decoder */
@@ -45,22 +45,22 @@ export function detectionOutputRows({ output, size, limits }, outputs) {
 }
 
 /**
- * MediaPipe's detectors: one raw box with key points for each anchor, in pixels relative to the anchor's centre.
+ * MediaPipe's detectors: one raw box with key points for each anchor, in pixels relative to the anchor's center.
  * @param {Decoder} decoder
  * @param {RealTensors} outputs
  */
 export function anchoredBoxes({ boxes, scores, size, grids, are_logits: areLogits, limits }, outputs) {
   const rows = rowsOf(outputs, boxes);
   const shares = tensorOf(outputs, scores);
-  const centres = anchors(grids, size);
-  if (rows.length !== centres.length || shares.data.length !== centres.length) throw misfit(boxes, [rows.length]);
+  const centers = anchors(grids, size);
+  if (rows.length !== centers.length || shares.data.length !== centers.length) throw misfit(boxes, [rows.length]);
   const found = rows.map((row, place) => {
-    const [x, y] = centres[place];
+    const [x, y] = centers[place];
     /** @type {[number, number][]} */
     const points = [];
     for (let at = 4; at + 1 < row.length; at += 2) points.push([fround(row[at] + x), fround(row[at + 1] + y)]);
     return {
-      box: cornersOfCentre([fround(row[0] + x), fround(row[1] + y), row[2], row[3]]),
+      box: cornersOfCenter([fround(row[0] + x), fround(row[1] + y), row[2], row[3]]),
       score: areLogits ? sigmoid(shares.data[place]) : shares.data[place],
       index: 0,
       points,
@@ -70,7 +70,7 @@ export function anchoredBoxes({ boxes, scores, size, grids, are_logits: areLogit
 }
 
 /**
- * The centres (x, y) of all anchors in pixels, row by row; `grids` are [stride, anchors per cell].
+ * The centers (x, y) of all anchors in pixels, row by row; `grids` are [stride, anchors per cell].
  * @param {[number, number][]} grids
  * @param {[number, number]} size
  */
@@ -81,8 +81,8 @@ function anchors(grids, [height, width]) {
     const [rows, columns] = [Math.ceil(height / stride), Math.ceil(width / stride)];
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
-        const centre = /** @type {[number, number]} */ ([((column + 0.5) * width) / columns, ((row + 0.5) * height) / rows]);
-        for (let anchor = 0; anchor < count; anchor++) found.push(centre);
+        const center = /** @type {[number, number]} */ ([((column + 0.5) * width) / columns, ((row + 0.5) * height) / rows]);
+        for (let anchor = 0; anchor < count; anchor++) found.push(center);
       }
     }
   }

@@ -1,12 +1,12 @@
 // The output layouts of YOLO models, as in `runtimes/decoders/yolo.py`.
 
-import { areShares, best, confident, cornersOfCentre, inPixels, misfit, rowsOf, sigmoid, suppressed, transposed } from "./boxes.js";
+import { areShares, best, confident, cornersOfCenter, inPixels, misfit, rowsOf, sigmoid, suppressed, transposed } from "./boxes.js";
 
 /** @typedef {import("../types.js").Decoder} Decoder */
 /** @typedef {import("../types.js").RealTensors} RealTensors */
 
 const STRIDES = [4, 8, 16, 32, 64];
-const BOX = 4; // centre x, centre y, width, height
+const BOX = 4; // center x, center y, width, height
 const ROW = 6; // left, top, right, bottom, score, class
 const [LOWEST_PROBABILITY, HIGHEST_PROBABILITY] = [-1, 2]; // scores beyond these are logits
 
@@ -23,7 +23,7 @@ export function yoloCells(decoder, outputs) {
   const found = rows.map((row) => {
     let scores = areLogits ? row.subarray(BOX).map(sigmoid) : row.subarray(BOX);
     if (hasObjectness) scores = scores.subarray(1).map((score) => scores[0] * score);
-    return { box: cornersOfCentre(shares ? inPixels(row, size) : row), ...best(scores), points: [] };
+    return { box: cornersOfCenter(shares ? inPixels(row, size) : row), ...best(scores), points: [] };
   });
   return suppressed(confident(found, limits), limits);
 }
@@ -42,16 +42,16 @@ function cellsOf({ output, size, classes, has_objectness: hasObjectness }, outpu
 }
 
 /**
- * Boxes that the model has selected itself: corners, score and class. RT-DETR's rows hold centre and size.
+ * Boxes that the model has selected itself: corners, score and class. RT-DETR's rows hold center and size.
  * @param {Decoder} decoder
  * @param {RealTensors} outputs
  */
-export function yoloRows({ output, size, has_centres: stated, limits }, outputs) {
+export function yoloRows({ output, size, has_centers: stated, limits }, outputs) {
   const rows = rowsOf(outputs, output, ROW);
   const shares = areShares(rows);
-  const hasCentres = stated ?? (shares && rows.some((row) => row[2] < row[0] || row[3] < row[1]));
+  const hasCenters = stated ?? (shares && rows.some((row) => row[2] < row[0] || row[3] < row[1]));
   const found = rows.map((row) => {
-    const corners = hasCentres ? cornersOfCentre(row) : row;
+    const corners = hasCenters ? cornersOfCenter(row) : row;
     const box = shares ? inPixels(corners, size) : inPixels(corners, [1, 1]);
     return { box, score: row[BOX], index: Math.round(row[BOX + 1]), points: [] };
   });

@@ -4,7 +4,7 @@ import {
   areShares,
   boxToPicture,
   confident,
-  cornersOfCentre,
+  cornersOfCenter,
   inPixels,
   misfit,
   rowsOf,
@@ -138,7 +138,7 @@ function yoloPose({ output, size, points: count, numbers, limits }, outputs) {
     const visible = Array.from({ length: count }, (_, point) => (numbers === 3 ? places[3 * point + 2] : row[BOX]));
     /** @type {[number, number][]} */
     const points = visible.map((_, point) => [places[numbers * point] * width, places[numbers * point + 1] * height]);
-    const box = inPixels(hasClass ? row : cornersOfCentre(row), [height, width]);
+    const box = inPixels(hasClass ? row : cornersOfCenter(row), [height, width]);
     return { box, score: row[BOX], index: 0, points, visible };
   });
   const kept = confident(found, limits);

@@ -117,8 +117,8 @@ function inPicture(map, size, { size: [width, height], scale, offset }) {
  */
 function placesOf(count, scale, offset, size, length) {
   return Int32Array.from({ length: count }, (_, place) => {
-    const centre = (place + 0.5) * scale + offset;
-    return Math.min(length - 1, Math.max(0, Math.floor((centre * length) / size)));
+    const center = (place + 0.5) * scale + offset;
+    return Math.min(length - 1, Math.max(0, Math.floor((center * length) / size)));
   });
 }
 

@@ -1,4 +1,4 @@
-"""Read labelled pictures: which class each shows.
+"""Read labeled pictures: which class each shows.
 
 The class of each picture is specified in one of three ways:
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.evaluation.labelled_inputs import LabelledInputs, Names, indices_of, spread
+from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, spread
 from edge.inference.images import picture_files
 from runtimes.errors import InputError
 
@@ -27,29 +27,29 @@ _TWO_WAYS = (
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Pictures and the class of each, as written in the data set: a number or a label."""
 
     pictures: tuple[Path, ...]
     classes: tuple[str, ...]
 
-    def spread(self, most: int) -> Labelled:
+    def spread(self, most: int) -> Labeled:
         """Return at most `most` of the pictures, evenly spaced."""
         chosen = spread(len(self.pictures), most)
-        return Labelled(tuple(self.pictures[i] for i in chosen), tuple(self.classes[i] for i in chosen))
+        return Labeled(tuple(self.pictures[i] for i in chosen), tuple(self.classes[i] for i in chosen))
 
 
-def read_pictures(data: Path, names: Names) -> LabelledInputs:
-    """Read labelled pictures for a model whose classes have these names. Raises InputError and UsageError."""
-    labelled = find_labelled(data)
-    indices = indices_of(labelled.classes, names)
+def read_pictures(data: Path, names: Names) -> LabeledInputs:
+    """Read labeled pictures for a model whose classes have these names. Raises InputError and UsageError."""
+    labeled = find_labeled(data)
+    indices = indices_of(labeled.classes, names)
     notes = ("all inputs have the same class: a model that always predicts it is right",)
-    inputs = tuple(zip(labelled.pictures, indices, strict=True))
-    return LabelledInputs(inputs, notes if len(set(indices)) == 1 else ())
+    inputs = tuple(zip(labeled.pictures, indices, strict=True))
+    return LabeledInputs(inputs, notes if len(set(indices)) == 1 else ())
 
 
-def find_labelled(place: Path) -> Labelled:
-    """Find labelled pictures. Raises InputError if there are none, or if the class of a picture is missing."""
+def find_labeled(place: Path) -> Labeled:
+    """Find labeled pictures. Raises InputError if there are none, or if the class of a picture is missing."""
     if place.suffix.lower() == ".csv":
         return _listed(place)
     pictures = picture_files(place)
@@ -59,25 +59,25 @@ def find_labelled(place: Path) -> Labelled:
     alone = [picture for picture in pictures if picture.parent == place]
     if alone:
         raise InputError(f"the class of {alone[0]} is not specified", _TWO_WAYS)
-    return Labelled(tuple(pictures), tuple(picture.relative_to(place).parts[0] for picture in pictures))
+    return Labeled(tuple(pictures), tuple(picture.relative_to(place).parts[0] for picture in pictures))
 
 
-def _listed(document: Path) -> Labelled:
+def _listed(document: Path) -> Labeled:
     classes = _read(document)
     missing = next((path for path in classes if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"{document} lists {missing}, which does not exist", "files are relative to the CSV's folder")
     if not classes:
         raise InputError(f"{document} lists no pictures", "write a row with file and class_index for each")
-    return Labelled(tuple(classes), tuple(classes.values()))
+    return Labeled(tuple(classes), tuple(classes.values()))
 
 
-def _by_file(pictures: Sequence[Path], document: Path) -> Labelled:
+def _by_file(pictures: Sequence[Path], document: Path) -> Labeled:
     classes = _read(document)
     for picture in pictures:
         if picture.resolve() not in classes:
             raise InputError(f"{document} has no class for {picture}", "add a row for it, or move the picture away")
-    return Labelled(tuple(pictures), tuple(classes[picture.resolve()] for picture in pictures))
+    return Labeled(tuple(pictures), tuple(classes[picture.resolve()] for picture in pictures))
 
 
 def _read(document: Path) -> Mapping[Path, str]:

@@ -1,8 +1,8 @@
-"""Read labelled class maps: a mask for each picture, with the index of a class in each pixel.
+"""Read labeled class maps: a mask for each picture, with the index of a class in each pixel.
 
 The mask of `images/NAME.jpg` is `masks/NAME.png`, that of `JPEGImages/NAME.jpg` is `SegmentationClass/NAME.png`, and
-that of a picture elsewhere `NAME_mask.png` beside it. Masks are grey or have a palette; 255 stands for pixels that are
-not labelled. `classes.txt` in the folder may hold the class names; without it, a pixel is the model's own index.
+that of a picture elsewhere `NAME_mask.png` beside it. Masks are gray or have a palette; 255 stands for pixels that are
+not labeled. `classes.txt` in the folder may hold the class names; without it, a pixel is the model's own index.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.evaluation.labelled_inputs import LabelledInputs, Names, names_of_classes
+from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
 from edge.inference.images import indexed_pixels, picture_files
 from runtimes.arrays import Array
 from runtimes.artifact.labels import read_labels
 from runtimes.errors import InputError
 
-NOT_LABELLED = 255
+NOT_LABELED = 255
 _FOLDERS = {"images": "masks", "JPEGImages": "SegmentationClass"}
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless: a JPEG would mix classes at their borders
 _END = "_mask"
@@ -27,7 +27,7 @@ _HINT = "put masks/NAME.png for images/NAME.jpg, or NAME_mask.png beside NAME.jp
 
 
 @dataclass(frozen=True)
-class LabelledMask:
+class LabeledMask:
     """The mask of a picture.
 
     path: Its file.
@@ -38,28 +38,28 @@ class LabelledMask:
     indices: Mapping[int, int] = field(default_factory=dict)
 
     def classes(self) -> Array:
-        """Return the model's class of each pixel, and `NOT_LABELLED`, as int64 [height, width].
+        """Return the model's class of each pixel, and `NOT_LABELED`, as int64 [height, width].
 
         Raises InputError if the file is not such a mask, or has values that are no class.
         """
         values = indexed_pixels(self.path).astype(np.int64)
         found = values.copy()
         for value in np.unique(values).tolist():
-            if value == NOT_LABELLED:
+            if value == NOT_LABELED:
                 continue
             if value not in self.indices:
                 what = f"{self.path} has pixels of {value}; the classes are 0 to {max(self.indices)}"
-                raise InputError(what, f"write the index of a class in each pixel, and {NOT_LABELLED} for no label")
+                raise InputError(what, f"write the index of a class in each pixel, and {NOT_LABELED} for no label")
             found[values == value] = self.indices[value]
         return found
 
 
-def read_masks(data: Path, names: Names) -> LabelledInputs:
+def read_masks(data: Path, names: Names) -> LabeledInputs:
     """Read pictures with their masks for a model whose classes have these names.
 
     Raises InputError if no picture has a mask, and if `classes.txt` has none of the model's classes.
     """
-    indices, notes = {one: one for one in names or range(NOT_LABELLED)}, tuple[str, ...]()
+    indices, notes = {one: one for one in names or range(NOT_LABELED)}, tuple[str, ...]()
     if (data / "classes.txt").is_file():
         indices, notes = names_of_classes(read_labels(data / "classes.txt"), names)
     pictures = [one for one in picture_files(data) if not _is_mask(one)]
@@ -68,7 +68,7 @@ def read_masks(data: Path, names: Names) -> LabelledInputs:
         raise InputError(f"no picture in {data} has a mask", _HINT)
     missing = len(pictures) - len(found)
     skipped = (f"{missing} pictures without a mask are left out",) if missing else ()
-    return LabelledInputs(tuple((one, LabelledMask(mask, indices)) for one, mask in found), (*notes, *skipped))
+    return LabeledInputs(tuple((one, LabeledMask(mask, indices)) for one, mask in found), (*notes, *skipped))
 
 
 def _is_mask(path: Path) -> bool:

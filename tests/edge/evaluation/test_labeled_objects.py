@@ -1,4 +1,4 @@
-"""Labelled objects from COCO JSON, YOLO txt and VOC XML, and `edge evaluate` with a detector."""
+"""Labeled objects from COCO JSON, YOLO txt and VOC XML, and `edge evaluate` with a detector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.cli import main
-from edge.evaluation.labelled_objects import read_objects
+from edge.evaluation.labeled_objects import read_objects
 from runtimes.errors import EdgeError, InputError
 from tests.edge.inference.test_detection import answering, yolo
 
@@ -152,7 +152,7 @@ def test_a_folder_without_labels(tmp_path):
     with pytest.raises(InputError, match="contains no pictures"):
         read_objects(tmp_path, NAMES)
     save(tmp_path / "0.png")
-    with pytest.raises(InputError, match="holds no labelled objects") as caught:
+    with pytest.raises(InputError, match="holds no labeled objects") as caught:
         read_objects(tmp_path, NAMES)
     assert "COCO .json" in caught.value.hint
 

@@ -1,7 +1,7 @@
-"""Read labelled objects in pictures: boxes and key points.
+"""Read labeled objects in pictures: boxes and key points.
 
     COCO JSON    a .json with images, annotations and categories; the pictures lie beside it, or in a folder next to it
-    YOLO txt     a text file for each picture, beside it or in `labels/` for `images/`: class, then centre x, centre y,
+    YOLO txt     a text file for each picture, beside it or in `labels/` for `images/`: class, then center x, center y,
                  width and height as shares of the picture; `classes.txt` may hold the class names
     VOC XML      an XML file for each picture, beside it or in `Annotations/`
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.evaluation.labelled_inputs import LabelledInputs, Names, names_of_classes
+from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
 from edge.inference.images import picture_files, picture_size
 from runtimes.artifact.json_fields import Fields
 from runtimes.artifact.labels import read_labels
@@ -29,14 +29,14 @@ _FORMAT_HINT = "see docs/guides/evaluate.md for the formats"
 
 
 @dataclass(frozen=True)
-class LabelledObject:
+class LabeledObject:
     """An object in a picture.
 
     index: Its class in the model; negative for a class that the model does not have.
     box: Left, top, right and bottom.
     area: Its area in pixels, by which COCO tells small, medium and large objects.
     is_crowd: Whether it counts neither as missed nor against what is found in it.
-    points: The key points as x, y and visibility (0: not labelled), one after the other.
+    points: The key points as x, y and visibility (0: not labeled), one after the other.
     """
 
     index: int
@@ -47,10 +47,10 @@ class LabelledObject:
 
 
 @dataclass(frozen=True)
-class LabelledObjects:
+class LabeledObjects:
     """The objects in a picture, and the classes that the data set labels: what is found of others is not judged."""
 
-    objects: tuple[LabelledObject, ...]
+    objects: tuple[LabeledObject, ...]
     classes: frozenset[int]
 
 
@@ -59,11 +59,11 @@ class _Picture:
     """A picture, and its objects with the place of their class in the data set's list."""
 
     path: Path
-    objects: tuple[LabelledObject, ...]
+    objects: tuple[LabeledObject, ...]
 
 
-def read_objects(data: Path, names: Names) -> LabelledInputs:
-    """Read labelled objects for a model whose classes have these names.
+def read_objects(data: Path, names: Names) -> LabeledInputs:
+    """Read labeled objects for a model whose classes have these names.
 
     Raises InputError for data that cannot be read, and if none of its classes is one of the model's.
     """
@@ -81,22 +81,22 @@ def read_objects(data: Path, names: Names) -> LabelledInputs:
     inputs = (
         (
             picture.path,
-            LabelledObjects(
-                tuple(LabelledObject(indices[o.index], o.box, o.area, o.is_crowd, o.points) for o in picture.objects),
+            LabeledObjects(
+                tuple(LabeledObject(indices[o.index], o.box, o.area, o.is_crowd, o.points) for o in picture.objects),
                 known,
             ),
         )
         for picture in pictures
     )
-    return LabelledInputs(tuple(inputs), notes)
+    return LabeledInputs(tuple(inputs), notes)
 
 
-def read_poses(data: Path, _names: Names) -> LabelledInputs:
-    """Read labelled key points from a COCO JSON. Raises InputError for data without key points."""
+def read_poses(data: Path, _names: Names) -> LabeledInputs:
+    """Read labeled key points from a COCO JSON. Raises InputError for data without key points."""
     found = read_objects(data, {})
     if not any(one.points for _, label in found.inputs for one in label.objects):
         raise InputError(f"{data} has no key points", "pass a COCO .json whose annotations have 'keypoints'")
-    return LabelledInputs(found.inputs)
+    return LabeledInputs(found.inputs)
 
 
 def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
@@ -112,7 +112,7 @@ def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
             return _voc(pictures)
         if any(_beside(one, "labels", "images", ".txt").is_file() for one in pictures):
             return _yolo(data, pictures)
-    raise InputError(f"{data} holds no labelled objects", _THREE_WAYS)
+    raise InputError(f"{data} holds no labeled objects", _THREE_WAYS)
 
 
 # ---- COCO JSON
@@ -127,7 +127,7 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         raise InputError(f"{document} cannot be read as JSON: {error}", _FORMAT_HINT) from None
     categories = sorted((one.whole("id"), one.text("name")) for one in fields.children("categories"))
     place = {number: position for position, (number, _) in enumerate(categories)}
-    objects: dict[int, list[LabelledObject]] = {}
+    objects: dict[int, list[LabeledObject]] = {}
     for one in fields.children("annotations"):
         if one.whole("category_id") not in place:
             raise one.reject("category_id", "is not the id of a category")
@@ -141,7 +141,7 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
     return pictures, [name for _, name in categories]
 
 
-def _coco_object(one: Fields, index: int) -> LabelledObject:
+def _coco_object(one: Fields, index: int) -> LabeledObject:
     box = one.numbers("bbox")
     if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
         raise one.reject("bbox", "is not left, top, width and height")
@@ -151,7 +151,7 @@ def _coco_object(one: Fields, index: int) -> LabelledObject:
     if len(points) % 3 or not all(map(math.isfinite, points)):
         raise one.reject("keypoints", "is not x, y and visibility of each key point")
     is_crowd = one.has("iscrowd") and bool(one.whole("iscrowd"))
-    return LabelledObject(index, (left, top, left + width, top + height), area, is_crowd, points)
+    return LabeledObject(index, (left, top, left + width, top + height), area, is_crowd, points)
 
 
 def _folder_of(document: Path, names: Sequence[str]) -> Path:
@@ -182,7 +182,7 @@ def _yolo(data: Path, pictures: Sequence[Path]) -> tuple[list[_Picture], Sequenc
     return found, classes
 
 
-def _yolo_objects(picture: Path, document: Path) -> tuple[LabelledObject, ...]:
+def _yolo_objects(picture: Path, document: Path) -> tuple[LabeledObject, ...]:
     if not document.is_file():  # a picture without objects
         return ()
     rows = [(number, line.split()) for number, line in enumerate(_text(document).splitlines(), 1) if line.strip()]
@@ -197,9 +197,9 @@ def _yolo_objects(picture: Path, document: Path) -> tuple[LabelledObject, ...]:
                 raise ValueError
         except ValueError:
             what = f"line {number} of {document} is not a class and four shares of the picture, 0 to 1"
-            raise InputError(what, "write class, centre x, centre y, width and height") from None
+            raise InputError(what, "write class, center x, center y, width and height") from None
         box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-        found.append(LabelledObject(index, box, w * width * h * height))
+        found.append(LabeledObject(index, box, w * width * h * height))
     return tuple(found)
 
 
@@ -211,13 +211,13 @@ def _voc(pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str]]:
     classes = sorted({name for _, objects in read for name, _ in objects})
     place = {name: position for position, name in enumerate(classes)}
     found = [
-        _Picture(one, tuple(LabelledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
+        _Picture(one, tuple(LabeledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
         for one, objects in read
     ]
     return found, classes
 
 
-def _voc_objects(document: Path) -> list[tuple[str, LabelledObject]]:
+def _voc_objects(document: Path) -> list[tuple[str, LabeledObject]]:
     """Return name and box of each object. VOC counts pixels from 1, and a box includes its last pixel."""
     from xml.etree.ElementTree import ParseError, fromstring
 
@@ -238,7 +238,7 @@ def _voc_objects(document: Path) -> list[tuple[str, LabelledObject]]:
             area = (right - left) * (bottom - top)
             is_difficult = (one.findtext("difficult") or "0").strip() == "1"
             name = (one.findtext("name") or "").strip()
-            found.append((name, LabelledObject(0, (left, top, right, bottom), area, is_difficult)))
+            found.append((name, LabeledObject(0, (left, top, right, bottom), area, is_difficult)))
     except (ParseError, ValueError) as error:
         raise InputError(f"{document} is not a VOC annotation: {error}", _FORMAT_HINT) from None
     return found

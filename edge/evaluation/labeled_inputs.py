@@ -1,4 +1,4 @@
-"""Labelled inputs, and how the classes of a data set are matched with those of a model."""
+"""Labeled inputs, and how the classes of a data set are matched with those of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Names = Mapping[int, str | None]  # a model's classes by the index that its resu
 
 
 @dataclass(frozen=True)
-class LabelledInputs:
+class LabeledInputs:
     """A data set for one model.
 
     inputs: Each input's file, and its label as the task's view takes it (`edge.tasks.TaskView.record`).
@@ -26,11 +26,11 @@ class LabelledInputs:
     inputs: tuple[tuple[Path, Any], ...]
     notes: tuple[str, ...] = ()
 
-    def spread(self, most: int | None) -> LabelledInputs:
+    def spread(self, most: int | None) -> LabeledInputs:
         """Return at most `most` of the inputs, evenly spaced; None returns all."""
         if most is None:
             return self
-        return LabelledInputs(tuple(self.inputs[i] for i in spread(len(self.inputs), most)), self.notes)
+        return LabeledInputs(tuple(self.inputs[i] for i in spread(len(self.inputs), most)), self.notes)
 
 
 def spread(count: int, most: int) -> list[int]:
