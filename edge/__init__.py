@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge.api import inspect as inspect
     from edge.api import open as open
     from edge.api import open_llm as open_llm
+    from edge.api import report as report
     from edge.api import run as run
     from edge.api import verify as verify
 
@@ -34,6 +35,7 @@ _FUNCTIONS = (
     "inspect",
     "open",
     "open_llm",
+    "report",
     "run",
     "verify",
 )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edge.machine.this_machine import DevicesReport
     from edge.remote.board import Board
     from edge.remote.deploy import Deployment
+    from edge.reporting.report import Report
     from runtimes.jobs import VerifyAnswer
     from runtimes.llm.session import LoadOptions
 
@@ -333,6 +334,20 @@ def bench(
     if isinstance(options, LlmBenchOptions):
         raise UsageError("LlmBenchOptions only apply to language models", "pass BenchOptions, or a .gguf file")
     return run_benchmark(paths, options or BenchOptions(), Path(compare) if compare else None, on_progress)
+
+
+def report(files: Sequence[str | Path] = (), *, history: bool = False, title: str = "Measurements") -> Report:
+    """Make one HTML page of results, with figures, and for each number what made it and the command that repeats it.
+
+    files: Artifacts, and files with the `--json` of bench, table, evaluate, convert or estimate. Without any, the
+        published table and the newest measurements of the history.
+    history: Whether to draw every setup over time, and name what changed where its latency stepped.
+
+    The result's `html` is the page. Raises InputError for a file that a report cannot show.
+    """
+    from edge.reporting.report import make_report
+
+    return make_report([Path(one) for one in files], with_history=history, title=title)
 
 
 def deploy(

@@ -160,7 +160,7 @@ class Row(Statistics):
 
     def to_json(self) -> JsonObject:
         """Return the object that `edge bench --json` writes."""
-        values = to_json(self)
+        values = {**to_json(self), "fps": self.fps}
         if self.is_ok:
             for key in ("error", "message", "hint"):
                 del values[key]

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "compare the accuracy of models on labeled inputs, and tell whether a difference is chance",
     "bench": "measure models: every sample, statistics with intervals, the conditions",
     "history": "list, show, export or remove the measurements that were kept",
+    "report": "write one HTML page with results, figures, proofs, and how each number was made",
     "table": "print the MobileNetV2 table: published rows, and this machine's",
     "deploy": "copy an artifact to a board over ssh, and verify it there",
     "chat": "chat with a language model in the terminal, or ask a single question",
@@ -85,7 +86,7 @@ def _run(words: Sequence[str]) -> int:
     parser = _parser(command if command in COMMANDS else None)
     words, passed_on = _split(words, command)
     args, unknown = parser.parse_known_args(words)
-    args.passed_on = passed_on
+    args.passed_on, args.words = passed_on, words
     if unknown:
         name = " ".join(("edge", *filter(None, [args.command])))
         raise UsageError(f"{name} does not take {' '.join(unknown)}", f"see `{name} --help`")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli.bench_common import measured, out_format, settings_of, status_of, write
+from edge.cli.bench_common import html_page, measured, out_format, settings_of, status_of, write
 from runtimes.errors import SlowerError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="print JSON with every sample and statistic")
     output.add_argument("--csv", action="store_true", help="print CSV, one line per setup, in full precision")
     output.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv or .md to this file")
+    output.add_argument("--html", action="store_true", help="print an HTML page with figures")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write .json, .csv, .md or .html to this file")
 
 
 def _add_besides(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
         "json": lambda: report.as_json(found.rows, found.findings, found.comparisons, found.ranking),
         "csv": lambda: report.as_csv(found.rows),
         "markdown": lambda: report.as_markdown(found.rows, found.findings, found.comparisons, found.ranking),
+        "html": lambda: html_page(found.to_json(), args, "Benchmark"),
     }
     write(texts, written_as, args.out)
     for setup in found.unmatched:

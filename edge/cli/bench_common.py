@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from runtimes.errors import InputError, UsageError
 if TYPE_CHECKING:
     from edge.benchmark.language_model import LlmBenchOptions
     from edge.benchmark.runner import BenchOptions, BenchReport
+    from runtimes.errors import JsonObject
 
-_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
+_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".html": "html"}
 _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
 
@@ -57,11 +59,20 @@ def out_format(args: argparse.Namespace) -> str:
         return chosen or "text"
     if chosen is None and args.out.suffix not in _FORMATS:
         raise UsageError(
-            f"the format of {args.out} is unknown", "name it .json, .csv or .md, or add --json, --csv or --markdown"
+            f"the format of {args.out} is unknown",
+            "name it .json, .csv, .md or .html, or add --json, --csv, --markdown or --html",
         )
     if not args.out.resolve().parent.is_dir():
         raise InputError(f"{args.out.parent} is not a folder", "choose a folder that exists")
     return chosen or _FORMATS[args.out.suffix]
+
+
+def html_page(rows: Sequence[JsonObject], args: argparse.Namespace, title: str, notes: Sequence[str] = ()) -> str:
+    """Return the page of the rows of `edge bench --json` or `edge table --json`, without the newline at its end."""
+    from edge.reporting.documents import of_rows
+    from edge.reporting.report import report_of
+
+    return report_of(of_rows(rows, notes), title, shlex.join(["edge", *args.words])).html.rstrip("\n")
 
 
 def write(texts: Mapping[str, Callable[[], str]], written_as: str, out: Path | None) -> None:

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.benchmark.language_model import TextRow
     from edge.benchmark.language_model_report import as_csv, as_markdown, as_text
     from edge.benchmark.report import as_json
-    from edge.cli.bench_common import measured, out_format, settings_of, status_of, write
+    from edge.cli.bench_common import html_page, measured, out_format, settings_of, status_of, write
     from edge.console.text import width
 
     written_as = out_format(args)
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "json": lambda: as_json(rows, found.findings),
         "csv": lambda: as_csv(rows),
         "markdown": lambda: as_markdown(rows, found.findings),
+        "html": lambda: html_page(found.to_json(), args, "Benchmark"),
     }
     write(texts, written_as, args.out)
     return status_of(found)

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="print JSON with every sample of every row")
     output.add_argument("--csv", action="store_true", help="print CSV, one line per row, in full precision")
     output.add_argument("--markdown", action="store_true", help="print a Markdown table (the default)")
+    output.add_argument("--html", action="store_true", help="print an HTML page with figures")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def _table(args: argparse.Namespace) -> int:
     from edge.benchmark import history
     from edge.benchmark.energy import check_meter
+    from edge.cli.bench_common import html_page
     from edge.console.text import width, wrapped
     from edge.table import report
     from edge.table.bundle import export
@@ -90,6 +92,8 @@ def _table(args: argparse.Namespace) -> int:
         print(report.as_json(table.rows))
     elif args.csv:
         print(report.as_csv(table.rows))
+    elif args.html:
+        print(html_page([row.to_json() for row in table.rows], args, "MobileNetV2, one picture at a time", table.notes))
     else:
         print(report.as_markdown(table.rows, [wrapped(note, width()) for note in table.notes]))
     return 130 if table.stopped else table.exit_code

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import IO
 
@@ -83,8 +84,27 @@ def run_page(
     return answer
 
 
+def draw(page: str, width: int, height: int, target: Path, browser: str | None = None) -> None:
+    """Draw a page as a PNG with two pixels for each of its own. Raises EngineError if the browser does not."""
+    with tempfile.TemporaryDirectory(prefix="edge-page-") as folder:
+        source = Path(folder) / "page.html"
+        source.write_text(page, encoding="utf-8")
+        options = (f"--screenshot={target.resolve()}", f"--window-size={width},{height}", "--hide-scrollbars")
+        with _running(find_browser(browser), source.as_uri(), *options, "--force-device-scale-factor=2") as (
+            process,
+            log,
+        ):
+            try:
+                process.wait(_OPENING_S)
+            except subprocess.TimeoutExpired:
+                raise EngineError("the browser did not draw the page", "name another one with --browser") from None
+            if process.returncode or not target.is_file():
+                what = f"the browser did not draw the page{_last_words(log)}"
+                raise EngineError(what, "name another one with --browser")
+
+
 @contextmanager
-def _running(program: str, address: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+def _running(program: str, address: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run the browser with a profile of its own, which is removed afterwards."""
     # Root, as in most containers, may not use the sandbox; what runs here is the user's own artifact.
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
@@ -92,7 +112,7 @@ def _running(program: str, address: str) -> Iterator[tuple[subprocess.Popen[byte
         tempfile.TemporaryDirectory(prefix="edge-browser-", ignore_cleanup_errors=True) as profile,
         tempfile.TemporaryFile() as log,
     ):
-        command = [program, *_FLAGS, *sandbox, f"--user-data-dir={profile}", address]
+        command = [program, *_FLAGS, *sandbox, f"--user-data-dir={profile}", *options, address]
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         except OSError as error:

@@ -96,6 +96,7 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "not measured": ("{artifacts}/tensorrt-fp16", *QUICK, "--json"),
         "a language model": ("{artifacts}/gguf-fp16", *TEXT, "--json"),
     },
+    "report": {"an artifact": ("{artifacts}/onnx-fp32", "--out", "{out}/report.html", "--json")},
     "history": {"removed": ("prune", "--keep", "1", "--json")},
     "table": {"one setup": ONE_SETUP},
     "deploy": {

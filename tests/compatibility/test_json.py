@@ -40,6 +40,7 @@ CASES = {
     "evaluate": ["two models"],
     "bench": ["measured", "steady, compared", "not measured", "a language model"],
     "history": ["removed"],
+    "report": ["an artifact"],
     "table": ["one setup"],
     "deploy": ["an artifact", "uninstalled"],
     "chat": ["one answer"],

@@ -1,0 +1,332 @@
+"""Read what a report shows: the JSON of other commands, artifacts, and the history of measurements."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from device_profiles.published import published_row, published_rows
+from edge.benchmark import history
+from edge.benchmark.history import Entry
+from edge.benchmark.rows import Row
+from edge.benchmark.warnings import findings
+from edge.estimation.estimate import Estimate
+from edge.reporting.results import ESTIMATED, MISSING, PUBLISHED, Accuracy, Result, of_estimate, of_published, of_row
+from runtimes.artifact import Artifact
+from runtimes.artifact.json_fields import Fields, JsonObject
+from runtimes.errors import InputError
+
+_HINT = "edge report reads artifacts, and what bench, table, evaluate, convert and estimate print with --json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """An artifact and its proof.
+
+    metrics: Metric → its value; limits: Metric → what is required.
+    facts: What made it.
+    command: What checks it again.
+    """
+
+    name: str
+    format: str
+    precision: str
+    passed: bool
+    samples: int
+    inputs: str
+    metrics: Mapping[str, float]
+    limits: Mapping[str, float]
+    facts: Sequence[tuple[str, str]]
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a report shows.
+
+    sources: The files that were read, each with its digest.
+    entries, recorded: The history: its entries and their rows.
+    notes: Paragraphs below the table.
+    """
+
+    results: Sequence[Result] = ()
+    conversions: Sequence[Conversion] = ()
+    sources: Sequence[str] = ()
+    entries: Sequence[Entry] = ()
+    recorded: Sequence[Row] = ()
+    notes: Sequence[str] = ()
+
+
+class _Evaluated(NamedTuple):
+    """The accuracy of a model, as `edge evaluate` printed it."""
+
+    artifact: str
+    runtime: str
+    accuracy: Accuracy
+
+
+@dataclass
+class _Collected:
+    results: list[Result] = field(default_factory=list)
+    conversions: list[Conversion] = field(default_factory=list)
+    evaluated: list[_Evaluated] = field(default_factory=list)
+    artifacts: list[Path] = field(default_factory=list)
+
+
+def read(files: Sequence[Path], *, with_history: bool) -> Content:
+    """Read the files; without any, the published table and the newest measurement of each setup in the history.
+
+    with_history: Whether the report also shows all of the history.
+
+    Raises InputError for a file that is none of those that a report shows.
+    """
+    found = _Collected()
+    sources = [_read_file(path, found) for path in files]
+    entries = history.entries() if with_history or not files else []
+    recorded = [_row(values, place) for place, values in enumerate(history.rows([one.id for one in entries]))]
+    if not files:
+        newest = {(row.setup, row.host): row for row in recorded}
+        found.results += [*map(of_published, published_rows()), *measured(list(newest.values()))]
+        found.artifacts += [Path(row.artifact) for row in newest.values() if row.artifact]
+    return Content(
+        results=[_with_accuracy(one, found.evaluated) for one in found.results],
+        conversions=_proofs(found),
+        sources=[*sources, *([f"the history, {len(entries)} measurements"] if entries else [])],
+        entries=entries if with_history else (),
+        recorded=recorded if with_history else (),
+    )
+
+
+def measured(rows: Sequence[Row]) -> list[Result]:
+    """Return measured rows with the reasons to doubt them."""
+    doubts = findings(rows)
+    return [
+        of_row(row, doubts=[f"{one.what} → {one.remedy}" for one in doubts if one.setup == row.setup]) for row in rows
+    ]
+
+
+def of_rows(rows: Sequence[JsonObject], notes: Sequence[str] = ()) -> Content:
+    """Return the content of rows of `edge bench` or `edge table`, and the proofs of their artifacts."""
+    found = _Collected()
+    for place, values in enumerate(rows):
+        _read_row(Fields(values, "the rows", f"[{place}]"), found)
+    return Content(results=found.results, conversions=_proofs(found), notes=notes)
+
+
+def _proofs(found: _Collected) -> list[Conversion]:
+    """Return the conversions, and the proofs of measured artifacts that are still there."""
+    proven = (_proof_of(path) for path in dict.fromkeys(found.artifacts))
+    conversions = [*found.conversions, *(one for one in proven if one is not None)]
+    return list({(one.name, one.command): one for one in conversions}.values())
+
+
+def _read_file(path: Path, found: _Collected) -> str:
+    """Add what a file holds; returns its name and digest."""
+    if path.is_dir():
+        conversion = _proof_of(path)
+        if conversion is None:
+            raise InputError(f"{path} is not an artifact with a proof", _HINT)
+        found.conversions.append(conversion)
+        return str(path)
+    try:
+        content = path.read_bytes()
+        document = json.loads(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", _HINT) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", _HINT) from None
+    if isinstance(document, list):
+        for place, values in enumerate(document):
+            _read_row(Fields(values, str(path), f"[{place}]", hint=_HINT), found)
+    else:
+        _read_object(Fields(document, str(path), hint=_HINT), path, found)
+    return f"{path}, sha256 {hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _read_object(fields: Fields, path: Path, found: _Collected) -> None:
+    readers: Mapping[str, Callable[[Fields, _Collected], None]] = {
+        "models": _read_evaluation,
+        "estimates": _read_estimates,
+        "proof": _read_conversion,
+    }
+    reader = next((readers[key] for key in readers if fields.has(key)), None)
+    if reader is None:
+        raise InputError(f"{path} holds nothing that a report shows", _HINT)
+    reader(fields, found)
+
+
+def _read_row(fields: Fields, found: _Collected) -> None:
+    """Read a row of `edge bench` or `edge table`."""
+    kind = fields.optional_text("kind")
+    if kind == "published":
+        found.results.append(of_published(published_row(fields.text("id"))))
+        return
+    if kind == "absent":
+        found.results.append(Result(kind=MISSING, setup=fields.text("setup"), reason=fields.text("source")))
+        return
+    if kind == "estimated":
+        found.results.append(_estimated(fields))
+        return
+    row = Row.from_json(fields)
+    command = ""
+    if kind is not None:  # a row of the table, whose title is its setup
+        row = replace(row, title=row.setup)
+        on = f" --on {shlex.quote(row.host)}" if row.host else ""
+        command = f"edge table --setup {shlex.quote(fields.text('id').partition('@')[0])}{on}"
+    doubts = [f"{one.text('what')} → {one.text('remedy')}" for one in _children(fields, "findings")]
+    speeds = {one.text("test"): one.number("mean_tok_s") for one in _children(fields, "tests")}
+    result = of_row(row, command=command, accuracy=_agreement(fields), doubts=doubts, speeds=speeds)
+    found.results.append(replace(result, facts=(*result.facts, *_comparison(fields))))
+    if row.artifact:
+        found.artifacts.append(Path(row.artifact))
+
+
+def _children(fields: Fields, key: str) -> Iterator[Fields]:
+    if fields.has(key):
+        yield from fields.children(key)
+
+
+def _agreement(fields: Fields) -> Accuracy | None:
+    """Return how many of its pictures a row of the table classified correctly."""
+    if not fields.has("agreement"):
+        return None
+    found = fields.child("agreement")
+    count, data = found.whole("pictures"), "the evaluation pictures of edge table"
+    return Accuracy(metric="top1", value=found.whole("correct") / max(count, 1), count=count, data=data)
+
+
+def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
+    """Yield what `--compare` said, and the place among the setups of the run."""
+    if fields.has("comparison"):
+        found = fields.child("comparison")
+        times = f", {found.child('ratio').number('value'):.3f} × the time" if found.has("ratio") else ""
+        yield "compared", f"{found.text('verdict')}{times} of {found.optional_text('baseline') or 'the older run'}"
+    if fields.has("rank"):
+        place = fields.child("rank")
+        yield "place", f"{place.whole('place')}{' (tied)' if place.flag('tied') else ''} among the setups of this run"
+
+
+def _estimated(fields: Fields) -> Result:
+    """Read an estimated row of the table."""
+    (estimates,) = _estimates(fields.child("estimate"))
+    return replace(of_estimate("mobilenet-v2-1.0-224", estimates), setup=fields.text("setup"))
+
+
+def _read_estimates(fields: Fields, found: _Collected) -> None:
+    model = fields.text("model")
+    found.results += [of_estimate(model, one) for item in fields.children("estimates") for one in _estimates(item)]
+
+
+def _estimates(item: Fields) -> Iterator[Estimate]:
+    yield Estimate(
+        device=item.text("device"),
+        processor=item.text("processor"),
+        engine=item.text("engine"),
+        engine_version=item.text("engine_version"),
+        precision=item.text("precision"),
+        latency_ms=item.number("latency_ms"),
+        low_ms=item.optional_number("low_ms"),
+        high_ms=item.optional_number("high_ms"),
+        fps=item.number("fps"),
+        energy_mj=item.optional_number("energy_mj"),
+        memory_bytes=item.whole("memory_bytes"),
+        basis=item.text("basis"),
+        error=item.optional_number("error"),
+        models=item.whole("models"),
+        source=item.text("source"),
+    )
+
+
+def _read_evaluation(fields: Fields, found: _Collected) -> None:
+    """Read the first metric of each model, which is the one that models are compared by."""
+    data = fields.text("data")
+    for model in fields.children("models"):
+        metrics = model.numbers_by_name("metrics")
+        metric = next(iter(metrics), None)
+        if metric is not None:
+            accuracy = Accuracy(metric=metric, value=metrics[metric], count=model.whole("inputs"), data=data)
+            found.evaluated.append(_Evaluated(model.text("artifact"), model.text("runtime"), accuracy))
+
+
+def _with_accuracy(result: Result, evaluated: Sequence[_Evaluated]) -> Result:
+    """Add the accuracy of the same artifact and engine, if it was evaluated."""
+    if result.accuracy is not None or result.kind in (PUBLISHED, ESTIMATED):
+        return result
+    name = Path(dict(result.facts).get("model", "")).name
+    for one in evaluated:
+        if Path(one.artifact).name == name and result.engine.partition(" ")[0] == one.runtime:
+            return replace(result, accuracy=one.accuracy)
+    return result
+
+
+def _read_conversion(fields: Fields, found: _Collected) -> None:
+    """Read what `edge convert --json` printed: the artifact itself if it is still there."""
+    name = fields.text("artifact")
+    found.conversions.append(
+        _proof_of(Path(name))
+        or _conversion(
+            name,
+            fields.text("format"),
+            fields.text("precision"),
+            fields.child("proof"),
+            [("files", ", ".join(fields.texts("files")))],
+        )
+    )
+
+
+def _proof_of(folder: Path) -> Conversion | None:
+    """Return an artifact's proof; None if there is none, or no artifact."""
+    try:
+        artifact = Artifact.open(folder)
+    except InputError:
+        return None
+    manifest = artifact.manifest
+    if artifact.is_bare or "metrics" not in manifest.proof:
+        return None
+    source, conversion = manifest.source, manifest.conversion
+    options, libraries = conversion.get("options"), conversion.get("libraries")
+    steps = conversion.get("steps")
+    facts = [
+        ("source", f"{source.get('name')} ({source.get('format')})"),
+        ("source's sha256", str(source.get("sha256", ""))),
+        ("steps", ", ".join(map(str, steps)) if isinstance(steps, list) else ""),
+        ("options", _pairs(options)),
+        ("libraries", _pairs(libraries)),
+        ("model's sha256", manifest.files.get(manifest.model, "")),
+    ]
+    fields = Fields(manifest.proof, str(folder))
+    return _conversion(str(folder), manifest.format, manifest.precision, fields, [pair for pair in facts if pair[1]])
+
+
+def _conversion(
+    name: str, model_format: str, precision: str, proof: Fields, facts: Sequence[tuple[str, str]]
+) -> Conversion:
+    return Conversion(
+        name=Path(name).name,
+        format=model_format,
+        precision=precision,
+        passed=proof.values.get("passed") is True,
+        samples=proof.optional_whole("samples") or 0,
+        inputs=proof.optional_text("inputs") or "",
+        metrics={key: float(value) for key, value in proof.mapping("metrics").items() if _is_number(value)},
+        limits={key: float(value) for key, value in proof.mapping("limits").items() if _is_number(value)},
+        facts=facts,
+        command=f"edge verify {shlex.quote(name)}",
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _pairs(values: object) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else ""
+
+
+def _row(values: JsonObject, place: int) -> Row:
+    return Row.from_json(Fields(values, "the history", f"[{place}]"))
