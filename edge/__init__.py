@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge.api import open_llm as open_llm
     from edge.api import report as report
     from edge.api import run as run
+    from edge.api import tune as tune
     from edge.api import verify as verify
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _FUNCTIONS = (
     "open_llm",
     "report",
     "run",
+    "tune",
     "verify",
 )
 _ERRORS = (
@@ -73,6 +75,7 @@ _PUBLIC = {
     "RunOptions": "runtimes.session",
     "TensorSpec": "runtimes.artifact",
     "TextOptions": "runtimes.llm.session",
+    "TuneOptions": "edge.tuning.runner",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

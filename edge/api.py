@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edge.remote.board import Board
     from edge.remote.deploy import Deployment
     from edge.reporting.report import Report
+    from edge.tuning.runner import TuneOptions, TuneReport
     from runtimes.jobs import VerifyAnswer
     from runtimes.llm.session import LoadOptions
 
@@ -334,6 +335,29 @@ def bench(
     if isinstance(options, LlmBenchOptions):
         raise UsageError("LlmBenchOptions only apply to language models", "pass BenchOptions, or a .gguf file")
     return run_benchmark(paths, options or BenchOptions(), Path(compare) if compare else None, on_progress)
+
+
+def tune(
+    models: str | Path | Sequence[str | Path],
+    options: TuneOptions | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> TuneReport:
+    """Find the fastest engine, number of threads and settings for a model whose outputs are right.
+
+    models: An artifact or a model file, or several forms of one model, such as two precisions.
+
+    What is slow is measured once, the fastest few in turn over several rounds. An artifact's self-check decides whether
+    a setting is allowed. The result's `winner` is a row of `edge bench`. Raises EngineError if nothing gives right
+    outputs.
+    """
+    from edge.tuning.runner import TuneOptions, run_tuning
+    from runtimes.errors import UsageError
+
+    paths = [Path(models)] if isinstance(models, str | Path) else [Path(one) for one in models]
+    if not paths:
+        raise UsageError("no model specified", "name one or more")
+    return run_tuning(paths, options or TuneOptions(), on_progress)
 
 
 def report(files: Sequence[str | Path] = (), *, history: bool = False, title: str = "Measurements") -> Report:

@@ -92,7 +92,12 @@ class Engine(ABC):
 
 
 class TensorEngine(Engine):
-    """An engine that runs tensors. Language-model engines derive from `runtimes.llm.session.TextEngine`."""
+    """An engine that runs tensors. Language-model engines derive from `runtimes.llm.session.TextEngine`.
+
+    tuned: Setting → values besides its default that may make inferences faster, which `edge tune` tries.
+    """
+
+    tuned: Mapping[str, Sequence[str]] = {}
 
     @abstractmethod
     def open(self, artifact: Artifact, options: RunOptions) -> Session:

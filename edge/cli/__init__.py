@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "run a model on pictures or arrays, and print the result of its task",
     "evaluate": "compare the accuracy of models on labeled inputs, and tell whether a difference is chance",
     "bench": "measure models: every sample, statistics with intervals, the conditions",
+    "tune": "find the fastest engine, threads, settings and precision whose outputs are right",
     "history": "list, show, export or remove the measurements that were kept",
     "report": "write one HTML page with results, figures, proofs, and how each number was made",
     "table": "print the MobileNetV2 table: published rows, and this machine's",

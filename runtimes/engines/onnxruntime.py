@@ -44,6 +44,7 @@ class Adapter(TensorEngine):
         "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",
         "spinning": "on: threads wait busily for work, which is quicker; off: they sleep, which spares a shared CPU",
     }
+    tuned: Mapping[str, Sequence[str]] = {"int8": ("fast",), "spinning": ("off",)}
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

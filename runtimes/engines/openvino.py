@@ -42,6 +42,7 @@ class Adapter(TensorEngine):
         "inference_precision": "f32: floats stay 32 bits wide; auto: bf16 or f16 where the device is quicker with it",
         "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",
     }
+    tuned: Mapping[str, Sequence[str]] = {"int8": ("fast",), "inference_precision": ("auto",)}
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

@@ -33,6 +33,7 @@ class Adapter(TensorEngine):
         "layout": "channels_last: images in memory as NHWC, which convolutions prefer; contiguous: as written",
         "inference_precision": "f32: floats stay 32 bits wide; auto: TF32 convolutions on NVIDIA GPUs that have them",
     }
+    tuned: Mapping[str, Sequence[str]] = {"layout": ("contiguous",)}
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

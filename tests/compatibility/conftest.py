@@ -97,6 +97,11 @@ CASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "a language model": ("{artifacts}/gguf-fp16", *TEXT, "--json"),
     },
     "report": {"an artifact": ("{artifacts}/onnx-fp32", "--out", "{out}/report.html", "--json")},
+    "tune": {
+        "one engine": (
+            *("{artifacts}/onnx-fp32", "--runtime", "onnxruntime", "--threads", "1", "--seconds", "0.2", "--json"),
+        )
+    },
     "history": {"removed": ("prune", "--keep", "1", "--json")},
     "table": {"one setup": ONE_SETUP},
     "deploy": {

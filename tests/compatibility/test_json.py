@@ -41,6 +41,7 @@ CASES = {
     "bench": ["measured", "steady, compared", "not measured", "a language model"],
     "history": ["removed"],
     "report": ["an artifact"],
+    "tune": ["one engine"],
     "table": ["one setup"],
     "deploy": ["an artifact", "uninstalled"],
     "chat": ["one answer"],
