@@ -16,7 +16,7 @@ from edge.reporting.steps import Series, Step, day, series_of
 from edge.reporting.svg import WIDE, html, number
 from runtimes.artifact.json_fields import JsonObject
 
-_MOST_SERIES = 40  # the longest series of the history; the others are counted
+_MAX_SERIES = 40  # the longest series of the history; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _conversions(conversions: Sequence[Conversion]) -> Iterator[Section]:
 def _history(series: Sequence[Series]) -> Iterator[Section]:
     if not series:
         return
-    shown = [one for one in series if len(one.rows) > 1][:_MOST_SERIES]
+    shown = [one for one in series if len(one.rows) > 1][:_MAX_SERIES]
     rest = len(series) - len(shown)
     body = "".join(_one_series(place, one) for place, one in enumerate(shown, start=1))
     if rest:

@@ -10,7 +10,7 @@ from edge.reporting.page import Cell, Section, code, definitions, figure, linked
 from edge.reporting.results import ESTIMATED, KINDS, MEASURED, MISSING, PUBLISHED, Result
 from edge.reporting.svg import Drawing, html, number
 
-_MOST_OPERATORS = 15
+_MAX_OPERATORS = 15
 Numbered = Sequence[tuple[int, Result]]
 _Column = tuple[str, bool, Callable[[Result], str]]
 _TITLES = {
@@ -219,7 +219,7 @@ def _operators(numbered: Numbered) -> Iterator[Section]:
     for place, one in numbered:
         if one.profile is None:
             continue
-        shown, rest = one.profile["operators"][:_MOST_OPERATORS], one.profile["operators"][_MOST_OPERATORS:]
+        shown, rest = one.profile["operators"][:_MAX_OPERATORS], one.profile["operators"][_MAX_OPERATORS:]
         lines = [Line(label=f"{found['name']} ({found['type']})", value=found["ms"]) for found in shown]
         if rest:
             lines.append(Line(label=f"{len(rest)} more operators", value=sum(found["ms"] for found in rest)))
