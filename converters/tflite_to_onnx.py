@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from runtimes.errors import EngineError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
+    from runtimes.artifact import Quantization
 
 DEFAULT_OPSET = 17
 _OLDEST, _NEWEST = 11, 18  # tf2onnx 1.17 cannot write newer opsets
@@ -20,7 +22,10 @@ _INSTEAD = "what works: --to openvino reads TFLite itself; or convert from the m
 
 
 class TfliteToOnnx(Converter):
-    """Inputs and outputs keep the names and the layout of the source."""
+    """Inputs and outputs keep the names and the layout of the source. Those of a quantized file become float32.
+
+    ONNX has no scales at the ends of a graph: only QDQ pairs say what an integer means. TensorRT takes no bytes either.
+    """
 
     source = "tflite"
     target = "onnx"
@@ -38,6 +43,7 @@ class TfliteToOnnx(Converter):
         from converters.tflite.reader import read_tflite
 
         graphs = read_tflite(model).graphs
+        ends = [graphs[0].tensors[place].spec for place in (*graphs[0].inputs, *graphs[0].outputs)]
         opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         with converting(model, "tf2onnx"):
             import tf2onnx
@@ -46,11 +52,63 @@ class TfliteToOnnx(Converter):
 
             proto, _ = tf2onnx.convert.from_tflite(str(model), opset=opset)
             _check_operators(proto, {operator.name for graph in graphs for operator in graph.operators}, model)
+            _make_ends_float(proto.graph, {spec.name: spec.quantization for spec in ends if spec.quantization})
+            _separate_zero_points(proto.graph)
             tidy(proto)
         check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
         return ConversionOutput(model=path)
+
+
+def _make_ends_float(graph: Any, quantizations: Mapping[str, Quantization]) -> None:
+    """Move the scales of integer inputs and outputs into the graph: QuantizeLinear after one, DequantizeLinear before.
+
+    quantizations: Those of the source's inputs and outputs, by name.
+    """
+    from onnx import TensorProto
+
+    from converters.onnx.cleanup import all_nodes
+
+    for operator, ends in (("QuantizeLinear", graph.input), ("DequantizeLinear", graph.output)):
+        for end in ends:
+            kind = end.type.tensor_type
+            if end.name not in quantizations or kind.elem_type not in (TensorProto.UINT8, TensorProto.INT8):
+                continue
+            integers = f"{end.name}/integers"
+            for node in all_nodes(graph):
+                node.input[:] = [integers if name == end.name else name for name in node.input]
+                node.output[:] = [integers if name == end.name else name for name in node.output]
+            names = (end.name, integers) if operator == "QuantizeLinear" else (integers, end.name)
+            _add_quantization(graph, operator, names, quantizations[end.name], kind.elem_type)
+            kind.elem_type = TensorProto.FLOAT
+
+
+def _add_quantization(graph: Any, operator: str, names: tuple[str, str], scales: Quantization, kind: int) -> None:
+    """Add a node that quantizes or dequantizes the tensor names[0] to names[1]; `tidy` puts it in its place."""
+    from onnx import TensorProto, helper
+
+    scale, zero_point = (f"{names[0]}/{part}" for part in ("scale", "zero_point"))
+    graph.initializer.append(helper.make_tensor(scale, TensorProto.FLOAT, (), scales.scales))
+    graph.initializer.append(helper.make_tensor(zero_point, kind, (), scales.zero_points))
+    graph.node.append(
+        helper.make_node(operator, [names[0], scale, zero_point], [names[1]], name=f"{names[1]}/{operator}")
+    )
+
+
+def _separate_zero_points(graph: Any) -> None:
+    """Give each dequantized constant a zero point of its own; tf2onnx lets all of them share one.
+
+    ONNX Runtime cannot open weights that share one if it rewrites them to uint8 (`session.x64quantprecision`).
+    """
+    from onnx import TensorProto
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) == 3:
+            own = TensorProto.FromString(constants[node.input[2]].SerializeToString())
+            own.name = node.input[2] = f"{node.output[0]}/zero_point"
+            graph.initializer.append(own)
 
 
 def _check_operators(proto: Any, known: set[str], model: Path) -> None:

@@ -82,13 +82,13 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
         sequence = stateful_answers(source.artifact, session, found.samples, found.answers)
         if sequence is not None:
             found = replace(found, answers=sequence, others=())  # other sizes would start from the remaining state
-        hint = OutputHint(request.kind, request.label_offset)
+        hint = OutputHint(request.kind, request.label_offset, request.kind_in_file)
         meaning = output_semantics(hint, source.artifact, found.answers[first.name], labels)
         notes = list(found.notes)
         if found.calibration is not None:
             notes += check_calibration(session, found.samples.inputs, found.answers, meaning)
         notes += _BY_REFERENCE if is_reference(session) else ()
-        notes += _assumptions(source.artifact, request, session.inputs, preprocess, meaning)
+        notes += _assumptions(source.artifact, request, session.inputs, preprocess, meaning, found.answers[first.name])
         return Reference(
             inputs=tuple(session.inputs),
             outputs=_shaped(session.outputs, found.answers) if shapes else tuple(session.outputs),
@@ -152,6 +152,7 @@ def _assumptions(
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
     meaning: OutputMeaning | None,
+    answers: Array,
 ) -> list[str]:
     """Describe what was assumed for a bare source, and what the artifact will lack."""
     if not source.is_bare:
@@ -168,7 +169,10 @@ def _assumptions(
         }.get(preprocess.resize, crop)
         lines.append(f"pictures are passed as {resized}, {preprocess.method}, {preprocess.color}, {preprocess.layout}")
     if meaning is not None and request.kind is None:
-        lines.append("the output is assumed to be a probability, because each answer sums to one")
+        why = "the file's last operator shows it"
+        if sums_to_one(answers):
+            why = "each answer sums to one"
+        lines.append(f"the output is assumed to be a {meaning.kind}, because {why}")
     if meaning is not None and request.label_offset is None and meaning.labels is None and meaning.label_offset == 1:
         lines.append("the first of the 1001 classes is assumed to be the background, as in ImageNet (--label-offset)")
     return lines
@@ -176,10 +180,14 @@ def _assumptions(
 
 @dataclass(frozen=True)
 class OutputHint:
-    """The user's description of the output: `kind` probability or logit, `label_offset` 0 or 1; None if unknown."""
+    """The description of the output: `kind` probability or logit, `label_offset` 0 or 1; None if unknown.
+
+    The first two are the user's; `kind_in_file` is what the source's file shows.
+    """
 
     kind: str | None = None
     label_offset: int | None = None
+    kind_in_file: str | None = None
 
 
 def labels_of(file: Path | None, source: Artifact, classes: int | str) -> list[str] | None:
@@ -194,15 +202,16 @@ def labels_of(file: Path | None, source: Artifact, classes: int | str) -> list[s
 def output_semantics(
     hint: OutputHint, source: Artifact, answers: Array, labels: list[str] | None
 ) -> OutputMeaning | None:
-    """Return the output's meaning from the user, else from the manifest, else from the source's outputs [n, classes].
+    """Return the output's meaning: from the user, the manifest, the source's outputs [n, classes], or the file.
 
-    Outputs that are distributions are probabilities. Nothing is assumed about others: returns None, or raises
-    UsageError if there are labels.
+    Outputs that are distributions are probabilities. (In 8 bits their sums are not one.) Nothing is assumed about
+    others: returns None, or raises UsageError if there are labels.
     """
     known = source.manifest.output
     kind = hint.kind or (known.kind if known else None)
     if kind is None and sums_to_one(answers):
         kind = "probability"
+    kind = kind or hint.kind_in_file
     if kind is None:
         if labels is not None:
             what = "there are labels, but the source's outputs do not show whether they are probabilities or logits"

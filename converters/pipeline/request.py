@@ -33,6 +33,7 @@ class ConvertRequest(Job["ConvertResult"]):
     scratch: A folder for intermediate files.
     samples: An .npz with `pixels` (uint8 [n, h, w, 3]) or arrays by input name.
     preprocess, kind, label_offset: Override the source's manifest; `kind` is probability or logit.
+    kind_in_file: The kind that the source's file shows, if neither the user, the manifest nor the outputs do.
     labels: A file with one label per line.
     kept: The path that a failed verification reports.
     origin: {"name", "format", "sha256"} for the manifest if `source` was made from another model.
@@ -53,6 +54,7 @@ class ConvertRequest(Job["ConvertResult"]):
     samples: Path | None = None
     preprocess: Preprocess | None = None
     kind: str | None = None
+    kind_in_file: str | None = None
     label_offset: int | None = None
     labels: Path | None = None
     kept: str = ""
@@ -82,6 +84,7 @@ class ConvertRequest(Job["ConvertResult"]):
             samples=_path(fields, "samples"),
             preprocess=fields.optional("preprocess", Preprocess.read),
             kind=fields.text("kind") if fields.has("kind") else None,
+            kind_in_file=fields.text("kind_in_file") if fields.has("kind_in_file") else None,
             label_offset=fields.whole("label_offset") if fields.has("label_offset") else None,
             labels=_path(fields, "labels"),
             kept=fields.text("kept") if fields.has("kept") else "",

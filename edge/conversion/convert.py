@@ -19,7 +19,7 @@ from edge.console.progress import OnProgress
 from edge.conversion.datasets import ConversionInputs, calibration_samples, described, evaluation_inputs
 from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
-from edge.conversion.task import describe_to_page, stated_task
+from edge.conversion.task import describe_to_page, kind_in_file, stated_task
 from edge.conversion.task_accuracy import task_accuracy
 from edge.conversion.task_agreement import task_agreement, with_agreement
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
@@ -92,6 +92,7 @@ class Conversion:
                 samples=samples,
                 preprocess=preprocess,
                 kind=inputs.kind,
+                kind_in_file=kind_in_file(source, inputs),
                 label_offset=inputs.label_offset,
                 labels=inputs.labels,
                 kept=str(failed_place(place)),

@@ -182,11 +182,19 @@ def _quantizes(plan: ConversionPlan, steps: Sequence[Converter]) -> bool:
 def _for_format(source: OpenedSource, request: ConversionRequest, steps: Sequence[Converter]) -> ConversionPlan:
     if request.format is None:
         raise UsageError("no target specified", "use --for DEVICE (see `edge devices`) or --to FORMAT")
-    precision = request.precision or (source.precision if source.precision in QUANTIZED else DEFAULT_PRECISION)
+    precision = request.precision or _default_precision(source, request.format, steps)
     route = find_route(source, request.format, precision, steps)
     if route is None:
         raise _no_route(source, request.format, precision, steps)
     return _plan(request, request.format, precision, route)
+
+
+def _default_precision(source: OpenedSource, model_format: str, steps: Sequence[Converter]) -> str:
+    """Return the source's precision if it is quantized already, the only one that the format has, or fp32."""
+    if source.precision in QUANTIZED:
+        return source.precision
+    written = {precision for step in steps if step.target == model_format for precision in step.precisions}
+    return written.pop() if len(written) == 1 else DEFAULT_PRECISION
 
 
 def _for_device(source: OpenedSource, request: ConversionRequest, steps: Sequence[Converter]) -> ConversionPlan:
@@ -290,7 +298,9 @@ def _no_route(source: OpenedSource, model_format: str, precision: str, steps: Se
     reachable = _reachable(source, steps)
     what = f"edge cannot convert {source.format} {source.precision} to {model_format} {precision}"
     if source.precision in QUANTIZED:
-        return UsageError(what, "start from the float model that it was quantized from")
+        kept = next((found for found in reachable if found == f"{model_format} {source.precision}"), None)
+        works = f", or keep its scales: --to {model_format} --precision {source.precision}" if kept else ""
+        return UsageError(what, f"start from the float model that it was quantized from{works}")
     if not reachable:
         sources = ", ".join(sorted({step.source for step in steps if step.target != "gguf" or model_format == "gguf"}))
         return UsageError(what, f"what works: a source in {sources}; PyTorch and TensorFlow can export onnx")

@@ -10,14 +10,16 @@ from typing import Any
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.describe import describe
-from edge.inference.facts import facts_of, inspected
+from edge.inference.facts import Specs, facts_of, inspected
 from edge.inference.preprocessing import ModelHints
 from edge.inference.texts import MAX_TOKENS_KEY, tokenizer_beside
 from edge.inspection.report import TaskDescription
 from runtimes.artifact import MANIFEST, Artifact, Preprocess, TaskStatement
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
+from runtimes.errors import EdgeError
 from runtimes.task import Decoder
 from runtimes.tasks import recognise
+from runtimes.tasks.classification import ClassScores
 from runtimes.tasks.embedding import NORMALIZED, POOLING
 from runtimes.tasks.sound import RATE_KEY
 
@@ -72,6 +74,19 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
     )
 
 
+def kind_in_file(source: OpenedSource, inputs: ConversionInputs) -> str | None:
+    """Return "probability" or "logit" if the file shows which of them a classifier computes; None if it does not."""
+    artifact = source.artifact
+    found = inspected(artifact) if artifact.model.exists() else None
+    if found is None:
+        return None
+    try:
+        _, decoder = recognise(facts_of(artifact, found, ModelHints(labels=inputs.labels), _no_specs))
+    except EdgeError:  # such as labels that do not fit, which the conversion refuses with the outputs of the engine
+        return None
+    return decoder.meaning.kind if isinstance(decoder, ClassScores) else None
+
+
 def describe_to_page(folder: Path) -> None:
     """Add to the manifest of an artifact for the browser what its page, which inspects no model file, has to know.
 
@@ -98,6 +113,10 @@ def decoder_for_page(task: str, decoder: Decoder[Any]) -> JsonObject:
     """Return a decoder as its counterpart in `converters/browser/page/` takes it: the layout, and its parameters."""
     parameters = {name: value for name, value in to_json(decoder).items() if name != "assumptions"}
     return {"task": task, "layout": type(decoder).__name__, **parameters}
+
+
+def _no_specs() -> Specs:
+    return (), ()
 
 
 def _line(task: TaskDescription) -> str:

@@ -27,6 +27,11 @@ _PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 _TF32 = "NVIDIA_TF32_OVERRIDE"
+_PRECISE = {"session.x64quantprecision": "1"}  # int8 weights become uint8, whose sums do not saturate in 16 bits
+# int8 in float instead, slower. That rewriting stops at weights that share a zero point ("Attempt to replace the
+# existing tensor", onnxruntime/core/optimizer/qdq_transformer/avx2_weight_s8_to_u8.cc).
+_IN_FLOAT = {"session.disable_quant_qdq": "1"}
+_SHARED_ZERO_POINT = "AddInitializerWithOrtValue"
 # ONNX Runtime's exceptions that are not about the file: a missing kernel, a failing provider or device.
 ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
 # https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
@@ -74,7 +79,12 @@ class Adapter(TensorEngine):
         _check_provider(ort, options.device)
         with opening(self.id, artifact.model, _summary, faults):
             check_external_data(artifact.model)
-            session = _load(ort, artifact.model, entries, options, profile)
+            try:
+                session = _load(ort, artifact.model, entries, options, profile)
+            except state.Fail as error:
+                if not entries.keys() & _PRECISE or _SHARED_ZERO_POINT not in str(error):
+                    raise
+                session = _load(ort, artifact.model, {**entries, **_IN_FLOAT}, options, profile)
             return _OnnxSession(session, options.threads)
 
     def _entries(self, options: RunOptions) -> Mapping[str, str]:
@@ -82,7 +92,7 @@ class Adapter(TensorEngine):
         if choice(self, options, "spinning", ("on", "off")) == "off":
             entries["session.intra_op.allow_spinning"] = "0"
         if choice(self, options, "int8", ("precise", "fast")) == "precise" and not has_int8_dot_product():
-            entries["session.x64quantprecision"] = "1"
+            entries.update(_PRECISE)
         return entries
 
 
@@ -161,7 +171,7 @@ def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions
     if profile is not None:
         session_options.enable_profiling = True
         session_options.profile_file_prefix = str(profile)
-    session_options.log_severity_level = 3  # errors; its warnings are about graph optimization
+    session_options.log_severity_level = 4  # what fails is raised too; its warnings are about graph optimization
     session_options.inter_op_num_threads = 1
     session_options.intra_op_num_threads = options.threads or 0
     for key, value in entries.items():

@@ -28,6 +28,13 @@ def test_of_other_values_nothing_is_assumed():
     assert "--output probability or --output logit" in caught.value.hint
 
 
+def test_the_file_shows_what_rounded_outputs_do_not():
+    """The sum of a softmax in 8 bits is not one."""
+    shown = OutputHint(kind_in_file="probability")
+    assert output_semantics(shown, BARE, LOGITS, ["cat", "dog"]) == OutputMeaning("probability", 0, "labels.txt")
+    assert output_semantics(shown, KNOWN, LOGITS, None) == OutputMeaning("logit", 1)
+
+
 def test_the_manifest_knows_and_the_user_knows_better():
     assert output_semantics(OutputHint(), KNOWN, LOGITS, None) == OutputMeaning("logit", 1)
     assert output_semantics(OutputHint("probability", 0), KNOWN, LOGITS, None) == OutputMeaning("probability", 0)

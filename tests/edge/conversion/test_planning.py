@@ -156,6 +156,7 @@ def test_a_bare_file_tells_its_precision_and_inputs(classifier):
         (ConversionRequest(format="tflite"), ("keras_to_tflite",), "fp32"),
         (ConversionRequest(format="tflite", precision="int8"), ("keras_to_tflite",), "int8"),
         (ConversionRequest(format="onnx"), ("keras_to_onnx",), "fp32"),
+        (ConversionRequest(format="edgetpu"), ("keras_to_tflite", "tflite_to_edgetpu"), "int8"),
         (ConversionRequest(format="openvino", precision="fp16"), ("keras_to_onnx", "onnx_to_openvino"), "fp16"),
         (ConversionRequest(device="raspberry-pi-4"), ("keras_to_tflite",), "int8"),
         (ConversionRequest(device="raspberry-pi-4", precision="fp32"), ("keras_to_tflite",), "fp32"),

@@ -120,3 +120,40 @@ def test_a_failing_inference_is_an_error_of_the_engine(models, tmp_path):
         with pytest.raises(EngineError, match="onnxruntime failed to run the model") as caught:
             session.run(feeds)
     assert "\n" not in caught.value.message
+
+
+def test_weights_that_share_a_zero_point_open_on_cpus_without_vnni(tmp_path, monkeypatch):
+    """There int8 weights become uint8, which ONNX Runtime cannot do twice with one zero point."""
+    onnx = pytest.importorskip("onnx")
+    node, tensor = onnx.helper.make_node, onnx.helper.make_tensor
+    kinds, rng = onnx.TensorProto, np.random.default_rng(0)
+    weights = {name: rng.integers(-127, 128, (8, 8)) for name in "ab"}
+    nodes, before = [node("QuantizeLinear", ["x", "s", "zx"], ["x_q"])], "x_q"
+    for name in weights:
+        nodes += [
+            node("DequantizeLinear", [before, "s", "zx"], [f"{name}_x"]),
+            node("DequantizeLinear", [name, "s", "zw"], [f"{name}_w"]),
+            node("MatMul", [f"{name}_x", f"{name}_w"], [f"{name}_y"]),
+            node("QuantizeLinear", [f"{name}_y", "s", "zx"], [f"{name}_q"]),
+        ]
+        before = f"{name}_q"
+    nodes.append(node("DequantizeLinear", [before, "s", "zx"], ["y"]))
+    constants = [
+        tensor("s", kinds.FLOAT, (), [0.02]),
+        tensor("zx", kinds.INT8, (), [3]),
+        tensor("zw", kinds.INT8, (), [0]),
+    ]
+    constants += [tensor(name, kinds.INT8, (8, 8), values.reshape(-1)) for name, values in weights.items()]
+    ends = [onnx.helper.make_tensor_value_info(name, kinds.FLOAT, [1, 8]) for name in "xy"]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    opset = onnx.helper.make_opsetid("", 13)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "m.onnx")
+    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: False)
+    feeds = {"x": rng.uniform(-1, 1, (1, 8)).astype(np.float32)}
+    with open_it(Artifact.open(tmp_path / "m.onnx")) as session:
+        (actual,) = session.run(feeds).values()
+    real = feeds["x"]
+    for name in weights:
+        rounded = np.clip(np.round(real / 0.02) + 3, -128, 127) - 3
+        real = rounded * 0.02 @ (weights[name] * 0.02)
+    np.testing.assert_allclose(actual, (np.clip(np.round(real / 0.02) + 3, -128, 127) - 3) * 0.02, atol=0.021)
