@@ -31,7 +31,10 @@ _HINT = "the model may use an operation that onnx2tf lacks; start from the model
 
 
 class OnnxToTflite(Converter):
-    """Static shapes, pictures in NHWC. A full int8 model has inputs and outputs of `io_dtype`, uint8 by default."""
+    """Static shapes, pictures in NHWC, the source's names. A full int8 model has inputs and outputs of `io_dtype`.
+
+    That is uint8 by default. Inputs and outputs that are not pictures keep the axes of the source.
+    """
 
     source = "onnx"
     target = "tflite"
@@ -48,6 +51,7 @@ class OnnxToTflite(Converter):
         """Write `<model name>.tflite`; see `base.Converter`. Raises HostError if the environment cannot be created."""
         from converters.onnx.float16_fit import fit_to_float16
         from converters.onnx.float16_range import save_model
+        from converters.tflite.names import with_names
 
         self.check(options, calibration)
         check_tflite(options)
@@ -72,8 +76,10 @@ class OnnxToTflite(Converter):
                 "kept": kept_inputs(shapes),
                 "samples": str(samples),
                 "keep": list(options.keep),
+                "outputs": (outputs := [value.name for value in proto.graph.output]),
             }
             environment(_ENVIRONMENT).run(job, _TIMEOUT_S, f"onnx2tf on {model}", _HINT)
+        path.write_bytes(with_names(path.read_bytes(), list(shapes), outputs))
         if fit is None:
             return ConversionOutput(model=path)
         device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")
@@ -112,5 +118,13 @@ def _save(calibration: Calibration, names: Sequence[str], path: Path) -> None:
 
 
 def kept_inputs(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Return the inputs whose axes are kept: all except channels-first pictures, which become NHWC."""
-    return [name for name, shape in shapes.items() if len(shape) != 4 or shape[3] <= _MAX_CHANNELS < shape[1]]
+    """Return the inputs whose axes are kept: all except channels-first pictures, which become NHWC.
+
+    If all sizes are the same, nobody could tell by the shape that the axes were moved.
+    """
+    return [name for name, shape in shapes.items() if not _is_moved(shape)]
+
+
+def _is_moved(shape: Sequence[int]) -> bool:
+    is_channels_last = len(shape) == 4 and shape[3] <= _MAX_CHANNELS < shape[1]
+    return len(shape) == 4 and not is_channels_last and len(set(shape[1:])) > 1

@@ -69,6 +69,7 @@ def test_what_an_input_takes_is_read_without_the_environment(tmp_path):
 def test_only_pictures_with_the_channels_first_are_turned():
     shapes = {"a": [1, 224, 224, 3], "b": [1, 3, 224, 224], "c": [1, 128], "d": [1, 64, 7, 7], "e": [1, 32, 32, 1]}
     assert kept_inputs(shapes) == ["a", "c", "e"]
+    assert kept_inputs({"f": [1, 8, 8, 8], "g": [1, 4, 32], "h": [1, 2, 6, 6, 6]}) == ["f", "g", "h"]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,38 @@ def test_it_answers_as_its_source(converted, layout, precision):
         rows = [lite.run({taken.name: quantize(np.ascontiguousarray(one), taken)})[given.name] for one in fed]
         answers = np.stack([dequantize(row, given.quantization) for row in rows])
     assert np.abs(answers - truth).max() < LIMITS[precision]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 4, 32), (1, 8, 8), (1, 8, 8, 8), (1, 2, 6, 5, 7), (1, 4, 4, 4, 4)])
+def test_sequences_and_volumes_keep_names_and_axes(tmp_path, shape):
+    """Also where all sizes are the same, so that no shape shows which axis is which."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    generator, rank, sizes = np.random.default_rng(3), len(shape) - 2, {"signal": shape, "gain": ()}
+    kernel = generator.standard_normal((shape[1], shape[1], *[3] * rank)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["signal", "kernel"], ["filtered"], pads=[1] * 2 * rank),
+        helper.make_node("Mul", ["filtered", "gain"], ["loud"]),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("loud", "filtered")]
+    graph = helper.make_graph(nodes, "network", inputs, outputs, [numpy_helper.from_array(kernel, "kernel")])
+    source = tmp_path / "source.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), source)
+    (tmp_path / "out").mkdir()
+    model = OnnxToTflite().convert(source, tmp_path / "out", ConvertOptions(precision="fp32"), None).model
+    feeds = {name: generator.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    truth = ort.InferenceSession(source, providers=["CPUExecutionProvider"]).run(None, feeds)
+    with for_format("tflite").open(Artifact.open(model), RunOptions()) as lite:
+        shapes = {spec.name: spec.shape for spec in (*lite.inputs, *lite.outputs)}
+        answers = lite.run(feeds)
+    assert shapes == {**sizes, "loud": shape, "filtered": shape}
+    for name, expected in zip(("loud", "filtered"), truth, strict=True):
+        np.testing.assert_allclose(answers[name], expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -10,10 +10,14 @@ from typing import Any, TypedDict
 import numpy as np
 import onnx
 import onnx2tf.onnx2tf as onnx2tf
+import onnxruntime
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
+_MOVED_RANKS = (3, 4, 5)  # of inputs whose second axis onnx2tf moves to the end
+_ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
 
 
 class Job(TypedDict):
@@ -27,6 +31,7 @@ class Job(TypedDict):
     io_dtype: str
     samples: str
     keep: list[str]
+    outputs: list[str]
 
 
 def run(job: Job) -> dict[str, str]:
@@ -34,7 +39,8 @@ def run(job: Job) -> dict[str, str]:
 
     "precision": fp32, fp16, w8 or int8; "shapes": {input: its fixed shape}; "kept": inputs whose axes are not moved;
     "io_dtype" and "samples" (an .npz, [n, *shape] by input name in the model's own axes) for int8;
-    "keep": the tensors whose layers stay in float32, and with them the outputs.
+    "keep": the tensors whose layers stay in float32, and with them the outputs; among them names of "outputs", which
+    the result gets later.
     """
     # onnx2tf would download a picture to compare its layers with the source's.
     onnx2tf.download_test_image_data = _noise
@@ -48,7 +54,7 @@ def run(job: Job) -> dict[str, str]:
         converter.target_spec.supported_types = [tf.float16]
     if job["precision"] == "int8":
         _set_int8(converter, job, specs)
-    Path(job["out"]).write_bytes(_kept(converter, job["keep"]) if job["keep"] else converter.convert())
+    Path(job["out"]).write_bytes(_kept(converter, job) if job["keep"] else converter.convert())
     return {}
 
 
@@ -73,7 +79,8 @@ def _function(network: Any, job: Job) -> tuple[Any, list[Any]]:
     """Return the network as a function of its inputs, and their specs.
 
     onnx2tf moves the second axis of every input to the end. Its option to keep an input's axes produces wrong networks,
-    so inputs whose axes are kept are transposed here, which TensorFlow's converter optimizes away.
+    so inputs whose axes are kept are transposed here, which TensorFlow's converter optimizes away. Outputs get the
+    source's axes back, except pictures that show by their shape that they are in NHWC.
     """
     shapes = [shape if name in job["kept"] else None for name, shape in job["shapes"].items()]
     wanted_shapes = [tuple(one.shape) for one in network.inputs]
@@ -82,19 +89,72 @@ def _function(network: Any, job: Job) -> tuple[Any, list[Any]]:
         for (name, shape), one in zip(zip(job["shapes"], shapes), network.inputs)
     ]
 
+    def moved(inputs: list[Any]) -> list[Any]:
+        kept = [shape is not None for shape in shapes]
+        return [_moved(one, wanted) if keep else one for one, wanted, keep in zip(inputs, wanted_shapes, kept)]
+
+    turns = _output_turns(network, moved, job)
+
     @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator, unused-ignore]
     def forward(inputs: list[Any]) -> Any:
-        return network([_moved(one, wanted) for one, wanted in zip(inputs, wanted_shapes)])
+        outputs = tf.nest.flatten(network(moved(inputs)))
+        return [one if axes is None else tf.transpose(one, axes) for one, axes in zip(outputs, turns)]
 
     return forward.get_concrete_function(), specs
 
 
 def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
     """Return the tensor in the network's layout: a scalar as [1], and the second axis last."""
-    if tuple(tensor.shape) == wanted:
-        return tensor
-    rank = len(tensor.shape)
-    return tf.reshape(tensor, wanted) if rank != len(wanted) else tf.transpose(tensor, [0, *range(2, rank), 1])
+    shape, rank = tuple(tensor.shape), len(tensor.shape)
+    if rank != len(wanted):
+        return tf.reshape(tensor, [1 if size is None else size for size in wanted])
+    if rank in _MOVED_RANKS and (shape[0], *shape[2:], shape[1]) == wanted:  # also where all sizes are the same
+        return tf.transpose(tensor, [0, *range(2, rank), 1])
+    return tensor
+
+
+def _output_turns(network: Any, moved: Any, job: Job) -> list[tuple[int, ...] | None]:
+    """Return for each output the permutation that gives it the source's axes; None if it stays as it is.
+
+    Which outputs onnx2tf leaves with the channels last is not told by their shapes alone, so both models are run.
+    """
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    feeds = {one.name: _random(generator, job["shapes"][one.name], one.type) for one in session.get_inputs()}
+    try:
+        expected = session.run(None, feeds)
+    except Exception as error:  # random values need not suit the model: its outputs stay as they are
+        print(f"the layout of the outputs is not known: {error}", file=sys.stderr)
+        return [None] * len(session.get_outputs())
+    inputs = []
+    for name, values in feeds.items():
+        is_picture = name not in job["kept"] and values.ndim == 4
+        inputs.append(tf.constant(values.transpose(_TURNS[0]) if is_picture else values))
+    given = [np.asarray(one) for one in tf.nest.flatten(network(moved(inputs)))]
+    return [_turn(mine, other) for mine, other in zip(expected, given)]
+
+
+def _turn(expected: Any, given: Any) -> tuple[int, ...] | None:
+    rank = expected.ndim
+    is_picture = rank == 4 and expected.shape != given.shape
+    if rank not in _MOVED_RANKS or given.ndim != rank or is_picture or _are_alike(expected, given):
+        return None
+    axes = (0, rank - 1, *range(1, rank - 1))
+    return axes if _are_alike(expected, given.transpose(axes)) else None
+
+
+def _are_alike(expected: Any, given: Any) -> bool:
+    if expected.shape != given.shape:
+        return False
+    largest = float(np.abs(expected).max(initial=1e-30))
+    return bool(np.abs(expected.astype(np.float64) - given).max(initial=0) <= _ROUNDING * largest)
+
+
+def _random(generator: Any, shape: list[int], kind: str) -> Any:
+    dtype = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}.get(kind)
+    if dtype is not None:
+        return np.asarray(generator.standard_normal(shape), dtype)
+    return np.asarray(generator.integers(0, 2, shape), kind[len("tensor(") : -1])
 
 
 def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
@@ -121,16 +181,19 @@ def _set_int8(converter: Any, job: Job, inputs: Any) -> None:
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
-def _kept(converter: Any, layers: list[str]) -> Any:
-    """Return the int8 model with the layers that write the tensors `layers` in float32, as in converters.tensorflow."""
+def _kept(converter: Any, job: Job) -> Any:
+    """Return the int8 model with the layers of job["keep"] in float32, as in converters.tensorflow."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    graph = schema.ModelT.InitFromPackedBuf(calibrated, 0).subgraphs[0]
+    own = dict(zip(job["outputs"], (graph.tensors[place].name.decode() for place in graph.outputs)))
     return mlir_quantize(
-        converter.convert(),
+        calibrated,
         input_data_type=converter.inference_input_type,
         output_data_type=converter.inference_output_type,
-        denylisted_nodes=layers,
+        denylisted_nodes=[own.get(name, name) for name in job["keep"]],
         disable_per_channel_for_dense_layers=True,
     )
 
