@@ -50,6 +50,7 @@ const page = {
 
 function ask(begun = null) {
   running = new AbortController();
+  if (!isTouch()) $("input").focus();
   answer(page, chat, running, begun);
 }
 
@@ -80,11 +81,14 @@ const actions = {
     store(chat);
     ask();
   },
-  showVersion(message) {
+  showVersion(message, label) {
     if (running) return;
     showVersion(chat, message);
     store(chat);
     show();
+    // The button that was pressed is a new one now: the keyboard stays on it, or on its neighbor at the first and last.
+    const turns = [...$("log").children[shown(chat).indexOf(message)].querySelectorAll(".turn:not(:disabled)")];
+    (turns.find((button) => button.getAttribute("aria-label") === label) || turns[0]).focus();
   },
 };
 

@@ -117,14 +117,16 @@ function buttons(chat, message, actions, node) {
 
 function versionButtons(all, message, actions) {
   const place = all.indexOf(message);
-  const earlier = iconButton("left", t("Earlier version"), () => actions.showVersion(all[place - 1]));
-  const later = iconButton("right", t("Later version"), () => actions.showVersion(all[place + 1]));
-  earlier.disabled = place === 0;
-  later.disabled = place === all.length - 1;
+  const turn = (name, label, other) => {
+    const button = iconButton(name, t(label), () => actions.showVersion(other, t(label)));
+    button.classList.add("turn");
+    button.disabled = !other;
+    return button;
+  };
   const text = make("span", { className: "version" }, `${place + 1} / ${all.length}`);
   text.setAttribute("role", "img");
   text.setAttribute("aria-label", t("Version {number} of {count}", { number: place + 1, count: all.length }));
-  return [earlier, text, later];
+  return [turn("left", "Earlier version", all[place - 1]), text, turn("right", "Later version", all[place + 1])];
 }
 
 function edit(node, chat, message, actions) {

@@ -2,9 +2,11 @@
 
 They are in the source package of llama-cpp-python, from which they are unpacked for the run; their code is not kept
 here. Their server is a wrapper that translates llama-server's words into those of `edge serve`, and their models are
-stories260K, the one that needs no download. `--direct` runs them against llama-server itself. `--page FILE` runs both
-and writes docs/reference/llama-server-tests.md; a test that llama-server fails as well, such as one that downloads its
-model, is then not expected to pass either.
+stories260K, the one that needs no download.
+
+`--out FILE` keeps the outcomes, also of `--direct`, which runs the tests against llama-server itself; `--page` prints
+docs/reference/llama-server-tests.md from that file. A test that llama-server fails as well, such as one that downloads
+its model, is not expected to pass.
 
 The Python that runs this needs pytest, requests, openai, anthropic, aiohttp, wget, filelock, psutil, prometheus-client.
 Status 1 where a test fails that is not in LEFT_OUT.
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 _DATA = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data")) / "llm" / "stories260K-hf"
 _CONTEXT = 8192  # that the model claims: their tests ask for up to so much
 _MODEL, _PROGRAM, _DIRECT = "EDGE_TESTS_MODEL", "EDGE_LLAMA_SERVER", "EDGE_TESTS_DIRECT"
-# A file, or a part of a test's name, and why it is not expected to pass here.
+# A file, which is not run, or a part of a test's name, and why it is not expected to pass here.
 LEFT_OUT = {
     "test_router": "edge serve serves one model; the router is llama-server's own, without a model",
     "test_mcp_servers": "tools that a server runs by itself are not offered to whoever can reach it",
@@ -183,11 +185,11 @@ def _page(ours: dict[str, str], theirs: dict[str, str], version: str) -> str:
             f"The tests of llama.cpp's own server (`tools/server/tests/unit/` in {version}), without those",
             "marked slow, run against `edge serve` and, for comparison, against llama-server, without a network:",
             "",
-            "    python -m tests.edge.serve.llama_server_tests --sdist FILE --llama-server PROGRAM \\",
-            "      --page docs/reference/llama-server-tests.md",
+            "    python -m tests.edge.serve.llama_server_tests --sdist FILE --llama-server PROGRAM --out OUTCOMES [--direct]",
+            "    python -m tests.edge.serve.llama_server_tests --out OUTCOMES --page",
             "",
-            f"llama-server passes {all_passed}, `edge serve` {total['passed']}; {total['left out']} are left out for"
-            f" the reasons below, {total['failed']} fail.",
+            f"llama-server passes {all_passed}, `edge serve` {total['passed']}; {total['left out']} single tests are left"
+            f" out for the reasons below, {total['failed']} fail. Whole files that are left out are not run.",
             "",
             "- **left out**: fails with `edge serve`, for a reason below.",
             "- **not here**: fails with llama-server as well, mostly because it downloads a model.",
@@ -214,14 +216,19 @@ def main() -> int:
     if sys.argv[1:2] == ["--as-llama-server"]:
         _as_llama_server(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sdist", type=Path, required=True, help="llama_cpp_python-VERSION.tar.gz")
+    parser.add_argument("--sdist", type=Path, help="llama_cpp_python-VERSION.tar.gz")
     parser.add_argument("--llama-server", default=os.environ.get(_PROGRAM), help="as `make llama` compiles it")
     parser.add_argument("--direct", action="store_true", help="against llama-server itself")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="run both, and write this page")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the outcomes in this file, beside earlier ones")
+    parser.add_argument("--page", action="store_true", help="run nothing, and print the page from the file of --out")
     parser.add_argument("--model", type=Path, help="a GGUF of stories260K; converted anew where left out")
     parser.add_argument("--port", default="18090")
     parser.add_argument("words", nargs="*", help="for pytest, behind --")
     args = parser.parse_args()
+    kept = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    if args.page:
+        print(_page(_judged(kept["edge"], kept["llama"]), kept["llama"], kept["version"]), end="")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         tests = _unpack(args.sdist, place)
@@ -232,19 +239,22 @@ def main() -> int:
         environment = {
             **os.environ, "LLAMA_SERVER_BIN_PATH": str(wrapper), "PORT": args.port, "PYTHONPATH": str(tests),
             _MODEL: str((args.model or _model(place)).resolve()), _PROGRAM: args.llama_server,
+            **({_DIRECT: "1"} if args.direct else {}),
         }  # fmt: skip
-        theirs = _run(tests, {**environment, _DIRECT: "1"}, args.words) if args.direct or args.page else {}
-        ours = {} if args.direct else _judged(_run(tests, environment, args.words), theirs)
-    _print(ours or theirs)
-    if args.page:
-        args.page.write_text(_page(ours, theirs, args.sdist.name.removesuffix(".tar.gz")), encoding="utf-8")
-    return int("failed" in ours.values())
+        found = _run(tests, environment, args.words)
+    kept |= {"llama" if args.direct else "edge": found, "version": args.sdist.name.removesuffix(".tar.gz")}
+    if args.out:
+        args.out.write_text(json.dumps(kept, indent=1))
+    judged = found if args.direct else _judged(found, kept.get("llama", {}))
+    _print(judged)
+    return int(not args.direct and "failed" in judged.values())
 
 
 def _run(tests: Path, environment: dict[str, str], words: Sequence[str]) -> dict[str, str]:
     report = tests / "report.xml"
     command = [sys.executable, "-m", "pytest", "-p", "edgeshim", "-p", "no:randomly", "-m", "not slow", "-q"]
-    command += ["--tb=line", f"--junitxml={report}", *words]
+    left_out = [f"--ignore={path}" for part in LEFT_OUT if (path := tests / "unit" / f"{part}.py").exists()]
+    command += ["--tb=line", f"--junitxml={report}", *left_out, *words]
     subprocess.run(command, cwd=tests, env=environment, check=False)
     return _outcomes(report)
 

@@ -57,7 +57,9 @@ def _missing(words: str) -> set[str]:
     parser = _Texts()
     parser.feed((FOLDER / "index.html").read_text("utf-8"))
     scripts = "\n".join(path.read_text("utf-8") for path in SCRIPTS if path.name != "words.js")
-    used = set(re.findall(r'\bt\((?:\w+ \? )?"([^"]+)"', scripts)) | set(re.findall(r'note = "([^"]+)"', scripts))
+    used = set(re.findall(r'\bt\((?:\w+ \? )?"([^"]+)"', scripts)) | set(
+        re.findall(r'(?:note = |turn\("\w+", )"([^"]+)"', scripts)
+    )
     texts = {text for text in used | parser.found if re.search("[A-Za-z]{2}", text)}
     assert len(texts) > 60
     return {text for text in texts if f'"{text}":' not in words} - {"edge chat", "English", "Русский"}
