@@ -46,6 +46,8 @@ _KEEP_ALIVE_S = 10.0  # between two comments in a stream, until llama-server beg
 _MAX_ANSWER_BYTES = 64 << 20  # of responses that are read completely here: errors, lists, metrics
 _TAIL_BYTES = 4096  # of a response, which has its timings at the end
 _TIMING = re.compile(rb'"(cache_n|prompt_n|prompt_ms|predicted_n|predicted_ms)":\s*([0-9.]+)')
+# What llama-server reports as its own failure, with status 500, but is a value of the wrong type in the request.
+_WRONG_TYPE = re.compile(r"Failed to parse (messages|tools)|\[json\.exception\.(type_error|out_of_range)")
 _OPENAI_CODES = {
     "exceed_context_size_error": "context_length_exceeded"
 }  # llama-server's type of an error → OpenAI's code
@@ -223,7 +225,8 @@ class Proxy:
 
     async def _send_back(self, scope: Scope, answer: Answer, response: _Response) -> None:
         if answer.status >= 400:
-            await response.whole(answer.status, [_JSON], _with_openai_code(await answer.body(_MAX_ANSWER_BYTES)))
+            status, body = _openai_error(answer.status, await answer.body(_MAX_ANSWER_BYTES))
+            await response.whole(status, [_JSON], body)
             return
         tail = b""
         kind = answer.headers.get("content-type", "application/octet-stream")
@@ -295,17 +298,22 @@ def _header(scope: Scope, wanted: bytes) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
 
 
-def _with_openai_code(body: bytes) -> bytes:
-    """Add the code that OpenAI's clients know to an error of llama-server."""
+def _openai_error(status: int, body: bytes) -> tuple[int, bytes]:
+    """Return an error of llama-server with the code that OpenAI's clients know, and 400 for what is the client's."""
     try:
         document = json.loads(body)
-        code = _OPENAI_CODES.get(document["error"]["type"])
+        error = document["error"]
+        code, is_clients = _OPENAI_CODES.get(error["type"]), _WRONG_TYPE.search(error["message"]) is not None
     except (ValueError, KeyError, TypeError):
-        return body
-    if code is None:
-        return body
-    document["error"]["code"] = code
-    return json.dumps(document, ensure_ascii=False).encode()
+        return status, body
+    if code is None and not is_clients:
+        return status, body
+    if code is not None:
+        error["code"] = code
+    if is_clients:
+        status = 400
+        error |= {"code": "invalid_type", "type": "invalid_request_error"}
+    return status, json.dumps(document, ensure_ascii=False).encode()
 
 
 def _stopping_error() -> ApiError:

@@ -143,6 +143,7 @@ def _check(fields: JsonObject, path: str) -> None:
         if isinstance(value, (int, float)) and not least <= value <= most:
             _reject(f"'{name}' is {value}, not between {least:g} and {most:g}", name, "invalid_value")
     _check_stops(fields.get("stop"))
+    _check_objects(fields.get("tools"), "tools")
     _check_format(fields, path)
     if path in CHAT:
         _check_messages(fields.get("messages"))
@@ -179,6 +180,14 @@ def _use_chat_fields(fields: JsonObject, path: str) -> bool:
         return False
     fields["chat_template_kwargs"] = {"enable_thinking": False, **_object(fields.get("chat_template_kwargs"))}
     return True
+
+
+def _check_objects(items: Any, place: str) -> None:
+    if items is not None and not isinstance(items, list):
+        _reject(f"'{place}' is not a list", place, "invalid_type")
+    for index, item in enumerate(items or []):
+        if not isinstance(item, dict):
+            _reject(f"'{place}[{index}]' is not an object", f"{place}[{index}]", "invalid_type")
 
 
 def _check_stops(stops: Any) -> None:
@@ -245,6 +254,7 @@ def _check_messages(messages: Any) -> None:
             _reject(f"'{place}' is not an object", place, "invalid_type")
         if not isinstance(message.get("role"), str):
             _reject(f"'{place}.role' is not text", f"{place}.role", "invalid_type")
+        _check_objects(message.get("tool_calls"), f"{place}.tool_calls")
         content = message.get("content")
         if not isinstance(content, (str, list, type(None))):
             _reject(f"'{place}.content' is not text or a list of parts", f"{place}.content", "invalid_type")

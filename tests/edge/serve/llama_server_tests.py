@@ -185,11 +185,11 @@ def _page(ours: dict[str, str], theirs: dict[str, str], version: str) -> str:
             f"The tests of llama.cpp's own server (`tools/server/tests/unit/` in {version}), without those",
             "marked slow, run against `edge serve` and, for comparison, against llama-server, without a network:",
             "",
-            "    python -m tests.edge.serve.llama_server_tests --sdist FILE --llama-server PROGRAM --out OUTCOMES [--direct]",
-            "    python -m tests.edge.serve.llama_server_tests --out OUTCOMES --page",
+            "    python -m tests.edge.serve.llama_server_tests --sdist SDIST --llama-server EXE --out FILE [--direct]",
+            "    python -m tests.edge.serve.llama_server_tests --out FILE --page",
             "",
-            f"llama-server passes {all_passed}, `edge serve` {total['passed']}; {total['left out']} single tests are left"
-            f" out for the reasons below, {total['failed']} fail. Whole files that are left out are not run.",
+            f"llama-server passes {all_passed}, `edge serve` {total['passed']}; {total['left out']} single tests are"
+            f" left out for the reasons below, {total['failed']} fail. Files that are left out are not run.",
             "",
             "- **left out**: fails with `edge serve`, for a reason below.",
             "- **not here**: fails with llama-server as well, mostly because it downloads a model.",
