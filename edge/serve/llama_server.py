@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
 _WATCH_S = 0.25  # running streams notice the end immediately, and each request checks the process first
 _TERM_S, _KILL_S = 1.0, 2.0  # after the first SIGTERM, and after the second
+_ENDING_S = 5.0  # from the end of a killed process's connections to its own, on a busy machine
 _KEPT_LINES = 40
 _QUIET = ("--log-verbosity", "1")  # errors
 # Options that edge serve sets itself; after -- they would bypass the proxy. Each with what to use instead.
@@ -99,6 +101,12 @@ class LlamaServer:
             await self._answers()
             self.is_ready = True
             self._watching = asyncio.ensure_future(self._watch(self._process))
+
+    async def ended(self) -> None:
+        """Wait a few seconds for the process to end, because it refuses connections: a killed one closes them first."""
+        end = time.monotonic() + _ENDING_S
+        while self._process is not None and self._process.poll() is None and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
 
     def stop(self) -> None:
         """Reject new requests and end the running ones."""

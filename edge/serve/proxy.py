@@ -207,6 +207,7 @@ class Proxy:
             except UpstreamError as error:
                 if is_last or error.was_connected:
                     raise
+                await self._context.engine.ended()
         raise AssertionError
 
     async def _ready(self) -> None:

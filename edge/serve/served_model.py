@@ -74,6 +74,9 @@ class RemoteServer:
     async def ready(self) -> None:
         """Do nothing: the server cannot be started from here, and the request reports if it does not answer."""
 
+    async def ended(self) -> None:
+        """Do nothing: the server cannot be watched from here."""
+
     def stop(self) -> None:
         """Close all connections to it."""
         self.upstream.hang_up()

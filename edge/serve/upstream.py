@@ -183,6 +183,9 @@ class Engine(Protocol):
     async def ready(self) -> None:
         """Wait until it answers. Raises EdgeError if it does not."""
 
+    async def ended(self) -> None:
+        """Wait for the end of a server that refuses connections, so that `ready` starts it again."""
+
     def stop(self) -> None:
         """End the running requests and reject new ones."""
 

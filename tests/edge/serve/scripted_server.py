@@ -64,6 +64,9 @@ class Engine:
             self._starts += 1
             self._server = await asyncio.start_unix_server(self._serve, f"{self._folder.name}/a.sock")
 
+    async def ended(self) -> None:
+        """It is over at once."""
+
     def stop(self) -> None:
         self.upstream.hang_up()
 

@@ -1,9 +1,12 @@
 """Several clients at once, clients that disconnect, and an engine that dies."""
 
+import asyncio
 import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.serve.llama_server import LlamaServer
+from runtimes.llm.llama_cpp.server_program import Program
 from tests.edge.serve.conftest import Server
 
 TOLD = "Once upon a time"
@@ -103,6 +108,23 @@ def test_a_client_that_leaves_the_queue_leaves_room(start_scripted, chat, until)
         assert server.metric("edge_slots_busy") == 1
     until(lambda: server.metric("edge_slots_busy") == 0)
     assert server.post("/v1/chat/completions", chat("say free"))[0] == 200
+
+
+def test_a_killed_engine_that_refuses_connections_already_is_waited_for() -> None:
+    engine = LlamaServer(Program(("llama-server",), is_prebuilt=False), [], "model.gguf")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        engine._process = process
+        asyncio.run(_end_while(engine.ended(), process))
+        assert process.returncode == -signal.SIGKILL
+    engine._process = None
+    engine.close()
+
+
+async def _end_while(waiting, process) -> None:
+    task = asyncio.ensure_future(waiting)
+    await asyncio.sleep(0)  # it has begun to wait
+    process.kill()
+    await task
 
 
 def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(stories, tmp_path) -> None:
