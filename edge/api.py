@@ -311,16 +311,19 @@ def bench(
     options: BenchOptions | LlmBenchOptions | None = None,
     *,
     compare: str | Path | None = None,
+    history: bool = True,
     on_progress: OnProgress = ignore_progress,
 ) -> BenchReport:
     """Measure the speed of artifacts or model files, each setup in separate processes.
 
     options: `LlmBenchOptions` for language models (.gguf), `BenchOptions` for other models.
-    compare: A file written by an earlier `edge bench --json`.
+    compare: A file written by an earlier `edge bench --json`, or an artifact, which is measured in turn.
+    history: Whether to keep the measured rows for `edge history`.
 
     A setup that fails becomes a row with its error. Ctrl+C stops the run; the report contains the measurements that
     were complete.
     """
+    from edge.benchmark.history import record
     from edge.benchmark.language_model import LlmBenchOptions
     from edge.benchmark.runner import BenchOptions, are_language_models, run_benchmark, run_llm_benchmark
     from runtimes.errors import UsageError
@@ -331,10 +334,14 @@ def bench(
     if are_language_models(paths):
         if isinstance(options, BenchOptions) or compare is not None:
             raise UsageError("BenchOptions and `compare` do not apply to language models", "pass LlmBenchOptions only")
-        return run_llm_benchmark(paths, options or LlmBenchOptions(), on_progress)
-    if isinstance(options, LlmBenchOptions):
+        found = run_llm_benchmark(paths, options or LlmBenchOptions(), on_progress)
+    elif isinstance(options, LlmBenchOptions):
         raise UsageError("LlmBenchOptions only apply to language models", "pass BenchOptions, or a .gguf file")
-    return run_benchmark(paths, options or BenchOptions(), Path(compare) if compare else None, on_progress)
+    else:
+        found = run_benchmark(paths, options or BenchOptions(), Path(compare) if compare else None, on_progress)
+    if history:
+        record(found.rows)
+    return found
 
 
 def tune(

@@ -150,12 +150,22 @@ def run(args: argparse.Namespace) -> int:
         "html": lambda: html_page(found.to_json(), args, "Benchmark"),
     }
     write(texts, written_as, args.out)
-    for setup in found.unmatched:
-        print(f"edge: {args.compare} has no measurement of '{setup}'", file=sys.stderr)
+    _report_unmatched(found, args.compare)
     status = status_of(found)
     if not status and args.fail_above is not None:
         _fail_above(found, args.fail_above)
     return status
+
+
+def _report_unmatched(found: BenchReport, older: Path) -> None:
+    """Name the setups that the older run lacks, and those that it has."""
+    if not found.unmatched:
+        return
+    from edge.benchmark.rows import read_rows
+
+    there = ", ".join(f"'{row.setup}'" for row in read_rows(older) if row.samples_ms) or "none"
+    for setup in found.unmatched:
+        print(f"edge: {older} has no measurement of '{setup}'; it has: {there}", file=sys.stderr)
 
 
 def _fail_above(found: BenchReport, limit: float) -> None:

@@ -23,14 +23,12 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 def measured(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
     """Measure with a progress bar, keep the rows in the history, and return the report."""
     import edge
-    from edge.benchmark import history
     from edge.console.progress import Progress
 
     with Progress(1, "measuring", quiet=args.json) as bar:
-        found = edge.bench(args.artifacts, options, compare=args.compare, on_progress=bar.show)
-    if not args.no_history:
-        history.record(found.rows)
-    return found
+        return edge.bench(
+            args.artifacts, options, compare=args.compare, history=not args.no_history, on_progress=bar.show
+        )
 
 
 def status_of(report: BenchReport) -> int:

@@ -91,7 +91,9 @@ def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 def _edgetpu(facts: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
     if facts is None:
         return
-    chips, compilers = ", ".join(facts["chips"]), ", ".join(facts["compiler_versions"])
+    chips = ", ".join(facts["chips"])
+    # The label `cl/` without a number is that of a build that has none.
+    compilers = ", ".join(one for one in facts["compiler_versions"] if one.rstrip("/") not in ("", "cl")) or "not named"
     yield "edgetpu", f"runtime {facts['min_runtime_version']} or newer; chip {chips}; compiler {compilers}"
     yield "edgetpu", f"parameters kept on the chip: {_exact(facts['cached_bytes'])}"
     yield "edgetpu", f"parameters sent at every inference: {_exact(facts['streamed_bytes'])}"

@@ -19,7 +19,8 @@ _DRIVERS_PAGE_BYTES = 4096
 # github.com/raspberrypi/linux, pull request 6126 and issue 6799; github.com/geerlingguy/raspberry-pi-pcie-devices 44.
 _PI_5_LINES = ("kernel=kernel8.img", "dtparam=pciex1", "dtoverlay=pciex1-compat-pi5,no-mip")
 _GOOGLES_DRIVER = "sudo apt-get install gasket-dkms && sudo modprobe apex"
-# Google's package of 2021 does not compile from Linux 6.4 on, which changed class_create().
+# Google's package of 2021 does not compile from Linux 6.4 on, whose class_create() takes one argument:
+# github.com/google-coral/edgetpu, issue 785; github.com/google/gasket-driver, issue 12.
 _TOO_NEW_FOR_GOOGLES = (6, 4)
 _OWN_DRIVER = (
     "Google's gasket-dkms does not compile for this kernel: build a newer one (github.com/feranick/gasket-driver), "

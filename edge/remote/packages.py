@@ -40,6 +40,8 @@ NEWEST_32_BIT = (3, 11)  # the last Python with wheels of tflite-runtime (2.14.0
 _NUMPY_OF_TENSORRT, _NEWEST_OLD_NUMPY = ("numpy<1.24",), (3, 11)
 _GOOGLES_TFLITE = ("tflite-runtime<2.12", "numpy<2")
 GOOGLES_NEWEST_PYTHON = (3, 9)  # of the wheels of tflite-runtime below 2.12
+# Termux builds this engine itself: github.com/termux/termux-packages, pull request 21371.
+_IN_TERMUX = "in Termux: pkg install python-numpy python-onnxruntime; and convert the model with --to onnx"
 _OLDEST_GLIBC, _FETCH_S = 17, 1800.0
 
 
@@ -51,6 +53,8 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
     """
     if engine not in _PACKAGES:
         raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(_PACKAGES)}")
+    if python.is_android:
+        raise RefusedError(f"PyPI has no {engine} for Android", _IN_TERMUX)
     if engine == "edgetpu" and is_googles(libedgetpu):
         if python.version[:2] > GOOGLES_NEWEST_PYTHON:
             raise _incompatible(libedgetpu, "no TFLite for Python {}.{} works with it".format(*python.version))

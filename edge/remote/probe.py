@@ -27,7 +27,8 @@ _DESCRIBE_PYTHON = (
     "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
     "'bits':struct.calcsize('P')*8,"
     f"'modules':[m for s,m in ((u.find_spec(m),m) for m in '{' '.join(MODULES)}'.split()) if s and has(s,m)],"
-    "'libc':os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
+    "'libc':'bionic' if hasattr(sys,'getandroidapilevel') else "  # Android's libc has no confstr
+    "os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
 )
 _SCRIPT = f"""
 echo "machine $(uname -m)"
@@ -69,7 +70,7 @@ class Python:
     path: Its executable.
     bits: 32 or 64.
     modules: Those of `MODULES` that the board's own system has for it.
-    libc: As in `glibc 2.36`; None for another C library.
+    libc: As in `glibc 2.36`; `bionic` on Android; None for another C library.
     """
 
     version: tuple[int, int, int]
@@ -82,6 +83,11 @@ class Python:
     def tag(self) -> str:
         """The suffix of folders with packages for this Python: `-py311`."""
         return "-py{}{}".format(*self.version)
+
+    @property
+    def is_android(self) -> bool:
+        """Whether it runs on Android, as in Termux: PyPI has no engines for it."""
+        return self.libc == "bionic"
 
     @property
     def glibc(self) -> tuple[int, int] | None:

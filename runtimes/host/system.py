@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from runtimes.host import darwin
-from runtimes.host.files import read_int, read_text
+from runtimes.host.files import program_output, read_int, read_text
 from runtimes.host.schema import BoardFacts, MemoryFacts, OsFacts
 
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
@@ -74,8 +74,9 @@ def _is_virtual_machine(root: Path) -> bool:
 
 def board_facts(root: Path) -> BoardFacts:
     """Return the `board` part of `runtimes.host.facts`."""
+    in_tree = read_text(root / "proc/device-tree/model") or read_text(root / "sys/firmware/devicetree/base/model")
     return {
-        "model": read_text(root / "proc/device-tree/model") or read_text(root / "sys/firmware/devicetree/base/model"),
+        "model": in_tree or program_output(root, "getprop", "ro.product.model") or None,  # a phone hides its tree
         "jetson_l4t": _jetson_release(root),
     }
 

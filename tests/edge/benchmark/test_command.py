@@ -91,7 +91,7 @@ def test_out_takes_its_format_from_the_suffix_and_compare_reads_it(model, capsys
     _, out, err = bench(capsys, model, "b.null", *QUICK, "--compare", "old.json")
     assert "a.null: " in out.split("\n\n")[-1]
     assert "too few rounds; measure both with --rounds 5 or more" in out
-    assert "old.json has no measurement of 'b.null, null'" in err
+    assert "old.json has no measurement of 'b.null, null'; it has: 'a.null, null'" in err
 
 
 def test_an_npz_is_fed(model, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import edge
 from edge.benchmark import Measurement, Setup, history, rows_of
 from edge.benchmark.rows import Row, read_rows
 from edge.cli import main
@@ -112,3 +113,12 @@ def test_nothing_is_kept_if_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_HISTORY", "off")
     history.record([row("a")])
     assert history.entries() == []
+
+
+def test_the_python_api_keeps_rows_unless_it_is_told_not_to() -> None:
+    model = Path(__file__).parents[2] / "runtimes" / "models" / "null.null"
+    options = edge.BenchOptions(protocol="published", runs=3, rounds=1)
+    edge.bench(model, options, history=False)
+    assert history.entries() == []
+    edge.bench(model, options)
+    assert [one.runtime for one in history.entries()] == ["null"]
