@@ -11,6 +11,8 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from runtimes.artifact.json_fields import JsonValue
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of each module; this reads the lists of files of all, which takes most of a second."""
+    return metadata.packages_distributions()
+
+
 @dataclass(frozen=True)
 class Requirement:
     """A library that a converter or a source uses: its import name, and the extra of this project that installs it."""
@@ -36,6 +44,15 @@ class Requirement:
     def is_installed(self) -> bool:
         """Whether the library can be found, without importing it."""
         return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """The version of the installed distribution that has the library, or "" if none is known."""
+        try:
+            return metadata.version(self.module)
+        except metadata.PackageNotFoundError:  # tensorflow, for one, may come from tensorflow-cpu
+            names = _distributions().get(self.module)
+            return metadata.version(names[0]) if names else ""
 
     def check(self, user: str) -> None:
         """Raise EngineMissingError, naming `user` and the extra to install, if the library is missing."""

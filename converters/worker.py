@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from converters.environments.process import kept_processes
 from converters.pipeline.convert import convert as run_conversion
 from converters.pipeline.gate import MakeGate
 from converters.pipeline.request import (
@@ -33,7 +34,7 @@ _SAMPLES_A_REPORT = 10
 
 def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None = None) -> ConvertResult:
     """Run a conversion, see `pipeline.convert`."""
-    with _disk_errors():
+    with _disk_errors(), kept_processes():
         return run_conversion(request, report, make_gate)
 
 

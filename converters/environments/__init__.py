@@ -16,34 +16,24 @@ environment is never changed. Its folder's name contains the digest of the pins,
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from converters.environments.create import make
-from converters.environments.definition import Definition, Report, clean_variables
+from converters.environments.definition import Definition, Report
+from converters.environments.process import job_process
 from converters.library_calls import useful_text
-from runtimes.child_process import last_words
-from runtimes.errors import EngineError, HostError, InputError, WorkerError
+from runtimes.errors import EngineError, InputError, WorkerError
 
 if TYPE_CHECKING:
     from runtimes.artifact.json_fields import JsonValue
 
 _HERE = Path(__file__).parent
 _SIGKILL = 9
-
-
-class _Reply(TypedDict, total=False):
-    """The output of runner.py: an answer, or an error and the name of its class."""
-
-    answer: dict[str, Any]
-    error: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -67,58 +57,17 @@ class Environment(Definition):
         WorkerError if the process crashes or exceeds `timeout_s`.
         """
         self.create()
-        with (
-            tempfile.TemporaryDirectory(prefix="edge-") as folder,
-            tempfile.TemporaryDirectory(prefix="edge-shared-") as shared,
-            tempfile.TemporaryFile() as log,
-        ):
-            self._share(Path(shared))
-            variables = {**clean_variables(), **({"PYTHONPATH": shared} if self.shared else {})}
-            answer = self._ask(json.dumps(dict(job)), timeout_s, Path(folder), variables, log, subject)
-        if "answer" in answer:
-            return answer["answer"]
-        kind = InputError if answer["kind"] == "ValueError" else EngineError
-        raise kind(f"{subject}: {useful_text(answer['error']) or answer['kind']}", hint)
-
-    def _share(self, folder: Path) -> None:
-        """Link the shared packages and their metadata into `folder`.
-
-        The rest of the host's environment is not shared, because its versions differ from the pins.
-        """
-        for name in self.shared:
-            spec = importlib.util.find_spec(name)
-            if spec is None or not spec.submodule_search_locations:
-                hint = f"install it in edge's environment: pip install {self.shared[0]} (a build for the CPU is enough)"
-                raise HostError(f"the environment '{self.name}' shares {name}, which is not installed here", hint)
-            package = Path(next(iter(spec.submodule_search_locations)))
-            (folder / name).symlink_to(package)
-            for facts in package.parent.glob(f"{name}-*.dist-info"):
-                (folder / facts.name).symlink_to(facts)
-
-    def _ask(
-        self,
-        job: str,
-        timeout_s: float | None,
-        folder: Path,
-        variables: Mapping[str, str],
-        log: IO[bytes],
-        subject: str,
-    ) -> _Reply:
-        command = [str(self.python), "-u", str(_HERE / "runner.py"), str(self.requirements.parent / "job.py")]
-        # It stays in the process group of its parent, so it ends with the worker.
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables, cwd=folder
-        ) as process:
+        with tempfile.TemporaryDirectory(prefix="edge-") as folder, job_process(self) as process:
             try:
-                out, _ = process.communicate(job.encode(), timeout=timeout_s)
+                reply = process.ask(Path(folder), job, timeout_s)
             except subprocess.TimeoutExpired:
                 raise WorkerError(f"{subject}: it exceeded {timeout_s:g} s", "choose a smaller model") from None
-            finally:
-                process.kill()
-        if process.returncode != 0 or not out:
-            raise _exit_error(subject, process.returncode, last_words(log))
-        answer: _Reply = json.loads(out)
-        return answer
+            if "status" in reply:
+                raise _exit_error(subject, reply["status"], process.last_words)
+        if "answer" in reply:
+            return reply["answer"]
+        kind = InputError if reply["kind"] == "ValueError" else EngineError
+        raise kind(f"{subject}: {useful_text(reply['error']) or reply['kind']}", hint)
 
 
 def environment(name: str) -> Environment:

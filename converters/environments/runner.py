@@ -1,4 +1,8 @@
-"""Run a job inside an environment: `python runner.py JOB.py` reads it as JSON on stdin and answers on stdout.
+"""Run jobs inside an environment: `python runner.py JOB.py` reads them as JSON on stdin and answers on stdout.
+
+Each is a line, {"folder": the current folder of the job, "job": …}, and each answer is one. With `--keep`, each job
+runs in a fork of this process, which has imported what JOB.py imports: that takes seconds, and nothing that a job does
+is left for the next one.
 
 It imports nothing from this project, and no library. Output of the job goes to stderr.
 """
@@ -6,20 +10,72 @@ It imports nothing from this project, and no library. Output of the job goes to 
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 
 
 def main() -> None:
-    """Print {"answer": …}, or {"error": text, "kind": class name} if the job raised an exception."""
+    """Answer each job: {"answer": …}, or {"error": text, "kind": class name} if it raised an exception.
+
+    A kept process prints {"status": …}, as `subprocess` has it, for a job that ended without an answer.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    job = _Job(sys.argv[1])
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "--keep" in sys.argv:
+            _in_fork(job, request, answers)
+        else:
+            _answer(job, request, answers)
+
+
+class _Job:
+    """The function `run` of a file, or what importing it raised, which each job raises again."""
+
+    def __init__(self, path: str) -> None:
+        self._error, self._run = None, None
+        try:
+            self._run = runpy.run_path(path)["run"]
+        except (Exception, SystemExit) as error:
+            self._error = error
+
+    def run(self, job):
+        if self._error is not None:
+            raise self._error
+        return self._run(job)
+
+
+def _answer(job, request, answers) -> None:
+    os.chdir(request["folder"])
     try:
-        answer = {"answer": runpy.run_path(sys.argv[1])["run"](json.load(sys.stdin))}
+        answer = {"answer": job.run(request["job"])}
     except (Exception, SystemExit) as error:  # onnx2tf calls sys.exit when it fails
         traceback.print_exc()
         answer = {"error": str(error) or type(error).__name__, "kind": type(error).__name__}
-    answers.write(json.dumps(answer))
+    _print(answer, answers)
+
+
+def _in_fork(job, request, answers) -> None:
+    child = os.fork()
+    if child == 0:
+        _answer(job, request, answers)
+        os._exit(0)
+
+    def end(number, _frame) -> None:
+        os.kill(child, signal.SIGKILL)
+        sys.exit(number)
+
+    signal.signal(signal.SIGTERM, end)
+    _, status = os.waitpid(child, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if status:
+        _print({"status": -(status & 0x7F) or status >> 8}, answers)
+
+
+def _print(answer, answers) -> None:
+    answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 

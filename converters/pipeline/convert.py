@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 from converters.base import ConversionOutput
@@ -494,6 +493,5 @@ class _Result:
 
 def _libraries(steps: Sequence[str]) -> dict[str, str]:
     """Return the version of every library that the steps used, by import name."""
-    names = sorted({one.module for name in steps for one in converter(name).requires})
-    distributions = metadata.packages_distributions() if names else {}
-    return {name: metadata.version(distributions[name][0]) for name in names if name in distributions}
+    libraries = {one.module: one.version for name in steps for one in converter(name).requires}
+    return {name: version for name, version in sorted(libraries.items()) if version}

@@ -6,6 +6,7 @@ The data are the test's own, and the expected outputs are those that ONNX's auth
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,26 @@ import numpy as np
 
 from tests.breadth.real_judge import Engine, Port, model_file, open_engine
 
-_ONNX2TF_S = 120.0
+_ONNX2TF = """
+import json, os, signal, sys
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+import onnx2tf
+for line in sys.stdin:
+    model, folder = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        error = ""
+        try:
+            onnx2tf.convert(input_onnx_file_path=model, output_folder_path=folder, non_verbose=True)
+        except BaseException as failure:  # it calls sys.exit
+            error = " ".join(str(failure).split()) or type(failure).__name__
+        print(json.dumps(error), file=answers, flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(json.dumps("it crashed, or took more than 120 s"), file=answers, flush=True)
+"""
 # Of each value, and of the largest value of the output: how far a result may be off.
 _SHARES = {"fp32": (1e-3, 1e-4), "fp16": (1e-2, 1e-2)}
 
@@ -31,18 +51,28 @@ def engine_answers(case: Path, engine: str) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def onnx2tf_answers(case: Path, python: Path) -> tuple[bool, str]:
-    """Whether the file that onnx2tf, given the model directly, writes reproduces the test's data in LiteRT."""
-    folder = case.with_name("onnx2tf")
-    command = [str(python), "-m", "onnx2tf", "-i", str(case / "model.onnx"), "-o", str(folder), "-n"]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ONNX2TF_S, cwd=case)
-        return _judge(case, next(folder.glob("*_float32.tflite")), "fp32")
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.strip()] or ["it failed"]
-        return False, f"onnx2tf: {lines[-1][:300]}"
-    except Exception as error:
-        return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+class Onnx2tf:
+    """A process that has imported onnx2tf, which takes seconds, and converts each model in a fork of itself."""
+
+    def __init__(self, python: Path) -> None:
+        self._process = subprocess.Popen(
+            [str(python), "-c", _ONNX2TF], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def answers(self, case: Path) -> tuple[bool, str]:
+        """Whether the file that onnx2tf, given the model directly, writes reproduces the test's data in LiteRT."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        folder = case.with_name("onnx2tf")
+        print(json.dumps([str(case / "model.onnx"), str(folder)]), file=stdin, flush=True)
+        error = json.loads(stdout.readline())
+        if error:
+            return False, f"onnx2tf: {error[:300]}"
+        try:
+            return _judge(case, next(folder.glob("*_float32.tflite")), "fp32")
+        except Exception as error:
+            return False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def same_answers(case: Path, artifact: Path, precision: str) -> tuple[bool, str]:

@@ -23,10 +23,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.breadth import node_judge
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Target → format, precision, and the engine that might run the test's model directly.
@@ -37,6 +40,7 @@ TARGETS = {
 }
 RIGHT, REFUSED, LACKS, WRONG, CRASHED = STATES = ("right", "refused", "engine lacks it", "WRONG", "crashed")
 _TIMEOUT_S = 600.0
+_SOAK = 16  # inferences: 0.2 s of them would be half of a conversion's time
 _NUMBERS = "biuf"  # numpy's kinds of the types that are tried: no text, no 4-bit or 8-bit floats, no sequences
 _MAX_REASON = 300  # characters
 _INTRO = """# Node tests
@@ -212,11 +216,14 @@ class Runner:
 
 def serve() -> None:
     """Answer the jobs on stdin."""
+    from converters.environments.process import kept_processes
+
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print
-    for line in sys.stdin:
-        job = json.loads(line)
-        print(json.dumps(_convert(job) if job["do"] == "convert" else _judged(job)), file=answers, flush=True)
+    with kept_processes():
+        for line in sys.stdin:
+            job = json.loads(line)
+            print(json.dumps(_convert(job) if job["do"] == "convert" else _judged(job)), file=answers, flush=True)
 
 
 def _convert(job: dict[str, str]) -> dict[str, Any]:
@@ -247,6 +254,7 @@ def convert(model: Path, target: str, out: Path, samples: Path | None = None) ->
     """Convert as `edge convert --to ... --precision ...` does, in this process: another one takes seconds to start."""
     import shutil
 
+    from converters.options import ConvertOptions
     from converters.pipeline.request import ConvertRequest
     from converters.worker import convert as run_conversion
     from edge.conversion.convert import Conversion, plan
@@ -257,7 +265,8 @@ def convert(model: Path, target: str, out: Path, samples: Path | None = None) ->
     # A model that is quantized already keeps its precision unless another one is asked for.
     asked = None if precision == "fp32" else precision
     inputs = ConversionInputs(calibration=samples)
-    planned = plan(model, ConversionRequest(format=kind, precision=asked), inputs)
+    options = ConvertOptions(soak=_SOAK)
+    planned = plan(model, ConversionRequest(format=kind, precision=asked, options=options), inputs)
     assert isinstance(planned, Conversion)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -274,14 +283,10 @@ def convert(model: Path, target: str, out: Path, samples: Path | None = None) ->
 
 
 def _judged(job: dict[str, str]) -> dict[str, Any]:
-    from tests.breadth import node_judge
-
     case, (_, precision, engine) = Path(job["case"]), TARGETS[job["target"]]
     try:
         if job["do"] == "direct" and engine == "onnx2tf":
-            from converters.environments import environment
-
-            agrees, words = node_judge.onnx2tf_answers(case, environment("onnx2tf").python)
+            agrees, words = _onnx2tf().answers(case)
         elif job["do"] == "direct":
             agrees, words = node_judge.engine_answers(case, engine)
         elif job["do"] == "faithful":
@@ -291,6 +296,13 @@ def _judged(job: dict[str, str]) -> dict[str, Any]:
     except Exception as error:
         agrees, words = False, f"the artifact does not answer: {type(error).__name__}: {error}"
     return {"agrees": bool(agrees), "words": words}
+
+
+@cache
+def _onnx2tf() -> node_judge.Onnx2tf:
+    from converters.environments import environment
+
+    return node_judge.Onnx2tf(environment("onnx2tf").python)
 
 
 def read(out: Path) -> dict[tuple[str, str], dict[str, Any]]:

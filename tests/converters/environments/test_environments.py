@@ -17,14 +17,17 @@ import pytest
 from converters.environments import Environment, environment
 from converters.environments.definition import clean_variables, interpreter
 from converters.environments.find_python import find_python
+from converters.environments.process import kept_processes
 from runtimes.errors import EngineError, HostError, InputError, UsageError, WorkerError
 
 VERSION = "{}.{}".format(*sys.version_info[:2])
 ENVIRONMENTS = sorted(path.parent.name for path in Path(interpreter.__code__.co_filename).parent.glob("*/job.py"))
 JOB = """
 import os, sys, tiny
+IMPORTED_BY, RUNS = os.getpid(), []
 def run(job):
     print("chatter")
+    RUNS.append(job)
     if job["do"] == "raise":
         raise {"value": ValueError, "runtime": RuntimeError, "exit": SystemExit}[job["kind"]](job["text"])
     if job["do"] == "die":
@@ -32,7 +35,9 @@ def run(job):
     if job["do"] == "sleep":
         import time
         time.sleep(60)
-    return {"tiny": tiny.ANSWER, "prefix": sys.prefix, "folder": os.getcwd(), "path": os.environ.get("PYTHONPATH")}
+    processes = {"process": os.getpid(), "imported_by": IMPORTED_BY, "runs": len(RUNS)}
+    here = {"prefix": sys.prefix, "folder": os.getcwd(), "path": os.environ.get("PYTHONPATH")}
+    return {"tiny": tiny.ANSWER, **here, **processes}
 """
 
 
@@ -129,6 +134,40 @@ def test_a_crash_is_an_error_and_not_ours(small):
 def test_a_job_that_does_not_end_is_ended(small):
     with pytest.raises(WorkerError, match=r"exceeded 0\.5 s"):
         _run(small, timeout_s=0.5, do="sleep")
+
+
+def test_a_kept_process_imports_once_and_forgets_what_a_job_does(small):
+    with kept_processes():
+        first, second = _run(small), _run(small)
+        assert first["imported_by"] == second["imported_by"] != first["process"] != second["process"]
+        assert first["folder"] != second["folder"]
+        assert (first["runs"], second["runs"]) == (1, 1)
+    alone = _run(small)
+    assert alone["imported_by"] == alone["process"]
+
+
+def test_a_kept_process_tells_failures_as_others_do_and_the_next_job_runs(small):
+    with kept_processes():
+        for status, words in (
+            (signal.SIGSEGV, "it crashed with signal 11: chatter"),
+            (signal.SIGKILL, "out of memory"),
+        ):
+            with pytest.raises(WorkerError, match=words):
+                _run(small, do="die", signal=int(status))
+            assert _run(small)["tiny"] == 42
+        with pytest.raises(WorkerError, match=r"exceeded 0\.5 s"):
+            _run(small, timeout_s=0.5, do="sleep")
+        with pytest.raises(InputError, match=r"it is broken"):
+            _run(small, do="raise", kind="value", text="it is broken")
+        assert _run(small)["tiny"] == 42
+
+
+def test_no_kept_process_is_left(small):
+    with kept_processes():
+        kept = int(str(_run(small)["imported_by"]))
+        os.kill(kept, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(kept, 0)
 
 
 def test_new_pins_make_a_new_one(small, tmp_path):

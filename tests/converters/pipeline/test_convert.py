@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from converters import base
+from converters.base import Requirement
 from converters.onnx_to_tensorrt import OnnxToTensorrt
 from converters.options import ConvertOptions
 from converters.pipeline.convert import convert
@@ -88,6 +90,19 @@ def test_the_manifest_tells_what_was_done(classifier, step, request_for):
     assert manifest.output is not None
     assert manifest.output.kind == "probability"
     assert str(request.out.parent) not in (request.out / "manifest.json").read_text()
+
+
+def test_packages_are_listed_only_for_a_library_whose_package_has_another_name(monkeypatch):
+    listings = []
+
+    def distributions():
+        listings.append(1)
+        return {"named_otherwise": ["numpy"]}
+
+    monkeypatch.setattr(base, "_distributions", distributions)
+    assert (Requirement("numpy").version, listings) == (np.__version__, [])
+    assert Requirement("named_otherwise").version == np.__version__
+    assert Requirement("in_no_package").version == ""
 
 
 def test_the_same_input_gives_the_same_bytes(classifier, step, request_for, tmp_path):
