@@ -134,7 +134,11 @@ def read_network(model: Path, options: ConvertOptions) -> Any:
     with loading(model, "TFLite" if model.suffix == ".tflite" else "ONNX"):
         network = _load(model)
         if model.suffix == ".onnx":
-            _keep_ranks(network, model)
+            import onnx
+
+            graph = onnx.load(model, load_external_data=False).graph
+            _keep_names(network, graph)
+            _keep_ranks(network, graph)
         _fix_batch(network, options.batch)
         _name_by_place(network, model.suffix)  # before NNCF, which derives names from these
         return network
@@ -151,13 +155,18 @@ def _load(model: Path) -> Any:
         return openvino.Core().read_model(model)
 
 
-def _keep_ranks(network: Any, model: Path) -> None:
+def _keep_names(network: Any, graph: Any) -> None:
+    """Leave inputs the names that they have in the source, without that of a Cast or Identity that is folded away."""
+    declared = {one.name for one in (*graph.input, *graph.output)}
+    for port in network.inputs:
+        port.get_tensor().set_names((port.get_names() & declared) or port.get_names())
+
+
+def _keep_ranks(network: Any, graph: Any) -> None:
     """Give outputs back the axes that they have in the source: a real DFT of OpenVINO keeps one that it should drop."""
     import numpy as np
-    import onnx
     from openvino import opset13 as operations
 
-    graph = onnx.load(model, load_external_data=False).graph
     declared = {one.name: [dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in graph.output}
     for result in network.get_results():
         source, port = result.input_value(0), result.output(0)

@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 import traceback
+from typing import Any, Dict, TextIO
 
 
 def main() -> None:
@@ -35,19 +36,20 @@ class _Job:
     """The function `run` of a file, or what importing it raised, which each job raises again."""
 
     def __init__(self, path: str) -> None:
-        self._error, self._run = None, None
+        self._found: Dict[str, Any] = {}
+        self._error: Any = None
         try:
-            self._run = runpy.run_path(path)["run"]
+            self._found = runpy.run_path(path)
         except (Exception, SystemExit) as error:
             self._error = error
 
-    def run(self, job):
+    def run(self, job: Any) -> Any:
         if self._error is not None:
             raise self._error
-        return self._run(job)
+        return self._found["run"](job)
 
 
-def _answer(job, request, answers) -> None:
+def _answer(job: _Job, request: Any, answers: TextIO) -> None:
     os.chdir(request["folder"])
     try:
         answer = {"answer": job.run(request["job"])}
@@ -57,13 +59,13 @@ def _answer(job, request, answers) -> None:
     _print(answer, answers)
 
 
-def _in_fork(job, request, answers) -> None:
+def _in_fork(job: _Job, request: Any, answers: TextIO) -> None:
     child = os.fork()
     if child == 0:
         _answer(job, request, answers)
         os._exit(0)
 
-    def end(number, _frame) -> None:
+    def end(number: int, _frame: Any) -> None:
         os.kill(child, signal.SIGKILL)
         sys.exit(number)
 
@@ -74,7 +76,7 @@ def _in_fork(job, request, answers) -> None:
         _print({"status": -(status & 0x7F) or status >> 8}, answers)
 
 
-def _print(answer, answers) -> None:
+def _print(answer: Any, answers: TextIO) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -69,7 +69,7 @@ def _nudged(feeds: Arrays, generator: np.random.Generator) -> Arrays:
 
 
 def _shrunk(expected: Array, given: Array, response: Array) -> Array:
-    if expected.dtype.kind != "f" or not np.isfinite(expected).all():
+    if expected.dtype.kind != "f" or expected.shape != given.shape or not np.isfinite(expected).all():
         return given
     allowed = np.minimum(_LAYERS * response, _MOST * float(np.ptp(expected)))
     difference = given.astype(np.float64) - expected

@@ -37,6 +37,9 @@ class OnnxOrigins(OriginReader):
         self._path = path
         self._graph: OnnxGraph = read_onnx(path)
         self.outputs = tuple(self._graph.outputs)
+        kinds = [self._graph.dtypes.get(name, "") for name in self._graph.inputs]
+        kinds += [one.dtype for one in self._graph.constants.values()]
+        self.is_exact = all(one.startswith(("int", "uint", "bool")) for one in kinds)
         self._writers = {name: node for node in self._graph.nodes for name in node.outputs if name}
         self._sizes: dict[str, tuple[int, ...]] | None = None
         self._inferred = False

@@ -45,9 +45,14 @@ class Step:
 
 
 class OriginReader(ABC):
-    """Describes the graph of one file."""
+    """Describes the graph of one file.
+
+    outputs: The names of its outputs.
+    is_exact: Whether all inputs and constants are whole numbers or truth values, so that nothing is rounded.
+    """
 
     outputs: tuple[str, ...]
+    is_exact: bool = False
 
     @abstractmethod
     def step(self, tensor: str) -> Step | None:
@@ -86,14 +91,15 @@ class Tracer:
         return _parts(elements) or whole
 
     def is_label(self, output: str) -> bool | None:
-        """Return whether an integer output holds labels; None if what computes it is unknown."""
+        """Return whether an integer output holds labels, or other values that must be equal to the last bit; None if
+        what computes it is unknown."""
         tensor: str | None = output
         for _ in range(_MAX_DEPTH):
             step = self._reader.step(tensor) if tensor else None
             if step is None:
                 return None
             if step.labels or not (step.move and step.inputs):
-                return step.labels
+                return step.labels or self._reader.is_exact
             tensor = step.inputs[0]
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ KINDS = {
     "test_dft_rfft": "OpenVINO answers in another rank",
     "test_quantizelinear_axis": "ONNX Runtime has no kernel for it",
     "test_reduce_l2_default_axes_keepdims_example": "an input that decides nothing is dropped",
+    "test_dynamicquantizelinear": "a value halfway between two steps",
+    "test_quantizelinear_uint16": "the same with a zero point",
+    "test_reduce_log_sum_exp_default_axes_keepdims_example_expanded": "a Cast whose name became that of an input",
     "test_reduce_log_sum_empty_set_expanded": "minus infinity is the right answer",
     "test_resize_upsample_sizes_nearest": "made-up sizes do not suit the model",
     "test_shape_start_greater_than_end": "an output without elements",
@@ -62,13 +66,15 @@ def test_a_kind_that_once_failed_is_right(cases, runner, name):
     [
         "test_attention_local_window_ext_cache_rank4_batch_mask",
         "test_attention_23_fullymasked_qk_matmul_output_mode3_zero_expanded",
+        "test_bitshift_right_int32_negative_input",
         "test_bitshift_right_int32_shift_ge_width",
+        "test_resize_downsample_sizes_nearest_not_larger",
     ],
 )
 def test_what_openvino_computes_differently_is_not_accepted(cases, runner, name):
     row = runner.row(cases[name], "openvino")
     assert row["state"] == LACKS
-    assert "too far from the source's" in row["reason"] or "not finite" in row["reason"]
+    assert re.search(r"edge: output '\w+'", row["reason"])
 
 
 def test_a_wrong_artifact_is_found_by_the_judge(cases, runner):
@@ -100,6 +106,13 @@ def test_the_judge_compares_whole_numbers_exactly_and_outputs_by_their_number():
     assert verdict(expected, [np.array([1, 2, 3])], "fp32") == (True, "")
     assert verdict(expected, [np.array([1, 2, 4])], "fp32") == (False, "'y' differs in 1 of 3 values")
     assert not verdict(expected, [], "fp32")[0]
+
+
+def test_a_value_halfway_between_two_steps_may_be_quantized_to_either():
+    expected, halfway = {"y": np.array([2, 3], np.uint8)}, {"y": np.array([True, False])}
+    assert verdict(expected, [np.array([1, 3], np.uint8)], "fp32", halfway) == (True, "")
+    for wrong in ([0, 3], [2, 2]):
+        assert not verdict(expected, [np.array(wrong, np.uint8)], "fp32", halfway)[0]
 
 
 def test_a_process_that_ends_or_hangs_is_lost_and_the_next_job_gets_a_new_one(tmp_path):

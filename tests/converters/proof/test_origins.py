@@ -111,3 +111,12 @@ def test_an_output_that_is_not_in_the_graph_is_one_part(tmp_path, name):
 )
 def test_class_ids_are_labels_and_rounded_amounts_are_not(tmp_path, nodes, is_label):
     assert traced(tmp_path, nodes, None, kind=INT64).is_label("y") is is_label
+
+
+@pytest.mark.parametrize(("inputs", "is_label"), [(INT64, True), (FLOAT, False)])
+def test_whole_numbers_are_exact_where_nothing_is_rounded(tmp_path, inputs, is_label):
+    ports = [helper.make_tensor_value_info(name, kind, [3]) for name, kind in (("x", inputs), ("y", INT64))]
+    nodes = [NODE("Cast", ["x"], ["c"], to=INT64), NODE("Add", ["c", "one"], ["y"])]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [numpy_helper.from_array(np.array(1), "one")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    assert Tracer(OnnxOrigins(tmp_path / "m.onnx")).is_label("y") is is_label
