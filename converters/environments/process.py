@@ -1,4 +1,7 @@
-"""The process inside an environment that runs its jobs, see `runner.py`: one for each job, or one kept for several."""
+"""The process inside an environment that runs its jobs, see `runner.py`: one for each job, or one kept for several.
+
+Only POSIX can fork, so only there processes are kept.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from converters.environments.definition import Definition, clean_variables
 from runtimes.child_process import last_words
 from runtimes.errors import HostError
+
+if TYPE_CHECKING:
+    from runtimes.artifact.json_fields import JsonValue
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _kept: dict[Path, JobProcess] | None = None
@@ -48,7 +54,7 @@ class JobProcess:
             env={**clean_variables(), **({"PYTHONPATH": str(shared)} if environment.shared else {})},
         )
 
-    def ask(self, folder: Path, job: Mapping[str, Any], timeout_s: float | None) -> Reply:
+    def ask(self, folder: Path, job: Mapping[str, JsonValue], timeout_s: float | None) -> Reply:
         """Run a job with `folder` as its current one. Raises subprocess.TimeoutExpired."""
         self._log.seek(0)  # the process writes where we are
         self._log.truncate()

@@ -1,8 +1,8 @@
 """Run jobs inside an environment: `python runner.py JOB.py` reads them as JSON on stdin and answers on stdout.
 
 Each is a line, {"folder": the current folder of the job, "job": …}, and each answer is one. With `--keep`, each job
-runs in a fork of this process, which has imported what JOB.py imports: that takes seconds, and nothing that a job does
-is left for the next one.
+runs in a fork of this process (POSIX only), which has imported what JOB.py imports: that takes seconds, and nothing
+that a job does is left for the next one.
 
 It imports nothing from this project, and no library. Output of the job goes to stderr.
 """
@@ -13,7 +13,7 @@ import runpy
 import signal
 import sys
 import traceback
-from typing import Any, Dict, TextIO
+from typing import Any, TextIO
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ class _Job:
     """The function `run` of a file, or what importing it raised, which each job raises again."""
 
     def __init__(self, path: str) -> None:
-        self._found: Dict[str, Any] = {}
+        self._found: Any = {}
         self._error: Any = None
         try:
             self._found = runpy.run_path(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -105,6 +106,36 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _NUMBERS and value.dtype.isbuiltin == 1
 
 
+def fingerprint(model: Any) -> str:
+    """Return a digest of what a model computes; models that differ in names and texts alone have the same."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    names: dict[str, str] = {"": ""}
+    _rename(copy.graph, lambda name: names.setdefault(name, str(len(names))))
+    copy.ClearField("doc_string")
+    copy.ClearField("producer_name")
+    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _rename(graph: Any, number: Callable[[str], str]) -> None:
+    """Give tensors numbers in the order in which they appear, in branches and loops too; nodes lose their names."""
+    for field in ("name", "doc_string", "value_info"):
+        graph.ClearField(field)
+    for one in (*graph.input, *graph.initializer, *graph.output):
+        one.name = number(one.name)
+        one.ClearField("doc_string")
+    for node in graph.node:
+        node.ClearField("name")
+        node.ClearField("doc_string")
+        node.input[:] = [number(name) for name in node.input]
+        node.output[:] = [number(name) for name in node.output]
+        for attribute in node.attribute:
+            for part in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                _rename(part, number)
+
+
 class LostError(Exception):
     """A process ended without an answer, or took too long."""
 
@@ -181,7 +212,8 @@ class Runner:
         named = sorted(set(re.findall(r"\w+", reason)) & {node.op_type for node in case.model.graph.node})
         reason = reason.replace(place, "")[:_MAX_REASON]
         row = {"case": case.name, "target": target, "operator": case.operator, "state": state, "reason": reason}
-        return {**row, "named": named, "seconds": round(time.monotonic() - started, 2)}
+        seconds = round(time.monotonic() - started, 2)
+        return {**row, "named": named, "model": fingerprint(case.model), "seconds": seconds}
 
     def _state(self, folder: Path, target: str) -> tuple[str, str]:
         out = folder.parent / "out"
@@ -311,13 +343,19 @@ def read(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["case"], one["target"]): one for one in map(json.loads, lines)}
 
 
-def rows(chosen: Iterable[Case], target: str, there: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Make the rows that are not `there`."""
-    known = set(there)
-    with Runner() as runner:
+def fill(out: Path, chosen: Iterable[Case], target: str, until: str | None = None, *, again: bool = False) -> None:
+    """Append the rows that `out` lacks, or with `again` all of them; none is begun after `until` (HH:MM)."""
+    known = set() if again else set(read(out))
+    with out.open("a") as stream, Runner() as runner:
         for case in chosen:
-            if (case.name, target) not in known:
-                yield runner.row(case, target)
+            if (case.name, target) in known:
+                continue
+            if until and time.strftime("%H:%M") >= until:
+                return
+            row = runner.row(case, target)
+            print(json.dumps(row), file=stream, flush=True)
+            if row["state"] != RIGHT:
+                print(f"{row['case']:60} {row['state']:16} {row['reason'][:300]}", flush=True)
 
 
 def counts(found: Iterable[dict[str, Any]]) -> str:
@@ -364,22 +402,15 @@ def main() -> None:
     if args.serve:
         serve()
         return
-    there = read(args.out)
     if not args.table:
         chosen = [one for one in cases()[args.first :: args.every] if args.only is None or args.only in one.name]
         if args.state:
-            again = {key for key, one in there.items() if one["state"] == args.state}
-            chosen = [one for one in chosen if (one.name, args.target) in again]
-        with args.out.open("a") as stream:
-            for row in rows(chosen, args.target, () if args.again or args.state else there):
-                print(json.dumps(row), file=stream, flush=True)
-                if row["state"] != RIGHT:
-                    print(f"{row['case']:60} {row['state']:16} {row['reason'][:300]}", flush=True)
-                if args.until and time.strftime("%H:%M") >= args.until:
-                    break
+            there = read(args.out)
+            chosen = [one for one in chosen if there.get((one.name, args.target), {}).get("state") == args.state]
+        fill(args.out, chosen, args.target, args.until, again=args.again or args.state is not None)
         print(counts(one for (_, target), one in read(args.out).items() if target == args.target))
         return
-    print(table(there))
+    print(table(read(args.out)))
 
 
 if __name__ == "__main__":
