@@ -150,8 +150,8 @@ def _to_float16(
 
     The shipped graph is the one that was verified: with its masks clamped, and rounded like on the device.
     """
-    from converters.onnx.float16_fit import fit_to_float16
-    from converters.tensorrt.graph_preparation import in_half, write
+    from converters.onnx.float16_fit import fit_to_float16, in_half
+    from converters.tensorrt.graph_preparation import write
 
     fit = fit_to_float16(model, proto, samples)
     fit.check(model)

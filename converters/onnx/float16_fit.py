@@ -19,12 +19,24 @@ from converters.onnx.float16_range import (
     save_model,
 )
 from converters.onnx.float16_rounding import rounded_to_float16
+from converters.onnx.opset import opset_of
 from runtimes.errors import RefusedError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
     from runtimes.artifact.json_fields import JsonObject
 
+_IN_FLOAT32 = (
+    "BitCast",
+    "BlackmanWindow",
+    "DynamicQuantizeLinear",
+    "EyeLike",
+    "HammingWindow",
+    "HannWindow",
+    "MeanVarianceNormalization",
+    "MelWeightMatrix",
+    "QuantizeLinear",
+)
 IN_FP32 = "use --precision fp32, or train with smaller values there"
 _MAX_NAMED = 3
 
@@ -85,3 +97,23 @@ def fit_to_float16(model: Path, proto: Any, samples: Calibration | None) -> Floa
     with converting(model, "ONNX Runtime"):
         plain = folded(proto)
         return Float16Fit(clamped=clamped, beyond=beyond_float16(plain, samples), folded=plain)
+
+
+def in_half(proto: Any, keep_io_types: bool = True) -> Any:
+    """Return a copy that computes in fp16; inputs and outputs stay float32 unless `keep_io_types` is False.
+
+    Operators with a result that is float32 whatever their inputs are, or without a kernel for fp16, stay in float32.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    statistics = [node for node in proto.graph.node if node.op_type == "LayerNormalization" and any(node.output[1:])]
+    for place, node in enumerate(statistics):  # mean and deviation are float32
+        node.name = node.name or f"layer_normalization_{place}"
+    if all(entry.domain not in ("", "ai.onnx") for entry in proto.opset_import):
+        proto.opset_import.add(version=opset_of(proto))  # of the Casts
+    return convert_float_to_float16(
+        proto,
+        keep_io_types=keep_io_types,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_IN_FLOAT32],
+        node_block_list=[node.name for node in statistics],
+    )

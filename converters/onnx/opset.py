@@ -40,8 +40,9 @@ def check_opset(proto: Any, opset: int, tool: str) -> None:
 
 
 def opset_of(model: Any) -> int:
-    """Return the version of ONNX's own operator set that a model uses."""
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+    """Return the version of ONNX's own operator set that a model uses; one that uses none suits any."""
+    found = (int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return next(found, WRITTEN_OPSET)
 
 
 def fixed_shapes(model: Path, batch: int, newest_opset: int | None = None) -> dict[str, list[int]]:

@@ -102,13 +102,6 @@ def _first_sentence(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[0].split("failed: ")[-1][:200]
 
 
-def in_half(proto: Any) -> Any:
-    """Return a copy that computes in fp16; inputs and outputs stay float32."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    return convert_float_to_float16(proto, keep_io_types=True)
-
-
 def write(proto: Any, path: Path) -> Path:
     """Write the model to `path`. The same graph gives the same bytes."""
     path.write_bytes(proto.SerializeToString(deterministic=True))
