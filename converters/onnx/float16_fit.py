@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.base import ProxyModel
 from converters.library_calls import converting
+from converters.onnx.cleanup import all_nodes
 from converters.onnx.float16_range import (
     BeyondFloat16,
     ClampedConstant,
@@ -36,9 +37,11 @@ _IN_FLOAT32 = (
     "MeanVarianceNormalization",
     "MelWeightMatrix",
     "QuantizeLinear",
+    "TfIdfVectorizer",
 )
 IN_FP32 = "use --precision fp32, or train with smaller values there"
 _MAX_NAMED = 3
+_FLOAT32 = 1  # of onnx.TensorProto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +109,37 @@ def in_half(proto: Any, keep_io_types: bool = True) -> Any:
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    statistics = [node for node in proto.graph.node if node.op_type == "LayerNormalization" and any(node.output[1:])]
-    for place, node in enumerate(statistics):  # mean and deviation are float32
-        node.name = node.name or f"layer_normalization_{place}"
+    kept = [node for node in proto.graph.node if _stays_in_float32(node)]
+    for place, node in enumerate(kept):
+        node.name = node.name or f"float32_{place}"
     if all(entry.domain not in ("", "ai.onnx") for entry in proto.opset_import):
         proto.opset_import.add(version=opset_of(proto))  # of the Casts
-    return convert_float_to_float16(
+    half = convert_float_to_float16(
         proto,
         keep_io_types=keep_io_types,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_IN_FLOAT32],
-        node_block_list=[node.name for node in statistics],
+        node_block_list=[node.name for node in kept],
     )
+    _feed_unrounded(half.graph)
+    return half
+
+
+def _feed_unrounded(graph: Any) -> None:
+    """Give operators that stay in float32 the model's inputs themselves, without a Cast to fp16 and back."""
+    inputs = {one.name for one in graph.input}
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    for node in casts.values():
+        before = casts.get(node.input[0])
+        if before is not None and before.input[0] in inputs and node.attribute[0].i == _FLOAT32:
+            node.input[0] = before.input[0]
+    read = {name for node in all_nodes(graph) for name in node.input} | {one.name for one in graph.output}
+    for name, node in casts.items():
+        if name not in read:
+            graph.node.remove(node)
+
+
+def _stays_in_float32(node: Any) -> bool:
+    if node.op_type == "LayerNormalization":
+        return any(node.output[1:])  # mean and deviation are float32
+    is_scatter = node.op_type in ("ScatterElements", "ScatterND")
+    return is_scatter and any(one.name == "reduction" and one.s != b"none" for one in node.attribute)
