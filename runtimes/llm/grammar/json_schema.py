@@ -236,7 +236,7 @@ class _Translation:
         return self._rule(f'{key} ws ":" ws {self._value(others, f"{place}/additionalProperties")}')
 
     def _array(self, schema: Schema, place: str) -> str:
-        least, most = _count(schema, "minItems", place) or 0, _count(schema, "maxItems", place)
+        least, most = _counts(schema, "Items", place)
         if schema.get("uniqueItems") and (most is None or most > 1):
             raise _refused(place, "'uniqueItems' cannot be enforced")
         first = schema.get("prefixItems", schema.get("items") if isinstance(schema.get("items"), list) else [])
@@ -254,11 +254,11 @@ class _Translation:
 
 
 def _string(schema: Schema, place: str) -> str:
-    least, most = _count(schema, "minLength", place), _count(schema, "maxLength", place)
+    least, most = _counts(schema, "Length", place)
     pattern, form = schema.get("pattern"), schema.get("format")
     if form is not None and form not in _FORMATS:
         raise _refused(place, f"'format' {form} cannot be enforced (what works: {', '.join(_FORMATS)})")
-    if (pattern is not None) + (form is not None) + (least is not None or most is not None) > 1:
+    if (pattern is not None) + (form is not None) + ("minLength" in schema or "maxLength" in schema) > 1:
         raise _refused(place, "'pattern', 'format' and a length cannot be enforced together")
     if form is not None:
         return string_matching(f"^{_FORMATS[form]}$")
@@ -268,7 +268,7 @@ def _string(schema: Schema, place: str) -> str:
         except (ValueError, TypeError) as error:
             raise _refused(place, f"'pattern' cannot be enforced: {error}") from None
     if least or most is not None:
-        return f'"\\"" char{{{least or 0},{"" if most is None else most}}} "\\""'
+        return f'"\\"" char{{{least},{"" if most is None else most}}} "\\""'
     return "string"
 
 
@@ -309,13 +309,16 @@ def _bound(schema: Schema, word: str, place: str) -> Any:
     return value
 
 
-def _count(schema: Schema, word: str, place: str) -> int | None:
-    value = schema.get(word)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_REPEATED:
-        raise _refused(place, f"'{word}' is not a whole number up to {_MAX_REPEATED}")
-    return value
+def _counts(schema: Schema, what: str, place: str) -> tuple[int, int | None]:
+    """Return the least and the most `what`: "Items" or "Length"."""
+    least, most = schema.get(f"min{what}"), schema.get(f"max{what}")
+    for word, value in ((f"min{what}", least), (f"max{what}", most)):
+        is_whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_REPEATED
+        if value is not None and not is_whole:
+            raise _refused(place, f"'{word}' is not a whole number up to {_MAX_REPEATED}")
+    if least is not None and most is not None and least > most:
+        raise _refused(place, f"'min{what}' {least} is more than 'max{what}' {most}")
+    return least or 0, most
 
 
 def _type_of(schema: Schema, place: str) -> str | None:

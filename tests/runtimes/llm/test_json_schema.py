@@ -176,6 +176,8 @@ def test_what_a_grammar_lets_pass_validates(name: str) -> None:
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf'"),
         ({"allOf": [{"type": "integer"}, {"type": "string"}]}, "'type' occurs twice"),
         ({"type": "integer", "minimum": 9, "maximum": 5}, "no integer"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "'minLength' 3 is more than 'maxLength' 2"),
+        ({"type": "array", "minItems": 3, "maxItems": 2}, "'minItems' 3 is more than 'maxItems' 2"),
         ({"type": "integer", "minimum": 10**16}, "more than 15 digits"),
         ({"type": "text"}, "'type' is"),
         ({"enum": [3], "type": "string"}, "leaves no value"),
