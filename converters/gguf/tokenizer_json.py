@@ -173,12 +173,17 @@ def specials(settings: TokenizerSettings, folder: Path, tokens: Sequence[str]) -
 
 
 def read_template(folder: Path, settings: TokenizerSettings) -> str | None:
-    """Return the chat template: chat_template.jinja, else the default one of tokenizer_config.json, else None."""
-    path = folder / "chat_template.jinja"
+    """Return the chat template; None if there is none.
+
+    It is in chat_template.jinja, tokenizer_config.json (the default one), or the processor's chat_template.json.
+    """
+    path, older = folder / "chat_template.jinja", folder / "chat_template.json"
     if path.is_file():
         check_size(path, _MAX_TEMPLATE)
         return path.read_text(encoding="utf-8", errors="replace")
-    template = settings.get("chat_template")
+    template: Any = settings.get("chat_template")
+    if not template and older.is_file():
+        template = read_json(older, _MAX_TEMPLATE).get("chat_template")
     if isinstance(template, list):  # several, by name
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
         template = named.get("default")

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Mapping, NoReturn
@@ -100,8 +101,43 @@ class TrialJob(Job[Trial]):
 def render(source: str, values: Mapping[str, Any], now: datetime | None = None) -> str:
     """Render a template with `values`. Raises InputError if it is broken, exceeds a limit or rejects the conversation.
 
-    `now` is its current time; None uses the clock.
+    `now` is its current time; None uses the clock. A template that fails on texts, or drops them, gets typed parts
+    instead: those of models that see pictures (LLaVA, Idefics) read nothing else.
     """
+    plain = values.get("messages")
+    question = _last_question(plain)
+    typed = {**values, "messages": _with_typed_parts(plain)} if question else values
+    try:
+        text = _rendered(source, values, now)
+    except InputError:
+        if not question:
+            raise
+        with suppress(InputError):
+            return _rendered(source, typed, now)
+        raise
+    if question in text:
+        return text
+    with suppress(InputError):
+        other = _rendered(source, typed, now)
+        if question in other:
+            return other
+    return text
+
+
+def _last_question(messages: Any) -> str:
+    """Return the text of the last user's message; empty if there is none."""
+    questions = [one.get("content") for one in messages or () if one.get("role") == "user"]
+    return questions[-1].strip() if questions and isinstance(questions[-1], str) else ""
+
+
+def _with_typed_parts(messages: Any) -> Any:
+    return [
+        {**one, "content": [{"type": "text", "text": one["content"]}]} if isinstance(one.get("content"), str) else one
+        for one in messages
+    ]
+
+
+def _rendered(source: str, values: Mapping[str, JsonValue], now: datetime | None) -> str:
     if len(source) > MAX_TEMPLATE_CHARACTERS:
         limit = f"the limit is {MAX_TEMPLATE_CHARACTERS}"
         raise InputError(f"the chat template has {len(source)} characters; {limit}", _HINT)

@@ -1,8 +1,12 @@
 """Chat templates are rendered in the sandbox before they are written into a GGUF file."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from converters.gguf.chat_template import render_chat
+from converters.gguf.tokenizer_json import TokenizerSettings, read_template
 from runtimes.errors import InputError
 from runtimes.llm import template_sandbox
 
@@ -18,6 +22,37 @@ TRAINED = (
 
 def test_a_template_that_marks_what_is_trained_on_is_carried() -> None:
     render_chat(TRAINED, "model", "<s>", "</s>")
+
+
+QUESTION = "What is the capital of France?"
+# As in llava-1.5-7b-hf: it reads typed parts only.
+LLAVA = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+STRICT = "{% for m in messages %}{{ m.content[0].text + '|' }}{% endfor %}"  # fails on a text
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        (
+            LLAVA,
+            "USER: What is the capital of France? ASSISTANT: Paris. USER: ?ecnarF fo latipac eht si tahW ASSISTANT:",
+        ),
+        (STRICT, f"{QUESTION}|Paris.|{QUESTION[::-1]}|"),
+    ],
+)
+def test_a_template_that_reads_typed_parts_gets_them(template: str, rendered: str) -> None:
+    assert render_chat(template, "m", "", "") == rendered
+
+
+def test_a_template_that_is_only_in_the_processors_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA}), encoding="utf-8")
+    assert read_template(tmp_path, TokenizerSettings({})) == LLAVA
+    assert read_template(tmp_path, TokenizerSettings({"chat_template": MESSAGES})) == MESSAGES
 
 
 def test_a_template_that_asks_for_the_date_gets_the_same_one_each_time() -> None:
