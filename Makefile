@@ -88,11 +88,13 @@ $(VENV)/chat.done: pyproject.toml constraints.txt | $(VENV)/bin/python
 # libraries, which takes a minute and a half more; edge looks for it in .venv/llama.cpp.
 # Without AMX: GCC drops the tile configuration that llama.cpp writes, and the first product ends the process
 # (github.com/ggml-org/llama.cpp/pull/26954). In C as well, which is what the library says of itself.
+# LLAMA_PATCH corrects the pictures of CLIP; a copy next to llama-server tells edge so (server_program.py).
 LLAMA_VERSION := $(shell sed -n 's/^llama_cpp_python==//p' constraints.txt)
 LLAMA := llama-cpp-python==$(LLAMA_VERSION)
 LLAMA_SOURCE := $(abspath $(VENV))/llama-source
 LLAMA_BUILD := $(abspath $(VENV))/llama-build
-$(VENV)/llama-server.done: constraints.txt | $(VENV)/bin/python
+LLAMA_PATCH := runtimes/llm/llama_cpp/llava_class_token.patch
+$(VENV)/llama-server.done: constraints.txt $(LLAMA_PATCH) | $(VENV)/bin/python
 	@command -v c++ >/dev/null || { echo "llama.cpp is compiled here for this CPU, which needs a C++ compiler" \
 		"(Debian, Ubuntu: sudo apt install build-essential); 'make chat' does without"; exit 1; }
 	@echo "compiling llama.cpp for this CPU (once; about 6 minutes on two cores) ..."
@@ -100,6 +102,7 @@ $(VENV)/llama-server.done: constraints.txt | $(VENV)/bin/python
 	@$(PIP) install --quiet 'scikit-build-core[pyproject]' cmake ninja
 	@$(PIP) download --quiet --no-deps --no-binary :all: --dest $(VENV)/sdist '$(LLAMA)'
 	@tar xzf $(VENV)/sdist/llama_cpp_python-$(LLAMA_VERSION).tar.gz -C $(LLAMA_SOURCE) --strip-components 1
+	@patch --quiet --strip 1 --directory $(LLAMA_SOURCE)/vendor/llama.cpp <$(LLAMA_PATCH)
 	@if c++ -march=native -dM -E -x c++ - </dev/null 2>&1 | grep -q AMX_INT8; then \
 			export CFLAGS="$$CFLAGS -mno-amx-int8" CXXFLAGS="$$CXXFLAGS -mno-amx-int8"; fi; \
 		export PATH="$(abspath $(BIN)):$$PATH" CMAKE_GENERATOR=Ninja; \
@@ -114,6 +117,7 @@ $(VENV)/llama-server.done: constraints.txt | $(VENV)/bin/python
 	@$(PIP) install --quiet '$(LLAMA)' --constraint constraints.txt
 	@cp -P $(LLAMA_BUILD)/bin/llama-server $(LLAMA_BUILD)/bin/*.so* $(VENV)/llama.cpp/ 2>/dev/null \
 		|| cp -P $(LLAMA_BUILD)/bin/llama-server $(LLAMA_BUILD)/bin/*.dylib $(VENV)/llama.cpp/
+	@cp $(LLAMA_PATCH) $(VENV)/llama.cpp/
 	@rm -rf $(LLAMA_SOURCE) $(LLAMA_BUILD)
 	@touch $@
 

@@ -44,9 +44,14 @@ class HfToGguf(GgufConverter):
     def _with_adapter(self, base: Path, adapter: Path, options: GgufOptions) -> LanguageModel | FolderModel:
         """Open a base with a LoRA merged. Its weights are in a temporary folder, which lives as long as the model."""
         from converters.gguf.folder_model import FolderModel
+        from converters.gguf.hugging_face import quantization, read_config
         from converters.gguf.lora import merge
         from converters.gguf.staging import TemporaryFolder
 
+        method = quantization(read_config(base))
+        if method is not None:
+            what = f"{base} is quantized by {method}, and an adapter cannot be merged into quantized weights"
+            raise InputError(what, "use the model before quantization as the base")
         merged = TemporaryFolder(options.scratch)
         folder = merge(base, adapter, merged.path / "model")
         model = self.open(folder, replace(options, lora=None))

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from converters.environments import Environment, environment
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.clip_encoder import is_clip, write_clip_encoder
+from converters.gguf.dequantization import METHODS, dequantize
+from converters.gguf.hugging_face import ModelConfig, quantization, read_config
 from converters.gguf.lora import Lora, write_plain
 from converters.gguf.model_parts import OnTensor
 from converters.gguf.reference import fits_in_memory, has_transformers, transformers_scores
@@ -90,7 +92,11 @@ class FolderModel:
             )
 
     def write_pictures(self, path: Path, precision: str) -> None:
-        """Write the picture encoder in fp32, fp16 or bf16. Raises InputError if llama.cpp's converter rejects it."""
+        """Write the picture encoder in fp32, fp16 or bf16. Raises InputError if it is not supported."""
+        name = general_name(self.name, self.tokenizer)
+        if is_clip(self.config):
+            write_clip_encoder(self.folder, self.config, path, precision, name)
+            return
         with self._staged() as staged:
             ask(
                 f"llama.cpp's converter cannot convert the picture encoder of {self.folder}",
@@ -98,7 +104,7 @@ class FolderModel:
                 folder=str(staged),
                 out=str(path.resolve()),
                 precision=_TYPES[precision],
-                name=general_name(self.name, self.tokenizer),
+                name=name,
             )
 
     def scores(self, texts: list[list[int]]) -> tuple[list[Array], str]:
@@ -106,6 +112,10 @@ class FolderModel:
         version = VERSIONS.get(self.config.architecture)
         if version is not None:
             return rwkv_scores(SafetensorsFolder(self.folder), self.config, version, texts), f"numpy for RWKV {version}"
+        if quantization(self.config) in METHODS:
+            with tempfile.TemporaryDirectory(prefix="edge-") as place:
+                plain = dequantize(self.folder, self.config, Path(place) / "model")
+                return replace(self, folder=plain, config=read_config(plain)).scores(texts)
         size = sum(file.stat().st_size for file in weight_files(self.folder))
         if not fits_in_memory(size // 2):
             what = f"{self.folder} is too large to be compared with transformers on this machine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from converters.gguf.hyperparameters import MAX_LAYERS, MAX_SIZE, Network, RopeS
 from converters.gguf.tokenizer_json import is_sentencepiece, pre_of, read_tokenizer_file
 from converters.gguf.weights import Weights, read_json
 from runtimes.artifact.json_fields import Fields
-from runtimes.errors import InputError
+from runtimes.errors import EngineMissingError, InputError
 
 _MAX_CONFIG = 2**22
 # Architecture in config.json → llama.cpp's. LlamaForCausalLM is also TinyLlama, SmolLM, Yi, Vicuna, CodeLlama, ...
@@ -27,8 +28,15 @@ _KNOWN_YARN = "what works: yarn with 32 and 1, which nearly every model has"
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_sequence_length")
 _ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatGLMModel")
 _REFUSED = {"RwkvForCausalLM": "RWKV 4, but llama.cpp only supports RWKV 6 and 7"}
-# `dequant_model` in conversion/base.py of the converter.
-_QUANTIZED = ("fp8", "gptq", "bitnet", "compressed-tensors", "modelopt", "mxfp4")
+# Methods that the converter dequantizes (`dequant_model` in conversion/base.py), with the library that transformers
+# needs to compute the scores of the source; edge computes those of the first two itself (dequantization.py).
+_QUANTIZED = {
+    "fp8": "",
+    "gptq": "",
+    "mxfp4": "accelerate",
+    "bitnet": "accelerate",
+    "compressed-tensors": "compressed_tensors",
+}
 _NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -110,7 +118,7 @@ def check_architecture(folder: Path) -> str:
         what = f"{folder} is {name}, which" if name else f"the config.json of {folder} names no architecture, so it"
         raise InputError(f"{what} cannot be converted to gguf", _KNOWN)
     _check_quantization(config, folder)
-    _check_betas(config, folder)
+    _check_yarn(config, folder)
     return name
 
 
@@ -148,16 +156,27 @@ def known_architectures() -> frozenset[str]:
     return frozenset(Path(__file__).with_name("architectures.txt").read_text(encoding="utf-8").split())
 
 
-def _check_quantization(config: ModelConfig, folder: Path) -> None:
+def quantization(config: ModelConfig) -> str | None:
+    """Return the name of the method that a model is quantized with; None if it is not."""
     entry = config.get("quantization_config")
-    method = entry.get("quant_method") if isinstance(entry, dict) else None
-    if isinstance(entry, dict) and method not in _QUANTIZED:
-        what = f"{folder} is quantized by {method or 'an unnamed method'}, which llama.cpp's converter does not support"
+    return str(entry.get("quant_method") or "an unnamed method") if isinstance(entry, dict) and entry else None
+
+
+def _check_quantization(config: ModelConfig, folder: Path) -> None:
+    method = quantization(config)
+    if method is None:
+        return
+    if method not in _QUANTIZED:
+        what = f"{folder} is quantized by {method}, which llama.cpp's converter or the proof does not support"
         raise InputError(what, f"convert the model before quantization; what works: {', '.join(_QUANTIZED)}")
+    library = _QUANTIZED[method]
+    if library and find_spec(library) is None:
+        what = f"{folder} is quantized by {method}: transformers needs {library} to compute its scores for the proof"
+        raise EngineMissingError(what, f"pip install {library.replace('_', '-')}")
 
 
-def _check_betas(config: ModelConfig, folder: Path) -> None:
-    """Check YaRN's betas: llama.cpp reads them only for Grok and Mistral 3 (src/models), and else uses 32 and 1."""
+def _check_yarn(config: ModelConfig, folder: Path) -> None:
+    """Check YaRN: llama.cpp reads the betas only for Grok and Mistral 3 (src/models), and always truncates."""
     for part in [config, config.text] if config.text else [config]:
         rope = part.rope
         if rope.get("rope_type", rope.get("type")) != "yarn" or "Mistral3" in config.architecture:
@@ -166,6 +185,9 @@ def _check_betas(config: ModelConfig, folder: Path) -> None:
         if fast not in (None, 32) or slow not in (None, 1):
             what = f"{folder}: its positions are scaled by yarn with beta_fast {fast} and beta_slow {slow}"
             raise InputError(f"{what}, but llama.cpp always uses 32 and 1", _KNOWN_YARN)
+        if rope.get("truncate") is False and not config.architecture.startswith("GptOss"):
+            what = f"{folder}: its positions are scaled by yarn with truncate false, but llama.cpp always truncates"
+            raise InputError(what, _KNOWN_YARN)
 
 
 def read_network(folder: Path, weights: Weights) -> Network:

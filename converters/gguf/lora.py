@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from converters.gguf.staging import stage
-from converters.gguf.weights import SafetensorsFolder, read_json
+from converters.gguf.weights import SafetensorsFolder, float_entry, read_json, write_header
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import Fields
 from runtimes.errors import InputError
@@ -149,10 +149,10 @@ def merge(base: Path, adapter: Path, place: Path) -> Path:
         tensors = {name: stored.place(name) for name in sorted(stored.names()) if stored.place(name).file == file}
         (place / file.name).unlink()
         with (place / file.name).open("wb") as stream, file.open("rb") as source:
-            _write_header(
+            write_header(
                 stream,
                 {
-                    name: _floats(one.shape) if name in targets else (one.shape, one.type, one.end - one.start)
+                    name: float_entry(one.shape) if name in targets else (one.shape, one.type, one.end - one.start)
                     for name, one in tensors.items()
                 },
             )
@@ -185,7 +185,7 @@ def write_plain(lora: Lora, place: Path) -> Path:
             shapes[name] = lora.weights.shape(name)
             strengths[name] = change.scale * change.rank / alpha if which.endswith("b") else 1.0
     with (place / "adapter_model.safetensors").open("wb") as stream:
-        _write_header(stream, {name: _floats(shape) for name, shape in shapes.items()})
+        write_header(stream, {name: float_entry(shape) for name, shape in shapes.items()})
         for name in shapes:
             stream.write((np.float32(strengths[name]) * lora.weights.load(name)).astype("<f4").tobytes())
     plain = {"peft_type": "LORA", "r": lora.rank, "lora_alpha": alpha}
@@ -216,20 +216,6 @@ def _by_pattern(patterns: Any, name: str, otherwise: float) -> float:
             what = f"{CONFIG}: the pattern {pattern!r} is not a valid regular expression with a number"
             raise InputError(what, "check alpha_pattern in that file") from None
     return otherwise
-
-
-def _write_header(stream: BinaryIO, tensors: Mapping[str, tuple[tuple[int, ...], str, int]]) -> None:
-    """Write the header of a safetensors file; `tensors` has shape, type and bytes by name, in the file's order."""
-    entries, at = {}, 0
-    for name, (shape, kind, size) in tensors.items():
-        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(entries).encode()
-    stream.write(len(text).to_bytes(8, "little") + text)
-
-
-def _floats(shape: tuple[int, ...]) -> tuple[tuple[int, ...], str, int]:
-    return shape, "F32", 4 * math.prod(shape)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.gguf.clip_encoder import is_clip
 from converters.gguf.hugging_face import ModelConfig
 from converters.gguf.reference import fits_in_memory, has_transformers
 from converters.gguf.weights import weight_files
@@ -24,24 +25,20 @@ from converters.library_calls import loading
 from runtimes.arrays import Array
 from runtimes.errors import EngineMissingError, InputError, ProofError
 from runtimes.llm.llama_cpp.picture_session import PictureSession, open_with_pictures
-from runtimes.llm.llama_cpp.server_program import Program, find_program
+from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, find_program
 from runtimes.llm.session import LoadOptions, Part
 from runtimes.verification.metrics import compare, meets
 
 if TYPE_CHECKING:
     from runtimes.artifact.json_fields import JsonObject
 
-# Before and after a picture.
-_TEXTS = (("", "Why is this picture so full of beauty?"), ("Look at ", " and"), ("1, 2,", ""))
+# Before and after a picture. llama.cpp 0c1e570 aborts if nothing follows the picture, nor a token that ends it.
+_TEXTS = (("", "Why is this picture so full of beauty?"), ("Look at ", " and"), ("1, 2,", " 3"))
 _LEAST_CHANGE = 1e-3  # of the scores, by another picture: a smaller change cannot be distinguished from rounding
 _CHANGE_DB = 10.0  # a change has less signal than the scores by this much
 _DEFAULT_SIDE = 224  # pixels; of encoders that take any size
 _MAX_SIDE = 1024
 _IMPOSSIBLE = -80.0  # log-probability; smaller ones vanish in single precision
-_CLIP = (
-    "its picture encoder is CLIP with a class token, which llama.cpp 0c1e570 puts after the patches instead of before"
-    " them (tools/mtmd/models/llava.cpp): every position is shifted and one patch is lost"
-)
 # What marks the place of a picture in a text, as an attribute of the processor in transformers.
 _PLACES = {"gemma3": "boi_token"}
 
@@ -53,17 +50,16 @@ def takes_pictures(config: ModelConfig) -> bool:
 
 def why_not(folder: Path, config: ModelConfig) -> str | None:
     """Return why the pictures of a folder cannot be converted and proven here; None if they can."""
-    vision = config.get("vision_config")
-    if isinstance(vision, dict) and vision.get("model_type") in ("clip_vision_model", "clip"):
-        return _CLIP
     if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():
         return "the folder has no preprocessor_config.json, which says how a picture becomes an input"
     if not has_transformers() or find_spec("PIL") is None:
         return "the proof of pictures needs transformers and Pillow: pip install 'edgeproof[gguf-proof,pictures]'"
     try:
-        find_program(None)
+        program = find_program(None)
     except EngineMissingError as error:
         return f"the proof of pictures needs llama-server: {error.hint}"
+    if is_clip(config) and not program.is_right_about_clip:
+        return f"its picture encoder is CLIP, and {CLIP_REASON}; {CLIP_HINT}"
     if not fits_in_memory(sum(file.stat().st_size for file in weight_files(folder)) // 2):
         return "the folder is too large to be compared with transformers on this machine"
     return None
@@ -150,7 +146,7 @@ def _case(session: PictureSession, texts: tuple[str, str], picture: bytes) -> Ca
     forced = session.tokenize("a")[-1]
     parts = [Part(before), Part(picture=picture), Part(after)]
     scores, length = session.next_scores([part for part in parts if part.text or part.picture], forced)
-    tokens = session.tokenize(before, begin=True), session.tokenize(after) if after else []
+    tokens = session.tokenize(before, begin=True), session.tokenize(after)
     return Case(before=tokens[0], after=tokens[1], picture=picture, scores=scores, length=length)
 
 

@@ -49,6 +49,7 @@ class TextProof:
 
     passed: Whether the result computes like its source.
     message: The reason, or a summary.
+    exact: Whether nothing is rounded that could explain a difference.
     facts: The manifest's entry.
     inputs, outputs, rule: The self-check.
     notes: Notes for the user.
@@ -56,6 +57,7 @@ class TextProof:
 
     passed: bool
     message: str
+    exact: bool
     facts: JsonObject
     inputs: Arrays
     outputs: Arrays
@@ -64,7 +66,9 @@ class TextProof:
 
     def error(self, folder: str) -> ProofError:
         """Return the error of a failed proof; `folder` contains the result."""
-        hint = f"try --precision fp16; the result is in {folder}"
+        ignored = "llama.cpp ignores or changes a setting of this model's config.json"
+        why = ignored if self.exact else "try --precision fp16"
+        hint = f"{why}; the result is in {folder}"
         return ProofError(f"the result does not compute like its source: {self.message}", hint)
 
 
@@ -121,7 +125,8 @@ def prove_text(model: TextModel, session: TextSession, precision: str) -> TextPr
     outputs = {SCORES: np.ascontiguousarray(expected[0][-_STORED:], np.float32)}
     rule = SelfCheck("snr_db", _rule(scores_of(given[0], _STORED), outputs[SCORES], limit), "texts")
     inputs = {TOKENS: tokens, LAST: np.array([_STORED], np.int32)}
-    return TextProof(not failures, message, facts, inputs, outputs, rule, tuple(notes))
+    exact = precision in EXACT
+    return TextProof(not failures, message, exact, facts, inputs, outputs, rule, tuple(notes))
 
 
 def _check_template(model: TextModel, session: TextSession, chat: str | None) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -21,6 +22,7 @@ _MAX_HEADER = 100 * 2**20  # the safetensors library's own limit
 _MAX_INDEX = 64 * 2**20
 _COMPARE = "compare its size and sha256 with the original's"
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+_RAW_TYPES = {"F8_E4M3": "u1", "I32": "<i4"}
 # Bytes of the others. Source: `Dtype` in safetensors/src/tensor.rs of github.com/huggingface/safetensors.
 _OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4}
 _OTHER_BYTES |= {"U32": 4, "I64": 8, "U64": 8}
@@ -83,16 +85,24 @@ class SafetensorsFolder:
         if place.type not in _TYPES:
             what = f"{place.file}: tensor '{name}' is {place.type}, not one of {', '.join(_TYPES)}"
             raise InputError(what, "convert the model before quantization")
-        with place.file.open("rb") as stream:
-            stream.seek(place.start)
-            values = np.fromfile(
-                stream, _TYPES[place.type], (place.end - place.start) // np.dtype(_TYPES[place.type]).itemsize
-            )
+        values = self.load_raw(name)
         if place.type == "BF16":
             wide = values.astype(np.uint32)
             wide <<= 16  # in place: bf16 is the upper half of float32
             values = wide.view(np.float32)
-        return values.reshape(place.shape).astype(np.float32, copy=False)
+        return values.astype(np.float32, copy=False)
+
+    def load_raw(self, name: str) -> Array:
+        """Load a tensor as stored; types that numpy lacks as whole numbers of the same size."""
+        place = self._places[name]
+        kind = _TYPES.get(place.type) or _RAW_TYPES.get(place.type)
+        if kind is None:
+            what = f"{place.file}: tensor '{name}' is {place.type}, not one of {', '.join((*_TYPES, *_RAW_TYPES))}"
+            raise InputError(what, "convert the model before quantization")
+        with place.file.open("rb") as stream:
+            stream.seek(place.start)
+            values = np.fromfile(stream, kind, (place.end - place.start) // np.dtype(kind).itemsize)
+        return values.reshape(place.shape)
 
 
 def weight_files(folder: Path) -> set[Path]:
@@ -169,6 +179,21 @@ def check_size(path: Path, largest: int) -> None:
             f"{path} has {size:,} bytes; edge reads at most {largest:,} of such a file, as a guard against hostile ones"
         )
         raise InputError(what, _COMPARE)
+
+
+def write_header(stream: BinaryIO, tensors: Mapping[str, tuple[tuple[int, ...], str, int]]) -> None:
+    """Write the header of a safetensors file; `tensors` has shape, type and bytes by name, in the file's order."""
+    entries, at = {}, 0
+    for name, (shape, kind, size) in tensors.items():
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries).encode()
+    stream.write(len(text).to_bytes(8, "little") + text)
+
+
+def float_entry(shape: tuple[int, ...]) -> tuple[tuple[int, ...], str, int]:
+    """Return the entry of `write_header` for a tensor in float32."""
+    return shape, "F32", 4 * math.prod(shape)
 
 
 def _header(path: Path) -> dict[str, Place]:

@@ -18,6 +18,8 @@ from runtimes.errors import InputError
 
 _FILE_TYPES = {"fp32": 0, "fp16": 1, "bf16": 32}  # general.file_type: enum llama_ftype in llama.h
 _BF16 = "bf16"  # numpy has no such type
+Entry = int | float | str | list[int] | list[float]  # the value of a metadata entry
+MATRIX_TYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": _BF16}
 _MAX_HALF = 65504.0
 _ROPE = "rope_freqs.weight"
 _SPECIAL = ("bos", "eos", "unknown", "padding", "eot")
@@ -38,8 +40,7 @@ def write_model(
         add_value(writer, f"{model.network.architecture}.{key}", value)
     _add_vocabulary(writer, model.vocabulary.padded(model.network.vocabulary))
     shapes = _shapes(model)
-    matrix: Any = {"fp32": np.float32, "fp16": np.float16, "bf16": _BF16}[precision]
-    types = {name: matrix if len(shape) > 1 else np.float32 for name, shape in shapes.items()}
+    types = {name: MATRIX_TYPES[precision] if len(shape) > 1 else np.float32 for name, shape in shapes.items()}
     write_tensors(writer, shapes, types, lambda name: _converted(model, name), on_tensor, path)
 
 
@@ -50,10 +51,14 @@ def new_writer(path: Path, architecture: str) -> Any:
     return gguf.GGUFWriter(path, architecture)
 
 
-def add_value(writer: Any, key: str, value: int | float | str) -> None:
+def add_value(writer: Any, key: str, value: Entry) -> None:
     """Add an entry with the type that llama.cpp expects."""
     if isinstance(value, str):
         writer.add_string(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
     else:

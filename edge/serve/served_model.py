@@ -118,10 +118,11 @@ def local_model(source: LlmSource, template: str | None, words: Sequence[str], n
     check_extra_arguments(words)
     context = context_size(file, path, source.options)
     arguments = [*server_arguments(path, file, context, source.options), "--alias", name or path.stem]
-    encoder = source.options.mmproj if "--mmproj" not in words else None
+    passed = _word_behind("--mmproj", words)
+    encoder = passed or source.options.mmproj
     if encoder is not None:
-        check_picture_encoder(Path(encoder))
-        arguments += ["--mmproj", encoder]
+        check_picture_encoder(Path(encoder), program)
+        arguments += ["--mmproj", encoder] if passed is None else []
     check_prebuilt(program, [*arguments, *words])
     with ExitStack() as stack:
         guard = guard_template(file, path, template, _word_behind("--chat-template", words))
@@ -134,8 +135,7 @@ def local_model(source: LlmSource, template: str | None, words: Sequence[str], n
         engine = LlamaServer(program, [*arguments, *words], path.name)
         notes = [*([guard.problem] if guard.problem else []), *([_PREBUILT_NOTE] if program.is_prebuilt else [])]
         facts = _facts(file, path, source, context)
-        sees_pictures = encoder is not None or "--mmproj" in words
-        return ServedModel(engine, guard, notes, sees_pictures, facts, stack.pop_all())
+        return ServedModel(engine, guard, notes, encoder is not None, facts, stack.pop_all())
 
 
 def _word_behind(option: str, words: Sequence[str]) -> str | None:

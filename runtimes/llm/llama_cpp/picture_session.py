@@ -30,7 +30,7 @@ from runtimes.errors import InputError
 from runtimes.llm.llama_cpp.http_session import ServerSession
 from runtimes.llm.llama_cpp.memory import context_size, memory_mode, trained_context
 from runtimes.llm.llama_cpp.server_arguments import server_arguments
-from runtimes.llm.llama_cpp.server_program import Program, die_with_parent
+from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, die_with_parent
 from runtimes.llm.session import LoadOptions, Part, TextOptions, Token
 from runtimes.model_files.gguf import control_texts, read_gguf
 
@@ -39,14 +39,24 @@ _TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 _POLL_S = 0.05
 _END_S = 2.0
 _PICTURE_ENCODER = "clip"  # general.architecture of every file with one
+# The projectors of the encoders that tools/mtmd/models/llava.cpp computes, and the tensor that it puts last.
+_LLAVA, _CLASS_EMBEDDING = ("mlp", "mlp_norm", "ldp", "ldpv2", "adapter"), "v.class_embd"
 
 
-def check_picture_encoder(path: Path) -> None:
-    """Raise InputError if `path` is not a picture encoder that llama.cpp can read."""
+def check_picture_encoder(path: Path, program: Program) -> None:
+    """Raise InputError if `path` is not a picture encoder, or one that `program` computes wrongly."""
     if not path.is_file():
         raise InputError(f"{path} does not exist", "--mmproj takes the mmproj file that belongs to the model")
-    if read_gguf(path).architecture != _PICTURE_ENCODER:
+    file = read_gguf(path)
+    if file.architecture != _PICTURE_ENCODER:
         raise InputError(f"{path} is not a picture encoder", "--mmproj takes the mmproj file, MODEL the language model")
+    if (
+        file.text("clip.projector_type") in _LLAVA
+        and any(tensor.name == _CLASS_EMBEDDING for tensor in file.tensors)
+        and not program.is_right_about_clip
+    ):
+        hint = f"{CLIP_HINT}; to use the language model alone, move {path.name} to another folder"
+        raise InputError(f"{path} is CLIP, and {CLIP_REASON}", hint)
 
 
 def open_with_pictures(model: str, options: LoadOptions, program: Program, words: Sequence[str] = ()) -> PictureSession:
@@ -57,7 +67,7 @@ def open_with_pictures(model: str, options: LoadOptions, program: Program, words
     assert options.mmproj is not None
     path, encoder = Path(model), Path(options.mmproj)
     file = read_gguf(path)
-    check_picture_encoder(encoder)
+    check_picture_encoder(encoder, program)
     context = context_size(file, path, options)
     arguments = [*server_arguments(path, file, context, options), "--mmproj", str(encoder), *words]
     process = _ServerProcess(program, arguments, f"{path} with {encoder.name}")

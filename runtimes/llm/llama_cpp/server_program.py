@@ -14,6 +14,13 @@ import runtimes
 from runtimes.errors import EngineMissingError, UsageError
 
 PROGRAM_VARIABLE = "EDGE_LLAMA_SERVER"
+# The correction that `make llama` compiles llama.cpp with; a copy of it is next to the program.
+CLIP_PATCH = "llava_class_token.patch"
+CLIP_REASON = (
+    "this llama.cpp puts CLIP's class token after the patches of a picture instead of before them, so that it sees"
+    " pictures wrongly (tools/mtmd/models/llava.cpp)"
+)
+CLIP_HINT = "`make llama` compiles a corrected one"
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,11 @@ class Program:
 
     command: tuple[str, ...]
     is_prebuilt: bool
+
+    @property
+    def is_right_about_clip(self) -> bool:
+        """Whether it processes the pictures of CLIP correctly, which only a corrected llama.cpp does."""
+        return not self.is_prebuilt and Path(self.command[0]).resolve().with_name(CLIP_PATCH).is_file()
 
     def environment(self, key: str) -> Mapping[str, str]:
         """Return the environment variables of its process, whose API key is `key`."""

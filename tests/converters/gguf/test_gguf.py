@@ -355,6 +355,10 @@ HOSTILE = {
         config(rope_parameters={"rope_type": "yarn", "factor": 4.0, "beta_fast": 64, "beta_slow": 4}),
         "beta_fast 64 and beta_slow 4, but llama.cpp always uses 32 and 1",
     ),
+    "a cut that llama.cpp always makes": (
+        config(rope_parameters={"rope_type": "yarn", "factor": 4.0, "truncate": False}),
+        "truncate false, but llama.cpp always truncates",
+    ),
     "layers that are not there": (config(num_hidden_layers=3), "lacks the tensor 'blk.2"),
     "layers that are too many": (config(num_hidden_layers=1), "architecture does not have"),
     "a billion layers": (config(num_hidden_layers=10**9), "not between"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from converters.pipeline.language_model import convert_text
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from runtimes.errors import InputError
 from runtimes.llm.llama_cpp.picture_session import open_with_pictures
-from runtimes.llm.llama_cpp.server_program import find_program
+from runtimes.llm.llama_cpp.server_program import Program, find_program
 from runtimes.llm.session import LoadOptions, Part, TextOptions
 from tests.converters.gguf import vision_folders
 
@@ -37,12 +38,17 @@ def folder_of(place: Path, **config: Any) -> Path:
     return place
 
 
-def test_the_clip_of_llava_is_left_out_with_the_reason(tmp_path: Path) -> None:
+UNCORRECTED = Program((sys.executable,), is_prebuilt=True)
+
+
+def test_the_clip_of_llava_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vision = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
     folder = folder_of(tmp_path, architectures=["LlavaForConditionalGeneration"], vision_config=vision)
     config = read_config(folder)
     assert takes_pictures(config)
-    assert "class token" in str(why_not(folder, config))
+    monkeypatch.setattr("converters.gguf.pictures.find_program", lambda _runtime: UNCORRECTED)
+    assert "class token after the patches" in str(why_not(folder, config))
+    assert "make llama" in str(why_not(folder, config))
 
 
 def test_a_folder_that_does_not_say_how_a_picture_becomes_an_input_is_left_out(tmp_path: Path) -> None:
@@ -82,21 +88,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(folder: Path) -> tuple[ConvertResult, Path]:
+    return convert(folder), folder.with_name("artifact")
+
+
+def convert(folder: Path) -> ConvertResult:
+    """Convert to the folder `artifact` next to it."""
     out = folder.with_name("artifact")
     out.mkdir()
     options = GgufOptions(precision="fp32")
     request = LlmConvertRequest(
         source=folder, kind="hf", options=options, out=out, scratch=folder.with_name("steps"), kept=None
     )
-    return convert_text(request, lambda _report: None), out
+    return convert_text(request, lambda _report: None)
 
 
-def files_of(out: Path) -> tuple[Path, Path]:
-    return out / "gemma-3.gguf", out / encoder_name("gemma-3")
+def files_of(out: Path, name: str = "gemma-3") -> tuple[Path, Path]:
+    return out / f"{name}.gguf", out / encoder_name(name)
 
 
-def scores_of_transformers(folder: Path, picture: bytes, before: list[int], after: list[int]) -> Any:
-    """Computed by hand from the picture's pixels: nothing of this is in the proof."""
+def scores_of_transformers(folder: Path, picture: bytes, image: list[int], before: list[int], after: list[int]) -> Any:
+    """Computed by hand from the picture's pixels: nothing of this is in the proof. `image`: the picture's tokens."""
     import torch
     import transformers
     from PIL import Image
@@ -104,16 +115,36 @@ def scores_of_transformers(folder: Path, picture: bytes, before: list[int], afte
     config = json.loads((folder / "config.json").read_text())
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), np.float32) / 255
     pixels = (pixels - np.float32([0.5, 0.45, 0.4])) / np.float32([0.5, 0.4, 0.3])
-    image = [config["boi_token_index"], *[config["image_token_index"]] * vision_folders.PATCHES]
-    ids = torch.tensor([[*before, *image, config["eoi_token_index"], *after]])
+    ids = torch.tensor([[*before, *image, *after]])
+    kinds = {"token_type_ids": (ids == config["image_token_index"]).long()} if config["model_type"] == "gemma3" else {}
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         logits = model(
             input_ids=ids,
             pixel_values=torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()),
-            token_type_ids=(ids == config["image_token_index"]).long(),
+            **kinds,
         ).logits[0, -1]
     return torch.log_softmax(logits, -1).numpy()
+
+
+def check_scores(folder: Path, model: Path, encoder: Path, image: list[int], program: Program) -> None:
+    """The scores after a picture are those of transformers, and depend on the picture."""
+    picture, text = seeded_picture(vision_folders.SIDE, 7), "What a beautiful sight"
+    options = LoadOptions(kv_type="f32", mmproj=str(encoder))
+    with closing(open_with_pictures(str(model), options, program)) as session:
+        begin, after = session.tokenize("", begin=True), session.tokenize(text)
+        scores, length = session.next_scores([Part(picture=picture), Part(text)], after[0])
+        assert session.picture_tokens(picture) == len(image)
+        assert length == len(begin) + len(image) + len(after)
+        answers = [
+            [token.text for token in session.generate_parts(parts, length, TextOptions(max_tokens=4, temperature=0.0))]
+            for parts in ([Part(picture=picture), Part(text)], [Part(text)])
+        ]
+        assert answers[0] != answers[1]
+        other = session.next_scores([Part(picture=seeded_picture(vision_folders.SIDE, 8)), Part(text)], after[0])[0]
+        assert np.abs(scores - other).max() > 0.1
+    expected = scores_of_transformers(folder, picture, image, begin, after)
+    assert np.abs(scores[: len(expected)] - expected).max() < 0.02
 
 
 @pytest.mark.slow
@@ -126,22 +157,9 @@ def test_it_sees_a_picture_as_transformers_does(
     assert encoder.name in result.files
     assert result.proof["pictures"]["passed"]
     assert result.proof["pictures"]["metrics"]["snr_db"] > 55
-    picture, text = seeded_picture(vision_folders.SIDE, 7), "What a beautiful sight"
-    options = LoadOptions(kv_type="f32", mmproj=str(encoder))
-    with closing(open_with_pictures(str(model), options, find_program(runtime))) as session:
-        begin, after = session.tokenize("", begin=True), session.tokenize(text)
-        scores, length = session.next_scores([Part(picture=picture), Part(text)], after[0])
-        assert session.picture_tokens(picture) == vision_folders.PATCHES + 2
-        assert length == len(begin) + vision_folders.PATCHES + 2 + len(after)
-        answers = [
-            [token.text for token in session.generate_parts(parts, length, TextOptions(max_tokens=4, temperature=0.0))]
-            for parts in ([Part(picture=picture), Part(text)], [Part(text)])
-        ]
-        assert answers[0] != answers[1]
-        other = session.next_scores([Part(picture=seeded_picture(vision_folders.SIDE, 8)), Part(text)], after[0])[0]
-        assert np.abs(scores - other).max() > 0.1
-    expected = scores_of_transformers(folder, picture, begin, after)
-    assert np.abs(scores[: len(expected)] - expected).max() < 0.02
+    config = json.loads((folder / "config.json").read_text())
+    image = [config["boi_token_index"], *[config["image_token_index"]] * vision_folders.PATCHES]
+    check_scores(folder, model, encoder, [*image, config["eoi_token_index"]], find_program(runtime))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -15,12 +16,16 @@ import pytest
 
 from converters.gguf import hugging_face
 from converters.gguf.base import GgufOptions
+from converters.gguf.folder_model import FolderModel, converter_environment
 from converters.gguf.language_model import LanguageModel
+from converters.gguf.model_parts import TextModel
 from converters.gguf.verification import load_options, prove_text
 from converters.gguf.vocabulary import NORMAL
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import ProofError
+from runtimes.model_files.gguf import GgufFile, read_gguf
 from runtimes.registry import text_runtime
+from tests.converters.gguf import families
 from tests.converters.gguf.test_gguf import NETWORKS, changed_json, write_folder
 
 for _name in ("gguf", "llama_cpp", "transformers", "tokenizers"):
@@ -140,7 +145,7 @@ FAULTS: dict[str, tuple[str, Callable[[LanguageModel], LanguageModel]]] = {
 }
 
 
-def verdict(model: LanguageModel, file: Path) -> bool:
+def verdict(model: TextModel, file: Path) -> bool:
     with closing(text_runtime(str(file), "llama_cpp").open_text(str(file), load_options(model))) as session:
         try:
             return prove_text(model, session, "fp32").passed
@@ -169,7 +174,69 @@ def test_other_betas_of_yarn_are_seen_even_where_nobody_refuses_them(
     folder = shutil.copytree(folders["yarn"], tmp_path / "betas")
     rope = json.loads((folder / "config.json").read_text(encoding="utf-8"))["rope_parameters"]
     changed_json(folder / "config.json", rope_parameters={**rope, "beta_fast": 64.0, "beta_slow": 4.0})
-    monkeypatch.setattr(hugging_face, "_check_betas", lambda _config, _folder: None)
+    monkeypatch.setattr(hugging_face, "_check_yarn", lambda _config, _folder: None)
     model = HfToGguf().open_plain(folder, GgufOptions())
     model.write(tmp_path / "betas.gguf", "fp32", lambda _done, _total: None)
     assert not verdict(model, tmp_path / "betas.gguf")
+
+
+def exchanged(first: str, second: str) -> Callable[[bytearray, GgufFile], None]:
+    def plant(content: bytearray, file: GgufFile) -> None:
+        one, other = (next(tensor for tensor in file.tensors if tensor.name == name) for name in (first, second))
+        begin, rest = slice(one.offset, one.offset + one.bytes), slice(other.offset, other.offset + other.bytes)
+        content[begin], content[rest] = content[rest], content[begin]
+
+    return plant
+
+
+def zeroed(name: str) -> Callable[[bytearray, GgufFile], None]:
+    def plant(content: bytearray, file: GgufFile) -> None:
+        tensor = next(tensor for tensor in file.tensors if tensor.name == name)
+        content[tensor.offset : tensor.offset + tensor.bytes] = bytes(tensor.bytes)
+
+    return plant
+
+
+def entry(key: str, kind: str, value: float) -> Callable[[bytearray, GgufFile], None]:
+    """Overwrite an entry; `kind` is its type as struct has it."""
+
+    def plant(content: bytearray, file: GgufFile) -> None:
+        assert file.metadata[key] != value
+        struct.pack_into(f"<{kind}", content, content.index(key.encode()) + len(key) + 4, value)  # behind its type
+
+    return plant
+
+
+FAULTS_IN_A_FILE = {
+    "swapped norms": exchanged("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"),
+    "a dropped bias": zeroed("blk.1.attn_qkv.bias"),
+    "a dropped bias of a norm": zeroed("output_norm.bias"),
+    "swapped layers": exchanged("blk.0.ffn_up.weight", "blk.1.ffn_up.weight"),
+    "a rotation of more dimensions": entry("gptneox.rope.dimension_count", "I", 8),
+    "layers one after the other": entry("gptneox.use_parallel_residual", "?", False),
+    "another norm epsilon": entry("gptneox.attention.layer_norm_epsilon", "f", 1e-2),
+    "another BOS": entry("tokenizer.ggml.bos_token_id", "I", 7),
+}
+
+
+@pytest.fixture(scope="module")
+def neox(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderModel, Path]:
+    """A GPT-NeoX, and what llama.cpp's converter makes of it."""
+    converter_environment().create()
+    place = tmp_path_factory.mktemp("neox")
+    model = HfToGguf().open(families.write(place / "gpt-neox", families.FAMILIES["gpt-neox"]), GgufOptions())
+    assert isinstance(model, FolderModel)
+    model.write(place / "right.gguf", "fp32", lambda _done, _total: None)
+    assert verdict(model, place / "right.gguf")
+    return model, place / "right.gguf"
+
+
+@pytest.mark.parametrize("fault", FAULTS_IN_A_FILE)
+def test_a_fault_in_a_file_of_llama_cpps_converter_is_refused(
+    fault: str, neox: tuple[FolderModel, Path], tmp_path: Path
+) -> None:
+    model, right = neox
+    content = bytearray(right.read_bytes())
+    FAULTS_IN_A_FILE[fault](content, read_gguf(right))
+    (tmp_path / "faulty.gguf").write_bytes(content)
+    assert not verdict(model, tmp_path / "faulty.gguf")
