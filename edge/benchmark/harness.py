@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.inspection import inspect
 from edge.workers.process import run_job
 from edge.workers.transport import LOCAL, Transport
-from runtimes.artifact import SELFCHECK, Artifact, sha256
+from runtimes.artifact import Artifact, sha256
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import (
     EdgeError,
@@ -247,7 +247,7 @@ def model_sha256(path: Path) -> str:
     are only read if no manifest has their digest.
     """
     artifact = Artifact.open(path)
-    files = _model_files(artifact)
+    files = artifact.model_files()
     known = artifact.manifest.files
     if artifact.manifest.format == "gguf" and len(files) == 1 and artifact.manifest.model in known:
         return known[artifact.manifest.model]
@@ -262,19 +262,7 @@ def model_sha256(path: Path) -> str:
 def _digest(path: Path, _stamp: Stamp) -> str:
     artifact = Artifact.open(path)
     artifact.verify_digests()
-    files = _model_files(artifact)
+    files = artifact.model_files()
     if len(files) == 1:
         return sha256(files[0])
     return digest_of([(file.relative_to(artifact.path).as_posix(), file) for file in files])
-
-
-def _model_files(artifact: Artifact) -> list[Path]:
-    """Return the files that engines open, without labels and self-check."""
-    model = artifact.model
-    if model.is_dir():
-        return sorted(path for path in model.rglob("*") if path.is_file())
-    beside = {SELFCHECK, artifact.manifest.output.labels if artifact.manifest.output else None}
-    files = [artifact.path / name for name in artifact.manifest.files if name not in beside] or [model]
-    if artifact.is_bare and model.suffix == ".xml" and model.with_suffix(".bin").is_file():
-        files.append(model.with_suffix(".bin"))  # OpenVINO's weights
-    return sorted(files)

@@ -23,10 +23,9 @@ from edge.inference.prediction import Unreadable
 from edge.inference.prepared_model import EngineChoice, PreparedModel
 from edge.inference.preprocessing import ModelHints
 from edge.tasks import Metrics, task_view
-from runtimes.artifact import SELFCHECK, Artifact, sha256
+from runtimes.artifact import Artifact, sha256
 from runtimes.errors import InputError, UsageError
 from runtimes.measurement.statistics import median
-from runtimes.model_files.onnx import external_files
 from runtimes.shapes import shape_texts
 from runtimes.task import DecodeOptions
 
@@ -193,7 +192,7 @@ def _evaluated(one: _Candidate, found: _Answers, baseline: Mapping[str, ScoredIn
         runtime_version=scored[-1].runtime_version,
         count=len(scored),
         metrics=metrics.values,
-        size_bytes=sum(path.stat().st_size for path in _files(one.model.artifact)),
+        size_bytes=sum(path.stat().st_size for path in one.model.artifact.model_files()),
         median_ms=median([given.latency_ms for given in scored]),
         differences=_differences(one, metrics, found.scored, baseline) if baseline is not None else [],
         classes=metrics.classes,
@@ -223,24 +222,10 @@ def _notes(metrics: Metrics) -> list[str]:
     return []
 
 
-def _files(artifact: Artifact) -> list[Path]:
-    """Return the files of the model itself."""
-    manifest, model = artifact.manifest, artifact.model
-    if not artifact.is_bare:
-        others = {SELFCHECK, manifest.output.labels if manifest.output else None}
-        return [artifact.path / name for name in sorted(manifest.files) if name not in others]
-    if model.is_dir():
-        return sorted(path for path in model.rglob("*") if path.is_file())
-    beside = {"openvino": [model.with_suffix(".bin").name], "onnx": []}.get(manifest.format, [])
-    if manifest.format == "onnx":
-        beside = sorted(external_files(model))
-    return [model, *(path for name in beside if (path := model.parent / name).is_file())]
-
-
 def _key(artifact: Artifact, prepared: PreparedModel, data: LabeledInputs, options: EvaluateOptions) -> str:
     """Return a digest of everything that a record depends on: model, preprocessing, decoder, engine, and labels."""
     digest = hashlib.sha256()
-    for path in _files(artifact):
+    for path in artifact.model_files():
         digest.update(sha256(path).encode())
     facts = [repr(prepared.artifact.manifest.preprocess), repr(prepared.decoder), options.runtime, options.threads]
     digest.update(json.dumps([*facts, list(options.shapes)]).encode())

@@ -27,7 +27,7 @@ from runtimes.artifact.manifest import (
 )
 from runtimes.artifact.self_check import SelfCheck
 from runtimes.errors import InputError
-from runtimes.model_files.detect import format_of
+from runtimes.model_files.detect import FORMATS, format_of
 
 __all__ = [
     "Artifact",
@@ -98,6 +98,20 @@ class Artifact:
                 raise InputError(f"{path} is missing from the artifact", REWRITE)
             if sha256(path) != digest:
                 raise InputError(f"{path} has changed since the artifact was written", REWRITE)
+
+    def model_files(self) -> list[Path]:
+        """Return the files of the model itself, without self-check and labels, sorted.
+
+        Raises InputError for a bare model that refers to files outside its folder.
+        """
+        model = self.model
+        if model.is_dir():
+            return sorted(path for path in model.rglob("*") if path.is_file())
+        if self.is_bare:
+            further = (model.parent / name for name in FORMATS[self.manifest.format].further_files(model))
+            return sorted([model, *(path for path in further if path.is_file())])
+        others = {SELFCHECK, self.manifest.output.labels if self.manifest.output else None}
+        return sorted(self.path / name for name in self.manifest.files if name not in others)
 
     def labels(self) -> list[str] | None:
         """Return the label of each class of the first output, or None if the artifact has no labels."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Sequence
+from typing import Any, Sequence, TypeVar, cast
 
 import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import EngineMissingError, InputError
-from runtimes.task import DecodeOptions, Placement, Result
+from runtimes.task import DecodeOptions, Decoder, Placement, R, Result
 
 _MAX_CANDIDATES = 30_000  # boxes that enter the suppression, the most confident ones; ultralytics has the same limit
 _MAX_SHARE = 2.0  # boxes whose sides are all at most this are shares of the input, not pixels
@@ -94,6 +94,20 @@ class Limits:
         """Return a copy with the limits that the user specified."""
         confidence = self.confidence if options.confidence is None else options.confidence
         return Limits(confidence, self.iou if options.iou is None else options.iou, self.most)
+
+
+class BoxDecoder(Decoder[R]):
+    """A decoder of boxes or poses. Subclasses have a field `limits`, which the user may change."""
+
+    limits: Limits
+
+    def configured(self: D, options: DecodeOptions) -> D:
+        """Return a copy with the user's limits."""
+        copy: D = replace(cast(Any, self), limits=self.limits.configured(options))
+        return copy
+
+
+D = TypeVar("D", bound=BoxDecoder[Any])
 
 
 @dataclass(frozen=True)

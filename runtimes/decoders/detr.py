@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Mapping
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.decoders.boxes import (
+    BoxDecoder,
     Candidates,
     Detections,
     Limits,
@@ -19,8 +20,8 @@ from runtimes.decoders.boxes import (
     sigmoid,
     single,
 )
-from runtimes.model_files.facts import ModelFacts
-from runtimes.task import DecodeOptions, Decoder, PictureDefaults
+from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.task import PictureDefaults
 from runtimes.tensors import dequantize, softmax
 
 _MAX_QUERIES = 1000
@@ -31,7 +32,7 @@ _SUFFIXES = ("V2", "Resnet")
 
 
 @dataclass(frozen=True)
-class Queries(Decoder[Detections]):
+class Queries(BoxDecoder[Detections]):
     """Decodes one box and one logit per class for each query: boxes are center and size, as shares of the input.
 
     DETR, YOLOS and Table Transformer have one more class, the last, for "no object" and a softmax over all; RT-DETR
@@ -66,17 +67,12 @@ class Queries(Decoder[Detections]):
         if logits is None:
             return None
         has_no_object, words = _scoring(model, logits.shape[2])
-        labels = model.labels.names if model.labels is not None else None
-        unnamed = () if labels else ("the classes have no names (--labels)",)
+        labels, unnamed = class_names(model)
         return cls(boxes, logits, size, has_no_object, labels, assumptions=(*words, *unnamed))
 
     def pictures(self) -> PictureDefaults:
         """Return the stretching of DETR's derivatives, whose scaling differs."""
         return PictureDefaults("stretch", family="DETR and its relatives")
-
-    def configured(self, options: DecodeOptions) -> Queries:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
 
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the confident queries. Raises InputError for outputs of another layout."""

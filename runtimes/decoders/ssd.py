@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Mapping
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.decoders.boxes import (
+    BoxDecoder,
     Candidates,
     Detections,
     Limits,
@@ -19,8 +20,8 @@ from runtimes.decoders.boxes import (
     sigmoid,
     single,
 )
-from runtimes.model_files.facts import ModelFacts
-from runtimes.task import DecodeOptions, Decoder, PictureDefaults
+from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.task import PictureDefaults
 from runtimes.tensors import dequantize
 
 _POST_PROCESS = "TFLite_Detection_PostProcess"
@@ -40,7 +41,7 @@ _FIRST_POINT = 4  # of the numbers of a box
 
 
 @dataclass(frozen=True)
-class PostProcessedSsd(Decoder[Detections]):
+class PostProcessedSsd(BoxDecoder[Detections]):
     """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that contain it.
 
     Boxes [1, n, 4] are top, left, bottom and right as shares of the input, classes [1, n] floats without a background
@@ -78,10 +79,6 @@ class PostProcessedSsd(Decoder[Detections]):
             return None
         return cls(boxes, classes, scores, size, 1, labels, assumptions=words)
 
-    def configured(self, options: DecodeOptions) -> PostProcessedSsd:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
-
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the confident boxes. Raises InputError for outputs of another layout."""
         boxes = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
@@ -97,7 +94,7 @@ class PostProcessedSsd(Decoder[Detections]):
 
 
 @dataclass(frozen=True)
-class DetectionOutputRows(Decoder[Detections]):
+class DetectionOutputRows(BoxDecoder[Detections]):
     """Decodes OpenVINO's DetectionOutput: rows [1, 1, n, 7] of picture, class, confidence and corners as shares.
 
     Class 0 is the background. A row whose picture is negative ends the list.
@@ -123,10 +120,6 @@ class DetectionOutputRows(Decoder[Detections]):
         labels, words = _labels(model)
         return cls(found[0], size, labels, assumptions=words)
 
-    def configured(self, options: DecodeOptions) -> DetectionOutputRows:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
-
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the confident rows. Raises InputError for an output of another layout."""
         name = self.output.name
@@ -141,7 +134,7 @@ class DetectionOutputRows(Decoder[Detections]):
 
 
 @dataclass(frozen=True)
-class AnchoredBoxes(Decoder[Detections]):
+class AnchoredBoxes(BoxDecoder[Detections]):
     """Decodes MediaPipe's detectors (BlazeFace and its relatives): one raw box with key points for each anchor.
 
     Boxes [1, anchors, 4 + 2 × points] are center, size and points in pixels, relative to the anchor's center; scores
@@ -188,10 +181,6 @@ class AnchoredBoxes(Decoder[Detections]):
             return PictureDefaults("letterbox", 0, 0.0, 1 / 255, "MediaPipe's palm detectors")
         return PictureDefaults("letterbox", 0, 127.5, 1 / 127.5, "MediaPipe's detectors")
 
-    def configured(self, options: DecodeOptions) -> AnchoredBoxes:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
-
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the merged boxes. Raises InputError for outputs of another layout."""
         rows = single(dequantize(outputs[self.boxes.name], self.boxes.quantization), self.boxes.name, 2)
@@ -225,7 +214,7 @@ def anchors(grids: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Array:
 def _labels(model: ModelFacts) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """Return the class names without a background class, and the assumptions."""
     if model.labels is None:
-        return None, ("the classes have no names (--labels)",)
+        return class_names(model)
     names = model.labels.names
     offset = model.label_offset
     if offset is None:

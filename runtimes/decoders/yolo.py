@@ -6,7 +6,7 @@ Layouts and metadata are those of exports by ultralytics; none of their code is 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Mapping
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.decoders.boxes import (
+    BoxDecoder,
     Candidates,
     Detections,
     Limits,
@@ -25,8 +26,8 @@ from runtimes.decoders.boxes import (
     single,
 )
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, ModelFacts
-from runtimes.task import DecodeOptions, Decoder, PictureDefaults
+from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.task import PictureDefaults, R
 from runtimes.tensors import dequantize
 
 _STRIDES = (4, 8, 16, 32, 64)
@@ -38,12 +39,20 @@ _RT_DETR = "RTDETRDecoder"
 _SELECTING = ("topk", "nonmaxsuppression")  # operators of models that select boxes themselves
 # Scores beyond these are logits: those of the background are far below, and probabilities miss 0 and 1 by a step.
 _LOWEST_PROBABILITY, _HIGHEST_PROBABILITY = -1.0, 2.0
-LETTERBOX = PictureDefaults("letterbox", 114, 0.0, 1 / 255, "YOLO models")
+_LETTERBOX = PictureDefaults("letterbox", 114, 0.0, 1 / 255, "YOLO models")
 _GIVE_LABELS = "pass the class names with --labels, one for each class"
 
 
+class YoloDecoder(BoxDecoder[R]):
+    """A decoder of YOLO models, which take letterboxed pictures."""
+
+    def pictures(self) -> PictureDefaults:
+        """Return the letterbox."""
+        return _LETTERBOX
+
+
 @dataclass(frozen=True)
-class YoloCells(Decoder[Detections]):
+class YoloCells(YoloDecoder[Detections]):
     """Decodes one box and one score per class for each cell of the grids, before any suppression.
 
     v8, v9, v11 and newer: 4 + classes numbers per cell; v5 and v7: 5 + classes numbers, the fifth being objectness,
@@ -71,7 +80,7 @@ class YoloCells(Decoder[Detections]):
         size = model.picture_size
         if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3 or _selects(model):
             return None
-        spec, labels = model.outputs[0], class_names(model)
+        spec, labels = model.outputs[0], class_names(model)[0]
         sides = [side for side in spec.shape[1:] if isinstance(side, int)]
         if len(sides) != 2:
             classes = len(labels) if labels and model.task == "detection" else None
@@ -86,16 +95,8 @@ class YoloCells(Decoder[Detections]):
         classes = numbers - _BOX - has_objectness
         if classes < 1 or (has_objectness and boxes == 1):
             return None
-        words = _check_labels(model, classes)
-        return cls(spec, size, classes, has_objectness, labels if words is None else None, assumptions=words or ())
-
-    def pictures(self) -> PictureDefaults:
-        """Return the letterbox of YOLO models."""
-        return LETTERBOX
-
-    def configured(self, options: DecodeOptions) -> YoloCells:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
+        labels, words = class_names(model, classes)
+        return cls(spec, size, classes, has_objectness, labels, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the best boxes of each class. Raises InputError for an output of another layout."""
@@ -125,7 +126,7 @@ class YoloCells(Decoder[Detections]):
 
 
 @dataclass(frozen=True)
-class YoloRows(Decoder[Detections]):
+class YoloRows(YoloDecoder[Detections]):
     """Decodes boxes that the model has selected itself: rows of four corners, score and class.
 
     Corners are in pixels of the input or shares of it. RT-DETR's rows hold center and size, as shares.
@@ -160,17 +161,14 @@ class YoloRows(Decoder[Detections]):
             return None
         head = model.metadata.get("head")
         has_centers = None if not head else head == _RT_DETR
-        return cls(spec, size, has_centers, class_names(model), assumptions=_no_names(model))
+        labels, words = class_names(model)
+        return cls(spec, size, has_centers, labels, assumptions=words)
 
     def pictures(self) -> PictureDefaults:
         """Return the letterbox of YOLO models."""
         if self.has_centers:
             return PictureDefaults("stretch", 0, 0.0, 1 / 255, "RT-DETR models")
-        return LETTERBOX
-
-    def configured(self, options: DecodeOptions) -> YoloRows:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
+        return _LETTERBOX
 
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the confident rows. Raises InputError for an output of another layout."""
@@ -218,26 +216,5 @@ def _has_nms(arguments: str) -> bool:
     return isinstance(found, dict) and found.get("nms") is True
 
 
-def class_names(model: ModelFacts) -> tuple[str, ...] | None:
-    """Return the names of the classes."""
-    return model.labels.names if model.labels is not None else None
-
-
 def _names(spec: TensorSpec) -> tuple[str, ...]:
     return tuple(size for size in spec.shape if isinstance(size, str))
-
-
-def _check_labels(model: ModelFacts, classes: int) -> tuple[str, ...] | None:
-    """Return None if the labels match the classes, else assumptions without them. Raises InputError for the user's."""
-    labels = model.labels
-    if labels is not None and len(labels.names) == classes:
-        return None
-    if labels is not None and labels.certainty == GIVEN:
-        raise InputError(
-            f"{labels.origin} has {len(labels.names)} labels; the model has {classes} classes", _GIVE_LABELS
-        )
-    return (f"the {classes} classes have no names (--labels)",)
-
-
-def _no_names(model: ModelFacts) -> tuple[str, ...]:
-    return () if model.labels is not None else ("the classes have no names (--labels)",)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import AbstractSet, Callable
 
 from runtimes.errors import InputError
-from runtimes.model_files.onnx import external_files
+from runtimes.model_files.onnx import check_external_data, external_files
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # ggml, ggmf, ggjt and ggla, as little-endian numbers: what llama.cpp wrote before GGUF.
@@ -25,7 +25,7 @@ class Format:
     reader: The module of `edge.inspection` that reads its files; "" if there is nothing to read.
     compiled_for: What its files are compiled for, as text. A compiled model cannot be converted any further.
     compiled_from: What to convert instead.
-    further_files: The names of further files of a model, relative to its folder.
+    further_files: The names of further files of a model, relative to its folder. Raises InputError for one outside it.
     """
 
     suffixes: tuple[str, ...]
@@ -61,8 +61,13 @@ def _is_keras(path: Path, head: bytes) -> bool:
     return head.startswith(_HDF5) if path.suffix.lower() == ".h5" else _is_zip(path)
 
 
+def _external_files(model: Path) -> AbstractSet[str]:
+    check_external_data(model)
+    return external_files(model)
+
+
 FORMATS = {
-    "onnx": Format((".onnx",), "onnxruntime", reader="onnx", further_files=external_files),
+    "onnx": Format((".onnx",), "onnxruntime", reader="onnx", further_files=_external_files),
     "tflite": Format((".tflite",), "litert", _is_tflite, reader="tflite"),
     "edgetpu": Format(
         ("_edgetpu.tflite",),

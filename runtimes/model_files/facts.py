@@ -9,6 +9,7 @@ from typing import Mapping, Sequence
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.artifact.manifest import Preprocess, TensorSpec
+from runtimes.errors import InputError
 
 # Where labels come from: the user passed them, the file contains them, or the class count suggests them.
 GIVEN, READ, ASSUMED = "given", "read", "assumed"
@@ -133,6 +134,27 @@ class ModelFacts:
     def to_json(self) -> JsonObject:
         """Return the facts as JSON values."""
         return to_json(self)
+
+
+def class_names(model: ModelFacts, classes: int | None = None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Return the names of the classes, and what is assumed without them.
+
+    classes: How many there are; None accepts any number of names. Of another number, names in the file are ignored,
+        and the user's raise InputError.
+    """
+    labels = model.labels
+    if labels is not None and classes in (None, len(labels.names)):
+        return labels.names, ()
+    if labels is not None and labels.certainty == GIVEN:
+        raise label_count_error(labels.origin, len(labels.names), classes)
+    counted = {None: "the classes have", 1: "the class has"}.get(classes, f"the {classes} classes have")
+    return None, (f"{counted} no name{'' if classes == 1 else 's'} (--labels)",)
+
+
+def label_count_error(origin: str, labels: int, classes: int | None) -> InputError:
+    """Return the error about labels that are not one for each class, for the caller to raise."""
+    counts = f"{labels} label{'s' * (labels != 1)}; the model has {classes} class{'es' * (classes != 1)}"
+    return InputError(f"{origin} has {counts}", "write one label per line, in order")
 
 
 def states_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:

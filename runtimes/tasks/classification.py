@@ -11,7 +11,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonValue, to_json
 from runtimes.artifact.manifest import OutputMeaning, TensorSpec
 from runtimes.errors import InputError, UsageError
-from runtimes.model_files.facts import ASSUMED, GIVEN, MANIFEST, ModelFacts
+from runtimes.model_files.facts import ASSUMED, GIVEN, MANIFEST, ModelFacts, label_count_error
 from runtimes.session import format_shape
 from runtimes.task import Agreement, DecodeOptions, Decoder, Result, Task
 from runtimes.tensors import dequantize, softmax
@@ -223,10 +223,7 @@ def _labels(model: ModelFacts, classes: int) -> tuple[tuple[str, ...] | None, tu
             line = f"the {classes} classes are {labels.origin} (--labels)"
             return names, (line,) if labels.certainty == ASSUMED else ()
         if labels.certainty == GIVEN:
-            raise InputError(
-                f"{labels.origin} has {len(names)} labels; the model has {classes} classes",
-                "write one label per line, in order",
-            )
+            raise label_count_error(labels.origin, len(names), classes)
     if model.origins.get("output_kind") == MANIFEST:  # an artifact without labels has none
         return None, ()
     return None, (f"the {classes} classes have no names (--labels)",)

@@ -23,9 +23,9 @@ from runtimes.decoders.boxes import (
     suppress,
 )
 from runtimes.decoders.polygons import area, contains, outline
-from runtimes.decoders.yolo import LETTERBOX, cell_boxes, class_names
-from runtimes.model_files.facts import ModelFacts
-from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
+from runtimes.decoders.yolo import YoloDecoder, cell_boxes
+from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.task import Agreement, Placement, Result, Task
 from runtimes.tasks.detection import DetectionTask
 from runtimes.tensors import dequantize
 
@@ -74,7 +74,7 @@ class Instances(Result):
 
 
 @dataclass(frozen=True)
-class YoloInstances(Decoder[Instances]):
+class YoloInstances(YoloDecoder[Instances]):
     """Decodes YOLO-seg: for each cell a box, a score per class and weights of prototypes, whose sum is the mask.
 
     With the suppression inside, rows are corners, score, class and weights instead.
@@ -112,17 +112,8 @@ class YoloInstances(Decoder[Instances]):
         weights, sides = int(shape[axis]), [side for side in rows.shape[1:] if isinstance(side, int)]
         if weights < 2 or (sides and min(sides) < _BOX + 1 + weights):
             return None
-        labels = class_names(model)
-        words = () if labels else ("the classes have no names (--labels)",)
+        labels, words = class_names(model)
         return cls(rows, prototypes, size, weights, axis, labels, assumptions=words)
-
-    def pictures(self) -> PictureDefaults:
-        """Return the letterbox of YOLO models."""
-        return LETTERBOX
-
-    def configured(self, options: DecodeOptions) -> YoloInstances:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
 
     def decode(self, outputs: Mapping[str, Array]) -> Instances:
         """Return the best objects of each class. Raises InputError for outputs of another layout."""

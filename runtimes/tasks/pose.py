@@ -12,6 +12,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.decoders.boxes import (
+    BoxDecoder,
     Candidates,
     Limits,
     are_shares,
@@ -23,9 +24,9 @@ from runtimes.decoders.boxes import (
     single,
     suppress,
 )
-from runtimes.decoders.yolo import LETTERBOX, cell_boxes
+from runtimes.decoders.yolo import YoloDecoder, cell_boxes
 from runtimes.model_files.facts import ModelFacts
-from runtimes.task import Agreement, DecodeOptions, Decoder, PictureDefaults, Placement, Result, Task
+from runtimes.task import Agreement, PictureDefaults, Placement, Result, Task
 from runtimes.tensors import dequantize
 
 # The key points of COCO (cocodataset.org), in the order that MoveNet and YOLO-pose give them.
@@ -87,7 +88,7 @@ def _in_picture(pose: Pose, placement: Placement) -> Pose:
 
 
 @dataclass(frozen=True)
-class MoveNet(Decoder[Poses]):
+class MoveNet(BoxDecoder[Poses]):
     """Decodes MoveNet: [1, 1, 17, 3] for one person, or [1, n, 56] for several.
 
     A key point is y, x and score, as shares of the input. A row of several persons ends with top, left, bottom, right
@@ -117,10 +118,6 @@ class MoveNet(Decoder[Poses]):
         """Return MoveNet's raw pixels."""
         return PictureDefaults("stretch", 0, 0.0, 1.0, "MoveNet models")
 
-    def configured(self, options: DecodeOptions) -> MoveNet:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
-
     def decode(self, outputs: Mapping[str, Array]) -> Poses:
         """Return the persons. Raises InputError for an output of another layout."""
         name = self.output.name
@@ -147,7 +144,7 @@ class MoveNet(Decoder[Poses]):
 
 
 @dataclass(frozen=True)
-class YoloPose(Decoder[Poses]):
+class YoloPose(YoloDecoder[Poses]):
     """Decodes YOLO-pose: for each cell of the grids a box, a score and key points (x, y, visibility).
 
     output: The output's spec.
@@ -183,14 +180,6 @@ class YoloPose(Decoder[Poses]):
             return None
         words = () if is_stated else ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
         return cls(spec, size, points, numbers, assumptions=words)
-
-    def pictures(self) -> PictureDefaults:
-        """Return the letterbox of YOLO models."""
-        return LETTERBOX
-
-    def configured(self, options: DecodeOptions) -> YoloPose:
-        """Return a copy with the user's limits."""
-        return replace(self, limits=self.limits.configured(options))
 
     def decode(self, outputs: Mapping[str, Array]) -> Poses:
         """Return the best persons. Raises InputError for an output of another layout."""

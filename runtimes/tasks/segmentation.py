@@ -11,7 +11,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, ModelFacts
+from runtimes.model_files.facts import GIVEN, ModelFacts, label_count_error
 from runtimes.task import Agreement, Decoder, Placement, Result, Task
 from runtimes.tensors import dequantize
 
@@ -202,10 +202,7 @@ def _labels(model: ModelFacts, count: int | None) -> tuple[tuple[str, ...] | Non
     if labels is None or (count is not None and labels.certainty != GIVEN and len(labels.names) != count):
         return None, ("the classes have no names (--labels)",)
     if count is not None and count > 1 and len(labels.names) < count:
-        raise InputError(
-            f"{labels.origin} has {len(labels.names)} labels; the model has {count} classes",
-            "write one label per line, in order",
-        )
+        raise label_count_error(labels.origin, len(labels.names), count)
     return labels.names, ()
 
 

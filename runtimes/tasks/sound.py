@@ -11,7 +11,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonValue, to_json
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
+from runtimes.model_files.facts import ModelFacts, class_names
 from runtimes.session import concrete_shape, format_shape
 from runtimes.task import SPECTRUM, Agreement, DecodeOptions, Decoder, Result, SoundWindows, Task
 from runtimes.tensors import dequantize, softmax
@@ -129,11 +129,11 @@ class HeardScores(Decoder[Sound]):
             return None
         operator = (model.output_operator or "").lower()
         is_logit = not any(word in operator for word in ("softmax", "sigmoid", "logistic")) and _is_real(spec)
-        labels, words = _names(model, sizes[-1])
+        labels, words = class_names(model, sizes[-1])
         if RATE_KEY not in model.metadata:
             words = (f"a second of sound has {windows.rate:,} samples (--rate)", *words)
         if is_logit:
-            words = (*words, "the outputs are logits, of which a softmax makes scores")
+            words = (*words, "the outputs are logits, to which a softmax is applied")
         return cls(spec, windows, is_logit, labels, assumptions=words)
 
     def sounds(self) -> SoundWindows:
@@ -191,7 +191,7 @@ class VoiceActivity(HeardScores):
             rate_input=others[0].name if others else "",
             states={state.name: following.name},
         )
-        return cls(speech, windows, labels=_names(model, 1)[0] or ("speech",))
+        return cls(speech, windows, labels=class_names(model, 1)[0] or ("speech",))
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class WakeWord(HeardScores):
         if not is_stated and not any(word in operators for word in _VARIABLES):
             return None
         windows = SoundWindows(spec.name, _RATE, rows * _ROW_SAMPLES, features=SPECTRUM)
-        labels, words = _names(model, 1)
+        labels, words = class_names(model, 1)
         heard = "the model takes the spectrum of TensorFlow Lite Micro's audio frontend: 40 bands every 10 ms at 16 kHz"
         return cls(output, windows, labels=labels, assumptions=(heard, *words))
 
@@ -261,16 +261,3 @@ def _is_real(spec: TensorSpec) -> bool:
 
 def _size(spec: TensorSpec) -> int:
     return int(np.prod(concrete_shape(spec)))
-
-
-def _names(model: ModelFacts, classes: int) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Return the class names and assumptions; names of the file that do not match the classes are ignored."""
-    labels: Labels | None = model.labels
-    if labels is not None and len(labels.names) == classes:
-        return labels.names, ()
-    if labels is not None and labels.certainty == GIVEN:
-        raise InputError(
-            f"{labels.origin} holds {len(labels.names)} labels; the model has {classes} class{'es' * (classes > 1)}",
-            "give one label a line, in order",
-        )
-    return None, (f"the {'class has' if classes == 1 else f'{classes} classes have'} no name (--labels)",)

@@ -11,7 +11,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonValue, to_json
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, ModelFacts, TextInputs
+from runtimes.model_files.facts import ModelFacts, TextInputs, class_names
 from runtimes.task import Agreement, DecodeOptions, Decoder, Result, Task
 from runtimes.tensors import dequantize, softmax
 
@@ -62,20 +62,13 @@ class SequenceScores(Decoder[TextClasses]):
         text, spec = model.text_inputs, next(iter(model.outputs), None)
         if text is None or spec is None or len(spec.shape) != 2 or not isinstance(spec.shape[1], int):
             return None
-        classes, labels = spec.shape[1], model.labels
-        has_names = labels is not None and len(labels.names) == classes
-        if labels is not None and labels.certainty == GIVEN and not has_names:
-            raise InputError(
-                f"{labels.origin} holds {len(labels.names)} labels; the model has {classes} classes",
-                "give one label a line, in order",
-            )
-        if model.task != TextTask.id and not has_names:
+        labels, unnamed = class_names(model, spec.shape[1])
+        if model.task != TextTask.id and labels is None:
             return None
         operator = (model.output_operator or "").lower()
         is_logit = not any(word in operator for word in ("softmax", "sigmoid", "logistic"))
-        words = ("the outputs are logits: no softmax makes them",) if is_logit else ()
-        names = labels.names if labels is not None and has_names else None
-        return cls(spec, text, is_logit, names, assumptions=words)
+        logits = ("the outputs are logits, to which a softmax is applied",) if is_logit else ()
+        return cls(spec, text, is_logit, labels, assumptions=(*unnamed, *logits))
 
     def texts(self) -> TextInputs:
         """Return the inputs that take a text."""

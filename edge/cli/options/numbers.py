@@ -22,10 +22,7 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float:
     """Parse a number of seconds, finite and over 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 < number < math.inf:
         raise ArgumentTypeError(f"'{text}' is not a number of seconds over 0")
     return number
@@ -33,10 +30,7 @@ def seconds(text: str) -> float:
 
 def non_negative(text: str) -> float:
     """Parse a finite number, 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number < math.inf:
         raise ArgumentTypeError(f"'{text}' is not a number of 0 or more")
     return number
@@ -44,10 +38,7 @@ def non_negative(text: str) -> float:
 
 def share(text: str) -> float:
     """Parse a number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number <= 1:
         raise ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
     return number
@@ -55,13 +46,18 @@ def share(text: str) -> float:
 
 def percent(text: str) -> float:
     """Parse a share such as 5%; the sign is required, as 0.05 without it may mean either."""
-    try:
-        number = float(text.removesuffix("%")) if text.endswith("%") else math.nan
-    except ValueError:
-        number = math.nan
+    number = _number(text.removesuffix("%")) if text.endswith("%") else math.nan
     if not 0 <= number < math.inf:
         raise ArgumentTypeError(f"'{text}' is not a share in percent, such as 5%")
     return number / 100
+
+
+def _number(text: str) -> float:
+    """Parse a number; NaN for anything else, which no comparison accepts."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def add_meter(parser: ArgumentParser) -> None:

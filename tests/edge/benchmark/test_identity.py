@@ -93,3 +93,20 @@ def test_the_precision_of_a_bare_file_is_read_from_the_file() -> None:
     models = Path(__file__).parents[2] / "runtimes" / "models"
     assert measure(models / "quantized.tflite").precision == "int8"
     assert measure(models / "litert.tflite").precision == "fp32"
+
+
+def test_the_weights_of_an_onnx_model_count_if_they_are_in_another_file(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    node, weights = onnx.helper.make_node("Add", ["x", "w"], ["y"]), onnx.numpy_helper.from_array(np.ones(4), "w")
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weights])
+    model = tmp_path / "m.onnx"
+    onnx.save(onnx.helper.make_model(graph), model, save_as_external_data=True, location="weights", size_threshold=0)
+    first = model_sha256(model)
+    (tmp_path / "weights").write_bytes(bytes(32))
+    assert model_sha256(model) != first
+    moved = tmp_path / "elsewhere" / "m.onnx"
+    moved.parent.mkdir()
+    moved.write_bytes(model.read_bytes().replace(b"weights", b"../a.gz"))
+    with pytest.raises(InputError, match="outside its folder"):
+        model_sha256(moved)

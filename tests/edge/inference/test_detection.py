@@ -159,7 +159,7 @@ def test_what_cannot_be_is_one_clear_line(capsys, tmp_path, picture, options, wo
 def test_labels_that_do_not_fit_are_one_clear_line(capsys, tmp_path, picture):
     (tmp_path / "names.txt").write_text("only\n")
     assert main(["run", str(yolo(tmp_path / "m.onnx")), str(picture), "--labels", str(tmp_path / "names.txt")]) == 3
-    assert "has 1 labels; the model has 3 classes" in capsys.readouterr().err
+    assert "has 1 label; the model has 3 classes" in capsys.readouterr().err
 
 
 def test_pictures_of_the_same_name_are_drawn_into_files_of_their_own(capsys, tmp_path, picture):

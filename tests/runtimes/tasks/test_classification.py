@@ -126,7 +126,7 @@ def test_what_is_stated_and_cannot_be_is_refused(known, shape):
 
 
 def test_labels_that_do_not_fit_are_refused_where_they_were_given():
-    with pytest.raises(InputError, match=r"names.txt has 1 labels; the model has 4 classes"):
+    with pytest.raises(InputError, match=r"names.txt has 1 label; the model has 4 classes"):
         recognized(output_operator="Softmax", labels=Labels(("a",), "names.txt", GIVEN))
     assert recognized(output_operator="Softmax", labels=Labels(("a",), "the file", READ)).labels is None
 

@@ -92,7 +92,7 @@ def test_what_is_not_stated_is_assumed_in_words():
 def test_labels_of_another_number_are_refused():
     with pytest.raises(InputError) as caught:
         HeardScores.recognise(notes(1, 3, labels=Labels(("a", "b"), "names.txt", GIVEN)))
-    assert caught.value.message == "names.txt holds 2 labels; the model has 3 classes"
+    assert caught.value.message == "names.txt has 2 labels; the model has 3 classes"
 
 
 def test_several_rows_share_the_time_of_a_window():

@@ -68,7 +68,7 @@ def test_inputs_are_told_by_the_names_that_exporters_give_them():
 def test_labels_of_another_number_are_refused():
     with pytest.raises(InputError) as caught:
         TextTask().recognise(moods(labels=Labels(("a",), "names.txt", GIVEN)))
-    assert caught.value.message == "names.txt holds 1 labels; the model has 3 classes"
+    assert caught.value.message == "names.txt has 1 label; the model has 3 classes"
 
 
 def classes(*scores):
