@@ -99,5 +99,5 @@ def useful_text(text: str) -> str:
     """Return the first informative line, shortened; empty if there is none."""
     lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
-    told = [line for line in useful if not line.lower().startswith(_PLACES)] or useful
-    return told[0][:_LONGEST] if told else ""
+    informative = [line for line in useful if not line.lower().startswith(_PLACES)] or useful
+    return informative[0][:_LONGEST] if informative else ""

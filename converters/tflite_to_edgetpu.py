@@ -145,13 +145,13 @@ def _ready(model: Path, out: Path, report: Report) -> ConversionOutput:
     """Return the checked model, not compiled."""
     place = Path(shutil.copyfile(model, out / model.name))
     command = f"{PROGRAM} -s {shlex.quote(place.name)}"
-    told: JsonObject = {"ready": True, "compiled": False, "command": command, "expected": _expected(report)}
+    facts: JsonObject = {"ready": True, "compiled": False, "command": command, "expected": _expected(report)}
     left = (
         f"not compiled: {PROGRAM} is not on this machine; the file is ready for it",
         f"compile it {WHERE}: {command}",
     )
     return ConversionOutput(
-        model=place, format="tflite", facts={"edgetpu": told}, notes=tuple(report.warnings), remaining_commands=left
+        model=place, format="tflite", facts={"edgetpu": facts}, notes=tuple(report.warnings), remaining_commands=left
     )
 
 

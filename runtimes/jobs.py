@@ -215,7 +215,7 @@ class SoakAnswer:
 class VerifyAnswer:
     """Whether the artifact's outputs match its source's, the metrics, and a summary in one line.
 
-    soak: The inferences that were repeated, before the others; None for language models and browsers.
+    soak: The result of the repeated inferences; None for language models and browsers.
     """
 
     passed: bool
@@ -234,7 +234,7 @@ class VerifyAnswer:
 class VerifyJob(EngineJob[VerifyAnswer]):
     """Verify the artifact against its digests and its self-check.
 
-    soak: How many inferences repeat its inputs; 0 leaves the number to the time that they take.
+    soak: How many inferences to run on its inputs; 0 runs as many as fit into a fixed time.
     """
 
     name = "verify"

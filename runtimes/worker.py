@@ -100,9 +100,9 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
     with closing(reopen()) as session:
         soaked = soak_artifact(artifact, session, reopen, job.soak)
         verdict = check(artifact, session)
-    failure = soaked.parted if verdict.passed or soaked.parted else verdict.message
+    failure = soaked.difference if verdict.passed or soaked.difference else verdict.message
     return VerifyAnswer(
-        passed=verdict.passed and not soaked.parted,
+        passed=verdict.passed and not soaked.difference,
         metrics=verdict.metrics,
         message=failure or verdict.message,
         runtime=engine.id,

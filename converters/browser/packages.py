@@ -91,8 +91,8 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
         line.removeprefix("npm").strip().removeprefix("ERR!").removeprefix("error").strip()
         for line in (done.stderr or done.stdout).splitlines()
     ]
-    told = [line for line in lines if line and not line.startswith(("A complete log", "code ", "errno "))]
-    return told[0][:200] if told else f"exit status {done.returncode}"
+    informative = [line for line in lines if line and not line.startswith(("A complete log", "code ", "errno "))]
+    return informative[0][:200] if informative else f"exit status {done.returncode}"
 
 
 def _digest(path: Path) -> str:

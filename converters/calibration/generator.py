@@ -72,9 +72,9 @@ def _yielded(where: str) -> Iterator[Any]:
     try:
         yield from value() if callable(value) else value
     except (Exception, SystemExit) as error:  # user code may raise anything
-        told = first_useful_line(error)
-        kind = "" if told == type(error).__name__ else f"{type(error).__name__}: "
-        raise InputError(f"{where} failed: {kind}{told}", f"it is called without arguments; {_HINT}") from error
+        reason = first_useful_line(error)
+        kind = "" if reason == type(error).__name__ else f"{type(error).__name__}: "
+        raise InputError(f"{where} failed: {kind}{reason}", f"it is called without arguments; {_HINT}") from error
 
 
 def _checked(samples: Iterator[Any], where: str) -> Iterator[Arrays]:

@@ -22,7 +22,7 @@ from converters.pipeline.explanation import FailedProof, explained
 from converters.pipeline.gate import Gate, MakeGate, Score, gate_of
 from converters.pipeline.output_split import SplitSource, split_source
 from converters.pipeline.reference import Reference, opened, run_source, with_fixed_sizes
-from converters.pipeline.request import EXPECTED, FED, RESULT, SOURCE, ConvertRequest, ConvertResult
+from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, ConvertRequest, ConvertResult
 from converters.pipeline.tensor_matching import pair_tensors, reshaped
 from converters.pipeline.verification import (
     Verification,
@@ -112,8 +112,8 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
 
 def _save_answers(place: Path, truth: Reference, verdict: _Verdict) -> None:
     """Write the answers of the proof to its first inputs, see `ConvertRequest.answers`."""
-    fed = truth.samples.inputs.samples
-    kinds = {SOURCE: truth.answers, EXPECTED: verdict.truth, RESULT: verdict.given, FED: fed}
+    inputs = truth.samples.inputs.samples
+    kinds = {SOURCE: truth.answers, EXPECTED: verdict.truth, RESULT: verdict.given, INPUT: inputs}
     arrays = {f"{kind}{name}": values for kind, one in kinds.items() for name, values in one.items()}
     count = min(len(values) for values in arrays.values())
     size = sum(values.nbytes // max(1, len(values)) for values in arrays.values())
@@ -320,7 +320,7 @@ class _Result:
         second = self.made.witness(feeds, list(given)) if self.made.witness else None
         if second is not None:
             proof = combine_verdicts(proof, second, precision, truth, checks)
-        proof = with_soak(proof, soaked.parted)
+        proof = with_soak(proof, soaked.difference)
         count = selfcheck_count(feeds, self.made.max_selfcheck_bytes)
         rows = selfcheck_rows(truth, given, count=count, in_order=self.truth.stateful)
         checks = stored_checks(proof, precision, checks, truth, given, rows)

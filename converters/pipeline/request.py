@@ -17,7 +17,7 @@ from runtimes.artifact.json_fields import Fields, JsonObject, to_json
 from runtimes.jobs import Job
 
 # What the names of arrays begin with in the file of `ConvertRequest.answers`, before those of inputs and outputs.
-SOURCE, EXPECTED, RESULT, FED = "source:", "expected:", "result:", "fed:"
+SOURCE, EXPECTED, RESULT, INPUT = "source:", "expected:", "result:", "input:"
 MAX_DROP = 0.01  # the default of how much top-1 accuracy may drop
 
 
@@ -39,8 +39,8 @@ class ConvertRequest(Job["ConvertResult"]):
     origin: {"name", "format", "sha256"} for the manifest if `source` was made from another model.
     task: What the source does, for the manifest.
     tokenizer: A tokenizer.json to pack with the artifact.
-    answers: An .npz to write the proof's outputs to, as real numbers: the source's own under its names, the same in the
-        result's names and layout, and the result's; and what the source was fed with. Of the first inputs.
+    answers: An .npz to write the proof's first inputs and outputs to, as real numbers: the source's inputs, its outputs
+        under its own names, the same under the result's names and in its layout, and the result's outputs.
     evaluation: An .npz of labeled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
     """
 
@@ -196,7 +196,7 @@ class SamplesAnswer:
 class SamplesJob(Job[SamplesAnswer]):
     """Run the user's code that `where` names for calibration samples, and write them to the .npz `out` (None: none).
 
-    doing   what it is for, in progress messages
+    doing: What the samples are for, in progress messages.
     """
 
     name = "samples"

@@ -3,8 +3,8 @@
 The limits were chosen on MobileNetV2 with 20 held-out pictures (probabilities; signal-to-noise, cosine, same top-1):
 
     fp32 in another engine                115 dB  1.000  20 of 20    fp32 needs  60 dB, and 1e-4 of any value
-    weights rounded to fp16                39 dB  1.000  20 of 20    fp16 wants  20 dB, and 0.1 of any value
-    Google's own int8 file                 28 dB  0.999  19 of 20    int8 wants  12 dB, 0.97 and 80 %
+    weights rounded to fp16                39 dB  1.000  20 of 20    fp16 needs  20 dB, and 0.1 of any value
+    Google's own int8 file                 28 dB  0.999  19 of 20    int8 needs  12 dB, 0.97 and 80 %
     another training of the same network   11 dB  0.967  17 of 20
     input scaled to 0…1 instead of −1…1    10 dB  0.957  17 of 20
     color channels swapped                 4 dB  0.766  13 of 20
@@ -374,9 +374,9 @@ def explained_by_rounding(proof: Verification, rest: Verification) -> Verificati
     return replace(rest, metrics=proof.metrics, limits={name: limits[name] for name in proof.limits}, message=message)
 
 
-def with_soak(proof: Verification, parted: str) -> Verification:
-    """Return a failed verdict if repeated inferences differ (`parted` says how), which explains other failures too."""
-    return replace(proof, passed=False, message=parted, unsteady=True) if parted else proof
+def with_soak(proof: Verification, difference: str) -> Verification:
+    """Return a failed verdict if repeated inferences differ, as `difference` says: this explains other failures too."""
+    return replace(proof, passed=False, message=difference, unsteady=True) if difference else proof
 
 
 def combine(proof: Verification, second: Verification) -> Verification:

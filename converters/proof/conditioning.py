@@ -54,7 +54,7 @@ def describe_rounding(responses: Mapping[str, Array], names: Sequence[str]) -> s
     """Return a note about the differences that are attributed to rounding."""
     name = max(names, key=lambda one: float(responses[one].max()))
     moved = f"the last bit of an input moves the source's own output '{name}' by up to {responses[name].max():.1e}"
-    return f"{moved}: differences of {_LAYERS} times what it moves a sample by were put down to rounding"
+    return f"{moved}: differences of {_LAYERS} times what it moves a sample by were attributed to rounding"
 
 
 def _nudged(feeds: Arrays, generator: np.random.Generator) -> Arrays:

@@ -52,8 +52,13 @@ def explain(
         models = [_stored(model, folder / f"{place}.npz") for place, model in enumerate((source, result))]
         job, answer = folder / "job.json", folder / "answer.json"
         answer.unlink(missing_ok=True)
-        told = {"models": models, "precision": precision, "answer": str(answer), "lost": asdict(lost) if lost else None}
-        job.write_text(json.dumps(told), encoding="utf-8")
+        document = {
+            "models": models,
+            "precision": precision,
+            "answer": str(answer),
+            "lost": asdict(lost) if lost else None,
+        }
+        job.write_text(json.dumps(document), encoding="utf-8")
         paths = os.pathsep.join(path for path in sys.path if path)
         command = [sys.executable, "-P", "-m", "converters.proof.explain", str(job)]
         environment = {**os.environ, "PYTHONPATH": paths}

@@ -64,12 +64,12 @@ def scripted(module: Any, feeds: TorchFeeds) -> Any:
     try:
         return frozen(torch.jit.script(module))
     except Exception as error:
-        with warnings.catch_warnings(record=True) as told, torch.no_grad():
+        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
             warnings.simplefilter("always")
             given = feeds if isinstance(feeds, Mapping) else tuple(feeds)
             how = {"example_kwarg_inputs": given} if isinstance(feeds, Mapping) else {"example_inputs": given}
             traced = torch.jit.trace(module, **how, strict=False)
-        if any(_NO_TRACE in str(one.message).lower() for one in told):
+        if any(_NO_TRACE in str(one.message).lower() for one in caught):
             raise RuntimeError(f"it decides by its input's values, and {first_useful_line(error)}") from error
         return frozen(traced)
 

@@ -39,8 +39,8 @@ def fill(module: Any, weights: Path, name: str) -> None:
         raise _mismatch(weights, name, lines[0][:200]) from error
     if found.missing_keys or found.unexpected_keys:
         kinds = {"missing": found.missing_keys, "unexpected": found.unexpected_keys}
-        said = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
-        raise _mismatch(weights, name, f"of its {len(state)} tensors and the network's, {' and '.join(said)}")
+        differences = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
+        raise _mismatch(weights, name, f"of its {len(state)} tensors and the network's, {' and '.join(differences)}")
 
 
 def _mismatch(weights: Path, name: str, why: str) -> InputError:

@@ -30,17 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="steady",
         help="steady: until the median is known to ±1 %% (default); published: 1 warm-up, 1 s pause, 250 runs",
     )
-    parser.add_argument("--runs", type=count, metavar="N", help="published: runs in the loop (250)")
-    parser.add_argument("--seconds", type=seconds, metavar="S", help="steady: maximum duration (30)")
+    parser.add_argument("--runs", type=count, metavar="N", help="published: runs in the loop (default: 250)")
+    parser.add_argument(
+        "--seconds", type=seconds, metavar="S", help="steady: maximum duration in seconds (default: 30)"
+    )
     parser.add_argument("--runtime", metavar="ID", help="the engine (default: the format's preferred one)")
     parser.add_argument("--threads", type=count, nargs="+", metavar="N", help="one setup for each number of threads")
-    parser.add_argument("--device", default="cpu", metavar="D", help="the engine's name of the device (cpu)")
+    parser.add_argument("--device", default="cpu", metavar="D", help="the engine's name of the device (default: cpu)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the engine's settings")
     parser.add_argument(
         "--rounds",
         type=count,
         metavar="N",
-        help="processes for each setup, interleaved (2; with --compare 5, or until it is decided; language models 1)",
+        help="processes for each setup, interleaved (default: 2; language models 1; with --compare 5 or more)",
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
     parser.add_argument(
@@ -71,7 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_besides(parser)
     parser.add_argument("--no-history", action="store_true", help="do not keep the rows for `edge history`")
-    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=600.0,
+        metavar="S",
+        help="time limit of one process in seconds (default: 600)",
+    )
     _add_output(parser)
     bench_llm.add_arguments(parser)
     preprocessing.add_arguments(parser)
@@ -99,7 +107,7 @@ def _add_besides(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=0,
         metavar="STREAMS",
-        help="also measure how many inferences a second several sessions finish side by side (one on each core)",
+        help="also measure the inferences per second of several sessions side by side (default: one on each core)",
     )
     parser.add_argument(
         "--profile", action="store_true", help="also report the time of each operator (onnxruntime, openvino)"

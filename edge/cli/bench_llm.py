@@ -25,24 +25,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("language models (.gguf), as llama-bench measures them")
     group.add_argument(
-        "--prompt-tokens", type=_tokens, metavar="N", help="length of the prompt (512, or what fits; 0: skip the test)"
+        "--prompt-tokens",
+        type=_tokens,
+        metavar="N",
+        help="length of the prompt; 0 skips the test (default: 512, or what fits)",
     )
     group.add_argument(
-        "--gen-tokens", type=_tokens, metavar="N", help="number of tokens to generate (128; 0: skip the test)"
+        "--gen-tokens", type=_tokens, metavar="N", help="number of tokens to generate; 0 skips the test (default: 128)"
     )
-    group.add_argument("--repeats", type=count, metavar="N", help="repetitions of each test (5)")
+    group.add_argument("--repeats", type=count, metavar="N", help="repetitions of each test (default: 5)")
     group.add_argument("--context", type=count, metavar="N", help="tokens of context (default: what the tests need)")
-    group.add_argument("--memory", choices=("auto", "map", "read"), help="memory-map the weights or read them (auto)")
+    group.add_argument(
+        "--memory", choices=("auto", "map", "read"), help="memory-map the weights or read them (default: auto)"
+    )
     group.add_argument("--kv-type", choices=("f16", "q8_0", "q4_0", "f32"), help="type of the KV cache")
     group.add_argument(
         "--bill",
         action="store_true",
         default=None,
-        help="also what it costs to summarize 100 e-mails (400 tokens in, 200 out), here and with hosted models",
+        help="also the cost of summarizing 100 e-mails (400 tokens in, 200 out), here and with hosted models",
     )
-    group.add_argument("--price-kwh", type=non_negative, metavar="USD", help="with --bill: price of a kWh (0.30)")
     group.add_argument(
-        "--watts", type=non_negative, metavar="W", help="with --bill: power of this machine (default: what it measures)"
+        "--price-kwh", type=non_negative, metavar="USD", help="with --bill: price of a kWh (default: 0.30)"
+    )
+    group.add_argument(
+        "--watts", type=non_negative, metavar="W", help="with --bill: power of this machine (default: as measured)"
     )
     group.add_argument(
         "--prices",

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="4GB", help="language models: the memory size, if the device is sold with several"
     )
-    parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (2048)")
+    parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (default: 2048)")
     parser.add_argument(
         "--shape",
         action="append",

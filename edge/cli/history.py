@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "ids", nargs="*", type=count, metavar="ID", help="show, export: the measurements (default: all)"
     )
-    parser.add_argument("--setup", metavar="TEXT", help="only those whose setup contains this")
+    parser.add_argument("--setup", metavar="TEXT", help="only those whose setup contains this text")
     parser.add_argument("--last", type=count, metavar="N", help="only the last N")
     parser.add_argument("--out", type=Path, metavar="FILE", help="export: write to this file")
     parser.add_argument("--keep", type=count, metavar="N", help="prune: all but the last N")

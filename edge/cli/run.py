@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="for embeddings: another input, to which the cosine is printed; may be repeated",
+        help="for embeddings: another input to compare with by the cosine; may be repeated",
     )
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")

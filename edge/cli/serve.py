@@ -34,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a .gguf file, or an artifact's folder")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: all networks (127.0.0.1)")
-    parser.add_argument("--port", type=port, default=8080, metavar="N", help="0: any free port (8080)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; 0.0.0.0: all networks (default: 127.0.0.1)",
+    )
+    parser.add_argument("--port", type=port, default=8080, metavar="N", help="port; 0: any free one (default: 8080)")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key; or EDGE_API_KEY")
     parser.add_argument(
         "--allow-origin", action="append", default=[], metavar="ORIGIN", help="allow pages of this origin, or '*'"
@@ -43,12 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this machine that clients may use"
     )
-    parser.add_argument("--slots", type=count, metavar="N", help="simultaneous answers, up to 128 (2 to 4, by memory)")
-    parser.add_argument("--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (32)")
-    parser.add_argument("--template", metavar="NAME", help="a named chat template, or a file (the model's own)")
-    parser.add_argument("--name", metavar="WORD", help="the model's name for clients (its file's name)")
     parser.add_argument(
-        "--page", choices=("edge", "llama"), default="edge", help="llama: the one that llama-server carries (edge)"
+        "--slots", type=count, metavar="N", help="simultaneous answers, up to 128 (default: 2 to 4, by memory)"
+    )
+    parser.add_argument(
+        "--queue", type=_queue, default=32, metavar="N", help="requests that may wait for a slot (default: 32)"
+    )
+    parser.add_argument(
+        "--template", metavar="NAME", help="a named chat template, or a file (default: the model's own)"
+    )
+    parser.add_argument("--name", metavar="WORD", help="the model's name for clients (default: its file's name)")
+    parser.add_argument(
+        "--page", choices=("edge", "llama"), default="edge", help="the chat page; llama: llama-server's own (default: edge)"
     )
     parser.add_argument("--quiet", action="store_true", help="do not log requests")
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it answers")

@@ -15,8 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edge.cli.options.numbers import port
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a folder of `edge convert --for browser`")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: all networks (127.0.0.1)")
-    parser.add_argument("--port", type=port, default=8000, metavar="N", help="0: any free port (8000)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; 0.0.0.0: all networks (default: 127.0.0.1)",
+    )
+    parser.add_argument("--port", type=port, default=8000, metavar="N", help="port; 0: any free one (default: 8000)")
     parser.add_argument("--json", action="store_true", help="print the address as JSON")
 
 
@@ -49,7 +54,7 @@ def _print_code(address: str, host: str) -> None:
 
     if is_loopback(host, subdomains=True) or not sys.stdout.isatty():
         return
-    print("  over plain HTTP from elsewhere, browsers give no camera and one thread", file=sys.stderr)
+    print("  over plain HTTP from another machine, browsers allow no camera and only one thread", file=sys.stderr)
     try:
         import segno
     except ImportError:

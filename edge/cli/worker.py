@@ -20,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edge.cli.options.numbers import count
 
     parser.add_argument(
-        "--host", default="127.0.0.1", help="loopback only: the protocol has no authentication (127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        help="loopback address, as the protocol has no authentication (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=count, default=50052, metavar="N", help="the port (50052)")
+    parser.add_argument("--port", type=count, default=50052, metavar="N", help="the port (default: 50052)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads (default: all performance cores)")
     parser.add_argument("--json", action="store_true", help='print {"address"} as JSON when ready')
 

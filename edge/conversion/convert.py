@@ -61,14 +61,14 @@ class Conversion:
         place = out or Path(f"{name}-{plan.format}-{plan.precision}")
         on_step = step_progress(on_progress, len(plan.steps) + 2)
         with staging(place, force) as work, Worker("edge.evaluation.worker") as worker:
-            source, inputs, steps, told = self.source, self.inputs, plan.steps, list[str]()
+            source, inputs, steps, export_notes = self.source, self.inputs, plan.steps, list[str]()
             _make_environments(self, worker, on_step)
             export, hints = source.export, SourceHints()
             if export is not None:
                 source, hints = _exported(export, plan, work, worker), export.hints()
                 if source.format != self.source.format:
                     steps = _after_onnx(plan)
-                    told = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
+                    export_notes = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
             inputs = _with_hints(inputs, hints, work)
             folder = export.path if export and export.path.is_dir() else None
             stated = stated_task(source, inputs, folder)
@@ -108,7 +108,7 @@ class Conversion:
                 describe_to_page(request.out)
             if accuracy is not None:
                 result = replace(result, accuracy=accuracy.compare(request.out))
-        return replace(result, artifact=place, notes=(*told, *notes, *more, *result.notes))
+        return replace(result, artifact=place, notes=(*export_notes, *notes, *more, *result.notes))
 
 
 def _proven(

@@ -54,8 +54,8 @@ class Target:
         """Return the device's entry for `model_format`. Raises RefusedError, with the formats it takes, if none."""
         found = next((one for one in self.formats if one.format == model_format), None)
         if found is None:
-            taken = ", ".join(one.format for one in self.formats) or "no format that this version of edge writes"
-            raise RefusedError(f"{self.device} does not take {model_format}", f"it takes: {taken}")
+            known = ", ".join(one.format for one in self.formats) or "no format that this version of edge writes"
+            raise RefusedError(f"{self.device} does not take {model_format}", f"it takes: {known}")
         return found
 
     def check(self, model_format: str, asked: str) -> None:

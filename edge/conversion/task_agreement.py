@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.pipeline.request import EXPECTED, FED, RESULT, SOURCE, ConvertRequest, ConvertResult, TaskAgreement
+from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, ConvertRequest, ConvertResult, TaskAgreement
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.facts import Specs, facts_of, inspected
@@ -123,8 +123,8 @@ def _result(side: _Side, arrays: Arrays, kind: str, index: int) -> Result:
     real = named_outputs(_of(arrays, kind, index), specs)
     known = {spec.name: spec for spec in specs}
     outputs = {name: quantize(values, known[name]) if name in known else values for name, values in real.items()}
-    fed = _of(arrays, FED, index)
-    reads = {name: fed[name] for name in decoder.reads() if name in fed}
+    inputs = _of(arrays, INPUT, index)
+    reads = {name: inputs[name] for name in decoder.reads() if name in inputs}
     result: Result = task.decode({**outputs, **reads}, decoder)
     return result
 

@@ -133,7 +133,7 @@ def _judged(artifact: Artifact, answer: Any) -> Verdict:
     if rule is None:
         raise InputError(f"{artifact.model} has no self-check", "write the artifact again with edge convert")
     _, expected = artifact.selfcheck()
-    verdict = Verdict(False, {}, "the page proved nothing")
+    verdict = Verdict(False, {}, "the page did not run its self-check")
     for outputs in answer["proofs"]:
         rows = [list(row) for row in zip(*outputs, strict=True)]
         verdict = judge(rule, expected, _stacked(artifact, rows), artifact.manifest.precision)

@@ -1,7 +1,7 @@
 """The time that each operator of a model takes, from the engine's own profiler.
 
-A profiler slows the engine down (ONNX Runtime by about 6.5 µs for each operator), so a profile says which share of an
-inference an operator has; how long an inference takes is what `samples_ms` says.
+A profiler slows the engine down (ONNX Runtime by about 6.5 µs for each operator), so a profile only shows the share of
+each operator. The latency of an inference is in `samples_ms`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Format:
 def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # some broken archives are not merely "no"
+    except zipfile.BadZipFile:  # raised for some broken archives
         return False
 
 

@@ -90,7 +90,7 @@ def pip(root: Path, name: str, packages: List[str]) -> None:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         threading.Thread(target=_stop_when_left, args=(process,), daemon=True).start()
-        last, lines = "pip said nothing", []
+        last, lines = "pip printed nothing", []
         for line in _lines(process):
             print(line, flush=True)
             lines.append(line)

@@ -144,9 +144,9 @@ def build(trt: Any, plan: Plan, path: Path, report: Report) -> None:
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(plan.model)):
-        said = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        reason = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         hint = "see what it cannot build: edge check MODEL.onnx --for DEVICE"
-        raise BuildError(f"TensorRT {trt.__version__} cannot read {plan.model}: {_line(said)}", hint)
+        raise BuildError(f"TensorRT {trt.__version__} cannot read {plan.model}: {_line(reason)}", hint)
     config = builder.create_builder_config()
     _set_workspace(trt, config)
     keep = [_set_precision(trt, config, plan), _set_monitor(trt, config, report)]
@@ -155,9 +155,9 @@ def build(trt: Any, plan: Plan, path: Path, report: Report) -> None:
         engine = builder.build_serialized_network(network, config)
     del keep
     if engine is None:
-        said = errors[-1] if errors else "it said nothing"
+        reason = errors[-1] if errors else "it gave no reason"
         hint = "close other programs, as a build needs much memory; a swap file helps on small boards"
-        raise BuildError(f"TensorRT {trt.__version__} built no engine: {_line(said)}", hint)
+        raise BuildError(f"TensorRT {trt.__version__} built no engine: {_line(reason)}", hint)
     _write(path, engine)
 
 

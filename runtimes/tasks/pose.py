@@ -222,7 +222,7 @@ class PoseTask(Task[Poses]):
         for one in expected.poses:
             ious = overlap(np.asarray(one.box), np.asarray([other.box for other in actual.poses]).reshape(-1, 4))
             if ious.max() < _SAME_PERSON:
-                return Agreement(False, {}, "a person is elsewhere")
+                return Agreement(False, {}, "a person is in another place")
             distances.append(_distance(one, actual.poses[int(ious.argmax())]))
         largest = max(distances)
         words = f"{len(expected.poses)} persons, key points differ by up to {largest:.1%} of the box"

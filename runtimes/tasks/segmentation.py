@@ -167,7 +167,7 @@ class SegmentationTask(Task[Segmentation]):
         """Results agree with 95 % equal pixels and a mean IoU of 0.8 over the classes of the expected map."""
         if expected.classes.shape != actual.classes.shape:
             sizes = " and ".join(str(list(one.classes.shape)) for one in (expected, actual))
-            return Agreement(False, {}, f"the maps have other sizes: {sizes}")
+            return Agreement(False, {}, f"the maps differ in size: {sizes}")
         same = float((expected.classes == actual.classes).mean())
         ious = {index: _iou(expected.classes, actual.classes, index) for index in expected.shares}
         shares = expected.shares

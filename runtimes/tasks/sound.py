@@ -228,7 +228,7 @@ class SoundTask(Task[Sound]):
         """Results agree if in 95 % of the rows the same classes are heard, or the scores differ by at most 0.1."""
         if expected.scores.shape != actual.scores.shape:
             sizes = " and ".join(format_shape(one.scores.shape) for one in (expected, actual))
-            return Agreement(False, {}, f"the scores have other sizes: {sizes}")
+            return Agreement(False, {}, f"the scores differ in size: {sizes}")
         off = np.abs(expected.scores - actual.scores)
         heard = (expected.scores >= expected.heard) == (actual.scores >= expected.heard)
         equal = float((heard | (off <= _SCORE_DIFFERENCE)).all(axis=1).mean())

@@ -58,7 +58,7 @@ class TensorsTask(Task[Tensors]):
         """Results agree with equal names, shapes, dtypes and integers, and floats within 1/32 of the output's range."""
         if set(expected.arrays) != set(actual.arrays):
             names = " and ".join(", ".join(sorted(one.arrays)) or "none" for one in (expected, actual))
-            return Agreement(False, {}, f"the outputs have other names: {names}")
+            return Agreement(False, {}, f"the outputs have different names: {names}")
         worst, message = 0.0, "all outputs agree"
         for name, wanted in expected.arrays.items():
             found = actual.arrays[name]

@@ -37,12 +37,12 @@ class Soak:
     """What repeated inferences showed.
 
     inferences: How many were run.
-    parted: Which one answered differently, as a sentence; "" if none did.
+    difference: The first inference that answered differently, as a sentence; "" if there is none.
     memory_growth_bytes: Growth of the process from the 100th inference to the last; None for fewer, or if unknown.
     """
 
     inferences: int
-    parted: str = ""
+    difference: str = ""
     memory_growth_bytes: int | None = None
 
 

@@ -25,7 +25,7 @@ def run(job: dict[str, str | list[list[int]] | None]) -> dict[str, str]:
     try:
         known = {"convert": _convert, "pictures": _pictures, "adapter": _adapter, "tokenizer": _tokenizer}
         do: Any = {**known, "scores": _scores}[str(job["do"])]
-        return {"said": str(do(**{key: value for key, value in job.items() if key != "do"}))}
+        return {"result": str(do(**{key: value for key, value in job.items() if key != "do"}))}
     except (MemoryError, ValueError):
         raise
     except Exception as error:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--kv-type", choices=["f16", "q8_0", "q4_0", "f32"], help="type of the KV cache (default: f16)")
     group.add_argument(
-        "--lora", action="append", metavar="FILE[=X]", help="a LoRA adapter in GGUF, with its strength (1)"
+        "--lora", action="append", metavar="FILE[=X]", help="a LoRA adapter in GGUF, with its strength (default: 1)"
     )
     group.add_argument(
         "--mmproj", metavar="FILE", help="the model's picture encoder (default: the one next to the model)"

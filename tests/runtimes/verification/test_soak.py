@@ -34,7 +34,7 @@ class Engine(CheckedSession):
 
 def test_a_right_engine_passes_with_three_inferences_at_least():
     found = soak(Engine(), SAMPLES, seconds=0)
-    assert found.parted == ""
+    assert found.difference == ""
     assert found.inferences == FEWEST
 
 
@@ -48,25 +48,28 @@ def test_as_many_inferences_as_asked_for_over_all_samples(count):
 @pytest.mark.parametrize("wrong_from", [2, 3, 50])
 def test_garbage_from_an_inference_on_is_named(wrong_from):
     found = soak(Engine(wrong_from=wrong_from), SAMPLES, count=100)
-    assert f"inference {found.inferences} differs from inference 1 on the same input: output 'y' by 0.5" in found.parted
+    assert (
+        f"inference {found.inferences} differs from inference 1 on the same input: output 'y' by 0.5"
+        in found.difference
+    )
     assert wrong_from <= found.inferences <= wrong_from + 1
 
 
 def test_garbage_from_the_second_inference_is_found_without_asking():
-    assert "inference 2 differs" in soak(Engine(wrong_from=2), SAMPLES, seconds=0).parted
+    assert "inference 2 differs" in soak(Engine(wrong_from=2), SAMPLES, seconds=0).difference
 
 
 def test_what_another_input_leaves_behind_is_found():
-    assert "inference 4 differs from inference 1" in soak(Engine(after_others=True), SAMPLES, count=10).parted
+    assert "inference 4 differs from inference 1" in soak(Engine(after_others=True), SAMPLES, count=10).difference
 
 
 @pytest.mark.parametrize("noise", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_found(noise):
-    assert "not finite" in soak(Engine(wrong_from=2, noise=noise), SAMPLES).parted
+    assert "not finite" in soak(Engine(wrong_from=2, noise=noise), SAMPLES).difference
 
 
 def test_rounding_is_not_a_difference():
-    assert soak(Engine(wrong_from=2, noise=1e-6), {"x": SAMPLES["x"] + 1}, count=10).parted == ""
+    assert soak(Engine(wrong_from=2, noise=1e-6), {"x": SAMPLES["x"] + 1}, count=10).difference == ""
 
 
 class Summing(Engine):
@@ -78,15 +81,15 @@ class Summing(Engine):
 
 
 def test_a_state_is_no_fault_after_a_reset():
-    assert "differs" in soak(Summing(), SAMPLES, seconds=0).parted
-    assert soak_sequence(Summing, SAMPLES, count=50).parted == ""
+    assert "differs" in soak(Summing(), SAMPLES, seconds=0).difference
+    assert soak_sequence(Summing, SAMPLES, count=50).difference == ""
     assert soak_sequence(Summing, SAMPLES, count=50).inferences >= 50
 
 
 def test_a_state_that_survives_a_reset_is_found():
     states = iter(range(100))
     found = soak_sequence(lambda: Summing(state=float(next(states))), SAMPLES)
-    assert "inference 1 after a reset differs" in found.parted
+    assert "inference 1 after a reset differs" in found.difference
 
 
 def test_an_artifact_says_whether_it_has_a_state(tmp_path):
@@ -94,12 +97,12 @@ def test_an_artifact_says_whether_it_has_a_state(tmp_path):
     manifest = Manifest("m", "null", "fp32", "model.null", selfcheck=SelfCheck("max_abs", 0.1, "synthetic"))
     outputs = {"y": np.cumsum(SAMPLES["x"], axis=0)}
     artifacts.write(tmp_path, manifest, SAMPLES, outputs)
-    assert "differs" in soak_artifact(Artifact.open(tmp_path), Summing(), Summing).parted
+    assert "differs" in soak_artifact(Artifact.open(tmp_path), Summing(), Summing).difference
     manifest = Manifest(
         "m", "null", "fp32", "model.null", selfcheck=SelfCheck("max_abs", 0.1, "synthetic", stateful=True)
     )
     artifacts.write(tmp_path, manifest, SAMPLES, outputs)
-    assert soak_artifact(Artifact.open(tmp_path), Summing(), Summing).parted == ""
+    assert soak_artifact(Artifact.open(tmp_path), Summing(), Summing).difference == ""
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,6 @@ def test_no_engine_leaks_from_the_100th_to_the_1000th_inference(models, engine, 
             for spec in session.inputs
         }
         found = soak(session, feeds, count=1000)
-    assert found.parted == ""
+    assert found.difference == ""
     assert found.inferences == 1000
     assert found.memory_growth_bytes is None or found.memory_growth_bytes < LEAK_BYTES
