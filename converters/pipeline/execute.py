@@ -45,21 +45,21 @@ class CompletedTask:
     """A task, its output and its duration."""
 
     task: ConversionTask
-    made: ConversionOutput
+    output: ConversionOutput
     seconds: float
 
 
 def run_conversions(
-    request: ConvertRequest, source: OpenedSource, steps: Sequence[Converter], truth: Reference, report: Report
+    request: ConvertRequest, source: OpenedSource, steps: Sequence[Converter], reference: Reference, report: Report
 ) -> tuple[CompletedTask, ...]:
     """Run all steps; the last writes to `request.out`, the others to folders in `request.scratch`."""
     done: list[CompletedTask] = []
     for number, step in enumerate(steps, 1):
         report({"doing": step.id, "done": number, "total": len(steps) + 2})
         start = time.perf_counter()
-        task = _task(request, source, steps, truth, done)
-        made = task.run()
-        done.append(CompletedTask(task, made, time.perf_counter() - start))
+        task = _task(request, source, steps, reference, done)
+        output = task.run()
+        done.append(CompletedTask(task, output, time.perf_counter() - start))
     return tuple(done)
 
 
@@ -81,20 +81,20 @@ def _task(
     request: ConvertRequest,
     source: OpenedSource,
     steps: Sequence[Converter],
-    truth: Reference,
+    reference: Reference,
     done: Sequence[CompletedTask],
 ) -> ConversionTask:
     """Return the task of the next step."""
     step = steps[len(done)]
     last = len(done) == len(steps) - 1
-    model = done[-1].made.model if done else source.model
+    model = done[-1].output.model if done else source.model
     options = request.options if last else _options_before(request, steps[len(done) + 1])
     calibration = None
     # fp16 does not calibrate; it uses the samples to check that all values fit in fp16.
-    known = truth.samples.inputs if options.precision == "fp16" else truth.calibration
+    known = reference.samples.inputs if options.precision == "fp16" else reference.calibration
     if options.precision != step.reads(options.precision) and known is not None:
-        specs = inputs_of(model, step.source) if done else truth.inputs
-        calibration = Calibration(to_model_dtypes(specs, map_tensors(truth.inputs, specs, known.samples)))
+        specs = inputs_of(model, step.source) if done else reference.inputs
+        calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
     options = replace(options, scratch=str(request.scratch))
     return ConversionTask(step, model, request.out if last else request.scratch / step.id, options, calibration)
 
@@ -112,7 +112,7 @@ def inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
 
 
 def verify_device_model(
-    model: ProxyModel, precision: str, truth: Reference, graphs: Sequence[tuple[Path, str]]
+    model: ProxyModel, precision: str, reference: Reference, graphs: Sequence[tuple[Path, str]]
 ) -> Verification:
     """Run the model on the reference samples and compare its outputs with the source's, in its own axes and names.
 
@@ -120,11 +120,13 @@ def verify_device_model(
     """
     artifact = Artifact(model.model.parent, Manifest(model.model.stem, model.format, precision, model.model.name))
     with open_session(artifact) as session:
-        feeds = to_model_dtypes(session.inputs, map_tensors(truth.inputs, session.inputs, truth.samples.inputs.samples))
+        feeds = to_model_dtypes(
+            session.inputs, map_tensors(reference.inputs, session.inputs, reference.samples.inputs.samples)
+        )
         given = answers(session, feeds)
         outputs = tuple(session.outputs)
-    expected = map_tensors(truth.outputs, outputs, truth.answers, "output")
+    expected = map_tensors(reference.outputs, outputs, reference.answers, "output")
     expected = {name: reshaped(expected[name], values) for name, values in given.items()}
-    pairs = pair_tensors(truth.outputs, outputs, "output")
-    checks = row_checks(output_checks(graphs, pairs), pairs, truth.inputs, graphs, expected, given)
+    pairs = pair_tensors(reference.outputs, outputs, "output")
+    checks = row_checks(output_checks(graphs, pairs), pairs, reference.inputs, graphs, expected, given)
     return verify(precision, expected, given, measured_checks(checks, expected, given, outputs))

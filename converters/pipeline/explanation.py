@@ -36,7 +36,7 @@ class FailedProof:
     """
 
     reference: Reference
-    made: ConversionOutput
+    output: ConversionOutput
     graphs: Sequence[tuple[Path, str]]
     truth: Arrays
     given: Arrays
@@ -59,11 +59,11 @@ def _explained(failed: FailedProof) -> Divergence | None:
     if not sources:
         return None
     path, result_format = failed.graphs[-1]
-    if failed.made.stand_in is not None:
-        path, result_format = failed.made.stand_in.model, failed.made.stand_in.format
+    if failed.output.stand_in is not None:
+        path, result_format = failed.output.stand_in.model, failed.output.stand_in.format
     results = [(path, result_format)]
-    if failed.made.device_model is not None:
-        results.append((failed.made.device_model.model, failed.made.device_model.format))
+    if failed.output.device_model is not None:
+        results.append((failed.output.device_model.model, failed.output.device_model.format))
     sample = _worst_sample(failed.truth, failed.given)
     for result in results:
         models = [_with_feeds(failed.reference, *one, sample) for one in (sources[0], result)]

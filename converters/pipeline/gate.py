@@ -49,11 +49,13 @@ class Gate(Protocol):
 MakeGate = Callable[[Path, float, Reference, Session], Gate]
 
 
-def gate_of(request: ConvertRequest, source: OpenedSource, truth: Reference, make_gate: MakeGate | None) -> Gate | None:
+def gate_of(
+    request: ConvertRequest, source: OpenedSource, reference: Reference, make_gate: MakeGate | None
+) -> Gate | None:
     """Return the gate of a request with labeled inputs; None for one without. Raises UsageError if none is made."""
     if request.evaluation is None:
         return None
     if make_gate is None:
         raise UsageError("this process does not score conversions", "run the job in edge.evaluation.worker")
-    with opened(source, truth, request) as session:
-        return make_gate(request.evaluation, request.max_drop, truth, session)
+    with opened(source, reference, request) as session:
+        return make_gate(request.evaluation, request.max_drop, reference, session)

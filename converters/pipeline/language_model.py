@@ -119,10 +119,14 @@ def _model(request: LlmConvertRequest, step: GgufConverter, report: Report) -> _
     if isinstance(model, FolderModel):
         converter_environment().create(report=lambda text: report({"doing": text, "done": 0, "total": 3}))
         report({"doing": "llama.cpp's converter writes the model", "done": 1, "total": 3})
-    made = make_gguf(model, request.out, request.options, on_tensor)
-    with closing(text_runtime(str(made.model), _ENGINE).open_text(str(made.model), load_options(model))) as session:
+    written = make_gguf(model, request.out, request.options, on_tensor)
+    with closing(
+        text_runtime(str(written.model), _ENGINE).open_text(str(written.model), load_options(model))
+    ) as session:
         proof = prove_text(model, session, precision)
-    result = _Result(request, step, model, made.model, precision, dict(made.facts), (*made.notes, *proof.notes), proof)
+    result = _Result(
+        request, step, model, written.model, precision, dict(written.facts), (*written.notes, *proof.notes), proof
+    )
     if not proof.passed or not isinstance(model, FolderModel) or not takes_pictures(model.config):
         return result
     if request.options.drop_pictures:

@@ -224,10 +224,10 @@ def output_semantics(
 
 
 @contextmanager
-def opened(source: OpenedSource, truth: Reference, request: ConvertRequest) -> Iterator[Session]:
+def opened(source: OpenedSource, reference: Reference, request: ConvertRequest) -> Iterator[Session]:
     """Open the source again, in the sizes of the request."""
     with open_source_session(source.artifact) as session:
-        yield ShapedSession(session, truth.inputs, truth.outputs) if request.options.shapes else session
+        yield ShapedSession(session, reference.inputs, reference.outputs) if request.options.shapes else session
 
 
 def with_fixed_sizes(request: ConvertRequest, source: OpenedSource) -> tuple[ConvertRequest, OpenedSource]:

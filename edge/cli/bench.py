@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge bench`."""
     from edge.cli import bench_llm
     from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import add_meter, count, percent, seconds
+    from edge.cli.options.numbers import add_meter, add_shapes, count, percent, seconds
 
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
     parser.add_argument(
@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes for each setup, interleaved (default: 2; language models 1; with --compare 5 or more)",
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]SIZES",
-        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
-    )
+    add_shapes(parser)
     parser.add_argument(
         "--on",
         action="append",

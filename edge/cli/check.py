@@ -25,7 +25,7 @@ _REFUSED = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge check`."""
-    from edge.cli.options.numbers import count
+    from edge.cli.options.numbers import add_shapes, count
 
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or artifact; nothing is written")
     parser.add_argument(
@@ -39,13 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="4GB", help="language models: the memory size, if the device is sold with several"
     )
     parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (default: 2048)")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]SIZES",
-        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
-    )
+    add_shapes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON: every node with its placement")
 
 

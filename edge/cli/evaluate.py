@@ -26,7 +26,7 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge evaluate`."""
     from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import count, seconds, share
+    from edge.cli.options.numbers import add_shapes, count, seconds, share
 
     parser.add_argument(
         "artifacts",
@@ -63,13 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]SIZES",
-        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
-    )
+    add_shapes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     preprocessing.add_arguments(parser)
 

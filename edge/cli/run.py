@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge run`."""
     from edge.cli.options import preprocessing
+    from edge.cli.options.numbers import add_shapes, seconds, share
     from edge.cli.options.numbers import count as number
-    from edge.cli.options.numbers import seconds, share
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument(
@@ -66,13 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]SIZES",
-        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
-    )
+    add_shapes(parser)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
     parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
     parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")

@@ -33,12 +33,12 @@ _SLACK = 1e-9
 class Evaluation:
     """Labeled inputs of the source.
 
-    truth: The source's inputs, outputs and preprocessing.
+    reference: The source's inputs, outputs and preprocessing.
     arrays: The inputs, as pixels or as arrays.
     rows: The correct row of the output for each input.
     """
 
-    truth: Reference
+    reference: Reference
     arrays: Arrays
     rows: Array
 
@@ -51,14 +51,14 @@ class Evaluation:
         for start in range(0, len(self), _AT_ONCE):
             arrays = {name: values[start : start + _AT_ONCE] for name, values in self.arrays.items()}
             if set(arrays) == {PIXELS}:
-                yield from_pixels(arrays[PIXELS], self.truth.inputs, self.truth.preprocess)
+                yield from_pixels(arrays[PIXELS], self.reference.inputs, self.reference.preprocess)
             else:
-                yield from_arrays(arrays, self.truth.inputs)
+                yield from_arrays(arrays, self.reference.inputs)
 
     def answered(self, session: Session) -> Array:
         """Run the model in `session` and return the top row of its first output for each input, int [n]."""
-        specs = self.truth.inputs, tuple(session.inputs)
-        output = pair_tensors(self.truth.outputs, tuple(session.outputs), "output")[0].other.name
+        specs = self.reference.inputs, tuple(session.inputs)
+        output = pair_tensors(self.reference.outputs, tuple(session.outputs), "output")[0].other.name
         parts = []
         for batch in self.batches():
             outputs = answers(session, to_model_dtypes(session.inputs, map_tensors(*specs, batch.samples)))
@@ -68,7 +68,7 @@ class Evaluation:
 
     def _batch(self) -> int:
         """Return how many of the pictures one inference takes; arrays are given as the model takes them."""
-        shape = concrete_shape(self.truth.inputs[0])
+        shape = concrete_shape(self.reference.inputs[0])
         return shape[0] if set(self.arrays) == {PIXELS} else 1
 
     def notes(self, allowed: float) -> list[str]:
@@ -169,7 +169,7 @@ class Accuracy:
         return ProofError(f"{what}, by {self.drop:.3g}; at most {self.allowed:.3g} is allowed{layers}", hint)
 
 
-def read_evaluation(path: Path, truth: Reference) -> Evaluation:
+def read_evaluation(path: Path, reference: Reference) -> Evaluation:
     """Read labeled inputs from an `.npz`.
 
     Raises InputError if they do not fit the source or overlap with the calibration inputs.
@@ -179,23 +179,23 @@ def read_evaluation(path: Path, truth: Reference) -> Evaluation:
     if len(labels) != 1 or not arrays:
         raise InputError(f"{path} contains no labeled inputs", f"it needs inputs and '{CLASSES}', one number for each")
     key, values = next(iter(labels.items()))
-    evaluation = Evaluation(truth, arrays, _rows(path, key, values, truth))
+    evaluation = Evaluation(reference, arrays, _rows(path, key, values, reference))
     if any(len(array) != len(values) for array in arrays.values()):
         raise InputError(
             f"{path} has {len(values)} labels for a different number of inputs", "write one for each input"
         )
-    if truth.calibration is not None:
-        _check_apart(evaluation, truth.calibration)
+    if reference.calibration is not None:
+        _check_apart(evaluation, reference.calibration)
     return evaluation
 
 
-def judge_of(path: Path, allowed: float, truth: Reference, session: Session) -> AccuracyGate:
+def accuracy_gate(path: Path, allowed: float, reference: Reference, session: Session) -> AccuracyGate:
     """Read labeled inputs and classify them with the source.
 
     Raises the errors of `read_evaluation`, and InputError if the source classifies none of them correctly, because the
     labels then do not belong to it.
     """
-    evaluation = read_evaluation(path, truth)
+    evaluation = read_evaluation(path, reference)
     answered = evaluation.answered(session)
     if not (answered == evaluation.rows).any():
         what = f"the source itself classifies none of the {len(evaluation)} evaluation inputs correctly"
@@ -203,12 +203,12 @@ def judge_of(path: Path, allowed: float, truth: Reference, session: Session) -> 
     return AccuracyGate(evaluation, answered, allowed)
 
 
-def _rows(path: Path, key: str, values: Array, truth: Reference) -> Array:
+def _rows(path: Path, key: str, values: Array, reference: Reference) -> Array:
     if values.ndim != 1 or values.dtype.kind not in "iu" or len(values) == 0:
         raise InputError(f"'{key}' in {path} is {values.dtype}{list(values.shape)}", "write one integer for each input")
-    offset = truth.meaning.label_offset if truth.meaning and key == CLASSES else 0
+    offset = reference.meaning.label_offset if reference.meaning and key == CLASSES else 0
     rows = values.astype(np.int64) + offset
-    count = _classes(truth.outputs[0])
+    count = _classes(reference.outputs[0])
     if count is None:
         return rows
     wrong = rows[(rows < 0) | (rows >= count)]

@@ -9,14 +9,14 @@ from __future__ import annotations
 from converters.pipeline.request import ConvertRequest, ConvertResult
 from converters.worker import HANDLERS as CONVERTER_HANDLERS
 from converters.worker import convert as run_conversion
-from edge.evaluation.accuracy import judge_of
+from edge.evaluation.accuracy import accuracy_gate
 from runtimes.job_server import Handler, handler, serve
 from runtimes.jobs import Report
 
 
 def convert(request: ConvertRequest, report: Report) -> ConvertResult:
     """Run a conversion, and measure its accuracy if the request has labeled inputs."""
-    return run_conversion(request, report, judge_of)
+    return run_conversion(request, report, accuracy_gate)
 
 
 HANDLERS: dict[str, Handler] = {**CONVERTER_HANDLERS, "convert": handler(ConvertRequest, convert)}

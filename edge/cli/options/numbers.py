@@ -1,4 +1,4 @@
-"""Argument types for numbers, which reject values that no command accepts, and the option for a power meter."""
+"""Argument types for numbers, which reject values that no command accepts, and options that several commands have."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ def add_meter(parser: ArgumentParser) -> None:
     """Add the option for the file of a power meter, see `edge.benchmark.energy`."""
     what = "the CSV log of a power meter: time, watts (or volts, amps)"
     parser.add_argument("--energy-csv", type=Path, metavar="FILE", help=what)
+
+
+def add_shapes(parser: ArgumentParser) -> None:
+    """Add the option for sizes of free axes, see `runtimes.shapes`."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES",
+        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
+    )
 
 
 def port(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import converters.pipeline.convert as pipeline
+import converters.pipeline.candidate as pipeline
 from converters.options import ConvertOptions
 from converters.pipeline.convert import convert
 from converters.pipeline.request import ConvertRequest

@@ -22,7 +22,7 @@ from converters.pipeline.convert import convert as run_conversion
 from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
 from edge.conversion.datasets import write_evaluation
-from edge.evaluation.accuracy import Accuracy, judge_of
+from edge.evaluation.accuracy import Accuracy, accuracy_gate
 from edge.evaluation.labeled_pictures import find_labeled
 from edge.inference.images import load_all, picture_files
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess
@@ -42,7 +42,7 @@ ROUTES = {
 
 def convert(request, report):
     """As the worker of edge does it, which scores."""
-    return run_conversion(request, report, judge_of)
+    return run_conversion(request, report, accuracy_gate)
 
 
 def silent(progress) -> None:
@@ -129,17 +129,17 @@ def test_a_result_that_is_right_too_seldom_fails(request_for, step, labeled, ans
 def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labeled):
     truth = truth_of(classifier, OutputMeaning("probability", 1))
     with open_session(Artifact.open(classifier)) as session:
-        assert right(judge_of(labeled(rows=answered), 0.01, truth, session)) == 40
+        assert right(accuracy_gate(labeled(rows=answered), 0.01, truth, session)) == 40
         keep = answered > 0
         path = labeled(pixels=PIXELS[keep], classes=answered[keep] - 1)
-        assert right(judge_of(path, 0.01, truth, session)) == keep.sum()
+        assert right(accuracy_gate(path, 0.01, truth, session)) == keep.sum()
 
 
 def test_arrays_will_do_as_well_as_pictures(classifier, answered, tmp_path):
     path = tmp_path / "arrays.npz"
     np.savez(path, anything=((PIXELS - 127.5) / 127.5).astype(np.float32), classes=answered)
     with open_session(Artifact.open(classifier)) as session:
-        assert right(judge_of(path, 0.01, truth_of(classifier), session)) == 40
+        assert right(accuracy_gate(path, 0.01, truth_of(classifier), session)) == 40
 
 
 def right(judge) -> int:
