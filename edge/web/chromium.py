@@ -20,8 +20,10 @@ from typing import IO
 
 from edge.web.jobs import PageJob
 from edge.web.server import Server
+from edge.workers.failures import last_line
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonObject
+from runtimes.child_process import last_words
 from runtimes.errors import EngineError, EngineMissingError, from_dict
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -139,10 +141,10 @@ def _answer_of(
             kind, message = job.messages.get(timeout=_POLL_S)
         except queue.Empty:
             if process.poll() is not None:
-                what = f"the browser ended with status {process.returncode}{_last_words(log)}"
+                what = f"the browser ended with status {process.returncode}{last_line(last_words(log))}"
                 raise EngineError(what, "name another one with --browser") from None
             if deadline is not None and monotonic() > deadline:
-                what = f"the browser did not open the page within {_OPENING_S:g} s{_last_words(log)}"
+                what = f"the browser did not open the page within {_OPENING_S:g} s{last_line(last_words(log))}"
                 raise EngineError(what, "name another one with --browser") from None
             continue
         deadline = None
@@ -150,9 +152,3 @@ def _answer_of(
             return message
         if kind == "progress":
             on_phase(str(message.get("phase", "")))
-
-
-def _last_words(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1][:200]}" if lines else ""

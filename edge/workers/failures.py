@@ -58,11 +58,11 @@ def error_from_exit(status: int, what: str, words: str) -> WorkerError:
         return WorkerOutOfMemoryError(f"{what} was killed by the system, which ran out of memory", _MEMORY_HINT)
     how = f"crashed with {_signal_name(-status)}" if status < 0 else f"exited with status {status} and no answer"
     return WorkerCrashedError(
-        f"{what} {how}{_last_line(words)}", "check the model with `edge inspect`, or try another engine"
+        f"{what} {how}{last_line(words)}", "check the model with `edge inspect`, or try another engine"
     )
 
 
-def _last_line(words: str) -> str:
+def last_line(words: str) -> str:
     """Return the last line that is not a stack frame as ": …", or an empty string."""
     lines = [line.strip() for line in words.splitlines()]
     messages = [line for line in lines if line and not _FRAME.match(line)]

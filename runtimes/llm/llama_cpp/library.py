@@ -14,7 +14,7 @@ _KEPT_LINES = 20
 ERROR = 4  # GGML_LOG_LEVEL_ERROR
 # The log callback must live as long as the library, which stores its address.
 _alive: list[Any] = []
-last_words: deque[str] = deque(maxlen=_KEPT_LINES)
+_errors: deque[str] = deque(maxlen=_KEPT_LINES)
 
 
 def load() -> Any:
@@ -38,13 +38,13 @@ def listen(library: Any) -> None:
 
 def last_error() -> str:
     """Return the last error that llama.cpp logged as ": …", for a message; empty if there is none."""
-    return f": {last_words[-1][:200]}" if last_words else ""
+    return f": {_errors[-1][:200]}" if _errors else ""
 
 
 def _log(level: int, text: bytes, _data: Any) -> None:
     line = text.decode("utf-8", "replace").strip()
     if level == ERROR and line:
-        last_words.append(line)
+        _errors.append(line)
         sys.stderr.write(line + "\n")
 
 
