@@ -80,7 +80,7 @@ def use(python: str, board: Path, *more: Path) -> list[object]:
 
 
 @pytest.mark.parametrize("version", BETWEEN)
-def test_runtimes_import_and_compute_alike(version: str, tmp_path: Path) -> None:
+def test_runtimes_import_and_compute_the_same(version: str, tmp_path: Path) -> None:
     python = python_of(version)
     board = board_with(tmp_path, "runtimes")
     options = [

@@ -99,7 +99,7 @@ def test_a_board_as_it_comes_has_no_engines(boards: Boards) -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_nothing_is_left_when_a_board_is_taken_down(boards: Boards, board_root) -> None:
+def test_nothing_is_left_when_a_board_is_stopped(boards: Boards, board_root) -> None:
     from tests.boards.stand import standing
 
     with standing(board_root) as board:

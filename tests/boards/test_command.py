@@ -28,7 +28,7 @@ sys.exit(command.main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_board_is_taken_down_when_its_command_is_ended(number: signal.Signals) -> None:
+def test_a_board_is_stopped_when_its_command_is_ended(number: signal.Signals) -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ssh -F config board\n"

@@ -218,7 +218,7 @@ def test_chatter_stops_at_the_end_of_the_block(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("after\n", "")
 
 
-def test_openvino_reports_to_nobody() -> None:
+def test_openvino_sends_no_telemetry() -> None:
     if find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed")
     command = (

@@ -39,7 +39,7 @@ def test_a_file_that_a_library_cannot_read_is_still_an_input_error():
         raise RuntimeError("bad wire type")
 
 
-def test_the_place_in_a_librarys_own_code_is_passed_over():
+def test_the_place_in_a_librarys_own_code_is_skipped():
     text = "Exception from src/core/node.cpp:12:\nCheck 'rank' failed at src/x.cpp:3:\nThe rank has to be known"
     assert useful_text(text) == "The rank has to be known"
     assert useful_text("Check 'rank' failed at src/x.cpp:3:") == "Check 'rank' failed at src/x.cpp:3:"

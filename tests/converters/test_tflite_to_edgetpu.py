@@ -204,7 +204,7 @@ def test_a_floor_that_is_no_share_is_refused(tmp_path, floor):
         ("", EngineError, "no output", "edge check"),
     ],
 )
-def test_its_words_are_told_as_causes(tmp_path, compiler, said, kind, cause, fix):
+def test_its_words_are_reported_as_causes(tmp_path, compiler, said, kind, cause, fix):
     compiler(f"Edge TPU Compiler version 16.0.384591198\n{said}" if said else "", status=1)
     model = tmp_path / "m.tflite"
     model.write_bytes(b"m")

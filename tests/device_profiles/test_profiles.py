@@ -111,7 +111,7 @@ def test_a_built_in_accelerator_comes_after_the_stick() -> None:
         ("i7-7700k+ncs2+ncs2", "'i7-7700k+ncs2+ncs2' is not a setup", "join one board or computer"),
     ],
 )
-def test_a_name_that_is_none_is_answered_with_near_ones(unknown: str, message: str, hint: str) -> None:
+def test_a_name_that_does_not_exist_is_answered_with_near_ones(unknown: str, message: str, hint: str) -> None:
     with pytest.raises(UnknownProfileError) as raised:
         load(unknown)
     assert isinstance(raised.value, ProfileError)

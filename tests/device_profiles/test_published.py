@@ -80,7 +80,7 @@ def test_a_row_is_found_by_id_and_by_setup(row: PublishedRow) -> None:
     assert published_row(row.id) == published_row(row.setup.upper()) == row
 
 
-def test_a_row_that_is_none_is_answered_with_near_ones() -> None:
+def test_a_row_that_does_not_exist_is_answered_with_near_ones() -> None:
     with pytest.raises(
         UnknownProfileError, match=r"no published setup is called 'jetson nano 2'.*did you mean jetson-nano"
     ):

@@ -88,7 +88,7 @@ class TestOpen:
         with edge.open(classifier) as model, pytest.raises(edge.UsageError, match="contains 2 samples"):
             model.predict(np.zeros((2, 1, 3, 8, 8), np.float32))
 
-    def test_what_does_not_fit_is_an_input_error_and_the_model_goes_on(self, classifier):
+    def test_what_does_not_fit_is_an_input_error_and_the_model_continues(self, classifier):
         with edge.open(classifier) as model:
             with pytest.raises(edge.InputError, match="'x'"):
                 model.run({"x": np.zeros((1, 3, 9, 9), np.float32)})

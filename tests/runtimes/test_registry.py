@@ -46,7 +46,7 @@ def test_the_preferred_engine_is_taken_then_any_other(monkeypatch):
     assert "[onnxruntime]" in caught.value.hint
 
 
-def test_a_wanted_engine_is_taken_or_refused(monkeypatch):
+def test_a_wanted_engine_is_used_or_refused(monkeypatch):
     monkeypatch.setattr(registry, "is_installed", lambda adapter: adapter.id != "openvino")
     assert registry.for_format("onnx", "onnxruntime").id == "onnxruntime"
     with pytest.raises(UsageError, match="'litert' does not open the format 'onnx'") as caught:
@@ -56,7 +56,7 @@ def test_a_wanted_engine_is_taken_or_refused(monkeypatch):
         registry.for_format("onnx", "openvino")
 
 
-def test_a_format_that_nobody_opens_is_said():
+def test_a_format_that_no_engine_opens_is_reported():
     with pytest.raises(UsageError, match="no engine opens the format 'wasm'"):
         registry.for_format("wasm")
 
@@ -86,7 +86,7 @@ def test_the_version_of_the_first_distribution_that_is_there():
     assert registry.distribution_version("no-such-distribution") == "unknown"
 
 
-def test_what_an_engine_lacks_beside_its_library_is_told(monkeypatch):
+def test_what_an_engine_lacks_beside_its_library_is_reported(monkeypatch):
     from runtimes.engines import edgetpu
 
     adapter = registry.tensor_engine("edgetpu")

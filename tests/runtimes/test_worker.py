@@ -135,7 +135,7 @@ def test_measure_is_served(bare):
         ('{"job": "describe"}', "worker", "missing value in 'artifact'"),
     ],
 )
-def test_an_error_is_an_answer_and_the_worker_goes_on(line, error, part, bare):
+def test_an_error_is_an_answer_and_the_worker_continues(line, error, part, bare):
     answers, _ = serve([line, json.dumps({"job": "describe", "artifact": bare})])
     assert answers[0]["error"] == error
     assert part in answers[0]["message"]

@@ -83,7 +83,7 @@ def test_good_data_pass_without_a_word():
     assert lint(from_pixels(pictures(40), [NHWC], way()), way()) == []
 
 
-def test_few_samples_are_told_and_fewer_refused():
+def test_few_samples_are_reported_and_fewer_refused():
     assert "12 calibration samples are few" in lint(from_pixels(pictures(12), [NHWC], way()), way())[0]
     with pytest.raises(InputError, match="9 calibration samples are too few"):
         lint(from_pixels(pictures(9), [NHWC], way()), way())
@@ -104,7 +104,7 @@ def test_token_ids_are_not_taken_for_pixels():
     assert lint(Calibration({"ids": np.arange(400, dtype=np.float32).reshape(40, 1, 10)}), None) == []
 
 
-def test_repetitions_are_told():
+def test_repetitions_are_reported():
     twice = np.concatenate([pictures(20), pictures(20)])
     assert lint(from_pixels(twice, [NHWC], way()), way()) == ["20 of 40 calibration samples of 'image' are repetitions"]
 

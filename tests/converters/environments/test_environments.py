@@ -220,7 +220,7 @@ def test_a_second_process_waits_for_the_first(small, tmp_path, monkeypatch):
     assert small.python.stat().st_size == 0  # it was taken as it is
 
 
-def test_another_kind_of_machine_is_told(tmp_path):
+def test_another_kind_of_machine_is_reported(tmp_path):
     elsewhere = _environment(tmp_path, "0" * 64, machines="plan9 mips")
     with pytest.raises(HostError, match="exists for plan9 mips only; this is ") as caught:
         elsewhere.create()
@@ -272,7 +272,7 @@ def test_a_python_without_venv_names_the_package(nowhere):
     assert "apt-get install python3.7-venv" in caught.value.hint
 
 
-def test_a_named_python_that_is_none_is_refused(tmp_path):
+def test_a_named_python_that_does_not_exist_is_refused(tmp_path):
     for program in (tmp_path / "nothing", _python(tmp_path / "silent", "exit 0")):
         with pytest.raises(UsageError, match="is not a working Python"):
             find_python(VERSION, [program])

@@ -270,7 +270,7 @@ def write_meta_llama3(folder: Path) -> Any:
     return tokenizer
 
 
-def test_metas_llama_3_brings_its_tokenizer_of_ranks(tmp_path: Path) -> None:
+def test_metas_llama_3_has_its_tokenizer_of_ranks(tmp_path: Path) -> None:
     tokenizer = write_meta_llama3(tmp_path / "meta")
     model = MetaStep().open(tmp_path / "meta", GgufOptions())
     lines = LANGUAGES.read_text(encoding="utf-8").splitlines()

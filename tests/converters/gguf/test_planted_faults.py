@@ -168,7 +168,7 @@ def test_without_a_fault_it_passes(source: str, folders: dict[str, Path], tmp_pa
     assert verdict(model, tmp_path / "right.gguf")
 
 
-def test_other_betas_of_yarn_are_seen_even_where_nobody_refuses_them(
+def test_other_betas_of_yarn_are_seen_even_where_nothing_refuses_them(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(folders["yarn"], tmp_path / "betas")

@@ -128,7 +128,7 @@ def test_it_answers_as_the_equations_say(version: int, tmp_path: Path) -> None:
     assert "published equations" in proof.notes[0]
 
 
-def test_the_longest_known_piece_is_taken(tmp_path: Path) -> None:
+def test_the_longest_known_piece_is_chosen(tmp_path: Path) -> None:
     write_vocabulary(tmp_path / "rwkv_vocab_v20230424.txt")
     encode = read_source_tokenizer(tmp_path).encode
     assert encode("Once the") == [261, 257]

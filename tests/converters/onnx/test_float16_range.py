@@ -188,7 +188,7 @@ def test_bounds_end_at_the_end_of_the_range_and_weights_are_left_alone(tmp_path)
     assert values["minus"] == -np.inf
 
 
-def test_a_batch_norm_behind_a_large_convolution_is_folded_before_it_is_held_against_the_range(tmp_path):
+def test_a_batch_norm_behind_a_large_convolution_is_folded_before_it_is_compared_with_the_range(tmp_path):
     """Builders fold it, so that the convolution's own output is never stored."""
     weight = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32) * 1e5
     nodes = [

@@ -182,7 +182,7 @@ def test_the_same_model_unswapped_passes(request_for, step, tmp_path):
     assert convert(request_for(case.write(tmp_path / "model.onnx"), "onnx"), lambda _: None).proof["passed"]
 
 
-def test_other_made_up_values_than_usual_are_told_of(request_for, step, tmp_path):
+def test_other_made_up_values_than_usual_are_reported(request_for, step, tmp_path):
     result = convert(request_for(CASES["logarithm"].write(tmp_path / "model.onnx"), "onnx"), lambda _: None)
     (note,) = result.notes
     assert "positive values were used; pass real ones with --calibration" in note

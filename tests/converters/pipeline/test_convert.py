@@ -172,7 +172,9 @@ def test_what_is_said_of_the_data_arrives(classifier, step, request_for, tmp_pat
     assert "12 calibration samples are few" in result.notes[0]
 
 
-def test_what_was_assumed_of_a_bare_source_is_told_and_of_an_artifact_nothing(classifier, step, request_for, tmp_path):
+def test_what_was_assumed_of_a_bare_source_is_reported_and_of_an_artifact_nothing(
+    classifier, step, request_for, tmp_path
+):
     first = request_for(classifier, preprocess=WAY)
     assert list(convert(first, silent).notes) == [
         "pictures are passed as 4 × 4, bilinear, RGB, NHWC",
@@ -219,7 +221,7 @@ def test_imagenets_1001_classes_begin_with_the_background(tmp_path, classes, off
         assert meaning.label_offset == expected
 
 
-def test_labels_that_do_not_fit_are_told_before_any_conversion(classifier, step, request_for, tmp_path):
+def test_labels_that_do_not_fit_are_reported_before_any_conversion(classifier, step, request_for, tmp_path):
     (tmp_path / "names.txt").write_text("cat\n")
     with pytest.raises(InputError, match="1 labels, the output 5 classes"):
         convert(request_for(classifier, labels=tmp_path / "names.txt"), silent)

@@ -116,7 +116,7 @@ def test_the_error_says_what_to_try_and_where_the_result_is(precision, remedy):
     assert "\n" not in error.message + error.hint
 
 
-def test_a_selfcheck_stores_samples_that_are_answered_alike():
+def test_a_selfcheck_stores_samples_that_are_answered_the_same():
     given = noisy(0.05)["p"]
     given[7] = given[7, :, ::-1]
     rows = selfcheck_rows(TRUTH, {"p": given})
@@ -194,7 +194,7 @@ def test_a_refusal_that_rests_on_made_up_inputs_says_so_and_how_to_give_real_one
     assert "synthetic" not in wrong.error("fp32", "out").hint
 
 
-def test_best_answers_that_tie_are_told_of_a_classifier_whose_source_has_one():
+def test_best_answers_that_tie_are_reported_for_a_classifier_whose_source_has_one():
     source = np.array([[0.5, 0.498, 0.002], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]])
     eight_bits = np.round(source * 256) / 256
     assert ties({"y": source}, {"y": eight_bits}) == ()  # one of three is few, and none ties that the source parts

@@ -58,7 +58,7 @@ def request_for(tmp_path):
     )
 
 
-def test_another_order_of_rounding_passes_and_is_told(request_for, step, tmp_path):
+def test_another_order_of_rounding_passes_and_is_reported(request_for, step, tmp_path):
     step.result = in_another_order(tmp_path / "result.onnx")
     result = convert(request_for, lambda _: None)
     assert any("last bit of an input moves the source's own output 'share'" in note for note in result.notes)

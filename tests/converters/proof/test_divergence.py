@@ -132,7 +132,7 @@ NOISE = np.random.default_rng(5).standard_normal(VALUES.shape) * 4  # in steps
         ("fp32", VALUES, VALUES[::-1, ::-1], "layout"),
     ],
 )
-def test_the_cause_is_told_from_the_values(precision, values, result, cause):
+def test_the_cause_is_derived_from_the_values(precision, values, result, cause):
     divergence = first_divergence([tensor("t", values)], [tensor("t", result)], precision)
     assert divergence.cause == cause
 

@@ -114,7 +114,7 @@ def test_python_code_inside_the_file_is_named_and_not_run(tmp_path):
         load_model(path)
 
 
-def test_code_that_fails_or_does_not_fit_is_said(code, tmp_path):
+def test_code_that_fails_or_does_not_fit_is_reported(code, tmp_path):
     model, options = tmp_path / "model.keras", SourceOptions(code=str(code))
     model.touch()
     with pytest.raises(UsageError, match="--code does not apply"):

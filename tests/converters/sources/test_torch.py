@@ -127,7 +127,7 @@ def test_inputs_that_cannot_be_understood(text):
 
 @OLD
 @pytest.mark.parametrize("way", ["script", "trace", "freeze"])
-def test_torchscript_is_told_by_its_content(tmp_path, way):
+def test_torchscript_is_recognized_by_its_content(tmp_path, way):
     module = network()
     made = torch.jit.trace(module, torch.randn(1, 3, 16, 16)) if way == "trace" else torch.jit.script(module)
     torch.jit.save(torch.jit.freeze(made) if way == "freeze" else made, tmp_path / "model.pt")
@@ -189,7 +189,7 @@ def test_weights_of_another_network(nets, tmp_path):
         ("Listed", EngineError, "not only tensors"),
     ],
 )
-def test_what_is_no_network_is_said(nets, tmp_path, attribute, error, message):
+def test_what_is_no_network_is_reported(nets, tmp_path, attribute, error, message):
     source = recognize(Path(f"{nets}:{attribute}"), ["1x3x16x16"])
     with pytest.raises(error, match=message) as caught:
         source.run(tmp_path)

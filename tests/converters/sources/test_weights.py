@@ -91,7 +91,7 @@ def test_weights_of_another_network_are_named(tmp_path, change, words):
         ({"state_dict": {}, "when": datetime.date(2020, 1, 1)}, r"a datetime\.date in addition to tensors"),
     ],
 )
-def test_what_is_no_state_dict_is_said(tmp_path, content, words):
+def test_what_is_no_state_dict_is_reported(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as caught:
         filled(tmp_path, content)
     assert "\n" not in caught.value.message

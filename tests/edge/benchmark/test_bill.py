@@ -64,7 +64,7 @@ def test_published_speeds_are_marked_with_their_source_and_have_no_power():
     assert all("http" in line.note for line in lines)
 
 
-def test_the_assumed_price_of_energy_is_said_to_be_assumed():
+def test_the_assumed_price_of_energy_is_reported_as_assumed():
     assert bill_of(SPEED, BillOptions()).price_kwh_from == "assumed"
     assert bill_of(SPEED, BillOptions(price_kwh=0.0)).price_kwh == 0.0
 

@@ -48,7 +48,7 @@ def bench(capsys, *words):
     return status, printed.out, printed.err
 
 
-def test_a_model_is_measured_and_told_with_what_made_it(model, capsys):
+def test_a_model_is_measured_and_reported_with_what_made_it(model, capsys):
     status, out, err = bench(capsys, model, *QUICK)
     assert status == 0
     assert out.splitlines()[0].startswith("Setup ")
@@ -94,13 +94,13 @@ def test_out_takes_its_format_from_the_suffix_and_compare_reads_it(model, capsys
     assert "old.json has no measurement of 'b.null, null'; it has: 'a.null, null'" in err
 
 
-def test_an_npz_is_fed(model, capsys):
+def test_an_npz_is_used_as_input(model, capsys):
     np.savez("in.npz", x=np.ones((2, 1), np.float32))
     _, out, _ = bench(capsys, model, *QUICK, "--input", "in.npz", "--json")
     assert json.loads(out)[0]["input"]["kind"] == "arrays"
 
 
-def test_a_picture_is_fed_as_the_manifest_says(pictured, capsys):
+def test_a_picture_is_passed_as_the_manifest_says(pictured, capsys):
     pillow = pytest.importorskip("PIL.Image")
     pillow.new("RGB", (9, 7), "white").save("white.png")
     _, out, _ = bench(capsys, pictured, *QUICK, "--input", "white.png", "--json")
@@ -110,7 +110,7 @@ def test_a_picture_is_fed_as_the_manifest_says(pictured, capsys):
 
 
 @pytest.mark.data
-def test_a_picture_is_fed_to_a_bare_model_as_the_options_say(tmp_path, monkeypatch, capsys):
+def test_a_picture_is_passed_to_a_bare_model_as_the_options_say(tmp_path, monkeypatch, capsys):
     pillow = pytest.importorskip("PIL.Image")
     pytest.importorskip("ai_edge_litert")
     data = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -125,7 +125,7 @@ def test_a_picture_is_fed_to_a_bare_model_as_the_options_say(tmp_path, monkeypat
     assert json.loads(out)[0]["input"]["kind"] == "picture"
 
 
-def test_a_setup_that_fails_is_told_with_its_status_and_the_rest_is_measured(model, capsys):
+def test_a_setup_that_fails_is_reported_with_its_status_and_the_rest_is_measured(model, capsys):
     Path("broken.tflite").write_bytes(b"\0\0\0\0TFL3" + b"\xff" * 100)
     status, out, _ = bench(capsys, "broken.tflite", model, *QUICK)
     assert status in (3, 4)
@@ -133,7 +133,7 @@ def test_a_setup_that_fails_is_told_with_its_status_and_the_rest_is_measured(mod
     assert "a.null  null 1" in out
 
 
-def test_models_of_the_same_name_are_told_apart(model, capsys):
+def test_models_of_the_same_name_are_distinguished(model, capsys):
     Path("other").mkdir()
     Path("other/a.null").write_bytes(b"x")
     _, out, _ = bench(capsys, model, "other/a.null", *QUICK, "--json")

@@ -65,7 +65,7 @@ def test_rounds_interleave_and_every_other_one_goes_backwards(setup):
     assert len({measurement.values["pid"] for measurement in found}) == 9
 
 
-def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_goes_on(setup):
+def test_a_failing_setup_is_a_row_is_not_tried_again_and_the_run_continues(setup):
     setups = [setup("crash"), setup("good"), setup("missing")]
     found = list(measure_all(setups, rounds=2))
     assert Counter(m.setup.id for m in found) == {"good": 2, "crash": 1, "missing": 1}

@@ -78,7 +78,7 @@ def test_an_artifact_without_its_model_says_which_file_is_missing(artifact: Path
         model_sha256(artifact)
 
 
-def test_a_model_that_changes_between_two_rounds_is_told(bare: Path) -> None:
+def test_a_model_that_changes_between_two_rounds_is_reported(bare: Path) -> None:
     found = []
     for one in measure_all([Setup("a", "a", bare, protocol=FEW)], rounds=2):
         found.append(one)

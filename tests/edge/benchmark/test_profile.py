@@ -30,7 +30,7 @@ def test_a_row_has_the_profile_of_its_first_round_only_if_it_is_asked_for(tmp_pa
     assert read_rows(tmp_path / "rows.json")[0].profile == json.loads(json.dumps(asked.profile))
 
 
-def test_a_setup_without_a_profiler_is_measured_and_told() -> None:
+def test_a_setup_without_a_profiler_is_measured_and_reported() -> None:
     setup = Setup("m", "m", MODELS / "null.null", protocol=FEW, profile=True)
     (row,) = rows_of(measure_all([setup], rounds=1))
     assert (row.status, row.profile, len(row.samples_ms)) == ("ok", None, 3)

@@ -91,7 +91,7 @@ def test_percentiles_are_null_where_the_runs_do_not_support_them(runs, p90, p95)
     assert (row.p90_ms is not None, row.p95_ms is not None) == (p90, p95)
 
 
-def test_energy_is_told_for_each_run():
+def test_energy_is_reported_for_each_run():
     row = rows_of([measurement(samples=[1.0] * 10, energy_j=5.0)])[0]
     assert row.energy_per_run_j == 0.5
     assert rows_of([measurement()])[0].energy_per_run_j is None
@@ -157,7 +157,7 @@ def test_a_doubt_about_the_machine_names_its_remedy(when, conditions, what, reme
     ("before", "after", "told"),
     [([], ["under-voltage", "throttled"], ["throttled, under-voltage"]), (["throttled"], ["throttled"], [])],
 )
-def test_throttling_that_was_over_before_the_loop_ended_is_told(before, after, told):
+def test_throttling_that_was_over_before_the_loop_ended_is_reported(before, after, told):
     around = [{**CALM, "throttling": signs(since_boot=flags)} for flags in (before, after)]
     rows = rows_of([measurement(conditions=dict(zip(("before", "after"), around, strict=True)))])
     assert [item.what for item in findings(rows)] == [f"the board throttled: {flags}" for flags in told]

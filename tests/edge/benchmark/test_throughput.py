@@ -30,7 +30,7 @@ def test_a_row_has_the_throughput_of_its_first_round_only_if_it_is_asked_for() -
     assert {"throughput", "batch"}.isdisjoint(measure("null.null").to_json())
 
 
-def test_a_batch_is_fed_and_its_items_count() -> None:
+def test_a_batch_is_repeated_and_its_items_count() -> None:
     pytest.importorskip("ai_edge_litert")
     row = measure("quantized.tflite", batch=4)
     assert (row.status, row.batch) == ("ok", 4)

@@ -159,7 +159,7 @@ def test_answers_follow_a_grammar(run, model, tmp_path) -> None:
     assert run(model, "Is it?", "--template", "plain", "--grammar", "g.gbnf").stdout.strip() in ("yes", "no")
 
 
-def test_a_base_model_is_told_what_to_do(run, model) -> None:
+def test_a_base_model_says_what_to_do(run, model) -> None:
     done = run(model, "tell me a story about fallout")
     assert (done.returncode, done.stdout) == (2, "")
     assert "has no chat template" in done.stderr
@@ -246,7 +246,7 @@ def test_ctrl_c_stops_an_answer_and_then_leaves(talk, long_model, endless, tmp_p
     child.expect(pexpect.EOF)
 
 
-def test_enter_goes_on_with_an_answer_that_was_cut_off(talk, model, tmp_path) -> None:
+def test_enter_continues_with_an_answer_that_was_cut_off(talk, model, tmp_path) -> None:
     child = _cut_off(talk, model)
     begun = _saved(tmp_path)[1]["content"]
     child.send("\r")
@@ -349,7 +349,7 @@ def test_a_chat_survives_a_window_that_changes_its_size(talk, model, tmp_path) -
     assert len(_saved(tmp_path)) == 6
 
 
-def test_a_full_context_is_told_and_the_rest_is_not_read_again(talk, model, tmp_path) -> None:
+def test_a_full_context_is_reported_and_the_rest_is_not_read_again(talk, model, tmp_path) -> None:
     child = talk(model, "--template", "chatml", "--context", "256", "--max-tokens", "30", "--system", "Be kind.")
     for number in range(6):
         _ready(child)

@@ -77,7 +77,7 @@ def test_a_folder_of_an_artifact_is_its_model(model, tmp_path) -> None:
     assert done.stdout.startswith(STORY), done.stderr
 
 
-def test_a_folder_of_something_else_is_told_what_to_do(tmp_path) -> None:
+def test_a_folder_of_something_else_says_what_to_do(tmp_path) -> None:
     done = edge("chat", tmp_path, *ASKED)
     assert done.returncode == 3
     assert f"convert it first: edge convert {tmp_path} --to gguf\n" in done.stderr
@@ -111,7 +111,7 @@ def test_a_server_answers_as_the_file_does(plain, server, place) -> None:
     assert [found[name] for name in same] == [plain[name] for name in same]
 
 
-def test_a_server_is_not_told_how_to_load_and_wants_its_key(server) -> None:
+def test_a_server_is_not_told_how_to_load_and_needs_its_key(server) -> None:
     address, key = server
     told = edge("chat", "--server", address, *ASKED, "--context", "64", EDGE_API_KEY=key)
     assert (told.returncode, told.stdout) == (2, "")

@@ -83,7 +83,7 @@ def test_a_model_without_template_is_not_guessed_at(scripted) -> None:
     assert "plain" in caught.value.hint
 
 
-def test_a_misspelt_template_is_told_the_nearest(scripted) -> None:
+def test_a_misspelt_template_gets_the_nearest_suggestion(scripted) -> None:
     with pytest.raises(UsageError) as caught:
         choose_template(scripted().facts, "chatlm")
     assert "chatml" in caught.value.hint
@@ -157,7 +157,7 @@ def test_the_text_begins_with_bos_once(scripted, name) -> None:
     assert tokens.count(0) == 1
 
 
-def test_a_model_that_wants_no_bos_gets_none(scripted) -> None:
+def test_a_model_that_needs_no_bos_gets_none(scripted) -> None:
     session = scripted(adds_bos=False)
     with choose_template(session.facts, "chatml") as template:
         assert 0 not in template.tokens(session, TALK)

@@ -41,7 +41,7 @@ def test_help_names_every_command(chat) -> None:
 
 
 @pytest.mark.parametrize(("typed", "near"), [("/retyr", "/retry"), ("/hlep", "/help"), ("/zzz", "/help")])
-def test_a_misspelt_command_is_told_the_nearest(chat, typed, near) -> None:
+def test_a_misspelt_command_gets_the_nearest_suggestion(chat, typed, near) -> None:
     with pytest.raises(UsageError) as caught:
         _say(chat, typed)
     assert near in caught.value.hint
@@ -67,7 +67,7 @@ def test_what_was_undone_is_not_resumed(chat) -> None:
     assert saved_chat.load(chat.save_as).messages == []
 
 
-def test_nothing_said_makes_no_file(chat) -> None:
+def test_no_options_make_no_file(chat) -> None:
     chat.save()
     assert not chat.save_as.exists()
 

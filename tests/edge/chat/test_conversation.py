@@ -107,7 +107,7 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(talk) -> None:
     assert "question 0" not in last
 
 
-def test_a_context_that_fills_in_the_middle_of_an_answer_drops_turns_and_goes_on(talk) -> None:
+def test_a_context_that_fills_in_the_middle_of_an_answer_drops_turns_and_continues(talk) -> None:
     answer = "".join(chr(ord("a") + number % 26) for number in range(150))
     conversation = talk("short", answer, context=200)
     _ask(conversation, "first " * 5)
@@ -172,7 +172,7 @@ def test_a_question_that_does_not_fit_leaves_the_chat_usable(talk) -> None:
     assert _text(_ask(conversation, "hi")) == "ok"
 
 
-def test_plain_text_goes_on_where_it_was_stopped_and_begins_anew_where_it_ended(talk) -> None:
+def test_plain_text_continues_where_it_was_stopped_and_begins_anew_where_it_ended(talk) -> None:
     conversation = talk("upon a time. The end.", "b", template="plain", options=TextOptions(max_tokens=4))
     _ask(conversation, "Once ")
     conversation.options = replace(conversation.options, max_tokens=None)
@@ -209,7 +209,7 @@ def _stopped(text: str, *before: tuple[str, str]) -> list[dict]:
     return [*ended, {"role": "user", "content": "go"}, {"role": "assistant", "content": text, "stopped": True}]
 
 
-def test_a_loaded_answer_that_is_longer_than_the_context_goes_on(talk) -> None:
+def test_a_loaded_answer_that_is_longer_than_the_context_continues(talk) -> None:
     conversation = talk("END", context=120, messages=_stopped("x" * 300))
     events = list(conversation.resume(Event()))
     assert _text(events) == "END"
@@ -233,7 +233,7 @@ def test_an_answer_that_cannot_go_on_stays(talk) -> None:
     assert conversation.messages[-1]["content"] == "begun"
 
 
-def test_an_answer_goes_on_after_the_next_turn_was_taken_back(talk) -> None:
+def test_an_answer_continues_after_the_next_turn_was_taken_back(talk) -> None:
     conversation = talk("another", "END", messages=_stopped("begun "))
     _ask(conversation, "next")
     conversation.pop_turn()

@@ -55,7 +55,7 @@ def edge(capsys, *words) -> tuple[int, str, str]:
         ),
     ],
 )
-def test_where_greedy_texts_part_the_margin_is_said(margins, limits, said):
+def test_where_greedy_texts_part_the_margin_is_reported(margins, limits, said):
     proof = {
         "partings": [{"token": 12.0 + place, "margin": margin} for place, margin in enumerate(margins)],
         "limits": {"snr_db": 40.0, **limits},

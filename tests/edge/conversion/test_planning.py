@@ -389,7 +389,7 @@ def test_onnx_for_a_device_suits_everything_there_that_is_built_from_it(without_
     assert "tensorrt" in plan.notes[0]
 
 
-def test_a_source_that_no_step_takes_is_told_what_to_export():
+def test_a_source_that_no_step_takes_says_what_to_export():
     with pytest.raises(UsageError) as caught:
         plan_conversion(source("null"), ConversionRequest(format="tflite"))
     assert "a source in keras, onnx" in caught.value.hint

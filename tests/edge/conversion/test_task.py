@@ -156,7 +156,7 @@ def test_a_task_that_cannot_be_is_refused(capsys, model, tmp_path, options, word
     assert not (tmp_path / "out").exists()
 
 
-def test_a_page_is_told_how_to_decode_the_outputs(tmp_path, model):
+def test_a_page_knows_how_to_decode_the_outputs(tmp_path, model):
     need_engines()
     made = edge.convert(model, tmp_path / "out", format="browser", precision="fp32").artifact
     decoder = Artifact.open(made).manifest.conversion["browser"]["decoder"]

@@ -40,7 +40,7 @@ def library(name):
     return "libedgetpu.so.1" if name == "edgetpu" else None
 
 
-def test_nothing_attached_nothing_said(situation):
+def test_nothing_attached_nothing_reported(situation):
     assert [one for check in accelerators.CHECKS for one in check(situation())] == []
 
 

@@ -57,7 +57,7 @@ def test_a_disk_that_does_not_take_an_engine_is_an_error(told, change, words, fi
         ({"bits": 32, "version": [3, 13, 0]}, "Python 3.13 is a 32-bit program", "error", "Python 3.11 beside"),
     ],
 )
-def test_a_python_that_gets_no_engine_is_told_with_the_way_out(told, change, words, level, fix):
+def test_a_python_that_gets_no_engine_is_reported_with_the_way_out(told, change, words, level, fix):
     told["python"].update(change)
     one = the_one(told, words)
     assert one.level == level
@@ -72,7 +72,7 @@ def test_a_python_that_gets_no_engine_is_told_with_the_way_out(told, change, wor
         (["numpy", "tensorrt"], None, None),
     ],
 )
-def test_a_jetson_without_its_engine_is_told(told, modules, words, level):
+def test_a_jetson_without_its_engine_is_reported(told, modules, words, level):
     told["machine"]["board"] = JETSON
     told["python"]["modules"] = modules
     if words is None:
@@ -88,7 +88,7 @@ def coral_on_a_pi_5(told, kernel, page_bytes):
     return the_one(told, "a Coral card is in the slot")
 
 
-def test_a_pi_5_with_pages_of_16_kib_is_told_which_kernel_drives_its_coral_card(told):
+def test_a_pi_5_with_pages_of_16_kib_says_which_kernel_drives_its_coral_card(told):
     one = coral_on_a_pi_5(told, "6.12.25+rpt-rpi-2712", 16384)
     assert "6.12.25+rpt-rpi-2712 has pages of 16 KiB" in one.what
     assert "kernel=kernel8.img" in one.fix

@@ -26,7 +26,7 @@ def test_an_unknown_processors_int8_is_not_judged(situation):
     assert list(cpu.int8(situation(UNKNOWN_CPU))) == []
 
 
-def test_a_saving_governor_is_told_with_its_command(situation):
+def test_a_saving_governor_is_reported_with_its_command(situation):
     (found,) = cpu.governor(situation({GOVERNOR: "powersave\n"}))
     assert (found.level, "'powersave'" in found.what) == ("warning", True)
     assert found.fix == "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
@@ -46,19 +46,19 @@ def test_the_performance_governor_is_fine_and_no_governor_is_no_finding(situatio
 @pytest.mark.parametrize(
     ("load", "cores", "levels"), [(0.4, 1, []), (0.5, 1, ["warning"]), (1.9, 4, []), (None, 1, [])]
 )
-def test_a_busy_machine_is_told(situation, load, cores, levels):
+def test_a_busy_machine_is_reported(situation, load, cores, levels):
     busy = situation(conditions={"load_average": load}, cpu={"usable_cores": cores})
     assert [one.level for one in cpu.load(busy)] == levels
 
 
-def test_cores_that_are_kept_from_us_are_told(situation):
+def test_cores_that_are_kept_from_us_are_reported(situation):
     assert list(cpu.share(situation())) == []
     (found,) = cpu.share(situation(cpu={"logical_cores": 16, "usable_cores": 2}))
     assert (found.what, found.fix) == ("this process may use 2 of 16 cores", "set the number of threads: --threads 2")
 
 
 @pytest.mark.parametrize(("celsius", "levels"), [(None, []), (45.0, ["ok"]), (84.9, ["warning"])])
-def test_heat_is_told(situation, celsius, levels):
+def test_heat_is_reported(situation, celsius, levels):
     conditions = {"temperature_c": celsius, "temperature_sensor": "cpu-thermal"}
     assert [one.level for one in cpu.heat(situation(conditions=conditions))] == levels
 
@@ -84,7 +84,7 @@ def test_a_pi_that_never_throttled_is_fine(situation):
 
 
 @pytest.mark.parametrize(("events", "level"), [("0", "ok"), ("12", "note")])
-def test_throttle_events_of_a_pc_are_told(situation, events, level):
+def test_throttle_events_of_a_pc_are_reported(situation, events, level):
     folder = "sys/devices/system/cpu/cpu0/thermal_throttle"
     (found,) = cpu.throttling(situation({f"{folder}/core_throttle_count": events}))
     assert found.level == level
@@ -106,7 +106,7 @@ def test_a_small_board_needs_swap(situation):
     assert list(disk.swap(situation(meminfo(8000000, 612000, 0)))) == []
 
 
-def test_low_memory_is_told(situation):
+def test_low_memory_is_reported(situation):
     (found,) = disk.available_memory(situation(meminfo(945512, 100000, 0)))
     assert (found.level, found.what) == ("warning", "only 97 MiB of memory are available")
     assert [one.level for one in disk.available_memory(situation())] == ["ok"]
@@ -117,14 +117,14 @@ def test_memory_that_cannot_be_read_is_no_finding(situation):
     assert [*disk.swap(unknown), *disk.available_memory(unknown), *disk.container_limit(unknown)] == []
 
 
-def test_a_containers_memory_limit_is_told(situation):
+def test_a_containers_memory_limit_is_reported(situation):
     assert list(disk.container_limit(situation())) == []
     (found,) = disk.container_limit(situation({"sys/fs/cgroup/memory.max": str(2**30)}))
     assert found.what == "this container may use 1.0 of 15.3 GiB"
 
 
 @pytest.mark.parametrize(("free", "levels"), [(None, []), (50 * 2**30, ["ok"]), (2**29, ["warning"])])
-def test_a_full_disk_is_told(situation, free, levels):
+def test_a_full_disk_is_reported(situation, free, levels):
     found = list(disk.disk(situation(free_bytes=lambda folder: free)))
     assert [one.level for one in found] == levels
     assert all("/nowhere/edge" in one.what for one in found)

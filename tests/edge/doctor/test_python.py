@@ -74,7 +74,7 @@ def test_a_requirement_that_is_too_old_and_one_that_is_absent_are_named(situatio
     assert found.fix == "pip install 'protobuf>=5.28' 'tensorflow>=2.21'"
 
 
-def test_a_requirement_that_nobody_can_read_is_passed_over(situation, install):
+def test_a_requirement_that_cannot_be_parsed_is_skipped(situation, install):
     packages = install("ancient", "0.1", requires=("this is (no requirement",))
     assert [one.level for one in python.requirements(situation(packages=packages))] == ["ok"]
 
@@ -92,7 +92,7 @@ def test_pips_own_copy_of_packaging_stands_in(situation, install, monkeypatch):
     assert [one.level for one in python.requirements(situation(packages=packages))] == ["warning"]
 
 
-def test_no_engine_at_all_is_told(situation):
+def test_no_engine_at_all_is_reported(situation):
     null = EngineStatus("null", "", ("null",), installed=True, version="1")
     absent = EngineStatus("litert", "ai_edge_litert", ("tflite",), installed=False, version=None)
     (found,) = engines.any_engine(situation(engines=lambda: [null, absent]))
@@ -142,7 +142,7 @@ CUDA_BUILD = {"torch__version.py": "__version__ = '2.13.0'\ncuda: Optional[str] 
 CPU_BUILD = {"torch__version.py": "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"}
 
 
-def test_torch_for_cuda_without_a_gpu_is_told(situation, install):
+def test_torch_for_cuda_without_a_gpu_is_reported(situation, install):
     packages = install("torch", "2.13.0", **CUDA_BUILD)
     (found,) = engines.torch_build(situation(packages=packages))
     assert found.what == "torch 2.13.0 is built for CUDA 13.0, but there is no NVIDIA GPU"
@@ -162,7 +162,7 @@ def test_torch_for_the_cpu_is_fine_without_a_gpu(situation, install):
     assert list(engines.gpu_unused(situation(packages=packages))) == []
 
 
-def test_a_gpu_that_no_engine_uses_is_told(situation, install):
+def test_a_gpu_that_no_engine_uses_is_reported(situation, install):
     packages = install("torch", "2.13.0+cpu", **CPU_BUILD)
     (found,) = engines.gpu_unused(situation(GTX_1080, packages=packages))
     assert (found.level, "pip install onnxruntime-gpu" in found.fix) == ("warning", True)
@@ -178,7 +178,7 @@ def test_a_gpu_that_no_engine_uses_is_told(situation, install):
         (("opencv-python", "opencv-contrib-python"), "cv2"),
     ],
 )
-def test_two_packages_of_one_folder_are_told(situation, install, names, module):
+def test_two_packages_of_one_folder_are_reported(situation, install, names, module):
     alone = install(names[0], "1.0")
     assert list(python.conflicting_packages(situation(packages=alone))) == []
     (found,) = python.conflicting_packages(situation(packages=install(names[1], "1.0")))
@@ -220,7 +220,7 @@ def test_pictures_need_pillow(situation, install):
     assert list(table.pictures(situation(packages=install("Pillow", "12.0")))) == []
 
 
-def test_missing_weights_are_told_and_present_ones_named(situation):
+def test_missing_weights_are_reported_and_present_ones_named(situation):
     (found,) = table.weights(situation(trained_weights=lambda: None))
     assert (found.level, "random weights" in found.why) == ("note", True)
     (found,) = table.weights(situation())
@@ -260,7 +260,7 @@ def test_this_machines_situation_can_be_observed():
 
 
 @pytest.mark.parametrize(("system", "name"), [("Darwin", "macOS"), ("Windows", "Windows")])
-def test_a_system_that_edge_is_not_tested_on_is_told(situation, system, name) -> None:
+def test_a_system_that_edge_is_not_tested_on_is_reported(situation, system, name) -> None:
     machine = situation().machine
     (found,) = python.operating_system(situation(machine={**machine, "os": {**machine["os"], "system": system}}))
     assert found.level == "note"
@@ -268,7 +268,7 @@ def test_a_system_that_edge_is_not_tested_on_is_told(situation, system, name) ->
     assert "ONNX" in found.why
 
 
-def test_nothing_is_told_of_linux_or_of_a_board(situation) -> None:
+def test_nothing_is_reported_for_linux_or_a_board(situation) -> None:
     machine = situation().machine
     other = {**machine, "os": {**machine["os"], "system": "Darwin"}}
     assert (

@@ -90,7 +90,7 @@ def request_for(tmp_path, classifier):
     return make
 
 
-def test_right_answers_are_counted_and_told(request_for, step, labeled, answered):
+def test_right_answers_are_counted_and_reported(request_for, step, labeled, answered):
     wrong = answered.copy()
     wrong[:10] = (wrong[:10] + 1) % 5
     result = convert(request_for(evaluation=labeled(classes=wrong)), silent)
@@ -108,7 +108,7 @@ def test_without_labeled_inputs_nothing_is_said_of_accuracy(request_for, step):
     assert "accuracy" not in result.proof
 
 
-def test_the_time_of_each_part_is_told_and_not_written(request_for, step):
+def test_the_time_of_each_part_is_reported_and_not_written(request_for, step):
     request = request_for()
     result = convert(request, silent)
     assert set(result.seconds) == {"source", "onnx_to_onnx", "proof"}

@@ -264,7 +264,7 @@ def test_files_that_are_no_arrays_are_named_and_the_others_run(capsys, model, tm
     assert "1 of 2 inputs could not be read" in printed.err
 
 
-def test_what_an_engine_is_at_while_it_opens_is_told(tmp_path, monkeypatch):
+def test_what_an_engine_is_at_while_it_opens_is_reported(tmp_path, monkeypatch):
     (tmp_path / "building.py").write_text(
         "from runtimes.worker import serve\n"
         "def run(job, report):\n"

@@ -114,7 +114,7 @@ def test_mean_without_scale_is_refused():
         prepared(FLOAT, PreprocessOptions(mean=(0.0,) * 3))
 
 
-def test_resizing_is_assumed_as_for_imagenet_and_said():
+def test_resizing_is_assumed_as_for_imagenet_and_reported():
     preprocess, assumptions = prepared(TensorSpec("x", "float32", ("n", 3, 224, 224)), SCALED)
     assert (preprocess.resize, preprocess.size, preprocess.crop) == ("shorter_side", 256, (224, 224))
     assert (preprocess.method, preprocess.layout, preprocess.color) == ("bilinear", "NCHW", "RGB")
@@ -205,7 +205,7 @@ def test_names_in_onnx_metadata_are_used(names):
 
 
 @pytest.mark.parametrize("names", ["__import__('os').abort()", "{", "[" * 10_000, "{0: 'cat'}", "7"])
-def test_names_that_are_none_are_passed_over(names):
+def test_names_that_are_none_are_skipped(names):
     assert known(2, metadata={"properties": {"names": names}}).labels is None
 
 

@@ -23,7 +23,7 @@ def parsed(*words: str) -> PreprocessOptions:
     return preprocess_options_from(parser.parse_args(words))
 
 
-def test_nothing_said():
+def test_no_options():
     assert not parsed().anything
     assert not parsed("--preprocess", "none").anything
 

@@ -100,7 +100,7 @@ def test_metadata_and_labels_of_a_real_tflite_file(capsys):
 
 
 @pytest.mark.data
-def test_a_compiled_file_tells_what_the_compiler_log_told(capsys):
+def test_a_compiled_file_has_the_facts_of_the_compiler_log(capsys):
     path = data() / "edgetpu" / "deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite"
     found = inspected(capsys, path)
     assert found["format"] == "edgetpu"

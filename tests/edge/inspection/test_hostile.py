@@ -134,7 +134,7 @@ def test_pickles_within_an_archive_are_never_opened(capsys, place, picture, memb
     assert snapshot() == before
 
 
-def test_a_pickled_model_is_told_from_an_exported_program(capsys, place):
+def test_a_pickled_model_is_distinguished_from_an_exported_program(capsys, place):
     with zipfile.ZipFile(place / "a.pt2", "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps(Payload()))
         archive.writestr("a/version", "3\n")

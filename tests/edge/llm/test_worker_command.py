@@ -87,7 +87,7 @@ def test_another_version_is_refused(worker, monkeypatch):
         rpc.check_worker(worker[1])
 
 
-def test_nobody_is_served_from_outside(capsys):
+def test_clients_from_outside_are_rejected(capsys):
     assert main(["worker", "--host", "0.0.0.0"]) == 2
     assert "ssh -L" in capsys.readouterr().err
 
@@ -100,7 +100,7 @@ def test_a_port_in_use_is_one_line(capsys):
     assert "--port" in capsys.readouterr().err
 
 
-def test_a_worker_that_is_none_is_told():
+def test_a_worker_that_does_not_exist_is_reported():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]

@@ -84,7 +84,7 @@ def test_a_missing_engine_names_its_extra(board, monkeypatch):
         ),
     ],
 )
-def test_accelerators_are_told_by_their_marks(board, files, present):
+def test_accelerators_are_recognized_by_their_marks(board, files, present):
     found = known_accelerators(host.facts(board(files)))
     assert [one.id for one in found if one.found] == present
     assert all(one.looked_for for one in found)

@@ -64,13 +64,13 @@ def test_a_program_that_hangs_is_ended_and_the_next_one_tried(tools, jpeg, monke
     assert camera(tools).frame() == jpeg.read_bytes()
 
 
-def test_a_board_without_any_of_them_is_told_what_to_install(tools):
+def test_a_board_without_any_of_them_says_what_to_install(tools):
     with pytest.raises(HostError, match="nano has no program that takes a picture") as caught:
         camera(tools).frame()
     assert "apt-get install ffmpeg" in caught.value.hint
 
 
-def test_what_each_program_complained_of_is_told(tools):
+def test_what_each_program_complained_of_is_reported(tools):
     program(tools, "ffmpeg", "echo 'ignored' >&2; echo '/dev/video2: Device or resource busy' >&2; exit 1")
     program(tools, "v4l2-ctl", "echo no jpeg at all")
     with pytest.raises(HostError, match="camera 2 of nano returns no picture") as caught:

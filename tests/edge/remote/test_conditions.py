@@ -40,7 +40,7 @@ def printed(root: Path, **environment: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None).stdout
 
 
-def test_the_script_brings_what_the_reader_on_the_board_reads(nano: Path) -> None:
+def test_the_script_has_what_the_reader_on_the_board_reads(nano: Path) -> None:
     state = conditions.read(printed(nano), "aarch64")
     assert state.conditions == host.conditions(nano)
     assert state.conditions["governor"] == "schedutil"

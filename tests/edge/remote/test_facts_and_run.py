@@ -42,7 +42,7 @@ def found(told):
     return {one.what: one for one in examine_board(of_board(told))}
 
 
-def test_a_stick_on_a_board_wants_its_udev_rule_and_its_library(told):
+def test_a_stick_on_a_board_needs_its_udev_rule_and_its_library(told):
     stick = {"id": "18d1:9302", "product": None, "speed_mbps": 480.0, "port": "1-1", "node": "/dev/bus/usb/001/002"}
     told["machine"]["accelerators"]["usb"] = [stick, {**stick, "id": "1d6b:0003", "speed_mbps": 5000.0, "node": None}]
     told["writable"] = {stick["node"]: False}
@@ -68,12 +68,12 @@ def test_googles_libedgetpu_fits_the_interpreters_of_its_time(told, build, packa
 
 
 @pytest.mark.parametrize(("version", "level"), [(13, "warning"), (14, "ok"), (None, None)])
-def test_the_edge_tpus_runtime_is_held_against_what_models_ask_for(told, version, level):
+def test_the_edge_tpus_runtime_is_compared_with_what_models_ask_for(told, version, level):
     told["edgetpu_runtime"] = version
     assert [one.level for what, one in found(told).items() if "Edge TPU runtime" in what] == ([level] if level else [])
 
 
-def test_a_jetson_in_a_saving_mode_with_loose_clocks_is_told(tmp_path, told):
+def test_a_jetson_in_a_saving_mode_with_loose_clocks_is_reported(tmp_path, told):
     for name, text in {
         "var/lib/nvpmodel/status": "pmode:0001",
         "sys/class/devfreq/57000000.gpu/min_freq": "76800000",
@@ -88,7 +88,7 @@ def test_a_jetson_in_a_saving_mode_with_loose_clocks_is_told(tmp_path, told):
     assert whats["the GPU's clock moves between 77 and 922 MHz"].fix == "sudo jetson_clocks"
 
 
-def test_another_processors_program_is_told_by_the_kernel(tmp_path):
+def test_another_processors_program_is_recognized_by_the_kernel(tmp_path):
     (tmp_path / "proc/sys/kernel").mkdir(parents=True)
     for kernel, emulated in (("x86_64", False), ("aarch64", True)):
         (tmp_path / "proc/sys/kernel/arch").write_text(kernel)

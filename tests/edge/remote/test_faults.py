@@ -193,7 +193,7 @@ def test_a_line_that_stalls_is_given_up_and_the_worker_ends(proxy, board, slow, 
     assert len(left["values"]["samples_ms"]) > 100
 
 
-def test_a_client_that_falls_silent_is_taken_for_gone(board):
+def test_a_client_that_stops_sending_counts_as_disconnected(board):
     """What a cut line looks like on the board: no end of stdin, and no sign of life."""
     with Board(board.name) as place:
         words = place._agent_command(["hold", "~/.edgeproof", "silent", "0.5"], [])
@@ -260,7 +260,7 @@ def test_a_clock_that_jumps_changes_no_sample(board, model):
     assert found.values["total_s"] < 60
 
 
-def test_a_full_disk_is_told_and_heals(boards, installed, model):
+def test_a_full_disk_is_reported_and_recovers(boards, installed, model):
     board = boards(engines=installed)
     with Board(board.name) as place:
         # The board's own limit of a file's size stands in for its disk: the write fails in the middle.
@@ -329,7 +329,7 @@ def with_bin(boards, tmp_path, **programs):
     return boards(environment={"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin"})
 
 
-def test_a_board_without_a_new_enough_python_is_told_what_to_install(boards, tmp_path, artifact):
+def test_a_board_without_a_new_enough_python_says_what_to_install(boards, tmp_path, artifact):
     names = ("python3", *(f"python3.{minor}" for minor in range(8, 14)))
     board = with_bin(boards, tmp_path, **dict.fromkeys(names, "exit 1"))
     done = edge("deploy", artifact, board.name)
@@ -338,7 +338,7 @@ def test_a_board_without_a_new_enough_python_is_told_what_to_install(boards, tmp
     assert "apt-get install python3" in done.stderr
 
 
-def test_a_processor_that_no_engine_is_built_for_is_told(boards, tmp_path, artifact):
+def test_a_processor_that_no_engine_is_built_for_is_reported(boards, tmp_path, artifact):
     board = with_bin(boards, tmp_path, uname="echo riscv32")
     done = edge("deploy", artifact, board.name, "--offline", "--json")
     assert done.returncode == HostError.exit_code

@@ -100,7 +100,7 @@ def test_doctor_looks_for_the_archive_where_a_measurement_does(home):
     assert movidius_archive(home, {}, home) is taken(home, {}) is None
 
 
-def test_a_board_without_the_archive_is_told_what_to_install(board, tmp_path):
+def test_a_board_without_the_archive_says_what_to_install(board, tmp_path):
     row = bench(tmp_path)
     assert row["status"] == "unsupported", row["message"]
     assert "no OpenVINO that supports a Movidius stick" in row["message"]

@@ -57,7 +57,7 @@ def test_a_jetson_whose_tensorrt_has_no_numpy_beside_it_gets_one(version, numpy)
     assert packages("tensorrt", there) == (numpy,)
 
 
-def test_a_board_without_tensorrt_is_told_where_it_comes_from() -> None:
+def test_a_board_without_tensorrt_says_where_it_comes_from() -> None:
     with pytest.raises(EngineMissingError, match=r"Python 3\.10\.0 has no tensorrt") as caught:
         packages("tensorrt", python(3, 10, modules=("numpy",)))
     assert "python3-libnvinfer" in caught.value.hint
@@ -72,7 +72,7 @@ def test_a_package_without_a_build_for_the_board_is_no_fault_of_the_network(tmp_
     assert caught.value.hint.startswith("no build is published for that Python and armv7l")
 
 
-def test_an_edge_tpu_library_that_nothing_fits_is_told_before_anything_crashes() -> None:
+def test_an_edge_tpu_library_that_nothing_fits_is_reported_before_anything_crashes() -> None:
     with pytest.raises(RefusedError, match=r"16\.0 is Google's build, and no TFLite for Python 3\.11") as caught:
         packages("edgetpu", python(3, 11), "16.0")
     with pytest.raises(RefusedError):
@@ -95,7 +95,7 @@ def test_an_engine_is_fetched_for_the_boards_processor_and_python(tmp_path, ther
     assert is_there("litert", python(3, modules=tuple(path.name for path in tmp_path.iterdir())))
 
 
-def test_a_32_bit_board_brings_its_own_numpy(tmp_path) -> None:
+def test_a_32_bit_board_has_its_own_numpy(tmp_path) -> None:
     there = python(3, 9, bits=32, modules=("numpy",))
     fetch(packages("litert", there), "armv7l", there, tmp_path)
     assert machines(tmp_path) == {ARM}

@@ -83,7 +83,7 @@ def test_an_unknown_host_key_is_not_accepted_in_silence(boards):
     assert f"ssh {board.name}" in caught.value.hint
 
 
-def test_a_key_that_is_not_let_in_is_told(boards):
+def test_a_key_that_is_rejected_is_reported(boards):
     board = boards()
     (board.home.parent / "authorized_keys").write_text("")
     with pytest.raises(ConnectionLostError, match="refuses the login of this user") as caught:
@@ -91,13 +91,13 @@ def test_a_key_that_is_not_let_in_is_told(boards):
     assert "ssh-copy-id" in caught.value.hint
 
 
-def test_a_host_that_does_not_exist_is_told(boards):
+def test_a_host_that_does_not_exist_is_reported(boards):
     boards()
     with pytest.raises(ConnectionLostError, match=r"the host nowhere\.invalid is not found"):
         SshConnection("pi@nowhere.invalid").connect()
 
 
-def test_a_board_without_an_ssh_server_is_told(boards, tmp_path):
+def test_a_board_without_an_ssh_server_is_reported(boards, tmp_path):
     board = boards()
     config = tmp_path / "ssh_config"
     config.write_text(config.read_text().replace(f"Port {board.port}", "Port 1"))

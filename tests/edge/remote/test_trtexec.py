@@ -188,7 +188,7 @@ def test_the_boards_own_sensors_measure_trtexecs_loop(jetson, prepared, tmp_path
     assert not list((jetson.home / ".edgeproof").rglob("times-*"))
 
 
-def test_a_sensor_that_falls_silent_is_told_so():
+def test_a_sensor_that_stops_sending_is_reported():
     power = Power()
     for line in ("edge: power", "100.0 A=1000 B=500", "101.0 A=1000", "now 101.5"):
         power.hear(line)
@@ -198,7 +198,7 @@ def test_a_sensor_that_falls_silent_is_told_so():
     assert "no INA sensor" in silent.energy(1.0, 1.0)["energy_note"]
 
 
-def test_a_loop_that_is_told_late_is_measured():
+def test_a_loop_that_is_reported_late_is_measured():
     power = Power()
     heard = time.time()
     for line in ("edge: power", "100.0 A=2000", "101.0 A=2000", "101.9 A=2000", "now 102.0"):
@@ -232,7 +232,7 @@ def test_a_build_ends_when_we_leave(jetson, tmp_path):
     assert appears(jetson.home / "ended")
 
 
-def test_a_measurement_that_runs_out_of_its_time_is_told_so_and_ended(jetson, tmp_path):
+def test_a_measurement_that_runs_out_of_its_time_is_ended_and_reported(jetson, tmp_path):
     (tmp_path / "endless.engine").write_bytes(b"endless")
     done = edge("bench", tmp_path / "endless.engine", "--on", "nano", "--timeout", "10", "--json")
     (row,) = json.loads(done.stdout)

@@ -81,7 +81,7 @@ def test_fifty_clients_that_leave_take_nothing_with_them(real, until, read_strea
     assert again.text == expected
 
 
-def test_more_than_slots_and_queue_are_told_to_come_back(start_scripted, chat, until, read_stream) -> None:
+def test_more_than_slots_and_queue_are_asked_to_come_back(start_scripted, chat, until, read_stream) -> None:
     server = start_scripted(queue=1, slots=1)
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(read_stream, server, "/v1/chat/completions", chat("pause 0.01", max_tokens=200))

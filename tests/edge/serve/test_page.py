@@ -115,7 +115,7 @@ def test_markdown_becomes_elements(page, tmp_path) -> None:
     assert page.complaints() == []
 
 
-def test_errors_are_said_where_the_answer_would_be(page) -> None:
+def test_errors_are_reported_where_the_answer_would_be(page) -> None:
     page.write("die")
     page.until(lambda: page.all("article.assistant .bad"))
     assert "process has ended" in page.find("article.assistant .bad").text

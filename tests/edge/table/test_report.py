@@ -167,7 +167,7 @@ def _failed(name: str, error: str = "worker") -> Row:
     return of_setup(setup, measured, True)
 
 
-def test_setups_that_failed_alike_share_their_hint():
+def test_setups_that_failed_the_same_way_share_their_hint():
     notes = notes_of([_failed("a"), _failed("b"), _row("c", 1.0)], BUNDLE, {})
     assert "A; B: allow more." in notes
 

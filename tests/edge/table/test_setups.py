@@ -46,13 +46,13 @@ def test_saturating_kernels_are_shown_where_the_cpu_has_them(saturates: bool) ->
     assert ("openvino-int8-fast-4t" in ids(saturates=saturates)) is saturates
 
 
-def test_a_gpu_brings_its_setups_and_takes_its_absent_row_away() -> None:
+def test_a_gpu_adds_its_setups_and_removes_its_absent_row() -> None:
     here = machine(gpus=("NVIDIA GeForce GTX 1080",))
     assert {"torch-cuda", "onnxruntime-cuda", "onnxruntime-tensorrt"} <= {s.id for s in setups_for(here, ())}
     assert [row.id for row in absent_devices(here, ())] == ["coral-usb"]
 
 
-def test_a_jetson_brings_tensorrt_and_takes_the_absent_row_of_gpus_away() -> None:
+def test_a_jetson_adds_tensorrt_and_removes_the_absent_row_of_gpus() -> None:
     (brought,) = {s.id for s in setups_for(machine(), {"jetson"})} - {s.id for s in setups_for(machine(), ())}
     assert brought == "tensorrt-fp16"
     assert [row.id for row in absent_devices(machine(), {"jetson"})] == ["coral-usb"]
@@ -65,7 +65,7 @@ def test_a_jetson_is_measured_with_tensorrt_unless_others_are_named() -> None:
     assert not any(name.startswith("torch") for name in defaults)
 
 
-def test_a_coral_stick_brings_its_setup_and_takes_its_absent_row_away() -> None:
+def test_a_coral_stick_adds_its_setup_and_removes_its_absent_row() -> None:
     assert "coral-usb" in {setup.id for setup in setups_for(machine(), {"coral-usb"})}
     assert [row.id for row in absent_devices(machine(), {"coral-usb"})] == ["cuda"]
 
@@ -78,7 +78,7 @@ def test_every_setup_names_a_recipe_and_an_engine() -> None:
     assert {setup.runtime for setup in in_browser} <= set(ENGINES)
 
 
-def test_a_browser_brings_its_setup_and_takes_its_absent_row_away() -> None:
+def test_a_browser_adds_its_setup_and_removes_its_absent_row() -> None:
     setups, missing = setups_in_browser("chromium")
     assert [setup.id for setup in setups] == ["browser-tflite-int8-1t"]
     assert missing == []
@@ -93,6 +93,6 @@ def test_recipes_stand_behind_what_they_are_made_from() -> None:
         assert recipe.source is None or order.index(recipe.source) < order.index(recipe.id)
 
 
-def test_a_recipe_brings_all_that_it_is_made_from() -> None:
+def test_a_recipe_includes_all_its_sources() -> None:
     assert [recipe.id for recipe in with_sources(["openvino-int8"])] == ["keras-fp32", "onnx-fp32", "openvino-int8"]
     assert [recipe.id for recipe in with_sources(["edgetpu-2019"])] == ["tflite-2019", "edgetpu-2019"]

@@ -56,7 +56,7 @@ def test_the_command_serves_the_folder_until_it_is_stopped(tflite: Path) -> None
         ("guess/answer", b"{}", 404),
     ],
 )
-def test_a_job_is_answered_by_who_knows_its_id(path, body, status, tflite: Path) -> None:
+def test_a_job_is_answered_by_its_id(path, body, status, tflite: Path) -> None:
     job = PageJob(kind="verify")
     with Server(Artifact.open(tflite), jobs=job) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -86,12 +86,12 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name, place):
         Artifact.open(tmp_path / "a")
 
 
-def test_a_path_that_is_absent_is_said(tmp_path):
+def test_a_path_that_is_absent_is_reported(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         Artifact.open(tmp_path / "absent")
 
 
-def test_labels_that_are_no_text_are_said(tmp_path):
+def test_labels_that_are_no_text_are_reported(tmp_path):
     artifact = made(tmp_path / "a")
     (tmp_path / "a" / "labels.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read as labels"):

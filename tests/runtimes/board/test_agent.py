@@ -52,7 +52,7 @@ def test_a_client_that_leaves_in_a_job_takes_the_worker_with_it(tmp_path):
         os.kill(int(worker.name), 0)
 
 
-def test_a_worker_that_dies_is_told_with_its_signal(tmp_path):
+def test_a_worker_that_dies_is_reported_with_its_signal(tmp_path):
     with start("work", "runtimes.worker", tmp_path, "s") as agent:
         while not list((tmp_path / "kept").glob("s/workers/*")):
             time.sleep(0.05)
@@ -87,7 +87,7 @@ def test_what_the_system_refuses_is_the_answer(tmp_path):
             agent.stdin.close()
 
 
-def test_a_client_that_falls_silent_has_left(tmp_path):
+def test_a_client_that_stops_sending_has_left(tmp_path):
     with start("hold", tmp_path, "one", 0.3) as agent:
         assert hear(agent) == {"held": True}
         assert agent.wait(30) == 0

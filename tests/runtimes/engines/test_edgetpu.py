@@ -59,7 +59,7 @@ def test_a_library_that_does_not_load_says_why(model, interpreter, monkeypatch):
         open_it(model)
 
 
-def test_a_missing_stick_is_said(model, interpreter, monkeypatch):
+def test_a_missing_stick_is_reported(model, interpreter, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
     with pytest.raises(EngineError, match="no Edge TPU found") as caught:
         open_it(model)
@@ -96,7 +96,7 @@ def test_an_error_of_pycoral_names_the_file(model, pycoral):
         ("(14)", "an older one"),
     ],
 )
-def test_a_runtime_that_is_too_old_for_the_model_is_told(model, pycoral, said, there):
+def test_a_runtime_that_is_too_old_for_the_model_is_reported(model, pycoral, said, there):
     words = f"Failed to prepare for TPU. Failed precondition: Package requires runtime version {said}"
     pycoral.make_interpreter = raising(RuntimeError(words))
     with pytest.raises(EngineError, match=f"needs the Edge TPU runtime 14; libedgetpu has {there}") as caught:

@@ -82,7 +82,7 @@ def test_only_tflite_runtime_is_enough(monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"short"])
-def test_whether_a_file_is_compiled_is_told_of_any_bytes(tmp_path, content):
+def test_whether_a_file_is_compiled_is_known_for_any_bytes(tmp_path, content):
     path = tmp_path / "m.tflite"
     path.write_bytes(content)
     if content:

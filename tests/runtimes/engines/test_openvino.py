@@ -48,7 +48,7 @@ def test_floats_stay_wide_unless_asked_otherwise(model, configs):
     assert "INFERENCE_PRECISION_HINT" not in configs[1]
 
 
-def test_threads_reach_the_engine_and_are_told(model):
+def test_threads_reach_the_engine_and_are_reported(model):
     with open_it(model, threads=1) as session:
         assert session.threads == 1
     with open_it(model) as session:
@@ -80,7 +80,7 @@ def test_external_data_of_onnx_stays_in_its_folder(tmp_path):
         open_it(Artifact.open(tmp_path / "m.onnx"))
 
 
-def test_missing_weights_are_said(model, tmp_path):
+def test_missing_weights_are_reported(model, tmp_path):
     shutil.copy(model.model, tmp_path)
     with pytest.raises(InputError, match=r"openvino\.xml: .*bin file cannot be found"):
         open_it(Artifact.open(tmp_path / "openvino.xml"))
@@ -98,7 +98,7 @@ def test_a_failing_inference_is_an_error_of_the_engine(model):
     assert "\n" not in caught.value.message
 
 
-def test_opening_a_model_reports_to_nobody(model):
+def test_opening_a_model_sends_no_telemetry(model):
     code = (
         "import sys; from pathlib import Path; from runtimes.artifact import Artifact; from runtimes import registry\n"
         "from runtimes.session import RunOptions\n"

@@ -134,7 +134,7 @@ def test_the_driver_says_what_it_is(play):
         Driver().allocate(2**31)
 
 
-def test_a_build_that_fails_says_what_tensorrt_said(play, folder):
+def test_a_build_that_fails_quotes_tensorrt(play, folder):
     trt, _ = play()
     trt.fails = True
     with pytest.raises(
@@ -149,7 +149,7 @@ def test_a_build_that_fails_says_what_tensorrt_said(play, folder):
     assert not list(folder.glob("*.partial"))
 
 
-def test_an_engine_of_another_machine_is_refused_with_what_tensorrt_said(play, tmp_path):
+def test_an_engine_of_another_machine_is_refused_with_tensorrts_reason(play, tmp_path):
     play()
     path = tmp_path / "other.engine"
     path.write_bytes(b"built elsewhere")

@@ -65,7 +65,7 @@ def test_a_program_of_images_answers_the_same_in_both_layouts(tmp_path):
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-6)
 
 
-def test_threads_are_set_and_told(models):
+def test_threads_are_set_and_reported(models):
     before = torch.get_num_threads()
     try:
         with open_it(Artifact.open(models / "torch.pt2"), threads=1) as session:
@@ -115,7 +115,7 @@ def test_the_layout_of_older_releases_is_refused_with_a_remedy(tmp_path):
 
 
 @pytest.mark.parametrize(("cuda", "words"), [(None, "for the CPU only"), ("12.8", "finds no NVIDIA GPU")])
-def test_a_missing_gpu_is_said(models, monkeypatch, cuda, words):
+def test_a_missing_gpu_is_reported(models, monkeypatch, cuda, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     with pytest.raises(EngineError, match=words):

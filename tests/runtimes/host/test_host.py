@@ -255,7 +255,7 @@ def test_a_virtual_machine_and_a_container_are_recognized(tmp_path: Path) -> Non
     assert host.facts(tmp_path)["os"]["container"] == "podman"
 
 
-def test_a_containers_memory_limit_is_told(pi: Path) -> None:
+def test_a_containers_memory_limit_is_reported(pi: Path) -> None:
     assert host.facts(pi)["memory"]["limit_bytes"] is None
     write(pi, {"sys/fs/cgroup/memory.max": "268435456\n"})
     assert host.facts(pi)["memory"]["limit_bytes"] == 268435456

@@ -91,7 +91,7 @@ def test_a_power_that_rises_is_followed(tmp_path: Path) -> None:
     assert joules > 0.2 * 9  # the higher half counts as such
 
 
-def test_a_sensor_that_falls_silent_leaves_a_note(nano: Path) -> None:
+def test_a_sensor_that_stops_sending_leaves_a_note(nano: Path) -> None:
     meter = host.EnergyMeter(nano)
     meter._sampler._readings.clear()  # type: ignore[union-attr]
     (nano / NANO / "in_power1_input").unlink()

@@ -106,7 +106,7 @@ def test_text_and_tokens(session):
     assert session.detokenize([2]) == ""
 
 
-def test_greedy_is_the_same_every_time_and_stops_where_it_is_told(session):
+def test_greedy_is_the_same_every_time_and_stops_at_its_limit(session):
     first, text, finish = text_of(session, numbers(9))
     again, _, second = text_of(session, numbers(9))
     assert first == again

@@ -201,12 +201,12 @@ def test_this_machine_itself_is_no_stranger(host):
     assert rpc.address(f"{host}:50052") == (host, 50052)
 
 
-def test_a_worker_that_is_not_there_is_told():
+def test_a_worker_that_is_not_there_is_reported():
     with pytest.raises(HostError, match="cannot be reached"):
         rpc.check_worker("127.0.0.1:9")
 
 
-def test_an_adapter_that_is_none_is_refused():
+def test_an_adapter_that_does_not_exist_is_refused():
     pytest.importorskip("llama_cpp")
     with pytest.raises(InputError, match="adapter"):
         registry.engine("llama_cpp").open_text(str(MODEL), LoadOptions(context=64, adapters={str(MODEL): 1.0}))

@@ -68,7 +68,7 @@ def test_a_measurement_has_every_key_of_its_contract(bare):
     assert (found["energy_j"] is None) == bool(found["energy_note"])
 
 
-def test_a_bare_file_is_fed_seeded_numbers_and_its_answer_means_nothing(bare):
+def test_a_bare_file_gets_seeded_numbers_and_its_answer_means_nothing(bare):
     first, second = measured(bare), measured(bare)
     assert first["input"]["kind"] == "synthetic"
     assert first["input"] == second["input"]
@@ -77,7 +77,7 @@ def test_a_bare_file_is_fed_seeded_numbers_and_its_answer_means_nothing(bare):
     assert first["raw"] is None
 
 
-def test_an_artifact_is_fed_the_first_sample_of_its_own_self_check(classifier):
+def test_an_artifact_gets_the_first_sample_of_its_own_self_check(classifier):
     found = measured(classifier)
     assert found["input"]["kind"] == "picture"
     assert found["output"]["kind"] == "probability"
@@ -86,7 +86,7 @@ def test_an_artifact_is_fed_the_first_sample_of_its_own_self_check(classifier):
     assert found["raw"] == pytest.approx(0.7)
 
 
-def test_given_inputs_are_fed_and_evaluated_whatever_their_name(classifier, tmp_path):
+def test_given_inputs_are_passed_and_evaluated_under_any_name(classifier, tmp_path):
     given, results = tmp_path / "in.npz", tmp_path / "out.npz"
     samples = np.array([[[0.1, 0.2, 0.7]], [[0.5, 0.3, 0.2]]], np.float32)
     np.savez(given, **{"serving_default_x:0": samples})

@@ -42,7 +42,7 @@ def test_a_model_of_which_too_little_is_known_gives_tensors():
     assert task.id == "tensors"
 
 
-def test_outputs_under_other_names_are_taken_by_their_place():
+def test_outputs_under_other_names_are_matched_by_their_place():
     specs = (TensorSpec("a", "float32", (1,)), TensorSpec("b", "float32", (2,)))
     assert list(named_outputs({"x:0": 1, "x:1": 2}, specs).items()) == [("a", 1), ("b", 2)]
     assert named_outputs({"b": 2, "a": 1}, specs) == {"a": 1, "b": 2}

@@ -194,7 +194,7 @@ def test_a_known_box_is_found_in_every_layout(kind, model, outputs, score):
     np.testing.assert_allclose(found.box, BOX, atol=1e-3)
 
 
-def test_a_sigmoid_per_class_is_told_from_a_class_for_no_object():
+def test_a_sigmoid_per_class_is_distinguished_from_a_class_for_no_object():
     model = facts(TensorSpec("logits", "float32", (1, 5, 3)), QUERIES[1], labels=NAMES)
     (found,) = decoded(model, queries(no_object=False))
     assert (found.index, found.label) == (1, "dog")
@@ -213,7 +213,7 @@ def test_faces_are_merged_by_their_weights():
     assert found.score == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)
 
 
-def test_rt_detr_without_metadata_is_told_by_its_values():
+def test_rt_detr_without_metadata_is_recognized_by_its_values():
     array = rows(unit=1 / SIZE, centers=True)
     array[0, 1, :4] = 0.9, 0.9, 0.1, 0.1  # as corners it would be turned inside out
     found = decoded(facts((1, 300, 6), operators={"TopK": 1}), {"y0": array})

@@ -125,7 +125,7 @@ def test_places_are_mapped_to_the_picture():
     assert (found.keypoints[0].x, found.keypoints[0].y) == (50.0, 50.0)
 
 
-def test_a_missing_person_is_told():
+def test_a_missing_person_is_reported():
     pose = Pose(0.5, BOX, (KeyPoint("nose", 16.0, 32.0, 0.9),))
     assert not PoseTask().compare(Poses((pose,)), Poses(())).agrees
     near = replace(pose, keypoints=(KeyPoint("nose", 17.0, 32.0, 0.9),))

@@ -59,7 +59,7 @@ def test_probabilities_stay_and_a_single_logit_is_a_sigmoid():
     assert one == TextClass(None, 0, 0.5)
 
 
-def test_inputs_are_told_by_the_names_that_exporters_give_them():
+def test_inputs_are_recognized_by_the_names_that_exporters_give_them():
     assert moods(inputs=NAMES).text_inputs == TextInputs(*NAMES)
     assert moods(inputs=NAMES[:1]).text_inputs == TextInputs(NAMES[0])
     assert moods(inputs=NAMES[1:]).text_inputs is None

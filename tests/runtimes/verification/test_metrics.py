@@ -96,7 +96,7 @@ def test_unknown_metric():
         (ANSWERS * 3, "sums to one"),
     ],
 )
-def test_what_is_plainly_broken_is_said(given, words):
+def test_what_is_plainly_broken_is_reported(given, words):
     assert words in str(probe(ANSWERS, given))
 
 
