@@ -114,14 +114,14 @@ class ImportanceJob(Job[ImportanceAnswer]):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class UncertainValue:
     """A value and its standard error."""
 
     value: float
     error: float
 
     @classmethod
-    def from_json(cls, fields: Fields) -> Estimate:
+    def from_json(cls, fields: Fields) -> UncertainValue:
         """Parse the estimate."""
         return cls(fields.number("value"), fields.number("error"))
 
@@ -135,10 +135,10 @@ class PerplexityAnswer:
     """
 
     tokens: int
-    before: Estimate
-    after: Estimate
-    ratio: Estimate
-    kl_divergence: Estimate
+    before: UncertainValue
+    after: UncertainValue
+    ratio: UncertainValue
+    kl_divergence: UncertainValue
     kl_tokens: int
     same_top: float
 
@@ -162,8 +162,8 @@ class PerplexityJob(ModelJob[PerplexityAnswer]):
     def answer_from_json(fields: Fields) -> PerplexityAnswer:
         """Parse the answer."""
 
-        def estimate(key: str) -> Estimate:
-            return Estimate.from_json(fields.child(key))
+        def estimate(key: str) -> UncertainValue:
+            return UncertainValue.from_json(fields.child(key))
 
         return PerplexityAnswer(
             tokens=fields.whole("tokens"),

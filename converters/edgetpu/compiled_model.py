@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.tflite.reader import Operator, TfliteModel
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.flatbuffer import Table, flexbuffer_blob
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _package(operator: Operator) -> Package:
     return Package(table.number(0, "i"), table.text(4), tuple(_executable(one) for one in executables))
 
 
-def _executable(content: Source) -> Executable:
+def _executable(content: ByteSource) -> Executable:
     table = Table.root(content)
     return Executable(
         chip=table.text(10),

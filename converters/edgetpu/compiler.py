@@ -71,7 +71,7 @@ _FAILURES: tuple[tuple[str, type[EdgeError], str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Row:
+class LogRow:
     """One line of the log: how many operations of one kind have the same status; the log does not say which ones."""
 
     operation: str
@@ -85,7 +85,7 @@ class Compilation:
 
     model: Path
     version: str
-    rows: tuple[Row, ...]
+    rows: tuple[LogRow, ...]
     subgraphs: int | None
     cached_bytes: int | None
     streamed_bytes: int | None
@@ -138,7 +138,7 @@ def compile_model(program: str, model: Path, out: Path, timeout_s: int = _TIMEOU
     )
 
 
-def read_log(text: str) -> tuple[Row, ...]:
+def read_log(text: str) -> tuple[LogRow, ...]:
     """Parse the table `Operator  Count  Status` in its log or output; empty if there is none."""
     rows, inside = [], False
     for line in text.splitlines():
@@ -147,7 +147,7 @@ def read_log(text: str) -> tuple[Row, ...]:
             continue
         found = re.match(r"(\S+)\s+(\d+)\s+(\S.*?)\s*$", line) if inside else None
         if found:
-            rows.append(Row(found[1], int(found[2]), found[3]))
+            rows.append(LogRow(found[1], int(found[2]), found[3]))
         elif line.strip():
             inside = False
     return tuple(rows)

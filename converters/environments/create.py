@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from converters.environments.definition import Definition, Report, Source, clean_variables, interpreter
+from converters.environments.definition import Definition, Report, SourcePackage, clean_variables, interpreter
 from converters.environments.find_python import find_python
 from converters.library_calls import useful_text
 from runtimes.errors import HostError
@@ -67,7 +67,7 @@ def _install(environment: Definition, python: Path, report: Report) -> None:
     _run([*map(str, pip), *map(str, pins)], environment.name, show)
 
 
-def _unpack(source: Source, name: str, python: Path, place: Path, report: Report) -> None:
+def _unpack(source: SourcePackage, name: str, python: Path, place: Path, report: Report) -> None:
     """Download a source package by its hash and unpack a part of it; nothing is built."""
     report(f"creating the environment '{name}' (once): the source of {source.pin.split()[0]}")
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:

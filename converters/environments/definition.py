@@ -21,7 +21,7 @@ _FOREIGN = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON", "V
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourcePackage:
     """A source package.
 
     Attributes:
@@ -58,10 +58,10 @@ class Definition:
         return tuple(self._header("Shared", "").split())
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> SourcePackage | None:
         """The source package that is unpacked in it; None if there is none."""
         pin, unpack = self._header("Source", ""), self._header("Unpack", "").split()
-        return Source(pin=pin, folder=unpack[0], prefixes=tuple(unpack[1:])) if pin else None
+        return SourcePackage(pin=pin, folder=unpack[0], prefixes=tuple(unpack[1:])) if pin else None
 
     @property
     def folder(self) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from converters.base import Requirement
 from converters.gguf.tokenizer_json import LLAMA_3_WORDS
 from converters.gguf.vocabulary import CONTROL, NORMAL, Encode, Vocabulary
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from runtimes.errors import InputError
 
 LARGEST = 64 * 2**20  # bytes; LLaMA 3's has 2.2 MB
@@ -57,7 +57,7 @@ def read_ranks(path: Path, *, is_3_1: bool) -> tuple[Vocabulary, Encode]:
 
 
 def _ranks(path: Path) -> Ranks:
-    source = Source.open(path)
+    source = ByteSource.open(path)
     if len(source.view) > LARGEST:
         what = f"{path} has {len(source.view):,} bytes; edge reads tokenizers of at most {LARGEST:,}"
         raise InputError(what, _COMPARE)

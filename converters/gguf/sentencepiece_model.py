@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.gguf.vocabulary import Vocabulary
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
 from runtimes.errors import InputError
 
@@ -18,7 +18,7 @@ _NAMES = {"unknown": (40, 0), "bos": (41, 1), "eos": (42, 2), "padding": (43, -1
 
 def read_model(path: Path) -> Vocabulary:
     """Read pieces, scores and types. Raises InputError for a broken file, or one that is not BPE with byte fallback."""
-    model = Message(Source.open(path))
+    model = Message(ByteSource.open(path))
     pieces, trainer, normalizer = model.messages(1), model.message(2), model.message(3)
     if not pieces or trainer is None:
         what = f"{path} is not a SentencePiece model: it has no pieces or no settings of the trainer"

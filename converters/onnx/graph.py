@@ -11,7 +11,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
 from runtimes.errors import InputError
 from runtimes.model_files.onnx import is_axis_name
@@ -152,7 +152,7 @@ class OnnxGraph:
 
 def read_onnx(path: Path) -> OnnxGraph:
     """Read an `.onnx` file. Raises InputError if it is broken."""
-    source = Source.open(path)
+    source = ByteSource.open(path)
     model = Message(source)
     main = model.message(7)
     if main is None or not model.has(1):

@@ -52,7 +52,7 @@ from runtimes.verification.soak import Soak, soak, soak_sequence
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CandidateVerdict:
     """A written candidate and its verification; `accuracy` only with labeled inputs.
 
     truth, given: The answers of the source and of the result, by the result's names.
@@ -96,7 +96,7 @@ class Candidate:
     split: SplitSource | None = None
     lost: str = ""
 
-    def write(self) -> Verdict:
+    def write(self) -> CandidateVerdict:
         """Run the model on the reference samples, verify its outputs, and write the artifact."""
         precision, reference = self.request.options.precision, self.reference
         manifest, session, run_as = self._open_with_joins()
@@ -135,7 +135,7 @@ class Candidate:
         self._write_further_files()
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
         notes = (*notes, *ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
-        return Verdict(write(self.request.out, manifest, *stored), proof, accuracy, notes, truth, given)
+        return CandidateVerdict(write(self.request.out, manifest, *stored), proof, accuracy, notes, truth, given)
 
     def _open_with_joins(self) -> tuple[Manifest, Session, str]:
         """Open the result; the manifest says how to join outputs that were split. Returns the format that runs, too."""
@@ -165,7 +165,7 @@ class Candidate:
         if self.request.tokenizer is not None:
             shutil.copyfile(self.request.tokenizer, self.request.out / TOKENIZER)
 
-    def failure(self, verdict: Verdict) -> ProofError:
+    def failure(self, verdict: CandidateVerdict) -> ProofError:
         """Return the error of a failed verdict, with the first tensor that differs if it can be found."""
         request, precision = self.request, self.request.options.precision
         divergence = None

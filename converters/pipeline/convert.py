@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converters.base import ConversionOutput
-from converters.pipeline.candidate import Candidate, Verdict
+from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, copy_source, run_conversions
 from converters.pipeline.gate import MakeGate, gate_of
 from converters.pipeline.reference import Reference, run_source, with_fixed_sizes
@@ -80,7 +80,7 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
     )
 
 
-def _save_answers(place: Path, reference: Reference, verdict: Verdict) -> None:
+def _save_answers(place: Path, reference: Reference, verdict: CandidateVerdict) -> None:
     """Write the answers of the proof to its first inputs, see `ConvertRequest.answers`."""
     inputs = reference.samples.inputs.samples
     kinds = {SOURCE: reference.answers, EXPECTED: verdict.truth, RESULT: verdict.given, INPUT: inputs}

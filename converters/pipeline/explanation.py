@@ -15,12 +15,12 @@ from converters.pipeline.execute import inputs_of
 from converters.pipeline.reference import Reference
 from converters.pipeline.verification import map_tensors
 from converters.proof.divergence import Divergence, LostSlice
-from converters.proof.explain import Model, explain
+from converters.proof.explain import ModelWithInput, explain
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import first_line
 from runtimes.registry import open_session
-from runtimes.verification.slices import Finding
+from runtimes.verification.slices import SliceDefect
 
 _log = logging.getLogger(__name__)
 _SOURCES = ("onnx", "tflite")
@@ -42,7 +42,7 @@ class FailedProof:
     given: Arrays
     precision: str
     scratch: Path
-    worst: Finding | None
+    worst: SliceDefect | None
 
 
 def explained(failed: FailedProof) -> Divergence | None:
@@ -85,10 +85,12 @@ def _lost(failed: FailedProof, source: tuple[Path, str]) -> LostSlice | None:
     return LostSlice(output=name, axis=worst.axis, first=worst.first, last=worst.last, where=worst.place.lstrip(", "))
 
 
-def _with_feeds(reference: Reference, path: Path, model_format: str, sample: int) -> Model:
+def _with_feeds(reference: Reference, path: Path, model_format: str, sample: int) -> ModelWithInput:
     specs = inputs_of(path, model_format)
     arrays = to_model_dtypes(specs, map_tensors(reference.inputs, specs, reference.samples.inputs.samples))
-    return Model(path=path, format=model_format, feeds={name: values[sample] for name, values in arrays.items()})
+    return ModelWithInput(
+        path=path, format=model_format, feeds={name: values[sample] for name, values in arrays.items()}
+    )
 
 
 def _worst_sample(truth: Arrays, given: Arrays) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from converters.base import ConversionOutput
 from converters.calibration.dataset import Calibration
 from converters.layer_errors import SAMPLES, Layer, describe_layers, growing, short
-from converters.pipeline.candidate import Candidate, Verdict
+from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, run_conversions
 from converters.pipeline.output_split import split_source
 from converters.pipeline.tensor_matching import pair_tensors
@@ -28,7 +28,7 @@ class Attempt:
     """A candidate, its verdict, and the conversions that made it."""
 
     candidate: Candidate
-    verdict: Verdict
+    verdict: CandidateVerdict
     done: tuple[CompletedTask, ...]
 
     def adopt(self, other: Attempt, note: str) -> Attempt:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelWithInput:
     """A model file, its format, and one input for it: by name, or in the order of its inputs."""
 
     path: Path
@@ -37,8 +37,8 @@ class Model:
 
 
 def explain(
-    source: Model,
-    result: Model,
+    source: ModelWithInput,
+    result: ModelWithInput,
     precision: str,
     scratch: Path,
     lost: LostSlice | None = None,
@@ -73,7 +73,7 @@ def explain(
         return None
 
 
-def _stored(model: Model, place: Path) -> list[str]:
+def _stored(model: ModelWithInput, place: Path) -> list[str]:
     save_arrays(place, {f"{index:04d}:{name}": values for index, (name, values) in enumerate(model.feeds.items())})
     return [str(model.path.resolve()), model.format, str(place)]
 

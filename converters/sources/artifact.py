@@ -90,10 +90,10 @@ def signature_names(path: Path) -> tuple[str, ...]:
         return signatures_in(path)
     if not saved.is_file():
         return ()
-    from converters.wire.buffer import Source as Bytes
+    from converters.wire.buffer import ByteSource
     from converters.wire.protobuf import Message
 
-    names = (entry.text(1) for graph in Message(Bytes.open(saved)).messages(2)[:1] for entry in graph.messages(5))
+    names = (entry.text(1) for graph in Message(ByteSource.open(saved)).messages(2)[:1] for entry in graph.messages(5))
     return tuple(sorted(name for name in names if not name.startswith("__")))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.flatbuffer import Table
 from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.errors import InputError
@@ -65,7 +65,7 @@ class Tensor:
 
     spec: TensorSpec
     constant_bytes: int
-    data: Source
+    data: ByteSource
     is_variable: bool
     is_outside: bool = False
 
@@ -90,7 +90,7 @@ class Operator:
     is_custom: bool
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Source
+    options: ByteSource
     builtin_options: Table | None
     has_outside_options: bool = False
 
@@ -122,7 +122,7 @@ class TfliteModel:
 
     description: str
     graphs: tuple[Graph, ...]
-    metadata: Mapping[str, Source]
+    metadata: Mapping[str, ByteSource]
     signatures: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -136,7 +136,7 @@ def is_quantized(path: Path) -> bool:
 
 def read_tflite(path: Path) -> TfliteModel:
     """Read a `.tflite` file. Raises InputError if it is broken. Weights are not loaded."""
-    source = Source.open(path)
+    source = ByteSource.open(path)
     if bytes(source.view[4:8]) != b"TFL3":
         raise InputError(f"{path} is not a TFLite model", "check how the file was made or copied")
     return _Reader(source).model()
@@ -144,11 +144,11 @@ def read_tflite(path: Path) -> TfliteModel:
 
 def signatures_in(path: Path) -> tuple[str, ...]:
     """Return the names of the signatures of a `.tflite` file, without reading the rest of it."""
-    source = Source.open(path)
+    source = ByteSource.open(path)
     return tuple(_signatures(source, Table.root(source))) if bytes(source.view[4:8]) == b"TFL3" else ()
 
 
-def _signatures(source: Source, root: Table) -> dict[str, int]:
+def _signatures(source: ByteSource, root: Table) -> dict[str, int]:
     """Return the index of the graph of each signature, by name."""
     found, graphs = {one.text(2): one.number(4, "I") for one in root.tables(7)}, len(root.tables(2))
     if any(index >= graphs for index in found.values()):
@@ -157,7 +157,7 @@ def _signatures(source: Source, root: Table) -> dict[str, int]:
 
 
 class _Reader:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._root = Table.root(source)
         self._codes = [_operator_code(code) for code in self._root.tables(1)]
@@ -169,7 +169,7 @@ class _Reader:
             raise self._source.broken("it contains no graph")
         return TfliteModel(self._root.text(3), graphs, self._metadata(), _signatures(self._source, self._root))
 
-    def _metadata(self) -> dict[str, Source]:
+    def _metadata(self) -> dict[str, ByteSource]:
         return {entry.text(0): self._buffer(entry.number(1, "I")).raw(0) for entry in self._root.tables(6)}
 
     def _graph(self, table: Table) -> Graph:
@@ -187,7 +187,7 @@ class _Reader:
         data, is_outside = self._constant(table.number(2, "I"))
         return Tensor(spec, len(data.view), data, bool(table.number(5, "b")), is_outside)
 
-    def _constant(self, index: int) -> tuple[Source, bool]:
+    def _constant(self, index: int) -> tuple[ByteSource, bool]:
         """Return the bytes of a tensor's data, and whether they are stored behind the FlatBuffer."""
         if index == 0:  # by convention the empty buffer of computed tensors; some files omit it
             return self._source.part(0, 0), False
@@ -213,7 +213,7 @@ class _Reader:
         is_outside = bool(table.number(10, "Q"))
         return Operator(name, version, is_custom, inputs, outputs, self._options(table), table.table(4), is_outside)
 
-    def _options(self, table: Table) -> Source:
+    def _options(self, table: Table) -> ByteSource:
         start, size = table.number(9, "Q"), table.number(10, "Q")
         return self._source.part(start, size) if size else table.raw(5)
 
@@ -234,7 +234,7 @@ def _shape(table: Table) -> tuple[int | str, ...]:
     return tuple(f"d{i}" if i in free or size < 0 else size for i, size in enumerate(shape))
 
 
-def _quantization(table: Table | None, source: Source) -> Quantization | None:
+def _quantization(table: Table | None, source: ByteSource) -> Quantization | None:
     if table is None:
         return None
     scales = table.numbers(2, "f")

@@ -15,7 +15,7 @@ _DAMAGED = "compare its size and sha256 with the original's"
 _UNSUPPORTED = "the file may be valid: try a newer version of edge, or export the model in another way"
 
 
-class Source:
+class ByteSource:
     """The bytes of a file or of a part of it, and the remaining budget of steps.
 
     Parts from `part` share the budget. Methods raise InputError, naming the file, for inconsistent data.
@@ -27,7 +27,7 @@ class Source:
         self._steps = [MAX_STEPS] if steps is None else steps
 
     @classmethod
-    def open(cls, path: Path) -> Source:
+    def open(cls, path: Path) -> ByteSource:
         """Memory-map a file. Only what is read is loaded, so weights cost nothing."""
         try:
             with path.open("rb") as stream:
@@ -39,9 +39,9 @@ class Source:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
 
-    def part(self, start: int, size: int) -> Source:
-        """Return `size` bytes from `start` as a `Source`. Raises InputError if they are outside the file."""
-        return Source(self.slice(start, size), self.name, self._steps)
+    def part(self, start: int, size: int) -> ByteSource:
+        """Return `size` bytes from `start` as a `ByteSource`. Raises InputError if they are outside the file."""
+        return ByteSource(self.slice(start, size), self.name, self._steps)
 
     def slice(self, start: int, size: int) -> memoryview:
         """Return `size` bytes from `start` without copying. Raises InputError if they are outside the file."""

@@ -10,7 +10,7 @@ import math
 import struct
 from typing import Any
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 
 _SIZES = {kind: struct.calcsize(f"<{kind}") for kind in "bBhHiIqQfd"}
 
@@ -18,7 +18,7 @@ _SIZES = {kind: struct.calcsize(f"<{kind}") for kind in "bBhHiIqQfd"}
 class Table:
     """One table of a FlatBuffer. Fields are read by their index in the schema, from 0, and their struct letter."""
 
-    def __init__(self, source: Source, position: int) -> None:
+    def __init__(self, source: ByteSource, position: int) -> None:
         source.spend()
         self._source = source
         self._position = position
@@ -26,7 +26,7 @@ class Table:
         self._fields_size = _read(source, self._fields, "H")
 
     @classmethod
-    def root(cls, source: Source) -> Table:
+    def root(cls, source: ByteSource) -> Table:
         """Return the root table of a FlatBuffer. Raises InputError if there is none."""
         return cls(source, _read(source, 0, "I"))
 
@@ -60,18 +60,18 @@ class Table:
         start, count = self._vector(field, 1)
         return self._source.text(start, count)
 
-    def raw(self, field: int) -> Source:
+    def raw(self, field: int) -> ByteSource:
         """Return a vector of bytes, without copying."""
         start, count = self._vector(field, 1)
         return self._source.part(start, count)
 
-    def raws(self, field: int) -> list[Source]:
+    def raws(self, field: int) -> list[ByteSource]:
         """Return a vector of byte strings, without copying."""
         start, count = self._vector(field, 4)
         self._source.spend(count)
         return [self._bytes_at(self._follow(start + 4 * i)) for i in range(count)]
 
-    def _bytes_at(self, position: int) -> Source:
+    def _bytes_at(self, position: int) -> ByteSource:
         return self._source.part(position + 4, _read(self._source, position, "I"))
 
     def _place(self, field: int) -> int | None:
@@ -96,7 +96,7 @@ class Table:
         return start + 4, count
 
 
-def flexbuffer_blob(source: Source, key: str) -> Source | None:
+def flexbuffer_blob(source: ByteSource, key: str) -> ByteSource | None:
     """Return the bytes under `key` of a FlexBuffer whose root is a map. Returns None if it is no map or lacks `key`."""
     size = len(source.view)
     if size < 3:
@@ -114,7 +114,7 @@ _FLEX_BYTES = (5, 25)  # a string, a blob
 _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def _flex_value(source: Source, start: int, width: int, key: bytes) -> Source | None:
+def _flex_value(source: ByteSource, start: int, width: int, key: bytes) -> ByteSource | None:
     """Look up the bytes under `key` in the map at `start`.
 
     A map is a vector of values followed by their types, and preceded by its size and its vector of keys.
@@ -135,15 +135,15 @@ def _flex_value(source: Source, start: int, width: int, key: bytes) -> Source | 
     return None
 
 
-def _flex_bytes(source: Source, place: int, width: int, size_width: int) -> Source:
+def _flex_bytes(source: ByteSource, place: int, width: int, size_width: int) -> ByteSource:
     start = place - _unsigned(source, place, width)
     return source.part(start, _unsigned(source, start - size_width, size_width))
 
 
-def _unsigned(source: Source, position: int, width: int) -> int:
+def _unsigned(source: ByteSource, position: int, width: int) -> int:
     return int(_read(source, position, _UNSIGNED[width]))
 
 
-def _read(source: Source, position: int, kind: str) -> Any:
+def _read(source: ByteSource, position: int, kind: str) -> Any:
     source.spend()
     return struct.unpack(f"<{kind}", source.slice(position, _SIZES[kind]))[0]

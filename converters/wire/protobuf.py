@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from runtimes.model_files.onnx import read_varint
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -17,7 +17,7 @@ _GROUPS = (3, 4)
 class Message:
     """One message. Fields are read by their number in the schema. Values are copied only when they are read."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._numbers: dict[int, list[int]] = {}
         self._parts: dict[int, list[tuple[int, int]]] = {}
@@ -71,7 +71,7 @@ class Message:
         """Return the number of bytes that the field's values take."""
         return sum(size for _, size in self._parts.get(field, []))
 
-    def raw(self, field: int) -> Source:
+    def raw(self, field: int) -> ByteSource:
         """Return the bytes of a field, without copying; empty if it is missing."""
         parts = self._parts.get(field)
         return self._source.part(*(parts[-1] if parts else (0, 0)))

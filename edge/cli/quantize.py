@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.llm.quantization import QuantizationReport
-    from runtimes.quantization_jobs import Estimate
+    from runtimes.quantization_jobs import UncertainValue
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,5 +112,5 @@ def _losses(report: QuantizationReport) -> list[str]:
     return lines
 
 
-def _shown(estimate: Estimate) -> str:
+def _shown(estimate: UncertainValue) -> str:
     return f"{estimate.value:.4f} ± {estimate.error:.4f}"

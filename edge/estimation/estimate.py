@@ -21,7 +21,7 @@ from device_profiles.published.latency import (
     published_latencies,
 )
 from edge.estimation.graph_facts import GraphFacts, graph_facts
-from edge.estimation.regression import FEWEST_FOR_BAND, Fit, Sample, band, median_error
+from edge.estimation.regression import FEWEST_FOR_BAND, Fit, KnownLatency, band, median_error
 from edge.machine.this_machine import load_profile
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.errors import RefusedError, UsageError
@@ -39,7 +39,7 @@ Facts = GraphFacts | PublishedGraph
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class SystemFit:
     """A system's fit and its errors.
 
     models: The number of models in the fit.
@@ -114,7 +114,7 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
     facts = graph_facts(model)
     chosen = [
         one
-        for one in newest(calibrations())
+        for one in newest(system_fits())
         if device in (None, one.system.device) and precision in (None, one.system.precision)
     ]
     if not chosen:
@@ -126,26 +126,26 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
 
 def devices() -> list[str]:
     """Return the devices that an estimate is possible for."""
-    return list(dict.fromkeys(one.system.device for one in calibrations()))
+    return list(dict.fromkeys(one.system.device for one in system_fits()))
 
 
 @cache
-def calibrations() -> tuple[Calibration, ...]:
-    """Return the calibration of every system that is estimable."""
-    found = (calibration(system, rows) for system, rows in published_latencies().items())
+def system_fits() -> tuple[SystemFit, ...]:
+    """Return the fit of every system whose errors are small enough."""
+    found = (fit_system(system, rows) for system, rows in published_latencies().items())
     return tuple(one for one in found if one is not None and estimable(one))
 
 
-def estimable(one: Calibration) -> bool:
+def estimable(one: SystemFit) -> bool:
     """Return whether a system's errors are small enough to show its estimates."""
     return one.model_error <= MAX_MODEL_ERROR and one.family_error <= MAX_FAMILY_ERROR
 
 
-def calibration(system: MeasuredSystem, rows: Sequence[PublishedLatency]) -> Calibration | None:
+def fit_system(system: MeasuredSystem, rows: Sequence[PublishedLatency]) -> SystemFit | None:
     """Fit a system; None if it has too few models, or models of only one family."""
     graphs = published_graphs()
     samples = [
-        Sample(family=graphs[row.model].family, features=features(graphs[row.model]), latency_ms=row.latency_ms)
+        KnownLatency(family=graphs[row.model].family, features=features(graphs[row.model]), latency_ms=row.latency_ms)
         for row in rows
     ]
     if len(samples) < FEWEST_FOR_BAND or len({one.family for one in samples}) < 2:
@@ -155,7 +155,7 @@ def calibration(system: MeasuredSystem, rows: Sequence[PublishedLatency]) -> Cal
     assert model_band is not None
     assert family_band is not None
     powers = [row.energy_mj / row.latency_ms for row in rows if row.energy_mj is not None]
-    return Calibration(
+    return SystemFit(
         system=system,
         fit=fit,
         models=len(samples),
@@ -167,9 +167,9 @@ def calibration(system: MeasuredSystem, rows: Sequence[PublishedLatency]) -> Cal
     )
 
 
-def newest(found: Sequence[Calibration]) -> Iterator[Calibration]:
-    """Yield one calibration for each device, processor, engine and precision: the newest engine's, then the best."""
-    best: dict[tuple[str, ...], Calibration] = {}
+def newest(found: Sequence[SystemFit]) -> Iterator[SystemFit]:
+    """Yield one fit for each device, processor, engine and precision: the newest engine's, then the best."""
+    best: dict[tuple[str, ...], SystemFit] = {}
     for one in found:
         system = one.system
         key = (system.device, system.processor, system.engine, system.precision)
@@ -178,7 +178,7 @@ def newest(found: Sequence[Calibration]) -> Iterator[Calibration]:
     yield from best.values()
 
 
-def _age(one: Calibration) -> tuple[list[int], float]:
+def _age(one: SystemFit) -> tuple[list[int], float]:
     version = [int(part) for part in one.system.engine_version.split(".") if part.isdigit()]
     return version, -one.family_error
 
@@ -215,7 +215,7 @@ def _shape(facts: Facts) -> tuple[float, ...]:
     )
 
 
-def _estimate(facts: GraphFacts, one: Calibration, is_variant: bool) -> Estimate:
+def _estimate(facts: GraphFacts, one: SystemFit, is_variant: bool) -> Estimate:
     latency = one.fit.latency_ms(features(facts))
     measured = [sum(sample.features[:4]) for sample in one.fit.samples]
     is_outside = not min(measured) / _BEYOND <= facts.macs <= max(measured) * _BEYOND

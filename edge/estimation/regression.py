@@ -20,7 +20,7 @@ FEWEST_FOR_BAND = 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class KnownLatency:
     """A model with a known latency: its family, the contents of its graph, and the latency in ms."""
 
     family: str
@@ -31,7 +31,7 @@ class Sample:
 class Fit:
     """A fit to the samples of one setup. All errors are logarithms of true / estimated."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[KnownLatency]) -> None:
         self.samples = tuple(samples)
         # Without a scale the costs of layers and of multiply-adds differ by a factor of a million.
         rows = np.array([one.features for one in samples], np.float64)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.onnx.graph import dtype_name
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
 from edge.inspection.report import Inspection, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
@@ -23,7 +23,7 @@ _DEEPEST = 32  # levels of nested graphs, such as loops in branches in loops
 
 def read(path: Path) -> Inspection:
     """Read an `.onnx` file. Raises InputError if it is broken or refers to weights outside its folder."""
-    model = Message(Source.open(path))
+    model = Message(ByteSource.open(path))
     graph = model.message(7)
     if graph is None or not model.has(1):
         raise InputError(f"{path} is not an ONNX model", "check how the file was made or copied")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from runtimes.errors import InputError
 
 _DEEPEST = 200
@@ -68,7 +68,7 @@ class Net:
 
 def read_net(path: Path) -> Net:
     """Read the graph. Raises InputError if the file is broken or is not OpenVINO IR."""
-    reader = _Reader(Source.open(path))
+    reader = _Reader(ByteSource.open(path))
     reader.parse()
     if not reader.net.layers:
         raise InputError(
@@ -78,7 +78,7 @@ def read_net(path: Path) -> Net:
 
 
 class _Reader:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self.source = source
         self.net = Net()
         self._path: list[str] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
 from edge.inspection.report import Inspection, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
@@ -30,7 +30,7 @@ _SILENT += ["PartitionedCall", "StatefulPartitionedCall"]
 
 def read(path: Path) -> Inspection:
     """Read a SavedModel folder. Raises InputError if its graph is broken."""
-    saved = Message(Source.open(path / "saved_model.pb"))
+    saved = Message(ByteSource.open(path / "saved_model.pb"))
     graphs = saved.messages(2)
     if not graphs:
         raise InputError(f"{path}: saved_model.pb contains no graph", "export the model again with TensorFlow 2")

@@ -19,7 +19,7 @@ from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.jobs import Progress as JobProgress
 from runtimes.llm.llama_cpp.quantize import histogram, type_of
 from runtimes.model_files.gguf import GgufFile, read_gguf
-from runtimes.quantization_jobs import Estimate, ImportanceJob, PerplexityJob, QuantizeJob, TensorError
+from runtimes.quantization_jobs import ImportanceJob, PerplexityJob, QuantizeJob, TensorError, UncertainValue
 
 _MAX_TEXT_BYTES = 64 * 2**20
 # Block size: K-quants pack 256 weights of a row; rows of other widths fall back to another type.
@@ -70,10 +70,10 @@ class TextPerplexity:
 
     text: str
     tokens: int
-    before: Estimate
-    after: Estimate
-    ratio: Estimate
-    kl_divergence: Estimate
+    before: UncertainValue
+    after: UncertainValue
+    ratio: UncertainValue
+    kl_divergence: UncertainValue
     kl_tokens: int
     same_top: float
 

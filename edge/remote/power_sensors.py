@@ -42,7 +42,7 @@ def report_script(file: str) -> str:
     return f'power >> {file}; echo "{_MARK}"; cat {file}; echo "{_NOW}$(date +%s.%N)"'
 
 
-class Power:
+class PowerReadings:
     """Parses the script's output line by line; the time of arrival relates the board's clock to ours."""
 
     def __init__(self) -> None:

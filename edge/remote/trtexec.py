@@ -21,7 +21,7 @@ from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, fa
 from edge.remote import conditions, packages, power_sensors
 from edge.remote.conditions import BoardState
 from edge.remote.install import Installer
-from edge.remote.power_sensors import Power
+from edge.remote.power_sensors import PowerReadings
 from edge.remote.probe import ROOT, Probe
 from edge.remote.ssh import RemoteTimeoutError, SshConnection, quoted
 from runtimes.artifact import Artifact
@@ -139,7 +139,7 @@ class _Trtexec:
         else:
             engine = f"{artifact.model.stem}-{self._key(artifact)}.engine"
             self._build(place, artifact.model.with_suffix(".engine").name, engine, note)
-        options, loop, power = _options(setup.protocol), _Loop(), Power()
+        options, loop, power = _options(setup.protocol), _Loop(), PowerReadings()
         before = self._state()
         samples = self._times(
             place, [f"--loadEngine={engine}", *options], timeout_s, [_progress(note), loop.hear, power.hear]

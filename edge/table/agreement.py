@@ -22,7 +22,7 @@ FP32_DIFFERENCE = 1e-4  # the largest difference of a probability, in fp32
 
 
 @dataclass(frozen=True)
-class Agreement:
+class TableAgreement:
     """The agreement of a setup with float Keras.
 
     pictures: The number of pictures compared.
@@ -83,9 +83,9 @@ def answers_of(probabilities: Array, label_offset: int) -> Answers:
 
 def compare(
     answers: Answers, reference: Answers, classes: Array, precision: str, own_weights: bool = False
-) -> Agreement:
+) -> TableAgreement:
     """Compare the predictions of two setups with each other and with the true classes [n]."""
-    return Agreement(
+    return TableAgreement(
         pictures=len(classes),
         same_top1=int((answers.top == reference.top).sum()),
         max_difference=float(np.abs(answers.shares - reference.shares).max()),
@@ -105,7 +105,7 @@ class AnswerFile:
     own_weights: bool
 
 
-def agreements(answered: Mapping[str, AnswerFile], pictures: Pictures) -> dict[str, Agreement]:
+def agreements(answered: Mapping[str, AnswerFile], pictures: Pictures) -> dict[str, TableAgreement]:
     """Return the agreement with float Keras by setup id; empty if its predictions or the true classes are not known."""
     if pictures.reference is None or pictures.truth is None:
         return {}

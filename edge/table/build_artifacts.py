@@ -16,7 +16,7 @@ from converters.pipeline.request import ConvertRequest
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
 from converters.registry import options_type
 from edge.table.bundle import Bundle
-from edge.table.mobilenet_v2 import LABELS, Weights, data_folder, labels, meaning, preprocess
+from edge.table.mobilenet_v2 import LABELS, WeightsOrigin, data_folder, labels, meaning, preprocess
 from edge.table.recipes import Recipe
 from edge.table.worker import BuildJob, LogitHeadJob
 from edge.workers.process import Worker
@@ -34,7 +34,7 @@ _TIMEOUT_S = 600.0
 class ArtifactBuilder:
     """Builds the artifacts of recipes in a single converter process, so that TensorFlow is imported once."""
 
-    def __init__(self, bundle: Bundle, weights: Weights) -> None:
+    def __init__(self, bundle: Bundle, weights: WeightsOrigin) -> None:
         self._bundle, self._weights = bundle, weights
         self._worker = Worker("edge.table.worker")
         self._scratch = Path(tempfile.mkdtemp(prefix="edge-table-"))

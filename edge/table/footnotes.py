@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from edge.benchmark.warnings import OTHER_CORES, machine_findings, other_cores
-from edge.table.agreement import FP32_DIFFERENCE, Agreement
+from edge.table.agreement import FP32_DIFFERENCE, TableAgreement
 from edge.table.bundle import Bundle
 from edge.table.compare_outputs import OutputDiff
 from edge.table.recipes import with_sources
@@ -25,7 +25,7 @@ _SCORES = (
 def notes_of(
     rows: Sequence[Row],
     bundle: Bundle,
-    agreed: Mapping[str, Agreement],
+    agreed: Mapping[str, TableAgreement],
     alike: Mapping[str, OutputDiff] = MappingProxyType({}),
 ) -> list[str]:
     """Return the notes, each a paragraph; the best setup is last."""
@@ -52,7 +52,7 @@ def notes_of(
     return [*lines, *_best(rows, agreed)]
 
 
-def best_row(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> Row | None:
+def best_row(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> Row | None:
     """Return the fastest measured row with correct predictions; if nothing was evaluated, the fastest row."""
     right = [row for row in rows if row.kind == "measured" and _gives_right_answers(row, agreed)]
     return max(right, key=lambda row: row.fps or 0.0, default=None)
@@ -135,7 +135,7 @@ def _short(row: Row) -> str:
     return row.setup.removeprefix(f"{THIS_MACHINE}, ")
 
 
-def _answers(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
+def _answers(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> list[str]:
     """Describe the agreement with float Keras, one line for all setups with the same result."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -193,7 +193,7 @@ def _describe_diff(one: OutputDiff) -> str:
     return f"{top}, by {one.max_difference:.1e} at most"
 
 
-def _describe_agreement(rows: Sequence[Row], agreed: Sequence[Agreement], most: int) -> str:
+def _describe_agreement(rows: Sequence[Row], agreed: Sequence[TableAgreement], most: int) -> str:
     one = agreed[0]
     of_fewer = "" if one.pictures == most else f" of {one.pictures}"
     parts = [
@@ -241,19 +241,19 @@ def _in_browser(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _gives_right_answers(row: Row, agreed: Mapping[str, Agreement]) -> bool:
+def _gives_right_answers(row: Row, agreed: Mapping[str, TableAgreement]) -> bool:
     if not agreed:
         return True
     agreement = agreed.get(row.id)
     return agreement is not None and agreement.is_right and not agreement.own_weights
 
 
-def _best(rows: Sequence[Row], agreed: Mapping[str, Agreement]) -> list[str]:
+def _best(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> list[str]:
     hosts = dict.fromkeys(_host(row) for row in rows if row.kind == "measured")
     return [line for host in hosts for line in _best_of([row for row in rows if _host(row) == host], agreed, host)]
 
 
-def _best_of(rows: Sequence[Row], agreed: Mapping[str, Agreement], host: str | None) -> list[str]:
+def _best_of(rows: Sequence[Row], agreed: Mapping[str, TableAgreement], host: str | None) -> list[str]:
     if any(row.measured and (row.measured.machine or {}).get("emulated") for row in rows):
         return []  # times on an emulated processor are meaningless
     best = best_row(rows, agreed)

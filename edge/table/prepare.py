@@ -13,7 +13,7 @@ from edge.console.progress import Progress
 from edge.table.build_artifacts import ArtifactBuilder
 from edge.table.bundle import Bundle
 from edge.table.images import Pictures, collect
-from edge.table.mobilenet_v2 import Weights, find_weights
+from edge.table.mobilenet_v2 import WeightsOrigin, find_weights
 from edge.table.recipes import with_sources
 from runtimes.errors import EdgeError, HostError
 from runtimes.host.files import cache_folder
@@ -74,11 +74,11 @@ def _make(bundle: Bundle, recipes: Collection[str], builder: ArtifactBuilder, qu
     return missing
 
 
-def _describe_weights(weights: Weights) -> str:
+def _describe_weights(weights: WeightsOrigin) -> str:
     return "random, seeded" if weights.path is None else f"{weights.path.name}, {weights.classes} classes"
 
 
-def _key(weights: Weights, pictures: Pictures) -> str:
+def _key(weights: WeightsOrigin, pictures: Pictures) -> str:
     """Return a digest of everything that the artifacts depend on, so that a stale cache is never measured."""
     digest = hashlib.sha256(weights.sha256.encode())
     digest.update(pictures.calibration.tobytes())

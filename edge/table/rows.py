@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from device_profiles.published import PublishedRow
 from edge.benchmark.rows import Row as Measured
-from edge.table.agreement import Agreement
+from edge.table.agreement import TableAgreement
 from edge.table.compare_outputs import OutputDiff
 from edge.table.setups import Absent, TableSetup
 from runtimes.artifact.json_fields import JsonObject, to_json
@@ -45,7 +45,7 @@ class Row:
     measured: Measured | None = None
     published: PublishedRow | None = None
     model: str | None = None
-    agreement: Agreement | None = None
+    agreement: TableAgreement | None = None
     beside_here: OutputDiff | None = None
 
     @property
@@ -115,7 +115,7 @@ def of_setup(
     setup: TableSetup,
     measured: Measured,
     trained: bool,
-    agreement: Agreement | None = None,
+    agreement: TableAgreement | None = None,
     beside_here: OutputDiff | None = None,
 ) -> Row:
     """Convert a row of the benchmark. Without trained weights it has no class and no score.

@@ -14,7 +14,7 @@ from runtimes.arrays import Array
 from runtimes.errors import InputError
 from runtimes.jobs import Report
 from runtimes.llm.session import LoadOptions, TextSession
-from runtimes.quantization_jobs import Estimate, PerplexityAnswer
+from runtimes.quantization_jobs import PerplexityAnswer, UncertainValue
 from runtimes.registry import text_runtime
 
 WINDOW = 512  # tokens evaluated at a time; only the second half is scored, so that every scored token has context
@@ -56,16 +56,16 @@ def losses(
     return np.concatenate(parts)
 
 
-def perplexity(values: Array) -> Estimate:
+def perplexity(values: Array) -> UncertainValue:
     """Return the exponential of the mean loss, with the propagated standard error of the mean."""
     value = float(np.exp(values.mean()))
-    return Estimate(value, value * _error(values))
+    return UncertainValue(value, value * _error(values))
 
 
-def ratio(before: Array, after: Array) -> Estimate:
+def ratio(before: Array, after: Array) -> UncertainValue:
     """Return the ratio of the perplexities, from the differences per token: its error is much smaller than theirs."""
     value = float(np.exp((after - before).mean()))
-    return Estimate(value, value * _error(after - before))
+    return UncertainValue(value, value * _error(after - before))
 
 
 def compared(before: Path, after: Path, text: Path, wanted: str | None, report: Report) -> PerplexityAnswer:
@@ -91,7 +91,7 @@ def compared(before: Path, after: Path, text: Path, wanted: str | None, report: 
         before=perplexity(by_model[0]),
         after=perplexity(by_model[1]),
         ratio=ratio(*by_model),
-        kl_divergence=Estimate(float(kl.mean()), _error(kl)),
+        kl_divergence=UncertainValue(float(kl.mean()), _error(kl)),
         kl_tokens=len(kl),
         same_top=float(same.mean()),
     )

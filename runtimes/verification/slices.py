@@ -32,7 +32,7 @@ _MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Limits:
+class SliceLimits:
     """The limits of a precision.
 
     steps: A slice's range must hold this many quantization steps; 1/(2 × steps) of it is noise that is always allowed.
@@ -44,17 +44,17 @@ class Limits:
 
 
 # A slice may be 9 to 20 dB noisier than all of the output together, whose limits are in the host's proof.
-LIMITS: Mapping[str, Limits] = {"fp32": Limits(2048, 30.0), "fp16": Limits(128, 10.0)}
-_QUANTIZED = Limits(32, 3.0)
+LIMITS: Mapping[str, SliceLimits] = {"fp32": SliceLimits(2048, 30.0), "fp16": SliceLimits(128, 10.0)}
+_QUANTIZED = SliceLimits(32, 3.0)
 
 
-def limits_of(precision: str) -> Limits:
+def limits_of(precision: str) -> SliceLimits:
     """Return the limits of a precision; those that are not listed are quantized."""
     return LIMITS.get(precision, _QUANTIZED)
 
 
 @dataclass(frozen=True)
-class Finding:
+class SliceDefect:
     """Adjacent slices with the same defect: `first` to `last` of `axis` in the shape of `output`; axis −1 means all.
 
     words: The defect.
@@ -85,11 +85,11 @@ class SliceReport:
     """What was found: slices that fail, and `faint` ones, too weak in the source for the result to show them."""
 
     checked: int = 0
-    failed: tuple[Finding, ...] = ()
+    failed: tuple[SliceDefect, ...] = ()
     faint: tuple[str, ...] = ()
 
     @property
-    def worst(self) -> Finding | None:
+    def worst(self) -> SliceDefect | None:
         """The worst of the failed slices."""
         return max(self.failed, key=lambda one: one.weight, default=None)
 
@@ -146,7 +146,7 @@ def observed_step(values: Array) -> float:
     return step if bool(np.abs(places - np.round(places)).max() < _GRID_SLACK) else 0.0
 
 
-def judge_slices(check: OutputCheck, expected: Array, given: Array, limits: Limits) -> SliceReport:
+def judge_slices(check: OutputCheck, expected: Array, given: Array, limits: SliceLimits) -> SliceReport:
     """Compare every slice of every part and axis with the source's: [n, *shape], finite, dequantized."""
     if not expected.size:
         return SliceReport()
@@ -157,7 +157,7 @@ def judge_slices(check: OutputCheck, expected: Array, given: Array, limits: Limi
     return report
 
 
-def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: Limits) -> SliceReport:
+def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: SliceLimits) -> SliceReport:
     shape = expected.shape[1:]
     if part.span > 0 and part.step * limits.steps > part.span:
         return SliceReport(1, (_coarse(output, part, expected, given),))
@@ -176,13 +176,13 @@ def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: 
     return report
 
 
-def _coarse(output: str, part: Part, expected: Array, given: Array) -> Finding:
+def _coarse(output: str, part: Part, expected: Array, given: Array) -> SliceDefect:
     words = f"one step of the result is {part.step:.3g}, too coarse for their range of {part.span:.3g}"
     moved, moves = (float(np.ptp(_cut(part, values), axis=0).max()) for values in (expected, given))
     if moves <= _STILL * moved:
         words += "; they are constant in the result and not in the source"
     place = _place(expected.shape[1:], part.axis, part.start, part.stop - 1)
-    return Finding(output, part.axis, part.start, part.stop - 1, words, 1e3 * part.step / part.span, place)
+    return SliceDefect(output, part.axis, part.start, part.stop - 1, words, 1e3 * part.step / part.span, place)
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class _Slices:
     carriers: Array
     rounding: float
 
-    def defects(self, part: Part, limits: Limits, few: bool) -> tuple[Mapping[int, tuple[str, float]], list[int]]:
+    def defects(self, part: Part, limits: SliceLimits, few: bool) -> tuple[Mapping[int, tuple[str, float]], list[int]]:
         """Return the failing slices with words and weight, and the faint slices."""
         own = self.span if few and not part.natural else np.full(len(self.span), part.span)
         lives = self.moved > self.rounding
@@ -290,9 +290,9 @@ def _by(moved: float, step: float) -> str:
 
 def _folded(
     output: str, shape: Sequence[int], axis: int, offset: int, failed: Mapping[int, tuple[str, float]]
-) -> tuple[Finding, ...]:
+) -> tuple[SliceDefect, ...]:
     """Join adjacent slices with the same defect, with the words of the worst of them."""
-    found: list[Finding] = []
+    found: list[SliceDefect] = []
     for index in sorted(failed):
         words, weight = failed[index]
         place = index + offset
@@ -301,7 +301,7 @@ def _folded(
             worse = last.words if last.weight >= weight else words
             found[-1] = replace(last, last=place, words=worse, weight=max(last.weight, weight))
         else:
-            found.append(Finding(output, axis, place, place, words, weight))
+            found.append(SliceDefect(output, axis, place, place, words, weight))
     return tuple(replace(one, place=_place(shape, axis, one.first, one.last)) for one in found)
 
 

@@ -5,7 +5,7 @@ import sys
 from statistics import median
 
 from device_profiles.published.latency import published_latencies
-from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR, Calibration, calibration, estimable
+from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR, SystemFit, estimable, fit_system
 from edge.estimation.regression import band
 
 LEAST_INSIDE, MAX_INSIDE = 0.85, 0.95
@@ -18,7 +18,7 @@ def inside(errors: list[float]) -> list[bool]:
     return [abs(error) <= math.log(factor) for error, factor in pairs if factor is not None]
 
 
-def line(one: Calibration) -> str:
+def line(one: SystemFit) -> str:
     system = one.system
     engine = f"{system.engine} {system.engine_version}".strip()
     words = (system.device, system.processor, engine, system.precision, str(one.models))
@@ -28,7 +28,7 @@ def line(one: Calibration) -> str:
 
 
 def main() -> int:
-    found = [calibration(system, rows) for system, rows in published_latencies().items()]
+    found = [fit_system(system, rows) for system, rows in published_latencies().items()]
     known = [one for one in found if one is not None]
     print("| device | processor | engine | precision | models | error, model | family | band, model | family | shown |")
     print("|---|---|---|---|---:|---:|---:|---:|---:|---|")

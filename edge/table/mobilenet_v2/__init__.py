@@ -11,14 +11,14 @@ from pathlib import Path
 from edge.inference.facts import class_names
 from edge.table.mobilenet_v2.architecture import SIZE
 from edge.table.mobilenet_v2.random_weights import generated_picture
-from edge.table.mobilenet_v2.weights import Weights, data_folder, download, find_weights, load_weights, weights_of
+from edge.table.mobilenet_v2.weights import WeightsOrigin, data_folder, download, find_weights, load_weights, weights_of
 from runtimes.artifact.manifest import OutputMeaning, Preprocess
 from runtimes.errors import UsageError
 
 __all__ = [
     "FRAMEWORKS",
     "LABELS",
-    "Weights",
+    "WeightsOrigin",
     "build",
     "data_folder",
     "download",
@@ -35,7 +35,7 @@ LABELS = "labels.txt"
 FRAMEWORKS = {"keras": "NHWC", "torch": "NCHW"}
 
 
-def build(folder: Path, weights: Weights, framework: str) -> Path:
+def build(folder: Path, weights: WeightsOrigin, framework: str) -> Path:
     """Write the model and its labels file into the existing `folder`; returns the model file's path.
 
     `framework` is "keras" (`mobilenet_v2.keras`) or "torch" (`mobilenet_v2.pt2`). Output: probabilities.
@@ -67,12 +67,12 @@ def preprocess(framework: str) -> Preprocess:
     )
 
 
-def meaning(weights: Weights) -> OutputMeaning:
+def meaning(weights: WeightsOrigin) -> OutputMeaning:
     """Return the meaning of the output's values."""
     return OutputMeaning("probability", weights.label_offset, LABELS)
 
 
-def labels(weights: Weights) -> list[str]:
+def labels(weights: WeightsOrigin) -> list[str]:
     """Return one name per class."""
     return ["background"] * weights.label_offset + class_names()
 

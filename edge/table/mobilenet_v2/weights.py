@@ -33,7 +33,7 @@ _HINT = "choose a MobileNetV2 1.0/224 weights file with folded BatchNorm and 100
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsOrigin:
     """Where the weights come from.
 
     kind: "file" (safetensors), "keras" (Keras' own .h5) or "random".
@@ -58,7 +58,7 @@ class Weights:
         return self.classes - 1000
 
 
-def find_weights(explicit: Path | None = None, data: Path | None = None) -> Weights:
+def find_weights(explicit: Path | None = None, data: Path | None = None) -> WeightsOrigin:
     """Return the weights to use: `explicit`, else those of the folder `data`, else Keras' download, else random ones.
 
     `data` defaults to `data_folder()`. Raises InputError, naming the tensor, for a file that does not fit.
@@ -72,15 +72,15 @@ def find_weights(explicit: Path | None = None, data: Path | None = None) -> Weig
     return weights_of(None)
 
 
-def weights_of(path: Path | None) -> Weights:
+def weights_of(path: Path | None) -> WeightsOrigin:
     """Return the weights in a file; for None, seeded random weights."""
     if path is not None:
         return _from_file(path)
     seed = f"MobileNetV2, random weights, seed {RANDOM_SEED}"
-    return Weights("random", None, hashlib.sha256(seed.encode()).hexdigest(), 1000)
+    return WeightsOrigin("random", None, hashlib.sha256(seed.encode()).hexdigest(), 1000)
 
 
-def load_weights(weights: Weights) -> Arrays:
+def load_weights(weights: WeightsOrigin) -> Arrays:
     """Load the tensors of `architecture.tensor_shapes`, float32, with BatchNorm folded into weight and bias."""
     if weights.path is None:
         return random_weights(RANDOM_SEED, weights.classes)
@@ -129,14 +129,14 @@ def download(timeout_s: float = 20.0) -> Path | None:
     return target
 
 
-def _from_file(path: Path) -> Weights:
+def _from_file(path: Path) -> WeightsOrigin:
     if not path.is_file():
         raise InputError(f"the weights file {path} does not exist", _HINT)
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path} is larger than any MobileNetV2 1.0", _HINT)
     if path.suffix == ".h5":
-        return Weights("keras", path, sha256(path), 1000)
-    return Weights("file", path, sha256(path), _check_header(path))
+        return WeightsOrigin("keras", path, sha256(path), 1000)
+    return WeightsOrigin("file", path, sha256(path), _check_header(path))
 
 
 def _check_header(path: Path) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from converters.edgetpu.compiled_model import CUSTOM_OP, Compiled, read_compiled
 from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
-from converters.wire.buffer import Source
+from converters.wire.buffer import ByteSource
 from converters.wire.flatbuffer import flexbuffer_blob
 from runtimes.errors import InputError
 
@@ -131,8 +131,8 @@ def test_an_operator_without_a_package_is_not_supported(options):
         read_compiled(model_of(operator(options)))
 
 
-def source(content: bytes) -> Source:
-    return Source(memoryview(content), "model_edgetpu.tflite")
+def source(content: bytes) -> ByteSource:
+    return ByteSource(memoryview(content), "model_edgetpu.tflite")
 
 
 def operator(options: bytes) -> Operator:

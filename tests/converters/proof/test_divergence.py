@@ -16,7 +16,7 @@ from converters.pipeline.execute import inputs_of
 from converters.pipeline.request import ConvertRequest
 from converters.proof import explain
 from converters.proof.divergence import LostSlice, first_divergence
-from converters.proof.explain import Model
+from converters.proof.explain import ModelWithInput
 from converters.proof.inner_tensors import InnerTensor, inner_tensors
 from runtimes.errors import ProofError
 
@@ -238,5 +238,5 @@ def test_a_failure_to_explain_never_hides_the_verdict(failing, monkeypatch, chan
 
 
 def test_an_unreadable_format_is_not_explained(tmp_path):
-    model = Model(path=tmp_path / "m.pt2", format="pt2", feeds={})
+    model = ModelWithInput(path=tmp_path / "m.pt2", format="pt2", feeds={})
     assert explain.explain(model, model, "fp32", tmp_path) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from converters.tflite.reader import DTYPES, OPERATORS, read_tflite
-from converters.wire.buffer import MAX_STEPS, Source
+from converters.wire.buffer import MAX_STEPS, ByteSource
 from converters.wire.flatbuffer import Table
 from runtimes.errors import InputError
 
@@ -130,14 +130,14 @@ def test_a_small_file_cannot_ask_for_endless_work():
 
     assert len(builder.Output()) < 20_000
     with pytest.raises(InputError, match="edge's limit against malicious files"):
-        walk(Table.root(Source(memoryview(bytes(builder.Output())), "bomb", [MAX_STEPS // 100])))
+        walk(Table.root(ByteSource(memoryview(bytes(builder.Output())), "bomb", [MAX_STEPS // 100])))
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        Source.open(tmp_path / "missing.tflite")
+        ByteSource.open(tmp_path / "missing.tflite")
     with pytest.raises(InputError, match=r"cannot be read|is not a plain file"):
-        Source.open(tmp_path)
+        ByteSource.open(tmp_path)
     (tmp_path / "empty.tflite").touch()
     with pytest.raises(InputError, match="is empty"):
-        Source.open(tmp_path / "empty.tflite")
+        ByteSource.open(tmp_path / "empty.tflite")

@@ -12,8 +12,8 @@ import pytest
 
 from device_profiles.published.latency import MeasuredSystem, PublishedLatency, published_graphs, published_latencies
 from edge.cli import main
-from edge.estimation.estimate import calibration, calibrations, estimable, features, nearest
-from edge.estimation.regression import Fit, Sample, band, median_error
+from edge.estimation.estimate import estimable, features, fit_system, nearest, system_fits
+from edge.estimation.regression import Fit, KnownLatency, band, median_error
 from tests.tools.estimation_tables import model_id
 
 SYSTEM = MeasuredSystem(
@@ -21,13 +21,13 @@ SYSTEM = MeasuredSystem(
 )
 
 
-def samples(costs: list[float], noise: float = 0.0, seed: int = 0) -> list[Sample]:
+def samples(costs: list[float], noise: float = 0.0, seed: int = 0) -> list[KnownLatency]:
     random = np.random.default_rng(seed)
     found = []
     for number in range(30):
         values = tuple(random.uniform(1, 100, len(costs)))
         time = float(np.dot(values, costs) * math.exp(random.normal(0, noise)))
-        found.append(Sample(family=f"f{number % 3}", features=values, latency_ms=time))
+        found.append(KnownLatency(family=f"f{number % 3}", features=values, latency_ms=time))
     return found
 
 
@@ -38,7 +38,7 @@ def test_a_fit_finds_the_costs_that_made_the_times():
 
 
 def test_no_price_is_negative():
-    rows = [Sample(family="f", features=(1.0, float(x)), latency_ms=100.0 - x) for x in range(1, 40)]
+    rows = [KnownLatency(family="f", features=(1.0, float(x)), latency_ms=100.0 - x) for x in range(1, 40)]
     fit = Fit(rows)
     assert fit.latency_ms([0, 1]) == 0
 
@@ -58,34 +58,34 @@ def test_a_system_whose_families_differ_is_not_shown():
     rows = max(published_latencies().values(), key=len)
     graphs = published_graphs()
     made = [replace(row, latency_ms=float(np.dot(features(graphs[row.model]), [1e-8] * 5 + [0] * 3))) for row in rows]
-    honest = calibration(SYSTEM, made)
+    honest = fit_system(SYSTEM, made)
     assert honest.family_error < 0.1
     assert estimable(honest)
     slow = [
         replace(row, latency_ms=row.latency_ms * (3 if graphs[row.model].family == "mobilenet-v2" else 1))
         for row in made
     ]
-    assert not estimable(calibration(SYSTEM, slow))
+    assert not estimable(fit_system(SYSTEM, slow))
 
 
-def test_too_few_models_or_one_family_have_no_calibration():
+def test_too_few_models_or_one_family_have_no_fit():
     graphs = [graph for graph in published_graphs().values() if graph.family == "mobilenet-v1"]
     rows = [PublishedLatency(system=SYSTEM, model=one.model, latency_ms=1.0, energy_mj=None) for one in graphs]
     assert len(rows) >= 15
-    assert calibration(SYSTEM, rows) is None
+    assert fit_system(SYSTEM, rows) is None
     other = PublishedLatency(system=SYSTEM, model="resnet-50", latency_ms=9.0, energy_mj=None)
-    assert calibration(SYSTEM, [*rows[:13], other]) is None
+    assert fit_system(SYSTEM, [*rows[:13], other]) is None
 
 
 def test_every_system_that_is_shown_keeps_its_promise():
-    shown = calibrations()
+    shown = system_fits()
     assert len(shown) > 30
     assert {"raspberry-pi-4", "jetson-agx-orin"} <= {one.system.device for one in shown}
     assert all(one.model_error <= 0.15 and one.family_error <= 0.30 and one.models >= 15 for one in shown)
 
 
 def test_a_published_time_lies_in_the_band_of_its_estimate_nine_times_in_ten():
-    hits = [abs(error) <= math.log(one.model_band) for one in calibrations() for error in one.fit.model_errors]
+    hits = [abs(error) <= math.log(one.model_band) for one in system_fits() for error in one.fit.model_errors]
     assert 0.85 <= np.mean(hits) <= 0.95
 
 

@@ -18,7 +18,7 @@ from edge.benchmark import Setup
 from edge.remote import power_sensors, trtexec
 from edge.remote.board import Board
 from edge.remote.fleet import measure_on
-from edge.remote.power_sensors import Power
+from edge.remote.power_sensors import PowerReadings
 from edge.remote.probe import Probe, Python
 from runtimes import artifact as artifacts
 from runtimes.artifact import Manifest
@@ -189,17 +189,17 @@ def test_the_boards_own_sensors_measure_trtexecs_loop(jetson, prepared, tmp_path
 
 
 def test_a_sensor_that_stops_sending_is_reported():
-    power = Power()
+    power = PowerReadings()
     for line in ("edge: power", "100.0 A=1000 B=500", "101.0 A=1000", "now 101.5"):
         power.hear(line)
     assert power.energy(time.time() - 1.4, 0.8)["energy_note"] == "the board's power sensors stopped reporting"
-    silent = Power()
+    silent = PowerReadings()
     silent.hear("100.0 A=1000")  # before the mark: trtexec's
     assert "no INA sensor" in silent.energy(1.0, 1.0)["energy_note"]
 
 
 def test_a_loop_that_is_reported_late_is_measured():
-    power = Power()
+    power = PowerReadings()
     heard = time.time()
     for line in ("edge: power", "100.0 A=2000", "101.0 A=2000", "101.9 A=2000", "now 102.0"):
         power.hear(line)  # with the line of the loop's end, all at once: the last reading seems to be before it

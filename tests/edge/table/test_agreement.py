@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.table.agreement import Agreement, AnswerFile, Answers, agreements, compare, read_answers
+from edge.table.agreement import AnswerFile, Answers, TableAgreement, agreements, compare, read_answers
 from edge.table.images import Pictures
 from runtimes.artifact import Artifact, Manifest, OutputMeaning
 
@@ -17,8 +17,8 @@ def _said(shares: np.ndarray) -> Answers:
     return Answers(shares.argmax(axis=1), shares)
 
 
-def _agreement(precision: str, same: int, difference: float, correct: int = 80, own: bool = False) -> Agreement:
-    return Agreement(100, same, difference, correct, 80, precision, own)
+def _agreement(precision: str, same: int, difference: float, correct: int = 80, own: bool = False) -> TableAgreement:
+    return TableAgreement(100, same, difference, correct, 80, precision, own)
 
 
 def test_compare_counts_equal_classes_and_true_ones() -> None:
@@ -43,7 +43,7 @@ def test_compare_counts_equal_classes_and_true_ones() -> None:
         (_agreement("int8", 100, 0.0, correct=79, own=True), False),
     ],
 )
-def test_each_precision_owes_its_own_agreement(agreement: Agreement, right: bool) -> None:
+def test_each_precision_owes_its_own_agreement(agreement: TableAgreement, right: bool) -> None:
     assert agreement.is_right is right
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from converters.library_calls import suppress_output
 from edge.table import mobilenet_v2
-from edge.table.mobilenet_v2 import Weights, find_weights, generated_picture, load_weights
+from edge.table.mobilenet_v2 import WeightsOrigin, find_weights, generated_picture, load_weights
 from edge.table.mobilenet_v2.architecture import BLOCKS, convolutions, tensor_shapes
 from edge.table.mobilenet_v2.random_weights import random_weights
 from edge.table.mobilenet_v2.weights import SHARED_FILE, download, keras_cache
@@ -75,7 +75,7 @@ def test_a_weights_file_is_found_described_and_read(drawn: Arrays, elsewhere: Pa
     path = elsewhere / "own.safetensors"
     save_file(drawn, path)
     weights = find_weights(path)
-    assert weights == Weights("file", path, hashlib.sha256(path.read_bytes()).hexdigest(), 1001)
+    assert weights == WeightsOrigin("file", path, hashlib.sha256(path.read_bytes()).hexdigest(), 1001)
     assert weights.trained
     assert weights.label_offset == 1
     read = load_weights(weights)
@@ -239,7 +239,7 @@ def test_random_weights_do_not_depend_on_the_number_of_threads(drawn: Arrays) ->
 def test_a_built_model_has_the_same_bytes_in_every_process(framework: str, tmp_path: Path) -> None:
     with suppress_output():
         pytest.importorskip("tensorflow" if framework == "keras" else "torch")
-    weights = Weights("random", None, "", 1001)
+    weights = WeightsOrigin("random", None, "", 1001)
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -256,7 +256,7 @@ def test_a_built_model_has_the_same_bytes_in_every_process(framework: str, tmp_p
 
 
 def test_what_the_manifest_needs() -> None:
-    weights = Weights("file", Path("x"), "", 1000)
+    weights = WeightsOrigin("file", Path("x"), "", 1000)
     assert mobilenet_v2.meaning(weights).label_offset == 0
     assert len(mobilenet_v2.labels(weights)) == 1000
     assert mobilenet_v2.preprocess("torch").layout == "NCHW"

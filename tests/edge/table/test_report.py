@@ -11,7 +11,7 @@ import pytest
 
 from device_profiles.published import published_rows
 from edge.benchmark.rows import Row as Measured
-from edge.table.agreement import Agreement
+from edge.table.agreement import TableAgreement
 from edge.table.bundle import Bundle
 from edge.table.footnotes import best_row, notes_of
 from edge.table.images import Pictures
@@ -55,8 +55,8 @@ def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
     return of_setup(setup, _measured(name, seconds, **more), trained)
 
 
-def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-6) -> Agreement:
-    return Agreement(100, same, difference, 88, 88, precision)
+def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-6) -> TableAgreement:
+    return TableAgreement(100, same, difference, 88, 88, precision)
 
 
 def test_a_browsers_row_names_it_and_its_time_beside_the_native_one() -> None:
@@ -126,7 +126,7 @@ def test_the_best_setup_is_the_fastest_with_right_answers() -> None:
 
 def test_a_network_with_weights_of_its_own_is_never_the_best() -> None:
     rows = [_row("other", 0.1, precision="int8"), _row("ours", 1.0)]
-    agreed = {"other": Agreement(100, 90, 0.5, 95, 88, "int8", own_weights=True), "ours": _agreement()}
+    agreed = {"other": TableAgreement(100, 90, 0.5, 95, 88, "int8", own_weights=True), "ours": _agreement()}
     best = best_row(rows, agreed)
     assert best is not None
     assert best.id == "ours"
