@@ -59,7 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="WORD", help="the model's name for clients (default: its file's name)")
     parser.add_argument(
-        "--page", choices=("edge", "llama"), default="edge", help="the chat page; llama: llama-server's own (default: edge)"
+        "--page",
+        choices=("edge", "llama"),
+        default="edge",
+        help="the chat page; llama: llama-server's (default: edge)",
     )
     parser.add_argument("--quiet", action="store_true", help="do not log requests")
     parser.add_argument("--json", action="store_true", help="print the address as JSON once it answers")
