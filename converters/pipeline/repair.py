@@ -32,9 +32,9 @@ class Attempt:
     done: tuple[CompletedTask, ...]
 
     def adopt(self, other: Attempt, note: str) -> Attempt:
-        """Return `other` after moving its artifact to the place of this one; the note is for the user."""
+        """Return `other` with its artifact copied to the place of this one; `note` is for the user."""
         request, folder = self.candidate.request, other.candidate.request.out
-        empty(request.out)
+        _empty(request.out)
         shutil.copytree(folder, request.out, dirs_exist_ok=True)
         output = replace(other.candidate.output, model=request.out / other.candidate.output.model.relative_to(folder))
         verdict = replace(
@@ -149,12 +149,12 @@ def _retry_with_layers_kept(
 ) -> Iterator[tuple[tuple[str, ...], ConversionOutput]]:
     """Repeat the last step with more and more layers kept, each time into an empty folder."""
     for keep in growing(layers):
-        empty(last.task.folder)
+        _empty(last.task.folder)
         keep = tuple(dict.fromkeys((*last.task.options.keep, *keep)))
         yield keep, replace(last.task, options=replace(last.task.options, keep=keep)).run()
 
 
-def empty(folder: Path) -> None:
+def _empty(folder: Path) -> None:
     """Remove everything in a folder."""
     for path in folder.iterdir():
         if path.is_dir():
