@@ -101,7 +101,7 @@ def draw(page: str, width: int, height: int, target: Path, browser: str | None =
             except subprocess.TimeoutExpired:
                 raise EngineError("the browser did not draw the page", "name another one with --browser") from None
             if process.returncode or not target.is_file():
-                what = f"the browser did not draw the page{_last_words(log)}"
+                what = f"the browser did not draw the page{last_line(last_words(log))}"
                 raise EngineError(what, "name another one with --browser")
 
 
