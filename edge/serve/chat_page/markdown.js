@@ -6,11 +6,12 @@ import { formula } from "./formulas.js";
 import { t } from "./words.js";
 
 // One alternative each: formula, code, link (images become links, so that nothing is loaded), bold, strikethrough,
-// italic, bare address, escaped sign. `\(` and `\[` without an end keep their backslashes: the rest may be on its way.
+// italic, bare address, escaped sign. Lengths are limited, so that a text full of openings takes no quadratic time.
+// `\(` and `\[` without an end keep their backslashes: the rest may be on its way.
 const INLINE = new RegExp([
-  String.raw`\\\((?<round>[\s\S]+?)\\\)|\\\[(?<square>[\s\S]+?)\\\]|\$\$(?<dollars>[\s\S]+?)\$\$|(?<![\\$\w])\$(?=\S)(?<dollar>[^$\n]*?[^\s$\\])\$(?![\w$])`,
+  String.raw`\\\((?<round>[^\n]{1,1000}?)\\\)|\\\[(?<square>[^\n]{1,1000}?)\\\]|\$\$(?<dollars>[^$\n]{1,1000})\$\$|(?<![\\$\w])\$(?=\S)(?<dollar>[^$\n]{0,500}?[^\s$\\])\$(?![\w$])`,
   String.raw`(?<ticks>${"`"}+)(?<code>[\s\S]*?[^${"`"}])\k<ticks>(?!${"`"})`,
-  String.raw`!?\[(?<label>[^\]\n]*)\]\(\s*<?(?<address>[^\s)>]+)>?[^)\n]*\)`,
+  String.raw`!?\[(?<label>[^\]\n]{0,1000})\]\(\s{0,9}<?(?<address>[^\s)>]{1,2000})>?(?:\s[^)\n]{0,500})?\)`,
   String.raw`(?<stars>\*\*|__)(?=\S)(?<bold>[\s\S]*?\S)\k<stars>`,
   String.raw`~~(?=\S)(?<struck>[\s\S]*?\S)~~`,
   String.raw`(?<![\w*])(?<star>[*_])(?=[^\s*_])(?<italic>[\s\S]*?[^\s*_])\k<star>(?![\w*])`,

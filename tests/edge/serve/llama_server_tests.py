@@ -4,9 +4,9 @@ They are in the source package of llama-cpp-python, from which they are unpacked
 here. Their server is a wrapper that translates llama-server's words into those of `edge serve`, and their models are
 stories260K, the one that needs no download.
 
-`--out FILE` keeps the outcomes, also of `--direct`, which runs the tests against llama-server itself; `--page` prints
-docs/reference/llama-server-tests.md from that file. A test that llama-server fails as well, such as one that downloads
-its model, is not expected to pass.
+`--out FILE` keeps the outcomes, so that the tests can be run in parts (`-- unit/test_completion.py`), and also those of
+`--direct`, which runs them against llama-server itself; `--page` prints a page of documentation from that file. A test
+that llama-server fails as well, such as one that downloads its model, is not expected to pass.
 
 The Python that runs this needs pytest, requests, openai, anthropic, aiohttp, wget, filelock, psutil, prometheus-client.
 Status 1 where a test fails that is not in LEFT_OUT.
@@ -242,7 +242,8 @@ def main() -> int:
             **({_DIRECT: "1"} if args.direct else {}),
         }  # fmt: skip
         found = _run(tests, environment, args.words)
-    kept |= {"llama" if args.direct else "edge": found, "version": args.sdist.name.removesuffix(".tar.gz")}
+    kept.setdefault("llama" if args.direct else "edge", {}).update(found)
+    kept["version"] = args.sdist.name.removesuffix(".tar.gz")
     if args.out:
         args.out.write_text(json.dumps(kept, indent=1))
     judged = found if args.direct else _judged(found, kept.get("llama", {}))

@@ -16,7 +16,6 @@ import pytest
 
 from edge.serve.llama_server import LlamaServer
 from runtimes.llm.llama_cpp.server_program import Program
-from tests.edge.serve.conftest import Server
 
 TOLD = "Once upon a time"
 
@@ -127,13 +126,13 @@ async def _end_while(waiting, process) -> None:
     await task
 
 
-def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(stories, tmp_path) -> None:
+def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(start_real, stories, tmp_path) -> None:
     context = b"llama.context_length" + struct.pack("<I", 4)  # the type: uint32
     data = stories.read_bytes()
     place = data.index(context) + len(context)
     (tmp_path / "long.gguf").write_bytes(data[:place] + struct.pack("<I", 65536) + data[place + 4 :])
-    words = ["-m", "edge", "serve", str(tmp_path / "long.gguf"), "--context", "16384", "--json", "--port", "0"]
-    server = Server([*words, "--slots", "1", "--template", "plain"], tmp_path / "log")
+    words = ("--context", "16384", "--slots", "1", "--template", "plain")
+    server = start_real(*words, model=tmp_path / "long.gguf")
     # An answer under this grammar ends with the context alone, seconds later than its beginning.
     body = {"prompt": TOLD, "max_tokens": 16000, "stream": True, "grammar": 'root ::= [a-z ]+ "\x01"'}
     asked = urllib.request.Request(server.address + "/v1/completions", json.dumps(body).encode())
