@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--offline", action="store_true", help="with --on: copy the engines from this machine")
     add_meter(parser)
+    parser.add_argument(
+        "--estimated", action="store_true", help="add an estimated row beside each published one, where there is one"
+    )
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
     parser.add_argument("--how", metavar="SETUP", help="print the commands that reproduce a published row")
     parser.add_argument("--export", type=Path, metavar="DIR", help="write everything that --from DIR needs on a board")
@@ -73,6 +76,7 @@ def _table(args: argparse.Namespace) -> int:
     from edge.console.text import width, wrapped
     from edge.table import report
     from edge.table.bundle import export
+    from edge.table.estimates import with_estimates
     from edge.table.measure import TableOptions, choose, make_table
     from edge.table.recipes import BY_ID
 
@@ -86,16 +90,17 @@ def _table(args: argparse.Namespace) -> int:
     bundle = _bundle(args, [setup.artifact for setup in setups])
     plan = TableOptions(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
     table = make_table(bundle, setups, plan, out_of_reach)
+    rows = with_estimates(table.rows) if args.estimated else table.rows
     if not args.no_history:
         history.record([row.measured for row in table.rows if row.kind == "measured" and row.measured])
     if args.json:
-        print(report.as_json(table.rows))
+        print(report.as_json(rows))
     elif args.csv:
-        print(report.as_csv(table.rows))
+        print(report.as_csv(rows))
     elif args.html:
-        print(html_page([row.to_json() for row in table.rows], args, "MobileNetV2, one picture at a time", table.notes))
+        print(html_page([row.to_json() for row in rows], args, "MobileNetV2, one picture at a time", table.notes))
     else:
-        print(report.as_markdown(table.rows, [wrapped(note, width()) for note in table.notes]))
+        print(report.as_markdown(rows, [wrapped(note, width()) for note in table.notes]))
     return 130 if table.stopped else table.exit_code
 
 

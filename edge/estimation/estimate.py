@@ -111,7 +111,11 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
     """
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"no estimates for the precision '{precision}'", f"choose one of: {', '.join(PRECISIONS)}")
-    facts = graph_facts(model)
+    return estimate_graph(model.name, graph_facts(model), device, precision)
+
+
+def estimate_graph(model: str, facts: GraphFacts, device: str | None, precision: str | None) -> EstimateReport:
+    """Estimate a graph of that name, as `estimate_model` does."""
     chosen = [
         one
         for one in newest(system_fits())
@@ -121,7 +125,7 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
         raise _no_estimate(device, precision)
     near = nearest(facts)
     found = sorted((_estimate(facts, one, near is not None) for one in chosen), key=lambda one: one.latency_ms)
-    return EstimateReport(model=model.name, facts=facts, relative=near, estimates=found)
+    return EstimateReport(model=model, facts=facts, relative=near, estimates=found)
 
 
 def devices() -> list[str]:

@@ -213,17 +213,16 @@ def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
 
 def _estimated(fields: Fields) -> Result:
     """Read an estimated row of the table."""
-    (estimates,) = _estimates(fields.child("estimate"))
-    return replace(of_estimate("mobilenet-v2-1.0-224", estimates), setup=fields.text("setup"))
+    return replace(of_estimate("mobilenet-v2-1.0-224", _estimate(fields.child("estimate"))), setup=fields.text("setup"))
 
 
 def _read_estimates(fields: Fields, found: _Collected) -> None:
     model = fields.text("model")
-    found.results += [of_estimate(model, one) for item in fields.children("estimates") for one in _estimates(item)]
+    found.results += [of_estimate(model, _estimate(item)) for item in fields.children("estimates")]
 
 
-def _estimates(item: Fields) -> Iterator[Estimate]:
-    yield Estimate(
+def _estimate(item: Fields) -> Estimate:
+    return Estimate(
         device=item.text("device"),
         processor=item.text("processor"),
         engine=item.text("engine"),

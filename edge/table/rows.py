@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from device_profiles.published import PublishedRow
 from edge.benchmark.rows import Row as Measured
+from edge.estimation.estimate import Estimate
 from edge.table.agreement import TableAgreement
 from edge.table.compare_outputs import OutputDiff
 from edge.table.setups import Absent, TableSetup
@@ -19,7 +20,7 @@ class Row:
     """A row of the table.
 
     id, setup: The setup's id and title.
-    kind: "published", "measured", "absent" or "failed".
+    kind: "published", "measured", "estimated", "absent" or "failed".
     source: The kind in words, with the reason for an absent or failed row.
     time_s: The wall time of `runs` classifications; measured rows have the median over the rounds. None on an emulated
         board, whose times are meaningless.
@@ -28,6 +29,7 @@ class Row:
     raw: The number that a script prints if it does not decode the output.
     measured: The row of the benchmark; None for published and absent rows.
     published: The origin of a published row.
+    estimate: That of an estimated row.
     model: The recipe of a model that could not be built.
     agreement: The comparison of its predictions with float Keras'.
     beside_here: The comparison of a board's outputs with this machine's.
@@ -44,6 +46,7 @@ class Row:
     raw: float | None = None
     measured: Measured | None = None
     published: PublishedRow | None = None
+    estimate: Estimate | None = None
     model: str | None = None
     agreement: TableAgreement | None = None
     beside_here: OutputDiff | None = None
@@ -82,6 +85,9 @@ class Row:
         if self.published is not None:
             origin = self.published
             return {"url": origin.source, "runtime": origin.runtime, "precision": origin.precision}
+        if self.estimate is not None:
+            one = self.estimate
+            return {"url": one.source, "runtime": one.engine, "precision": one.precision, "estimate": to_json(one)}
         if self.measured is None:
             return {"model": self.model}
         return {

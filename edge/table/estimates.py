@@ -1,0 +1,67 @@
+"""The estimated rows of the table: what `edge estimate` says of each published setup, from rows that others published.
+
+They stand beside the published rows, so that the error of an estimate is seen at a glance. A setup whose device has too
+few published rows, or rows that the fit does not explain, has no estimate, and its row says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from device_profiles.published import PublishedRow
+from device_profiles.published.latency import published_graphs
+from edge.estimation.estimate import Estimate, estimate_graph
+from edge.estimation.graph_facts import GraphFacts
+from edge.table.rows import Row
+from runtimes.errors import RefusedError
+
+_MODEL = "mobilenet-v2-1.0-224"
+# The elements that its largest operator, a depthwise convolution with stride 2, reads and writes.
+_LARGEST_STEP = 112 * 112 * 96 + 56 * 56 * 96
+
+
+def with_estimates(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows, with an estimated row after each published one."""
+    return list(_with_estimates(rows))
+
+
+def _with_estimates(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in rows:
+        yield row
+        if row.published is not None:
+            yield estimated(row.published)
+
+
+def estimated(published: PublishedRow) -> Row:
+    """Return the estimate of a published setup in its precision, or the reason why there is none."""
+    name = f"{published.setup}, estimated"
+    try:
+        found = estimate_graph(_MODEL, _facts(), published.profile, published.precision)
+    except RefusedError as error:
+        return Row(id=f"{published.id}-estimated", setup=name, kind="absent", source=error.message)
+    # Of the engine that the setup has, if rows of it were published, else of the fastest.
+    same = [one for one in found.estimates if one.engine == published.runtime]
+    return _row(name, published, (same or list(found.estimates))[0])
+
+
+def _row(name: str, published: PublishedRow, one: Estimate) -> Row:
+    scale = published.runs / 1000
+    band = (
+        "" if one.low_ms is None or one.high_ms is None else f", {one.low_ms * scale:.2f}…{one.high_ms * scale:.2f} s"
+    )
+    return Row(
+        id=f"{published.id}-estimated",
+        setup=name,
+        kind="estimated",
+        source=f"estimated{band}",
+        time_s=one.latency_ms * scale,
+        runs=published.runs,
+        estimate=one,
+    )
+
+
+def _facts() -> GraphFacts:
+    graph = published_graphs()[_MODEL]
+    counts = {one.name: getattr(graph, one.name) for one in fields(graph) if one.name not in ("model", "family")}
+    return GraphFacts(**counts, largest_step=_LARGEST_STEP)
