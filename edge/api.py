@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edge.machine.this_machine import DevicesReport
     from edge.remote.board import Board
     from edge.remote.deploy import Deployment
-    from edge.reporting.report import Report
+    from edge.reporting.report import ReportPage
     from edge.tuning.runner import TuneOptions, TuneReport
     from runtimes.jobs import VerifyAnswer
     from runtimes.llm.session import LoadOptions
@@ -367,7 +367,7 @@ def tune(
     return run_tuning(paths, options or TuneOptions(), on_progress)
 
 
-def report(files: Sequence[str | Path] = (), *, history: bool = False, title: str = "Measurements") -> Report:
+def report(files: Sequence[str | Path] = (), *, history: bool = False, title: str = "Measurements") -> ReportPage:
     """Make one HTML page of results, with figures, and for each number what made it and the command that repeats it.
 
     files: Artifacts, and files with the `--json` of bench, table, evaluate, convert or estimate. Without any, the

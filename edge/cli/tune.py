@@ -14,7 +14,7 @@ from runtimes.errors import UsageError
 if TYPE_CHECKING:
     from edge.benchmark.tables import Column
     from edge.tuning.runner import TuneReport
-    from edge.tuning.search import Trial
+    from edge.tuning.search import TuneTrial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def as_text(report: TuneReport, width: int | None) -> str:
     return "\n\n".join((aligned(_columns(), report.trials, width), "\n".join(wrapped(line, width) for line in lines)))
 
 
-def _columns() -> tuple[Column[Trial], ...]:
+def _columns() -> tuple[Column[TuneTrial], ...]:
     from edge.benchmark.tables import NONE, Column
 
     return (

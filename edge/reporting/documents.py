@@ -16,7 +16,16 @@ from edge.benchmark.history import Entry
 from edge.benchmark.rows import Row
 from edge.benchmark.warnings import findings
 from edge.estimation.estimate import Estimate
-from edge.reporting.results import ESTIMATED, MISSING, PUBLISHED, Accuracy, Result, of_estimate, of_published, of_row
+from edge.reporting.results import (
+    ESTIMATED,
+    MISSING,
+    PUBLISHED,
+    MeasuredAccuracy,
+    ReportedResult,
+    of_estimate,
+    of_published,
+    of_row,
+)
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import Fields, JsonObject
 from runtimes.errors import InputError
@@ -25,7 +34,7 @@ _HINT = "edge report reads artifacts, and what bench, table, evaluate, convert a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
+class ProvenConversion:
     """An artifact and its proof.
 
     metrics: Metric → its value; limits: Metric → what is required.
@@ -54,8 +63,8 @@ class Content:
     notes: Paragraphs below the table.
     """
 
-    results: Sequence[Result] = ()
-    conversions: Sequence[Conversion] = ()
+    results: Sequence[ReportedResult] = ()
+    conversions: Sequence[ProvenConversion] = ()
     sources: Sequence[str] = ()
     entries: Sequence[Entry] = ()
     recorded: Sequence[Row] = ()
@@ -67,13 +76,13 @@ class _Evaluated(NamedTuple):
 
     artifact: str
     runtime: str
-    accuracy: Accuracy
+    accuracy: MeasuredAccuracy
 
 
 @dataclass
 class _Collected:
-    results: list[Result] = field(default_factory=list)
-    conversions: list[Conversion] = field(default_factory=list)
+    results: list[ReportedResult] = field(default_factory=list)
+    conversions: list[ProvenConversion] = field(default_factory=list)
     evaluated: list[_Evaluated] = field(default_factory=list)
     artifacts: list[Path] = field(default_factory=list)
 
@@ -102,7 +111,7 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
     )
 
 
-def measured(rows: Sequence[Row]) -> list[Result]:
+def measured(rows: Sequence[Row]) -> list[ReportedResult]:
     """Return measured rows with the reasons to doubt them."""
     doubts = findings(rows)
     return [
@@ -118,7 +127,7 @@ def of_rows(rows: Sequence[JsonObject], notes: Sequence[str] = ()) -> Content:
     return Content(results=found.results, conversions=_proofs(found), notes=notes)
 
 
-def _proofs(found: _Collected) -> list[Conversion]:
+def _proofs(found: _Collected) -> list[ProvenConversion]:
     """Return the conversions, and the proofs of measured artifacts that are still there."""
     proven = (_proof_of(path) for path in dict.fromkeys(found.artifacts))
     conversions = [*found.conversions, *(one for one in proven if one is not None)]
@@ -167,7 +176,7 @@ def _read_row(fields: Fields, found: _Collected) -> None:
         found.results.append(of_published(published_row(fields.text("id"))))
         return
     if kind == "absent":
-        found.results.append(Result(kind=MISSING, setup=fields.text("setup"), reason=fields.text("source")))
+        found.results.append(ReportedResult(kind=MISSING, setup=fields.text("setup"), reason=fields.text("source")))
         return
     if kind == "estimated":
         found.results.append(_estimated(fields))
@@ -191,13 +200,13 @@ def _children(fields: Fields, key: str) -> Iterator[Fields]:
         yield from fields.children(key)
 
 
-def _agreement(fields: Fields) -> Accuracy | None:
+def _agreement(fields: Fields) -> MeasuredAccuracy | None:
     """Return how many of its pictures a row of the table classified correctly."""
     if not fields.has("agreement"):
         return None
     found = fields.child("agreement")
     count, data = found.whole("pictures"), "the evaluation pictures of edge table"
-    return Accuracy(metric="top1", value=found.whole("correct") / max(count, 1), count=count, data=data)
+    return MeasuredAccuracy(metric="top1", value=found.whole("correct") / max(count, 1), count=count, data=data)
 
 
 def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
@@ -211,7 +220,7 @@ def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
         yield "place", f"{place.whole('place')}{' (tied)' if place.flag('tied') else ''} among the setups of this run"
 
 
-def _estimated(fields: Fields) -> Result:
+def _estimated(fields: Fields) -> ReportedResult:
     """Read an estimated row of the table."""
     return replace(of_estimate("mobilenet-v2-1.0-224", _estimate(fields.child("estimate"))), setup=fields.text("setup"))
 
@@ -248,11 +257,11 @@ def _read_evaluation(fields: Fields, found: _Collected) -> None:
         metrics = model.numbers_by_name("metrics")
         metric = next(iter(metrics), None)
         if metric is not None:
-            accuracy = Accuracy(metric=metric, value=metrics[metric], count=model.whole("inputs"), data=data)
+            accuracy = MeasuredAccuracy(metric=metric, value=metrics[metric], count=model.whole("inputs"), data=data)
             found.evaluated.append(_Evaluated(model.text("artifact"), model.text("runtime"), accuracy))
 
 
-def _with_accuracy(result: Result, evaluated: Sequence[_Evaluated]) -> Result:
+def _with_accuracy(result: ReportedResult, evaluated: Sequence[_Evaluated]) -> ReportedResult:
     """Add the accuracy of the same artifact and engine, if it was evaluated."""
     if result.accuracy is not None or result.kind in (PUBLISHED, ESTIMATED):
         return result
@@ -278,7 +287,7 @@ def _read_conversion(fields: Fields, found: _Collected) -> None:
     )
 
 
-def _proof_of(folder: Path) -> Conversion | None:
+def _proof_of(folder: Path) -> ProvenConversion | None:
     """Return an artifact's proof; None if there is none, or no artifact."""
     try:
         artifact = Artifact.open(folder)
@@ -304,8 +313,8 @@ def _proof_of(folder: Path) -> Conversion | None:
 
 def _conversion(
     name: str, model_format: str, precision: str, proof: Fields, facts: Sequence[tuple[str, str]]
-) -> Conversion:
-    return Conversion(
+) -> ProvenConversion:
+    return ProvenConversion(
         name=Path(name).name,
         format=model_format,
         precision=precision,

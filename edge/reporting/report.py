@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.reporting.charts import Moment, timeline
-from edge.reporting.documents import Content, Conversion, read
+from edge.reporting.documents import Content, ProvenConversion, read
 from edge.reporting.page import Cell, Section, code, definitions, figure, page, picture, table
-from edge.reporting.results import KINDS, Result
+from edge.reporting.results import KINDS, ReportedResult
 from edge.reporting.sections import latency_chart, made_section, result_sections
-from edge.reporting.steps import Series, Step, day, series_of
+from edge.reporting.steps import LatencyStep, Series, day, series_of
 from edge.reporting.svg import WIDE, html, number
 from runtimes.artifact.json_fields import JsonObject
 
@@ -20,7 +20,7 @@ _MAX_SERIES = 40  # the longest series of the history; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ReportPage:
     """A report.
 
     html: The page.
@@ -46,13 +46,13 @@ class Report:
         }
 
 
-def make_report(files: Sequence[Path], *, with_history: bool = False, title: str = "Measurements") -> Report:
+def make_report(files: Sequence[Path], *, with_history: bool = False, title: str = "Measurements") -> ReportPage:
     """Make the report of files; without any, of the published table and this machine's newest measurements."""
     command = ["edge", "report", *map(str, files), *(["--history"] if with_history else [])]
     return report_of(read(files, with_history=with_history), title, shlex.join(command))
 
 
-def report_of(content: Content, title: str, command: str) -> Report:
+def report_of(content: Content, title: str, command: str) -> ReportPage:
     """Lay out the report of some content; `command` is what makes it again."""
     results = sorted(content.results, key=lambda one: KINDS.index(one.kind))
     sections = [
@@ -69,7 +69,7 @@ def report_of(content: Content, title: str, command: str) -> Report:
         "What was published by others, measured and estimated is marked as such and never mixed.",
         f"Made by {code(command)}" + "".join(f"<br>from {html(source)}" for source in content.sources),
     ]
-    return Report(
+    return ReportPage(
         html=page(title, lead, sections),
         picture=_picture(results, title),
         kinds=kinds,
@@ -78,7 +78,7 @@ def report_of(content: Content, title: str, command: str) -> Report:
     )
 
 
-def _picture(results: Sequence[Result], title: str) -> tuple[str, int, int] | None:
+def _picture(results: Sequence[ReportedResult], title: str) -> tuple[str, int, int] | None:
     timed = [(place, one) for place, one in enumerate(results, start=1) if one.latency_ms]
     if not timed:
         return None
@@ -88,7 +88,7 @@ def _picture(results: Sequence[Result], title: str) -> tuple[str, int, int] | No
     return picture(body, margin), int(drawing.width) + 2 * margin, int(drawing.height) + 2 * margin
 
 
-def _conversions(conversions: Sequence[Conversion]) -> Iterator[Section]:
+def _conversions(conversions: Sequence[ProvenConversion]) -> Iterator[Section]:
     if not conversions:
         return
     lines = []
@@ -161,7 +161,7 @@ def _ids(series: Series) -> str:
     return " ".join(str(entry.id) for entry in series.entries[-10:])
 
 
-def _sentence(step: Step, series: Series) -> str:
+def _sentence(step: LatencyStep, series: Series) -> str:
     when = day(series.entries[step.place].at)
     before, after = series.rows[step.place - 1].median_ms or 0.0, series.rows[step.place].median_ms or 0.0
     times = f"{number(before)} → {number(after)} ms ({step.ratio - 1:+.1%})"

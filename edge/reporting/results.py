@@ -22,7 +22,7 @@ Facts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class MeasuredAccuracy:
     """A metric of a model, 0 to 1, on `count` inputs of `data`."""
 
     metric: str
@@ -32,7 +32,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ReportedResult:
     """A line of the report.
 
     kind: One of KINDS.
@@ -61,7 +61,7 @@ class Result:
     high_ms: float | None = None
     fps: float | None = None
     joules: float | None = None
-    accuracy: Accuracy | None = None
+    accuracy: MeasuredAccuracy | None = None
     samples_ms: Sequence[float] = ()
     profile: ProfileSummary | None = None
     facts: Facts = ()
@@ -70,9 +70,9 @@ class Result:
     reason: str = ""
 
 
-def of_published(row: PublishedRow) -> Result:
+def of_published(row: PublishedRow) -> ReportedResult:
     """Return a row of the published table. Its energy and accuracy were not published."""
-    return Result(
+    return ReportedResult(
         kind=PUBLISHED,
         setup=row.setup,
         group=row.id,
@@ -93,17 +93,17 @@ def of_row(
     row: Row,
     *,
     command: str = "",
-    accuracy: Accuracy | None = None,
+    accuracy: MeasuredAccuracy | None = None,
     doubts: Sequence[str] = (),
     speeds: Mapping[str, float] = MappingProxyType({}),
-) -> Result:
+) -> ReportedResult:
     """Return a measured row, or the reason why it was not measured.
 
     command: What repeats it; the default is made from the row.
     speeds: The tests of a language model, in tokens a second; its latency is that of a token.
     """
     machine = machine_of(row) if row.machine else ""
-    return Result(
+    return ReportedResult(
         kind=MEASURED if row.samples_ms else MISSING,
         setup=f"{(row.title or row.setup).removeprefix(_HERE)}{', each token' if speeds else ''}",
         group=_without_host(row),
@@ -126,12 +126,12 @@ def of_row(
     )
 
 
-def of_estimate(model: str, one: Estimate) -> Result:
+def of_estimate(model: str, one: Estimate) -> ReportedResult:
     """Return an estimate for a device that need not be at hand."""
     band = "no band: " + ("the model is unlike all published ones" if one.low_ms is None else "")
     if one.low_ms is not None and one.error is not None:
         band = f"90 % band; the median error of a {one.basis} is {one.error:.0%}"
-    return Result(
+    return ReportedResult(
         kind=ESTIMATED,
         setup=f"{model} on {one.device}",
         group=f"{model}, {one.engine}, {one.precision}",

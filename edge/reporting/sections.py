@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from edge.benchmark.tables import NONE
 from edge.reporting.charts import Line, Point, bars, best_points, distributions, intervals, scatter
 from edge.reporting.page import Cell, Section, code, definitions, figure, linked, table
-from edge.reporting.results import ESTIMATED, KINDS, MEASURED, MISSING, PUBLISHED, Result
+from edge.reporting.results import ESTIMATED, KINDS, MEASURED, MISSING, PUBLISHED, ReportedResult
 from edge.reporting.svg import Drawing, html, number
 
 _MAX_OPERATORS = 15
-Numbered = Sequence[tuple[int, Result]]
-_Column = tuple[str, bool, Callable[[Result], str]]
+Numbered = Sequence[tuple[int, ReportedResult]]
+_Column = tuple[str, bool, Callable[[ReportedResult], str]]
 _TITLES = {
     PUBLISHED: "Published by others, not measured here",
     MEASURED: "Measured",
@@ -38,7 +38,7 @@ def _key(kinds: Collection[str]) -> str:
     return f'<p class="soft key">{" ".join(parts)}</p>\n'
 
 
-def result_sections(results: Sequence[Result], notes: Sequence[str] = ()) -> Iterator[Section]:
+def result_sections(results: Sequence[ReportedResult], notes: Sequence[str] = ()) -> Iterator[Section]:
     """Yield the sections; those without content are left out."""
     numbered = list(enumerate(results, start=1))
     if numbered:
@@ -53,7 +53,7 @@ def result_sections(results: Sequence[Result], notes: Sequence[str] = ()) -> Ite
     yield from _boards(numbered)
 
 
-def made_section(results: Sequence[Result]) -> Section:
+def made_section(results: Sequence[ReportedResult]) -> Section:
     """Return how each number was made, and what repeats it."""
     parts = []
     for place, one in enumerate(results, start=1):
@@ -92,14 +92,14 @@ def _table(numbered: Numbered) -> str:
     return table(caption, [("Setup", False), *((title, is_number) for title, is_number, _ in shown)], groups)
 
 
-def _latency_cell(one: Result) -> str:
+def _latency_cell(one: ReportedResult) -> str:
     if one.latency_ms is None:
         return ""
     interval = "" if one.low_ms is None or one.high_ms is None else f"{one.low_ms:.4g}…{one.high_ms:.4g}"
     return f"{one.latency_ms:.4g}" + (f'<br><span class="soft">{interval}</span>' if interval else "")
 
 
-def _line(place: int, one: Result, columns: Sequence[_Column]) -> list[Cell]:
+def _line(place: int, one: ReportedResult, columns: Sequence[_Column]) -> list[Cell]:
     first = Cell(text=f'<a href="#row-{place}">{place}</a> {html(one.setup)}')
     if one.kind == MISSING:
         return [first, *([Cell(text=html(one.reason), span=len(columns))] if columns else [])]
@@ -110,7 +110,7 @@ def _notes(notes: Sequence[str]) -> str:
     return "".join(f"<p>{linked(note)}</p>\n" for note in notes)
 
 
-def _label(place: int, one: Result, results: Numbered) -> str:
+def _label(place: int, one: ReportedResult, results: Numbered) -> str:
     """Return a row's number and name, with its machine if several have a row of that name."""
     same = {other.machine for _, other in results if other.setup == one.setup}
     return f"{place} {one.setup}" + (f", {one.machine}" if len(same) > 1 else "")
@@ -260,7 +260,7 @@ def _boards(numbered: Numbered) -> Iterator[Section]:
     yield Section(id="boards", title="Boards side by side", body=body)
 
 
-def _board_cell(found: tuple[int, Result] | None) -> Cell:
+def _board_cell(found: tuple[int, ReportedResult] | None) -> Cell:
     if found is None:
         return Cell(text=NONE, is_number=True)
     place, one = found

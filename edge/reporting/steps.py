@@ -20,7 +20,7 @@ _STEP = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class LatencyStep:
     """Where two successive measurements differ, in their latency or in what made them.
 
     place: The position of the later one in its series.
@@ -44,7 +44,7 @@ class Series:
     runtime: str
     entries: Sequence[Entry]
     rows: Sequence[Row]
-    steps: Sequence[Step]
+    steps: Sequence[LatencyStep]
 
 
 def series_of(entries: Sequence[Entry], rows: Sequence[Row]) -> list[Series]:
@@ -69,14 +69,14 @@ def series_of(entries: Sequence[Entry], rows: Sequence[Row]) -> list[Series]:
     return sorted(found, key=lambda one: (-len(one.rows), one.setup))
 
 
-def _steps(rows: Sequence[Row]) -> Iterator[Step]:
+def _steps(rows: Sequence[Row]) -> Iterator[LatencyStep]:
     for place, (old, new) in enumerate(pairwise(rows), start=1):
         if not old.median_ms or not new.median_ms:
             continue
         changes, ratio = tuple(changes_between(old, new)), new.median_ms / old.median_ms
         verdict = _verdict(old, new, ratio)
         if verdict or changes:
-            yield Step(place=place, verdict=verdict, ratio=ratio, changes=changes)
+            yield LatencyStep(place=place, verdict=verdict, ratio=ratio, changes=changes)
 
 
 def _verdict(old: Row, new: Row, ratio: float) -> str:

@@ -18,7 +18,7 @@ from runtimes.errors import RefusedError
 
 _MODEL = "mobilenet-v2-1.0-224"
 # The elements that its largest operator, a depthwise convolution with stride 2, reads and writes.
-_LARGEST_STEP = 112 * 112 * 96 + 56 * 56 * 96
+_STEP_ELEMENTS = 112 * 112 * 96 + 56 * 56 * 96
 
 
 def with_estimates(rows: Sequence[Row]) -> list[Row]:
@@ -64,4 +64,4 @@ def _row(name: str, published: PublishedRow, one: Estimate) -> Row:
 def _facts() -> GraphFacts:
     graph = published_graphs()[_MODEL]
     counts = {one.name: getattr(graph, one.name) for one in fields(graph) if one.name not in ("model", "family")}
-    return GraphFacts(**counts, largest_step=_LARGEST_STEP)
+    return GraphFacts(**counts, largest_step=_STEP_ELEMENTS)

@@ -16,7 +16,7 @@ from edge.benchmark.rows import Row
 from edge.benchmark.warnings import findings
 from edge.console.progress import OnProgress, ProgressEvent
 from edge.tuning.candidates import board_candidates, first_candidates, thread_counts
-from edge.tuning.search import Search, Trial
+from edge.tuning.search import Search, TuneTrial
 from edge.workers.process import run_job
 from edge.workers.transport import LOCAL, Transport
 from runtimes import host
@@ -63,7 +63,7 @@ class TuneReport:
 
     winner: Row
     lead: Interval | None
-    trials: Sequence[Trial]
+    trials: Sequence[TuneTrial]
     command: str
     seconds: float
 
@@ -157,7 +157,7 @@ def _command(setup: Setup, on: str | None) -> str:
     return shlex.join([*words, *(["--on", on] if on else [])])
 
 
-def _trial(one: Trial) -> JsonObject:
+def _trial(one: TuneTrial) -> JsonObject:
     setup = one.setup
     return {
         "setup": setup.title,

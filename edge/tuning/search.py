@@ -30,7 +30,7 @@ Prove = Callable[[Setup], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TuneTrial:
     """One way to run the model.
 
     status: "winner", "tied" with it, "slower", "wrong" if its proof failed, or "failed".
@@ -74,7 +74,7 @@ class Search:
             return self.rows[self.ranks[0].setup]
         return next(iter(self._proven(1)), None)
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[TuneTrial]:
         """Return every way that was tried, fastest first, those that failed last."""
         winner = self.winner
         tied = {rank.setup for rank in self.ranks if rank.place == 1}
@@ -89,7 +89,7 @@ class Search:
             return "tied" if row.setup in tied else "slower"
 
         found = [
-            Trial(
+            TuneTrial(
                 setup=self.setups[row.setup],
                 status=status(row),
                 ms=row.median_ms,

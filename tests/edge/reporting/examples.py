@@ -11,7 +11,7 @@ import numpy as np
 from device_profiles.published import published_rows
 from edge.benchmark.rows import Round, Row, statistics
 from edge.table import rows as table
-from edge.table.agreement import Agreement
+from edge.table.agreement import TableAgreement
 from edge.table.setups import Absent, TableSetup
 from runtimes.measurement.operator_times import OperatorTime, Profile
 
@@ -97,7 +97,7 @@ def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
         one = row(title, 8.0 * 1.15**place, threads=1 + place % 2)
         if place == 0:
             one = replace(one, energy_per_run_j=0.153, energy_source="an INA3221", profile=profile())
-        agreement = Agreement(100, 98, 0.05, 96 - place % 7, 96, "int8")
+        agreement = TableAgreement(100, 98, 0.05, 96 - place % 7, 96, "int8")
         found.append(table.of_setup(setup, one, True, agreement))
     return [
         *found,
