@@ -27,6 +27,8 @@ _PLACES = ("check '", "frontend api failed", "exception from src")
 _UNCONVERTED = re.compile(
     r"(?:Conversion is failed for|No conversion rule found for operations|No translator found for)[: ]+([^\n.]+)"
 )
+# The end of the messages of TensorFlow's converter, in the middle of a dump of the graph.
+_NOT_IN_TFLITE = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 
 
 def loading(model: object, kind: str) -> AbstractContextManager[None]:
@@ -97,6 +99,9 @@ def first_useful_line(error: BaseException) -> str:
 
 def useful_text(text: str) -> str:
     """Return the first informative line, shortened; empty if there is none."""
+    lacking = dict.fromkeys(_NOT_IN_TFLITE.findall(text))
+    if lacking:
+        return f"TFLite has no operator for {', '.join(lacking)}"
     lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
     informative = [line for line in useful if not line.lower().startswith(_PLACES)] or useful

@@ -57,7 +57,7 @@ class OnnxToTflite(Converter):
         check_tflite(options)
         assert options.batch is not None
         shapes = fixed_shapes(model, options.batch)
-        proto = _readable(model)
+        proto = _readable(model, shapes)
         fit = fit_to_float16(model, proto, calibration) if options.precision == "fp16" else None
         if fit is not None:
             fit.check(model)
@@ -92,10 +92,11 @@ class OnnxToTflite(Converter):
         return tflite_head_layers(result)
 
 
-def _readable(model: Path) -> Any:
+def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
     """Return the model as onnx2tf converts it correctly."""
     from converters.onnx.older_opset import at_most_opset
     from converters.onnx.pooling import pad_before_pooling
+    from converters.onnx.recurrent import unroll_recurrent
 
     with loading(model, "ONNX"):
         import onnx
@@ -104,6 +105,7 @@ def _readable(model: Path) -> Any:
     with converting(model, "ONNX"):
         proto = at_most_opset(proto, _NEWEST_OPSET, "onnx2tf")
         pad_before_pooling(proto)
+        unroll_recurrent(proto, shapes)
     return proto
 
 

@@ -108,7 +108,8 @@ class _Writer:
         return helper.make_node("ReduceMean", [source, axes_name], [result])
 
 
-def _attribute(node: Any, name: str, default: Any) -> Any:
+def attribute_of(node: Any, name: str, default: Any) -> Any:
+    """Return an attribute of a node, or the default if it has none."""
     from onnx import helper
 
     return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
@@ -138,10 +139,10 @@ def _normal(writer: _Writer, source: str, axes: Sequence[int], result: str, belo
 def _layer_normalization(writer: _Writer, node: Any) -> list[Any] | None:
     """Create nodes for (x − mean) ÷ √(variance + ε) × scale + bias over the axes from `axis` on."""
     source, result = node.input[0], node.output[0]
-    axis, rank, dtype = _attribute(node, "axis", -1), writer.rank(source), writer.dtype(source)
+    axis, rank, dtype = attribute_of(node, "axis", -1), writer.rank(source), writer.dtype(source)
     if dtype is None or rank is None or len(node.output) > 1:
         return None
-    epsilon = writer.constant(f"{result}/epsilon", np.array(_attribute(node, "epsilon", 1e-5), dtype))
+    epsilon = writer.constant(f"{result}/epsilon", np.array(attribute_of(node, "epsilon", 1e-5), dtype))
     below = [("Add", ["/variance", epsilon], "/shifted"), ("Sqrt", ["/shifted"], "/below")]
     bias = node.input[2] if len(node.input) > 2 else ""
     scaled = [("Mul", ["/normal", node.input[1]], "/scaled" if bias else result)]
@@ -158,7 +159,7 @@ def _mean_variance_normalization(writer: _Writer, node: Any) -> list[Any] | None
         return None
     epsilon = writer.constant(f"{result}/epsilon", np.array(1e-9, dtype))
     below = [("Sqrt", ["/variance"], "/deviation"), ("Add", ["/deviation", epsilon], "/below")]
-    nodes = list(_normal(writer, source, _attribute(node, "axes", [0, 2, 3]), result, below))
+    nodes = list(_normal(writer, source, attribute_of(node, "axes", [0, 2, 3]), result, below))
     nodes[-1].output[0] = result
     return nodes
 
@@ -169,7 +170,7 @@ def _group_normalization(writer: _Writer, node: Any) -> list[Any] | None:
 
     source, scale, bias = node.input
     result = node.output[0]
-    groups, rank, dtype = _attribute(node, "num_groups", 0), writer.rank(source), writer.dtype(source)
+    groups, rank, dtype = attribute_of(node, "num_groups", 0), writer.rank(source), writer.dtype(source)
     if dtype is None or rank is None:
         return None
     for_channels = writer.opset >= _SCALE_FOR_CHANNELS
@@ -180,7 +181,7 @@ def _group_normalization(writer: _Writer, node: Any) -> list[Any] | None:
         "InstanceNormalization",
         [f"{result}/groups", ones, zeros],
         [f"{result}/normal"],
-        epsilon=_attribute(node, "epsilon", 1e-5),
+        epsilon=attribute_of(node, "epsilon", 1e-5),
     )
     whole = "/whole" if for_channels else result
     nodes = [

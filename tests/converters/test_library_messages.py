@@ -43,3 +43,11 @@ def test_the_place_in_a_librarys_own_code_is_skipped():
     text = "Exception from src/core/node.cpp:12:\nCheck 'rank' failed at src/x.cpp:3:\nThe rank has to be known"
     assert useful_text(text) == "The rank has to be known"
     assert useful_text("Check 'rank' failed at src/x.cpp:3:") == "Check 'rank' failed at src/x.cpp:3:"
+
+
+def test_an_operator_that_tflite_lacks_is_named():
+    text = (
+        "Could not translate MLIR to FlatBuffer. runner.py:27:1: error: 'tf.MaxPool3D' op is neither a custom op nor a "
+        "flex op\n<unknown>:0: error: failed while converting: 'main':\nSome ops are not supported by the native TFLite"
+    )
+    assert useful_text(text) == "TFLite has no operator for MaxPool3D"
