@@ -12,20 +12,22 @@ from runtimes.errors import UsageError
 from runtimes.session import format_shape
 
 MAX_ELEMENTS = 2**30  # of one input: 4 GiB of float32
-_SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
+_SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?")
 _UNNAMED = re.compile(r"d(im)?\d+")  # what readers call an axis without a name, so two of them need not be equal
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...], str]:
     """Return the name, the sizes and the dtype in `[NAME=]SIZES[:TYPE]`; name and dtype are "" if absent.
 
+    A scalar has no sizes: `NAME=` or `NAME=:TYPE`.
+
     Raises UsageError for text in another form, and for sizes that are 0 or too large.
     """
     found = _SHAPE.fullmatch(text)
-    if found is None:
+    if found is None or not text:
         hint = "write [NAME=]SIZES, such as 1x3x480x640 or ids=1x128, once for each input"
         raise UsageError(f"--shape {text} cannot be understood", hint)
-    sizes = tuple(int(size) for size in found["sizes"].split("x"))
+    sizes = tuple(int(size) for size in found["sizes"].split("x")) if found["sizes"] else ()
     if 0 in sizes or prod(sizes) > MAX_ELEMENTS:
         raise UsageError(f"--shape {text}: sizes are 1 or more, at most {MAX_ELEMENTS:,} values together")
     return found["name"] or "", sizes, found["dtype"] or ""

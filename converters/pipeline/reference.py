@@ -14,7 +14,7 @@ from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.calibration.warnings import check_calibration
 from converters.onnx.fixed_shapes import write_with_shapes
 from converters.onnx.reference_session import is_reference, open_source_session
-from converters.pipeline.request import ConvertRequest
+from converters.pipeline.request import SIZES, ConvertRequest
 from converters.pipeline.source_inputs import ShapedSession, SizedSamples, check_sizes, sizes_text, source_inputs
 from converters.pipeline.verification import Samples
 from converters.proof.onnx_origins import with_deciding_node
@@ -243,7 +243,7 @@ def with_fixed_sizes(request: ConvertRequest, source: OpenedSource) -> tuple[Con
             what = f"{source.model} is packed unchanged, so --shape would have no effect"
             raise UsageError(what, "leave it out, or convert to another format")
         return request, source
-    folder = request.scratch / "sizes"
+    folder = request.scratch / SIZES
     path = write_with_shapes(source.model, shapes, folder)
     if manifest.output is not None and manifest.output.labels is not None:
         shutil.copyfile(source.artifact.path / manifest.output.labels, folder / manifest.output.labels)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     TorchFeeds: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]  # by argument name, or in order
 
-_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
+_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?")
 
 
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "uint8", "bool")
@@ -52,13 +52,14 @@ class TorchOptions(SourceOptions):
 
 
 def read_input(text: str) -> TorchInput:
-    """Parse `1x3x224x224` or `ids=1x128:int64`. Raises UsageError for anything else."""
+    """Parse `1x3x224x224`, `ids=1x128:int64` or, for a scalar, `rate=:int64`. Raises UsageError for anything else."""
     found = _INPUT.fullmatch(text)
     dtype = (found and found["dtype"]) or "float32"
-    if found is None or dtype not in DTYPES:
+    if found is None or not text or dtype not in DTYPES:
         hint = f"write [NAME=]SIZES[:TYPE], such as 1x3x224x224 or ids=1x128:int64; types: {', '.join(DTYPES)}"
         raise UsageError(f"--input {text} is malformed", hint)
-    return TorchInput(found["name"], tuple(map(int, found["shape"].split("x"))), dtype)
+    sizes = tuple(map(int, found["shape"].split("x"))) if found["shape"] else ()
+    return TorchInput(found["name"], sizes, dtype)
 
 
 def example_feeds(inputs: Sequence[TorchInput]) -> Any:

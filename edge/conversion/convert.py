@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.calibration.generator import is_reference
 from converters.environments import environment
-from converters.pipeline.request import ConvertRequest, ConvertResult, ExportJob, TaskAgreement
+from converters.pipeline.request import SIZES, ConvertRequest, ConvertResult, ExportJob, TaskAgreement
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
 from converters.pytorch.hugging_face_config import PROCESSOR
 from converters.registry import converter
@@ -26,7 +28,7 @@ from edge.inference.preprocessing import PreprocessOptions, override, preprocess
 from edge.workers.process import OnProgress as OnWorkerProgress
 from edge.workers.process import Worker, step_progress
 from runtimes.artifact import Preprocess, TensorSpec
-from runtimes.errors import UsageError
+from runtimes.errors import EdgeError, UsageError
 from runtimes.jobs import DescribeJob
 from runtimes.shapes import with_shapes
 
@@ -114,7 +116,24 @@ class Conversion:
 def _proven(
     request: ConvertRequest, worker: Worker, on_step: OnWorkerProgress, agreement: Callable[[], TaskAgreement | None]
 ) -> ConvertResult:
-    return with_agreement(lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step), agreement)
+    try:
+        return with_agreement(lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step), agreement)
+    except EdgeError as error:
+        _name_the_source(error, request)
+        raise
+
+
+def _name_the_source(error: EdgeError, request: ConvertRequest) -> None:
+    """Name the user's model where the message names our copy of it, which has the sizes of `--shape`."""
+    copies, folder = request.scratch / SIZES, request.source if request.source.is_dir() else request.source.parent
+    if f"{copies}{os.sep}" in error.message:
+        error.message = re.sub(
+            rf"{re.escape(str(copies))}{re.escape(os.sep)}([^:\s]+)",
+            lambda found: f"{folder / found[1]} with the given sizes",
+            error.message,
+        )
+        if "cannot open" in error.message:
+            error.hint = "give other sizes with --shape, or leave it out: sizes stay free where the target can"
 
 
 def plan(

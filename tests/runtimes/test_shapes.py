@@ -24,6 +24,11 @@ def test_a_bare_size_for_one_input_and_names_that_other_tools_write():
     assert with_shapes([PICTURE], []) == (PICTURE,)
 
 
+def test_a_scalar_has_no_sizes():
+    specs = [TensorSpec("x", "float32", ("n", 3)), TensorSpec("rate", "int64", ())]
+    assert [spec.shape for spec in with_shapes(specs, ["x=2x3", "rate=:int64"])] == [(2, 3), ()]
+
+
 def test_axes_of_one_name_have_one_size():
     assert shapes(*with_shapes([IDS, MASK], ["ids=1x128"])) == [(1, 128), (1, 128)]
     unnamed = TensorSpec("a", "float32", (1, "dim1")), TensorSpec("b", "float32", (1, "dim1"))

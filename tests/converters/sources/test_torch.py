@@ -112,6 +112,7 @@ def is_same(program: Path, module) -> bool:
         ("1x3x224x224", None, (1, 3, 224, 224), "float32"),
         ("ids=1x128:int64", "ids", (1, 128), "int64"),
         ("7:uint8", None, (7,), "uint8"),
+        ("rate=:int64", "rate", (), "int64"),
     ],
 )
 def test_inputs_are_read(text, name, shape, dtype):

@@ -296,3 +296,22 @@ def test_code_that_fails_or_changes_its_mind_is_an_error(tmp_path, classifier, s
     assert words in said
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_an_error_about_a_model_of_given_sizes_names_the_users_file(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    helper, table = onnx.helper, np.geomspace(1, 1e6, 32, dtype=np.float32).reshape(8, 4)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        "g",
+        [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n", 3])],
+        [helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, ["n", 3, 4])],
+        [onnx.numpy_helper.from_array(table, "table")],
+    )
+    model = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+    words = ("convert", model, "--to", "openvino", "--precision", "fp16", "--shape", "ids=1x3")
+    status, _, err = edge(capsys, *words, "--out", tmp_path / "out")
+    assert status != 0
+    assert f"{model} with the given sizes does not fit in fp16: the constant 'table'" in err
