@@ -25,7 +25,8 @@ _NOISE = ("traceback", "warning", "error while", "in user code", 'file "')
 _PLACES = ("check '", "frontend api failed", "exception from src")
 # The end of the messages of OpenVINO's frontends: the operators that they cannot convert.
 _UNCONVERTED = re.compile(
-    r"(?:Conversion is failed for|No conversion rule found for operations|No translator found for)[: ]+([^\n.]+)"
+    r"(?:Conversion is failed for|No conversion rule found for operations|No translator found for)[: ]+"
+    r"([^\n]+?)\.?(?:\n|$)"
 )
 # The end of the messages of TensorFlow's converter, in the middle of a dump of the graph.
 _NOT_IN_TFLITE = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")

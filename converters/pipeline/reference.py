@@ -17,7 +17,7 @@ from converters.onnx.reference_session import is_reference, open_source_session
 from converters.pipeline.request import SIZES, ConvertRequest
 from converters.pipeline.source_inputs import ShapedSession, SizedSamples, check_sizes, sizes_text, source_inputs
 from converters.pipeline.verification import Samples
-from converters.proof.onnx_origins import with_deciding_node
+from converters.proof.onnx_origins import random_node, with_deciding_node
 from converters.sources.source import OpenedSource
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess, TensorSpec
@@ -32,6 +32,7 @@ from runtimes.verification.selfcheck import answers
 
 _ROUNDING = 1e-5  # of the largest value: several threads may sum in another order
 _STATEFUL = ("the model keeps a state from one inference to the next: the result is proven over a sequence of them",)
+_WITHOUT_RANDOMNESS = "export it without its random layers, or with a fixed seed inside"
 _BY_REFERENCE = ("ONNX Runtime has no kernel for an operator of the source: ONNX's reference implementation ran it",)
 
 
@@ -114,13 +115,16 @@ def stateful_answers(artifact: Artifact, session: Session, samples: Samples, fou
     first = answers(session, {name: values[:1] for name, values in feeds.items()})
     if _same(first, {name: values[:1] for name, values in found.items()}):
         return None
+    random = random_node(artifact.model) if artifact.manifest.format == "onnx" else None
+    if random is not None:
+        raise ProofError(f"the source draws random numbers: {random}", _WITHOUT_RANDOMNESS)
     sequences = []
     for _ in range(2):
         with open_source_session(artifact) as again:  # only a new interpreter resets TFLite's variables
             sequences.append(answers(again, feeds))
     if not _same(*sequences):
         what = "the source answers the same input differently each time: it draws random numbers"
-        raise ProofError(what, "export it without its random layers, or with a fixed seed inside")
+        raise ProofError(what, _WITHOUT_RANDOMNESS)
     return sequences[0]
 
 

@@ -22,6 +22,9 @@ _LABEL_OPERATORS = """
     Hardmax OneHot Unique
 """
 _LABELS = frozenset(_LABEL_OPERATORS.split())
+_RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
 # Operators whose output's size depends on the values of their input, not on its size.
 _DECIDING = frozenset(("NonZero", "NonMaxSuppression", "Compress", "Unique"))
 # The same for these, if this input is not constant.
@@ -163,6 +166,12 @@ def with_deciding_node(error: EdgeError, model: Path, model_format: str) -> Edge
         return error
     details = {**error.details, "node": node.name, "operator": node.op}
     return type(error)(f"{error.message}: node '{node.name}' ({node.op}) decides it", error.hint, details)
+
+
+def random_node(model: Path) -> str | None:
+    """Return the first node that draws random numbers, in words; None if there is none."""
+    node = next((node for node in read_onnx(model).nodes if node.op in _RANDOM), None)
+    return f"node '{node.name or node.outputs[0]}' ({node.op})" if node is not None else None
 
 
 def deciding_node(model: Path, output: str) -> OnnxNode | None:

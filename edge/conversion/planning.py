@@ -124,7 +124,8 @@ def find_route(
 
     Returns an empty tuple if the source already has that format and precision, and None if there is no such chain.
     """
-    if source.format == model_format and source.precision == precision:
+    is_that = source.precision == precision or (source.precision == "unknown" and precision == DEFAULT_PRECISION)
+    if source.format == model_format and is_that:
         return ()
     direct = [step for step in steps if _takes_quantized(step, source, model_format, precision)]
     if direct:
@@ -140,7 +141,8 @@ def find_route(
         route = waiting.popleft()
         here = route[-1].target if route else source.format
         for step in (step for step in steps if step.source == here and step.input_precision == DEFAULT_PRECISION):
-            if step.target == model_format and precision in step.precisions:
+            is_back = bool(route) and model_format == source.format  # by way of another format, which loses and gains
+            if step.target == model_format and precision in step.precisions and not is_back:
                 return (*route, step)
             if step.target not in seen and DEFAULT_PRECISION in step.precisions:
                 seen.add(step.target)

@@ -192,7 +192,10 @@ def _specs(arguments: Sequence[Any]) -> list[TensorSpec]:
 
 def _spec(argument: Any) -> TensorSpec:
     if not argument.type.startswith("tensor("):
-        raise InputError(f"'{argument.name}' is a {argument.type}, not a tensor", "use a model with numeric tensors")
+        hint = "use a model with numeric tensors"
+        if argument.type.startswith("seq(map("):
+            hint = "ZipMap makes dictionaries of probabilities: export without it (skl2onnx: options={'zipmap': False})"
+        raise InputError(f"'{argument.name}' is a {argument.type}, not a tensor", hint)
     element = argument.type[len("tensor(") : -1]
     return tensor_spec(argument.name, _DTYPES.get(element, element), argument.shape)
 

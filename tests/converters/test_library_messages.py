@@ -22,8 +22,16 @@ No translator found for TFLite_Detection_PostProcess node.
 """
 
 
+TREES = "FrontEnd API failed:\nNo conversion rule found for operations: ai.onnx.ml.TreeEnsembleClassifier-1\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "operators"), [(LONG, "Conv-15, ReduceMean-15"), (TRANSLATOR, "TFLite_Detection_PostProcess")]
+    ("text", "operators"),
+    [
+        (LONG, "Conv-15, ReduceMean-15$"),
+        (TRANSLATOR, "TFLite_Detection_PostProcess"),
+        (TREES, "of m.onnx: ai.onnx.ml.TreeEnsembleClassifier-1$"),
+    ],
 )
 @pytest.mark.parametrize("call", [loading, converting])
 def test_an_operator_that_openvino_lacks_is_named_and_the_file_is_not_blamed(text, operators, call):

@@ -187,3 +187,19 @@ def test_other_made_up_values_than_usual_are_reported(request_for, step, tmp_pat
     (note,) = result.notes
     assert "positive values were used; pass real ones with --calibration" in note
     assert result.proof["range"][0] > 0
+
+
+def test_a_source_that_draws_random_numbers_is_refused_by_node(request_for, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["noise"], name="sample"),
+        helper.make_node("Add", ["x", "noise"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, floats, [1, 6]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ProofError, match=r"draws random numbers: node 'sample' \(RandomNormalLike\)"):
+        convert(request_for(tmp_path / "model.onnx", "onnx"), lambda _: None)

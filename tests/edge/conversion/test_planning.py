@@ -172,6 +172,12 @@ def test_the_routes_of_the_table(wish, steps, precision):
     assert (plan.steps, plan.precision, plan.device) == (steps, precision, wish.device)
 
 
+def test_a_model_without_float_weights_is_packed_and_never_sent_through_another_format():
+    assert find_route(source("onnx", "unknown"), "onnx", "fp32", all_converters()) == ()
+    steps = (Fake("onnx", "tflite"), Fake("tflite", "onnx"))
+    assert find_route(source("onnx", "int4"), "onnx", "fp32", steps) is None
+
+
 def test_every_step_there_is_can_be_reached():
     for step in all_converters():
         for precision in step.precisions:
