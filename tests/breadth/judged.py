@@ -99,11 +99,13 @@ def _counts(found: Sequence[Outcome]) -> tuple[int, int, int, int]:
 def make(suites: Sequence[str], cases: Path | None, until: str | None) -> None:
     """Make the conversions that the stores lack."""
     more = ["--until", until] if until else []
-    for target in node_tests.TARGETS:
-        if "node tests" in suites:
-            node_tests.fill(_HERE / _STORES["node tests"], node_tests.cases(), target, until)
-        if "cases" in suites and cases is not None:
-            node_tests.fill(_HERE / _STORES["cases"], case_files(cases), target, until)
+    small = {
+        "node tests": node_tests.cases() if "node tests" in suites else [],
+        "cases": case_files(cases) if "cases" in suites and cases is not None else [],
+    }
+    for suite, chosen in small.items():
+        for target in node_tests.TARGETS:
+            node_tests.fill(_HERE / _STORES[suite], chosen, target, until)
     if "real files" in suites:
         subprocess.run([sys.executable, "-m", "tests.breadth.real_files", *more], check=True)
     if "networks" in suites:

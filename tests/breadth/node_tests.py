@@ -58,8 +58,8 @@ artifact's answers in its plain engine with the test's outputs.
 - **WRONG**: accepted, with other answers; there must be none.
 - **crashed**: the conversion ended without an error of ours; there must be none.
 
-`python -m tests.breadth.node_tests --target openvino --every 10 --out tests/breadth/node_tests.jsonl` converts every
-tenth model that the file lacks; with `--table` it prints this page from the file.
+`python -m tests.breadth.node_tests --target openvino --out tests/breadth/node_tests.jsonl` converts every model that
+the file lacks, or with `--every 10` every tenth, a sample as here for TFLite; with `--table` it prints this page.
 """
 
 
