@@ -117,6 +117,8 @@ def _slots(model: str) -> int:
 
 def _print_ready(ready: Ready, options: ServeOptions, as_json: bool) -> None:
     """Print the address of the server on stdout."""
+    from edge.console.text import print_code
+
     if as_json:
         print(json.dumps(_as_dict(ready, options)), flush=True)
         return
@@ -128,7 +130,7 @@ def _print_ready(ready: Ready, options: ServeOptions, as_json: bool) -> None:
     print(f"  API       {ready.address}/v1")
     if options.key is not None:
         print(f"  API key   {options.key.value if options.key.is_new else 'as passed'}")
-        _print_code(f"{ready.address}/#key={options.key.value}")
+        print_code(f"{ready.address}/#key={options.key.value}")
     print("  Ctrl+C stops it", flush=True)
 
 
@@ -152,17 +154,6 @@ def _as_dict(ready: Ready, options: ServeOptions) -> JsonObject:
 
 def _new_key(key: Key | None) -> str | None:
     return key.value if key is not None and key.is_new else None
-
-
-def _print_code(link: str) -> None:
-    """Print the link as a QR code for a phone's camera, if stdout is a terminal."""
-    if not sys.stdout.isatty():
-        return
-    try:
-        import segno
-    except ImportError:
-        return
-    segno.make(link, error="l").terminal(compact=True)
 
 
 def _queue(text: str) -> int:

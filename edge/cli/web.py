@@ -27,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl+C."""
+    from edge.console.text import print_code
     from edge.web.server import Server, address_of, browser_facts
     from runtimes.artifact import Artifact
+    from runtimes.host.loopback import is_loopback
 
     artifact = Artifact.open(args.artifact)
     browser_facts(artifact)
@@ -43,20 +45,11 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({"address": address, "model": artifact.manifest.name}), flush=True)
         else:
             print(f"{artifact.manifest.name}: {address}\n  Ctrl+C stops it", flush=True)
-            _print_code(address, args.host)
+            if not is_loopback(args.host, subdomains=True):
+                print(
+                    "  over plain HTTP from another machine, browsers allow no camera and only one thread",
+                    file=sys.stderr,
+                )
+                print_code(address)
         server.serve_forever()
     return 0
-
-
-def _print_code(address: str, host: str) -> None:
-    """Print the address as a QR code for a phone's camera, if phones can reach it and stdout is a terminal."""
-    from runtimes.host.loopback import is_loopback
-
-    if is_loopback(host, subdomains=True) or not sys.stdout.isatty():
-        return
-    print("  over plain HTTP from another machine, browsers allow no camera and only one thread", file=sys.stderr)
-    try:
-        import segno
-    except ImportError:
-        return
-    segno.make(address, error="l").terminal(compact=True)

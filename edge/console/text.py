@@ -1,4 +1,4 @@
-"""Sanitize and wrap text for the terminal."""
+"""Sanitize and wrap text for the terminal, and print links as QR codes."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ def wrapped(line: str, columns: int | None) -> str:
     if columns is None:
         return line
     return textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def print_code(link: str) -> None:
+    """Print a link as a QR code for a phone's camera, if stdout is a terminal and segno is installed."""
+    if not sys.stdout.isatty():
+        return
+    try:
+        import segno
+    except ImportError:
+        return
+    segno.make(link, error="l").terminal(compact=True)

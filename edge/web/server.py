@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from runtimes.artifact import MANIFEST, Artifact
@@ -62,6 +63,11 @@ class Server(ThreadingHTTPServer):
     def port(self) -> int:
         """The port, also if the system chose it."""
         return int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print an error of a request, unless the browser has closed the connection, as it does on a reload."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def browser_facts(artifact: Artifact) -> JsonValue:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,6 +18,9 @@ import pytest
 from edge.web.jobs import PageJob
 from edge.web.server import Server
 from runtimes.artifact import Artifact
+from tests.edge.chat.terminals import Terminal
+
+ROOT = Path(__file__).parents[3]
 
 
 def _get(port: int, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
@@ -68,3 +74,33 @@ def test_a_job_is_answered_by_its_id(path, body, status, tflite: Path) -> None:
             server.shutdown()
     kinds = [job.messages.get_nowait()[0] for _ in range(job.messages.qsize())]
     assert kinds == (["answer", "asked"] if status == 200 else ["asked"])
+
+
+def test_a_phone_gets_a_code_to_scan_and_what_it_will_lack(tflite: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge", "web", str(tflite), "--host", "0.0.0.0", "--port", "0"]
+    terminal = Terminal(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, seconds=120)
+    try:
+        terminal.expect(r"http://[\d.]+:\d+/")
+        terminal.expect_exact("browsers allow no camera and only one thread")
+        terminal.expect("[▀▄█]{8}")  # the code
+    finally:
+        terminal.end()
+
+
+def test_a_browser_that_goes_away_is_no_error(tflite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Artifact.open(tflite)) as server:
+        ended = threading.Event()
+        end = server.shutdown_request
+        server.shutdown_request = lambda request: (end(request), ended.set())
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+                # A small buffer, and a reset in place of a goodbye: the rest of the file cannot be sent.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(b"GET /engine/litert_js/litert_wasm_internal.wasm.bin HTTP/1.1\r\n\r\n")
+                assert client.recv(15) == b"HTTP/1.1 200 OK"
+            assert ended.wait(60)
+        finally:
+            server.shutdown()
+    assert "Traceback" not in capsys.readouterr().err
