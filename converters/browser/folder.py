@@ -70,9 +70,9 @@ def check_tensors(engine: BrowserEngine, specs: Sequence[TensorSpec], model: Pat
     """Raise RefusedError for an input or output that the engine does not take."""
     for spec in specs:
         if spec.dtype not in engine.dtypes:
-            known = ", ".join(engine.dtypes)
+            known = f"{', '.join(engine.dtypes[:-1])} or {engine.dtypes[-1]}"
             what = f"{engine.title} does not take {spec.dtype}, which '{spec.name}' of {model.name} is"
-            raise RefusedError(what, f"what works: inputs and outputs of {known}")
+            raise RefusedError(what, f"export the model with inputs and outputs of {known}")
 
 
 def write_folder(model: Path, out: Path, engine: BrowserEngine, options: ConvertOptions) -> ConversionOutput:

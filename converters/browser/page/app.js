@@ -26,11 +26,10 @@ async function main() {
   const job = await readJob();
   if (!job) await isolate();
   try {
-    const manifest = await readManifest();
+    const [manifest, features] = await Promise.all([readManifest(), detectFeatures()]);
     document.title = `${manifest.name} – edge`;
     find("name").textContent = manifest.name;
     find("facts").textContent = factsOf(manifest);
-    const features = await detectFeatures();
     const open = (/** @type {Wanted} */ wanted, /** @type {OnProgress} */ onProgress) => openModel(manifest, features, wanted, onProgress);
     if (job) await runJob(job, open);
     else new Page(manifest, await open({}, showProgress), await readTask(manifest)).start();
@@ -126,6 +125,7 @@ class Page {
     this.answered = null;
     /** @type {MediaStream | null} */
     this.stream = null;
+    this.isStopped = false; // after a failed proof
     /** @type {Promise<void>} */
     this.busy = Promise.resolve();
     this.task = task;
@@ -134,10 +134,11 @@ class Page {
 
   start() {
     if (this.manifest.preprocess) this.takePictures(this.manifest.preprocess);
+    else find("no-pictures").hidden = false;
     find("measure").hidden = false;
     find("run-measure").addEventListener("click", () => this.guarded(() => this.measure()));
     find("export").addEventListener("click", () => save([this.row], `${this.manifest.name}-browser.json`));
-    this.guarded(() => this.proveWhenIdle());
+    this.proveWhenIdle();
   }
 
   /**
@@ -158,13 +159,21 @@ class Page {
    * @param {UserError} failure
    */
   stop(failure) {
+    this.isStopped = true;
+    this.closeCamera();
     showFailure(failure);
     for (const id of ["try", "measure"]) find(id).hidden = true;
   }
 
+  /** Pictures need not wait for the 100th inference: between two steps, they come first. */
   async proveWhenIdle() {
-    const pause = () => new Promise((resolve) => (self.requestIdleCallback ?? setTimeout)(() => resolve(undefined)));
-    await this.model.proveLongRun(pause);
+    for (let isDone = false; !isDone && !this.isStopped; ) {
+      await new Promise((resolve) => (self.requestIdleCallback ?? setTimeout)(() => resolve(undefined)));
+      await this.guarded(async () => {
+        isDone = await this.model.stepLongRun();
+      });
+    }
+    if (this.isStopped) return;
     showVerdict(this.model, `Proven on ${nameOf(this.model.session)}: first, second and 100th inference`);
     find("verdict").dataset.inferences = "100";
   }
@@ -222,7 +231,6 @@ class Page {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch {
       find("picture-note").textContent = "The camera could not be opened. Allow it for this page, or choose a picture.";
-      find("answer").hidden = false;
       return;
     }
     const video = document.createElement("video");

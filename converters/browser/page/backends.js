@@ -1,9 +1,9 @@
 // Chooses where the model runs: every candidate has to pass the self-check before it is used.
 
 import { asUserError, DeviceLostError, UserError } from "./errors.js";
-import { readFile } from "./files.js";
+import { prefetch, readFile } from "./files.js";
 import { fileOutputs, joined } from "./joins.js";
-import { SelfCheck } from "./selfcheck.js";
+import { FILE as SELF_CHECK, SelfCheck } from "./selfcheck.js";
 import { defaultThreads } from "./features.js";
 
 /** @typedef {import("./types.js").Manifest} Manifest */
@@ -81,6 +81,7 @@ export class ProvenModel {
     const engine = await import(`./engines/${id}.js`);
     checkBrowser(manifest, engine, features);
     onProgress("loading the model");
+    prefetch(manifest, [manifest.model, SELF_CHECK, ...firstFiles(manifest, engine, features, wanted)]);
     const bytes = await readFile(manifest, manifest.model);
     const model = new ProvenModel(manifest, engine, features, wanted, bytes, await SelfCheck.read(manifest));
     await model.next(onProgress);
@@ -134,11 +135,14 @@ export class ProvenModel {
   }
 
   /**
-   * Run the self-check once. Throws UserError("proof") if the answers are not those of the source.
+   * Run the self-check once, from a reset state if the model keeps one. Throws UserError("proof") if the answers are not those of the source.
    * @param {number} pass
    */
   async prove(pass) {
+    const isStateful = this.manifest.selfcheck?.stateful;
+    if (isStateful && this.inferences) await this.session.reset();
     const given = await this.selfCheck.run(this);
+    if (isStateful) await this.session.reset();
     this.proofs.push(given);
     const verdict = this.selfCheck.judge(given);
     if (!verdict.passed) {
@@ -149,16 +153,16 @@ export class ProvenModel {
     this.verdict = verdict;
   }
 
-  /**
-   * Run until the 100th inference and prove once more; `pause` is awaited between inferences.
-   * @param {() => Promise<unknown>} [pause]
-   */
-  async proveLongRun(pause = async () => {}) {
-    while (this.inferences < LONG_RUN - 1) {
-      await this.run(this.selfCheck.feeds(this.inferences % this.selfCheck.count));
-      await pause();
-    }
-    await this.prove(LONG_RUN);
+  /** Take a step towards the 100th inference, at which the model is proven once more. Returns whether that is done. */
+  async stepLongRun() {
+    const isLast = this.inferences >= LONG_RUN - 1;
+    await (isLast ? this.prove(LONG_RUN) : this.run(this.selfCheck.feeds(this.inferences % this.selfCheck.count)));
+    return isLast;
+  }
+
+  /** Run until the 100th inference, and prove the model once more. */
+  async proveLongRun() {
+    while (!(await this.stepLongRun()));
   }
 
   /**
@@ -212,6 +216,20 @@ export class ProvenModel {
       // A lost device cannot be closed.
     }
   }
+}
+
+/**
+ * The engine's files that the first candidate will read.
+ * @param {Manifest} manifest
+ * @param {Engine} engine
+ * @param {import("./features.js").Features} features
+ * @param {Wanted} wanted
+ */
+function firstFiles(manifest, engine, features, wanted) {
+  const { builds } = manifest.conversion.browser;
+  const found = candidates(features, wanted).map(({ device, threads }) => engine.buildFor(device, threads, builds, features));
+  const first = found.find((build) => build !== null);
+  return first ? engine.filesOf(first) : [];
 }
 
 /**

@@ -5,6 +5,21 @@ import { UserError } from "./errors.js";
 /** @typedef {import("./types.js").Manifest} Manifest */
 
 const GZIP = [0x1f, 0x8b];
+/** @type {Map<string, Promise<Uint8Array<ArrayBuffer>>>} */
+const underway = new Map();
+
+/**
+ * Start to read files, all at the same time; the next `readFile` of each takes what was read.
+ * @param {Manifest} manifest
+ * @param {string[]} paths
+ */
+export function prefetch(manifest, paths) {
+  for (const path of paths) {
+    const reading = read(manifest, path);
+    reading.catch(() => {}); // `readFile` throws it
+    underway.set(path, reading);
+  }
+}
 
 /**
  * Return the bytes of a file, unpacked if it is gzip. Throws UserError if it is missing or has changed.
@@ -12,18 +27,19 @@ const GZIP = [0x1f, 0x8b];
  * @param {string} path
  */
 export async function readFile(manifest, path) {
-  const bytes = await fetchBytes(path);
-  await checkDigest(manifest, path, bytes);
-  return bytes[0] === GZIP[0] && bytes[1] === GZIP[1] ? gunzip(bytes) : bytes;
+  const reading = underway.get(path) ?? read(manifest, path);
+  underway.delete(path);
+  return reading;
 }
 
 /**
- * Check files that the browser itself loads, such as scripts. Throws UserError for the first that has changed.
  * @param {Manifest} manifest
- * @param {string[]} paths
+ * @param {string} path
  */
-export async function checkFiles(manifest, paths) {
-  for (const path of paths) await checkDigest(manifest, path, await fetchBytes(path));
+async function read(manifest, path) {
+  const bytes = await fetchBytes(path);
+  await checkDigest(manifest, path, bytes);
+  return bytes[0] === GZIP[0] && bytes[1] === GZIP[1] ? gunzip(bytes) : bytes;
 }
 
 /** @param {string} path */

@@ -17,6 +17,7 @@ const HIGHER_IS_BETTER = { max_abs: false, snr_db: true, cosine: true, top1_agre
  * @returns {Metrics}
  */
 export function compare(expected, given) {
+  if (!expected[0].length) return { max_abs: 0, snr_db: IDENTICAL_DB, cosine: 1, top1_agreement: 1 };
   let largest = 0;
   let noise = 0;
   let same = 0;
@@ -72,12 +73,27 @@ export function describe(metric, value, limit) {
 }
 
 /**
+ * Both outputs with 0 where both hold NaN, or the same infinity; other values that are not finite stay.
+ * @param {Float32Array[]} expected
+ * @param {Float32Array[]} given
+ */
+export function comparable(expected, given) {
+  if (expected.every((row) => row.every(Number.isFinite))) return { expected, given };
+  const isSame = (/** @type {number} */ value, /** @type {number} */ other) => !Number.isFinite(value) && Object.is(value, other);
+  const without = (/** @type {Float32Array[]} */ rows, /** @type {Float32Array[]} */ others) =>
+    rows.map((row, sample) => row.map((value, place) => (isSame(value, others[sample][place]) ? 0 : value)));
+  return { expected: without(expected, given), given: without(given, expected) };
+}
+
+/**
  * Describe an obvious defect, as text that follows "the output"; null if there is none.
  * @param {Float32Array[]} expected
  * @param {Float32Array[]} given
  */
 export function probe(expected, given) {
+  if (!given[0].length) return null;
   if (!given.every((row) => row.every(Number.isFinite))) return "holds values that are not finite (NaN or infinity)";
+  if (!expected.every((row) => row.every(Number.isFinite))) return "is finite where the source's is not (NaN or infinity)";
   if (isConstant(given) && !isConstant(expected)) return "is the same for every input";
   const clipped = clippedShare(expected, given);
   if (clipped > TOP_TIES) {

@@ -93,6 +93,23 @@ export class Pen {
   }
 
   /**
+   * Tint the inside of a polygon, and draw its outline.
+   * @param {Point[]} corners
+   * @param {number} index
+   */
+  polygon(corners, index) {
+    if (!corners.length) return;
+    const path = new Path2D();
+    for (const corner of corners) path.lineTo(...this.at(corner));
+    path.closePath();
+    this.context.globalAlpha = MASK_OPACITY;
+    this.context.fillStyle = colorOf(index).css;
+    this.context.fill(path);
+    this.context.globalAlpha = 1;
+    this.outline(path, index);
+  }
+
+  /**
    * Tint every pixel in the color of its class, but for those of `skipped`.
    * @param {{ classes: Uint16Array, width: number, height: number }} map
    * @param {number | null} skipped

@@ -2,7 +2,7 @@
 
 import { UserError } from "./errors.js";
 import { readFile } from "./files.js";
-import { compare, describe, meets, probe, worst } from "./metrics.js";
+import { comparable, compare, describe, meets, probe, worst } from "./metrics.js";
 import { judgeLabels } from "./labels.js";
 import { readNpz } from "./npz.js";
 import { judgeRows, rowsAlong } from "./rows.js";
@@ -12,6 +12,9 @@ import { dequantize, sampleOf, sizeOf } from "./tensors.js";
 /** @typedef {import("./types.js").Manifest} Manifest */
 /** @typedef {import("./types.js").Tensor} Tensor */
 /** @typedef {{ passed: boolean, metrics: Record<string, number>, message: string }} Verdict */
+
+/** The file's name. */
+export const FILE = "selfcheck.npz";
 
 /** The stored inputs and answers, in the manifest's order. */
 export class SelfCheck {
@@ -32,7 +35,7 @@ export class SelfCheck {
    * @param {Manifest} manifest
    */
   static async read(manifest) {
-    const arrays = await readNpz(await readFile(manifest, "selfcheck.npz"));
+    const arrays = await readNpz(await readFile(manifest, FILE));
     const part = (/** @type {string} */ kind, /** @type {import("./types.js").TensorSpec[]} */ specs) => {
       const found = [...arrays].filter(([name]) => name.startsWith(`${kind}:`));
       const named = new Map(found.map(([name, array]) => [name.slice(kind.length + 1), array]));
@@ -125,23 +128,24 @@ export class SelfCheck {
    * Return {metrics} of one output, or {failure}. `look` has the manifest's settings for it.
    * @param {number} place
    * @param {import("./types.js").OutputCheck | undefined} look
-   * @param {Float32Array[]} expected
-   * @param {Float32Array[]} rows
+   * @param {Float32Array[]} source
+   * @param {Float32Array[]} answers
    * @returns {{ metrics?: Record<string, number>, failure?: string }}
    */
-  judgeOutput(place, look, expected, rows) {
+  judgeOutput(place, look, source, answers) {
     const { precision } = this.manifest;
     const { name } = this.manifest.outputs[place];
     const shape = this.outputs[place].shape.slice(1);
-    if (rows[0].length !== sizeOf(shape)) return { failure: `output '${name}' has another size than the source's` };
+    if (answers.some((row) => row.length !== sizeOf(shape))) return { failure: `output '${name}' has another size than the source's` };
     if (look?.kind === "labels") {
-      const { share, failure } = judgeLabels(precision, expected, rows);
+      const { share, failure } = judgeLabels(precision, source, answers);
       return failure ? { failure: `output '${name}', ${failure}` } : { metrics: { labels_equal: share } };
     }
-    const broken = probe(expected, rows);
+    const { expected, given } = comparable(source, answers);
+    const broken = probe(expected, given);
     if (broken) return { failure: `output '${name}' ${broken}` };
-    const slice = look ? failedSlice(look.parts, precision, shape, expected, rows) : null;
+    const slice = look ? failedSlice(look.parts, precision, shape, expected, given) : null;
     if (slice) return { failure: `output '${name}', index ${slice.index} of axis ${slice.axis}: ${slice.words}` };
-    return { metrics: compare(expected, rows) };
+    return { metrics: compare(expected, given) };
   }
 }

@@ -12,6 +12,7 @@
  * @property {number} threads
  * @property {Promise<{ reason: string }> | null} lost resolves when the WebGPU device is lost
  * @property {(feeds: Tensor[]) => Promise<Values[]>} run
+ * @property {() => Promise<void>} reset forgets the state of a model that keeps one
  * @property {() => Promise<void>} close
  *
  * @typedef {object} Rule how a picture becomes the input, as `Preprocess` in `runtimes/artifact/manifest.py`
@@ -51,7 +52,7 @@
  * @property {{ browser: { engine: "litert_js" | "ort_web", version: string, builds: string[], outputs?: TensorSpec[], decoder?: Decoder } }} conversion
  * @property {{ output: string, axis: number, parts: string[] }[]} [join]
  *
- * @typedef {{ metric: string, tolerance: number, outputs?: OutputCheck[] }} SelfCheckRule
+ * @typedef {{ metric: string, tolerance: number, outputs?: OutputCheck[], stateful?: boolean }} SelfCheckRule
  * @typedef {{ name: string, kind: "values" | "labels" | "rows", parts: Part[] }} OutputCheck
  * @typedef {{ axis: number, start: number, stop: number, span: number, natural: boolean, step: number }} Part
  */

@@ -20,7 +20,7 @@ from runtimes.artifact.manifest import TensorSpec
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Placement
 from runtimes.tasks import recognise
-from tests.runtimes.tasks import test_detection, test_pose, test_segmentation
+from tests.runtimes.tasks import test_detection, test_instances, test_pose, test_segmentation
 
 PAGE = Path(__file__).parents[3] / "converters" / "browser" / "page"
 DECODE = """
@@ -46,6 +46,7 @@ PLACEMENTS = (
     Placement((200, 50), (0.32, 1.28), (0.0, 0.0)),
 )
 SIZE, CELLS = 64, 84
+MODULES = (test_detection, test_instances, test_pose, test_segmentation)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     several[0, :, [51, 52]] /= 2
     movenet = np.float32(draw.uniform(0, 1, (1, 1, 17, 3)))
     maps = np.float32(draw.normal(0, 1, (1, 4, SIZE // 4, SIZE // 4)))
+    masked, planes = test_instances.outputs()["y"], np.float32(draw.normal(0, 1, (1, 3, 16, 16)))
+    masked[0, :4], masked[0, 4:6] = _boxes(draw, CELLS).T, draw.uniform(0, 1, (2, CELLS)) ** 3
+    masked[0, 6:] = draw.normal(0, 1, (3, CELLS))
+    across, down = np.indices((16, 16)) // 4
+    checkered = np.zeros((1, 3, 16, 16), np.float32)
+    checkered[0, 0] = 2 * ((across + down) % 2) - 1  # parts that touch at their corners
+    last = masked.transpose(0, 2, 1), planes.transpose(0, 2, 3, 1)
     foreground = {"output_operator": "Sigmoid", "task": "segmentation"}
     return [
         (facts((1, 7, CELLS), labels=test_detection.NAMES), {"y0": cells.T[np.newaxis]}),
@@ -123,6 +131,10 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
         (test_detection.BLAZE, anchored),
         (facts(*test_detection.QUERIES), queries),
         (facts(*(TensorSpec(one, "float32", (1, 5, 4)) for one in queries), labels=None), queries),
+        (test_instances.facts(), {"y": masked, "p": planes}),
+        (test_instances.facts((1, CELLS, 9), (1, 16, 16, 3)), {"y": last[0], "p": last[1]}),
+        (test_instances.facts(), {**test_instances.outputs(), "p": checkered}),
+        (test_instances.facts((1, 300, 9), labels=test_instances.NAMES), test_instances.selected()),
         (test_pose.facts(1, 56, CELLS, task="pose"), {"y": people}),
         (test_pose.facts(1, 300, 57, task="pose"), {"y": test_pose.selected()}),
         (test_pose.facts(1, 6, 56), {"y": several}),
@@ -135,7 +147,7 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
 def _cases() -> list[Case]:
     known = [
         (example.model, outputs)
-        for module in (test_detection, test_pose, test_segmentation)
+        for module in MODULES
         for example in module.TestContract.examples
         for outputs in (example.outputs, example.different)
     ]
@@ -185,8 +197,7 @@ def pages(tmp_path: Path) -> Callable[[str, str, str], Path]:
 def test_page_and_host_decode_every_layout_to_the_same_result(pages) -> None:
     cases = _cases()
     layouts = {case.to_page()["decoder"]["layout"] for case in cases}
-    listed = [one.__name__ for module in (test_detection, test_pose, test_segmentation)
-              for one in module.TestContract.task.decoders]  # fmt: skip
+    listed = [one.__name__ for module in MODULES for one in module.TestContract.task.decoders]
     assert layouts == set(listed)
     results = _decode(cases, pages())
     filled = 0
@@ -210,6 +221,9 @@ FAULTS = {
     "objectness forgotten": ("decoders/yolo.js", "scores[0] * score", "score"),
     "the last class is not 'no object'": ("decoders/detr.js", ".subarray(0, -1)", ""),
     "channels last for first": ("tasks/segmentation.js", "axis === 1 ? [1, height * width] : [count, 1]", "[count, 1]"),
+    "weights of a mask forgotten": ("tasks/instances.js", "weight * value(plane, pixel)", "value(plane, pixel)"),
+    "mask of another box": ("tasks/instances.js", "(place + low[axis]) / FINER", "place / FINER"),
+    "touching parts joined": ("decoders/outline.js", "TURNS[direction].map", "TURNS[direction].toReversed().map"),
     "logits as probabilities": ("decoders/yolo.js", "areLogits ? row.subarray(BOX).map(sigmoid) : ", ""),
 }  # fmt: skip
 

@@ -52,6 +52,11 @@ def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
     dead[..., 3] = 0.25
     noisy[..., 2] += draw.normal(0, 0.8, right.shape[:2])
     nan[1, 2, 3] = np.nan
+    masked, same, finite, opposite = right.copy(), near.copy(), near.copy(), near.copy()
+    for values in (masked, same, opposite):
+        values[:, 0, 0], values[1, 2, 3] = -np.inf, np.nan
+    opposite[2, 0, 0] = np.inf
+    empty = np.empty((4, 0, 6), np.float32)
     coarse = {**VALUES, "parts": [{**VALUES["parts"][0], "step": 0.5}]}
     rows = draw.normal(0, 1, (4, 12, 6)).astype(np.float32)
     for sample, count in enumerate((12, 7, 3, 9)):
@@ -68,6 +73,10 @@ def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
         "a noisy column": ("fp16", VALUES, right, noisy),
         "a step too coarse": ("int8", coarse, right, near),
         "not finite": ("fp32", VALUES, right, nan),
+        "right, with infinity and NaN where the source has them": ("fp32", VALUES, masked, same),
+        "finite where the source is not": ("fp32", VALUES, masked, finite),
+        "the opposite infinity": ("fp32", VALUES, masked, opposite),
+        "right, without any value": ("fp32", {**VALUES, "parts": []}, empty, empty),
         "another order": ("int8", VALUES, right, near[::-1].copy()),
         "right labels": ("int8", LABELS, labels, labels),
         "a label lost": ("int8", LABELS, labels, swapped),
@@ -79,7 +88,9 @@ def _cases() -> dict[str, tuple[str, dict, np.ndarray, np.ndarray]]:
 
 
 def _numbers(values: np.ndarray) -> list[float | str]:
-    return ["NaN" if np.isnan(value) else float(value) for value in values.reshape(-1)]
+    """Return numbers, and words that JavaScript reads as numbers: JSON has no NaN and no infinity."""
+    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    return [float(value) if np.isfinite(value) else words[str(value)] for value in values.reshape(-1)]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -89,7 +100,6 @@ def test_page_and_host_agree_on_right_answers_and_on_every_fault(tmp_path: Path)
         rule = {"metric": "snr_db", "tolerance": 12.0, "inputs": "arrays", "outputs": [look]}
         spec = {"name": "y", "dtype": "float32", "shape": list(expected.shape[1:]), "quantization": None}
         manifest = {"precision": precision, "inputs": [], "outputs": [spec], "selfcheck": rule}
-        # JSON has no NaN: null becomes NaN in the page, after a detour through a word.
         rows = [_numbers(row[~np.isnan(row).all(axis=1)] if look is ROWS else row) for row in given]
         told.append(
             {

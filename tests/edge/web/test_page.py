@@ -57,6 +57,21 @@ def test_it_proves_itself_and_answers_a_picture_as_the_host_does(kind, engine, p
     assert opened.complaints() == []
 
 
+def test_a_picture_does_not_wait_for_the_100th_inference(page, serve, tflite, tmp_path) -> None:
+    opened = page(serve(tflite), "self.requestIdleCallback = () => {};")  # a browser that is never idle
+    opened.find("#file").send_keys(str(_picture(tmp_path / "picture.png")))
+    opened.until(lambda: opened.text("#result"))
+    assert opened.find("#verdict").get_attribute("data-inferences") is None
+
+
+def test_a_changed_script_of_the_engine_is_found(page, serve, tflite, onnx, changed) -> None:
+    for artifact, name in ((tflite, "engine/litert_js/core.js"), (onnx, "engine/ort_web/ort.wasm.min.js")):
+        content = (artifact / name).read_bytes() + b"\n"
+        opened = page(serve(changed(artifact, {name: content})))
+        assert opened.state == "failed"
+        assert f"{name} has changed since the artifact was made" in opened.text("#headline")
+
+
 def test_a_measurement_is_exported_as_a_row_of_the_benchmark(page, serve, tflite) -> None:
     opened = page(serve(tflite))
     opened.driver.execute_script("URL.createObjectURL = (blob) => { window.saved = blob.text(); return '#'; }")

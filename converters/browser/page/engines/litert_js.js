@@ -33,6 +33,15 @@ export function buildFor(device, threads, builds, features) {
 }
 
 /**
+ * The files of a build that `open` reads and checks, its scripts first.
+ * @param {string} build
+ */
+export function filesOf(build) {
+  const names = ["core.js", "wasm-utils.js", `${SCRIPTS[build]}.js`, `${SCRIPTS[build]}.wasm.bin`];
+  return names.map((name) => `${FOLDER}/${name}`);
+}
+
+/**
  * Open a model: {device, threads, lost, run(feeds), close()}.
  * @param {Manifest} manifest
  * @param {Uint8Array} model
@@ -40,19 +49,19 @@ export function buildFor(device, threads, builds, features) {
  * @returns {Promise<import("../types.js").Session>}
  */
 export async function open(manifest, model, { device, threads, build }) {
+  const files = await Promise.all(filesOf(build).map((path) => readFile(manifest, path)));
   // @ts-ignore: the page's import map names this module
   const library = await import("@litertjs/core");
-  const script = SCRIPTS[build];
   // The library's own loader reads this object; the WebAssembly file is packed, so it cannot fetch it itself.
-  /** @type {any} */ (self).Module = { wasmBinary: (await readFile(manifest, `${FOLDER}/${script}.wasm.bin`)).buffer };
-  await library.loadLiteRt(new URL(`${FOLDER}/${script}.js`, document.baseURI).href, {
+  /** @type {any} */ (self).Module = { wasmBinary: files[files.length - 1].buffer };
+  await library.loadLiteRt(new URL(`${FOLDER}/${SCRIPTS[build]}.js`, document.baseURI).href, {
     threads: build === "threads",
     jspi: build === "webgpu",
   });
   try {
     const options = device === "webgpu" ? { accelerator: "webgpu" } : { accelerator: "wasm", cpuOptions: { numThreads: threads } };
-    const compiled = await library.loadAndCompile(model, options);
-    return new LiteRtSession(library, compiled, manifest, device, threads);
+    const compile = () => library.loadAndCompile(model, options);
+    return new LiteRtSession(library, await compile(), compile, manifest, device, threads);
   } catch (error) {
     library.unloadLiteRt();
     throw error;
@@ -63,13 +72,15 @@ class LiteRtSession {
   /**
    * @param {any} library
    * @param {any} compiled
+   * @param {() => Promise<any>} compile
    * @param {Manifest} manifest
    * @param {string} device
    * @param {number} threads
    */
-  constructor(library, compiled, manifest, device, threads) {
+  constructor(library, compiled, compile, manifest, device, threads) {
     this.library = library;
     this.compiled = compiled;
+    this.compile = compile;
     this.device = device;
     this.threads = threads;
     this.inputs = compiled.getInputDetails();
@@ -100,6 +111,11 @@ class LiteRtSession {
     } finally {
       for (const tensor of [...tensors, ...outputs]) if (!tensor.deleted) tensor.delete();
     }
+  }
+
+  async reset() {
+    this.compiled.delete();
+    this.compiled = await this.compile();
   }
 
   async close() {

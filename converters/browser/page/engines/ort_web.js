@@ -29,6 +29,15 @@ export function buildFor(device, threads, builds, features) {
 }
 
 /**
+ * The files of a build that `open` reads and checks, its scripts first.
+ * @param {string} build
+ */
+export function filesOf(build) {
+  const [script, wasm] = FILES[build];
+  return [script, `${wasm}.js`, `${wasm}.wasm.bin`].map((name) => `${FOLDER}/${name}`);
+}
+
+/**
  * Open a model: {device, threads, lost, run(feeds), close()}.
  * @param {Manifest} manifest
  * @param {Uint8Array} model
@@ -36,11 +45,12 @@ export function buildFor(device, threads, builds, features) {
  * @returns {Promise<import("../types.js").Session>}
  */
 export async function open(manifest, model, { device, threads, build }) {
-  const [script, wasm] = FILES[build];
-  const ort = await import(new URL(`${FOLDER}/${script}`, document.baseURI).href);
-  const binary = await readFile(manifest, `${FOLDER}/${wasm}.wasm.bin`);
-  ort.env.wasm.wasmBinary = binary.buffer;
-  ort.env.wasm.wasmPaths = { mjs: new URL(`${FOLDER}/${wasm}.js`, document.baseURI).href };
+  const paths = filesOf(build);
+  const files = await Promise.all(paths.map((path) => readFile(manifest, path)));
+  const [script, glue] = paths.map((path) => new URL(path, document.baseURI).href);
+  const ort = await import(script);
+  ort.env.wasm.wasmBinary = files[files.length - 1].buffer;
+  ort.env.wasm.wasmPaths = { mjs: glue };
   ort.env.wasm.numThreads = threads;
   const session = await ort.InferenceSession.create(model, {
     executionProviders: [device === "webgpu" ? "webgpu" : "wasm"],
@@ -87,6 +97,9 @@ class OrtSession {
       throw this.device === "webgpu" && /lost|destroyed/i.test(String(error)) ? new DeviceLostError("") : error;
     }
   }
+
+  /** A model in ONNX keeps no state: it takes and gives it. */
+  async reset() {}
 
   async close() {
     await this.session.release();

@@ -35,7 +35,7 @@ export function recognize(manifest) {
     },
     toJson: (found) =>
       found.map(({ label, index, score, box, points }) => ({ label, index, score, box, ...(points.length ? { points } : {}) })),
-    summary: (found) => (found.length ? counted(found.map(nameOf)) : "nothing found"),
+    summary: summaryOf,
     list: (found) => listOf(found.map((one) => ({ text: nameOf(one), number: percent(one.score), color: one.index }))),
     draw(found, pen) {
       const backwards = [...found].reverse(); // the most confident on top
@@ -65,12 +65,17 @@ function inPicture(one, placement) {
   return { ...one, box: boxToPicture(one.box, placement), points: one.points.map((point) => toPicture(point, placement)) };
 }
 
-/** @param {Detection} one */
-function isInside({ box: [left, top, right, bottom] }) {
+/** @param {{ box: Box }} one */
+export function isInside({ box: [left, top, right, bottom] }) {
   return left < right && top < bottom;
 }
 
-/** @param {Detection} one */
-function nameOf({ label, index }) {
+/** @param {{ label: string | null, index: number }} one */
+export function nameOf({ label, index }) {
   return label ?? `class ${index}`;
+}
+
+/** @param {{ label: string | null, index: number }[]} found */
+export function summaryOf(found) {
+  return found.length ? counted(found.map(nameOf)) : "nothing found";
 }

@@ -2,11 +2,12 @@
 
 import * as classification from "./classification.js";
 import * as detection from "./detection.js";
+import * as instances from "./instances.js";
 import * as pose from "./pose.js";
 import * as segmentation from "./segmentation.js";
 import * as tensors from "./tensors.js";
 
-const TASKS = [classification, detection, segmentation, pose, tensors];
+const TASKS = [classification, detection, segmentation, instances, pose, tensors];
 
 /**
  * The task of the model.
