@@ -1,9 +1,11 @@
 """How much memory does writing a GGUF take? A LLaMA-shaped folder is created and converted in a separate process.
 
-    python tests/benchmarks/gguf_memory.py [LAYERS]
+    python -m tests.benchmarks.gguf_memory [LAYERS]
 
-Prints the peak minus what Python and numpy use themselves, next to the size of the largest tensor and of the model: it
-has to grow with the former and not with the latter. The weights are zeros, because their values do not matter.
+The default is a folder of 2 GB. It is written twice: by edge, and by llama.cpp's converter in its environment. Prints
+the peak of each process and what Python and its libraries use themselves, next to the size of the largest tensor and of
+the model: the difference has to grow with the former and not with the latter. The weights are zeros, because their
+values do not matter.
 """
 
 from __future__ import annotations
@@ -17,23 +19,32 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.converters.gguf.test_gguf import trained_tokenizer
+
 WIDTH, HIDDEN, HEADS, VOCABULARY = 1024, 4096, 16, 32000
+MOST = 1500  # MiB
 CHILD = """
 import sys
 from pathlib import Path
 import gguf
-from converters.gguf.hugging_face import hugging_face_name, read_network
+from converters.gguf.folder_model import open_folder
+from converters.gguf.hugging_face import hugging_face_name, read_config, read_network
 from converters.gguf.language_model import LanguageModel, Renamed
 from converters.gguf.vocabulary import Vocabulary
 from converters.gguf.weights import SafetensorsFolder
 from converters.gguf.writer import write_model
 from runtimes.host import peak_rss_bytes
 folder = Path(sys.argv[1])
+before = peak_rss_bytes()
+if sys.argv[2] == "llama.cpp":
+    import resource
+    open_folder(folder, read_config(folder), False).write(folder / "model.gguf", "fp16", None)
+    print(before, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    sys.exit()
 stored = SafetensorsFolder(folder)
 network = read_network(folder, stored)
 weights = Renamed(stored, hugging_face_name, set(network.tensors()))
 vocabulary = Vocabulary("llama", ("<unk>",), (2,), (0.0,))
-before = peak_rss_bytes()
 write_model(LanguageModel("model", network, vocabulary, weights, lambda _text: []), folder / "model.gguf", "fp16")
 print(before, peak_rss_bytes())
 """
@@ -49,18 +60,25 @@ def main(layers: int) -> None:
             "intermediate_size": HIDDEN,
             "num_hidden_layers": layers,
             "num_attention_heads": HEADS,
+            "num_key_value_heads": HEADS,
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
             "vocab_size": VOCABULARY,
             "tie_word_embeddings": False,
         }
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         size = _write_zeros(folder / "model.safetensors", layers)
-        run = subprocess.run([sys.executable, "-c", CHILD, name], capture_output=True, text=True, check=True)
-        before, peak = map(int, run.stdout.split())
+        trained_tokenizer("smollm").save(str(folder / "tokenizer.json"))
         largest = 4 * VOCABULARY * WIDTH
-        print(
-            f"model {size / 2**20:.0f} MiB in bf16, largest tensor {largest / 2**20:.0f} MiB in fp32: "
-            f"{(peak - before) / 2**20:.0f} MiB over the {before / 2**20:.0f} MiB of Python and its libraries"
-        )
+        print(f"model {size / 2**20:.0f} MiB in bf16, largest tensor {largest / 2**20:.0f} MiB in fp32")
+        for writer in ("edge", "llama.cpp"):
+            run = subprocess.run(
+                [sys.executable, "-c", CHILD, name, writer], stdout=subprocess.PIPE, text=True, check=True
+            )
+            before, peak = (number / 2**20 for number in map(int, run.stdout.split()))
+            print(f"{writer}: {peak:.0f} MiB at most; Python and edge's libraries alone {before:.0f} MiB")
+            if peak > MOST:
+                sys.exit(f"more than {MOST} MiB")
 
 
 def _write_zeros(path: Path, layers: int) -> int:
@@ -84,4 +102,4 @@ def _write_zeros(path: Path, layers: int) -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 16)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 58)
