@@ -99,7 +99,7 @@ $(VENV)/llama-server.done: constraints.txt $(LLAMA_PATCH) | $(VENV)/bin/python
 		"(Debian, Ubuntu: sudo apt install build-essential); 'make chat' does without"; exit 1; }
 	@echo "compiling llama.cpp for this CPU (once; about 6 minutes on two cores) ..."
 	@rm -rf $(LLAMA_SOURCE) $(LLAMA_BUILD) && mkdir -p $(LLAMA_SOURCE) $(VENV)/sdist $(VENV)/llama.cpp
-	@$(PIP) install --quiet 'scikit-build-core[pyproject]' cmake ninja
+	@$(PIP) install --quiet scikit-build-core cmake ninja
 	@$(PIP) download --quiet --no-deps --no-binary :all: --dest $(VENV)/sdist '$(LLAMA)'
 	@tar xzf $(VENV)/sdist/llama_cpp_python-$(LLAMA_VERSION).tar.gz -C $(LLAMA_SOURCE) --strip-components 1
 	@patch --quiet --strip 1 --directory $(LLAMA_SOURCE)/vendor/llama.cpp <$(LLAMA_PATCH)
