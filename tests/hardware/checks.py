@@ -98,8 +98,7 @@ def has_energy(answer: Answer) -> str:
 
 def passed(answer: Answer) -> str:
     """Return what is wrong with the answer of `edge verify` or `edge deploy`."""
-    verdict = answer.get("verdict", answer)
-    return "" if verdict["passed"] else str(verdict.get("message"))
+    return "" if answer["passed"] else str(answer["message"])
 
 
 def table_row(setup: str) -> Expectation:

@@ -94,7 +94,7 @@ def test_the_setups_and_devices_of_the_checks_exist() -> None:
         ),
         (has_conditions(), [ROW], [], ""),
         (has_energy, [ROW], [{**ROW, "energy_per_run_j": None, "energy_note": "no sensor"}], "no sensor"),
-        (passed, {"verdict": {"passed": True}}, {"passed": False, "message": "max_abs 3"}, "max_abs 3"),
+        (passed, {"passed": True}, {"passed": False, "message": "max_abs 3"}, "max_abs 3"),
         (
             table_row("coral-usb"),
             [{"id": "coral-usb@pi", "kind": "measured", "agreement": {"pictures": 100, "same_top1": 98}}],
