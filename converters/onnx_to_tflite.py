@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = "onnx2tf"
 _NEWEST_OPSET = 22
+_NEWEST_IR = 10  # of that opset; ONNX Runtime in the environment opens none beyond 11
 _MAX_CHANNELS = 4  # of a picture: more on the last axis are rows or columns
 _TIMEOUT_S = 3000.0
 _HINT = "the model may use an operation that onnx2tf lacks; start from the model that the .onnx was exported from"
@@ -104,6 +105,7 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
         proto = onnx.load(model)
     with converting(model, "ONNX"):
         proto = at_most_opset(proto, _NEWEST_OPSET, "onnx2tf")
+        proto.ir_version = min(proto.ir_version, _NEWEST_IR)
         pad_before_pooling(proto)
         unroll_recurrent(proto, shapes)
     return proto

@@ -10,7 +10,7 @@ import pytest
 
 from converters.calibration.dataset import Calibration
 from converters.onnx.opset import fixed_shapes
-from converters.onnx_to_tflite import OnnxToTflite, kept_inputs
+from converters.onnx_to_tflite import OnnxToTflite, _readable, kept_inputs
 from converters.options import ConvertOptions
 from converters.tflite.reader import read_tflite
 from runtimes.artifact import Artifact
@@ -64,6 +64,15 @@ def test_what_an_input_takes_is_read_without_the_environment(tmp_path):
     with pytest.raises(InputError, match="has opset 17, and 13 is the newest") as caught:
         fixed_shapes(_network(tmp_path / "new.onnx", opset=17), 1, 13)
     assert "opset 13 or lower" in caught.value.hint
+
+
+def test_a_newer_file_version_is_lowered_to_what_the_environment_opens(tmp_path):
+    import onnx
+
+    proto = onnx.load(_network(tmp_path / "m.onnx"))
+    proto.ir_version = onnx.IR_VERSION
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert _readable(tmp_path / "m.onnx", {"image": [1, 3, 16, 16]}).ir_version <= 10
 
 
 def test_only_pictures_with_the_channels_first_are_turned():
