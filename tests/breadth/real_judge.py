@@ -116,10 +116,17 @@ def _openvino(path: Path) -> Engine:
     if "vnni" not in Path("/proc/cpuinfo").read_text():  # the plugin's int8 kernels saturate in 16 bits there
         config["LP_TRANSFORMS_MODE"] = "NO"
     compiled = openvino.Core().compile_model(model, "CPU", config)
+    # The format has no scales for inputs and outputs: a model that has some holds them here.
+    place = ["edge", "quantization"]
+    scales = json.loads(str(model.get_rt_info(place).value)) if model.has_rt_info(place) else {}
 
     def port(one: Any) -> Port:
         sizes = tuple(-1 if size.is_dynamic else size.get_length() for size in one.get_partial_shape())
-        return Port(min(one.get_names() or {""}), sizes, np.dtype(one.get_element_type().to_dtype()))
+        name, dtype = min(one.get_names() or {""}), np.dtype(one.get_element_type().to_dtype())
+        known = next((scales[other] for other in one.get_names() if other in scales), None)
+        if known is None:
+            return Port(name, sizes, dtype)
+        return Port(name, sizes, dtype, known["scales"][0], known["zero_points"][0])
 
     def run(values: list[np.ndarray]) -> list[np.ndarray]:
         answers = compiled(dict(enumerate(values)))
