@@ -163,7 +163,7 @@ def scatter(points: Sequence[Point], x_unit: str, y_unit: str, width: float) -> 
     """Draw points with the numbers that their labels begin with, and the Pareto line through the best ones."""
     height, left = 340.0, 52.0
     values = [point.x for point in points]
-    scale = Scale(low=min(values) / 1.3, high=max(values) * 1.3, start=left, end=width, is_log=True)
+    scale = Scale(low=min(values) / 1.3, high=max(values) * 1.3, start=left, end=width - 20, is_log=True)
     low, high = min(point.y for point in points), max(point.y for point in points)
     margin = max((high - low) * 0.12, 0.005)
     upright = Scale(low=max(low - margin, 0.0), high=min(high + margin, 1.0), start=height - 10, end=22)
