@@ -275,7 +275,7 @@ def test_openvino_keeps_layers_until_the_drop_is_small_enough(converted):
 
 
 def test_a_target_that_takes_int8_alone_fails_and_names_the_layers(converted, monkeypatch):
-    monkeypatch.setattr("converters.pipeline.convert._can_keep", lambda done: False)
+    monkeypatch.setattr("converters.pipeline.repair._can_keep", lambda done: False)
     with pytest.raises(ProofError, match=r"the layers that lose most: .*first.*noise") as caught:
         converted("uneven", "tflite")
     assert "needs every layer in int8" in caught.value.hint
