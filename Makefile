@@ -126,7 +126,7 @@ $(VENV)/test.done: $(VENV)/table.done $(VENV)/llama-server.done
 	@echo "setting up .venv for the tests (once) ..."
 	@$(STEP) "installing PyTorch" -- $(PIP) install 'torch==2.13.0' --constraint constraints.txt
 	@$(STEP) "installing what the tests need" -- $(PIP) install --editable \
-		'.[table,tflite-quantizer,onnxscript,transformers,evaluate,chat,serve,gguf,llama-cpp,xllamacpp,test]' \
+		'.[table,tflite-quantizer,onnxscript,transformers,cluster,chat,serve,gguf,llama-cpp,xllamacpp,test]' \
 		--constraint constraints.txt
 	@touch $@
 
