@@ -7,7 +7,6 @@ passes: `edge.evaluation` has the labels and scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from converters.pipeline.reference import Reference, opened
@@ -44,9 +43,8 @@ class Gate(Protocol):
         """Return notes about the inputs."""
 
 
-# Builds a conversion's gate from the labeled inputs in an .npz, the allowed drop of the score, the source's facts,
-# and a session of the source.
-MakeGate = Callable[[Path, float, Reference, Session], Gate]
+# Builds the gate of a request with labeled inputs from the source, its facts, and a session of it.
+MakeGate = Callable[[ConvertRequest, OpenedSource, Reference, Session], Gate]
 
 
 def gate_of(
@@ -58,4 +56,4 @@ def gate_of(
     if make_gate is None:
         raise UsageError("this process does not score conversions", "run the job in edge.evaluation.worker")
     with opened(source, reference, request) as session:
-        return make_gate(request.evaluation, request.max_drop, reference, session)
+        return make_gate(request, source, reference, session)

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from converters.registry import all_converters
     from converters.sources import all_sources
     from edge.cli.options import declared, preprocessing
+    from edge.cli.options.numbers import count
 
     parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
     )
     parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
+    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
     parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
     parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
@@ -165,6 +167,7 @@ def _inputs(args: argparse.Namespace) -> ConversionInputs:
         calibration=args.calibration,
         labels=args.labels,
         task=args.task,
+        rate=args.rate,
         preprocess_options=preprocess_options_from(args),
         kind=args.output,
         label_offset=args.label_offset,
@@ -267,24 +270,22 @@ def _as_text(result: ConvertResult) -> str:
     )
 
 
-def _range(proof: Mapping[str, Any]) -> str:
+def _range(proof: Any) -> str:
     return " of {:g} to {:g}".format(*proof["range"]) if "range" in proof else ""
 
 
 def _accuracy(accuracy: Mapping[str, Any] | None) -> list[str]:
     if accuracy is None:
         return []
-    if "metric" in accuracy:
-        values = f"{accuracy['source']:.4f} of the source, {accuracy['artifact']:.4f} of the artifact"
-        return [f"  {accuracy['metric']} {values}, on {accuracy['samples']} labeled inputs"]
-    top1 = f"top-1 {accuracy['source']:.2%} of the source, {accuracy['artifact']:.2%} of the artifact"
-    lines = [f"  {top1}, on {accuracy['samples']} labeled inputs"]
+    name, form = (accuracy["metric"], ".4f") if "metric" in accuracy else ("top-1", ".2%")
+    values = f"{accuracy['source']:{form}} of the source, {accuracy['artifact']:{form}} of the artifact"
+    lines = [f"  {name} {values}, on {accuracy['samples']} labeled inputs"]
     if "kept" in accuracy:
         before = accuracy["before"]
         names = ", ".join(name.split(";")[0] for name in accuracy["kept"])
         lines.append(f"  kept in float to reach that: {names}")
         lines.append(
-            f"  all in int8: {before['artifact']:.2%}, {before['bytes']:,} bytes; now {accuracy['bytes']:,} bytes"
+            f"  all in int8: {before['artifact']:{form}}, {before['bytes']:,} bytes; now {accuracy['bytes']:,} bytes"
         )
     return lines
 

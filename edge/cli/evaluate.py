@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from edge.evaluation.runner import EvaluateOptions
 
 # Metric → its heading; others are shown by their key.
-_TITLES = {"top1": "Top-1", "top5": "Top-5", "map": "mAP", "map50": "mAP50", "map75": "mAP75", "miou": "mIoU"}
+_TITLES = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "map": "mAP",
+    "map50": "mAP50",
+    "map75": "mAP75",
+    "miou": "mIoU",
+    "f1": "F1",
+}
 _CONFUSIONS = 5
 _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
@@ -57,9 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--journal", type=Path, metavar="FILE", help="keep each input's result here, and continue from it if stopped"
     )
     parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="spread the inputs over a Dask cluster, such as tcp://scheduler:8786 (default: this machine)",
+    )
+    parser.add_argument(
         "--confidence", type=share, metavar="C", help="lowest score of a box, 0 to 1 (default: nearly all boxes count)"
     )
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
+    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
@@ -102,7 +116,9 @@ def _options(args: argparse.Namespace) -> EvaluateOptions:
     from edge.cli.options.preprocessing import preprocess_options_from
     from edge.evaluation.runner import EvaluateOptions
 
-    hints = edge.ModelHints(preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task)
+    hints = edge.ModelHints(
+        preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task, args.rate
+    )
     return EvaluateOptions(
         hints=hints,
         runtime=args.runtime,
@@ -111,6 +127,7 @@ def _options(args: argparse.Namespace) -> EvaluateOptions:
         confidence=args.confidence,
         iou=args.iou,
         limit=args.limit,
+        cluster=args.cluster,
         journal=args.journal,
         timeout_s=args.timeout,
     )
@@ -162,7 +179,7 @@ def _notes(report: EvaluateReport) -> Iterator[str]:
     for one in report.models:
         if one.confusions:
             total = sum(found.times for found in one.confusions)
-            unit = "inputs" if report.task == "classification" else "pixels"
+            unit = "pixels" if report.task == "segmentation" else "inputs"
             yield f"{one.artifact}: {total} {unit} confused, most often"
             for label, predicted, count in one.confusions[:_CONFUSIONS]:
                 yield f"  {count} of {report.name(label)} as {report.name(predicted)}"

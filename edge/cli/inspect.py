@@ -25,18 +25,25 @@ _NOT_SHOWN = ("mean", "std", "label_file", "associated_files")  # printed elsewh
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge inspect`."""
+    from edge.cli.options import preprocessing
+    from edge.cli.options.numbers import count
+
     parser.add_argument("file", type=Path, metavar="FILE", help="a model file or artifact folder")
     parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
+    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    preprocessing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the inspection."""
     import edge
+    from edge.cli.options.preprocessing import preprocess_options_from
 
     artifact = edge.Artifact.open(args.file)
-    found = edge.inspect(args.file, edge.ModelHints(labels=args.labels, task=args.task))
+    options = preprocess_options_from(args)
+    found = edge.inspect(args.file, edge.ModelHints(options, labels=args.labels, task=args.task, rate=args.rate))
     if args.json:
         manifest = None if artifact.is_bare else asdict(artifact.manifest)
         print(json.dumps({"file": str(artifact.model), **found.to_json(), "manifest": manifest}, indent=2))
@@ -127,6 +134,8 @@ def _manifest(artifact: Artifact) -> Iterable[tuple[str, str]]:
 
 def _task(task: TaskDescription | None) -> Iterable[tuple[str, str]]:
     """Return what the model does, each fact with its origin."""
+    from runtimes.task import SPECTRUM
+
     if task is None:
         return
     if not task.origins:
@@ -142,6 +151,11 @@ def _task(task: TaskDescription | None) -> Iterable[tuple[str, str]]:
         rule = f"(pixel − {_numbers(task.picture.mean)}) × {_numbers(task.picture.scale)}"
         text = f"{width} × {height}, {task.picture.resize}, {task.picture.color}, {rule}"
         yield "picture", _known(text, task.origins.get("picture"))
+    if task.sound is not None:
+        kind = "rows of a spectrum, from" if task.sound.features == SPECTRUM else "windows of"
+        after = f" after the last {task.sound.context:,} of the window before" if task.sound.context else ""
+        yield "sound", f"{kind} {task.sound.step:,} samples{after}, {task.sound.rate:,} a second"
+        yield from (("state", f"{name}, from {output}") for name, output in sorted(task.sound.states.items()))
     yield from (("assumed", line) for line in task.assumptions)
 
 

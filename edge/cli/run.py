@@ -19,6 +19,7 @@ from runtimes.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from edge.inference.inputs import Source
     from edge.inference.model import Model
     from edge.inference.prediction import Prediction, Unreadable
     from runtimes.tasks.embedding import Embedding
@@ -76,17 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the model. Unreadable inputs are reported and skipped; InputError (status 3) is raised at the end."""
-    from edge.inference.inputs import is_picture_file
+    from edge.inference.inputs import InlineText, is_picture_file
     from edge.inference.prediction import Unreadable
 
     _check(args)
-    with tempfile.TemporaryDirectory(prefix="edge-text-") as folder, _open(args) as model:
-        inputs = [*_inputs(args.pictures), *_texts(args.text, Path(folder))]
+    with _open(args) as model:
+        texts = [InlineText(f"text-{number}", text) for number, text in enumerate(args.text, 1)]
+        inputs: list[Source] = [*_inputs(args.pictures), *texts]
         prepared = model.prepare(takes_pictures=not inputs or any(map(is_picture_file, inputs)))
         for line in prepared.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
         answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
-        answers = _named(answers, Path(folder))
         if args.reference:
             answers = _compared(answers, _references(model, args.reference))
         if args.draw is not None:
@@ -166,21 +167,6 @@ def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Pred
             frame.unlink()
             if board:
                 board.forget_inputs()
-
-
-def _texts(given: Sequence[str], folder: Path) -> list[Path]:
-    """Write the texts of --text as files text-1.txt and so on."""
-    paths = [folder / f"text-{number}.txt" for number in range(1, len(given) + 1)]
-    for path, text in zip(paths, given, strict=True):
-        path.write_text(text, encoding="utf-8")
-    return paths
-
-
-def _named(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator[Prediction | Unreadable]:
-    """Yield the same answers, those to files in `folder` by the file's name alone."""
-    for answer in answers:
-        path = Path(answer.input)
-        yield replace(answer, input=path.stem) if path.parent == folder else answer
 
 
 def _references(model: Model, paths: Sequence[Path]) -> dict[str, Embedding]:

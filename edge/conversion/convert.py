@@ -22,7 +22,6 @@ from edge.conversion.datasets import ConversionInputs, calibration_samples, desc
 from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
 from edge.conversion.task import describe_to_page, kind_in_file, stated_task
-from edge.conversion.task_accuracy import task_accuracy
 from edge.conversion.task_agreement import task_agreement, with_agreement
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
@@ -74,10 +73,6 @@ class Conversion:
             inputs = _with_hints(inputs, hints, work)
             folder = export.path if export and export.path.is_dir() else None
             stated = stated_task(source, inputs, folder)
-            accuracy = task_accuracy(stated, inputs, source, work, failed_place(place), on_step)
-            if accuracy is not None:
-                accuracy.check_source()
-                inputs = replace(inputs, evaluate=None)
             if stated is None:
                 shapes = plan.options.shapes
                 preprocess, notes = _preprocess(source, inputs.preprocess_options, hints, worker, shapes)
@@ -98,7 +93,7 @@ class Conversion:
                 label_offset=inputs.label_offset,
                 labels=inputs.labels,
                 kept=str(failed_place(place)),
-                evaluation=evaluation_inputs(inputs, source, preprocess, work),
+                evaluation=inputs.evaluate if stated else evaluation_inputs(inputs, source, preprocess, work),
                 max_drop=inputs.max_drop,
                 origin=export.origin() if export else None,
                 task=stated.statement if stated else None,
@@ -108,8 +103,6 @@ class Conversion:
             result = _proven(request, worker, on_step, lambda: task_agreement(source, folder, inputs, request))
             if plan.format == "browser":
                 describe_to_page(request.out)
-            if accuracy is not None:
-                result = replace(result, accuracy=accuracy.compare(request.out))
         return replace(result, artifact=place, notes=(*export_notes, *notes, *more, *result.notes))
 
 

@@ -58,14 +58,16 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
     found = inspected(artifact, folder) if artifact.model.exists() else None
     if found is None:
         return None
-    first = describe(artifact, found, ModelHints(task=inputs.task))
+    first = describe(artifact, found, ModelHints(task=inputs.task, rate=inputs.rate))
     if first is None or first.id in _DESCRIBED_OTHERWISE or (folder is not None and first.id not in _OF_TEXTS):
         return None
-    hints = ModelHints(inputs.preprocess_options, labels=inputs.labels, task=inputs.task)
+    hints = ModelHints(inputs.preprocess_options, labels=inputs.labels, task=inputs.task, rate=inputs.rate)
     task = describe(artifact, found, hints) or first
     metadata = {**_texts(found.properties), **_texts(found.metadata)}
     if artifact.manifest.task is not None:
         metadata.update(artifact.manifest.task.metadata)
+    if inputs.rate is not None:
+        metadata[RATE_KEY] = str(inputs.rate)
     return StatedTask(
         statement=TaskStatement(task.id, task.labels, metadata),
         picture=task.picture,

@@ -90,7 +90,8 @@ def task_agreement(
 
 def _source_facts(source: OpenedSource, folder: Path | None, inputs: ConversionInputs) -> ModelFacts:
     artifact = source.artifact
-    hints = ModelHints(inputs.preprocess_options, inputs.kind, inputs.label_offset, inputs.labels, inputs.task)
+    given = inputs.kind, inputs.label_offset, inputs.labels, inputs.task, inputs.rate
+    hints = ModelHints(inputs.preprocess_options, *given)
     return facts_of(artifact, inspected(artifact, folder), hints, _nothing)
 
 

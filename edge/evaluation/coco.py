@@ -3,6 +3,8 @@
 The records are tables with a row for each labeled and each found object of an input; the columns are named below. A
 found object has a score, a labeled one an area and whether it is a crowd: an area with several objects, or a difficult
 one, which counts neither as missed nor against what is found in it.
+
+Instead of masks, which are large, a record has the area of each found one and its IoU with each labeled one.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from runtimes.errors import EngineMissingError
 from runtimes.registry import install_hint
 
 FOUND, CLASS, SCORE, BOX, CROWD, POINTS = 0, 1, 2, slice(3, 7), 7, 8  # SCORE is the area of a labeled object
+MASK, IOUS = 8, 9  # the area of a found mask, or whether a labeled object has one; the IoU with each labeled object
 MAX_FOUND = 100  # objects of an input that count, the most confident ones; COCO's own limit
 # COCO's statistics by their place; those of fewer than 100 objects are left out.
 _BOX_NAMES = {0: "map", 1: "map50", 2: "map75", 3: "map_small", 4: "map_medium", 5: "map_large", 8: "recall"}
+_MASK_NAMES = {place: f"mask_{name}" for place, name in _BOX_NAMES.items()}
 _POINT_NAMES = {0: "oks_map", 1: "oks_map50", 2: "oks_map75", 3: "oks_map_medium", 4: "oks_map_large", 5: "oks_recall"}
 
 
@@ -37,15 +41,18 @@ def object_rows(rows: Sequence[Sequence[float]], columns: int = POINTS) -> Array
     return np.asarray(rows, np.float64).reshape(-1, columns)
 
 
-def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None = None) -> CocoScores:
-    """Compute COCO's statistics of boxes, or of key points if their `sigmas` are given.
+def average_precision(
+    records: Sequence[Array], sigmas: Sequence[float] | None = None, *, of_masks: bool = False
+) -> CocoScores:
+    """Compute COCO's statistics of boxes, of masks, or of key points if their `sigmas` are given.
 
     sigmas: How far people place each key point from the next person's, as a share of the object's size.
+    of_masks: Whether to compare masks, whose IoUs are in the records.
 
     Raises EngineMissingError without faster-coco-eval.
     """
     labeled = [record[record[:, FOUND] == 0] for record in records]
-    classes = sorted({int(row[CLASS]) for rows in labeled for row in rows if _counts(row)})
+    classes = sorted({int(row[CLASS]) for rows in labeled for row in rows if _counts(row, sigmas is not None)})
     if not classes:
         return CocoScores()
     try:
@@ -53,7 +60,8 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
     except ImportError:
         what = "computing average precision needs faster-coco-eval, which is not installed"
         raise EngineMissingError(what, install_hint("evaluate")) from None
-    objects = [_labeled(row, number) for number, rows in enumerate(labeled, 1) for row in rows]
+    has_points = sigmas is not None
+    objects = [_labeled(row, number, has_points) for number, rows in enumerate(labeled, 1) for row in rows]
     every = {*classes, *(int(row[CLASS]) for record in records for row in record)}
     truth = COCO(
         {
@@ -62,12 +70,18 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
             "categories": [{"id": _category(one), "name": str(one)} for one in sorted(every)],
         }
     )
-    found = [_found(row, number) for number, rows in enumerate(records, 1) for row in rows if row[FOUND]]
-    names = _BOX_NAMES if sigmas is None else _POINT_NAMES
+    found = [_found(row, number, has_points) for number, rows in enumerate(records, 1) for row in rows if row[FOUND]]
+    names = _MASK_NAMES if of_masks else _BOX_NAMES if sigmas is None else _POINT_NAMES
     if not found:  # all is missed; the library's own answer differs between versions
         return CocoScores({next(iter(names.values())): 0.0}, dict.fromkeys(classes, 0.0))
     kind = "bbox" if sigmas is None else "keypoints"
-    judge = COCOeval_faster(truth, truth.loadRes(found), kind, kpt_oks_sigmas=None if sigmas is None else list(sigmas))
+    results = truth.loadRes(found)
+    judge = COCOeval_faster(truth, results, kind, kpt_oks_sigmas=None if sigmas is None else list(sigmas))
+    if of_masks:
+        areas = np.concatenate([record[record[:, FOUND] == 1, MASK] for record in records])
+        for one, area in zip(results.dataset["annotations"], areas.tolist(), strict=True):
+            one["area"] = area
+        judge.computeIoU = lambda image, category: _mask_ious(records[image - 1], category, judge.params.maxDets[-1])
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
@@ -80,9 +94,21 @@ def average_precision(records: Sequence[Array], sigmas: Sequence[float] | None =
     )
 
 
-def _counts(row: Array) -> bool:
+def _mask_ious(record: Array, category: int, most: int) -> Array | list[float]:
+    """Return the IoU of the best found masks of a category, most confident first, with the labeled ones."""
+    is_found = record[:, FOUND] == 1
+    of_category = np.array([_category(int(one)) == category for one in record[:, CLASS]], bool)
+    found, labeled = record[is_found & of_category], np.flatnonzero(of_category[~is_found])
+    if not len(found) or not len(labeled):
+        return []
+    order = np.argsort(-found[:, SCORE], kind="stable")[:most]
+    ious: Array = found[order][:, IOUS + labeled]
+    return ious
+
+
+def _counts(row: Array, has_points: bool) -> bool:
     """Return whether a labeled object can be missed: it is no crowd, and has a key point if it may have any."""
-    return not row[CROWD] and (len(row) == POINTS or bool((row[POINTS + 2 :: 3] > 0).any()))
+    return not row[CROWD] and (not has_points or bool((row[POINTS + 2 :: 3] > 0).any()))
 
 
 def _category(index: int) -> int:
@@ -95,8 +121,8 @@ def _box(row: Array) -> list[float]:
     return [left, top, right - left, bottom - top]
 
 
-def _labeled(row: Array, image: int) -> JsonObject:
-    points = row[POINTS:].tolist()
+def _labeled(row: Array, image: int, has_points: bool) -> JsonObject:
+    points = row[POINTS:].tolist() if has_points else []
     return {
         "image_id": image,
         "category_id": _category(int(row[CLASS])),
@@ -107,8 +133,8 @@ def _labeled(row: Array, image: int) -> JsonObject:
     }
 
 
-def _found(row: Array, image: int) -> JsonObject:
-    points = row[POINTS:].tolist()
+def _found(row: Array, image: int, has_points: bool) -> JsonObject:
+    points = row[POINTS:].tolist() if has_points else []
     found: JsonObject = {
         "image_id": image,
         "category_id": _category(int(row[CLASS])),

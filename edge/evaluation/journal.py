@@ -9,32 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from runtimes.arrays import Array
+from edge.evaluation.scoring import ScoredInput
 from runtimes.errors import InputError, UsageError
 
 _HEAD = "edge evaluate, journal 1\n"
 _HINT = "choose another --journal, or remove the file"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)  # comparing arrays does not give a bool
-class ScoredInput:
-    """What one input gave.
-
-    runtime, runtime_version: The engine.
-    latency_ms: The duration of the inference.
-    record: What the task's view scores (`edge.tasks.TaskView.record`).
-    """
-
-    runtime: str
-    runtime_version: str
-    latency_ms: float
-    record: Array
 
 
 class Journal:

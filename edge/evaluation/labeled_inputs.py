@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.inference.inputs import Source
 from runtimes.errors import InputError, UsageError
 
+LabeledInput = tuple[Source, Any]
 Names = Mapping[int, str | None]  # a model's classes by the index that its results have
 
 
@@ -19,11 +20,11 @@ Names = Mapping[int, str | None]  # a model's classes by the index that its resu
 class LabeledInputs:
     """A data set for one model.
 
-    inputs: Each input's file, and its label as the task's view takes it (`edge.tasks.TaskView.record`).
+    inputs: Each input, and its label as the task's view takes it (`edge.tasks.TaskView.record`).
     notes: What is to be known about the labels.
     """
 
-    inputs: tuple[tuple[Path, Any], ...]
+    inputs: tuple[LabeledInput, ...]
     notes: tuple[str, ...] = ()
 
     def spread(self, most: int | None) -> LabeledInputs:

@@ -1,8 +1,9 @@
-"""Read labeled objects in pictures: boxes and key points.
+"""Read labeled objects in pictures: boxes, outlines and key points.
 
     COCO JSON    a .json with images, annotations and categories; the pictures lie beside it, or in a folder next to it
     YOLO txt     a text file for each picture, beside it or in `labels/` for `images/`: class, then center x, center y,
-                 width and height as shares of the picture; `classes.txt` may hold the class names
+                 width and height as shares of the picture, or x and y of the corners of an outline; key points follow
+                 the box as x and y, or as x, y and visibility; `classes.txt` may hold the class names
     VOC XML      an XML file for each picture, beside it or in `Annotations/`
 
 Boxes are left, top, right and bottom in pixels of the upright picture.
@@ -13,18 +14,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from edge.evaluation.instance_masks import Outline, read_outline
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
 from edge.inference.images import picture_files, picture_size
 from runtimes.artifact.json_fields import Fields
 from runtimes.artifact.labels import read_labels
+from runtimes.decoders.polygons import area
 from runtimes.errors import InputError
 
 _MAX_JSON_BYTES = 1 << 30  # COCO's training set has 450 MB
 _MAX_TEXT_BYTES = 1 << 22  # of the labels of one picture
 _THREE_WAYS = "pass a COCO .json, or a folder with a YOLO .txt or a VOC .xml for each picture"
+_PERSON = 0.53  # the share of its box that a person covers, where the labels have no area; as in ultralytics
+_YOLO_HINT = "write class, center x, center y, width and height, then key points; or class, and x and y of corners"
 _FORMAT_HINT = "see docs/guides/evaluate.md for the formats"
 
 
@@ -37,6 +44,7 @@ class LabeledObject:
     area: Its area in pixels, by which COCO tells small, medium and large objects.
     is_crowd: Whether it counts neither as missed nor against what is found in it.
     points: The key points as x, y and visibility (0: not labeled), one after the other.
+    outline: Its mask; empty if it is not labeled.
     """
 
     index: int
@@ -44,14 +52,20 @@ class LabeledObject:
     area: float
     is_crowd: bool = False
     points: tuple[float, ...] = ()
+    outline: Outline = ()
 
 
 @dataclass(frozen=True)
 class LabeledObjects:
-    """The objects in a picture, and the classes that the data set labels: what is found of others is not judged."""
+    """The objects in a picture.
+
+    classes: The classes that the data set labels: what is found of others is not judged.
+    size: Width and height of the picture; None if the labels do not hold them.
+    """
 
     objects: tuple[LabeledObject, ...]
     classes: frozenset[int]
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +74,17 @@ class _Picture:
 
     path: Path
     objects: tuple[LabeledObject, ...]
+    size: tuple[int, int] | None = None
 
 
-def read_objects(data: Path, names: Names) -> LabeledInputs:
+def read_objects(data: Path, names: Names, has_poses: bool = False) -> LabeledInputs:
     """Read labeled objects for a model whose classes have these names.
+
+    has_poses: Whether key points, not corners of an outline, follow the class in YOLO's files.
 
     Raises InputError for data that cannot be read, and if none of its classes is one of the model's.
     """
-    pictures, classes = _read(data)
+    pictures, classes = _read(data, has_poses)
     if not pictures:
         raise InputError(f"{data} contains no pictures", _THREE_WAYS)
     indices, notes = (dict[int, int](), ()) if classes is None else names_of_classes(classes, names)
@@ -82,8 +99,7 @@ def read_objects(data: Path, names: Names) -> LabeledInputs:
         (
             picture.path,
             LabeledObjects(
-                tuple(LabeledObject(indices[o.index], o.box, o.area, o.is_crowd, o.points) for o in picture.objects),
-                known,
+                tuple(replace(one, index=indices[one.index]) for one in picture.objects), known, picture.size
             ),
         )
         for picture in pictures
@@ -92,14 +108,14 @@ def read_objects(data: Path, names: Names) -> LabeledInputs:
 
 
 def read_poses(data: Path, _names: Names) -> LabeledInputs:
-    """Read labeled key points from a COCO JSON. Raises InputError for data without key points."""
-    found = read_objects(data, {})
+    """Read labeled key points. Raises InputError for data without them."""
+    found = read_objects(data, {}, has_poses=True)
     if not any(one.points for _, label in found.inputs for one in label.objects):
-        raise InputError(f"{data} has no key points", "pass a COCO .json whose annotations have 'keypoints'")
+        raise InputError(f"{data} has no key points", "pass a COCO .json with 'keypoints', or YOLO .txt with points")
     return LabeledInputs(found.inputs)
 
 
-def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
+def _read(data: Path, has_poses: bool) -> tuple[list[_Picture], Sequence[str] | None]:
     """Return the pictures and the class names; None if numbers are the model's own."""
     if data.suffix.lower() == ".json":
         return _coco(data)
@@ -111,7 +127,7 @@ def _read(data: Path) -> tuple[list[_Picture], Sequence[str] | None]:
         if any(_beside(one, "Annotations", "JPEGImages", ".xml").is_file() for one in pictures):
             return _voc(pictures)
         if any(_beside(one, "labels", "images", ".txt").is_file() for one in pictures):
-            return _yolo(data, pictures)
+            return _yolo(data, pictures, has_poses)
     raise InputError(f"{data} holds no labeled objects", _THREE_WAYS)
 
 
@@ -132,12 +148,19 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         if one.whole("category_id") not in place:
             raise one.reject("category_id", "is not the id of a category")
         objects.setdefault(one.whole("image_id"), []).append(_coco_object(one, place[one.whole("category_id")]))
-    images = {one.whole("id"): one.text("file_name") for one in fields.children("images")}
+    images, sizes = dict[int, str](), dict[int, tuple[int, int]]()
+    for one in fields.children("images"):
+        images[one.whole("id")] = one.text("file_name")
+        if one.has("width") and one.has("height"):
+            sizes[one.whole("id")] = one.whole("width"), one.whole("height")
     lost = next((number for number in objects if number not in images), None)
     if lost is not None:
         raise InputError(f"{document}: an annotation is of image {lost}, which is not in 'images'", _FORMAT_HINT)
     folder = _folder_of(document, list(images.values()))
-    pictures = [_Picture(folder / name, tuple(objects.get(number, ()))) for number, name in sorted(images.items())]
+    pictures = [
+        _Picture(folder / name, tuple(objects.get(number, ())), sizes.get(number))
+        for number, name in sorted(images.items())
+    ]
     return pictures, [name for _, name in categories]
 
 
@@ -151,7 +174,8 @@ def _coco_object(one: Fields, index: int) -> LabeledObject:
     if len(points) % 3 or not all(map(math.isfinite, points)):
         raise one.reject("keypoints", "is not x, y and visibility of each key point")
     is_crowd = one.has("iscrowd") and bool(one.whole("iscrowd"))
-    return LabeledObject(index, (left, top, left + width, top + height), area, is_crowd, points)
+    outline = read_outline(one, "segmentation") if one.has("segmentation") and one.value("segmentation") else ()
+    return LabeledObject(index, (left, top, left + width, top + height), area, is_crowd, points, outline)
 
 
 def _folder_of(document: Path, names: Sequence[str]) -> Path:
@@ -172,35 +196,59 @@ def _folder_of(document: Path, names: Sequence[str]) -> Path:
 # ---- YOLO txt
 
 
-def _yolo(data: Path, pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str] | None]:
+def _yolo(data: Path, pictures: Sequence[Path], has_poses: bool) -> tuple[list[_Picture], Sequence[str] | None]:
     names = next((one for one in (data / "classes.txt", data / "labels" / "classes.txt") if one.is_file()), None)
     classes = read_labels(names) if names is not None else None
-    found = [_Picture(one, _yolo_objects(one, _beside(one, "labels", "images", ".txt"))) for one in pictures]
+    found = [_yolo_picture(one, _beside(one, "labels", "images", ".txt"), has_poses) for one in pictures]
     most = max((one.index for picture in found for one in picture.objects), default=-1)
     if classes is not None and most >= len(classes):
         raise InputError(f"a label is of class {most}; {names} has {len(classes)} names", "number classes from 0")
     return found, classes
 
 
-def _yolo_objects(picture: Path, document: Path) -> tuple[LabeledObject, ...]:
-    if not document.is_file():  # a picture without objects
-        return ()
-    rows = [(number, line.split()) for number, line in enumerate(_text(document).splitlines(), 1) if line.strip()]
+def _yolo_picture(picture: Path, document: Path, has_poses: bool) -> _Picture:
+    text = _text(document) if document.is_file() else ""  # without one, there are no objects in it
+    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not rows:
-        return ()
-    width, height = picture_size(picture) or (1, 1)  # what cannot be read is reported when it is its turn
+        return _Picture(picture, ())
+    size = picture_size(picture)
+    width, height = size or (1, 1)  # what cannot be read is reported when it is its turn
     found = []
     for number, words in rows:
         try:
-            index, (x, y, w, h) = int(words[0]), (float(word) for word in words[1:5])
-            if index < 0 or not all(0 <= share <= 1 for share in (x, y, w, h)) or len(words) > 5:
-                raise ValueError
+            shares = [float(word) for word in words[1:]]
+            found.append(_yolo_object(int(words[0]), shares, (width, height), has_poses))
         except ValueError:
-            what = f"line {number} of {document} is not a class and four shares of the picture, 0 to 1"
-            raise InputError(what, "write class, center x, center y, width and height") from None
-        box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-        found.append(LabeledObject(index, box, w * width * h * height))
-    return tuple(found)
+            what = f"line {number} of {document} is not a class and shares of the picture, 0 to 1"
+            hint = (
+                "write class, center x, center y, width and height, then key points; or class, and x and y of corners"
+            )
+            raise InputError(what, hint) from None
+    return _Picture(picture, tuple(found), size)
+
+
+def _yolo_object(index: int, shares: Sequence[float], size: tuple[int, int], has_poses: bool) -> LabeledObject:
+    """Return the object of a line. Raises ValueError for a line of another form."""
+    is_outline = len(shares) > 4 and len(shares) % 2 == 0 and not has_poses and max(shares) <= 1
+    points = [] if is_outline else _yolo_points(shares[4:])
+    places = shares if is_outline else (*shares[:4], *(number for x, y, _ in points for number in (x, y)))
+    if index < 0 or len(shares) < 4 or not all(0 <= share <= 1 for share in places):
+        raise ValueError
+    scaled = [share * size[place % 2] for place, share in enumerate(shares)]
+    if is_outline:
+        box = min(scaled[::2]), min(scaled[1::2]), max(scaled[::2]), max(scaled[1::2])
+        return LabeledObject(index, box, abs(area(np.reshape(scaled, (-1, 2)))), outline=(tuple(scaled),))
+    x, y, w, h = scaled[:4]
+    pixels = tuple(number for x, y, seen in points for number in (x * size[0], y * size[1], seen))
+    covered = _PERSON if has_poses else 1.0
+    return LabeledObject(index, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), w * h * covered, points=pixels)
+
+
+def _yolo_points(numbers: Sequence[float]) -> list[tuple[float, float, float]]:
+    """Return the key points that follow a box; without visibility, those at 0, 0 are not labeled."""
+    if len(numbers) % 3 == 0 and all(one in (0, 1, 2) for one in numbers[2::3]):
+        return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+    return [(x, y, 2.0 if x or y else 0.0) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 # ---- VOC XML

@@ -12,12 +12,13 @@ A class is either an index, counted from 0 without a background class (ImageNet:
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, spread
 from edge.inference.images import picture_files
+from edge.inference.inputs import Source
 from runtimes.errors import InputError
 
 LABELS_FILE = "labels.csv"
@@ -43,16 +44,23 @@ def read_pictures(data: Path, names: Names) -> LabeledInputs:
     """Read labeled pictures for a model whose classes have these names. Raises InputError and UsageError."""
     labeled = find_labeled(data)
     indices = indices_of(labeled.classes, names)
+    return of_classes(labeled.pictures, indices)
+
+
+def of_classes(sources: Sequence[Source], indices: Sequence[int]) -> LabeledInputs:
+    """Return inputs with the model's index of the class of each."""
     notes = ("all inputs have the same class: a model that always predicts it is right",)
-    inputs = tuple(zip(labeled.pictures, indices, strict=True))
-    return LabeledInputs(inputs, notes if len(set(indices)) == 1 else ())
+    return LabeledInputs(tuple(zip(sources, indices, strict=True)), notes if len(set(indices)) == 1 else ())
 
 
-def find_labeled(place: Path) -> Labeled:
-    """Find labeled pictures. Raises InputError if there are none, or if the class of a picture is missing."""
+def find_labeled(place: Path, files: Callable[[Path], list[Path]] = picture_files) -> Labeled:
+    """Find labeled pictures, or other files. Raises InputError if there are none, or if the class of one is missing.
+
+    files: Finds the files in a folder, like `picture_files`.
+    """
     if place.suffix.lower() == ".csv":
         return _listed(place)
-    pictures = picture_files(place)
+    pictures = files(place)
     for folder in (place, place.resolve().parent):
         if (folder / LABELS_FILE).is_file():
             return _by_file(pictures, folder / LABELS_FILE)
@@ -68,7 +76,7 @@ def _listed(document: Path) -> Labeled:
     if missing is not None:
         raise InputError(f"{document} lists {missing}, which does not exist", "files are relative to the CSV's folder")
     if not classes:
-        raise InputError(f"{document} lists no pictures", "write a row with file and class_index for each")
+        raise InputError(f"{document} lists no files", "write a row with file and class_index for each")
     return Labeled(tuple(classes), tuple(classes.values()))
 
 

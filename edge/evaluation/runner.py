@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge.console.progress import OnProgress, ProgressEvent
+from edge.evaluation.cluster import Answer, Cluster, portable_files
 from edge.evaluation.differences import Difference, difference
-from edge.evaluation.journal import Journal, ScoredInput
-from edge.evaluation.labeled_inputs import LabeledInputs, Names
+from edge.evaluation.journal import Journal
+from edge.evaluation.labeled_inputs import LabeledInput, LabeledInputs, Names
 from edge.evaluation.labeled_masks import read_masks
 from edge.evaluation.labeled_objects import read_objects, read_poses
 from edge.evaluation.labeled_pictures import read_pictures
+from edge.evaluation.labeled_sounds_and_texts import read_sounds, read_texts
 from edge.evaluation.report import EvaluatedModel, EvaluateReport
+from edge.evaluation.scoring import ScoredInput, score
+from edge.inference.inputs import InlineText
 from edge.inference.model import Model
 from edge.inference.prediction import Unreadable
 from edge.inference.prepared_model import EngineChoice, PreparedModel
@@ -37,10 +41,13 @@ _READERS: Mapping[str, Callable[[Path, Names], LabeledInputs]] = {
     "instances": read_objects,
     "pose": read_poses,
     "segmentation": read_masks,
+    "sound": read_sounds,
+    "text": read_texts,
 }
+_NO_PICTURES = ("sound", "text")
 _TOP = 5
 # Detectors are judged by all their boxes, sorted by confidence: a threshold as for people would only cut that list.
-_CONFIDENCE = 0.001
+CONFIDENCE = 0.001
 _REPORTED = 10  # unreadable inputs are named up to here, then counted
 _EVENTS = 20  # of progress for each model, at most
 
@@ -56,6 +63,7 @@ class EvaluateOptions:
     confidence: The lowest score of a detected object; None keeps nearly all.
     iou: Boxes of a class that overlap by more count as one object; None leaves it to the kind of detector.
     limit: Evaluate on at most this many of the inputs, evenly spaced; None takes all.
+    cluster: The address of a Dask scheduler, such as "tcp://host:8786"; None runs the models on this machine.
     journal: A file that keeps each input's record; an evaluation that was stopped continues from it.
     timeout_s: The time limit for one job of the worker process, in seconds.
     """
@@ -67,6 +75,7 @@ class EvaluateOptions:
     confidence: float | None = None
     iou: float | None = None
     limit: int | None = None
+    cluster: str | None = None
     journal: Path | None = None
     timeout_s: float = 600.0
 
@@ -78,6 +87,7 @@ class _Candidate:
     name: str
     model: Model
     prepared: PreparedModel
+    engine: EngineChoice
     data: LabeledInputs
     key: str
 
@@ -101,10 +111,11 @@ def run_evaluation(
             raise UsageError(f"the models have different tasks: {', '.join(tasks)}", "evaluate them one by one")
         total = sum(len(one.data.inputs) for one in candidates)
         journal = stack.enter_context(Journal(options.journal))
+        cluster = stack.enter_context(Cluster(options.cluster)) if options.cluster else None
         answers = []
         for place, one in enumerate(candidates):
             done = sum(len(before.data.inputs) for before in candidates[:place])
-            answers.append(_answers(one, journal, on_progress, done, total))
+            answers.append(_answers(one, journal, cluster, on_progress, done, total))
             one.model.close()
     names: dict[int, str] = {}
     for one in reversed(candidates):  # the first model's names take precedence
@@ -124,7 +135,7 @@ def run_evaluation(
 
 def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStack) -> _Candidate:
     artifact = Artifact.open(path)
-    confidence = _CONFIDENCE if options.confidence is None else options.confidence
+    confidence = CONFIDENCE if options.confidence is None else options.confidence
     decode = DecodeOptions(_TOP, confidence, options.iou)
     engine = EngineChoice(options.runtime, options.threads, options.timeout_s)
     shapes = shape_texts(options.shapes)
@@ -132,14 +143,26 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
     if artifact.manifest.preprocess is not None:  # another format than that of the model that the layout is given for
         hints = replace(hints, preprocess_options=replace(hints.preprocess_options, layout=None))
     model = stack.enter_context(Model(artifact, hints, engine, decode, shapes=shapes))
-    prepared = model.prepare(takes_pictures=True)
-    labeled = _labeled(prepared, data).spread(options.limit)
+    prepared = _prepared(model)
+    labeled = read_labeled(prepared, data).spread(options.limit)
     return _Candidate(
-        name=str(path), model=model, prepared=prepared, data=labeled, key=_key(artifact, prepared, labeled, options)
+        name=str(path),
+        model=model,
+        prepared=prepared,
+        engine=engine,
+        data=labeled,
+        key=_key(artifact, prepared, labeled, options),
     )
 
 
-def _labeled(prepared: PreparedModel, data: Path) -> LabeledInputs:
+def _prepared(model: Model) -> PreparedModel:
+    """Determine the model's task first: only a model that takes pictures needs their preprocessing."""
+    found = model.prepare(takes_pictures=False)
+    return found if found.task.id in _NO_PICTURES else model.prepare(takes_pictures=True)
+
+
+def read_labeled(prepared: PreparedModel, data: Path) -> LabeledInputs:
+    """Read labeled inputs for a model. Raises UsageError for a task without metrics, and InputError."""
     if prepared.task.id not in _READERS:
         what = f"models of the task '{prepared.task.id}' cannot be evaluated"
         raise UsageError(what, f"tasks that can: {', '.join(_READERS)}; --task names another one")
@@ -148,33 +171,38 @@ def _labeled(prepared: PreparedModel, data: Path) -> LabeledInputs:
     return _READERS[prepared.task.id](data, prepared.decoder.class_names())
 
 
-def _answers(one: _Candidate, journal: Journal, on_progress: OnProgress, before: int, total: int) -> _Answers:
+def _answers(
+    one: _Candidate, journal: Journal, cluster: Cluster | None, on_progress: OnProgress, before: int, total: int
+) -> _Answers:
     """Run the model on the inputs that the journal does not have."""
     known, names = journal.known(one.key), {str(path) for path, _ in one.data.inputs}
     found = _Answers({name: scored for name, scored in known.items() if name in names})
-    view, every = task_view(one.prepared.task.id), -(-len(names) // _EVENTS)
+    every = -(-len(names) // _EVENTS)
     todo = [(path, label) for path, label in one.data.inputs if str(path) not in found.scored]
     start = before + len(one.data.inputs) - len(todo)
     on_progress(ProgressEvent(text=one.name, done=start, total=total))
-    answers = one.model.predictions([path for path, _ in todo])
-    for number, ((path, label), answer) in enumerate(zip(todo, answers, strict=True), 1):
+    for number, ((path, _), answer) in enumerate(_scored(one, todo, cluster), 1):
         if isinstance(answer, Unreadable):
             _report_unreadable(found, answer)
         else:
-            scored = ScoredInput(
-                runtime=answer.runtime,
-                runtime_version=answer.runtime_version,
-                latency_ms=answer.latency_ms,
-                record=view.record(answer.result, label),
-            )
-            found.scored[str(path)] = scored
-            journal.add(one.key, str(path), scored)
+            found.scored[str(path)] = answer
+            journal.add(one.key, str(path), answer)
         if number % every == 0 or number == len(todo):
             on_progress(ProgressEvent(text=one.name, done=start + number, total=total))
     if not found.scored:
         first = found.unreadable[0].error
         raise InputError(f"none of the {len(todo)} inputs could be read: {first.message}", first.hint)
     return found
+
+
+def _scored(one: _Candidate, inputs: Sequence[LabeledInput], cluster: Cluster | None) -> Iterator[Answer]:
+    """Yield what each input gives: here in their order, on a cluster as its workers answer."""
+    if not inputs:  # the journal has them all
+        return iter(())
+    if cluster is not None:
+        return cluster.score(one.prepared, portable_files(one.model.artifact), inputs, one.engine)
+    answers = one.model.predictions([path for path, _ in inputs])
+    return zip(inputs, score(one.prepared.task.id, inputs, answers), strict=True)
 
 
 def _report_unreadable(found: _Answers, answer: Unreadable) -> None:
@@ -198,7 +226,7 @@ def _evaluated(one: _Candidate, found: _Answers, baseline: Mapping[str, ScoredIn
         classes=metrics.classes,
         confusions=metrics.confusions,
         assumptions=one.prepared.assumptions,
-        notes=(*one.data.notes, *_notes(metrics)),
+        notes=(*one.data.notes, *_notes(metrics), *_engines_note(scored)),
     )
 
 
@@ -222,6 +250,12 @@ def _notes(metrics: Metrics) -> list[str]:
     return []
 
 
+def _engines_note(scored: Sequence[ScoredInput]) -> list[str]:
+    """Return a note if several engines answered: on the workers of a cluster, or before the journal was continued."""
+    engines = sorted({f"{one.runtime} {one.runtime_version}" for one in scored})
+    return [f"{' and '.join(engines)} answered: their results may differ slightly"] if len(engines) > 1 else []
+
+
 def _key(artifact: Artifact, prepared: PreparedModel, data: LabeledInputs, options: EvaluateOptions) -> str:
     """Return a digest of everything that a record depends on: model, preprocessing, decoder, engine, and labels."""
     digest = hashlib.sha256()
@@ -229,6 +263,7 @@ def _key(artifact: Artifact, prepared: PreparedModel, data: LabeledInputs, optio
         digest.update(sha256(path).encode())
     facts = [repr(prepared.artifact.manifest.preprocess), repr(prepared.decoder), options.runtime, options.threads]
     digest.update(json.dumps([*facts, list(options.shapes)]).encode())
-    for path, label in data.inputs:
-        digest.update(f"{path}\0{label!r}\0{path.stat().st_size if path.is_file() else 0}\n".encode())
+    for source, label in data.inputs:
+        content = source.text if isinstance(source, InlineText) else source.stat().st_size if source.is_file() else 0
+        digest.update(f"{source}\0{label!r}\0{content}\n".encode())
     return digest.hexdigest()[:16]

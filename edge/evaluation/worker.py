@@ -1,22 +1,35 @@
 """The worker process of conversions with an accuracy check: `python -m edge.evaluation.worker`.
 
-It serves the jobs of `converters.worker`. Its conversions compare the top-1 accuracy of the result with that of the
-source (`edge.evaluation.accuracy`), and are repeated with some layers in higher precision if it falls too far.
+It serves the jobs of `converters.worker`. Its conversions compare the result with the source on labeled inputs, by
+top-1 accuracy (`edge.evaluation.accuracy`) or by the metric of the task (`edge.evaluation.task_gate`), and are repeated
+with some layers in higher precision if it falls too far.
 """
 
 from __future__ import annotations
 
+from converters.pipeline.gate import Gate
+from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest, ConvertResult
+from converters.sources.source import OpenedSource
 from converters.worker import HANDLERS as CONVERTER_HANDLERS
 from converters.worker import convert as run_conversion
 from edge.evaluation.accuracy import accuracy_gate
+from edge.evaluation.task_gate import task_gate
 from runtimes.job_server import Handler, handler, serve
 from runtimes.jobs import Report
+from runtimes.session import Session
 
 
 def convert(request: ConvertRequest, report: Report) -> ConvertResult:
     """Run a conversion, and measure its accuracy if the request has labeled inputs."""
-    return run_conversion(request, report, accuracy_gate)
+    return run_conversion(request, report, _gate)
+
+
+def _gate(request: ConvertRequest, source: OpenedSource, reference: Reference, session: Session) -> Gate:
+    if request.task is not None and request.evaluation is not None and request.evaluation.suffix != ".npz":
+        return task_gate(request, source, reference, session)
+    assert request.evaluation is not None
+    return accuracy_gate(request.evaluation, request.max_drop, reference, session)
 
 
 HANDLERS: dict[str, Handler] = {**CONVERTER_HANDLERS, "convert": handler(ConvertRequest, convert)}

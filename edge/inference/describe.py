@@ -52,6 +52,7 @@ def describe(artifact: Artifact, found: Inspection, hints: ModelHints) -> TaskDe
         layout=type(decoder).__name__,
         labels=labels,
         picture=picture,
+        sound=decoder.sounds(),
         origins=origins,
         assumptions=(*words, *decoder.assumptions),
     )

@@ -23,6 +23,20 @@ SOUND_SUFFIXES = (".wav", ".wave")
 TEXT_SUFFIX = ".txt"
 
 
+@dataclass(frozen=True)
+class InlineText:
+    """A text that is not in a file of its own, and the name by which results and messages call it."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | InlineText
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One input of a model.
@@ -39,14 +53,21 @@ class Sample:
     preprocess_ms: float = 0.0
 
 
-def is_array_file(path: Path) -> bool:
+def is_array_file(source: Source) -> bool:
     """Return whether a file contains arrays, judged by its suffix."""
-    return path.suffix.lower() in ARRAY_SUFFIXES
+    return isinstance(source, Path) and source.suffix.lower() in ARRAY_SUFFIXES
 
 
-def is_picture_file(path: Path) -> bool:
+def is_text(source: Source) -> bool:
+    """Return whether an input is a text."""
+    return isinstance(source, InlineText) or source.suffix.lower() == TEXT_SUFFIX
+
+
+def is_picture_file(source: Source) -> bool:
     """Return whether a file is taken for a picture, which must be preprocessed: what nothing else claims."""
-    return not is_array_file(path) and path.suffix.lower() not in (*SOUND_SUFFIXES, TEXT_SUFFIX)
+    if is_text(source) or is_array_file(source):
+        return False
+    return isinstance(source, Path) and source.suffix.lower() not in SOUND_SUFFIXES
 
 
 def picture_sample(artifact: Artifact, path: Path) -> Sample:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.inference.inputs import is_picture_file, samples_of_arrays
+from edge.inference.inputs import Source, is_picture_file, samples_of_arrays
 from edge.inference.prediction import Prediction, Unreadable, predict, predict_samples
 from edge.inference.prepared_model import EngineChoice, PreparedModel, prepare
 from edge.inference.preprocessing import ModelHints
@@ -104,11 +104,11 @@ class Model:
             raise answers[0].error
         return answers[0].result
 
-    def predictions(self, inputs: Iterable[str | Path]) -> Iterator[Prediction | Unreadable]:
-        """Yield the predictions for files, in their order, and an `Unreadable` for a file that cannot be read."""
-        paths = [Path(one) for one in inputs]
-        prepared = self.prepare(takes_pictures=not paths or any(map(is_picture_file, paths)))
-        return predict(prepared, paths, self._worker, self._engine)
+    def predictions(self, inputs: Iterable[str | Source]) -> Iterator[Prediction | Unreadable]:
+        """Yield the predictions for inputs, in their order, and an `Unreadable` for one that cannot be read."""
+        sources = [Path(one) if isinstance(one, str) else one for one in inputs]
+        prepared = self.prepare(takes_pictures=not sources or any(map(is_picture_file, sources)))
+        return predict(prepared, sources, self._worker, self._engine)
 
     def prepare(self, *, takes_pictures: bool) -> PreparedModel:
         """Return the model with its task, decoder and assumptions. Raises the errors of `prepared_model`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from edge.inference.images import decoded
-from edge.inference.inputs import TEXT_SUFFIX, Sample, array_samples, is_array_file, picture_sample
+from edge.inference.inputs import Sample, Source, array_samples, is_array_file, is_text, picture_sample
 from edge.inference.prepared_model import EngineChoice, PreparedModel
 from edge.inference.sounds import is_sound_file, sound_samples
 from edge.inference.texts import text_sample
@@ -29,6 +29,7 @@ from runtimes.tasks.sound import Sound, joined
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+S = TypeVar("S", Path, Source)
 T = TypeVar("T")
 _AT_ONCE = 64  # pictures per job: 40 MB of float inputs at 224 × 224
 
@@ -106,27 +107,27 @@ class Unreadable:
 
 
 def predict(
-    model: PreparedModel, inputs: Sequence[Path], worker: Worker, engine: EngineChoice
+    model: PreparedModel, inputs: Sequence[Source], worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
     """Yield predictions in the order of the inputs, with one job per 64 pictures, or per sound, text or sample."""
     for read, group in groupby(inputs, _reader):
-        paths = list(group)
         if read is not None:
-            for path in paths:
-                yield from read(model, path, worker, engine)
+            for source in group:
+                yield from read(model, source, worker, engine)
             continue
+        paths = [source for source in group if isinstance(source, Path)]
         at_once = 1 if _has_free_outputs(model) else _AT_ONCE
         for start in range(0, len(paths), at_once):
             yield from _from_pictures(model, paths[start : start + at_once], worker, engine)
 
 
-def _reader(path: Path) -> Callable[..., Iterator[Prediction | Unreadable]] | None:
-    """Return the function that predicts from one file of this kind; None for pictures, of which many make a job."""
-    if is_array_file(path):
+def _reader(source: Source) -> Callable[..., Iterator[Prediction | Unreadable]] | None:
+    """Return the function that predicts from one input of this kind; None for pictures, of which many make a job."""
+    if is_array_file(source):
         return _from_arrays
-    if path.suffix.lower() == TEXT_SUFFIX:
+    if is_text(source):
         return _from_text
-    return _from_sound if is_sound_file(path) else None
+    return _from_sound if is_sound_file(source) else None
 
 
 def _has_free_outputs(model: PreparedModel) -> bool:
@@ -156,12 +157,12 @@ def _from_arrays(
 
 
 def _from_text(
-    model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
+    model: PreparedModel, source: Source, worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
     inputs = model.decoder.texts()
     if inputs is None:
         raise _refusal(model, "text")
-    sample = _readable(path, lambda path: text_sample(model.artifact, path, inputs, model.max_tokens))
+    sample = _readable(source, lambda source: text_sample(model.artifact, source, inputs, model.max_tokens))
     if isinstance(sample, Unreadable):
         yield sample
         return
@@ -195,11 +196,11 @@ def _from_sound(
     )
 
 
-def _readable(path: Path, read: Callable[[Path], T]) -> T | Unreadable:
+def _readable(source: S, read: Callable[[S], T]) -> T | Unreadable:
     try:
-        return read(path)
+        return read(source)
     except InputError as error:
-        return Unreadable(str(path), error)
+        return Unreadable(str(source), error)
 
 
 def predict_samples(

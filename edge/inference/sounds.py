@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge.inference.inputs import SOUND_SUFFIXES, Sample
+from edge.inference.inputs import SOUND_SUFFIXES, Sample, Source
 from edge.inference.spectrum import spectrum
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
@@ -36,9 +36,9 @@ class _Format(NamedTuple):
     bits: int
 
 
-def is_sound_file(path: Path) -> bool:
+def is_sound_file(source: Source) -> bool:
     """Return whether a file is a sound, judged by its suffix."""
-    return path.suffix.lower() in SOUND_SUFFIXES
+    return isinstance(source, Path) and source.suffix.lower() in SOUND_SUFFIXES
 
 
 def sound_samples(artifact: Artifact, path: Path, windows: SoundWindows) -> list[Sample]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.pytorch.hugging_face_config import TOKENIZER
-from edge.inference.inputs import Sample
+from edge.inference.inputs import InlineText, Sample
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import EngineMissingError, InputError
@@ -34,8 +34,8 @@ _PADDING = ("[PAD]", "<pad>", "<|pad|>")
 _log = logging.getLogger(__name__)
 
 
-def text_sample(artifact: Artifact, path: Path, inputs: TextInputs, max_tokens: int | None) -> Sample:
-    """Read a text file as the model takes it; what is longer than the model takes is cut off, and logged.
+def text_sample(artifact: Artifact, path: Path | InlineText, inputs: TextInputs, max_tokens: int | None) -> Sample:
+    """Read a text as the model takes it; what is longer than the model takes is cut off, and logged.
 
     Raises InputError if the file is no text, or the model's folder has no readable tokenizer.
     """
@@ -59,8 +59,13 @@ def text_sample(artifact: Artifact, path: Path, inputs: TextInputs, max_tokens: 
     return Sample(source=str(path), feeds=feeds, preprocess_ms=(perf_counter() - start) * 1000)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | InlineText) -> str:
     """Return a UTF-8 text. Raises InputError for anything else, and for more than `MAX_TEXT_BYTES`."""
+    if isinstance(path, InlineText):
+        size = len(path.text.encode())
+        if size > MAX_TEXT_BYTES:
+            raise InputError(f"{path} has {size:,} bytes; the limit is {MAX_TEXT_BYTES:,}", "pass a part of it")
+        return path.text
     try:
         size = path.stat().st_size
         if size > MAX_TEXT_BYTES:

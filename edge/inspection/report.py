@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.artifact.manifest import Preprocess, TensorSpec
 from runtimes.model_files.facts import Producer
+from runtimes.task import SoundWindows
 
 # Bits per element, independent of numpy, which lacks some of these types.
 _BITS = {
@@ -50,6 +51,7 @@ class TaskDescription:
     layout: The class that decodes the outputs.
     labels: The names of the classes; None if they have none.
     picture: How a picture becomes the input; None if the model takes none, or if that is not known.
+    sound: How the model takes a sound, window after window; None if it takes none.
     origins: Name of a fact ("task", "labels", "picture") → where it was read.
     assumptions: What was assumed, as sentences that name the option to override it.
     """
@@ -58,6 +60,7 @@ class TaskDescription:
     layout: str
     labels: tuple[str, ...] | None = None
     picture: Preprocess | None = None
+    sound: SoundWindows | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from edge.evaluation.coco import FOUND, MASK, MAX_FOUND, average_precision
+from edge.evaluation.instance_masks import compare_masks
 from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
 from edge.tasks.detection import DetectionView
 from runtimes.arrays import Array
+from runtimes.decoders.boxes import Detections
 from runtimes.tasks.instances import Instances
 
 if TYPE_CHECKING:
@@ -33,9 +38,29 @@ class InstancesView(TaskView[Instances, LabeledObjects]):
         return DetectionView().draw(canvas.image, result.boxes)
 
     def record(self, result: Instances, label: LabeledObjects) -> Array:
-        """Return the boxes, as the view of detections does."""
-        return DetectionView().record(result.boxes, label)
+        """Return the boxes as the view of detections does, and the areas and IoUs of the masks."""
+        judged = [one for one in result.instances if one.detection.index in label.classes]
+        judged = sorted(judged, key=lambda one: -one.detection.score)[:MAX_FOUND]
+        boxes = DetectionView().record(Detections(tuple(one.detection for one in judged)), label)
+        labeled = np.array([[bool(one.outline)] for one in label.objects], np.float64).reshape(-1, 1)
+        areas, ious = compare_masks(
+            [tuple(number for point in one.polygon for number in point) for one in judged],
+            [one.outline or _corners(one.box) for one in label.objects],
+            [one.is_crowd for one in label.objects],
+            label.size,
+        )
+        above = np.concatenate([labeled, np.zeros((len(labeled), len(labeled)))], axis=1)
+        return np.concatenate([boxes, np.concatenate([above, np.concatenate([areas[:, None], ious], axis=1)])], axis=1)
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
-        """Compute the metrics of the boxes: outlines are not scored."""
-        return DetectionView().metrics(records)
+        """Compute COCO's metrics of masks, such as "mask_map", if the labels have outlines; then those of boxes."""
+        boxes = average_precision(records)
+        if not any((record[record[:, FOUND] == 0, MASK] > 0).any() for record in records):
+            return Metrics(len(records), boxes.values, boxes.classes)
+        masks = average_precision(records, of_masks=True)
+        return Metrics(len(records), {**masks.values, **boxes.values}, masks.classes)
+
+
+def _corners(box: tuple[float, float, float, float]) -> tuple[tuple[float, ...]]:
+    left, top, right, bottom = box
+    return ((left, top, right, top, right, bottom, left, bottom),)

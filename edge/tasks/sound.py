@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge.evaluation.labeled_sounds_and_texts import NOT_HEARD
 from edge.tasks import Metrics, TaskView
-from edge.tasks.text import top1
+from edge.tasks.text import accuracy
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.tasks.sound import Sound
@@ -42,12 +43,12 @@ class SoundView(TaskView[Sound, int]):
         With a single class, 0 says that it is to be heard, and −1 that it is not.
         """
         best = result.classes[0]
-        found = best.index if result.scores.shape[1] > 1 or best.score >= result.heard else -1
+        found = best.index if result.scores.shape[1] > 1 or best.score >= result.heard else NOT_HEARD
         return np.array([[label, found]], np.float64)
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
-        """Compute "top1": the share of sounds whose correct class has the highest score."""
-        return top1(records)
+        """Compute "top1", the share of sounds whose correct class has the highest score, and "f1"."""
+        return accuracy(records)
 
     def right(self, records: Sequence[Array]) -> Array:
         """Return whether the class is the correct one."""

@@ -26,16 +26,20 @@ class TextView(TaskView[TextClasses, int]):
         return np.array([[label, result.classes[0].index]], np.float64)
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
-        """Compute "top1": the share of texts whose correct class is the first."""
-        return top1(records)
+        """Compute "top1", the share of texts whose correct class is the first, and "f1"."""
+        return accuracy(records)
 
     def right(self, records: Sequence[Array]) -> Array:
         """Return whether the first class is the correct one."""
         return np.array([record[0, 0] == record[0, 1] for record in records], bool)
 
 
-def top1(records: Sequence[Array]) -> Metrics:
-    """Compute "top1" from records of the correct and the found class, [1, 2]."""
+def accuracy(records: Sequence[Array]) -> Metrics:
+    """Compute "top1" and "f1" from records of the correct and the found class, [1, 2].
+
+    F1 is the harmonic mean of precision and recall of a class, here the mean over the labeled classes; a negative
+    class stands for none of them.
+    """
     if not records:
         return Metrics(0)
     labels, found = np.concatenate(records).astype(np.int64).T
@@ -45,4 +49,12 @@ def top1(records: Sequence[Array]) -> Metrics:
     )
     ordered = sorted(wrong.items(), key=lambda one: (-one[1], one))
     confusions = tuple(Confusion(*pair, times) for pair, times in ordered)
-    return Metrics(len(labels), {"top1": float((labels == found).mean())}, classes, confusions)
+    values = {"top1": float((labels == found).mean())}
+    scores = [
+        2 * ((labels == one) & (found == one)).sum() / ((labels == one).sum() + (found == one).sum())
+        for one in classes
+        if one >= 0
+    ]
+    if scores:
+        values["f1"] = float(np.mean(scores))
+    return Metrics(len(labels), values, classes, confusions)

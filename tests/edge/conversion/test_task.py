@@ -164,3 +164,41 @@ def test_a_page_knows_how_to_decode_the_outputs(tmp_path, model):
     assert (decoder["size"], decoder["classes"], decoder["limits"]["iou"]) == ([SIZE, SIZE], 1, 0.45)
     again = edge.convert(model, tmp_path / "again", format="browser", precision="fp32").artifact
     assert (made / "manifest.json").read_bytes() == (again / "manifest.json").read_bytes()
+
+
+def heard(folder: Path) -> Path:
+    """Write a model of sounds: the scores of two classes from the mean and the spread of 800 samples."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("ReduceMean", ["wave"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("ReduceL2", ["wave"], ["spread"], axes=[1], keepdims=1),
+        helper.make_node("Concat", ["mean", "spread"], ["logits"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "heard",
+        [helper.make_tensor_value_info("wave", TensorProto.FLOAT, [1, 800])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, folder / "heard.onnx")
+    return folder / "heard.onnx"
+
+
+def test_the_rate_of_a_sound_is_inspected_and_written_into_the_artifact(capsys, tmp_path):
+    pytest.importorskip("openvino")
+    model = heard(tmp_path)
+    words = ["--task", "sound", "--rate", "8000"]
+    assert main(["inspect", str(model), *words, "--json"]) == 0
+    sound = json.loads(capsys.readouterr().out)["task"]["sound"]
+    assert (sound["rate"], sound["step"], sound["input"]) == (8000, 800, "wave")
+    assert main(["convert", str(model), "--to", "openvino", "--out", str(tmp_path / "made"), *words, "--json"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "made")]) == 0
+    assert "windows of 800 samples, 8,000 a second" in capsys.readouterr().out
+    with edge.open(tmp_path / "made") as artifact:
+        assert artifact.prepare(takes_pictures=False).decoder.sounds().rate == 8000

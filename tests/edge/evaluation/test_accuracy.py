@@ -42,7 +42,9 @@ ROUTES = {
 
 def convert(request, report):
     """As the worker of edge does it, which scores."""
-    return run_conversion(request, report, accuracy_gate)
+    return run_conversion(
+        request, report, lambda _, _source, *facts: accuracy_gate(request.evaluation, request.max_drop, *facts)
+    )
 
 
 def silent(progress) -> None:

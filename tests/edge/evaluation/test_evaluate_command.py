@@ -14,7 +14,8 @@ import pytest
 
 import edge
 from edge.cli import main
-from edge.evaluation.journal import Journal, ScoredInput
+from edge.evaluation.journal import Journal
+from edge.evaluation.scoring import ScoredInput
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, ProofError, UsageError
 from runtimes.registry import open_session
@@ -141,7 +142,7 @@ def test_data_without_pictures_is_one_line(capsys, classifier, tmp_path):
     (tmp_path / "lost.csv").write_text("file,class\nlost.png,0\n", encoding="utf-8")
     for name, words in (
         ("empty", "contains no pictures"),
-        ("empty.csv", "lists no pictures"),
+        ("empty.csv", "lists no files"),
         ("lost.csv", "which does not exist"),
         ("nowhere", "does not exist"),
     ):

@@ -117,9 +117,9 @@ def test_a_coco_file_with_a_fault_is_named(tmp_path, changes, words):
     ("line", "words"),
     [
         ("2 0.5 0.5 0.1", "line 1 of"),
-        ("2 0.5 0.5 1.5 0.1", "not a class and four shares"),
-        ("-1 0.5 0.5 0.5 0.1", "not a class and four shares"),
-        ("2 nan 0.5 0.5 0.1", "not a class and four shares"),
+        ("2 0.5 0.5 1.5 0.1", "not a class and shares"),
+        ("-1 0.5 0.5 0.5 0.1", "not a class and shares"),
+        ("2 nan 0.5 0.5 0.1", "not a class and shares"),
         ("7 0.5 0.5 0.5 0.1", "has the class 7; the model has 3 classes"),
         ("\x00" * 5_000_000, "larger than the labels of any picture"),
     ],
