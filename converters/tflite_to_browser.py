@@ -1,25 +1,23 @@
 """TFLite in any precision → a folder for the browser, where LiteRT.js runs the same file.
 
-Nothing is converted, with one exception: LiteRT.js has no int64, so labels that ArgMax gives in int64 become int32.
+Two things are changed where they occur: LiteRT.js has no int64, so labels that ArgMax gives in int64 become int32, and
+the outputs of TFLite_Detection_PostProcess get the sizes that such files leave out.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from converters.base import ConversionOutput, Converter
 from converters.browser.engines import LITERT_JS
 from converters.browser.folder import BrowserOptions, check_builds, check_tensors, notes_of, write_folder
 from converters.library_calls import loading
 from converters.options import ConvertOptions
-from runtimes.errors import RefusedError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
-    from converters.tflite.reader import Graph
-
 
 _POST_PROCESS = "TFLite_Detection_PostProcess"
 
@@ -52,34 +50,38 @@ class TfliteToBrowser(Converter):
         from converters.tflite.reader import read_tflite
 
         self.check_precision(options.precision)
-        with loading(model, "TFLite"):
-            main = read_tflite(model).graphs[0]
-        _check_operators(main, model)
         with TemporaryDirectory() as work:
-            outputs = [main.tensors[place].spec for place in main.outputs]
-            if any(spec.dtype == "int64" for spec in outputs):
-                model = _with_narrow_labels(model, Path(work) / model.name)
+            with loading(model, "TFLite"):
+                model = _for_litert_js(model, Path(work) / model.name)
                 main = read_tflite(model).graphs[0]
-            check_tensors(LITERT_JS, [main.tensors[place].spec for place in (*main.inputs, *main.outputs)], model)
+            check_tensors(LITERT_JS, main.specs((*main.inputs, *main.outputs)), model)
             return write_folder(model, out, LITERT_JS, options)
 
 
-def _check_operators(graph: Graph, model: Path) -> None:
-    """Raise RefusedError for an operator at which LiteRT.js 2.5.3 ends with "memory access out of bounds"."""
-    if any(operator.name == _POST_PROCESS for operator in graph.operators):
-        raise RefusedError(
-            f"LiteRT.js does not run {_POST_PROCESS}, with which {model.name} ends",
-            "export the model without its post-processing (raw boxes and scores)",
-        )
+def _for_litert_js(model: Path, out: Path) -> Path:
+    """Return the model as LiteRT.js takes it: the file as it is, or a changed copy at `out`."""
+    from converters.tflite.reader import read_tflite
 
-
-def _with_narrow_labels(model: Path, out: Path) -> Path:
-    """Write the model to `out`, with int32 in place of int64 for outputs of ArgMax and ArgMin."""
-    from ai_edge_litert import schema_py_generated as schema
-
+    main = read_tflite(model).graphs[0]
+    has_wide_labels = any(spec.dtype == "int64" for spec in main.specs(main.outputs))
+    has_open_sizes = any(operator.name == _POST_PROCESS for operator in main.operators)
+    if not has_wide_labels and not has_open_sizes:
+        return model
     from converters.tflite.writer import packed, read_network
 
     network = read_network(model)
+    if has_wide_labels:
+        _narrow_labels(network)
+    if has_open_sizes:
+        _state_sizes(network.subgraphs[0], model)
+    out.write_bytes(packed(network))
+    return out
+
+
+def _narrow_labels(network: Any) -> None:
+    """Set int32 in place of int64 for outputs of ArgMax and ArgMin."""
+    from ai_edge_litert import schema_py_generated as schema
+
     graph, kinds = network.subgraphs[0], schema.BuiltinOperator
     read = {int(place) for operator in graph.operators for place in operator.inputs}
     for operator in graph.operators:
@@ -88,5 +90,16 @@ def _with_narrow_labels(model: Path, out: Path) -> Path:
         tensor = graph.tensors[place]
         if is_label and place in graph.outputs and place not in read and tensor.type == schema.TensorType.INT64:
             tensor.type = operator.builtinOptions.outputType = schema.TensorType.INT32
-    out.write_bytes(packed(network))
-    return out
+
+
+def _state_sizes(graph: Any, model: Path) -> None:
+    """Set the sizes of the outputs to those that the native engine computes.
+
+    Detectors leave those of TFLite_Detection_PostProcess empty, and LiteRT.js reserves memory for what the file says.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(model))
+    interpreter.allocate_tensors()
+    for output in interpreter.get_output_details():
+        graph.tensors[output["index"]].shape = output["shape"].tolist()

@@ -19,7 +19,6 @@ pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
 
 import edge
 from edge.conversion.datasets import ConversionInputs
-from runtimes.errors import RefusedError
 from tests.edge.conversion.test_task import light, lights
 from tests.edge.web.page import Page
 from tests.npm import need_engines
@@ -175,10 +174,60 @@ def test_a_light_is_found_in_a_picture_with_borders(page, serve, tmp_path) -> No
     assert "fitted into 64 × 64" in opened.text("#rule")
 
 
-def test_a_detector_at_which_the_engine_ends_is_refused(artifact) -> None:
-    with pytest.raises(RefusedError, match="does not run TFLite_Detection_PostProcess") as caught:
-        artifact("real/traffic_model.tflite")
-    assert "raw boxes and scores" in caught.value.hint
+def _outlined(folder: Path) -> Path:
+    """Write the detector of lights with prototypes of masks: where the picture is bright, which outlines a light."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(lights(folder))
+    graph = model.graph
+    count = graph.output[0].type.tensor_type.shape.dim[2].dim_value
+    del graph.node[-1], graph.output[:]
+    graph.node.extend(
+        [
+            helper.make_node("Concat", ["boxes", "scores", "weights"], ["output0"], axis=1),
+            helper.make_node("AveragePool", ["gray"], ["places"], kernel_shape=[4, 4], strides=[4, 4]),
+            helper.make_node("Sub", ["places", "half"], ["bright"]),
+            helper.make_node("Concat", ["bright", "bright"], ["output1"], axis=1),
+        ]
+    )
+    weights = np.stack([np.ones(count), np.zeros(count)])[np.newaxis].astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    shapes = {"output0": [1, 7, count], "output1": [1, 2, 16, 16]}
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in shapes)
+    helper.set_model_props(model, {**{prop.key: prop.value for prop in model.metadata_props}, "task": "segment"})
+    onnx.save(model, folder / "outlined.onnx")
+    return folder / "outlined.onnx"
+
+
+def test_the_outline_of_a_light_is_that_of_the_host(page, serve, tmp_path) -> None:
+    need_engines()
+    model, picture = _outlined(tmp_path), light(tmp_path)
+    made = edge.convert(model, tmp_path / "made", format="browser", precision="fp32").artifact
+    opened = page(serve(made), CATCH)
+    row = _answer(opened, picture)
+    (expected,) = edge.run(made, [picture])
+    wanted = expected.result.to_json()
+    assert row["task"] == "instances"
+    _assert_same_boxes(row["result"], wanted, pixels=1e-3, score=1e-5)
+    for one, other in zip(row["result"], wanted, strict=True):
+        np.testing.assert_allclose(one["polygon"], other["polygon"], atol=1e-3)
+    corners = np.array(row["result"][0]["polygon"])
+    np.testing.assert_allclose([*corners.min(axis=0), *corners.max(axis=0)], [32, 16, 48, 32], atol=2)
+    assert _is_drawn(opened)
+    assert opened.find("#seen").accessible_name == "The picture: 2 × light"
+
+
+def test_a_detector_with_its_post_processing_inside_finds_what_the_host_finds(page, serve, artifact, data) -> None:
+    made, picture = artifact("real/traffic_model.tflite"), data / "real" / "traffic_0001.bmp"
+    opened = page(serve(made), CATCH)
+    row = _answer(opened, picture)
+    (expected,) = edge.run(made, [picture])
+    wanted = expected.result.to_json()
+    assert (row["task"], row["runtime"], bool(wanted)) == ("detection", "litert_js", True)
+    _assert_same_boxes(row["result"], wanted, pixels=0.1, score=1e-3)
+    assert opened.complaints() == []
 
 
 def test_a_page_that_swaps_x_and_y_is_seen(page, serve, artifact, data, changed) -> None:
