@@ -109,7 +109,9 @@ class ClassScores(Decoder[Classification]):
         return ClassScore(place - self.meaning.label_offset, self._label(place), share)
 
     def _label(self, place: int) -> str | None:
-        return self.labels[place] if self.labels is not None and place < len(self.labels) else None
+        if self.labels is not None and place < len(self.labels):
+            return self.labels[place]
+        return _BACKGROUND if place < self.meaning.label_offset else None
 
 
 class ClassificationTask(Task[Classification]):

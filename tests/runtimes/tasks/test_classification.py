@@ -137,6 +137,15 @@ def test_1000_labels_fit_1001_classes():
     assert (decoder.labels[:2], decoder.meaning.label_offset) == (("background", "name 0"), 1)
 
 
+def test_the_background_has_its_name_without_labels():
+    decoder = recognized(scores(shape=(1, 1001)), output_operator="Softmax", label_offset=1)
+    answer = np.zeros((1, 1001), np.float32)
+    answer[0, 0] = 1
+    first, second, *_ = decoder.decode({"y": answer}).classes
+    assert ((first.index, first.label), (second.index, second.label)) == ((-1, "background"), (0, None))
+    assert (decoder.class_names()[-1], decoder.class_names()[0]) == ("background", None)
+
+
 @pytest.mark.parametrize("quantization", [Quantization((0.0,), (0,)), Quantization((1.0,) * 2, (0,) * 2, 9)])
 def test_a_broken_quantization_is_refused(quantization):
     with pytest.raises(InputError, match="the quantization of 'y' is broken"):

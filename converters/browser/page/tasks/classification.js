@@ -38,7 +38,7 @@ function classesOf({ kind, label_offset: offset }, labels, real) {
   const order = [...shares.keys()].sort((a, b) => shares[b] - shares[a] || a - b);
   return order.slice(0, SHOWN).map((place) => ({
     index: place - offset,
-    label: labels?.[place] ?? null,
+    label: labels?.[place] ?? (place < offset ? "background" : null),
     probability: shares[place],
   }));
 }
