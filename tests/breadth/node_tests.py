@@ -191,6 +191,12 @@ class Worker:
         return process.returncode if status is None else status
 
 
+def without_folders(text: str) -> str:
+    """Return the text with this machine's files by name alone, so that rows are the same on every machine."""
+    places = {str(Path(tempfile.gettempdir())), str(Path.home()), sys.prefix, str(Path(__file__).parents[2])}
+    return re.sub(rf"(?:{'|'.join(map(re.escape, places))})/(?:[^\s/:]+/)*", "", text)
+
+
 class Runner:
     """Converts and judges cases, in two processes."""
 
@@ -210,7 +216,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="node-") as place:
             state, reason = self._state(case.write(Path(place) / "case"), target)
         named = sorted(set(re.findall(r"\w+", reason)) & {node.op_type for node in case.model.graph.node})
-        reason = reason.replace(place, "")[:_MAX_REASON]
+        reason = without_folders(reason)[:_MAX_REASON]
         row = {"case": case.name, "target": target, "operator": case.operator, "state": state, "reason": reason}
         seconds = round(time.monotonic() - started, 2)
         return {**row, "named": named, "model": fingerprint(case.model), "seconds": seconds}

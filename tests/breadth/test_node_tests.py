@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,13 @@ def test_a_process_that_ends_or_hangs_is_lost_and_the_next_job_gets_a_new_one(tm
     answer = worker.ask({"do": "judge", "case": str(tmp_path), "target": "openvino", "out": str(tmp_path)})
     worker.close()
     assert not answer["agrees"]
+
+
+def test_a_reason_names_no_folder_of_this_machine():
+    inside = Path.home() / ".cache" / "site-packages" / "onnx2tf.py"
+    passing = Path(tempfile.gettempdir()) / "node-x" / "case" / "model.onnx"
+    text = f"{inside}:27:1: note from {passing}; node '/layer/Sub' stays"
+    assert node_tests.without_folders(text) == "onnx2tf.py:27:1: note from model.onnx; node '/layer/Sub' stays"
 
 
 def test_rows_that_are_there_are_not_made_again(cases, tmp_path):
