@@ -191,7 +191,7 @@ class Proxy:
                 answer = await response.wait(asking)
                 await self._send_back(scope, answer, response)
             except UpstreamError as error:
-                await response.fail(self._api_error(error))
+                await response.fail(await self._failure(error))
             except ApiError as error:
                 await response.fail(error)
 
@@ -219,9 +219,14 @@ class Proxy:
             message = f"the model is not available: {api_error_of(error).message}"
             raise ApiError(503, message, code="engine_unavailable", retry_after=5) from None
 
-    def _api_error(self, error: UpstreamError) -> ApiError:
+    async def _failure(self, error: UpstreamError) -> ApiError:
+        """Return the error of a response that was cut; a client that has it can ask again at once.
+
+        A killed process may close this connection before the socket on which it listens.
+        """
         if self._context.places.is_stopping:
             return _stopping_error()
+        await self._context.engine.ended()
         return ApiError(503, f"the model's process has ended: {error}", code="engine_unavailable", retry_after=1)
 
     async def _send_back(self, scope: Scope, answer: Answer, response: _Response) -> None:

@@ -8,7 +8,8 @@ The last question says what happens:
     request        the answer is the request, as JSON
     count N        the numbers to N
     read S         S seconds of reading the prompt
-    die            the engine's process is gone after one word
+    die            the engine's process is killed after one word: it closes this connection, and for a moment
+                   it still accepts others and closes them, until somebody waits for its end
     pause S        as `count 1000`, S seconds a word
 Everything else is answered with itself; an answer that is to be continued with "... and more".
 """
@@ -47,6 +48,7 @@ class Engine:
         self._slots = asyncio.Semaphore(slots)
         self._fails_again = fails_again
         self._starts = 0
+        self._is_dying = False
         self.upstream = Upstream(f"unix:{self._folder.name}/a.sock", "secret")
 
     @property
@@ -62,10 +64,13 @@ class Engine:
             if self._fails_again and self._starts:
                 raise HostError("there is too little memory", "close other programs")
             self._starts += 1
+            self._is_dying = False
             self._server = await asyncio.start_unix_server(self._serve, f"{self._folder.name}/a.sock")
 
     async def ended(self) -> None:
-        """It is over at once."""
+        if self._is_dying and self._server is not None:
+            self._server.close()
+            self._server = None
 
     def stop(self) -> None:
         self.upstream.hang_up()
@@ -74,6 +79,9 @@ class Engine:
         self._folder.cleanup()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_dying:
+            writer.transport.abort()
+            return
         with suppress(OSError, EOFError):
             await self._answer(reader, writer)
         writer.close()
@@ -112,8 +120,7 @@ class Engine:
             for word, pause in [(json.dumps(asked), 0.0)] if question == "request" else _words(question):
                 await asyncio.sleep(pause)
                 if word is None:
-                    self._server.close()
-                    self._server = None
+                    self._is_dying = True
                     answer.writer.transport.abort()
                     return
                 texts.append(word)

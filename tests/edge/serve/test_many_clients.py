@@ -148,6 +148,24 @@ def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(start_real, st
     server.stop()
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_sees_the_end_of_the_engine_can_ask_again_at_once(start_scripted, chat, streams) -> None:
+    server = start_scripted()
+    data = json.dumps(chat("die", stream=streams)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {len(data)}"
+    with server.raw(head, data) as sock:
+        assert b"engine_unavailable" in _until_end(sock)
+    status, _, found = server.post("/v1/chat/completions", chat("say alive"))
+    assert (status, found["choices"][0]["message"]["content"]) == (200, "alive")
+
+
+def _until_end(sock) -> bytes:
+    seen = b""
+    while b"engine_unavailable" not in seen and (part := sock.recv(4096)):
+        seen += part
+    return seen
+
+
 def test_an_engine_that_dies_between_requests_is_not_noticed(real) -> None:
     engine = _engine(real)
     os.kill(engine, signal.SIGKILL)
