@@ -19,8 +19,7 @@ from converters.gguf.verification import LIMITS, TextProof, load_options, prove_
 from converters.gguf.write_model_file import make_gguf
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from converters.registry import converter
-from converters.sources.source import digest
-from runtimes.artifact import Manifest, TensorSpec, write
+from runtimes.artifact import Manifest, TensorSpec, sha256, write
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import InputError, UsageError
 from runtimes.jobs import Report
@@ -91,9 +90,9 @@ class _Result:
             source={
                 "name": self.request.source.name,
                 "format": self.request.kind,
-                "sha256": digest(self.request.source),
-                **({"lora": digest(options.lora)} if options.lora else {}),
-                **({"base": digest(options.base)} if options.base else {}),
+                "sha256": sha256(self.request.source),
+                **({"lora": sha256(options.lora)} if options.lora else {}),
+                **({"base": sha256(options.base)} if options.base else {}),
             },
             inputs=(TensorSpec(TOKENS, "int32", ("length",)),),
             outputs=(TensorSpec(SCORES, "float32", ("length", vocabulary)),),

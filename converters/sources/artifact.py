@@ -9,13 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.sources.source import OpenedSource, Source, SourceOptions, digest
+from converters.sources.source import OpenedSource, Source, SourceOptions
 from runtimes.errors import InputError, UsageError
 from runtimes.model_files.detect import SUFFIXES
 from runtimes.model_files.onnx import check_external_data
 
 if TYPE_CHECKING:
-    from runtimes.artifact import Artifact
+    pass
 
 MAX_UNPACKED_BYTES = 16 * 2**30  # bytes, unpacked: beyond what these converters can hold in memory
 _PLAIN = "give a .keras, .h5, .onnx or .tflite file, or a SavedModel folder"
@@ -78,7 +78,7 @@ def open_source(path: Path, *, hashed: bool = True) -> OpenedSource:
     if hashed:
         artifact.verify_digests()
     _check(artifact.model, artifact.manifest.format)
-    return OpenedSource(artifact, digest(artifact.model, _known_digests(artifact)) if hashed else "")
+    return OpenedSource(artifact, artifact.model_sha256() if hashed else "")
 
 
 def signature_names(path: Path) -> tuple[str, ...]:
@@ -95,10 +95,6 @@ def signature_names(path: Path) -> tuple[str, ...]:
 
     names = (entry.text(1) for graph in Message(ByteSource.open(saved)).messages(2)[:1] for entry in graph.messages(5))
     return tuple(sorted(name for name in names if not name.startswith("__")))
-
-
-def _known_digests(artifact: Artifact) -> dict[Path, str]:
-    return {artifact.path / name: value for name, value in artifact.manifest.files.items()}
 
 
 def _check(model: Path, model_format: str) -> None:

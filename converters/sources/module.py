@@ -12,7 +12,7 @@ from converters.library_calls import first_useful_line
 from converters.options import option
 from converters.pytorch.inputs import TorchOptions, varied_feeds
 from converters.pytorch.weights import fill
-from converters.sources.source import ExportingSource, SourceOptions, digest
+from converters.sources.source import ExportingSource, SourceOptions
 from runtimes.errors import InputError
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -55,8 +55,10 @@ class ModuleSource(ExportingSource):
 
     def origin(self, path: Path, options: SourceOptions) -> dict[str, str]:
         """Return the description for a manifest; the digest is that of the weights, if there are any."""
+        from runtimes.artifact import sha256
+
         weights = self.Options.of(options).weights
-        return {"name": str(path), "format": self.id, "sha256": digest(weights) if weights else "unknown"}
+        return {"name": str(path), "format": self.id, "sha256": sha256(weights) if weights else "unknown"}
 
     def export(self, path: Path, options: SourceOptions, folder: Path) -> Path:
         """See `ExportingSource`."""

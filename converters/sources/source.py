@@ -6,9 +6,7 @@ model and declares its options and requirements. `artifact` accepts everything t
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -142,7 +140,9 @@ class ExportingSource(Source):
 
     def origin(self, path: Path, _options: SourceOptions) -> dict[str, str]:
         """Return the description of the source for a manifest."""
-        return {"name": path.name, "format": self.id, "sha256": digest(path)}
+        from runtimes.artifact import sha256
+
+        return {"name": path.name, "format": self.id, "sha256": sha256(path)}
 
 
 @dataclass(frozen=True)
@@ -205,19 +205,3 @@ class OpenedSource:
     def origin(self) -> dict[str, str]:
         """Return the description of the source for the manifest of a result."""
         return {"name": self.model.name, "format": self.format, "sha256": self.sha256}
-
-
-def digest(model: Path, known: Mapping[Path, str] | None = None) -> str:
-    """Return the sha256 of a model file or, for a folder, of its sorted relative names and their digests.
-
-    `known` contains digests of files that have just been read; they are not read again.
-    """
-    from runtimes.artifact import sha256
-
-    known = known or {}
-    if model.is_file():
-        return known.get(model) or sha256(model)
-    total = hashlib.sha256()
-    for path in sorted(path for path in model.rglob("*") if path.is_file()):
-        total.update(f"{path.relative_to(model).as_posix()} {known.get(path) or sha256(path)}\n".encode())
-    return total.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.inspection import inspect
 from edge.workers.process import run_job
 from edge.workers.transport import LOCAL, Transport
-from runtimes.artifact import Artifact, sha256
+from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import (
     EdgeError,
@@ -28,7 +28,6 @@ from runtimes.errors import (
 from runtimes.jobs import DescribeJob, EngineOptions, Job, MeasureJob, Progress
 from runtimes.measurement.answer import MeasureAnswer
 from runtimes.registry import distribution_version
-from runtimes.standalone.receive import digest_of
 
 OnProgress = Callable[["Setup", int, str], None]
 # Called with all measurements of one machine after each round: True ends the rounds there.
@@ -262,7 +261,4 @@ def model_sha256(path: Path) -> str:
 def _digest(path: Path, _stamp: Stamp) -> str:
     artifact = Artifact.open(path)
     artifact.verify_digests()
-    files = artifact.model_files()
-    if len(files) == 1:
-        return sha256(files[0])
-    return digest_of([(file.relative_to(artifact.path).as_posix(), file) for file in files])
+    return artifact.model_sha256()

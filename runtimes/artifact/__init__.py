@@ -28,6 +28,7 @@ from runtimes.artifact.manifest import (
 from runtimes.artifact.self_check import SelfCheck
 from runtimes.errors import InputError
 from runtimes.model_files.detect import FORMATS, format_of
+from runtimes.standalone.receive import digest_of, tree_digest
 
 __all__ = [
     "Artifact",
@@ -113,6 +114,18 @@ class Artifact:
         others = {SELFCHECK, self.manifest.output.labels if self.manifest.output else None}
         return sorted(self.path / name for name in self.manifest.files if name not in others)
 
+    def model_sha256(self) -> str:
+        """Return the sha256 of the model file, or the digest of names and contents if the model is several files.
+
+        Files in the manifest are not read: call `verify_digests` before, unless they have just been written.
+        """
+        if self.model.is_dir():
+            return sha256(self.model)
+        files = {path.relative_to(self.path).as_posix(): path for path in self.model_files()}
+        if len(files) > 1:
+            return digest_of(files.items(), self.manifest.files)
+        return self.manifest.files.get(self.manifest.model) or sha256(self.model)
+
     def labels(self) -> list[str] | None:
         """Return the label of each class of the first output, or None if the artifact has no labels."""
         if self.manifest.output is None or self.manifest.output.labels is None:
@@ -148,7 +161,9 @@ def write(folder: Path, manifest: Manifest, inputs: Mapping[str, Array], outputs
 
 
 def sha256(path: Path) -> str:
-    """Return the hex digest of a file, read in chunks."""
+    """Return the hex digest of a file, read in chunks; of a folder, that of the names and contents of its files."""
+    if path.is_dir():
+        return tree_digest(path)
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for piece in iter(lambda: stream.read(2**20), b""):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import edge
+from converters.sources.artifact import open_source
 from edge.benchmark import Setup, measure_all, rows_of
 from edge.benchmark.harness import model_sha256
 from edge.benchmark.rows import Row
@@ -65,6 +66,18 @@ def test_a_model_of_several_files_has_one_digest(tmp_path: Path) -> None:
     assert model_sha256(tmp_path / "m.xml") != first
 
 
+def test_the_source_of_a_conversion_has_the_digest_of_a_measured_model(tmp_path: Path, artifact: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "saved_model.pb").write_bytes(b"0")
+    (tmp_path / "m.xml").write_text("<net/>")
+    (tmp_path / "m.bin").write_bytes(b"1")
+    for model in (artifact, saved, tmp_path / "m.xml"):
+        assert open_source(model).sha256 == model_sha256(model), model
+    first = model_sha256(saved)
+    assert model_sha256(saved.rename(tmp_path / "other")) == first, "the folder's own name is not part of the model"
+
+
 def test_an_artifact_whose_model_has_changed_is_not_measured(artifact: Path) -> None:
     (artifact / "a.null").write_bytes(b"y")
     row = measure(artifact)
@@ -105,6 +118,7 @@ def test_the_weights_of_an_onnx_model_count_if_they_are_in_another_file(tmp_path
     first = model_sha256(model)
     (tmp_path / "weights").write_bytes(bytes(32))
     assert model_sha256(model) != first
+    assert open_source(model).sha256 == model_sha256(model)
     moved = tmp_path / "elsewhere" / "m.onnx"
     moved.parent.mkdir()
     moved.write_bytes(model.read_bytes().replace(b"weights", b"../a.gz"))
