@@ -56,7 +56,7 @@ class Profile:
     memory: Memory | None
     formats: tuple[Format, ...]
     refuses: tuple[Refusal, ...]
-    recognise: Recognize | None
+    recognize: Recognize | None
     power: Power | None
     price: Price | None
     peak: Peak | None
@@ -120,7 +120,7 @@ def recognized(
         "cpu": [cpu],
         "gpu": list(gpu),
     }
-    return [known for known in profile_ids() if _shows(load(known).recognise, seen)]
+    return [known for known in profile_ids() if _shows(load(known).recognize, seen)]
 
 
 def _shows(marks: Recognize | None, seen: dict[str, list[str]]) -> bool:
@@ -164,7 +164,7 @@ def _join(parts: list[Profile]) -> Profile:
         accelerators=tuple(one for part in ordered for one in part.accelerators),
         formats=tuple(formats.values()),
         refuses=tuple(one for part in ordered for one in part.refuses),
-        recognise=None,
+        recognize=None,
         power=None,
         price=None,
         peak=None,
@@ -185,7 +185,8 @@ def _profile(profile_id: str, table: Table) -> Profile:
         memory=table.group("memory", Memory.read),
         formats=table.groups("formats", Format.read),
         refuses=table.groups("refuses", Refusal.read),
-        recognise=table.group("recognise", Recognize.read),
+        # The second spelling is that of profiles which were written before 0.1.0.
+        recognize=table.group("recognize", Recognize.read) or table.group("recognise", Recognize.read),
         power=table.group("power", Power.read),
         price=table.group("price", Price.read),
         peak=table.group("peak", Peak.read),

@@ -130,7 +130,7 @@ class Decoder(ABC, Generic[R]):
 
     @classmethod
     @abstractmethod
-    def recognise(cls, model: ModelFacts) -> Decoder[R] | None:
+    def recognize(cls, model: ModelFacts) -> Decoder[R] | None:
         """Return the decoder for this model, or None if its outputs have another layout.
 
         Decides by metadata, operators and shapes, never by a file name. Raises UsageError if the layout matches but a
@@ -184,9 +184,9 @@ class Task(ABC, Generic[R]):
     resize: ClassVar[str] = "stretch"
     decoders: ClassVar[tuple[type[Decoder[Any]], ...]]
 
-    def recognise(self, model: ModelFacts) -> Decoder[R] | None:
+    def recognize(self, model: ModelFacts) -> Decoder[R] | None:
         """Return the first decoder that recognizes this model's outputs, or None if the model is for another task."""
-        found = (kind.recognise(model) for kind in self.decoders)
+        found = (kind.recognize(model) for kind in self.decoders)
         return next((decoder for decoder in found if decoder is not None), None)
 
     def decode(self, outputs: Mapping[str, Array], decoder: Decoder[R]) -> R:

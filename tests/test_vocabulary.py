@@ -54,8 +54,8 @@ _BRITISH = re.compile(
     r"is(?:e|ing|ation)|colour|behaviour|centre|neighbour|favour|flavour|labelled|judgement|grey",
     re.IGNORECASE,
 )
-# Published names: one of the task interface and of device profiles, and a key of `edge check --json`. The others are a
-# breed of dogs and an attribute of HTML.
+# Published names: a key of `edge check --json`, and a table that older device profiles may have. The others are a breed
+# of dogs and an attribute of HTML.
 _KEPT = {"recognise", "after_quantisation", "greyhound", "labelledby"}
 _SUFFIXES = {".py", ".md", ".toml", ".js", ".html", ".css", ".json"}
 

@@ -18,7 +18,7 @@ from runtimes.artifact import MANIFEST, Artifact, Preprocess, TaskStatement
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.errors import EdgeError
 from runtimes.task import Decoder
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.classification import ClassScores
 from runtimes.tasks.embedding import NORMALIZED, POOLING
 from runtimes.tasks.sound import RATE_KEY
@@ -83,7 +83,7 @@ def kind_in_file(source: OpenedSource, inputs: ConversionInputs) -> str | None:
     if found is None:
         return None
     try:
-        _, decoder = recognise(facts_of(artifact, found, ModelHints(labels=inputs.labels), _no_specs))
+        _, decoder = recognize(facts_of(artifact, found, ModelHints(labels=inputs.labels), _no_specs))
     except EdgeError:  # such as labels that do not fit, which the conversion refuses with the outputs of the engine
         return None
     return decoder.meaning.kind if isinstance(decoder, ClassScores) else None
@@ -104,7 +104,7 @@ def describe_to_page(folder: Path) -> None:
     if manifest.join and found is not None:
         added["outputs"] = [to_json(spec) for spec in found.outputs]
     if manifest.task is not None:
-        task, decoder = recognise(facts_of(artifact, found, ModelHints(), lambda: (manifest.inputs, manifest.outputs)))
+        task, decoder = recognize(facts_of(artifact, found, ModelHints(), lambda: (manifest.inputs, manifest.outputs)))
         if task.id not in _DESCRIBED_OTHERWISE:
             added["decoder"] = decoder_for_page(task.id, decoder)
     conversion = {**manifest.conversion, "browser": {**page, **added}}

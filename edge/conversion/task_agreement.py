@@ -26,7 +26,7 @@ from runtimes.artifact.json_fields import to_json
 from runtimes.errors import EdgeError, InputError, ProofError
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Agreement, Decoder, Result, Task, named_outputs
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tensors import quantize
 
 _UNDECODED = "tensors"
@@ -65,7 +65,7 @@ def task_agreement(
     arrays = load_arrays(request.answers)
     try:
         facts = _source_facts(source, folder, inputs)
-        task, decoder = recognise(facts)
+        task, decoder = recognize(facts)
     except EdgeError:
         return None  # the source cannot be run as it is, either
     if task.id == _UNDECODED:

@@ -14,7 +14,7 @@ from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import EdgeError
 from runtimes.model_files.facts import MANIFEST, ModelFacts
 from runtimes.task import Decoder, PictureDefaults, Task
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 
 _LANGUAGE_MODELS = "gguf"
 _UNKNOWN = "tensors"
@@ -30,7 +30,7 @@ def describe(artifact: Artifact, found: Inspection, hints: ModelHints) -> TaskDe
         return None
     facts = facts_of(artifact, found, hints, _nothing)
     try:
-        task, decoder = recognise(facts)
+        task, decoder = recognize(facts)
     except EdgeError as error:
         if hints.task is not None or hints.labels is not None:
             raise

@@ -22,7 +22,7 @@ from runtimes.jobs import DescribeJob, Description, EngineOptions, Job, Progress
 from runtimes.model_files.facts import ModelFacts
 from runtimes.shapes import with_shapes
 from runtimes.task import DecodeOptions, Decoder, PictureDefaults, Task
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def prepared_model(
     assumptions = list[str]()
     if takes_pictures:
         _check_picture_input(artifact, facts)
-    task, decoder = recognise(facts)
+    task, decoder = recognize(facts)
     preprocess = manifest.preprocess
     if takes_pictures:
         requested = hints.preprocess_options

@@ -43,7 +43,7 @@ class SoundView(TaskView[Sound, int]):
         With a single class, 0 says that it is to be heard, and −1 that it is not.
         """
         best = result.classes[0]
-        found = best.index if result.scores.shape[1] > 1 or best.score >= result.heard else NOT_HEARD
+        found = best.index if result.scores.shape[1] > 1 or best.score >= result.min_score else NOT_HEARD
         return np.array([[label, found]], np.float64)
 
     def metrics(self, records: Sequence[Array]) -> Metrics:

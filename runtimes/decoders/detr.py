@@ -54,7 +54,7 @@ class Queries(BoxDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> Queries | None:
+    def recognize(cls, model: ModelFacts) -> Queries | None:
         """Accept an output [1, queries, 4] whose name contains "box", and logits [1, queries, classes]."""
         size = model.picture_size
         if size is None:

@@ -64,7 +64,7 @@ class PostProcessedSsd(BoxDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> PostProcessedSsd | None:
+    def recognize(cls, model: ModelFacts) -> PostProcessedSsd | None:
         """Accept the outputs of that operator, else outputs with the names of TensorFlow's detection API."""
         size = model.picture_size
         if size is None:
@@ -112,7 +112,7 @@ class DetectionOutputRows(BoxDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> DetectionOutputRows | None:
+    def recognize(cls, model: ModelFacts) -> DetectionOutputRows | None:
         """Accept a single output of that operator."""
         found, size = model.produced_by(_DETECTION_OUTPUT), model.picture_size
         if size is None or not found:
@@ -158,7 +158,7 @@ class AnchoredBoxes(BoxDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> AnchoredBoxes | None:
+    def recognize(cls, model: ModelFacts) -> AnchoredBoxes | None:
         """Accept two outputs with a row for each anchor of a detector of MediaPipe."""
         size = model.picture_size
         if size is None or len(model.outputs) != 2 or not all(len(spec.shape) == 3 for spec in model.outputs):

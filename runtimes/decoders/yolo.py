@@ -75,7 +75,7 @@ class YoloCells(YoloDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> YoloCells | None:
+    def recognize(cls, model: ModelFacts) -> YoloCells | None:
         """Accept an output [1, numbers, cells] or [1, cells, numbers] with as many cells as the input's grids."""
         size = model.picture_size
         if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3 or _selects(model):
@@ -146,7 +146,7 @@ class YoloRows(YoloDecoder[Detections]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> YoloRows | None:
+    def recognize(cls, model: ModelFacts) -> YoloRows | None:
         """Accept a single output [1, rows, 6] of a model that selects boxes, by its operators or metadata."""
         size = model.picture_size
         if size is None or len(model.outputs) != 1:

@@ -50,14 +50,14 @@ def load_task(task_id: str) -> Task[Any]:
     return cast("Task[Any]", vars(module)[f"{''.join(part.capitalize() for part in task_id.split('_'))}Task"]())
 
 
-def recognise(model: ModelFacts) -> tuple[Task[Any], Decoder[Any]]:
+def recognize(model: ModelFacts) -> tuple[Task[Any], Decoder[Any]]:
     """Return a model's task and the decoder of its outputs; the task `tensors` if no other recognizes it.
 
     If the user or the model names a task, only that one is tried. Raises UsageError if the user names one that does not
     decode the model's outputs.
     """
     for task in sorted(map(load_task, _candidates(model)), key=lambda task: (task.rank, task.id)):
-        decoder = task.recognise(model)
+        decoder = task.recognize(model)
         if decoder is not None:
             return task, decoder
     if model.task is not None and model.origins.get("task") == TASK_OPTION:
@@ -67,7 +67,7 @@ def recognise(model: ModelFacts) -> tuple[Task[Any], Decoder[Any]]:
             "leave out --task, or use --task tensors",
         )
     fallback = load_task(_FALLBACK)
-    decoder = fallback.recognise(model)
+    decoder = fallback.recognize(model)
     assert decoder is not None, "the task 'tensors' takes every model"
     return fallback, decoder
 

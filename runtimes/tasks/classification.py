@@ -63,7 +63,7 @@ class ClassScores(Decoder[Classification]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> ClassScores | None:
+    def recognize(cls, model: ModelFacts) -> ClassScores | None:
         """Accept a model whose first output is a vector that some fact identifies as classes."""
         classes = class_count(model)
         if classes is None:

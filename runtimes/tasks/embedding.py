@@ -78,7 +78,7 @@ class FeatureVector(Decoder[Embedding]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> FeatureVector | None:
+    def recognize(cls, model: ModelFacts) -> FeatureVector | None:
         """Accept a vector that the metadata, an output's name, or a last pooling or normalization shows."""
         spec = next((one for one in model.outputs if _plain(one) in _SENTENCE), None) or next(iter(model.outputs), None)
         if spec is None or not _is_vector(spec):
@@ -120,7 +120,7 @@ class TokenVectors(Decoder[Embedding]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> TokenVectors | None:
+    def recognize(cls, model: ModelFacts) -> TokenVectors | None:
         """Accept three axes beside token ids, if the metadata or the output's name shows them."""
         text, spec = model.text_inputs, next(iter(model.outputs), None)
         if text is None or spec is None or len(spec.shape) != 3 or not isinstance(spec.shape[2], int):

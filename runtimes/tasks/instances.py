@@ -97,7 +97,7 @@ class YoloInstances(YoloDecoder[Instances]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> YoloInstances | None:
+    def recognize(cls, model: ModelFacts) -> YoloInstances | None:
         """Accept two outputs, of which one has prototypes in the sides of the input divided by the same stride."""
         size = model.picture_size
         if size is None or len(model.outputs) != 2:

@@ -105,7 +105,7 @@ class MoveNet(BoxDecoder[Poses]):
     assumptions: tuple[str, ...] = ("the key points are the 17 of COCO",)
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> MoveNet | None:
+    def recognize(cls, model: ModelFacts) -> MoveNet | None:
         """Accept a single output of one of these shapes; the input may be free, then it is a multiple of 32."""
         size = model.picture_size
         if size is None or len(model.outputs) != 1:
@@ -162,7 +162,7 @@ class YoloPose(YoloDecoder[Poses]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> YoloPose | None:
+    def recognize(cls, model: ModelFacts) -> YoloPose | None:
         """Accept one class and the key points of the metadata; without metadata, those of COCO."""
         size = model.picture_size
         if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:

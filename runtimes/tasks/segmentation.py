@@ -80,7 +80,7 @@ class ClassMap(Decoder[Segmentation]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> ClassMap | None:
+    def recognize(cls, model: ModelFacts) -> ClassMap | None:
         """Accept a first output of integers with the sides of the input, or a fraction of them."""
         size = model.picture_size
         if size is None or not model.outputs:
@@ -122,7 +122,7 @@ class ClassScoreMap(Decoder[Segmentation]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> ClassScoreMap | None:
+    def recognize(cls, model: ModelFacts) -> ClassScoreMap | None:
         """Accept a first output that covers the input, if a fact tells classes from colors, depths and features."""
         size = model.picture_size
         if size is None or not model.outputs or len(model.outputs[0].shape) != 4:

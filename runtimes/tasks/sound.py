@@ -18,7 +18,7 @@ from runtimes.tensors import dequantize, softmax
 
 RATE_KEY = "sample_rate"  # of the metadata
 _RATE = 16_000  # of speech models
-_HEARD = 0.5  # the score from which a class is heard
+_MIN_SCORE = 0.5  # the score from which a class is heard
 # Silero's voice activity detector: samples per second → new samples of a window, and those of the window before.
 _SILERO = {16_000: (512, 64), 8_000: (256, 32)}
 _SILERO_UNITS = 128
@@ -55,14 +55,14 @@ class Sound(Result):
     step_s: The seconds from one row to the next.
     labels: The class names.
     count: The number of classes to list.
-    heard: The score from which a class is heard.
+    min_score: The score from which a class is heard.
     """
 
     scores: Array
     step_s: float
     labels: tuple[str, ...] | None = None
     count: int = 5
-    heard: float = _HEARD
+    min_score: float = _MIN_SCORE
 
     @property
     def classes(self) -> tuple[SoundScore, ...]:
@@ -75,8 +75,8 @@ class Sound(Result):
     def segments(self) -> tuple[Segment, ...]:
         """The times in which a class is heard, in their order."""
         found = []
-        for index in np.nonzero((self.scores >= self.heard).any(axis=0))[0].tolist():
-            heard = np.concatenate([[0], self.scores[:, index] >= self.heard, [0]]).astype(np.int8)
+        for index in np.nonzero((self.scores >= self.min_score).any(axis=0))[0].tolist():
+            heard = np.concatenate([[0], self.scores[:, index] >= self.min_score, [0]]).astype(np.int8)
             starts, ends = (np.nonzero(np.diff(heard) == sign)[0].tolist() for sign in (1, -1))
             for start, end in zip(starts, ends):
                 score = float(self.scores[start:end, index].max())
@@ -98,7 +98,7 @@ def joined(windows: Sequence[Sound]) -> Sound:
 
 
 @dataclass(frozen=True)
-class HeardScores(Decoder[Sound]):
+class SoundClassScores(Decoder[Sound]):
     """Decodes an output of scores: one row of classes for a window, or several rows that share it.
 
     output: The output's spec.
@@ -106,7 +106,7 @@ class HeardScores(Decoder[Sound]):
     is_logit: Whether a softmax over the classes is missing.
     labels: The class names.
     count: The number of classes to list.
-    heard: The score from which a class is heard.
+    min_score: The score from which a class is heard.
     """
 
     output: TensorSpec
@@ -114,11 +114,11 @@ class HeardScores(Decoder[Sound]):
     is_logit: bool = False
     labels: tuple[str, ...] | None = None
     count: int = 5
-    heard: float = _HEARD
+    min_score: float = _MIN_SCORE
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> HeardScores | None:
+    def recognize(cls, model: ModelFacts) -> SoundClassScores | None:
         """Accept samples of a fixed number and a first output of classes, if the task is named."""
         windows = _samples(model)
         if model.task != SoundTask.id or windows is None or not model.outputs:
@@ -140,10 +140,10 @@ class HeardScores(Decoder[Sound]):
         """Return how the model takes a sound."""
         return self.windows
 
-    def configured(self, options: DecodeOptions) -> HeardScores:
+    def configured(self, options: DecodeOptions) -> SoundClassScores:
         """Return a copy with the user's number of classes and lowest score."""
-        heard = self.heard if options.confidence is None else options.confidence
-        return replace(self, count=options.top, heard=heard)
+        min_score = self.min_score if options.confidence is None else options.confidence
+        return replace(self, count=options.top, min_score=min_score)
 
     def decode(self, outputs: Mapping[str, Array]) -> Sound:
         """Return the scores of one window. Raises InputError for an output of another layout."""
@@ -157,15 +157,15 @@ class HeardScores(Decoder[Sound]):
         rows = real.reshape(-1, classes)
         scores = softmax(rows) if self.is_logit else rows
         step_s = self.windows.step / self.windows.rate / len(rows)
-        return Sound(scores, step_s, self.labels, self.count, self.heard)
+        return Sound(scores, step_s, self.labels, self.count, self.min_score)
 
 
 @dataclass(frozen=True)
-class VoiceActivity(HeardScores):
+class VoiceActivity(SoundClassScores):
     """Decodes Silero's voice activity detector: the probability of speech, with the state of an LSTM."""
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> VoiceActivity | None:
+    def recognize(cls, model: ModelFacts) -> VoiceActivity | None:
         """Accept samples and a state [2, n, 128], whose next value is the second output; the rate may be an input."""
         if len(model.inputs) not in (2, 3) or len(model.outputs) != 2:
             return None
@@ -195,11 +195,11 @@ class VoiceActivity(HeardScores):
 
 
 @dataclass(frozen=True)
-class WakeWord(HeardScores):
+class WakeWord(SoundClassScores):
     """Decodes a streaming wake word model, which keeps its state in variables: one probability for each step."""
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> WakeWord | None:
+    def recognize(cls, model: ModelFacts) -> WakeWord | None:
         """Accept rows of a spectrum of 40 bands and one number, of a model with variables or if the task is named."""
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             return None
@@ -222,7 +222,7 @@ class SoundTask(Task[Sound]):
 
     id: ClassVar[str] = "sound"
     rank: ClassVar[int] = 12  # before classification: a wake word model answers one probability, too
-    decoders = (VoiceActivity, WakeWord, HeardScores)
+    decoders = (VoiceActivity, WakeWord, SoundClassScores)
 
     def compare(self, expected: Sound, actual: Sound) -> Agreement:
         """Results agree if in 95 % of the rows the same classes are heard, or the scores differ by at most 0.1."""
@@ -230,7 +230,7 @@ class SoundTask(Task[Sound]):
             sizes = " and ".join(format_shape(one.scores.shape) for one in (expected, actual))
             return Agreement(False, {}, f"the scores differ in size: {sizes}")
         off = np.abs(expected.scores - actual.scores)
-        heard = (expected.scores >= expected.heard) == (actual.scores >= expected.heard)
+        heard = (expected.scores >= expected.min_score) == (actual.scores >= expected.min_score)
         equal = float((heard | (off <= _SCORE_DIFFERENCE)).all(axis=1).mean())
         metrics = {"equal_rows": equal, "score_difference": float(off.max()), "mean_difference": float(off.mean())}
         words = f"the same is heard in {equal:.2%} of {len(off)} rows, scores differ by up to {off.max():.3f}"

@@ -37,7 +37,7 @@ class AnyOutputs(Decoder[Tensors]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> AnyOutputs:
+    def recognize(cls, model: ModelFacts) -> AnyOutputs:
         """Accept every model."""
         del model
         return cls()

@@ -57,7 +57,7 @@ class SequenceScores(Decoder[TextClasses]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> SequenceScores | None:
+    def recognize(cls, model: ModelFacts) -> SequenceScores | None:
         """Accept token ids, and a vector that the metadata or the class names show to be classes."""
         text, spec = model.text_inputs, next(iter(model.outputs), None)
         if text is None or spec is None or len(spec.shape) != 2 or not isinstance(spec.shape[1], int):

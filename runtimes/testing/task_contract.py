@@ -77,12 +77,12 @@ class TaskContract:
             assert all(isinstance(line, str) and line for line in decoder.assumptions)
 
     def test_models_of_other_tasks_are_left_to_them(self) -> None:
-        assert [self.task.recognise(model) for model in self.foreign] == [None] * len(self.foreign)
+        assert [self.task.recognize(model) for model in self.foreign] == [None] * len(self.foreign)
 
     def test_a_model_is_not_recognized_by_its_files_name(self) -> None:
         for example in self.examples:
             renamed = replace(example.model, source="another_name.bin")
-            assert self.task.recognise(renamed) == self._decoder(example)
+            assert self.task.recognize(renamed) == self._decoder(example)
 
     def test_results_are_frozen_values_with_strict_json(self) -> None:
         for example in self.examples:
@@ -128,7 +128,7 @@ class TaskContract:
             assert type(decoder.configured(DecodeOptions(top=1))) is type(decoder)
 
     def _decoder(self, example: TaskExample) -> Decoder[Any]:
-        decoder = self.task.recognise(example.model)
+        decoder = self.task.recognize(example.model)
         assert decoder is not None, f"{example.model.source} is not recognized"
         return decoder
 

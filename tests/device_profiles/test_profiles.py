@@ -5,7 +5,7 @@ import pytest
 
 import device_profiles
 from device_profiles import facts
-from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, recognized
+from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, read_profile, recognized
 from device_profiles.testing import ProfileContract
 from runtimes.model_files.detect import FORMATS
 
@@ -75,7 +75,7 @@ def test_parts_join_into_a_setup_that_prefers_the_accelerator() -> None:
     assert setup.accelerators == coral.accelerators
     assert setup.formats == (*coral.formats, *host.formats)
     assert setup.refuses == (*coral.refuses, *host.refuses)
-    assert (setup.power, setup.price, setup.peak, setup.recognise) == (None, None, None, None)
+    assert (setup.power, setup.price, setup.peak, setup.recognize) == (None, None, None, None)
 
 
 def test_the_order_of_parts_does_not_matter() -> None:
@@ -141,6 +141,13 @@ def test_a_name_that_does_not_exist_is_answered_with_near_ones(unknown: str, mes
 )
 def test_devices_are_recognized_by_what_they_show(facts: dict[str, Any], expected: list[str]) -> None:
     assert recognized(**facts) == expected
+
+
+def test_a_profile_with_the_older_spelling_is_read(tmp_path: Path) -> None:
+    text = (FOLDER / "coral-usb.toml").read_text(encoding="utf-8")
+    assert text.count("[recognize]") == 1
+    (tmp_path / "coral-usb.toml").write_text(text.replace("[recognize]", "[recognise]"), encoding="utf-8")
+    assert read_profile(tmp_path / "coral-usb.toml") == load("coral-usb")
 
 
 def test_the_formats_of_profiles_are_those_that_runtimes_know() -> None:

@@ -19,7 +19,7 @@ from runtimes.artifact.json_fields import to_json
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Placement
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from tests.runtimes.tasks import test_detection, test_instances, test_pose, test_segmentation
 
 PAGE = Path(__file__).parents[3] / "converters" / "browser" / "page"
@@ -59,7 +59,7 @@ class Case:
 
     def to_page(self) -> dict[str, Any]:
         """What the page gets of it: outputs are in the order of the manifest."""
-        task, decoder = recognise(self.model)
+        task, decoder = recognize(self.model)
         specs = [to_json(spec) for spec in self.model.outputs]
         outputs = [self.outputs[spec.name].astype(float).reshape(-1).tolist() for spec in self.model.outputs]
         stated = decoder_for_page(task.id, decoder)
@@ -67,7 +67,7 @@ class Case:
 
     def expected(self) -> Any:
         """The host's result."""
-        task, decoder = recognise(self.model)
+        task, decoder = recognize(self.model)
         return task.decode(self.outputs, decoder).in_picture(self.placement).to_json()
 
 

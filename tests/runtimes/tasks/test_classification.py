@@ -26,7 +26,7 @@ def facts(output=None, **known):
 
 
 def recognized(*args, **known):
-    return ClassificationTask().recognise(facts(*args, **known))
+    return ClassificationTask().recognize(facts(*args, **known))
 
 
 def decoded(values, output, meaning, labels=None, count=5):
@@ -110,7 +110,7 @@ def test_imagenets_number_of_classes_counts_for_pictures_alone():
     assert decoder.labels == labels.names
     assert "the 1000 classes are ImageNet's (--labels)" in decoder.assumptions
     words = replace(facts(**known), inputs=(TensorSpec("tokens", "int64", (1, 16)),))
-    assert ClassificationTask().recognise(words) is None
+    assert ClassificationTask().recognize(words) is None
 
 
 def test_what_the_manifest_leaves_out_is_not_there():

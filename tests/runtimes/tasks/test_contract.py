@@ -11,7 +11,7 @@ from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import UsageError
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import named_outputs
-from runtimes.tasks import load_task, recognise, task_ids
+from runtimes.tasks import load_task, recognize, task_ids
 
 
 @pytest.mark.parametrize("name", task_ids())
@@ -29,16 +29,16 @@ def test_an_unknown_task_is_named_with_the_nearest():
 
 
 def test_a_model_of_which_too_little_is_known_gives_tensors():
-    task, _ = recognise(ModelFacts("model.null", "null"))
+    task, _ = recognize(ModelFacts("model.null", "null"))
     assert task.id == "tensors"
     picture = TensorSpec("x", "float32", (1, 8, 8, 3))
     map_of_classes = TensorSpec("y", "float32", (1, 8, 8, 4))
-    task, _ = recognise(ModelFacts("m", "onnx", (picture,), (map_of_classes,), output_operator="Softmax"))
+    task, _ = recognize(ModelFacts("m", "onnx", (picture,), (map_of_classes,), output_operator="Softmax"))
     assert task.id == "segmentation"
-    task, _ = recognise(ModelFacts("m", "onnx", (picture,), (map_of_classes,)))
+    task, _ = recognize(ModelFacts("m", "onnx", (picture,), (map_of_classes,)))
     assert task.id == "segmentation"
     map_of_features = TensorSpec("y", "float32", (1, 4, 4, 64))
-    task, _ = recognise(ModelFacts("m", "onnx", (picture,), (map_of_features,)))
+    task, _ = recognize(ModelFacts("m", "onnx", (picture,), (map_of_features,)))
     assert task.id == "tensors"
 
 

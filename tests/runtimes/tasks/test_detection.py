@@ -17,7 +17,7 @@ from runtimes.decoders.yolo import YoloCells, YoloRows
 from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.model_files.facts import GIVEN, TASK_OPTION, Labels, ModelFacts, Producer
 from runtimes.task import DecodeOptions, Placement
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.detection import Detection, Detections, DetectionTask
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -140,7 +140,7 @@ class TestContract(TaskContract):
 
 
 def decoded(model, outputs, **options):
-    decoder = DetectionTask().recognise(model)
+    decoder = DetectionTask().recognize(model)
     assert decoder is not None
     return decoder.configured(DecodeOptions(**options)).decode(outputs).boxes
 
@@ -187,7 +187,7 @@ SHUFFLED = ("detection_boxes:0", "detection_classes", "detection_scores")
     ],
 )
 def test_a_known_box_is_found_in_every_layout(kind, model, outputs, score):
-    assert isinstance(DetectionTask().recognise(model), kind)
+    assert isinstance(DetectionTask().recognize(model), kind)
     (found,) = decoded(model, outputs)
     assert found.index == 1
     assert found.score == pytest.approx(score, abs=1e-3)
@@ -199,15 +199,15 @@ def test_a_sigmoid_per_class_is_distinguished_from_a_class_for_no_object():
     (found,) = decoded(model, queries(no_object=False))
     assert (found.index, found.label) == (1, "dog")
     stated = facts(*QUERIES, metadata={"architecture": "RTDetrV2ForObjectDetection"})
-    assert not DetectionTask().recognise(stated).has_no_object
+    assert not DetectionTask().recognize(stated).has_no_object
     assert (
-        DetectionTask().recognise(facts(*QUERIES, metadata={"architecture": "YolosForObjectDetection"})).has_no_object
+        DetectionTask().recognize(facts(*QUERIES, metadata={"architecture": "YolosForObjectDetection"})).has_no_object
     )
 
 
 def test_faces_are_merged_by_their_weights():
     (found,) = decoded(BLAZE, anchored((20.0, 20.0, 40.0, 44.0)))
-    assert isinstance(DetectionTask().recognise(BLAZE), AnchoredBoxes)
+    assert isinstance(DetectionTask().recognize(BLAZE), AnchoredBoxes)
     np.testing.assert_allclose(found.box, (21.0, 20.0, 41.0, 44.0), atol=1e-4)  # the mean of two, 2 pixels apart
     np.testing.assert_allclose(found.points[0], (21.0, 30.0), atol=1e-4)
     assert found.score == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)
@@ -262,9 +262,9 @@ def test_two_inputs_at_once_are_refused():
 def test_labels_that_do_not_fit_are_refused_where_they_were_given():
     given = Labels(("a", "b", "c", "d", "e"), "names.txt", GIVEN)
     with pytest.raises(InputError, match=r"names.txt has 5 labels; the model has 3 classes"):
-        DetectionTask().recognise(facts((1, 7, CELLS), labels=given))
+        DetectionTask().recognize(facts((1, 7, CELLS), labels=given))
     read = replace(given, certainty="read")
-    assert DetectionTask().recognise(facts((1, 7, CELLS), labels=read)).labels is None
+    assert DetectionTask().recognize(facts((1, 7, CELLS), labels=read)).labels is None
 
 
 def test_a_background_among_the_names_is_no_class_of_an_ssd():
@@ -275,11 +275,11 @@ def test_a_background_among_the_names_is_no_class_of_an_ssd():
 
 def test_a_named_task_is_the_only_one_tried():
     model = facts((1, 7, CELLS - 1))
-    assert recognise(model)[0].id == "tensors"
-    assert recognise(replace(model, task="detection"))[0].id == "detection"
+    assert recognize(model)[0].id == "tensors"
+    assert recognize(replace(model, task="detection"))[0].id == "detection"
     with pytest.raises(UsageError, match="cannot decode these outputs as detection"):
-        recognise(replace(facts((1, 4)), task="detection", origins={"task": TASK_OPTION}))
-    assert recognise(replace(facts((1, 8, CELLS)), task="oriented_boxes"))[0].id == "tensors"
+        recognize(replace(facts((1, 4)), task="detection", origins={"task": TASK_OPTION}))
+    assert recognize(replace(facts((1, 8, CELLS)), task="oriented_boxes"))[0].id == "tensors"
 
 
 # ---- places, and the comparison of results

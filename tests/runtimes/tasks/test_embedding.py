@@ -10,7 +10,7 @@ import pytest
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError, UsageError
 from runtimes.model_files.facts import READ, Labels, ModelFacts
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.embedding import Embedding, EmbeddingTask, FeatureVector, TokenVectors
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -53,15 +53,15 @@ class TestContract(TaskContract):
 
 
 def decoded(model, outputs):
-    task, decoder = recognise(model)
+    task, decoder = recognize(model)
     return task.decode(outputs, decoder)
 
 
 def test_what_the_user_names_needs_no_proof():
-    found = EmbeddingTask().recognise(pooled(1, 4, operator=None, task="embedding"))
+    found = EmbeddingTask().recognize(pooled(1, 4, operator=None, task="embedding"))
     assert isinstance(found, FeatureVector)
     assert found.assumptions == ()
-    assert isinstance(EmbeddingTask().recognise(encoder("anything", task="embedding")), TokenVectors)
+    assert isinstance(EmbeddingTask().recognize(encoder("anything", task="embedding")), TokenVectors)
 
 
 def test_a_text_is_the_mean_of_its_tokens_and_padding_does_not_count():
@@ -69,13 +69,13 @@ def test_a_text_is_the_mean_of_its_tokens_and_padding_does_not_count():
     np.testing.assert_allclose(decoded(encoder(), outputs).vector, [1, 2, 0, 0])
     first = encoder(metadata={"pooling": "first", "normalized": "true"})
     np.testing.assert_allclose(decoded(first, outputs).vector, [1, 0, 0, 0])
-    assert TokenVectors.recognise(first).assumptions == ()
-    assert "(--task)" in TokenVectors.recognise(encoder()).assumptions[0]
+    assert TokenVectors.recognize(first).assumptions == ()
+    assert "(--task)" in TokenVectors.recognize(encoder()).assumptions[0]
 
 
 def test_the_mask_is_read_beside_the_outputs():
-    assert TokenVectors.recognise(encoder()).reads() == ("attention_mask",)
-    assert FeatureVector.recognise(pooled()).reads() == ()
+    assert TokenVectors.recognize(encoder()).reads() == ("attention_mask",)
+    assert FeatureVector.recognize(pooled()).reads() == ()
 
 
 def test_cosines_to_references_come_most_similar_first():

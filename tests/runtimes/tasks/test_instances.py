@@ -12,7 +12,7 @@ from runtimes.decoders.polygons import area, contains, outline
 from runtimes.errors import InputError
 from runtimes.model_files.facts import Labels, ModelFacts
 from runtimes.task import DecodeOptions, Placement
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.instances import Instances, InstancesTask, polygon_iou
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -71,7 +71,7 @@ class TestContract(TaskContract):
 
 
 def decoded(model, arrays, **options):
-    return InstancesTask().recognise(model).configured(DecodeOptions(**options)).decode(arrays)
+    return InstancesTask().recognize(model).configured(DecodeOptions(**options)).decode(arrays)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_the_json_is_a_detection_with_a_polygon():
 
 
 def test_a_segmenter_of_instances_is_neither_a_detector_nor_a_segmenter():
-    assert recognise(facts())[0].id == "instances"
-    assert recognise(facts(task="instances"))[0].id == "instances"
+    assert recognize(facts())[0].id == "instances"
+    assert recognize(facts(task="instances"))[0].id == "instances"
 
 
 def test_outputs_of_another_layout_are_refused():

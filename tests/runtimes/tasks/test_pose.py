@@ -11,7 +11,7 @@ from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
 from runtimes.model_files.facts import Labels, ModelFacts
 from runtimes.task import DecodeOptions, Placement
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.pose import COCO, KeyPoint, MoveNet, Pose, Poses, PoseTask, YoloPose
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -85,7 +85,7 @@ class TestContract(TaskContract):
     ],
 )
 def test_known_points_are_found_in_every_layout(kind, model, array):
-    decoder = PoseTask().recognise(model)
+    decoder = PoseTask().recognize(model)
     assert isinstance(decoder, kind)
     (pose,) = decoder.decode({"y": array}).poses
     np.testing.assert_allclose([(one.x, one.y) for one in pose.keypoints], POINTS, atol=1e-3)
@@ -98,24 +98,24 @@ def test_known_points_are_found_in_every_layout(kind, model, array):
 def test_points_that_are_not_seen_are_not_in_the_box():
     array = movenet()
     array[0, 0, 16, 2] = 0.01
-    (pose,) = PoseTask().recognise(facts(1, 1, 17, 3)).decode({"y": array}).poses
+    (pose,) = PoseTask().recognize(facts(1, 1, 17, 3)).decode({"y": array}).poses
     np.testing.assert_allclose(pose.box, (8, 20, POINTS[15, 0], POINTS[15, 1]), atol=1e-3)
 
 
 def test_the_user_sets_the_confidence():
-    decoder = PoseTask().recognise(facts(1, 56, CELLS)).configured(DecodeOptions(confidence=0.9))
+    decoder = PoseTask().recognize(facts(1, 56, CELLS)).configured(DecodeOptions(confidence=0.9))
     assert decoder.decode({"y": cells()}).poses == ()
 
 
 def test_a_pose_is_no_detection_and_a_detection_no_pose():
-    assert recognise(facts(1, 56, CELLS))[0].id == "pose"
-    assert recognise(facts(1, 84, CELLS))[0].id == "detection"
+    assert recognize(facts(1, 56, CELLS))[0].id == "pose"
+    assert recognize(facts(1, 84, CELLS))[0].id == "detection"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 17, 3), (1, 56, CELLS)])
 def test_outputs_of_another_layout_are_refused(shape):
     with pytest.raises(InputError):
-        PoseTask().recognise(facts(*shape)).decode({"y": np.zeros((1, 55, 7), np.float32)})
+        PoseTask().recognize(facts(*shape)).decode({"y": np.zeros((1, 55, 7), np.float32)})
 
 
 def test_places_are_mapped_to_the_picture():

@@ -11,7 +11,7 @@ from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.errors import InputError
 from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
 from runtimes.task import Placement
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.segmentation import ClassMap, ClassScoreMap, Segmentation, SegmentationTask
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -59,7 +59,7 @@ class TestContract(TaskContract):
 
 
 def decoded(model, array):
-    decoder = SegmentationTask().recognise(model)
+    decoder = SegmentationTask().recognize(model)
     assert decoder is not None
     return decoder.decode({"y": array})
 
@@ -77,7 +77,7 @@ def decoded(model, array):
     ],
 )
 def test_a_known_map_is_found_in_every_layout(kind, model, array):
-    assert isinstance(SegmentationTask().recognise(model), kind)
+    assert isinstance(SegmentationTask().recognize(model), kind)
     found = decoded(model, array).in_picture(Placement((SIZE, SIZE), (1.0, 1.0), (0.0, 0.0)))
     np.testing.assert_array_equal(found.classes, HALF)
     assert found.to_json() == {
@@ -110,7 +110,7 @@ def test_a_map_is_brought_back_through_a_letterbox():
 
 def test_names_that_do_not_fit():
     with pytest.raises(InputError, match="has 2 labels; the model has 4 classes"):
-        SegmentationTask().recognise(facts((1, 4, SIZE, SIZE), labels=Labels(("a", "b"), "names.txt", GIVEN)))
+        SegmentationTask().recognize(facts((1, 4, SIZE, SIZE), labels=Labels(("a", "b"), "names.txt", GIVEN)))
     found = decoded(replace(WHOLE, labels=Labels(("a", "b"), "names.txt", GIVEN)), HALF[np.newaxis])
     assert found.label(2) is None
     assert decoded(replace(WHOLE, labels=NAMES), HALF[np.newaxis]).label(2) == "dog"
@@ -136,4 +136,4 @@ def test_a_few_wrong_pixels_agree_and_a_lost_class_does_not():
 
 
 def test_a_classifier_is_no_segmenter():
-    assert recognise(facts((1, 4), output_operator="Softmax"))[0].id == "classification"
+    assert recognize(facts((1, 4), output_operator="Softmax"))[0].id == "classification"

@@ -11,8 +11,8 @@ from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.errors import InputError
 from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
 from runtimes.task import DecodeOptions
-from runtimes.tasks import recognise
-from runtimes.tasks.sound import HeardScores, Sound, SoundTask, VoiceActivity, WakeWord, joined
+from runtimes.tasks import recognize
+from runtimes.tasks.sound import Sound, SoundClassScores, SoundTask, VoiceActivity, WakeWord, joined
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
 PROBABILITIES = Quantization((1 / 256,), (0,))
@@ -63,35 +63,35 @@ class TestContract(TaskContract):
 
 
 def decoded(model, outputs):
-    task, decoder = recognise(model)
+    task, decoder = recognize(model)
     return task.decode(outputs, decoder)
 
 
 def test_each_kind_takes_a_sound_in_its_own_windows():
-    windows = VoiceActivity.recognise(silero()).sounds()
+    windows = VoiceActivity.recognize(silero()).sounds()
     assert (windows.rate, windows.step, windows.context, windows.rate_input) == (16_000, 512, 64, "sr")
     assert windows.states == {"state": "stateN"}
-    windows = VoiceActivity.recognise(silero(length=288)).sounds()
+    windows = VoiceActivity.recognize(silero(length=288)).sounds()
     assert (windows.rate, windows.step, windows.context) == (8_000, 256, 32)
-    windows = WakeWord.recognise(nabu()).sounds()
+    windows = WakeWord.recognize(nabu()).sounds()
     assert (windows.rate, windows.step, windows.features, dict(windows.states)) == (16_000, 480, "spectrum", {})
-    windows = HeardScores.recognise(notes(1, 3, metadata={"sample_rate": "22050"})).sounds()
+    windows = SoundClassScores.recognize(notes(1, 3, metadata={"sample_rate": "22050"})).sounds()
     assert (windows.rate, windows.step, windows.context) == (22_050, 16_000, 0)
 
 
 def test_what_is_not_stated_is_assumed_in_words():
-    assert HeardScores.recognise(notes(1, 3)).assumptions[0] == "a second of sound has 16,000 samples (--rate)"
+    assert SoundClassScores.recognize(notes(1, 3)).assumptions[0] == "a second of sound has 16,000 samples (--rate)"
     stated = notes(1, 2, metadata={"sample_rate": "8000"}, labels=Labels(("a", "b"), "--labels", GIVEN))
-    assert HeardScores.recognise(stated).assumptions == ()
-    logits = HeardScores.recognise(replace(stated, output_operator="Gemm"))
+    assert SoundClassScores.recognize(stated).assumptions == ()
+    logits = SoundClassScores.recognize(replace(stated, output_operator="Gemm"))
     assert logits.is_logit
     assert "softmax" in logits.assumptions[0]
-    assert WakeWord.recognise(nabu()).assumptions[1] == "the class has no name (--labels)"
+    assert WakeWord.recognize(nabu()).assumptions[1] == "the class has no name (--labels)"
 
 
 def test_labels_of_another_number_are_refused():
     with pytest.raises(InputError) as caught:
-        HeardScores.recognise(notes(1, 3, labels=Labels(("a", "b"), "names.txt", GIVEN)))
+        SoundClassScores.recognize(notes(1, 3, labels=Labels(("a", "b"), "names.txt", GIVEN)))
     assert caught.value.message == "names.txt has 2 labels; the model has 3 classes"
 
 
@@ -114,7 +114,7 @@ def test_windows_are_joined_and_a_class_is_heard_in_segments():
 
 
 def test_the_users_limits_decide_what_is_listed_and_heard():
-    decoder = HeardScores.recognise(notes(1, 3)).configured(DecodeOptions(top=2, confidence=0.85))
+    decoder = SoundClassScores.recognize(notes(1, 3)).configured(DecodeOptions(top=2, confidence=0.85))
     found = decoder.decode({"y": np.float32([[0.8, 0.1, 0.1]])})
     assert [one.index for one in found.classes] == [0, 1]
     assert found.segments == ()

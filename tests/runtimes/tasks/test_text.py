@@ -11,7 +11,7 @@ from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
 from runtimes.model_files.facts import GIVEN, READ, Labels, ModelFacts, TextInputs
 from runtimes.task import DecodeOptions
-from runtimes.tasks import recognise
+from runtimes.tasks import recognize
 from runtimes.tasks.text import TextClass, TextClasses, TextTask
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
@@ -38,7 +38,7 @@ class TestContract(TaskContract):
 
 
 def decoded(model, output):
-    task, decoder = recognise(model)
+    task, decoder = recognize(model)
     assert task.id == "text"
     return task.decode({"y": np.float32([output])}, decoder)
 
@@ -50,7 +50,7 @@ def test_logits_become_shares_with_the_classes_names():
         ("bad", 0, 0.25),
         ("fair", 1, 0.25),
     ]
-    assert TextTask().recognise(moods()).configured(DecodeOptions(top=1)).count == 1
+    assert TextTask().recognize(moods()).configured(DecodeOptions(top=1)).count == 1
 
 
 def test_probabilities_stay_and_a_single_logit_is_a_sigmoid():
@@ -67,7 +67,7 @@ def test_inputs_are_recognized_by_the_names_that_exporters_give_them():
 
 def test_labels_of_another_number_are_refused():
     with pytest.raises(InputError) as caught:
-        TextTask().recognise(moods(labels=Labels(("a",), "names.txt", GIVEN)))
+        TextTask().recognize(moods(labels=Labels(("a",), "names.txt", GIVEN)))
     assert caught.value.message == "names.txt has 1 label; the model has 3 classes"
 
 

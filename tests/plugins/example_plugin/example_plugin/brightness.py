@@ -33,7 +33,7 @@ class BrightnessOutput(Decoder[Brightness]):
     assumptions: tuple[str, ...] = ()
 
     @classmethod
-    def recognise(cls, model: ModelFacts) -> BrightnessOutput | None:
+    def recognize(cls, model: ModelFacts) -> BrightnessOutput | None:
         """A model whose only output is called `brightness`."""
         return cls() if [spec.name for spec in model.outputs] == [_NAME] else None
 
