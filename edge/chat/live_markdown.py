@@ -11,13 +11,16 @@ from edge.console.text import readable
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock
     from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
     from rich.console import Console, ConsoleOptions, RenderResult
 
 _MIN_PAUSE_S = 0.05  # between two redraws: 20 a second look continuous
 _PAUSE_FACTOR = 10  # pause ten times as long as a redraw took: drawing takes a tenth of the time, even on a slow board
 _FORMULA_MARKS = ("\\(", "\\)", "\\[", "\\]")
-_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+_BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
 
 
 class Shown(Protocol):
@@ -114,13 +117,18 @@ def _rendered(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, imp
     # No hyperlinks: both the text of a link and its address should be visible.
     shown = markdown.Markdown(text.strip("\n"), hyperlinks=False, code_theme="ansi_dark")
     shown.parsed = _parser().parse(shown.markup)
+    for token in shown.parsed:
+        for child in token.children or ():
+            if child.type == "link_open" and "title" in child.attrs:
+                child.attrs["href"] = f'{child.attrs["href"]} "{child.attrs["title"]}"'
     return shown
 
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    """A parser that keeps what rich's own drops: HTML, images, definitions of references, and marks of formulas."""
+    """A parser that keeps what rich's own drops: HTML, images, definitions of references, formulas, and cells."""
     import markdown_it
+    from markdown_it.rules_block import table
     from markdown_it.rules_inline import escape
 
     def keep_formula(state: StateInline, silent: bool) -> bool:
@@ -133,9 +141,28 @@ def _parser() -> MarkdownIt:
         state.pos += len(mark)
         return True
 
+    def keep_cells(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+        """Read a table; what stands beyond its last column, such as the rest of `a|b`, goes to that column."""
+        before = len(state.tokens)
+        if not table(state, start, end, silent):
+            return False
+        cells: list[Token] = []
+        for token in state.tokens[before:]:
+            if token.type == "inline":
+                cells.append(token)
+            elif token.type == "tr_close":
+                assert cells[0].map is not None
+                line = state.getLines(cells[0].map[0], cells[0].map[1], 0, False).strip()
+                found = _BETWEEN_CELLS.split(line.removeprefix("|"))
+                lost = [cell.strip() for cell in found[len(cells) :]]
+                cells[-1].content = " | ".join([cells[-1].content, *filter(None, lost)])
+                cells = []
+        return True
+
     parser = markdown_it.MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
     parser.disable(["html_block", "html_inline", "image", "reference"])
     parser.inline.ruler.at("escape", keep_formula)
+    parser.block.ruler.at("table", keep_cells, {"alt": ["paragraph", "reference"]})
     return parser
 
 
@@ -143,7 +170,18 @@ def _split(text: str) -> tuple[str, str]:
     """Split into the finished blocks and the current one."""
     end_of_block = text.rfind("\n\n")
     while end_of_block >= 0:
-        if len(_FENCE.findall(text[:end_of_block])) % 2 == 0:
+        if not _is_in_code(text[:end_of_block]):
             return text[: end_of_block + 2], text[end_of_block + 2 :]
         end_of_block = text.rfind("\n\n", 0, end_of_block)
     return "", text
+
+
+def _is_in_code(text: str) -> bool:
+    """Whether a text ends inside fenced code; a fence is closed by one of the same sign that is at least as long."""
+    opening = ""
+    for fence, rest in _FENCE.findall(text):
+        if not opening:
+            opening = fence
+        elif fence.startswith(opening) and not rest.strip():
+            opening = ""
+    return bool(opening)

@@ -11,7 +11,7 @@ import { t } from "./words.js";
 const INLINE = new RegExp([
   String.raw`\\\((?<round>[^\n]{1,1000}?)\\\)|\\\[(?<square>[^\n]{1,1000}?)\\\]|\$\$(?<dollars>[^$\n]{1,1000})\$\$|(?<![\\$\w])\$(?=\S)(?<dollar>[^$\n]{0,500}?[^\s$\\])\$(?![\w$])`,
   String.raw`(?<ticks>${"`"}+)(?<code>[\s\S]*?[^${"`"}])\k<ticks>(?!${"`"})`,
-  String.raw`!?\[(?<label>[^\]\n]{0,1000})\]\(\s{0,9}<?(?<address>[^\s)>]{1,2000})>?(?:\s[^)\n]{0,500})?\)`,
+  String.raw`!?\[(?<label>[^\]\n]{0,1000})\]\(\s{0,9}<?(?<address>[^\s)>]{1,2000})>?(?:\s+(?<title>[^)\n]{0,500}))?\)`,
   String.raw`(?<stars>\*\*|__)(?=\S)(?<bold>[\s\S]*?\S)\k<stars>`,
   String.raw`~~(?=\S)(?<struck>[\s\S]*?\S)~~`,
   String.raw`(?<![\w*])(?<star>[*_])(?=[^\s*_])(?<italic>[\s\S]*?[^\s*_])\k<star>(?![\w*])`,
@@ -38,11 +38,12 @@ export function codeBlock(code, language) {
   return make("div", { className: "block" }, head, make("pre", { tabIndex: 0 }, make("code", {}, ...coloredCode(code, language))));
 }
 
-function link(address, ...children) {
+/** Return a link; undefined if the address is not one that a browser may open. */
+function link(address, text, title = "") {
   let url;
-  try { url = new URL(address); } catch { return document.createTextNode(children.join("") || address); }
-  if (!["http:", "https:", "mailto:"].includes(url.protocol)) return make("span", {}, ...children);
-  return make("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
+  try { url = new URL(address); } catch { return undefined; }
+  if (!["http:", "https:", "mailto:"].includes(url.protocol)) return undefined;
+  return make("a", { href: url.href, title: title.replace(/^["']|["']$/g, ""), target: "_blank", rel: "noopener noreferrer nofollow" }, text);
 }
 
 function inline(text, depth = 0) {
@@ -61,11 +62,11 @@ function inlineNodes(whole, found, depth) {
   const tex = found.round ?? found.square ?? found.dollars ?? found.dollar;
   if (tex !== undefined) return [formula(tex, whole, false)];
   if (found.code !== undefined) return [make("code", {}, found.code.replace(/^ (.*) $/s, "$1"))];
-  if (found.address !== undefined) return [link(found.address, found.label || found.address)];
+  if (found.address !== undefined) return [link(found.address, found.label || found.address, found.title) ?? whole];
   for (const [name, tag] of [["bold", "strong"], ["struck", "del"], ["italic", "em"]]) {
     if (found[name] !== undefined) return [make(tag, {}, ...inline(found[name], depth + 1))];
   }
-  return [found.bare !== undefined ? link(found.bare, found.bare) : found.sign];
+  return [found.bare !== undefined ? link(found.bare, found.bare) ?? whole : found.sign];
 }
 
 /** Return the inline elements of several lines; a line break in a paragraph is kept, as usual in chats. */

@@ -100,6 +100,7 @@ def test_escape_sequences_of_a_model_do_not_reach_the_terminal(kind) -> None:
         "![a cat](cat.png)",
         r"\(a_1 + b\) and \[ x^2 \]",
         "<script>alert(1)</script>",
+        '[text](https://example.org/page "and its title")',
     ],
 )
 def test_every_character_of_an_answer_is_shown(text) -> None:
@@ -112,6 +113,19 @@ def test_every_character_of_an_answer_is_shown(text) -> None:
 def _in_order(characters: Sequence[str], text: str) -> bool:
     rest = iter(text)
     return all(character in rest for character in characters)
+
+
+def test_a_row_with_too_many_cells_keeps_them_in_its_last_one() -> None:
+    answer = "> | a | b |\n> |---|:-:|\n> | 1 | `x|y` | 3 \\| 4 | 5 |\n> | 6 |"
+    lines = [" ".join(line.split()) for line in _final(_shown(Markdown, answer, 5))]
+    assert "▌ 1 x | y | 3 | 4 | 5" in lines
+    assert "▌ 6" in lines
+
+
+def test_code_in_code_is_shown_as_it_is() -> None:
+    answer = "````markdown\n# Title\n\n```python\na = 1\n```\n\n~~~\n*stars*\n````\n\n*after*"
+    lines = [line.strip() for line in _final(_shown(Markdown, answer, 6)) if line]
+    assert lines == ["# Title", "```python", "a = 1", "```", "~~~", "*stars*", "after"]
 
 
 def test_code_keeps_its_backslashes_and_brackets() -> None:

@@ -94,6 +94,7 @@ def test_what_a_model_writes_is_never_html(page) -> None:
     assert text.find_elements(By.CSS_SELECTOR, "img, script, b, i") == []
     links = [found.get_attribute("href") for found in text.find_elements(By.TAG_NAME, "a")]
     assert links == ["https://attacker.example/p.png", "https://example.org/a"]
+    assert "[click](javascript:document.title='hacked')" in text.text  # what is no link stays as it was written
     assert "hacked" not in page.driver.title
     assert page.complaints() == []
 
