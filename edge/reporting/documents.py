@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from device_profiles.published import published_row, published_rows
+from device_profiles.published import published_rows
 from edge.benchmark import history
 from edge.benchmark.history import Entry
 from edge.benchmark.rows import Row
@@ -173,7 +173,7 @@ def _read_row(fields: Fields, found: _Collected) -> None:
     """Read a row of `edge bench` or `edge table`."""
     kind = fields.optional_text("kind")
     if kind == "published":
-        found.results.append(of_published(published_row(fields.text("id"))))
+        found.results.append(_published(fields))
         return
     if kind == "absent":
         found.results.append(ReportedResult(kind=MISSING, setup=fields.text("setup"), reason=fields.text("source")))
@@ -193,6 +193,15 @@ def _read_row(fields: Fields, found: _Collected) -> None:
     found.results.append(replace(result, facts=(*result.facts, *_comparison(fields))))
     if row.artifact:
         found.artifacts.append(Path(row.artifact))
+
+
+def _published(fields: Fields) -> ReportedResult:
+    """Return the published row that the table's row names."""
+    name = fields.text("id")
+    row = next((one for one in published_rows() if one.id == name), None)
+    if row is None:
+        raise fields.reject("id", f"is '{name}', which is no published row (`edge table --json` writes their ids)")
+    return of_published(row)
 
 
 def _children(fields: Fields, key: str) -> Iterator[Fields]:
@@ -321,15 +330,23 @@ def _conversion(
         passed=proof.values.get("passed") is True,
         samples=proof.optional_whole("samples") or 0,
         inputs=proof.optional_text("inputs") or "",
-        metrics={key: float(value) for key, value in proof.mapping("metrics").items() if _is_number(value)},
-        limits={key: float(value) for key, value in proof.mapping("limits").items() if _is_number(value)},
+        metrics=_numbers(proof, "metrics"),
+        limits=_numbers(proof, "limits"),
         facts=facts,
         command=f"edge verify {shlex.quote(name)}",
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _numbers(proof: Fields, key: str) -> Mapping[str, float]:
+    """Return the numbers of an object that may hold other values, too."""
+    values = proof.child(key) if proof.has(key) else None
+    if values is None:
+        return {}
+    return {
+        name: values.number(name)
+        for name, value in values.values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _pairs(values: object) -> str:

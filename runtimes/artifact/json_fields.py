@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, Callable, Iterator, Mapping, Sequence, TypeVar
@@ -135,6 +136,8 @@ class Fields:
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
             raise self._error(path, f"is {_describe(value)}, not {_NAMES[kind]}")
+        if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise self._error(path, f"is {_describe(value)}…, which is too large a number")
         return value
 
     def _at(self, key: str) -> str:
