@@ -35,6 +35,7 @@ def load_arrays(path: Path, largest: int = MAX_NPZ_BYTES, hint: str = "write the
         ValueError,
         EOFError,
         KeyError,
+        MemoryError,  # a header that promises more than the entry holds
         NotImplementedError,
         zipfile.BadZipFile,
         zlib.error,

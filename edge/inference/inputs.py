@@ -117,12 +117,13 @@ def _read(path: Path) -> Arrays:
     try:
         if path.stat().st_size > MAX_NPZ_BYTES:
             raise InputError(f"{path} has {path.stat().st_size} bytes; the limit is {MAX_NPZ_BYTES}", "split it")
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "pass a picture, a .npy or a .npz file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # MemoryError: a header that promises too much
         raise InputError(f"{path} is not a readable .npy: {error}", "save it with numpy.save") from None
-    return {"": np.asarray(array)}
+    return {"": array}
 
 
 def _by_input(source: str, arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> Mapping[str, Array]:

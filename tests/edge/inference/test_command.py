@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -253,7 +254,13 @@ def test_arrays_that_do_not_fit_are_one_line_and_a_hint(capsys, model, tmp_path,
     assert words in " ".join(error)
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+PROMISING = b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,), }"  # 40 TB, of which none follow
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no array", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(PROMISING)) + PROMISING],
+)
 def test_files_that_are_no_arrays_are_named_and_the_others_run(capsys, model, tmp_path, content):
     (tmp_path / "broken.npy").write_bytes(content)
     np.save(tmp_path / "good.npy", np.zeros((1, 3, 8, 8), np.float32))
