@@ -48,13 +48,14 @@ def sound_samples(artifact: Artifact, path: Path, windows: SoundWindows) -> list
     """
     start = perf_counter()
     wave, rate = read_wav(path)
+    count = -(-len(wave) * windows.rate // (rate * windows.step))
+    if count > MAX_WINDOWS:  # before the sound is resampled, which may take many times its memory
+        raise InputError(f"{path} has {count:,} windows; the limit is {MAX_WINDOWS:,}", "cut it into pieces")
     wave = resampled(wave, rate, windows.rate)
     spec = next(spec for spec in artifact.manifest.inputs if spec.name == windows.input)
     others = [one for one in artifact.manifest.inputs if one.name not in (windows.input, *windows.states)]
     extra = {one.name: _filled(one, windows.rate) for one in others if one.name == windows.rate_input}
     feeds = [{**extra, windows.input: values} for values in _windows(wave, spec, windows)]
-    if not 0 < len(feeds) <= MAX_WINDOWS:
-        raise InputError(f"{path} has {len(feeds):,} windows; the limit is {MAX_WINDOWS:,}", "cut it into pieces")
     milliseconds = (perf_counter() - start) * 1000 / len(feeds)
     return [Sample(source=str(path), feeds=one, preprocess_ms=milliseconds) for one in feeds]
 

@@ -12,10 +12,14 @@ import pytest
 
 import edge
 from edge.cli import main
+from edge.inference import sounds
 from edge.inference.sounds import read_wav, resampled
 from edge.inference.spectrum import BANDS, spectrum
+from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UsageError
+from runtimes.task import SoundWindows
 
+MODEL = Path(__file__).parents[2] / "compatibility" / "artifacts" / "onnx-fp32"
 # "okay nabu" by espeak-ng 1.51 (en-us), at 16 kHz in 8 bits, and a quarter of a second of silence.
 OKAY_NABU = Path(__file__).with_name("okay_nabu.wav")
 
@@ -166,6 +170,13 @@ def test_a_broken_sound_is_one_clear_line(tmp_path, content, words):
     assert words in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+def test_a_sound_that_is_too_long_is_refused_before_it_is_resampled(monkeypatch, tmp_path):
+    (tmp_path / "days.wav").write_bytes(riff(form(1, 8, rate=1_000), bytes(2**18 * 512 // 16 + 1)))
+    monkeypatch.setattr(sounds, "resampled", lambda *_: pytest.fail("the sound is resampled"))
+    with pytest.raises(InputError, match=r"has 262,145 windows; the limit is 262,144"):
+        sounds.sound_samples(Artifact.open(MODEL), tmp_path / "days.wav", SoundWindows("x", 16_000, 512))
 
 
 @pytest.mark.data
