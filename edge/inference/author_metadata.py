@@ -56,7 +56,10 @@ def task_of(properties: Mapping[str, str]) -> str | None:
 def author_labels(properties: Mapping[str, str]) -> Labels | None:
     """Return the class names, which ultralytics writes as a Python dictionary: {0: 'tench', 1: 'goldfish'}."""
     names = _literal(properties.get("names", ""))
-    values = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
+    values = names if isinstance(names, list) else ()
+    if isinstance(names, dict):  # in the order of the indices, where they are those of a list
+        is_list = set(names) == set(range(len(names)))
+        values = [names[index] for index in range(len(names))] if is_list else list(names.values())
     if values:
         return Labels(tuple(str(value) for value in values), "the property 'names'")
     words = properties.get("labels", "")[:MAX_LABELS_BYTES].split()
@@ -82,7 +85,7 @@ def pictures_of(properties: Mapping[str, str]) -> AuthorPictures:
         if is_scaled
         else None,
         resize=_RESIZES.get(properties.get("resize_type", "")),
-        pad=int(pad) if pad.isdecimal() and int(pad[:4]) < 256 else None,
+        pad=int(pad) if pad.isdecimal() and len(pad) <= 3 and int(pad) < 256 else None,
         color=order.get(properties.get("reverse_input_channels", "").upper()),
     )
 

@@ -60,7 +60,28 @@ def test_model_info_of_openvino(tmp_path):
 
 @pytest.mark.parametrize(
     "properties",
-    [{}, {"scale_values": "0 0 0"}, {"scale_values": "many"}, {"scale_values": "1 2"}, {"pad_value": "9" * 5000}],
+    [
+        {},
+        {"scale_values": "0 0 0"},
+        {"scale_values": "many"},
+        {"scale_values": "1 2"},
+        {"pad_value": "9" * 5000},
+        {"pad_value": "0255999"},
+    ],
 )
 def test_what_is_not_understood_is_not_stated(properties):
     assert pictures_of(properties) == AuthorPictures()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("{1: 'dog', 0: 'cat'}", ("cat", "dog")),  # the keys are the indices
+        ("{'b': 'dog', 'a': 'cat'}", ("dog", "cat")),
+        ("['cat', 'dog']", ("cat", "dog")),
+    ],
+)
+def test_names_have_the_order_of_their_indices(names, expected):
+    labels = author_labels({"stride": "32", "names": names})
+    assert labels is not None
+    assert labels.names == expected
