@@ -7,8 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from runtimes.errors import HostError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge web`."""
@@ -34,12 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     artifact = Artifact.open(args.artifact)
     browser_facts(artifact)
-    try:
-        server = Server(artifact, args.host, args.port)
-    except OSError as error:
-        hint = "choose another one with --port, or --port 0"
-        raise HostError(f"{args.host}, port {args.port}: {error.strerror}", hint) from None
-    with server:
+    with Server(artifact, args.host, args.port) as server:
         address = address_of(server, args.host)
         if args.json:
             print(json.dumps({"address": address, "model": artifact.manifest.name}), flush=True)

@@ -59,9 +59,9 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to the address. Raises HostError if the address is in use or not of this machine."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        what = f"{host} is not an address of this machine: {error.strerror}"
-        raise HostError(what, "try --host 127.0.0.1") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: what no name of a host may contain, such as an empty part
+        reason = error.strerror if isinstance(error, OSError) else "no name of a host has that form"
+        raise HostError(f"{host} is not an address of this machine: {reason}", "try --host 127.0.0.1") from None
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from edge.serve import listening
 from runtimes.artifact import MANIFEST, Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import InputError
@@ -39,7 +40,10 @@ class Jobs(Protocol):
 
 
 class Server(ThreadingHTTPServer):
-    """The server of one artifact. `log` is called with a line for each request."""
+    """The server of one artifact. `log` is called with a line for each request.
+
+    Raises HostError if the address is in use, or is not one of this machine.
+    """
 
     daemon_threads = True
 
@@ -57,7 +61,11 @@ class Server(ThreadingHTTPServer):
         self.isolated = isolated
         self.jobs = jobs
         self.log = log
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), _Handler, bind_and_activate=False)
+        self.socket.close()  # of IPv4 only
+        self.socket = listening.bind(host, port)
+        self.server_address = self.socket.getsockname()
+        self.server_activate()
 
     @property
     def port(self) -> int:
@@ -86,9 +94,7 @@ def browser_facts(artifact: Artifact) -> JsonValue:
 
 def address_of(server: Server, host: str) -> str:
     """The address to open: that of this machine in its network where the server listens everywhere."""
-    from edge.serve.listening import address_of as address_of_socket
-
-    return f"{address_of_socket(server.socket, host)}/"
+    return f"{listening.address_of(server.socket, host)}/"
 
 
 class _Handler(BaseHTTPRequestHandler):

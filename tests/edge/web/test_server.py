@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from edge.web.jobs import PageJob
-from edge.web.server import Server
+from edge.web.server import Server, address_of
 from runtimes.artifact import Artifact
+from runtimes.errors import HostError
 from tests.edge.chat.terminals import Terminal
 
 ROOT = Path(__file__).parents[3]
@@ -104,3 +105,20 @@ def test_a_browser_that_goes_away_is_no_error(tflite: Path, capsys: pytest.Captu
         finally:
             server.shutdown()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["..", "203.0.113.7", "no-such-host.invalid"])
+def test_an_address_that_is_not_of_this_machine_is_one_clear_line(host: str) -> None:
+    with pytest.raises(HostError) as caught:
+        Server(Artifact.open(ROOT / "tests" / "compatibility" / "artifacts" / "onnx-fp32"), host)
+    assert caught.value.message.startswith(host)
+    assert caught.value.hint == "try --host 127.0.0.1"
+
+
+def test_an_ipv6_address_is_served_too() -> None:
+    try:
+        server = Server(Artifact.open(ROOT / "tests" / "compatibility" / "artifacts" / "onnx-fp32"), "::1")
+    except HostError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        assert address_of(server, "::1") == f"http://[::1]:{server.port}/"
