@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from edge.benchmark.tables import Column
 
 _DAY_S = 86400.0
+# Action → the arguments that it does not ignore.
+_TAKEN = {
+    "list": ("--setup", "--last"),
+    "show": ("ID", "--setup", "--last"),
+    "export": ("ID", "--setup", "--last", "--out"),
+    "prune": ("--keep", "--days"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the action. Returns 0."""
     from edge.benchmark import history
 
+    _check(args)
     if args.action == "prune":
-        if (args.keep is None) == (args.days is None):
-            raise UsageError("prune takes --keep or --days", "edge history prune --days 365")
         before = None if args.days is None else time.time() - args.days * _DAY_S
         removed = history.prune(before, args.keep)
         print(json.dumps({"removed": removed}) if args.json else f"{removed} measurements were removed")
@@ -61,6 +67,26 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(document if args.action == "export" or args.json else _show(document))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UsageError for arguments that the action would ignore."""
+    named = {
+        "ID": bool(args.ids),
+        "--setup": args.setup is not None,
+        "--last": args.last is not None,
+        "--out": args.out is not None,
+        "--keep": args.keep is not None,
+        "--days": args.days is not None,
+    }
+    ignored = next((name for name, is_given in named.items() if is_given and name not in _TAKEN[args.action]), None)
+    if ignored is not None:
+        hint = f"it takes {', '.join(_TAKEN[args.action])} and --json; see `edge history --help`"
+        raise UsageError(f"edge history {args.action} does not take {ignored}", hint)
+    if args.ids and (args.setup is not None or args.last is not None):
+        raise UsageError("an ID names one measurement, --setup and --last choose among all", "give one or the other")
+    if args.action == "prune" and (args.keep is None) == (args.days is None):
+        raise UsageError("prune takes --keep or --days", "edge history prune --days 365")
 
 
 def _list(found: list[Entry]) -> str:

@@ -105,6 +105,14 @@ def test_the_command_keeps_lists_shows_exports_and_removes(
     assert main(["history", "export", "1", "--out", "old.json"]) == 0
     assert len(read_rows(Path("old.json"))[0].samples_ms) == 3
     assert main(["history", "prune"]) == 2
+    for words in (
+        ["prune", "--keep", "1", "--setup", "m"],
+        ["list", "1"],
+        ["show", "--keep", "1"],
+        ["show", "1", "--last", "2"],
+    ):
+        assert main(["history", *words]) == 2, words  # nothing is ignored, least of all what limits a removal
+    assert len(history.entries()) == 1
     assert main(["history", "prune", "--keep", "1", "--json"]) == 0
     assert '{"removed": 0}' in capsys.readouterr().out
 
