@@ -140,7 +140,8 @@ def _host_error(error: OSError) -> HostError:
         errno.EACCES: "choose a folder that you may write to",
         errno.EROFS: "choose a folder that you may write to",
     }
-    return HostError(f"{error.filename or 'the output'}: {error.strerror}", hints.get(error.errno or 0, ""))
+    what = error.strerror or str(error) or type(error).__name__
+    return HostError(f"{error.filename or 'the output'}: {what}", hints.get(error.errno or 0, ""))
 
 
 def _without_stdout(status: int) -> int:

@@ -117,8 +117,6 @@ def run(args: argparse.Namespace) -> int:
     from edge.console.text import width
 
     if bench_llm.is_asked(args):
-        if args.energy_csv:
-            raise UsageError("--energy-csv is not supported for language models", "measure them without it")
         return bench_llm.run(args)
     if args.fail_above is not None and args.compare is None:
         raise UsageError("--fail-above needs something to compare with", "add --compare OLD")

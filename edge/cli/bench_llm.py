@@ -16,7 +16,24 @@ _ROUNDS = 1  # each test is already repeated within the process
 _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
 _BILL = ("price_kwh", "watts", "prices")
 _OWN = (*_COUNTS, "context", "memory", "kv_type", "workers", "bill", *_BILL)
-_NOT_FOR_TEXT = ("runs", "seconds", "input", "compare", "fail_above", "preprocess", "on")
+_NOT_FOR_TEXT = (
+    *(
+        "protocol",
+        "device",
+        "runs",
+        "seconds",
+        "input",
+        "shape",
+        "batch",
+        "throughput",
+        "profile",
+        "compare",
+        "fail_above",
+    ),
+    *("on", "browser", "offline", "energy_csv", "preprocess", "mean", "scale", "layout", "color", "resize"),
+)
+
+_DEFAULTS = {"protocol": "steady", "device": "cpu"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +86,19 @@ def is_asked(args: argparse.Namespace) -> bool:
         if own:
             raise UsageError(f"{own[0]} is for language models", "give a .gguf file, or leave it out")
         return False
-    unsupported = [f"--{name}" for name in _NOT_FOR_TEXT if vars(args).get(name)]
-    if unsupported:
+    given = (name for name in _NOT_FOR_TEXT if not _is_default(name, vars(args)[name]))
+    unsupported = next(given, None)
+    if unsupported is not None:
         raise UsageError(
-            f"{unsupported[0]} does not apply to language models", "see the last part of `edge bench --help`"
+            f"--{unsupported.replace('_', '-')} does not apply to language models",
+            "leave it out; `edge bench --help` lists their own options in a group",
         )
     return True
+
+
+def _is_default(name: str, value: object) -> bool:
+    """Return whether an option was left out; 0 is a value, as in `--throughput` without a number."""
+    return value is None or value is False or value in ([], _DEFAULTS.get(name))
 
 
 def run(args: argparse.Namespace) -> int:

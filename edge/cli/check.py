@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def as_text(model: str, checked: Checked) -> str:
     """Format the verdict, then the nodes on the host in groups, then warnings."""
+    from edge.console.text import printable
+
     report = checked.report
     lines = [f"{model} on {checked.device_name}: {_verdict(report)}"]
     for refusal in report.refusals:
@@ -68,7 +70,7 @@ def as_text(model: str, checked: Checked) -> str:
         lines += _parameters(body)
         lines += _host_nodes(body)
     lines += [f"warning: {warning}" for warning in (*report.warnings, *(body.warnings if body is not report else ()))]
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _verdict(report: Report) -> str:
@@ -145,8 +147,3 @@ def _counts(nodes: Sequence[Node]) -> str:
     counts = Counter(node.op for node in nodes).most_common()
     shown = ", ".join(f"{count} × {op}" if count > 1 else op for op, count in counts[:_MAX_NAMES])
     return f"{shown}{', …' if len(counts) > _MAX_NAMES else ''}"
-
-
-def _printable(line: str) -> str:
-    """Replace unprintable characters: names come from an untrusted file and must not send terminal escapes."""
-    return "".join(character if character.isprintable() else "�" for character in line)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from converters.registry import all_converters
     from converters.sources import all_sources
     from edge.cli.options import declared, preprocessing
-    from edge.cli.options.numbers import count
+    from edge.cli.options.numbers import count, share
 
     parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled inputs to check that the accuracy does not drop (see `edge evaluate`)",
     )
     parser.add_argument(
-        "--max-drop", type=_share, metavar="D", help="how much top-1, mAP, mIoU or OKS may drop, 0 to 1 (default: 0.01)"
+        "--max-drop", type=share, metavar="D", help="how much top-1, mAP, mIoU or OKS may drop, 0 to 1 (default: 0.01)"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print(_planned(args))
         return 0
     if args.max_drop is not None and args.evaluate is None:
-        raise edge.UsageError("--max-drop needs labeled pictures to measure accuracy", "pass them with --evaluate")
+        raise edge.UsageError("--max-drop needs labeled inputs to measure accuracy on", "pass them with --evaluate")
     with Progress(1, "converting", quiet=args.json) as bar:
         result = edge.convert(
             args.model,
@@ -160,6 +160,7 @@ def _source_options(args: argparse.Namespace) -> SourceOptions | None:
 
 
 def _inputs(args: argparse.Namespace) -> ConversionInputs:
+    from converters.pipeline.request import MAX_DROP
     from edge.cli.options.preprocessing import preprocess_options_from
     from edge.conversion.datasets import ConversionInputs
 
@@ -172,7 +173,7 @@ def _inputs(args: argparse.Namespace) -> ConversionInputs:
         kind=args.output,
         label_offset=args.label_offset,
         evaluate=args.evaluate,
-        max_drop=0.01 if args.max_drop is None else args.max_drop,
+        max_drop=MAX_DROP if args.max_drop is None else args.max_drop,
         pythons=tuple(args.python),
     )
 
@@ -288,11 +289,3 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> list[str]:
             f"  all in int8: {before['artifact']:{form}}, {before['bytes']:,} bytes; now {accuracy['bytes']:,} bytes"
         )
     return lines
-
-
-def _share(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value

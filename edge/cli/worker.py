@@ -17,14 +17,14 @@ _RESTART_S = 1.0  # pause before a worker that ended is restarted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge worker`."""
-    from edge.cli.options.numbers import count
+    from edge.cli.options.numbers import count, fixed_port
 
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="loopback address, as the protocol has no authentication (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=count, default=50052, metavar="N", help="the port (default: 50052)")
+    parser.add_argument("--port", type=fixed_port, default=50052, metavar="N", help="the port (default: 50052)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads (default: all performance cores)")
     parser.add_argument("--json", action="store_true", help='print {"address"} as JSON when ready')
 

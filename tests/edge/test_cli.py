@@ -29,6 +29,19 @@ def test_an_unknown_option_is_one_line_and_a_hint(command, capsys):
     assert err.splitlines()[1:] == [f"      see `edge {command} --help`"]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("convert", "x", "--max-drop", "half"), "argument --max-drop: 'half' is not a number from 0 to 1"),
+        (("worker", "--port", "0"), "argument --port: '0' is not a port: 1 to 65535"),
+        (("worker", "--port", "99999"), "argument --port: '99999' is not a port: 1 to 65535"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_named_in_plain_words(words, expected, capsys):
+    assert main(list(words)) == 2
+    assert expected in capsys.readouterr().err
+
+
 def test_an_unknown_command_names_those_there_are(capsys):
     assert main(["frobnicate"]) == 2
     assert "'bench'" in capsys.readouterr().err

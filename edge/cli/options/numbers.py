@@ -77,8 +77,14 @@ def add_shapes(parser: ArgumentParser) -> None:
     )
 
 
-def port(text: str) -> int:
-    """Parse a port, from 0, which lets the system choose one."""
-    if not (text.isascii() and text.isdecimal()) or int(text) > _MAX_PORT:
-        raise ArgumentTypeError(f"'{text}' is not a port: 0 to {_MAX_PORT}")
-    return int(text)
+def port(text: str, lowest: int = 0) -> int:
+    """Parse a port; 0 lets the system choose one."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT)) else -1
+    if not lowest <= number <= _MAX_PORT:
+        raise ArgumentTypeError(f"'{text}' is not a port: {lowest} to {_MAX_PORT}")
+    return number
+
+
+def fixed_port(text: str) -> int:
+    """Parse a port that the user chooses."""
+    return port(text, lowest=1)

@@ -81,7 +81,18 @@ def test_more_tokens_than_the_model_was_trained_for_are_a_row_with_the_reason(en
     assert "was trained with 512" in out
 
 
-@pytest.mark.parametrize("words", [("--runs", "3"), ("--input", "x.npz"), ("--seconds", "2")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--runs", "3"),
+        ("--input", "x.npz"),
+        ("--seconds", "2"),
+        ("--fail-above", "5%"),
+        ("--throughput",),
+        ("--device", "cuda"),
+        ("--energy-csv", "x.csv"),
+    ],
+)
 def test_options_of_other_models_are_refused(capsys, words):
     status, _, err = bench(capsys, *words)
     assert status == 2

@@ -150,7 +150,7 @@ def test_convert_tells_the_accuracy(classifier, sorted_pictures, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--max-drop", "0.1"], 2, "--max-drop needs labeled pictures"),
+        (["--max-drop", "0.1"], 2, "--max-drop needs labeled inputs"),
         (["--evaluate", "nowhere"], 3, "nowhere is not a folder"),
         (["--evaluate", "nowhere.npz"], 3, "nowhere.npz does not exist"),
         (["--evaluate", "nowhere", "--max-drop", "2"], 2, "between 0 and 1"),
