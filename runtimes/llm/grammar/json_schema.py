@@ -204,7 +204,7 @@ class _Translation:
             raise _refused(place, "'properties' is not an object, or 'required' not a list")
         others = schema.get("additionalProperties", not properties)
         undeclared = [str(name) for name in required if name not in properties]
-        if undeclared and others is False:
+        if undeclared and schema.get("additionalProperties") is False:
             raise _refused(place, f"'required' names {undeclared[0]}, which 'additionalProperties' forbids")
         if schema.get("minProperties", 0) > len(set(required)):
             raise _refused(place, "'minProperties' cannot be enforced beyond the required ones")
