@@ -14,6 +14,7 @@ import numpy as np
 from converters.base import feeds_for
 from converters.onnx.cleanup import tidy
 from converters.options import ConvertOptions
+from converters.tensorflow.op_rewrites import freeze
 from converters.tensorflow.recurrent import check_no_loops, check_stateless
 from converters.tflite.names import SIGNATURE, output_names, with_names
 from runtimes.arrays import Arrays
@@ -135,11 +136,9 @@ def _rename_outputs(proto: Any, names: Sequence[str]) -> None:
 
 def _converter(function: Any) -> Any:
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     # Variables left in the graph would be uninitialized during calibration.
-    frozen = convert_variables_to_constants_v2(function)
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    return tf.lite.TFLiteConverter.from_concrete_functions([freeze(function)])
 
 
 def _stateful_converter(traced: Traced, folder: Path) -> Any:

@@ -166,9 +166,10 @@ def _difference(wanted: np.ndarray, values: np.ndarray, precision: str, halfway:
 
 
 def _turned(value: np.ndarray, port: Port) -> np.ndarray:
-    """Return the value in the axes and the type that the engine takes."""
+    """Return the value in the axes and the type that the engine takes; where several orders fit, channels are last."""
     if value.ndim == len(port.shape) and not _fits(value.shape, port.shape):
-        for axes in itertools.permutations(range(value.ndim)):
+        channels_last = (0, *range(2, value.ndim), 1)
+        for axes in (channels_last, *itertools.permutations(range(value.ndim))):
             if _fits(value.transpose(axes).shape, port.shape):
                 value = value.transpose(axes)
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import onnx2tf.onnx2tf as onnx2tf
 import onnxruntime
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+# Not imported: the packages of edge do not belong to this environment.
+_OP_REWRITES = runpy.run_path(str(Path(__file__).parents[2] / "tensorflow" / "op_rewrites.py"))
 _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
 _MOVED_RANKS = (3, 4, 5)  # of inputs whose second axis onnx2tf moves to the end
 _ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
@@ -46,7 +48,7 @@ def run(job: Job) -> dict[str, str]:
     onnx2tf.download_test_image_data = _noise
     function, specs = _function(_network(job), job)
     # Variables in the graph would be uninitialized during calibration.
-    frozen = convert_variables_to_constants_v2(function)
+    frozen = _OP_REWRITES["freeze"](function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if job["precision"] != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -119,12 +121,16 @@ def _output_turns(network: Any, moved: Any, job: Job) -> list[tuple[int, ...] | 
     Which outputs onnx2tf leaves with the channels last is not told by their shapes alone, so both models are run.
     """
     session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(0)
-    feeds = {one.name: _random(generator, job["shapes"][one.name], one.type) for one in session.get_inputs()}
-    try:
-        expected = session.run(None, feeds)
-    except Exception as error:  # random values need not suit the model: its outputs stay as they are
-        print(f"the layout of the outputs is not known: {error}", file=sys.stderr)
+    for lowest in (1, 0):  # 0 kills the process where a model divides by it; an index may have to be 0
+        generator = np.random.default_rng(0)
+        ports = session.get_inputs()
+        feeds = {one.name: _random(generator, job["shapes"][one.name], one.type, lowest) for one in ports}
+        try:
+            expected = session.run(None, feeds)
+            break
+        except Exception as error:  # random values need not suit the model: its outputs stay as they are
+            print(f"the layout of the outputs is not known: {error}", file=sys.stderr)
+    else:
         return [None] * len(session.get_outputs())
     inputs = []
     for name, values in feeds.items():
@@ -150,11 +156,14 @@ def _are_alike(expected: Any, given: Any) -> bool:
     return bool(np.abs(expected.astype(np.float64) - given).max(initial=0) <= _ROUNDING * largest)
 
 
-def _random(generator: Any, shape: list[int], kind: str) -> Any:
+def _random(generator: Any, shape: list[int], kind: str, lowest: int) -> Any:
+    """Return random values; integers are `lowest` or one more, truth values any."""
     dtype = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}.get(kind)
     if dtype is not None:
         return np.asarray(generator.standard_normal(shape), dtype)
-    return np.asarray(generator.integers(0, 2, shape), kind[len("tensor(") : -1])
+    if kind == "tensor(bool)":
+        return np.asarray(generator.integers(0, 2, shape), np.bool_)
+    return np.asarray(generator.integers(lowest, lowest + 2, shape), kind[len("tensor(") : -1])
 
 
 def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
