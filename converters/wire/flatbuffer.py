@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from converters.wire.buffer import ByteSource
@@ -98,6 +99,37 @@ class Table:
 
 def flexbuffer_blob(source: ByteSource, key: str) -> ByteSource | None:
     """Return the bytes under `key` of a FlexBuffer whose root is a map. Returns None if it is no map or lacks `key`."""
+    found = _flex_value(source, key)
+    if found is None or found.kind not in _FLEX_BYTES:
+        return None
+    start = found.place - _unsigned(source, found.place, found.width)
+    return source.part(start, _unsigned(source, start - found.own_width, found.own_width))
+
+
+def flexbuffer_number(source: ByteSource, key: str) -> int | None:
+    """Return the integer ≥ 0 under `key` of a FlexBuffer, as `flexbuffer_blob` does."""
+    found = _flex_value(source, key)
+    return _unsigned(source, found.place, found.width) if found is not None and found.kind in _FLEX_INTEGERS else None
+
+
+@dataclass(frozen=True)
+class _FlexValue:
+    """A value in a FlexBuffer.
+
+    kind: Its type.
+    place: Where it is, or for bytes the distance back to it.
+    width: The size of that.
+    own_width: The size of a vector's length and items.
+    """
+
+    kind: int
+    place: int
+    width: int
+    own_width: int
+
+
+def _flex_value(source: ByteSource, key: str) -> _FlexValue | None:
+    """Look up a key in a FlexBuffer; None if its root is not a map, or lacks the key."""
     size = len(source.view)
     if size < 3:
         return None
@@ -106,16 +138,17 @@ def flexbuffer_blob(source: ByteSource, key: str) -> ByteSource | None:
         return None
     place = size - 2 - root_width
     start = place - _unsigned(source, place, root_width)
-    return _flex_value(source, start, 1 << (root_type & 3), key.encode())
+    return _in_flex_map(source, start, 1 << (root_type & 3), key.encode())
 
 
 _FLEX_MAP = 9
 _FLEX_BYTES = (5, 25)  # a string, a blob
+_FLEX_INTEGERS = (1, 2)  # signed, unsigned
 _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def _flex_value(source: ByteSource, start: int, width: int, key: bytes) -> ByteSource | None:
-    """Look up the bytes under `key` in the map at `start`.
+def _in_flex_map(source: ByteSource, start: int, width: int, key: bytes) -> _FlexValue | None:
+    """Look up `key` in the map at `start`.
 
     A map is a vector of values followed by their types, and preceded by its size and its vector of keys.
     """
@@ -130,14 +163,10 @@ def _flex_value(source: ByteSource, start: int, width: int, key: bytes) -> ByteS
         place = keys + index * keys_width
         name = place - _unsigned(source, place, keys_width)
         kind = source.view[start + count * width + index]
-        if bytes(source.slice(name, len(key) + 1)) == key + b"\0" and kind >> 2 in _FLEX_BYTES:
-            return _flex_bytes(source, start + index * width, width, 1 << (kind & 3))
+        source.slice(name, 1)  # another key may be shorter, and end the buffer
+        if bytes(source.view[name : name + len(key) + 1]) == key + b"\0":
+            return _FlexValue(kind >> 2, start + index * width, width, 1 << (kind & 3))
     return None
-
-
-def _flex_bytes(source: ByteSource, place: int, width: int, size_width: int) -> ByteSource:
-    start = place - _unsigned(source, place, width)
-    return source.part(start, _unsigned(source, start - size_width, size_width))
 
 
 def _unsigned(source: ByteSource, position: int, width: int) -> int:

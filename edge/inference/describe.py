@@ -39,7 +39,7 @@ def describe(artifact: Artifact, found: Inspection, hints: ModelHints) -> TaskDe
         return TaskDescription(id=_UNKNOWN, layout=type(decoder).__name__)
     words = list[str]()
     picture = _picture(artifact, found, hints, facts, task, decoder, words)
-    labels = facts.labels.names if facts.labels is not None else None
+    labels = None if facts.labels is None else decoder.labels or facts.labels.names
     origins = {name: facts.origins[name] for name in ("task", "labels") if name in facts.origins}
     if labels is None:
         origins.pop("labels", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.onnx.graph import dtype_name
 from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
-from edge.inspection.report import Inspection, precision_of, size_of
+from edge.inspection.report import Inspection, chosen_from, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
@@ -119,14 +119,19 @@ def _producers(graph: Message) -> tuple[Producer | None, ...]:
     """Return the operator that computes each output, skipping operators that only reformat it."""
     nodes = graph.messages(1)
     makers = {name: node for node in nodes for name in node.texts(2)}
-    return tuple(_producer(makers, output.text(1), len(nodes)) for output in graph.messages(12))
+    shapes = {info.text(1): _spec(info).shape for field in (11, 12, 13) for info in graph.messages(field)}
+    return tuple(_producer(makers, shapes, output.text(1)) for output in graph.messages(12))
 
 
-def _producer(makers: Mapping[str, Message], name: str, most: int) -> Producer | None:
-    for _ in range(most):
+def _producer(makers: Mapping[str, Message], shapes: Mapping[str, tuple[int | str, ...]], name: str) -> Producer | None:
+    for _ in makers:
         node = makers.get(name)
         if node is None or node.text(4) not in _PASSED_THROUGH or not node.texts(1):
             break
         name = node.texts(1)[0]
     node = makers.get(name)
-    return Producer(node.text(4), list(node.texts(2)).index(name)) if node else None
+    if node is None:
+        return None
+    is_argmax = node.text(4) == "ArgMax" and node.texts(1)
+    classes = chosen_from(shapes.get(node.texts(1)[0], ()), shapes.get(name, ())) if is_argmax else None
+    return Producer(node.text(4), list(node.texts(2)).index(name), classes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge.inspection.openvino_xml import Layer, Net, Port, read_net
-from edge.inspection.report import Inspection, precision_of, size_of
+from edge.inspection.report import Inspection, chosen_from, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.model_files.facts import Producer
@@ -15,6 +15,7 @@ from runtimes.model_files.facts import Producer
 # OpenVINO's element types (ov::element) in lower case, except those that `_dtype` derives, such as i8 → int8.
 _DTYPES = {"f64": "float64", "f32": "float32", "fp32": "float32", "f16": "float16", "fp16": "float16"}
 _DTYPES |= {"bf16": "bfloat16", "boolean": "bool", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2"}
+_COORDINATES = 4  # of a box
 _NO_WORK = ("Parameter", "Const", "Result")
 _PASSED_THROUGH = ("Reshape", "Squeeze", "Unsqueeze", "Convert", "FakeQuantize", "Result")
 
@@ -101,4 +102,15 @@ def _producer(net: Net, result: Layer) -> Producer | None:
             return None
         layer, port = net.layers[producer[0]], producer[1]
     ports = list(layer.outputs)
-    return Producer(layer.type, ports.index(port) if port in ports else 0)
+    return Producer(layer.type, ports.index(port) if port in ports else 0, _classes(layer))
+
+
+def _classes(layer: Layer) -> int | None:
+    """Return of how many classes an operator chooses, if it is one that does."""
+    inputs, outputs = ([port.shape for port in ports.values()] for ports in (layer.inputs, layer.outputs))
+    if layer.type == "TopK" and inputs and outputs:  # ArgMax
+        return chosen_from(inputs[0], outputs[-1])
+    if layer.type != "DetectionOutput" or len(inputs) < 2:
+        return None
+    scores = chosen_from((_COORDINATES, *inputs[1]), inputs[0])  # of each box; the first is the background
+    return scores - 1 if scores is not None and scores > 1 else None  # 1: every class has boxes of its own

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.artifact.manifest import Preprocess, TensorSpec
@@ -128,6 +129,16 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
     for size in shape:
         bits *= max(0, size)
     return (bits + 7) // 8
+
+
+def chosen_from(scores: Sequence[int | str], chosen: Sequence[int | str]) -> int | None:
+    """Return of how many scores an operator chooses each index, by the shapes of both; None if one is not known."""
+    if not scores or not chosen:
+        return None
+    sizes = [size for size in (*scores, *chosen) if isinstance(size, int) and size > 0]
+    if len(sizes) < len(scores) + len(chosen):
+        return None
+    return prod(sizes[: len(scores)]) // prod(sizes[len(scores) :])
 
 
 def precision_of(parameter_bytes: Mapping[str, int], quantized_activations: bool) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from converters.edgetpu.compiled_model import read_compiled
 from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
-from edge.inspection.report import Inspection, precision_of
+from converters.wire.flatbuffer import flexbuffer_number
+from edge.inspection.report import Inspection, chosen_from, precision_of
 from edge.inspection.tflite_metadata import packed_properties, read_labels, read_metadata
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.model_files.facts import Producer
@@ -83,4 +84,14 @@ def _producer(graph: Graph, makers: Mapping[int, Operator], tensor: int) -> Prod
             break
         tensor = maker.inputs[0]
     maker = makers.get(tensor)
-    return Producer(maker.name, maker.outputs.index(tensor)) if maker else None
+    return Producer(maker.name, maker.outputs.index(tensor), _classes(graph, maker)) if maker else None
+
+
+def _classes(graph: Graph, operator: Operator) -> int | None:
+    """Return of how many classes an operator chooses, if it is one that does."""
+    if operator.name == "TFLite_Detection_PostProcess":
+        return flexbuffer_number(operator.options, "num_classes")
+    if operator.name == "ARG_MAX":
+        scores, chosen = (graph.tensors[index].spec for index in (operator.inputs[0], operator.outputs[0]))
+        return chosen_from(scores.shape, chosen.shape)
+    return None

@@ -11,6 +11,7 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import EngineMissingError, InputError
+from runtimes.model_files.facts import check_named
 from runtimes.task import DecodeOptions, Decoder, Placement, R, Result
 
 _MAX_CANDIDATES = 30_000  # boxes that enter the suppression, the most confident ones; ultralytics has the same limit
@@ -144,8 +145,9 @@ class Candidates:
         return merge(self, limits)
 
     def detections(self, limits: Limits, labels: Sequence[str] | None) -> Detections:
-        """Return the result."""
+        """Return the result. Raises InputError for a class beyond the labels."""
         kept = self.take(np.arange(min(limits.most, self.scores.size)))
+        check_named(int(kept.classes.max(initial=-1)), labels)
         rows = zip(kept.classes.tolist(), kept.scores.tolist(), kept.boxes.tolist())
         points = [()] * kept.scores.size if kept.points is None else kept.points.tolist()
         return Detections(

@@ -67,7 +67,8 @@ class Queries(BoxDecoder[Detections]):
         if logits is None:
             return None
         has_no_object, words = _scoring(model, logits.shape[2])
-        labels, unnamed = class_names(model)
+        count = logits.shape[2]
+        labels, unnamed = class_names(model, count - has_no_object if isinstance(count, int) else None)
         return cls(boxes, logits, size, has_no_object, labels, assumptions=(*words, *unnamed))
 
     def pictures(self) -> PictureDefaults:

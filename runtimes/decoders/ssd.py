@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 import numpy as np
@@ -69,7 +69,7 @@ class PostProcessedSsd(BoxDecoder[Detections]):
         size = model.picture_size
         if size is None:
             return None
-        labels, words = _labels(model)
+        labels, words = _labels(model, _POST_PROCESS)
         found = model.produced_by(_POST_PROCESS)
         if {0, 1, 2} <= set(found):
             return cls(found[0], found[1], found[2], size, 0, labels, assumptions=words)
@@ -117,7 +117,7 @@ class DetectionOutputRows(BoxDecoder[Detections]):
         found, size = model.produced_by(_DETECTION_OUTPUT), model.picture_size
         if size is None or not found:
             return None
-        labels, words = _labels(model)
+        labels, words = _labels(model, _DETECTION_OUTPUT)
         return cls(found[0], size, labels, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
@@ -172,7 +172,7 @@ class AnchoredBoxes(BoxDecoder[Detections]):
             return None
         producer = dict(zip(model.outputs, model.producers)).get(scores)
         is_sigmoid = producer is not None and producer.operator.lower() in ("sigmoid", "logistic")
-        labels = model.labels.names if model.labels is not None and len(model.labels.names) == 1 else None
+        labels, _ = class_names(model, 1)
         return cls(boxes, scores, size, found[0], not is_sigmoid, labels)
 
     def pictures(self) -> PictureDefaults:
@@ -211,15 +211,15 @@ def anchors(grids: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Array:
     return np.concatenate(found).astype(np.float32)
 
 
-def _labels(model: ModelFacts) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Return the class names without a background class, and the assumptions."""
-    if model.labels is None:
-        return class_names(model)
-    names = model.labels.names
-    offset = model.label_offset
-    if offset is None:
-        offset = int(bool(names) and names[0].lower() in _PLACEHOLDERS)
-    return names[offset:], ()
+def _labels(model: ModelFacts, operator: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Return the class names without a background class, and the assumptions; `operator` selects the boxes."""
+    labels = model.labels
+    if labels is not None:
+        offset = model.label_offset
+        if offset is None:
+            offset = int(bool(labels.names) and labels.names[0].lower() in _PLACEHOLDERS)
+        labels = replace(labels, names=labels.names[offset:])
+    return class_names(replace(model, labels=labels), model.classes_of(operator))
 
 
 def _named(model: ModelFacts, name: str) -> TensorSpec | None:

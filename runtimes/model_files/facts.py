@@ -30,13 +30,24 @@ class Labels:
     origin: str
     certainty: str = READ
 
+    def of(self, classes: int) -> tuple[str, ...]:
+        """Return the names without what follows an empty line after the last class: a remark, or nothing."""
+        is_followed = len(self.names) > classes > 0 and not self.names[classes]
+        return self.names[:classes] if is_followed else self.names
+
 
 @dataclass(frozen=True)
 class Producer:
-    """The operator that computes an output, ignoring those that only reformat it; the output is its `position`-th."""
+    """The operator that computes an output, ignoring those that only reformat it.
+
+    operator: Its name in the format.
+    position: The output is its `position`-th.
+    classes: Of how many classes, without a background, it chooses; None for other operators, and if it is not known.
+    """
 
     operator: str
     position: int = 0
+    classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,11 @@ class ModelFacts:
         found = zip(self.producers, self.outputs)
         return {one.position: spec for one, spec in found if one is not None and one.operator == operator}
 
+    def classes_of(self, operator: str) -> int | None:
+        """Return of how many classes an operator that computes an output chooses; None if it is not known."""
+        found = (one.classes for one in self.producers if one is not None and one.operator == operator)
+        return next(found, None)
+
     def to_json(self) -> JsonObject:
         """Return the facts as JSON values."""
         return to_json(self)
@@ -143,10 +159,11 @@ def class_names(model: ModelFacts, classes: int | None = None) -> tuple[tuple[st
         and the user's raise InputError.
     """
     labels = model.labels
-    if labels is not None and classes in (None, len(labels.names)):
-        return labels.names, ()
+    names = () if labels is None else labels.names if classes is None else labels.of(classes)
+    if labels is not None and classes in (None, len(names)):
+        return names, ()
     if labels is not None and labels.certainty == GIVEN:
-        raise label_count_error(labels.origin, len(labels.names), classes)
+        raise label_count_error(labels.origin, len(names), classes)
     counted = {None: "the classes have", 1: "the class has"}.get(classes, f"the {classes} classes have")
     return None, (f"{counted} no name{'' if classes == 1 else 's'} (--labels)",)
 
@@ -155,6 +172,13 @@ def label_count_error(origin: str, labels: int, classes: int | None) -> InputErr
     """Return the error about labels that are not one for each class, for the caller to raise."""
     counts = f"{labels} label{'s' * (labels != 1)}; the model has {classes} class{'es' * (classes != 1)}"
     return InputError(f"{origin} has {counts}", "write one label per line, in order")
+
+
+def check_named(index: int, labels: Sequence[str] | None) -> None:
+    """Raise InputError if a result holds a class beyond the labels: not every model shows how many classes it has."""
+    if labels is not None and index >= len(labels):
+        what = f"the model found class {index}, counted from 0, and has {len(labels)} label{'s' * (len(labels) != 1)}"
+        raise InputError(what, "pass one label for each class with --labels, in order")
 
 
 def states_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:

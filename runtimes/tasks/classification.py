@@ -218,7 +218,7 @@ def _labels(model: ModelFacts, classes: int) -> tuple[tuple[str, ...] | None, tu
     """Return the class names and assumptions; names in the file are ignored if their count does not match."""
     labels = model.labels
     if labels is not None:
-        names = labels.names
+        names = labels.of(classes)
         if len(names) == _IMAGENET and classes == _IMAGENET + 1:
             names = (_BACKGROUND, *names)
         if len(names) == classes:

@@ -112,7 +112,7 @@ class YoloInstances(YoloDecoder[Instances]):
         weights, sides = int(shape[axis]), [side for side in rows.shape[1:] if isinstance(side, int)]
         if weights < 2 or (sides and min(sides) < _BOX + 1 + weights):
             return None
-        labels, words = class_names(model)
+        labels, words = class_names(model, _classes(rows, weights, size))
         return cls(rows, prototypes, size, weights, axis, labels, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Instances:
@@ -202,6 +202,16 @@ def polygon_iou(one: tuple[tuple[float, ...], ...], other: tuple[tuple[float, ..
     )
     inside, there = contains(first, points), contains(second, points)
     return float((inside & there).sum() / max(1, (inside | there).sum()))
+
+
+def _classes(rows: TensorSpec, weights: int, size: tuple[int, int]) -> int | None:
+    """Return the number of classes of rows with a score for each; None for rows with a class, and free sizes."""
+    first, second = rows.shape[1:]
+    numbers = first if isinstance(second, int) and cell_boxes(second, size) else second
+    cells = second if numbers is first else first
+    if not isinstance(numbers, int) or not isinstance(cells, int) or not cell_boxes(cells, size):
+        return None
+    return numbers - _BOX - weights
 
 
 def _is_grid(sides: tuple[int | str, ...], size: tuple[int, int]) -> bool:

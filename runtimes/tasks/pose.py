@@ -25,7 +25,7 @@ from runtimes.decoders.boxes import (
     suppress,
 )
 from runtimes.decoders.yolo import YoloDecoder, cell_boxes
-from runtimes.model_files.facts import ModelFacts
+from runtimes.model_files.facts import ModelFacts, class_names
 from runtimes.task import Agreement, PictureDefaults, Placement, Result, Task
 from runtimes.tensors import dequantize
 
@@ -112,7 +112,10 @@ class MoveNet(BoxDecoder[Poses]):
             return None
         shape = model.outputs[0].shape
         is_several = len(shape) == 3 and shape[2] == _MULTI_POSE and not isinstance(shape[1], str) and shape[1] <= 20
-        return cls(model.outputs[0], size) if shape == (1, 1, len(COCO), 3) or is_several else None
+        if shape != (1, 1, len(COCO), 3) and not is_several:
+            return None
+        class_names(model, 1)  # raises InputError for other labels than a person's
+        return cls(model.outputs[0], size)
 
     def pictures(self) -> PictureDefaults:
         """Return MoveNet's raw pixels."""
@@ -178,6 +181,7 @@ class YoloPose(YoloDecoder[Poses]):
         is_stated = model.task == "pose"
         if not is_stated and (cells is None or row not in sides or model.labels is not None):
             return None
+        class_names(model, 1)  # raises InputError for other labels than a person's
         words = () if is_stated else ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
         return cls(spec, size, points, numbers, assumptions=words)
 

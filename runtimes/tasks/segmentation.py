@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +11,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, ModelFacts, label_count_error
+from runtimes.model_files.facts import ModelFacts, check_named, class_names
 from runtimes.task import Agreement, Decoder, Placement, Result, Task
 from runtimes.tensors import dequantize
 
@@ -91,7 +91,8 @@ class ClassMap(Decoder[Segmentation]):
         is_integers = is_argmax or (spec.dtype.startswith(("int", "uint")) and spec.quantization is None)
         if not is_integers or len(sides) != 2 or not _covers((sides[0], sides[1]), size):
             return None
-        labels, words = _labels(model, None)
+        chosen = model.producers[0].classes if model.producers and model.producers[0] is not None else None
+        labels, words = class_names(model, chosen)
         return cls(spec, size, labels, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Segmentation:
@@ -132,7 +133,7 @@ class ClassScoreMap(Decoder[Segmentation]):
         if axis is None or not isinstance(spec.shape[axis], int):
             return None
         count = int(spec.shape[axis])
-        labels, words = _labels(model, count)
+        labels, words = class_names(model, max(count, 2))  # a single score tells a foreground from a background
         operator = (model.output_operator or "").lower()
         is_stated = model.task == "segmentation" or labels is not None or "softmax" in operator
         is_whole = _sides(spec, axis) == size and count not in (1, _COLORS) and len(model.outputs) == 1
@@ -196,18 +197,7 @@ def _covers(sides: Sequence[int | str], size: tuple[int, int]) -> bool:
     return strides[0] == strides[1] and 1 <= strides[0] <= _MAX_STRIDE
 
 
-def _labels(model: ModelFacts, count: int | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Return the names and assumptions; names of the file that do not match the classes are ignored."""
-    labels = model.labels
-    if labels is None or (count is not None and labels.certainty != GIVEN and len(labels.names) != count):
-        return None, ("the classes have no names (--labels)",)
-    if count is not None and count > 1 and len(labels.names) < count:
-        raise label_count_error(labels.origin, len(labels.names), count)
-    return labels.names, ()
-
-
 def _checked(found: Segmentation) -> Segmentation:
-    """Drop the names if the map holds classes beyond them."""
-    if found.labels is not None and int(found.classes.max(initial=0)) >= len(found.labels):
-        return replace(found, labels=None)
+    """Return the map. Raises InputError if it holds a class beyond the names."""
+    check_named(int(found.classes.max(initial=0)), found.labels)
     return found

@@ -10,7 +10,7 @@ import pytest
 from converters.edgetpu.compiled_model import CUSTOM_OP, Compiled, read_compiled
 from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
 from converters.wire.buffer import ByteSource
-from converters.wire.flatbuffer import flexbuffer_blob
+from converters.wire.flatbuffer import flexbuffer_blob, flexbuffer_number
 from runtimes.errors import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -123,6 +123,15 @@ def test_blobs_of_every_width(size):
 def test_other_flexbuffers_hold_no_package(value):
     flexbuffers = pytest.importorskip("flatbuffers.flexbuffers")
     assert flexbuffer_blob(source(bytes(flexbuffers.Dumps(value))), "4") is None
+
+
+@pytest.mark.parametrize("count", [3, 90, 40_000])  # integers of one, two and four bytes
+def test_numbers_of_every_width(count):
+    flexbuffers = pytest.importorskip("flatbuffers.flexbuffers")
+    options = source(bytes(flexbuffers.Dumps({"nms": 0.5, "num_classes": count, "z": "text"})))
+    assert flexbuffer_number(options, "num_classes") == count
+    for other in ("nms", "z", "a_key_that_is_longer_than_everything_in_the_whole_buffer_together"):
+        assert flexbuffer_number(options, other) is None
 
 
 @pytest.mark.parametrize("options", [b"", b"\0\0", b"\xff" * 40, bytes(40)])

@@ -11,6 +11,7 @@ import pytest
 from edge.inspection import Inspection, inspect
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineMissingError, InputError, UsageError
+from runtimes.model_files.facts import Producer
 
 MODELS = Path(__file__).parents[2] / "runtimes" / "models"
 TINY = {
@@ -283,6 +284,29 @@ def test_openvino_output_operator_is_found_behind_a_reshape(tmp_path):
 
 BOMB = '<?xml version="1.0"?><!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
 THIEF = '<?xml version="1.0"?><!DOCTYPE net [<!ENTITY passwords SYSTEM "file:///etc/passwd">]>'
+
+
+def test_an_argmax_shows_of_how_many_classes_it_chooses(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 5, 8, 8])
+    chosen = helper.make_tensor_value_info("y", TensorProto.INT64, [1, 8, 8])
+    node = helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)
+    model = helper.make_model(helper.make_graph([node], "g", [image], [chosen]), ir_version=9)
+    path = saved(tmp_path, model)
+    assert look(path).producers == (Producer("ArgMax", 0, 5),)
+    openvino.save_model(openvino.convert_model(path), tmp_path / "model.xml")
+    assert [one.classes for one in look(tmp_path / "model.xml").producers] == [5]
+
+
+@pytest.mark.data
+def test_tflite_operators_that_choose_show_of_how_many_classes(data):
+    detector = look(data / "real" / "traffic_model.tflite")
+    assert detector.producers[0] == Producer("TFLite_Detection_PostProcess", 0, 3)
+    segmenter = look(data / "edgetpu" / "deeplabv3_mnv2_dm05_pascal_quant.tflite")
+    assert segmenter.producers == (Producer("ARG_MAX", 0, 21),)
 
 
 @pytest.mark.parametrize("prolog", [BOMB, THIEF, '<?xml version="1.0"?><!DOCTYPE net SYSTEM "other.dtd">'])

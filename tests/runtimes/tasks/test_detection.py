@@ -267,6 +267,40 @@ def test_labels_that_do_not_fit_are_refused_where_they_were_given():
     assert DetectionTask().recognize(facts((1, 7, CELLS), labels=read)).labels is None
 
 
+FIVE = Labels(("a", "b", "c", "d", "e"), "names.txt", GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes"),
+    [
+        (facts((), (), (), (), producers=(Producer("TFLite_Detection_PostProcess", 0, 3), *SSD["producers"][1:])), 3),
+        (facts((1, 1, 20, 7), producers=(Producer("DetectionOutput", 0, 2),)), 2),
+        (facts(*QUERIES), 3),
+        (BLAZE, 1),
+    ],
+    ids=["ssd", "openvino", "detr", "blaze"],
+)
+def test_labels_of_another_number_than_the_model_shows_are_refused(model, classes):
+    with pytest.raises(InputError, match=f"names.txt has 5 labels; the model has {classes} class"):
+        DetectionTask().recognize(replace(model, labels=FIVE))
+    found = DetectionTask().recognize(replace(model, labels=replace(FIVE, names=FIVE.names[:classes])))
+    assert found is not None
+    assert found.labels == FIVE.names[:classes]
+    assert DetectionTask().recognize(replace(model, labels=replace(FIVE, certainty="read"))).labels is None
+
+
+def test_what_follows_an_empty_line_after_the_last_label_is_a_remark():
+    labels = replace(FIVE, names=("a", "b", "c", "", "255 marks pixels that are not judged"))
+    assert DetectionTask().recognize(facts((1, 7, CELLS), labels=labels)).labels == ("a", "b", "c")
+
+
+def test_a_class_beyond_the_labels_is_an_error_where_only_the_boxes_show_it():
+    model = facts((1, 300, 6), operators={"TopK": 1}, labels=replace(FIVE, names=("a", "b")))
+    assert decoded(model, {"y0": rows(index=1)})[0].label == "b"
+    with pytest.raises(InputError, match="the model found class 7, counted from 0, and has 2 labels"):
+        decoded(model, {"y0": rows(index=7)})
+
+
 def test_a_background_among_the_names_is_no_class_of_an_ssd():
     labels = Labels(("???", "person", "bicycle"), "the file")
     (found,) = decoded(facts((), (), (), (), labels=labels, **SSD), post_processed())

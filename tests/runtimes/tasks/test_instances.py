@@ -10,7 +10,7 @@ import pytest
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.decoders.polygons import area, contains, outline
 from runtimes.errors import InputError
-from runtimes.model_files.facts import Labels, ModelFacts
+from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
 from runtimes.task import DecodeOptions, Placement
 from runtimes.tasks import recognize
 from runtimes.tasks.instances import Instances, InstancesTask, polygon_iou
@@ -115,6 +115,14 @@ def test_the_json_is_a_detection_with_a_polygon():
 def test_a_segmenter_of_instances_is_neither_a_detector_nor_a_segmenter():
     assert recognize(facts())[0].id == "instances"
     assert recognize(facts(task="instances"))[0].id == "instances"
+
+
+def test_labels_of_another_number_are_refused_where_they_were_given():
+    given = Labels(("cat",), "names.txt", GIVEN)
+    for model in (facts(), facts(rows=(1, CELLS, 4 + 2 + 3))):
+        with pytest.raises(InputError, match=r"names.txt has 1 label; the model has 2 classes"):
+            InstancesTask().recognize(replace(model, labels=given))
+        assert InstancesTask().recognize(replace(model, labels=replace(given, certainty="read"))).labels is None
 
 
 def test_outputs_of_another_layout_are_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import Labels, ModelFacts
+from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
 from runtimes.task import DecodeOptions, Placement
 from runtimes.tasks import recognize
 from runtimes.tasks.pose import COCO, KeyPoint, MoveNet, Pose, Poses, PoseTask, YoloPose
@@ -116,6 +116,14 @@ def test_a_pose_is_no_detection_and_a_detection_no_pose():
 def test_outputs_of_another_layout_are_refused(shape):
     with pytest.raises(InputError):
         PoseTask().recognize(facts(*shape)).decode({"y": np.zeros((1, 55, 7), np.float32)})
+
+
+def test_labels_of_more_than_persons_are_refused():
+    given = Labels(("person", "dog"), "names.txt", GIVEN)
+    for model in (facts(1, 1, 17, 3), facts(1, 56, CELLS, task="pose")):
+        with pytest.raises(InputError, match=r"names.txt has 2 labels; the model has 1 class"):
+            PoseTask().recognize(replace(model, labels=given))
+        assert PoseTask().recognize(replace(model, labels=replace(given, names=("person",)))) is not None
 
 
 def test_places_are_mapped_to_the_picture():

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
+from runtimes.model_files.facts import GIVEN, Labels, ModelFacts, Producer
 from runtimes.task import Placement
 from runtimes.tasks import recognize
 from runtimes.tasks.segmentation import ClassMap, ClassScoreMap, Segmentation, SegmentationTask
@@ -111,8 +111,11 @@ def test_a_map_is_brought_back_through_a_letterbox():
 def test_names_that_do_not_fit():
     with pytest.raises(InputError, match="has 2 labels; the model has 4 classes"):
         SegmentationTask().recognize(facts((1, 4, SIZE, SIZE), labels=Labels(("a", "b"), "names.txt", GIVEN)))
-    found = decoded(replace(WHOLE, labels=Labels(("a", "b"), "names.txt", GIVEN)), HALF[np.newaxis])
-    assert found.label(2) is None
+    few = replace(WHOLE, labels=Labels(("a", "b"), "names.txt", GIVEN))
+    with pytest.raises(InputError, match="the model found class 2, counted from 0, and has 2 labels"):
+        decoded(few, HALF[np.newaxis])  # a map of indices does not show how many classes there are
+    with pytest.raises(InputError, match=r"names.txt has 2 labels; the model has 3 classes"):
+        SegmentationTask().recognize(replace(few, producers=(Producer("ArgMax", classes=3),)))
     assert decoded(replace(WHOLE, labels=NAMES), HALF[np.newaxis]).label(2) == "dog"
 
 
