@@ -23,13 +23,12 @@ _LONGEST = 300
 _NOISE = ("traceback", "warning", "error while", "in user code", 'file "')
 # OpenVINO's messages begin with the place in its own code.
 _PLACES = ("check '", "frontend api failed", "exception from src")
-# The end of the messages of OpenVINO's frontends: the operators that they cannot convert.
-_UNCONVERTED = re.compile(
-    r"(?:Conversion is failed for|No conversion rule found for operations|No translator found for)[: ]+"
-    r"([^\n]+?)\.?(?:\n|$)"
-)
+# The end of the messages of OpenVINO's frontends: operators that they cannot convert, and operators that they lack.
+_UNCONVERTED = re.compile(r"Conversion is failed for[: ]+([^\n]+?)\.?(?:\n|$)")
+_LACKING = re.compile(r"(?:No conversion rule found for operations|No translator found for)[: ]+([^\n]+?)\.?(?:\n|$)")
 # The end of the messages of TensorFlow's converter, in the middle of a dump of the graph.
 _NOT_IN_TFLITE = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_NOT_IN_ONNX2TF = re.compile(r"No module named 'onnx2tf\.ops\.(\w+)'")
 
 
 def loading(model: object, kind: str) -> AbstractContextManager[None]:
@@ -53,10 +52,14 @@ def _mapped(model: object, kind: type[EdgeError], what: str, hint: str) -> Itera
     except (EdgeError, MemoryError):
         raise
     except Exception as error:
-        unconverted = _UNCONVERTED.search(str(error))
-        if unconverted is not None:
+        if lacking := _LACKING.search(str(error)):
+            what = f"OpenVINO does not have these operators of {model}: {lacking[1].strip()}"
+            raise EngineError(what, "choose another target, such as --to onnx") from error
+        if unconverted := _UNCONVERTED.search(str(error)):
             what = f"OpenVINO does not convert these operators of {model}: {unconverted[1].strip()}"
-            raise EngineError(what, "fix free sizes with --shape, or choose another target") from error
+            raise EngineError(
+                what, "if the model has free sizes, fix them with --shape, or choose another target"
+            ) from error
         raise kind(f"{what}: {first_useful_line(error)}", hint) from error
 
 
@@ -103,6 +106,8 @@ def useful_text(text: str) -> str:
     lacking = dict.fromkeys(_NOT_IN_TFLITE.findall(text))
     if lacking:
         return f"TFLite has no operator for {', '.join(lacking)}"
+    if unknown := _NOT_IN_ONNX2TF.search(text):
+        return f"it does not support the operator {unknown[1]}"
     lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
     informative = [line for line in useful if not line.lower().startswith(_PLACES)] or useful

@@ -145,12 +145,18 @@ def read_network(model: Path, options: ConvertOptions) -> Any:
 
 
 def _load(model: Path) -> Any:
-    """Return the network, as OpenVINO's converter simplifies it, or without that where it fails on the model."""
+    """Return the network, as OpenVINO's converter simplifies it; in another way where it fails on an intact model."""
     import openvino
+
+    from converters.onnx.cleanup import copy_unchanged_states
+    from converters.onnx.float16_range import save_model
 
     try:
         return openvino.convert_model(model)
     except Exception:
+        if model.suffix == ".onnx" and copy_unchanged_states(proto := _proto(model)):
+            with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+                return openvino.convert_model(save_model(proto, Path(folder) / model.name))
         # Its transformations fail on some graphs that are intact ("to_shape was called on a dynamic shape").
         return openvino.Core().read_model(model)
 

@@ -32,6 +32,24 @@ def tidy(model: Any) -> None:
     _Names(model.graph).apply()
 
 
+def copy_unchanged_states(model: Any) -> bool:
+    """Copy the states that a loop of an `onnx.ModelProto` passes on unchanged, in place; returns whether there are any.
+
+    tf2onnx writes the weights of recurrent layers that way, and OpenVINO 2026.4 miscounts the states of such a loop.
+    """
+    from onnx import helper
+
+    changed = False
+    for graph in graphs_of(model.graph):
+        inputs = {value.name for value in graph.input}
+        for output in graph.output if graph is not model.graph else ():
+            if output.name in inputs:
+                copy = f"{output.name}/unchanged"
+                graph.node.append(helper.make_node("Identity", [output.name], [copy]))
+                output.name, changed = copy, True
+    return changed
+
+
 def _fold_channel_factors(graph: Any) -> None:
     """Fold a Mul or Add with one constant per channel into the preceding Conv.
 

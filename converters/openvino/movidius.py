@@ -7,7 +7,7 @@ without a stick. Its CPU plugin computes the reference for the cross-check.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,7 @@ def convert_for_myriad(
         raise UsageError(f"OpenVINO {options.release} is not available here", f"available: {RELEASE}")
     if options.precision != "fp16" or options.batch is None:
         raise UsageError("a Movidius stick supports only fp16 and a fixed batch", "leave out --precision")
-    shapes = fixed_shapes(model, options.batch)
-    proto = _readable(model)
+    proto = _readable(model, fixed_shapes(model, options.batch))
     fit = fit_to_float16(model, proto, samples)
     fit.check(model, _TOO_LARGE)
     path = out / f"{model.stem}.xml"
@@ -63,7 +62,6 @@ def convert_for_myriad(
             "job": "convert",
             "model": str(given.resolve()),
             "out": str(path.resolve()),
-            "shapes": shapes,
         }
         answer = environment(ENVIRONMENT).run(job, _TIMEOUT_S, f"{ENGINE} on {model}", _HINT)
     _check_layers(answer["refused"], answer["layers"], model)
@@ -80,8 +78,8 @@ def convert_for_myriad(
     )
 
 
-def _readable(model: Path) -> Any:
-    """Return the model in the form that the old model optimizer reads correctly."""
+def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """Return the model with its inputs in `shapes`, in the form that the old release reads and MYRIAD supports."""
     from converters.onnx.older_opset import at_most_opset
     from converters.onnx.softmax import softmax_over_last_axis
 
@@ -90,8 +88,50 @@ def _readable(model: Path) -> Any:
 
         proto = onnx.load(model)
     with converting(model, "ONNX"):
+        # Not as options of the model optimizer, which has no notation for the shape of a scalar.
+        for value in proto.graph.input:
+            for axis, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+                axis.dim_value = size
         softmax_over_last_axis(proto)
+        _add_instead_of_subtracting(proto)
         return at_most_opset(proto, _SAFE_OPSET, f"the model optimizer of {ENGINE}")
+
+
+def _add_instead_of_subtracting(proto: Any) -> None:
+    """Write a - b of two computed tensors as (a/2 + b · -1/2) · 2, in place, which is exact.
+
+    The MYRIAD plugin reports its Subtract as unsupported, and the model optimizer turns a + b · -1 back into one.
+    """
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    floats = {
+        value.name
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    } - {tensor.name for tensor in proto.graph.initializer}
+    nodes: list[Any] = []
+    for node in proto.graph.node:
+        if node.op_type != "Sub" or not floats.issuperset(node.input):
+            nodes.append(node)
+            continue
+        (first, second), result = node.input, node.output[0]
+        factors = {f"{result}/half": 0.5, f"{result}/minus_half": -0.5, f"{result}/two": 2.0}
+        half, minus_half, two = factors
+        proto.graph.initializer.extend(
+            numpy_helper.from_array(np.array(value, np.float32), name) for name, value in factors.items()
+        )
+        nodes += [
+            helper.make_node("Mul", [first, half], [f"{result}/first"]),
+            helper.make_node("Mul", [second, minus_half], [f"{result}/second"]),
+            helper.make_node("Add", [f"{result}/first", f"{result}/second"], [f"{result}/sum"]),
+            helper.make_node("Mul", [f"{result}/sum", two], [result]),
+        ]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
 
 
 def _check_layers(refused: list[list[str]], layers: int, model: Path) -> None:

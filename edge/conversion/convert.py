@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.calibration.generator import is_reference
 from converters.environments import environment
-from converters.pipeline.request import SIZES, ConvertRequest, ConvertResult, ExportJob, TaskAgreement
+from converters.pipeline.request import SIZES, ConvertRequest, ConvertResult, ExportJob
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
 from converters.pytorch.hugging_face_config import PROCESSOR
 from converters.registry import converter
@@ -61,7 +61,12 @@ class Conversion:
         plan, name = self.plan, self.source.artifact.manifest.name
         place = out or Path(f"{name}-{plan.format}-{plan.precision}")
         on_step = step_progress(on_progress, len(plan.steps) + 2)
-        with staging(place, force) as work, Worker("edge.evaluation.worker") as worker:
+        users_model = self.source.export.path if self.source.export else self.source.model
+        with (
+            staging(place, force) as work,
+            _errors_name(users_model, work),
+            Worker("edge.evaluation.worker") as worker,
+        ):
             source, inputs, steps, export_notes = self.source, self.inputs, plan.steps, list[str]()
             _make_environments(self, worker, on_step)
             export, hints = source.export, SourceHints()
@@ -100,33 +105,36 @@ class Conversion:
                 tokenizer=stated.tokenizer if stated else None,
                 answers=work / "answers.npz",
             )
-            result = _proven(request, worker, on_step, lambda: task_agreement(source, folder, inputs, request))
+            result = with_agreement(
+                lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step),
+                lambda: task_agreement(source, folder, inputs, request),
+            )
             if plan.format == "browser":
                 describe_to_page(request.out)
         return replace(result, artifact=place, notes=(*export_notes, *notes, *more, *result.notes))
 
 
-def _proven(
-    request: ConvertRequest, worker: Worker, on_step: OnWorkerProgress, agreement: Callable[[], TaskAgreement | None]
-) -> ConvertResult:
+@contextmanager
+def _errors_name(model: Path, work: Path) -> Iterator[None]:
+    """Name the user's model in errors about a file that edge wrote into `work` on the way."""
+    file = rf"{re.escape(model.stem)}(?P<suffix>\.\w+)?|[^\s:/\\]+"
+    written = re.compile(rf"{re.escape(str(work))}[/\\](?P<folders>(?:[^\s/\\]+[/\\])*)(?:{file})")
+
+    def named(found: re.Match[str]) -> str:
+        folders, suffix = re.split(r"[/\\]", found["folders"]), found["suffix"]
+        if SIZES in folders:
+            return f"{model} with the given sizes"
+        if ARTIFACT in folders:
+            return f"the result of {model}"
+        return f"{model} as {suffix}" if suffix and suffix != model.suffix else str(model)
+
     try:
-        return with_agreement(lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step), agreement)
+        yield
     except EdgeError as error:
-        _name_the_source(error, request)
-        raise
-
-
-def _name_the_source(error: EdgeError, request: ConvertRequest) -> None:
-    """Name the user's model where the message names our copy of it, which has the sizes of `--shape`."""
-    copies, folder = request.scratch / SIZES, request.source if request.source.is_dir() else request.source.parent
-    if f"{copies}{os.sep}" in error.message:
-        error.message = re.sub(
-            rf"{re.escape(str(copies))}{re.escape(os.sep)}([^:\s]+)",
-            lambda found: f"{folder / found[1]} with the given sizes",
-            error.message,
-        )
-        if "cannot open" in error.message:
+        if "cannot open" in error.message and any(SIZES in one["folders"] for one in written.finditer(error.message)):
             error.hint = "give other sizes with --shape, or leave it out: sizes stay free where the target can"
+        error.message = written.sub(named, error.message)
+        raise
 
 
 def plan(

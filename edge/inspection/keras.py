@@ -43,6 +43,7 @@ class _Layer(TypedDict, total=False):
     """A layer, or a nested model."""
 
     class_name: str
+    name: str
     registered_name: str | None
     config: _LayerConfig
     build_config: dict[str, list[int | None]] | None
@@ -141,9 +142,14 @@ def _output_layers(model: _Layer) -> list[tuple[str, _Layer]]:
     layers = _top_layers(model)
     named = model["config"].get("output_layers")
     if named is None:
-        return [(str(layer["config"]["name"]), layer) for layer in layers[-1:]]
-    by_name = {layer["config"]["name"]: layer for layer in layers}
+        return [(_name(layer), layer) for layer in layers[-1:]]
+    by_name = {_name(layer): layer for layer in layers}
     return [("/".join(keys) or str(entry[0]), by_name[entry[0]]) for keys, entry in _entries(named, ())]
+
+
+def _name(layer: _Layer) -> str:
+    """Return the name of a layer. The configuration of a custom one need not hold it."""
+    return str(layer["config"].get("name") or layer["name"])
 
 
 def _entries(named: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -26,18 +26,19 @@ TREES = "FrontEnd API failed:\nNo conversion rule found for operations: ai.onnx.
 
 
 @pytest.mark.parametrize(
-    ("text", "operators"),
+    ("text", "operators", "sizes_may_help"),
     [
-        (LONG, "Conv-15, ReduceMean-15$"),
-        (TRANSLATOR, "TFLite_Detection_PostProcess"),
-        (TREES, "of m.onnx: ai.onnx.ml.TreeEnsembleClassifier-1$"),
+        (LONG, "Conv-15, ReduceMean-15$", True),
+        (TRANSLATOR, "TFLite_Detection_PostProcess", False),
+        (TREES, "of m.onnx: ai.onnx.ml.TreeEnsembleClassifier-1$", False),
     ],
 )
 @pytest.mark.parametrize("call", [loading, converting])
-def test_an_operator_that_openvino_lacks_is_named_and_the_file_is_not_blamed(text, operators, call):
+def test_an_operator_that_openvino_lacks_is_named_and_the_file_is_not_blamed(text, operators, sizes_may_help, call):
     with pytest.raises(EngineError, match=operators) as caught, call("m.onnx", "ONNX"):
         raise RuntimeError(text)
     assert "damaged" not in caught.value.hint
+    assert ("--shape" in caught.value.hint) is sizes_may_help
     assert "cannot be read" not in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -59,3 +60,8 @@ def test_an_operator_that_tflite_lacks_is_named():
         "flex op\n<unknown>:0: error: failed while converting: 'main':\nSome ops are not supported by the native TFLite"
     )
     assert useful_text(text) == "TFLite has no operator for MaxPool3D"
+
+
+def test_an_operator_that_onnx2tf_lacks_is_named():
+    text = "Traceback (most recent call last):\nNo module named 'onnx2tf.ops.TreeEnsembleClassifier'"
+    assert useful_text(text) == "it does not support the operator TreeEnsembleClassifier"

@@ -21,7 +21,6 @@ class Conversion(TypedDict):
     job: Literal["convert"]
     model: str
     out: str
-    shapes: dict[str, list[int]]
 
 
 class Converted(TypedDict):
@@ -55,15 +54,12 @@ def run(job: Conversion | Question) -> Converted | Outputs:
 def convert(job: Conversion) -> Converted:
     """Write job["out"] (.xml, with the weights in a .bin), IR version 10 in fp16, from the ONNX file job["model"].
 
-    "shapes": {input: its fixed shape}. Returns {"layers": their number, "refused": [[type, name], …]}, the latter for
-    layers that the MYRIAD plugin does not support.
+    Its inputs have fixed shapes. Returns {"layers": their number, "refused": [[type, name], …]}, the latter for layers
+    that the MYRIAD plugin does not support.
     """
     path = Path(job["out"])
     command = [sys.executable, "-m", "mo", "--framework", "onnx", "--input_model", job["model"], "--data_type", "FP16"]
     command += ["--output_dir", str(path.parent), "--model_name", path.stem, "--silent"]
-    if job["shapes"]:
-        command += ["--input", ",".join(job["shapes"])]
-        command += ["--input_shape", ",".join(str(shape).replace(" ", "") for shape in job["shapes"].values())]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise RuntimeError(_first_error(done.stdout.decode("utf-8", "replace")))
@@ -87,7 +83,10 @@ def answer(job: Question) -> Outputs:
     # By default this release computes in bfloat16 if the CPU supports it: 8 bits of precision, fp16 has 11.
     compiled = core.load_network(network, "CPU", {"ENFORCE_BF16": "NO"})
     samples = np.load(job["inputs"])
-    inputs = {name: network.get_ov_name_for_tensor(name) for name in samples.files}
+    # The mapping lacks the names of scalar inputs.
+    inputs = {
+        name: name if name in network.input_info else network.get_ov_name_for_tensor(name) for name in samples.files
+    }
     outputs = {name: network.get_ov_name_for_tensor(name) for name in job["names"]}
     rows: dict[str, list[Any]] = {name: [] for name in outputs}
     for index in range(len(samples[samples.files[0]])):

@@ -39,12 +39,14 @@ class Answering:
     """In place of the environment: notes the jobs and gives one answer to each."""
 
     def __init__(self, *answers):
-        self.answers, self.jobs = list(answers), []
+        self.answers, self.jobs, self.models = list(answers), [], []
 
     def run(self, job, _timeout_s, subject, hint):
         assert subject.startswith("OpenVINO 2021.4.2 on ")
         assert "opset 13" in hint
         self.jobs.append(job)
+        if job["job"] == "convert":
+            self.models.append(pytest.importorskip("onnx").load(job["model"]))
         if job["job"] == "run":
             given = load_arrays(Path(job["inputs"]))["image"]
             np.savez(job["outputs"], **{name: np.zeros((len(given), 1, 5), np.float32) for name in job["names"]})
@@ -76,7 +78,7 @@ def test_the_witness_says_what_became_of_the_stick(classifier, tmp_path, answeri
     pytest.importorskip("openvino")
     known = answering({"layers": 5, "refused": []}, {"stick": stick})
     made = OnnxToOpenvino().convert(classifier, tmp_path, OPTIONS, None)
-    assert known.jobs[0]["shapes"] == {"image": [1, 4, 4, 3]}
+    assert [axis.dim_value for axis in known.models[0].graph.input[0].type.tensor_type.shape.dim] == [1, 4, 4, 3]
     testimony = made.witness({"image": np.zeros((2, 1, 4, 4, 3), np.float32)}, ["scores"])
     assert known.jobs[1]["names"] == ["scores"]
     assert testimony.answers["scores"].shape == (2, 1, 5)
@@ -106,6 +108,45 @@ def test_a_model_reaches_the_stick_proven(classifier, tmp_path):
     assert list(answer.files) == ["classifier.bin", "classifier.xml", "manifest.json", "selfcheck.npz"]
     assert answer.proof["witness"] == "OpenVINO 2021.4.2 (CPU)"
     assert "its MYRIAD plugin supports all" in answer.notes[-1]
+
+
+@pytest.fixture
+def difference(tmp_path):
+    """y = (before - after) · factor, for a free batch and a scalar factor."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    shapes = {"before": ["n", 6], "after": ["n", 6], "factor": [], "y": ["n", 6]}
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("Sub", ["before", "after"], ["rest"]),
+        helper.make_node("Mul", ["rest", "factor"], ["y"]),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:3], values[3:]), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "difference.onnx")
+    return tmp_path / "difference.onnx"
+
+
+def test_a_difference_of_two_tensors_is_written_as_a_sum(difference, tmp_path, answering):
+    runtime = pytest.importorskip("onnxruntime")
+    known = answering({"layers": 5, "refused": []})
+    OnnxToOpenvino().convert(difference, tmp_path, OPTIONS, None)
+    (model,) = known.models
+    assert "Sub" not in {node.op_type for node in model.graph.node}
+    feeds = {"before": np.float32([[1, 2, 3, -4, 5, 6]]), "after": np.float32([[0.1, 7, -3, 4, 65504, 0]])}
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {**feeds, "factor": np.array(3, np.float32)})
+    np.testing.assert_array_equal(given, (feeds["before"] - feeds["after"]) * 3)
+
+
+@pytest.mark.slow
+def test_two_inputs_of_a_free_batch_and_a_scalar_reach_the_stick(difference, tmp_path):
+    pytest.importorskip("openvino")
+    made = OnnxToOpenvino().convert(difference, tmp_path, OPTIONS, None)
+    feeds = {"before": np.ones((1, 1, 6), np.float32), "after": np.full((1, 1, 6), 3, np.float32)}
+    given = made.witness({**feeds, "factor": np.float32([2])}, ["y"]).answers["y"]
+    np.testing.assert_array_equal(given, np.full((1, 1, 6), -4))
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ import pytest
 from converters.pipeline.request import ConvertResult
 from edge.cli import main
 from edge.cli.convert import _text_result
+from edge.conversion.convert import _errors_name
 from runtimes.artifact import MANIFEST, Artifact
-from runtimes.errors import ProofError
+from runtimes.errors import EngineError, ProofError
 
 WAY = ["--mean", "127.5", "--scale", "0.00784313725490196", "--resize", "stretch"]
 
@@ -315,3 +316,14 @@ def test_an_error_about_a_model_of_given_sizes_names_the_users_file(tmp_path, ca
     status, _, err = edge(capsys, *words, "--out", tmp_path / "out")
     assert status != 0
     assert f"{model} with the given sizes does not fit in fp16: the constant 'table'" in err
+
+
+def test_an_error_about_an_intermediate_file_names_the_users_file(tmp_path):
+    model, work = tmp_path / "my_net.keras", tmp_path / ".out.x1.partial"
+    step = work / "steps" / "keras_to_onnx" / "my_net.onnx"
+    with pytest.raises(EngineError) as caught, _errors_name(model, work):
+        raise EngineError(f"OpenVINO does not convert these operators of {step}: Loop-17", "")
+    assert caught.value.message == f"OpenVINO does not convert these operators of {model} as .onnx: Loop-17"
+    with pytest.raises(EngineError) as caught, _errors_name(model, work):
+        raise EngineError(f"cannot open {work / 'artifact' / 'my_net.xml'}: no", "")
+    assert caught.value.message == f"cannot open the result of {model}: no"

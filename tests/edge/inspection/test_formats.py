@@ -225,6 +225,12 @@ def test_keras_output_of_a_dense_layer_is_known(tmp_path):
     assert found.notes == ()
 
 
+def test_keras_layers_of_own_classes_need_no_name_in_their_configuration(tmp_path):
+    own = {"class_name": "Own", "name": "own", "registered_name": "Own", "config": {"trainable": True}}
+    found = look(keras_file(tmp_path, sequential(dense(), own)))
+    assert found.ops == {"Dense": 1, "Own": 1}
+
+
 def test_keras_counts_layers_of_models_within_models(tmp_path):
     found = look(keras_file(tmp_path, sequential(sequential(dense(), dense()), dense())))
     assert dict(found.ops) == {"Dense": 3}
