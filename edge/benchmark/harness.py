@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from edge.inspection import inspect
-from edge.workers.process import run_job
+from edge.workers.process import Worker, run_job
 from edge.workers.transport import LOCAL, Transport
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
@@ -134,12 +134,14 @@ def measure_all(
     on_progress: OnProgress | None = None,
     place: Transport = LOCAL,
     is_decided: IsDecided | None = None,
+    worker: Worker | None = None,
 ) -> Iterator[Measurement]:
     """Measure every setup once per round, at `place`, and yield each measurement as soon as it is available.
 
     Every second round runs in reverse order, so that a machine that slowly heats up affects all setups alike. A setup
     that fails is skipped in later rounds. Ctrl+C ends the worker and is passed on to the caller, who keeps what was
     yielded so far. `on_progress(setup, round, phase)` is called for each phase. `is_decided` may end the rounds early.
+    `worker` takes all measurements in one process, for a first look; the measurements then affect each other.
     """
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}", "use 1 round or more")
@@ -150,7 +152,7 @@ def measure_all(
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            values = _measured(setup, number, timeout_s, on_progress, place)
+            values = _measured(setup, number, timeout_s, on_progress, place, worker)
             digest = values.get("model_sha256", "")
             if digest and digests.setdefault(setup.id, digest) != digest:
                 hint = "measure again when nothing writes the file"
@@ -165,7 +167,12 @@ def measure_all(
 
 
 def _measured(
-    setup: Setup, number: int, timeout_s: float | None, on_progress: OnProgress | None, place: Transport
+    setup: Setup,
+    number: int,
+    timeout_s: float | None,
+    on_progress: OnProgress | None,
+    place: Transport,
+    worker: Worker | None,
 ) -> MeasureAnswer:
     ahead: list[float] = []  # how far this machine's clock is ahead of the worker's, which may run on a board
 
@@ -182,7 +189,8 @@ def _measured(
         if number == 0 and _is_built(setup):
             # In a separate process with its own limit, so that `timeout_s` applies to the measurement alone.
             run_job(_opening(setup), module=setup.worker, timeout_s=_BUILD_S, on_progress=on_message, place=place)
-        answer = run_job(job, module=setup.worker, timeout_s=timeout_s, on_progress=on_message, place=place)
+        run = worker.run if worker is not None else partial(run_job, module=setup.worker, place=place)
+        answer = run(job, timeout_s=timeout_s, on_progress=on_message)
         began_at = _by_our_clock(answer.get("began_at"), ahead)
         # The path here, not on a board.
         answer = identified(setup.artifact, answer, digest or model_sha256(setup.artifact))

@@ -44,9 +44,9 @@ def ranking(rows: Sequence[Row]) -> list[Rank]:
 def _of_one(rows: Sequence[Row]) -> Iterator[Rank]:
     if len(rows) < 2:
         return
-    ordered = sorted(rows, key=lambda row: row.median_ms or 0.0)
     # Each comparison takes its share of the error, so that one in twenty rankings is wrong, not one in twenty ratios.
-    confidence = 1 - _ERROR / (len(ordered) - 1)
+    confidence = 1 - _ERROR / (len(rows) - 1)
+    ordered = _fastest_first(rows, confidence)
     places, leader = [1], ordered[0]
     for number, row in enumerate(ordered[1:], start=2):
         if verdict_of(_slowdown(row, leader, confidence)) == SLOWER:
@@ -62,6 +62,17 @@ def _of_one(rows: Sequence[Row]) -> Iterator[Rank]:
             fastest=ordered[0].setup,
             slowdown=None if row is ordered[0] else _slowdown(row, ordered[0], confidence),
         )
+
+
+def _fastest_first(rows: Sequence[Row], confidence: float) -> list[Row]:
+    """Order by what comparisons take from each round, which on a busy machine is not the median."""
+    first = min(rows, key=lambda row: row.median_ms or 0.0)
+
+    def slowdown(row: Row) -> float:
+        found = _slowdown(row, first, confidence)
+        return 1.0 if found is None else found.value
+
+    return sorted(rows, key=lambda row: (slowdown(row), row.median_ms or 0.0))
 
 
 def _slowdown(row: Row, fastest: Row, confidence: float) -> Interval | None:

@@ -104,7 +104,9 @@ def _add_besides(parser: argparse.ArgumentParser) -> None:
         help="also measure the inferences per second of several sessions side by side (default: one on each core)",
     )
     parser.add_argument(
-        "--profile", action="store_true", help="also report the time of each operator (onnxruntime, openvino)"
+        "--profile",
+        action="store_true",
+        help="also report the time of each operator (onnxruntime, openvino, torch, tensorrt)",
     )
 
 

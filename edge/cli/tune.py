@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=count, nargs="+", default=[], metavar="N", help="(default: 1, 2, 4, ... and all cores)"
     )
-    parser.add_argument("--seconds", type=seconds, default=1.0, metavar="S", help="time of one look (1)")
+    parser.add_argument(
+        "--seconds", type=seconds, default=0.6, metavar="S", help="time of one measurement of the fastest few (0.6)"
+    )
     parser.add_argument("--on", metavar="HOST", help="tune for this board, over ssh")
     parser.add_argument("--offline", action="store_true", help="with --on: copy the engine from this machine")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="seconds for one process (600)")
@@ -86,6 +88,7 @@ def _converted(args: argparse.Namespace, note: Callable[[str], None]) -> list[Pa
 def as_text(report: TuneReport, width: int | None) -> str:
     """Format for a terminal: everything that was tried, the winner, and the command that measures it again."""
     from edge.benchmark.tables import aligned
+    from edge.benchmark.warnings import findings
     from edge.console.text import wrapped
 
     row = report.winner
@@ -99,7 +102,9 @@ def as_text(report: TuneReport, width: int | None) -> str:
         lines.append(f"the next one that is slower takes {times} its time")
     lines.append(f"measure it again: {report.command}")
     lines.append(f"{len(report.trials)} ways were tried in {report.seconds:.0f} s")
-    return "\n\n".join((aligned(_columns(), report.trials, width), "\n".join(wrapped(line, width) for line in lines)))
+    doubts = [f"{row.title if one.setup else 'this machine'}: {one.what} → {one.remedy}" for one in findings([row])]
+    blocks = ["\n".join(wrapped(line, width) for line in part) for part in (lines, doubts) if part]
+    return "\n\n".join((aligned(_columns(), report.trials, width), *blocks))
 
 
 def _columns() -> tuple[Column[TuneTrial], ...]:

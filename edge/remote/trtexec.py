@@ -16,6 +16,8 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import mean
 
 from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, failure, identified, model_sha256
 from edge.remote import conditions, packages, power_sensors
@@ -28,6 +30,7 @@ from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import EdgeError, EngineError, HostError, WorkerTimeoutError
 from runtimes.measurement.answer import MeasureAnswer
+from runtimes.measurement.operator_times import RUNS, OperatorTime, Profile
 
 Note = Callable[[str], None]
 
@@ -100,9 +103,9 @@ def measure_all(
         for setup in (one for one in setups if one.id not in failed):
             try:
                 digest = model_sha256(setup.artifact)
-                values = identified(
-                    setup.artifact, tool.measured(setup, timeout_s, _note(setup, number, on_progress)), digest
-                )
+                note = _note(setup, number, on_progress)
+                once = replace(setup, profile=setup.profile and number == 0)
+                values = identified(setup.artifact, tool.measured(once, timeout_s, note), digest)
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)
@@ -152,6 +155,7 @@ class _Trtexec:
             "samples_ms": samples,
             "warmup_ms": [],
             "total_s": sum(samples) / 1e3,
+            **(self._profile(place, engine, timeout_s) if setup.profile else {}),
         }
 
     def _ask(self) -> dict[str, list[str]]:
@@ -201,6 +205,27 @@ class _Trtexec:
         )
         output = self._run(script, "measure", timeout_s or _BUILD_S, hearers)
         return read_times(output.partition("edge: times\n")[2], self._line.host)
+
+    def _profile(self, place: str, engine: str, timeout_s: float | None) -> MeasureAnswer:
+        """Run once more with TensorRT's profiler, which slows trtexec down."""
+        name = uuid.uuid4().hex[:12]
+        times, layers = f"times-{name}.json", f"layers-{name}.json"
+        words = [self._program, f"--loadEngine={engine}", f"--iterations={RUNS}", "--duration=0", "--warmUp=200"]
+        script = _WATCHED.format(
+            folder=quoted([place]),
+            root=ROOT,
+            first=f"trap 'rm -f {times} {layers}' EXIT",
+            command=quoted([*words, f"--exportTimes={times}", f"--exportProfile={layers}"]),
+            beside="",
+            then=f"echo 'edge: times'; cat {times}; echo 'edge: layers'; cat {layers}",
+        )
+        try:
+            output = self._run(script, "profile", timeout_s or _BUILD_S, [])
+            latencies, _, text = output.partition("edge: times\n")[2].partition("edge: layers\n")
+            total_ms = mean(read_times(latencies, self._line.host))
+            return {"profile": Profile(RUNS, total_ms, read_layers(text, self._line.host)).to_json()}
+        except EngineError as error:  # the measurement counts all the same
+            return {"profile": None, "profile_note": f"{error.message}: {error.hint}"}
 
     def _run(self, script: str, what: str, timeout_s: float, hearers: Sequence[Note]) -> str:
         def hear(text: str) -> None:
@@ -288,6 +313,21 @@ def read_times(text: str, host: str) -> list[float]:
     if not samples or not all(0 <= sample < float("inf") for sample in samples):
         raise EngineError(f"trtexec on {host} wrote no times", "--debug shows its full output")
     return samples
+
+
+def read_layers(text: str, host: str) -> list[OperatorTime]:
+    """Parse the output of `--exportProfile`: the number of runs, then an object for each layer of the engine.
+
+    Written by `Profiler::exportJSONProfile` in samples/common/sampleReporting.cpp of github.com/NVIDIA/TensorRT.
+    """
+    try:
+        layers = [one for one in json.loads(text) if "name" in one]
+        found = [OperatorTime(str(one["name"]), "", "GPU", float(one["averageMs"])) for one in layers]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found = []
+    if not found:
+        raise EngineError(f"trtexec on {host} wrote no times of layers", "--debug shows its full output")
+    return found
 
 
 def _options(protocol: Mapping[str, JsonValue]) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from edge.benchmark.harness import Setup, short_name
 from runtimes.artifact import Artifact
-from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import InputError, UsageError
 from runtimes.jobs import EngineOptions
 from runtimes.registry import PREFERRED, engine_ids, is_installed, missing, tensor_engine
@@ -18,9 +17,7 @@ from runtimes.session import TensorEngine
 _INT8 = "int8"
 
 
-def first_candidates(
-    models: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], protocol: JsonObject
-) -> list[Setup]:
+def first_candidates(models: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int]) -> list[Setup]:
     """Return each model with each engine that opens it and each number of threads, with the engines' defaults.
 
     runtimes: The engines to try; empty: all that are installed.
@@ -28,23 +25,21 @@ def first_candidates(
     Raises EngineMissingError if no engine that opens a model is installed, UsageError for language models.
     """
     return [
-        _setup(path, models, engine, count, protocol)
+        _setup(path, models, engine, count)
         for path in models
         for engine in _engines(Artifact.open(path).manifest.format, runtimes)
         for count in threads
     ]
 
 
-def board_candidates(
-    models: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], protocol: JsonObject
-) -> list[Setup]:
+def board_candidates(models: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int]) -> list[Setup]:
     """Return the same for a board, where pip installs the format's preferred engine, or those that are named."""
     found = []
     for path in models:
         model_format = Artifact.open(path).manifest.format
         named = [tensor_engine(one) for one in runtimes or [PREFERRED[model_format]]]
         able = [engine for engine in named if model_format in engine.formats]
-        found += [_setup(path, models, engine, count, protocol) for engine in able for count in threads]
+        found += [_setup(path, models, engine, count) for engine in able for count in threads]
     if not found:
         raise UsageError("none of these engines opens the models", "leave out --runtime")
     return found
@@ -55,8 +50,10 @@ def variants(setup: Setup) -> Iterator[Setup]:
 
     A setting may change the outputs, so a bare model file, which has nothing to be proven against, has no variants.
     """
+    if setup.runtime is None:
+        return
     artifact = Artifact.open(setup.artifact)
-    if artifact.is_bare or setup.runtime is None:
+    if artifact.is_bare:
         return
     for name, values in tensor_engine(setup.runtime).tuned.items():
         if name == _INT8 and artifact.manifest.precision != _INT8:
@@ -92,8 +89,6 @@ def _formats(name: str) -> Sequence[str]:
         return ()
 
 
-def _setup(path: Path, models: Sequence[Path], engine: TensorEngine, threads: int, protocol: JsonObject) -> Setup:
+def _setup(path: Path, models: Sequence[Path], engine: TensorEngine, threads: int) -> Setup:
     title = f"{short_name(path, models)}, {engine.id}, {threads} thread{'s' * (threads > 1)}"
-    return Setup(
-        id=title, title=title, artifact=path, runtime=engine.id, options=EngineOptions(threads), protocol=protocol
-    )
+    return Setup(id=title, title=title, artifact=path, runtime=engine.id, options=EngineOptions(threads))

@@ -7,7 +7,8 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edge.benchmark.harness import Measurement, Setup, measure_all
@@ -17,7 +18,7 @@ from edge.benchmark.warnings import findings
 from edge.console.progress import OnProgress, ProgressEvent
 from edge.tuning.candidates import board_candidates, first_candidates, thread_counts
 from edge.tuning.search import Search, TuneTrial
-from edge.workers.process import run_job
+from edge.workers.process import Worker
 from edge.workers.transport import LOCAL, Transport
 from runtimes import host
 from runtimes.artifact import Artifact
@@ -28,6 +29,8 @@ from runtimes.measurement.statistics import Interval
 
 _log = logging.getLogger(__name__)
 _PROOF_S = 600.0
+_SHORTEST_LOOK_S = 0.1  # the least that the protocol takes
+_LOOK = 1 / 3  # the time of a look / that of a measurement of the comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class TuneOptions:
 
     runtimes: The engines to try; empty: all that are installed here, or the preferred one of the format on a board.
     threads: The numbers of threads; empty: powers of two and all cores.
-    seconds: The time of one look.
+    seconds: The time of one measurement of the comparison; a look takes less.
     on: A board to tune for, over ssh; None is this machine.
     offline: Copy the engines from this machine to the board.
     timeout_s: The time limit of one process, in seconds.
@@ -44,7 +47,7 @@ class TuneOptions:
 
     runtimes: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
-    seconds: float = 1.0
+    seconds: float = 0.6
     on: str | None = None
     offline: bool = False
     timeout_s: float = 600.0
@@ -85,21 +88,19 @@ def run_tuning(models: Sequence[Path], options: TuneOptions, on_progress: OnProg
     Raises EngineMissingError if no engine for a model is installed, and EngineError if nothing could be measured.
     """
     start = time.monotonic()
-    protocol: JsonObject = {"name": "steady", "max_s": options.seconds}
     with ExitStack() as stack:
         place: Transport = LOCAL
         if options.on is None:
             cores = int(host.facts()["cpu"]["usable_cores"] or 1)
             threads = options.threads or thread_counts(cores)
-            candidates = first_candidates(models, options.runtimes, threads, protocol)
+            candidates = first_candidates(models, options.runtimes, threads)
         else:
             place, cores = _board(options, stack, on_progress)
             threads = options.threads or thread_counts(cores)
-            candidates = board_candidates(models, options.runtimes, threads, protocol)
-        search = Search(
-            measure=lambda setups, rounds: _measure(setups, rounds, options, place, on_progress),
-            prove=lambda setup: _prove(setup, place, on_progress),
-        )
+            candidates = board_candidates(models, options.runtimes, threads)
+        screening = _Screening(place, options, on_progress, stack)
+        measure = partial(_measured, what="comparing", place=place, options=options, on_progress=on_progress)
+        search = Search(look=screening.measure, measure=measure, prove=screening.verify)
         search.run(candidates)
     trials, winner = search.trials(), search.winner
     if winner is None:
@@ -123,30 +124,65 @@ def _board(options: TuneOptions, stack: ExitStack, on_progress: OnProgress) -> t
     return stack.enter_context(Board(options.on, offline=options.offline, note=note)), cores
 
 
-def _measure(
-    setups: Sequence[Setup], rounds: int, options: TuneOptions, place: Transport, on_progress: OnProgress
+class _Screening:
+    """Takes looks and proofs in one process for each engine: starting it takes longer than a look.
+
+    The processes end with `stack`.
+    """
+
+    def __init__(self, place: Transport, options: TuneOptions, on_progress: OnProgress, stack: ExitStack) -> None:
+        self._place, self._on_progress, self._stack = place, on_progress, stack
+        self._options = replace(options, seconds=max(_SHORTEST_LOOK_S, _LOOK * options.seconds))
+        self._workers: dict[str | None, Worker] = {}
+
+    def measure(self, setups: Sequence[Setup]) -> Iterator[Measurement]:
+        """Measure each setup for a fraction of the time of a comparison."""
+        for setup in setups:
+            yield from _measured(
+                [setup],
+                what="looking at",
+                place=self._place,
+                options=self._options,
+                on_progress=self._on_progress,
+                worker=self._worker(setup),
+            )
+
+    def verify(self, setup: Setup) -> str:
+        """Return what is wrong with a setup's outputs; a bare file has nothing to be compared with."""
+        artifact = Artifact.open(setup.artifact)
+        if artifact.is_bare or artifact.manifest.selfcheck is None:
+            return ""
+        self._on_progress(ProgressEvent(text=f"verifying {setup.title}", total=1))
+        job = VerifyJob(str(setup.artifact), setup.runtime, setup.options)
+        try:
+            answer = self._worker(setup).run(job, timeout_s=_PROOF_S)
+        except InputError:
+            raise  # the artifact itself is damaged
+        except EdgeError as error:
+            return error.message
+        return "" if answer.passed else answer.message
+
+    def _worker(self, setup: Setup) -> Worker:
+        if setup.runtime not in self._workers:
+            self._workers[setup.runtime] = self._stack.enter_context(Worker(setup.worker, self._place))
+        return self._workers[setup.runtime]
+
+
+def _measured(
+    setups: Sequence[Setup],
+    *,
+    what: str,
+    place: Transport,
+    options: TuneOptions,
+    on_progress: OnProgress,
+    worker: Worker | None = None,
 ) -> Iterator[Measurement]:
-    what = "looking at" if rounds == 1 else "comparing"
-    total = len(setups) * rounds
-    measurements = measure_all(setups, rounds, options.timeout_s, place=place)
-    for done, one in enumerate(measurements, start=1):
-        on_progress(ProgressEvent(text=f"{what} {one.setup.title}: {one.values['status']}", done=done, total=total))
+    protocol: JsonObject = {"name": "steady", "max_s": options.seconds}
+    timed = [replace(one, protocol=protocol) for one in setups]
+    for done, one in enumerate(measure_all(timed, 1, options.timeout_s, place=place, worker=worker), start=1):
+        text = f"{what} {one.setup.title}: {one.values['status']}"
+        on_progress(ProgressEvent(text=text, done=done, total=len(setups)))
         yield one
-
-
-def _prove(setup: Setup, place: Transport, on_progress: OnProgress) -> str:
-    """Return what is wrong with a setup's outputs on that machine; a bare file has nothing to be compared with."""
-    artifact = Artifact.open(setup.artifact)
-    if artifact.is_bare or artifact.manifest.selfcheck is None:
-        return ""
-    on_progress(ProgressEvent(text=f"verifying {setup.title}", total=1))
-    try:
-        answer = run_job(VerifyJob(str(setup.artifact), setup.runtime, setup.options), timeout_s=_PROOF_S, place=place)
-    except InputError:
-        raise  # the artifact itself is damaged
-    except EdgeError as error:
-        return error.message
-    return "" if answer.passed else answer.message
 
 
 def _command(setup: Setup, on: str | None) -> str:

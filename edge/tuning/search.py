@@ -1,13 +1,14 @@
-"""The search: one short look at everything, settings for what is fast, and rounds in turn for the few fastest.
+"""The search: successive halving. Short looks at everything, longer ones at what is fast, then rounds in turn.
 
-A look costs one process. What is far slower than the fastest is never looked at again, so that most of the time goes to
-those that are hard to tell apart. The winner is decided by the same paired comparison as `edge bench --compare`.
+Looks only sort out what is far slower. They are taken in one process for each engine, because starting it and importing
+the engine takes longer than a look. The few that remain are measured in turn, each time in a new process, and compared
+as by `edge bench --compare`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,16 +17,16 @@ from edge.benchmark.ranking import Rank, ranking
 from edge.benchmark.rows import Row, rows_of
 from edge.tuning.candidates import variants
 
-# After its first look, a way that takes longer than the fastest by more than this is out. Looks are short, and the
-# rounds of a busy machine differ by a few percent (`ROUNDS_APART`).
-PRUNED = 1.25
-# Settings are tried on ways that are within this of the fastest: a setting seldom gains more.
+# A setup whose time is more than this many times the fastest one's is out: after its first look, the second look, and
+# each round of the comparison. On a busy machine two looks may differ by a third, and its rounds by a few percent.
+AFTER_LOOK, AFTER_SECOND_LOOK, AFTER_ROUND = 1.5, 1.2, 1.1
+# Settings are tried on setups that are within this of the fastest: a setting seldom gains more.
 SETTINGS_WITHIN = 1.6
-MAX_FINALISTS = 4
-FINAL_ROUNDS = 5
+MAX_FINALISTS = 3
+FINAL_ROUNDS = 3
 
-Measure = Callable[[Sequence[Setup], int], Iterator[Measurement]]
-# Returns why a setup's outputs are wrong, or nothing.
+Look = Callable[[Sequence[Setup]], Iterator[Measurement]]
+# Prove returns why a setup's outputs are wrong, or nothing.
 Prove = Callable[[Setup], str]
 
 
@@ -34,8 +35,8 @@ class TuneTrial:
     """One way to run the model.
 
     status: "winner", "tied" with it, "slower", "wrong" if its proof failed, or "failed".
-    ms: Its median in its last measurement; None if it failed.
-    looks: How many processes measured it.
+    ms: Its median in the comparison, or else in its last look; None if it failed.
+    looks: How many times it was measured.
     reason: Why it failed, or what is wrong.
     """
 
@@ -48,39 +49,52 @@ class TuneTrial:
 
 @dataclass
 class Search:
-    """The state of a search; `rows` has the last row of each setup by its id."""
+    """The state of a search.
 
-    measure: Measure
+    look: Measures each setup briefly.
+    measure: Measures each setup once, each in a process of its own.
+    prove: Checks the outputs of a setup; once for each artifact, engine and settings, whatever the number of threads.
+    rows: The row of each setup by its id: that of the comparison if it took part, else that of its looks.
+    looks: How many times each setup was measured.
+    ranks: The comparison's ranking.
+    """
+
+    look: Look
+    measure: Look
     prove: Prove
     rows: dict[str, Row] = field(default_factory=dict)
     setups: dict[str, Setup] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
-    proofs: dict[str, str] = field(default_factory=dict)  # the reason why it is wrong, or nothing
     ranks: Sequence[Rank] = ()
+    _measurements: dict[str, list[Measurement]] = field(default_factory=dict)
+    _proofs: dict[Hashable, str] = field(default_factory=dict)
+    _finalists: Sequence[str] = ()
 
     def run(self, candidates: Sequence[Setup]) -> None:
         """Search; the results are in the fields."""
-        self._look(candidates)
-        self._look([one for fast in self._best_of_each_kind() for one in variants(fast)])
-        finalists = self._finalists()
-        if len(finalists) > 1:
-            rows = self._look(finalists, FINAL_ROUNDS)
-            self.ranks = ranking(rows)
+        for setups in _by_kind(candidates):
+            self._look_at_threads(setups)
+        self._keep(self.look([one for fast in self._best_of_each_kind() for one in variants(fast)]))
+        fast = self._fast(AFTER_LOOK)
+        if len(fast) > MAX_FINALISTS:
+            self._keep(self.look(fast))
+            fast = self._fast(AFTER_SECOND_LOOK)
+        self._compare([one for one in fast if not self._is_wrong(one)][:MAX_FINALISTS])
 
     @property
     def winner(self) -> Row | None:
         """The fastest row whose outputs are right; None if there is none."""
         if self.ranks:
             return self.rows[self.ranks[0].setup]
-        return next(iter(self._proven(1)), None)
+        return next((row for row in self._measured() if row.setup in self._finalists), None)
 
     def trials(self) -> list[TuneTrial]:
         """Return every way that was tried, fastest first, those that failed last."""
         winner = self.winner
         tied = {rank.setup for rank in self.ranks if rank.place == 1}
 
-        def status(row: Row) -> str:
-            if self.proofs.get(row.setup):
+        def status(row: Row, wrong: str) -> str:
+            if wrong:
                 return "wrong"
             if not row.samples_ms:
                 return "failed"
@@ -88,63 +102,90 @@ class Search:
                 return "winner"
             return "tied" if row.setup in tied else "slower"
 
-        found = [
-            TuneTrial(
-                setup=self.setups[row.setup],
-                status=status(row),
-                ms=row.median_ms,
-                looks=self.looks[row.setup],
-                reason=self.proofs.get(row.setup) or (row.message if not row.samples_ms else ""),
+        found = []
+        for row in self.rows.values():
+            setup = self.setups[row.setup]
+            wrong = self._proofs.get(_proof_key(setup), "")
+            reason = wrong or (row.message if not row.samples_ms else "")
+            looks = self.looks[row.setup]
+            found.append(
+                TuneTrial(setup=setup, status=status(row, wrong), ms=row.median_ms, looks=looks, reason=reason)
             )
-            for row in self.rows.values()
-        ]
         order = ("winner", "tied", "slower", "wrong", "failed")
         return sorted(found, key=lambda one: (order.index(one.status), one.ms or 0.0))
 
-    def _look(self, setups: Sequence[Setup], rounds: int = 1) -> list[Row]:
-        new = [one for one in setups if rounds > 1 or one.id not in self.setups]
-        self.setups.update({one.id: one for one in new})
-        measurements: list[Measurement] = []
-        if new:
-            for one in self.measure(new, rounds):
-                measurements.append(one)
-                self.looks[one.setup.id] = self.looks.get(one.setup.id, 0) + 1
-        rows = rows_of(measurements)
-        self.rows.update({row.setup: row for row in rows})
-        return rows
+    def _keep(self, measurements: Iterable[Measurement]) -> None:
+        for one in measurements:
+            name = one.setup.id
+            known = self._measurements.setdefault(name, [])
+            known.append(replace(one, round=len(known)))
+            self.setups[name] = one.setup
+            self.looks[name] = self.looks.get(name, 0) + 1
+            (self.rows[name],) = rows_of(known)
+
+    def _look_at_threads(self, setups: Sequence[Setup]) -> None:
+        """Look at one kind with ever fewer threads, until that makes it far slower: even fewer are slower still."""
+        best = float("inf")
+        for setup in sorted(setups, key=lambda one: -(one.options.threads or 0)):
+            self._keep(self.look([setup]))
+            row = self.rows[setup.id]
+            if row.samples_ms and _speed(row) > AFTER_LOOK * best:
+                break
+            best = min(best, _speed(row)) if row.samples_ms else best
 
     def _measured(self) -> list[Row]:
-        found = [row for row in self.rows.values() if row.samples_ms and not self.proofs.get(row.setup)]
-        return sorted(found, key=_speed)
+        return sorted((row for row in self.rows.values() if row.samples_ms), key=_speed)
 
     def _best_of_each_kind(self) -> Iterator[Setup]:
         """Yield the fastest number of threads of each model and engine that is not far slower than the fastest."""
-        fastest = self._measured()
         seen = set()
-        for row in fastest:
-            setup = self.setups[row.setup]
-            kind = (setup.artifact, setup.runtime)
-            if kind not in seen and _speed(row) <= SETTINGS_WITHIN * _speed(fastest[0]):
-                seen.add(kind)
+        for setup in self._fast(SETTINGS_WITHIN):
+            if _kind(setup) not in seen:
+                seen.add(_kind(setup))
                 yield setup
 
-    def _finalists(self) -> list[Setup]:
-        proven = self._proven(MAX_FINALISTS)
-        return [self.setups[row.setup] for row in proven if _speed(row) <= PRUNED * _speed(proven[0])]
+    def _fast(self, factor: float) -> list[Setup]:
+        """Return the setups that take at most `factor` × the time of the fastest one whose outputs are right."""
+        measured = self._measured()
+        best = next((_speed(row) for row in measured if not self._is_wrong(self.setups[row.setup])), 0.0)
+        return [self.setups[row.setup] for row in measured if _speed(row) <= factor * best]
 
-    def _proven(self, most: int) -> list[Row]:
-        """Return the fastest rows whose outputs are right; those that are wrong are noted."""
-        found: list[Row] = []
-        for row in self._measured():
-            if len(found) == most:
+    def _is_wrong(self, setup: Setup) -> bool:
+        key = _proof_key(setup)
+        if key not in self._proofs:
+            self._proofs[key] = self.prove(setup)
+        return bool(self._proofs[key])
+
+    def _compare(self, finalists: Sequence[Setup]) -> None:
+        """Measure in turn, without those that turn out to be far slower, and rank them."""
+        self._finalists, left = [one.id for one in finalists], list(finalists)
+        for name in self._finalists:
+            self._measurements[name] = []  # looks are not comparable: they ran in another process, for less time
+        for number in range(FINAL_ROUNDS):
+            self._keep(self.measure(left if number % 2 == 0 else left[::-1]))
+            rows = [self.rows[one.id] for one in left if self.rows[one.id].is_ok]
+            limit = AFTER_ROUND * min(map(_speed, rows), default=0.0)
+            left = [self.setups[row.setup] for row in rows if _speed(row) <= limit]
+            if number and len(left) < 2:
                 break
-            if row.setup not in self.proofs:
-                self.proofs[row.setup] = self.prove(self.setups[row.setup])
-            if not self.proofs[row.setup]:
-                found.append(row)
-        return found
+        self.ranks = ranking([self.rows[name] for name in self._finalists])
+
+
+def _by_kind(candidates: Iterable[Setup]) -> Iterable[list[Setup]]:
+    groups: dict[Hashable, list[Setup]] = {}
+    for one in candidates:
+        groups.setdefault(_kind(one), []).append(one)
+    return groups.values()
+
+
+def _kind(setup: Setup) -> Hashable:
+    return setup.artifact, setup.runtime
+
+
+def _proof_key(setup: Setup) -> Hashable:
+    return setup.artifact, setup.runtime, tuple(sorted(setup.options.settings.items()))
 
 
 def _speed(row: Row) -> float:
-    """Return what ways are compared by after one look: the 1st percentile, which other programs change least."""
+    """Return what setups are compared by after a few looks: the 1st percentile, which other programs change least."""
     return float(np.percentile(np.asarray(row.samples_ms, np.float64), 1.0))

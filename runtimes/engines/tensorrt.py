@@ -11,10 +11,11 @@ from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from runtimes.arrays import Array
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.engine_support.adapter import import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError, UsageError
+from runtimes.measurement.operator_times import WARM_UP_RUNS, Profile, mean_ms, means
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine, check_settings
 from runtimes.standalone.tensorrt_build import BuildError, Driver, Plan, build, engine_logger, engine_path
@@ -37,6 +38,18 @@ class Adapter(TensorEngine):
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the engine, building it first if necessary, which takes minutes; see `TensorEngine.open`."""
+        return self._open(artifact, options)
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+        """Run the model with TensorRT's profiler, which times the layers of the engine; see `TensorEngine.profile`."""
+        session = self._open(artifact, options)
+        for _ in range(WARM_UP_RUNS):
+            session.run(feeds)
+        times = session.layer_times()
+        total_ms = mean_ms(lambda: session.run(feeds), runs)
+        return Profile(runs, total_ms, means({name: ("", "GPU", total) for name, total in times.items()}, runs))
+
+    def _open(self, artifact: Artifact, options: RunOptions) -> _TensorrtSession:
         check_settings(options.settings, self.settings, self.id)
         if options.device not in ("cpu", "cuda"):  # "cpu" is RunOptions' default
             raise UsageError(f"tensorrt has no device '{options.device}'", "its device: cuda")
@@ -69,6 +82,7 @@ class _TensorrtSession(CheckedSession):
     """An engine and its device buffers, which are kept as long as the shapes stay the same."""
 
     def __init__(self, trt: Any, driver: Driver, path: Path) -> None:
+        self._trt = trt
         self._messages: list[str] = []
         self._runtime = trt.Runtime(engine_logger(trt, self._messages))
         with opening("tensorrt", path):
@@ -99,6 +113,20 @@ class _TensorrtSession(CheckedSession):
                 if not is_input:
                     self._driver.download(outputs[spec.name].ctypes.data, address, outputs[spec.name].nbytes)
             return outputs
+
+    def layer_times(self) -> Mapping[str, float]:
+        """Return a mapping to which every later inference adds the milliseconds of each layer."""
+        times: dict[str, float] = {}
+
+        class Profiler(self._trt.IProfiler):  # type: ignore[misc, name-defined] # the module is loaded at run time
+            def __init__(self) -> None:
+                super().__init__()
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                times[layer_name] = times.get(layer_name, 0.0) + ms
+
+        self._context.profiler = Profiler()
+        return times
 
     def _fit(self, shapes: _Shapes) -> None:
         """Allocate buffers for inputs of these shapes."""

@@ -11,11 +11,12 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from runtimes.arrays import Array
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
-from runtimes.errors import EngineError, InputError
+from runtimes.errors import EngineError, InputError, UsageError
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorTime, Profile, mean_ms, means
 from runtimes.model_files.pt2 import pickles, unsafe_content
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -41,6 +42,21 @@ class Adapter(TensorEngine):
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model; see `TensorEngine.open`. The number of threads applies to the whole process."""
+        return self._open(artifact, options)
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+        """Run the model with PyTorch's profiler; see `TensorEngine.profile`."""
+        if options.device != "cpu":
+            raise UsageError("only the operators of the CPU are timed", self.no_profile)
+        session = self._open(artifact, options)
+        for _ in range(WARM_UP_RUNS):
+            session.run(feeds)
+        profiler = import_engine(self, "torch.profiler")
+        with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as found:
+            total_ms = mean_ms(lambda: session.run(feeds), runs)
+        return Profile(runs, total_ms, _operators(found.events(), runs))
+
+    def _open(self, artifact: Artifact, options: RunOptions) -> _TorchSession:
         check_options(self, options, _DEVICES)
         channels_last = choice(self, options, "layout", ("channels_last", "contiguous")) == "channels_last"
         tf32 = choice(self, options, "inference_precision", ("f32", "auto")) == "auto"
@@ -94,6 +110,18 @@ class _TorchSession(CheckedSession):
 
     def _close(self) -> None:
         del self._module
+
+
+def _operators(events: Sequence[Any], runs: int) -> list[OperatorTime]:
+    """Return the outermost operators in the order of execution, which is the same in every run; times are in µs."""
+    outermost = [event for event in events if event.cpu_parent is None]
+    each = len(outermost) // runs
+    times: dict[str, tuple[str, str, float]] = {}
+    for place, event in enumerate(outermost):
+        name = f"{event.name} {place % each + 1}" if each else event.name
+        total = times[name][2] if name in times else 0.0
+        times[name] = (event.name, "CPU", total + event.cpu_time_total / 1e3)
+    return means(times, runs)
 
 
 def _check_device(torch: Any, device: str) -> None:

@@ -94,7 +94,8 @@ class Steady:
         warmup = self._warm_up(call, start + self.max_s / 3)
         before(warmup)
         samples: list[float] = []
-        batch = self._batch(self.MIN_S / 2, warmup[-self.WINDOW_RUNS :])
+        left = max(0.0, start + self.max_s - time.perf_counter())
+        batch = self._batch(min(self.MIN_S / 2, left), warmup[-self.WINDOW_RUNS :])
         while True:
             samples += timed_loop(call, batch, times)
             report({"phase": "measuring", "runs": len(samples)})

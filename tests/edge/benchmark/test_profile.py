@@ -46,3 +46,28 @@ def test_the_table_ends_with_what_is_outside_and_makes_the_sum_exact() -> None:
     assert rest.split() == ["5", "more", "operators", "0.5000", "12.5%", "62.5%"]
     assert outside.startswith(OUTSIDE)
     assert outside.split()[2:] == ["1.5000", "37.5%", "100.0%"]
+
+
+def test_int8_beside_fp32_shows_which_types_of_operators_gain() -> None:
+    fp32 = [OperatorTime("a", "FusedConv", "CPU", 2.0), OperatorTime("b", "Conv", "CPU", 1.0)]
+    int8 = [OperatorTime("a", "QLinearConv", "CPU", 1.0), OperatorTime("q", "QuantizeLinear", "CPU", 0.2)]
+    rows = rows_of(
+        [
+            Measurement(
+                Setup(precision, precision, Path("m")),
+                0,
+                {
+                    **{"status": "ok", "samples_ms": [4.0] * 10, "precision": precision, "runtime": "onnxruntime"},
+                    "profile": Profile(10, 4.0, operators).to_json(),
+                },
+            )
+            for precision, operators in (("fp32", fp32), ("int8", int8))
+        ]
+    )
+    *_, gains = text_sections(rows, None)
+    title, _, _, conv, quantize, outside = gains.splitlines()
+    assert title == "int8 beside fp32: which types of operators gain"
+    assert conv.split() == ["Conv", "3.0000", "1.0000", "3.00×"]
+    assert quantize.split() == ["QuantizeLinear", "–", "0.2000", "–"]
+    assert outside.split()[2:] == ["1.0000", "2.8000", "0.36×"]
+    assert not any("which types" in one for one in text_sections(rows[:1], None))

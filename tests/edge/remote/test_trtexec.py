@@ -41,6 +41,7 @@ for word in "$@"; do
     --saveEngine=*) saved=${word#*=} ;;
     --loadEngine=*) loaded=${word#*=} ;;
     --exportTimes=*) times=${word#*=} ;;
+    --exportProfile=*) layers=${word#*=} ;;
   esac
 done
 echo "[11/25/2026-10:00:00] [I] === Device Information ==="
@@ -66,6 +67,14 @@ if [ -n "$loaded" ]; then
     separator=', '
   done
   echo ']' >> "$times"
+  if [ -n "$layers" ]; then
+    echo '[' > "$layers"
+    echo '  { "count" : 30 }' >> "$layers"
+    echo ', { "name" : "Conv_0 + PWN(Clip_3)", "timeMs" : 180, "averageMs" : 6, "medianMs" : 6, "percentage" : 60 }' \
+      >> "$layers"
+    echo ', { "name" : "Conv_8", "timeMs" : 120, "averageMs" : 4, "medianMs" : 4, "percentage" : 40 }' >> "$layers"
+    echo ']' >> "$layers"
+  fi
   echo "[11/25/2026-10:00:01] [I] Starting inference"
   sleep 1
   echo "[11/25/2026-10:00:02] [I] Warmup completed 70 queries over 1000 ms"
@@ -141,6 +150,38 @@ def test_the_board_builds_once_and_its_times_are_rows(jetson, prepared):
     assert not list((jetson.home / ".edgeproof").rglob("times-*"))
     edge(*words)
     assert sum("--saveEngine" in one for one in calls(jetson)) == 1
+
+
+def test_layers_are_timed_by_trtexecs_profiler_in_a_run_of_its_own(jetson, prepared):
+    found = edge("bench", prepared, "--on", "nano", "--profile", "--rounds", "2", "--json")
+    assert found.stdout, found.stderr
+    (row,) = json.loads(found.stdout)
+    profile = row["profile"]
+    assert [(one["name"], one["ms"]) for one in profile["operators"]] == [("Conv_0 + PWN(Clip_3)", 6), ("Conv_8", 4)]
+    assert (profile["total_ms"], profile["outside_ms"]) == (14.125, 4.125)
+    runs = calls(jetson)
+    assert ["--exportProfile" in one for one in runs if "--loadEngine" in one] == [False, True, False]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '[{"count" : 30}]', '[{"name" : "a"}]', "[[", "3"])
+def test_what_are_no_layers_is_an_error(text):
+    with pytest.raises(EngineError, match="wrote no times of layers"):
+        trtexec.read_layers(text, "nano")
+
+
+# From a published log of TensorRT 8: the count of runs, and layers of which some take no time.
+PUBLISHED = """[
+  { "count" : 625 }
+, { "name" : "Reformatting CopyNode for Input Tensor 0 to Conv_0 + PWN(Clip_3)", "timeMs" : 36.6844, "averageMs" : \
+0.058695, "percentage" : 1.20497 }
+, { "name" : "Reformatting CopyNode for Input Tensor 0 to Conv_8", "timeMs" : 0, "averageMs" : 0, "percentage" : 0 }
+]
+"""
+
+
+def test_a_published_profile_is_read():
+    first, second = trtexec.read_layers(PUBLISHED, "nano")
+    assert (first.name[:20], first.ms, second.ms) == ("Reformatting CopyNod", 0.058695, 0)
 
 
 def test_an_engine_that_was_built_already_is_loaded_as_it_is(jetson, tmp_path):

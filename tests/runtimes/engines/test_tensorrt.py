@@ -60,6 +60,14 @@ def test_an_artifact_is_built_once_and_run(play, folder):
     assert [path.suffix for path in folder.glob("m-*")] == [".engine"]
 
 
+@pytest.mark.parametrize("version", ["8.2.1.8", "10.3.0"])
+def test_the_profiler_reports_each_layer(play, models, version):
+    play(version)
+    artifact = Artifact.open(models / "tensorrt.engine")
+    found = registry.tensor_engine("tensorrt").profile(artifact, RunOptions(), FEEDS, 5)
+    assert {one.name: round(one.ms, 6) for one in found.operators} == {"MatMul_0 + Add_1": 0.002, "Mul_2": 0.001}
+
+
 def test_a_worker_tells_how_far_the_build_is(play, folder):
     play()
     told = []

@@ -13,7 +13,11 @@ from runtimes.session import RunOptions, example_feeds
 
 MODELS = Path(__file__).parents[1] / "models"
 # The operators that each engine runs of the same small model, after fusion.
-KNOWN = {"onnxruntime": ("onnxruntime.onnx", "Gemm"), "openvino": ("openvino.xml", "FullyConnected")}
+KNOWN = {
+    "onnxruntime": ("onnxruntime.onnx", "Gemm"),
+    "openvino": ("openvino.xml", "FullyConnected"),
+    "torch": ("torch.pt2", "aten::matmul"),
+}
 
 
 @pytest.mark.parametrize("engine", KNOWN)
