@@ -8,7 +8,7 @@ requests        check and adapt request bodies
 proxy           the HTTP application: its own routes; everything else is forwarded
 security        checks before every route: hosts, origins, keys, sizes; security headers
 http            one HTTP exchange: bodies, responses, disconnects
-header_timeout  close connections whose request headers do not arrive
+client_timeouts close connections whose request headers do not arrive, or whose response is not read
 errors          errors in OpenAI's format
 metrics         counters for Prometheus, and the access log
 listening       addresses and keys

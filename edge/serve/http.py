@@ -13,7 +13,6 @@ from edge.serve.errors import ApiError
 Headers = list[tuple[bytes, bytes]]
 MAX_BODY_BYTES = 16 << 20  # including pictures; a context of a million tokens is a quarter of it
 _BODY_S = 30.0  # between two pieces of a body
-_WRITE_S = 60.0  # for a client that has stopped reading
 _DRAIN_S = 5.0
 
 
@@ -153,12 +152,8 @@ async def start(send: Send, status: int, headers: Headers) -> None:
 
 
 async def more(send: Send, body: bytes, *, is_last: bool = False) -> None:
-    """Send a part of a response. Raises ClientDisconnectedError if the client has stopped reading."""
-    try:
-        async with asyncio.timeout(_WRITE_S):
-            await send({"type": "http.response.body", "body": body, "more_body": not is_last})
-    except TimeoutError:
-        raise ClientDisconnectedError from None
+    """Send a part of a response."""
+    await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 async def send_error(problem: ApiError, receive: Receive, send: Send) -> None:

@@ -26,7 +26,7 @@ from runtimes.llm.llama_cpp.server_program import Program, die_with_parent
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
-_WATCH_S = 0.25  # running streams notice the end immediately, and each request checks the process first
+_WATCH_S = 1.0  # running streams notice the end immediately, and each request checks the process first
 _TERM_S, _KILL_S = 1.0, 2.0  # after the first SIGTERM, and after the second
 _ENDING_S = 5.0  # from the end of a killed process's connections to its own, on a busy machine
 _KEPT_LINES = 40

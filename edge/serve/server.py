@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from edge.serve.header_timeout import http_protocol
+from edge.serve.client_timeouts import http_protocol
 from edge.serve.listening import Key, address_of, bind
 from edge.serve.metrics import Meters
 from edge.serve.page import LLAMA_PAGE, Page, load_page
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_CONNECTIONS = 500  # most systems allow a process 1024 files
 _KEEP_ALIVE_S = 30
+_TICK_S = 1.0  # how often the date in the headers is updated
 _POLL_S = 0.1  # how often signals are checked while the model is loaded
 _GRACE_S = 5  # for running responses to end with an error
 
@@ -43,7 +44,7 @@ class ServeOptions:
     hosts: Further names of this machine, besides those of loopback.
     quiet: Whether to turn off the access log.
     page: The page at `/`: "edge", or "llama" for the one that llama-server carries.
-    head_s: The time limit for the headers of a request, in seconds.
+    head_s, stalled_s: The seconds that a client has to send the headers of a request, and to go on reading a response.
     """
 
     name: str | None = None
@@ -56,6 +57,7 @@ class ServeOptions:
     quiet: bool = False
     page: str = "edge"
     head_s: float = 20.0
+    stalled_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def serve(opener: Callable[[], ServedModel], options: ServeOptions, on_ready: Ca
         app = _DeferredApplication()
         config = uvicorn.Config(
             app,
-            http=http_protocol(options.head_s),
+            http=http_protocol(options.head_s, options.stalled_s),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -152,6 +154,7 @@ def _server(
     on_ready: Callable[[Ready], None],
 ) -> Any:
     """Return a uvicorn server that loads the model before it listens, and ends running responses when it stops."""
+    ending = asyncio.Event()
 
     class Server(uvicorn.Server):  # type: ignore[misc] # uvicorn is imported at run time
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -175,9 +178,16 @@ def _server(
             model.stop()
             await super().shutdown(sockets=sockets)
 
+        async def main_loop(self) -> None:
+            """Run until a signal; uvicorn's own loop, which looks for one ten times a second, interrupts the engine."""
+            while not await self.on_tick(0):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ending.wait(), _TICK_S)
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit and sig == signal.SIGINT:
                 os._exit(130)  # the second Ctrl+C ends the server immediately; the engine's process ends with it
             super().handle_exit(sig, frame)
+            asyncio.get_running_loop().call_soon_threadsafe(ending.set)
 
     return Server(config)

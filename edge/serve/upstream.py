@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from edge.serve.errors import ApiError
 
 _MAX_HEAD_BYTES = 64 << 10
 _PART_BYTES = 64 << 10
+_FRAME = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,15})[^\r\n]*\r\n")  # between two chunks: the length of the next one
+_MAX_FRAME_BYTES = 1 << 10
 _CONNECT_S = 30.0
 _LONGEST_RETRY_S = 60
 
@@ -147,16 +150,30 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-        while size:
-            part = await reader.read(min(size, _PART_BYTES))
-            if not part:
-                raise EOFError("the connection was closed")
-            size -= len(part)
-            yield part
-        await reader.readexactly(2)
-    with suppress(EOFError):
-        await reader.readuntil(b"\r\n")
+    """Yield the content of a chunked body, as one part what has arrived together: an event costs one step."""
+    data, left = b"", 0  # what is not yet read of the body, and how much of it belongs to the current chunk
+    while True:
+        received = await reader.read(_PART_BYTES)
+        if not received:
+            raise EOFError("the connection was closed")
+        data += received
+        content: list[bytes] = []
+        while data:
+            if not left:
+                frame = _FRAME.match(data)
+                if frame is None:
+                    break
+                left, data = int(frame[1], 16), data[frame.end() :]
+                if not left:
+                    yield b"".join(content)
+                    return
+            content.append(data[:left])
+            data = data[left:]
+            left -= len(content[-1])
+        if len(data) > _MAX_FRAME_BYTES:
+            raise ValueError("its body is not in chunks")
+        if content:
+            yield b"".join(content)
 
 
 async def _counted(reader: asyncio.StreamReader, length: int | None) -> AsyncIterator[bytes]:

@@ -74,6 +74,22 @@ def test_an_answer_that_takes_longer_than_a_head_may_is_whole(start_scripted, ch
     assert read_stream(server, "/v1/chat/completions", chat("pause 0.1", max_tokens=30)).is_done
 
 
+def test_a_client_that_stops_reading_is_disconnected(start_scripted, chat) -> None:
+    server = start_scripted(stalled_s=1, slots=1)
+    body = json.dumps(chat("count 1000000", max_tokens=1_000_000, stream=True)).encode()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that the server's buffer is soon full
+        sock.connect(("127.0.0.1", server.port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        for _ in range(600):
+            if server.metric("edge_requests_cancelled_total"):
+                break
+            time.sleep(0.2)
+        assert server.metric("edge_requests_cancelled_total") == 1
+    assert server.metric("edge_slots_busy") == 0
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_a_body_that_is_no_request(scripted, body) -> None:
     status, _, answer = scripted.post("/v1/chat/completions", body)
