@@ -1,6 +1,7 @@
 """Check the pictures of a request before llama-server decodes them, and reject links.
 
 Pictures are untrusted: Pillow decodes each within limits of size, and llama-server gets it as a PNG written here.
+A prompt that ends with a picture is rejected too, because llama-server aborts when no text follows it.
 Links are rejected on every path, because llama-server would fetch them from inside this network, for any client.
 """
 
@@ -24,6 +25,7 @@ _SOURCE = "source"
 # Fields that hold no parts of messages, but may use the same words.
 _OTHER = ("tools", "functions", "json_schema", "response_format", "chat_template_kwargs", "metadata", "arguments")
 _LINK = re.compile(r"\s*(http|file:)", re.IGNORECASE)  # llama-server fetches whatever begins with "http"
+_MARKER_AT_END = re.compile(r"<__media_\w*__>\Z")  # llama-server's mark for a picture, which `/props` tells
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 
 
@@ -48,11 +50,25 @@ def with_checked_pictures(body: bytes) -> bytes:
     for place, part in _media(fields):
         found += _replace(part, place)
     for place, prompt in _prompts(fields):
-        found += len(prompt)
-        prompt[:] = [_checked(str(text), place) for text in prompt]
+        media = [_checked(str(text), f"{place}.multimodal_data") for text in prompt["multimodal_data"]]
+        found += len(media)
+        prompt["multimodal_data"] = media
+        if _MARKER_AT_END.search(str(prompt.get("prompt_string"))):
+            raise ends_with_picture(f"{place}.prompt_string")
     if found > _MAX_PICTURES:
         raise ApiError(400, f"the request has {found} pictures, the limit is {_MAX_PICTURES}", code="invalid_value")
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") if found else body
+
+
+def ends_with_picture(place: str) -> ApiError:
+    """Return the error for a prompt in which no text follows the last picture."""
+    what = f"'{place}' ends with a picture: put the text after it"
+    return ApiError(400, what, param=place, code="invalid_value")
+
+
+def is_picture(part: Any) -> bool:
+    """Return whether a part of a message holds a picture, a sound or a video."""
+    return isinstance(part, dict) and (_SOURCE in part or any(key in part for key in _MEDIA))
 
 
 def _replace(part: JsonObject, place: str) -> int:
@@ -105,9 +121,10 @@ def _media(fields: Any) -> Iterator[tuple[str, JsonObject]]:
             rest += reversed([(f"{place}[{index}]", one) for index, one in enumerate(value)])
 
 
-def _prompts(fields: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the pictures of the prompts of `/completion`."""
-    prompt = fields.get("prompt") if isinstance(fields, dict) else None
-    for one in prompt if isinstance(prompt, list) else [prompt]:
-        if isinstance(one, dict) and isinstance(one.get("multimodal_data"), list):
-            yield "prompt.multimodal_data", one["multimodal_data"]
+def _prompts(fields: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the prompts of `/completion` and `/embeddings` that hold pictures, and their places."""
+    for place in ("prompt", "input", "content"):
+        prompts = fields.get(place) if isinstance(fields, dict) else None
+        for one in prompts if isinstance(prompts, list) else [prompts]:
+            if isinstance(one, dict) and isinstance(one.get("multimodal_data"), list):
+                yield place, one

@@ -162,6 +162,8 @@ class Proxy:
             request = replace(request, content=content)
         if path in RENDERING:
             await asyncio.to_thread(template.check, request.conversation, request.tools)
+            if request.ends_with_picture and self._context.sees_pictures:
+                await asyncio.to_thread(template.check_picture_at_end, request.conversation)
         if self._context.places.is_stopping:
             raise _stopping_error()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.serve.errors import ApiError
-from edge.serve.pictures import check_links
+from edge.serve.pictures import check_links, is_picture
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import InputError
 from runtimes.llm.grammar.json_schema import grammar_of
@@ -91,12 +91,14 @@ class Request:
     streams: Whether the client asks for a stream.
     conversation: The messages that the template will render, as far as they are known here.
     tools: The tools that the template will render.
+    ends_with_picture: Whether no text follows the last picture of the last message.
     """
 
     content: bytes
     streams: bool = False
     conversation: tuple[JsonObject, ...] = ()
     tools: tuple[JsonValue, ...] = ()
+    ends_with_picture: bool = False
 
 
 def read_request(
@@ -127,7 +129,8 @@ def read_request(
         changed = _escape_marks(fields, marks) or changed
     content = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") if changed else body
     tools = tuple(fields.get("tools") or ())
-    return Request(content, fields.get("stream") is True, tuple(_conversation(fields)), tools)
+    is_stream = fields.get("stream") is True
+    return Request(content, is_stream, tuple(_conversation(fields)), tools, _ends_with_picture(fields))
 
 
 def _check(fields: JsonObject, path: str) -> None:
@@ -369,6 +372,13 @@ def _conversation(fields: JsonObject) -> Iterator[JsonObject]:
         if isinstance(message, dict):
             role = str(message.get("role") or "user")
             yield {**message, "role": role, "content": _text(message.get("content") or message.get("output") or "")}
+
+
+def _ends_with_picture(fields: JsonObject) -> bool:
+    messages = _items(fields.get("messages") or fields.get("input"))
+    parts = _items(_object(messages[-1]).get("content")) if messages else []
+    shown = [part for part in parts if is_picture(part) or _text([part])]
+    return bool(shown) and is_picture(shown[-1])
 
 
 def _text(content: Any) -> str:

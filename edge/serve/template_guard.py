@@ -14,10 +14,11 @@ from pathlib import Path
 
 from edge.llm.builtin_templates import NAMED
 from edge.serve.errors import ApiError
+from edge.serve.pictures import ends_with_picture
 from edge.workers.process import Worker
 from runtimes.artifact.json_fields import JsonObject, JsonValue
-from runtimes.errors import InputError, UsageError, WorkerError, WorkerTimeoutError
-from runtimes.llm.template_sandbox import MAX_TEMPLATE_CHARACTERS, RENDER_S, TrialJob
+from runtimes.errors import EdgeError, InputError, UsageError, WorkerError, WorkerTimeoutError
+from runtimes.llm.template_sandbox import MAX_TEMPLATE_CHARACTERS, RENDER_S, RenderJob, TrialJob
 from runtimes.model_files.gguf import GgufFile, control_texts
 
 _HINT = "choose another template with --template"
@@ -30,6 +31,7 @@ _TRIALS: tuple[list[JsonObject], ...] = (
     [{"role": "system", "content": "Be short."}, _QUESTION, _ANSWER, _QUESTION],
     [_QUESTION, _ANSWER] * 50 + [_QUESTION],
 )
+_PICTURE = "<a picture>"
 # Replaces a template that llama-server must not get; it is never rendered.
 SAFE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
@@ -48,6 +50,7 @@ class TemplateGuard:
         self.stops = stops
         self.problem = problem
         self.marks: re.Pattern[str] | None = None
+        self._known = source  # what will be rendered, as far as it is known here
         self._watched: str | None = None
         self._worker = Worker("runtimes.llm.template_sandbox")
         self._lock = threading.Lock()
@@ -61,6 +64,19 @@ class TemplateGuard:
             if harm:
                 raise ApiError(400, f"{harm}; {_HINT}", param="messages", code="harmful_template")
 
+    def check_picture_at_end(self, conversation: Sequence[JsonObject]) -> None:
+        """Raise ApiError 400 if this conversation, which ends with a picture, is rendered without any text after it."""
+        if self._known is None:
+            return
+        values = _values([*conversation[:-1], {**conversation[-1], "content": _PICTURE}])
+        try:
+            with self._lock:
+                text = self._worker.run(RenderJob(self._known, values), timeout_s=RENDER_S).text
+        except EdgeError:
+            return  # llama-server reports why it cannot be rendered
+        if text.endswith(_PICTURE):
+            raise ends_with_picture("messages")
+
     def watch(self, source: str) -> None:
         """Test the untrusted template `source`, and let `check` test it with each request; may set `problem`."""
         if len(source) > MAX_TEMPLATE_CHARACTERS:
@@ -72,7 +88,7 @@ class TemplateGuard:
             if harm or (error and index == 0):
                 self.problem = f"{harm or error}; {_HINT}"
                 return
-        self._watched = source
+        self._known = self._watched = source
 
     def close(self) -> None:
         """End the rendering process."""
@@ -80,8 +96,7 @@ class TemplateGuard:
             self._worker.close()
 
     def _measure(self, source: str, messages: Sequence[JsonObject], tools: Sequence[JsonValue]) -> tuple[str, str]:
-        values: JsonObject = {"messages": list(messages), "add_generation_prompt": True, "bos_token": "<s>"}
-        values |= {"eos_token": "</s>", **({"tools": list(tools)} if tools else {})}
+        values = {**_values(messages), **({"tools": list(tools)} if tools else {})}
         try:
             with self._lock:
                 trial = self._worker.run(TrialJob(source, values), timeout_s=RENDER_S)
@@ -90,6 +105,10 @@ class TemplateGuard:
         except WorkerError as error:
             return f"the chat template fails: {error.message}", ""
         return trial.harm, trial.refusal
+
+
+def _values(messages: Sequence[JsonObject]) -> JsonObject:
+    return {"messages": list(messages), "add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def guard_template(file: GgufFile, path: Path, asked: str | None, passed_on: str | None = None) -> TemplateGuard:

@@ -87,6 +87,13 @@ def test_edge_serve_answers_a_request_with_a_photograph(llava: tuple[Path, Conve
         # The texts around a picture are tokenized one by one, and the second begins with SentencePiece's own space.
         assert 0 <= counts[1] - counts[0] - vision_folders.LLAVA_PATCHES <= 1
         assert len({json.dumps(answer["choices"][0]["logprobs"]) for answer in answers}) == 3
+        mark = json.loads(server.get("/props")[2])["media_marker"]  # without any text after it, llama-server aborts
+        media = photograph((30, 200, 30))["image_url"]["url"].partition(",")[2]
+        prompt = {"prompt_string": f"look: {mark}", "multimodal_data": [media]}
+        status, _, answer = server.post("/completion", {"prompt": prompt, "n_predict": 2})
+        assert (status, server.metric("edge_engine_restarts")) == (400, 0), answer
+        prompt["prompt_string"] += " red"
+        assert server.post("/completion", {"prompt": prompt, "n_predict": 2})[0] == 200
     finally:
         server.stop()
 

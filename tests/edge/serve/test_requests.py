@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.llm.builtin_templates import NAMED
 from edge.serve.errors import ApiError
 from edge.serve.pictures import with_checked_pictures
 from edge.serve.requests import GENERATING, RENDERING, read_request
+from edge.serve.template_guard import TemplateGuard
 
 CHAT, TEXT, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -196,6 +198,47 @@ def test_a_picture_is_written_again_in_every_interface() -> None:
         assert base64.b64encode(b"\x89PNG\r\n").decode() in left
     prompt = {"prompt_string": "a", "multimodal_data": [text]}
     assert text not in with_checked_pictures(json.dumps({"prompt": prompt}).encode()).decode()
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_at_end"),
+    [
+        ([{"type": "text", "text": "a"}, PICTURE], True),
+        ([PICTURE, {"type": "text", "text": ""}], True),  # llama-server sees no text here
+        ([PICTURE, {"type": "text", "text": "a"}], False),
+        ([{"type": "text", "text": "a"}], False),
+    ],
+)
+def test_a_picture_at_the_end_is_known(parts, is_at_end) -> None:
+    assert read({"messages": [{"role": "user", "content": parts}]}).ends_with_picture is is_at_end
+
+
+def test_only_a_template_that_writes_nothing_after_it_refuses_it() -> None:
+    question = ({"role": "user", "content": "what?"},)
+    for name, named in NAMED.items():
+        guard = TemplateGuard(named.text)
+        try:
+            if name == "plain":
+                with pytest.raises(ApiError, match="put the text after it"):
+                    guard.check_picture_at_end(question)
+            else:
+                guard.check_picture_at_end(question)
+        finally:
+            guard.close()
+
+
+@pytest.mark.parametrize(("prompt", "is_refused"), [("a <__media_x1Y__>", True), ("<__media_x1Y__> a", False)])
+def test_nor_may_the_prompt_of_a_completion_end_with_one(prompt, is_refused) -> None:
+    media = [base64.b64encode(picture_of("PNG")).decode()]
+    body = json.dumps({"prompt": {"prompt_string": prompt, "multimodal_data": media}}).encode()
+    if is_refused:
+        with pytest.raises(ApiError, match="put the text after it"):
+            with_checked_pictures(body)
+    else:
+        with_checked_pictures(body)
 
 
 def test_without_pictures_the_body_stays() -> None:
