@@ -115,6 +115,8 @@ def _to_float16(path: Path, samples: Calibration | None, io_dtype: str) -> tuple
 
 def _sort_nodes(graph: Any) -> None:
     """Sort the nodes so that each comes after those whose outputs it reads, also inside its branches and loops."""
+    from converters.onnx.cleanup import replace_all
+
     made = {name for node in graph.node for name in node.output}
     needs = [
         {name for one in (node, *_inner_nodes(node)) for name in one.input} & made - set(node.output)
@@ -132,9 +134,7 @@ def _sort_nodes(graph: Any) -> None:
         if len(later) == len(waiting):
             return  # a cycle, which the checker reports
         waiting = later
-    nodes = [type(graph.node[place]).FromString(graph.node[place].SerializeToString()) for place in order]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_all(graph.node, [graph.node[place] for place in order])
 
 
 def _inner_nodes(node: Any) -> Iterator[Any]:

@@ -85,13 +85,10 @@ def _ranges(tool: Any, content: bytes, calibration: Calibration) -> Any:
     The quantizer's own calibration is a moving average, which gives a tensor of one element an empty range.
     """
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
+    from converters.tflite.interpreter import inspecting_interpreter
+
+    interpreter = inspecting_interpreter(content)
     interpreter.allocate_tensors()
     key, signature = next(iter(interpreter.get_signature_list().items()))
     inputs = {one["name"]: one["index"] for one in interpreter.get_input_details()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def _constant(graph: Any, constants: dict[str, TensorProto], name: str, array: A
 def _drop_unused(graph: Any) -> None:
     used = {name for node in all_nodes(graph) for name in node.input} | {output.name for output in graph.output}
     kept = {tensor.name: tensor for tensor in graph.initializer if tensor.name in used}
-    _replace(graph.initializer, list(kept.values()))
+    replace_all(graph.initializer, list(kept.values()))
 
 
 def _order(graph: Any) -> None:
@@ -130,9 +130,9 @@ def _order(graph: Any) -> None:
         if node is not None and node.output[0] not in done:
             ordered.append(node)
             done.update(node.output)
-    _replace(graph.node, ordered)
+    replace_all(graph.node, ordered)
     first_use = {name: index for index, name in reversed(list(enumerate(_uses(graph))))}
-    _replace(graph.initializer, sorted(graph.initializer, key=lambda tensor: first_use[tensor.name]))
+    replace_all(graph.initializer, sorted(graph.initializer, key=lambda tensor: first_use[tensor.name]))
     for node in graph.node:
         for inner in _graphs(node):
             _order(inner)
@@ -172,8 +172,10 @@ def _graphs(node: Any) -> list[Any]:
     ]
 
 
-def _replace(field: Any, values: list[Any]) -> None:
-    copies = [type(value).FromString(value.SerializeToString()) for value in values]
+def replace_all(field: Any, values: Iterable[Any]) -> None:
+    """Set a repeated field of a protobuf message to `values`, which may be messages of the field itself."""
+    # Copies, because to delete a message from its field empties it.
+    copies = [type(value).FromString(value.SerializeToString(deterministic=True)) for value in values]
     del field[:]
     field.extend(copies)
 

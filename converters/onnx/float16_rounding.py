@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.onnx.cleanup import graphs_of
+from converters.onnx.cleanup import graphs_of, replace_all
 
 # Operators that only move or choose values: rounded inputs give rounded outputs.
 _MOVING_OPERATORS = """
@@ -65,9 +65,7 @@ def _round_inputs(proto: Any) -> None:
         for node in graph.node:
             node.input[:] = [renamed.get(name, name) for name in node.input]
     casts = [node for name in floats for node in _casts(name, renamed[name])]
-    nodes = [*casts, *proto.graph.node]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    replace_all(proto.graph.node, [*casts, *proto.graph.node])
 
 
 def _round_constants(graph: Any) -> None:
@@ -94,9 +92,7 @@ def _round_nodes(graph: Any, floats: set[str]) -> None:
             if name in floats:
                 node.output[place] = f"{name}/exact"
                 nodes += _casts(f"{name}/exact", name)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_all(graph.node, nodes)
 
 
 def _casts(source: str, result: str) -> list[Any]:

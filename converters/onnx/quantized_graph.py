@@ -48,19 +48,15 @@ def integer_operators_as_qdq(proto: Any) -> Any:
     """Return a copy of the `onnx.ModelProto` whose integer operators are QDQ pairs around float ones."""
     import onnx
 
-    from converters.onnx.cleanup import all_nodes
+    from converters.onnx.cleanup import all_nodes, replace_all
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     writer = _Writer(copy.graph)
-    nodes = [made for node in copy.graph.node for made in writer.write(node)]
-    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del copy.graph.node[:]
-    copy.graph.node.extend(kept)
+    replace_all(copy.graph.node, [made for node in copy.graph.node for made in writer.write(node)])
     used = {node.domain for node in all_nodes(copy.graph)}
-    domains = [entry for entry in copy.opset_import if entry.domain in ("", "ai.onnx") or entry.domain in used]
-    del copy.opset_import[:]
-    copy.opset_import.extend(domains)
+    used |= {"", "ai.onnx"}
+    replace_all(copy.opset_import, [entry for entry in copy.opset_import if entry.domain in used])
     return copy
 
 

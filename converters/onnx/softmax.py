@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.onnx.cleanup import replace_all
 from converters.onnx.opset import opset_of
 
 _LEAST_MASK = 1e3  # no score of attention is that large
@@ -40,9 +41,7 @@ def softmax_over_last_axis(proto: Any) -> bool:
         changed |= replacement[0] is not node
         nodes += replacement
     if changed:
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        del proto.graph.node[:]
-        proto.graph.node.extend(copies)
+        replace_all(proto.graph.node, nodes)
     return changed
 
 

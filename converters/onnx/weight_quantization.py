@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.onnx.cleanup import replace_all
 from runtimes.arrays import Array
 
 # Operator → index of its weight among the inputs, and the weight's axis of outputs.
@@ -34,9 +35,9 @@ def to_int8_weights(model: Any) -> None:
                 done[name, axis] = nodes[-1].output[0]
             node.input[index] = done[name, axis]
         nodes.append(node)
-    _replace(graph.node, nodes)
+    replace_all(graph.node, nodes)
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+    replace_all(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
 
 
 def _place(node: Any) -> tuple[int, int]:
@@ -64,9 +65,3 @@ def _rounded(values: Array, axis: int) -> tuple[Array, Array]:
     scales[scales == 0] = 1
     shape = [-1 if one == axis else 1 for one in range(values.ndim)]
     return np.clip(np.round(values / scales.reshape(shape)), -127, 127).astype(np.int8), scales
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    copies = [type(value).FromString(value.SerializeToString(deterministic=True)) for value in values]
-    del field[:]
-    field.extend(copies)

@@ -82,17 +82,12 @@ def _inside(node: Any) -> Iterator[Any]:
 
 
 def _tflite(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
+    from converters.tflite.interpreter import inspecting_interpreter
     from converters.tflite.reader import read_tflite
     from runtimes.tensors import dequantize
 
     graph = read_tflite(path).graphs[0]
-    interpreter = Interpreter(
-        str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
+    interpreter = inspecting_interpreter(path)
     given = _named(feeds, [spec.name for spec in graph.specs(graph.inputs)])
     places = dict(zip(graph.inputs, given.values(), strict=True))
     for place, values in places.items():

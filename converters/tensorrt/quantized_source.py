@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.onnx.cleanup import replace_all
 from converters.onnx.quantized_graph import integer_operators_as_qdq
 from runtimes.arrays import Array
 
@@ -21,15 +22,9 @@ def symmetric_qdq(proto: Any) -> Any:
     """Return a copy of the quantized `onnx.ModelProto` that TensorRT reads."""
     copy = integer_operators_as_qdq(proto)
     writer = _Writer(copy.graph)
-    nodes = [made for node in copy.graph.node for made in writer.write(node)]
-    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del copy.graph.node[:]
-    copy.graph.node.extend(kept)
+    replace_all(copy.graph.node, [made for node in copy.graph.node for made in writer.write(node)])
     used = {name for node in copy.graph.node for name in node.input} | {value.name for value in copy.graph.output}
-    constants = [tensor for tensor in copy.graph.initializer if tensor.name in used]
-    constants = [type(tensor).FromString(tensor.SerializeToString()) for tensor in constants]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(constants)
+    replace_all(copy.graph.initializer, [tensor for tensor in copy.graph.initializer if tensor.name in used])
     del copy.graph.value_info[:]
     return copy
 

@@ -15,10 +15,10 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,15 +27,14 @@ from converters.calibration.dataset import Calibration
 from converters.options import ConvertOptions
 from runtimes.arrays import Array, Arrays, save_arrays
 from runtimes.artifact import Artifact
-from runtimes.errors import EdgeError, EngineMissingError, InputError, UsageError
+from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.registry import open_session
 from runtimes.session import example_feeds
 from runtimes.tensors import dequantize, quantize
+from runtimes.testing.engine_contract import caught
 
 if TYPE_CHECKING:
     import pytest
-
-E = TypeVar("E", bound=EdgeError)
 
 # The largest allowed difference of an output, per precision.
 _LIMITS: Mapping[str, float] = {"fp32": 1e-5, "fp16": 2e-3, "w8": 0.03, "int8": 0.05}
@@ -128,7 +127,7 @@ class ConverterContract:
             assert np.abs(right - output).max() <= self.limits[precision]
 
     def test_an_unknown_precision_is_refused_with_those_it_knows(self, tmp_path: Path) -> None:
-        error = _caught(UsageError, lambda: self._converted(tmp_path / "x", tmp_path, "int3"))
+        error = caught(UsageError, lambda: self._converted(tmp_path / "x", tmp_path, "int3"))
         assert f"{self.converter.id} cannot write int3" in error.message
         assert self.converter.precisions[0] in error.hint
 
@@ -136,14 +135,14 @@ class ConverterContract:
         if "int8" not in self.converter.precisions or self.converter.reads("int8") == "int8":
             return
         source, options = self.source(_new(tmp_path / "source")), replace(self.converter.Options(), precision="int8")
-        error = _caught(UsageError, lambda: self.converter.convert(source, tmp_path, options, None))
+        error = caught(UsageError, lambda: self.converter.convert(source, tmp_path, options, None))
         assert "needs calibration data" in error.message
         assert "--calibration" in error.hint
 
     def test_a_broken_model_is_named_and_leaves_nothing(self, tmp_path: Path) -> None:
         broken, out = tmp_path / f"broken.{self.converter.source}", _new(tmp_path / "out")
         broken.write_bytes(np.random.default_rng(0).bytes(3000))
-        error = _caught(InputError, lambda: self._converted(broken, out, self.converter.precisions[0]))
+        error = caught(InputError, lambda: self._converted(broken, out, self.converter.precisions[0]))
         assert broken.name in error.message
         assert "\n" not in error.message
         assert list(out.iterdir()) == []
@@ -155,7 +154,7 @@ class ConverterContract:
         for requirement in self.converter.requires:
             hidden = requirement.module
             monkeypatch.setattr("importlib.util.find_spec", lambda name, x=hidden: None if name == x else object())
-            error = _caught(EngineMissingError, lambda: self._converted(tmp_path / "x", tmp_path, precision))
+            error = caught(EngineMissingError, lambda: self._converted(tmp_path / "x", tmp_path, precision))
             assert f"needs '{hidden}'" in error.message
             assert error.hint.startswith("pip install")
 
@@ -172,11 +171,3 @@ def _digests(folder: Path) -> dict[str, str]:
 def _new(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def _caught(kind: type[E], call: Callable[[], object]) -> E:
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__} was raised")

@@ -13,6 +13,7 @@ import numpy as np
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
 from converters.layer_errors import Layer, Node, rank, stacked
+from converters.tflite.interpreter import inspecting_interpreter
 from converters.tflite.reader import read_tflite
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.manifest import TensorSpec
@@ -37,14 +38,8 @@ def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[La
 
 def _values(path: Path, samples: Calibration) -> Arrays:
     """Return every computed tensor as real numbers, by name."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
     graph = read_tflite(path).graphs[0]
-    interpreter = Interpreter(
-        str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
+    interpreter = inspecting_interpreter(path)
     interpreter.allocate_tensors()
     inputs = graph.specs(graph.inputs)
     computed = [index for operator in graph.operators for index in operator.outputs]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge bench`."""
     from edge.cli import bench_llm
-    from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import add_meter, add_shapes, count, percent, seconds
+    from edge.cli.options import model_hints
+    from edge.cli.options.numbers import add_meter, count, percent, seconds
 
     parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT", help="artifact folder or model file")
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes for each setup, interleaved (default: 2; language models 1; with --compare 5 or more)",
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="a picture, or an .npz of stacked inputs")
-    add_shapes(parser)
+    model_hints.add_shapes(parser)
     parser.add_argument(
         "--on",
         action="append",
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_output(parser)
     bench_llm.add_arguments(parser)
-    preprocessing.add_arguments(parser)
+    model_hints.add_preprocessing(parser)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     import edge
     from edge.benchmark import report
     from edge.cli import bench_llm
-    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.cli.options.model_hints import preprocess_options_from
     from edge.console.text import width
 
     if bench_llm.is_asked(args):

@@ -25,7 +25,8 @@ _REFUSED = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge check`."""
-    from edge.cli.options.numbers import add_shapes, count
+    from edge.cli.options import model_hints
+    from edge.cli.options.numbers import count
 
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or artifact; nothing is written")
     parser.add_argument(
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="4GB", help="language models: the memory size, if the device is sold with several"
     )
     parser.add_argument("--context", type=count, metavar="N", help="language models: tokens of context (default: 2048)")
-    add_shapes(parser)
+    model_hints.add_shapes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON: every node with its placement")
 
 

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from converters.options import ConvertOptions
     from converters.registry import all_converters
     from converters.sources import all_sources
-    from edge.cli.options import declared, preprocessing
-    from edge.cli.options.numbers import count, share
+    from edge.cli.options import declared, model_hints
+    from edge.cli.options.numbers import share
 
     parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
@@ -63,11 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the artifact's folder (default: NAME-FORMAT-PRECISION)"
     )
-    parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
-    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
-    parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
-    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
+    model_hints.add_task(parser)
+    model_hints.add_output(parser)
     parser.add_argument(
         "--python",
         type=Path,
@@ -79,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing artifact")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    preprocessing.add_arguments(parser)
+    model_hints.add_preprocessing(parser)
     declared.add_arguments(parser, [one.Options for one in reversed(all_sources())])
     kinds = [one.Options for one in sorted(all_converters(), key=lambda one: one.target == "gguf")]
     declared.add_arguments(parser, [ConvertOptions, *kinds])
@@ -161,7 +158,7 @@ def _source_options(args: argparse.Namespace) -> SourceOptions | None:
 
 def _inputs(args: argparse.Namespace) -> ConversionInputs:
     from converters.pipeline.request import MAX_DROP
-    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.cli.options.model_hints import preprocess_options_from
     from edge.conversion.datasets import ConversionInputs
 
     return ConversionInputs(

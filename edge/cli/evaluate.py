@@ -33,8 +33,8 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge evaluate`."""
-    from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import add_shapes, count, seconds, share
+    from edge.cli.options import model_hints
+    from edge.cli.options.numbers import count, seconds, share
 
     parser.add_argument(
         "artifacts",
@@ -50,10 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="labeled inputs: a folder for each class, a CSV; COCO .json, YOLO .txt, VOC .xml; masks",
     )
-    parser.add_argument("--task", metavar="ID", help="what the models do, such as detection (default: detected)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
-    parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
-    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
+    model_hints.add_task(parser)
+    model_hints.add_output(parser)
     parser.add_argument("--limit", type=count, metavar="N", help="evaluate on N of the inputs, evenly spaced")
     parser.add_argument(
         "--max-drop",
@@ -73,13 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confidence", type=share, metavar="C", help="lowest score of a box, 0 to 1 (default: nearly all boxes count)"
     )
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
-    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
-    add_shapes(parser)
+    model_hints.add_shapes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    preprocessing.add_arguments(parser)
+    model_hints.add_preprocessing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,15 +109,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> EvaluateOptions:
-    import edge
-    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.cli.options.model_hints import model_hints_from
     from edge.evaluation.runner import EvaluateOptions
 
-    hints = edge.ModelHints(
-        preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task, args.rate
-    )
     return EvaluateOptions(
-        hints=hints,
+        hints=model_hints_from(args),
         runtime=args.runtime,
         threads=args.threads,
         shapes=tuple(args.shape),

@@ -25,21 +25,18 @@ _NOT_SHOWN = ("mean", "std", "label_file", "associated_files")  # printed elsewh
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge inspect`."""
-    from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import count
+    from edge.cli.options import model_hints
 
     parser.add_argument("file", type=Path, metavar="FILE", help="a model file or artifact folder")
-    parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
-    parser.add_argument("--rate", type=count, metavar="HZ", help="samples of a second of sound that the model takes")
+    model_hints.add_task(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    preprocessing.add_arguments(parser)
+    model_hints.add_preprocessing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the inspection."""
     import edge
-    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.cli.options.model_hints import preprocess_options_from
 
     artifact = edge.Artifact.open(args.file)
     options = preprocess_options_from(args)

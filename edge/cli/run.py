@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge run`."""
-    from edge.cli.options import preprocessing
-    from edge.cli.options.numbers import add_shapes, seconds, share
+    from edge.cli.options import model_hints
     from edge.cli.options.numbers import count as number
+    from edge.cli.options.numbers import seconds, share
 
     parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="an artifact folder or a model file")
     parser.add_argument(
@@ -51,10 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=number, metavar="N", help="threads of the engine")
     parser.add_argument("--top", type=number, default=5, metavar="N", help="classes to print (default: 5)")
-    parser.add_argument("--task", metavar="ID", help="what the model does, such as detection (default: detected)")
     parser.add_argument("--confidence", type=share, metavar="C", help="lowest score of what is found or heard, 0 to 1")
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
-    parser.add_argument("--rate", type=number, metavar="HZ", help="samples per second that the model takes")
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; may be repeated")
     parser.add_argument(
         "--reference",
@@ -67,12 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
     parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
-    add_shapes(parser)
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="one label per line, one for each class")
-    parser.add_argument("--output", choices=["probability", "logit"], help="the kind of output (default: detected)")
-    parser.add_argument("--label-offset", type=int, choices=[0, 1], help="1 if the first class is the background")
+    model_hints.add_shapes(parser)
+    model_hints.add_task(parser)
+    model_hints.add_output(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    preprocessing.add_arguments(parser)
+    model_hints.add_preprocessing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 def _open(args: argparse.Namespace) -> Model:
     """Open the model here or on the board of `--on`, with a progress bar for connecting to the board."""
     import edge
-    from edge.cli.options.preprocessing import preprocess_options_from
+    from edge.cli.options.model_hints import model_hints_from
     from edge.console.progress import Progress, ProgressEvent
 
     def show(event: ProgressEvent) -> None:
@@ -127,9 +124,7 @@ def _open(args: argparse.Namespace) -> Model:
             threads=args.threads,
             on=args.on,
             offline=args.offline,
-            hints=edge.ModelHints(
-                preprocess_options_from(args), args.output, args.label_offset, args.labels, args.task, args.rate
-            ),
+            hints=model_hints_from(args),
             top=args.top,
             confidence=args.confidence,
             iou=args.iou,

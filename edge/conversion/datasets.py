@@ -50,7 +50,7 @@ class ConversionInputs:
     evaluate: Labeled inputs, as for `edge.evaluate`; for classifiers also an .npz.
     max_drop: By how much the accuracy on `evaluate` may fall, 0 to 1: top-1, mAP, mean IoU or OKS.
     task: The task's id.
-    rate: The samples of a second of sound that the model takes.
+    rate: The samples per second of the sound that the model takes.
     pythons: Interpreters to try first when an environment is created.
     """
 

@@ -112,7 +112,7 @@ class ModelHints:
     label_offset: The row of the output that belongs to class 0.
     labels: A file with one label per line.
     task: The task's id.
-    rate: The samples of a second of sound.
+    rate: The samples per second of sound.
     """
 
     preprocess_options: PreprocessOptions = field(default_factory=PreprocessOptions)

@@ -161,7 +161,7 @@ class EngineContract:
         session.run(feeds)
         session.close()
         session.close()
-        assert "the session is closed" in _caught(UsageError, lambda: session.run(feeds)).message
+        assert "the session is closed" in caught(UsageError, lambda: session.run(feeds)).message
 
     def test_a_model_is_opened_twice_at_once(self) -> None:
         with self._session() as one, self._session() as two:
@@ -195,17 +195,18 @@ class EngineContract:
             np.testing.assert_allclose(outputs[name], right, rtol=self.tolerance, atol=self.tolerance)
 
     def _refused_options(self, options: RunOptions) -> str:
-        return _caught(UsageError, lambda: self.engine.open(Artifact.open(self.model), options)).message
+        return caught(UsageError, lambda: self.engine.open(Artifact.open(self.model), options)).message
 
 
 def _refused(session: Session, feeds: Mapping[str, Array]) -> str:
-    error = _caught(InputError, lambda: session.run(feeds))
+    error = caught(InputError, lambda: session.run(feeds))
     assert "\n" not in error.message + error.hint
     assert error.hint
     return error.message
 
 
-def _caught(kind: type[E], call: Callable[[], object]) -> E:
+def caught(kind: type[E], call: Callable[[], object]) -> E:
+    """Return the error of this kind that the call raises. Raises AssertionError if it raises none."""
     try:
         call()
     except kind as error:

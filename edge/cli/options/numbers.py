@@ -66,17 +66,6 @@ def add_meter(parser: ArgumentParser) -> None:
     parser.add_argument("--energy-csv", type=Path, metavar="FILE", help=what)
 
 
-def add_shapes(parser: ArgumentParser) -> None:
-    """Add the option for sizes of free axes, see `runtimes.shapes`."""
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]SIZES",
-        help="sizes for the free axes of an input, such as 1x3x480x640 or ids=1x128; once for each input",
-    )
-
-
 def port(text: str, lowest: int = 0) -> int:
     """Parse a port; 0 lets the system choose one."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT)) else -1

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from edge.cli.options.preprocessing import add_arguments, preprocess_options_from
+from edge.cli.options.model_hints import add_preprocessing, preprocess_options_from
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from runtimes.artifact import TensorSpec
 from runtimes.artifact.manifest import Quantization
@@ -19,7 +19,7 @@ UINT8 = TensorSpec("image", "uint8", (1, 224, 224, 3), Quantization((0.0078125,)
 
 def parsed(*words: str) -> PreprocessOptions:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_arguments(parser)
+    add_preprocessing(parser)
     return preprocess_options_from(parser.parse_args(words))
 
 

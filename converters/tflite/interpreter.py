@@ -1,0 +1,22 @@
+"""The LiteRT interpreter that shows the tensors inside a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def inspecting_interpreter(model: Path | bytes) -> Any:
+    """Return an interpreter, not allocated yet, whose inner tensors can be read after `invoke`.
+
+    The operators run in LiteRT's own kernels: XNNPACK, the default delegate, joins operators, and what is between them
+    is then not computed.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    return Interpreter(
+        **source,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
