@@ -11,6 +11,10 @@ from runtimes.errors import InputError
 from runtimes.model_files.onnx import check_external_data, external_files
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_TFLITE = b"TFL3"  # after four bytes
+# Files of PyTorch that no engine opens, but that `edge convert` takes.
+_TORCHSCRIPT = frozenset((".pt", ".pth", ".ts", ".torchscript", ".jit"))
 # ggml, ggmf, ggjt and ggla, as little-endian numbers: what llama.cpp wrote before GGUF.
 _OLD_GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 
@@ -42,6 +46,25 @@ class Format:
         return bool(self.compiled_for)
 
 
+# The first bytes of a file → what it is.
+_KINDS = (
+    (_HDF5, "it is an HDF5 file, as .h5 models are"),
+    (_ZIP, "it is a ZIP archive, as .keras and .pt2 models are"),
+    (b"GGUF", "it is a GGUF file"),
+)
+
+
+def _kind(head: bytes) -> str:
+    """Return what a file with these first bytes is; "" if that is unknown."""
+    if head[4:8] == _TFLITE:
+        return "it is a TFLite file"
+    return next((what for start, what in _KINDS if head.startswith(start)), "")
+
+
+def _is_onnx(_path: Path, head: bytes) -> bool:
+    return bool(head) and not _kind(head)  # protobuf has no first bytes of its own
+
+
 def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
@@ -50,7 +73,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _is_tflite(_path: Path, head: bytes) -> bool:
-    return head[4:8] == b"TFL3"
+    return head[4:8] == _TFLITE
 
 
 def _is_xml(_path: Path, head: bytes) -> bool:
@@ -67,7 +90,7 @@ def _external_files(model: Path) -> AbstractSet[str]:
 
 
 FORMATS = {
-    "onnx": Format((".onnx",), "onnxruntime", reader="onnx", further_files=_external_files),
+    "onnx": Format((".onnx",), "onnxruntime", _is_onnx, reader="onnx", further_files=_external_files),
     "tflite": Format((".tflite",), "litert", _is_tflite, reader="tflite"),
     "edgetpu": Format(
         ("_edgetpu.tflite",),
@@ -128,7 +151,11 @@ def format_of(path: Path) -> str:
     ends = (name for end, name in _ENDS.items() if path.name.endswith(end))
     found = next(ends, SUFFIXES.get(path.suffix.lower()))
     if found is None:
-        raise InputError(f"{path}: unknown kind of model", f"known suffixes: {' '.join(sorted(SUFFIXES))}")
+        if path.suffix.lower() in _TORCHSCRIPT:
+            hint = f"if it is TorchScript, convert it first: edge convert {path.name} --input 1x3x224x224 --to onnx"
+            raise InputError(f"{path}: no engine opens PyTorch's {path.suffix} files", hint)
+        known = sorted(set(SUFFIXES) - {".null"})  # which is for measurements of the harness alone
+        raise InputError(f"{path}: unknown kind of model", f"known suffixes: {' '.join(known)}")
     _check_content(path, found)
     return found
 
@@ -144,14 +171,25 @@ def _check_content(path: Path, expected: str) -> None:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     for start, what, hint in _NOT_THE_FILE:
         if head.lstrip().lower().startswith(start):
-            raise InputError(f"{path} is not a {expected} model: {what}", hint)
+            raise InputError(f"{path} is not {_a(expected)} model: {what}", hint)
     if not FORMATS[expected].magic(path, head):
-        raise InputError(f"{path} is not a {expected} model: {_what(head)}", "check how the file was made or copied")
+        what = "its archive is damaged or cut short" if _is_archive(path, head) else _what(head)
+        raise InputError(f"{path} is not {_a(expected)} model: {what}", "check how the file was made or copied")
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _is_archive(path: Path, head: bytes) -> bool:
+    return head.startswith(_ZIP) and path.suffix.lower() in (".keras", ".pt2")
 
 
 def _what(head: bytes) -> str:
     if not head:
         return "it is empty"
+    if kind := _kind(head):
+        return kind
     if head[:4] in _OLD_GGML:
         return (
             "it is a ggml file of 2023, which llama.cpp no longer reads: convert the original weights with edge convert"

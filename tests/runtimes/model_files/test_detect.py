@@ -113,3 +113,20 @@ def test_what_a_download_writes_in_place_of_a_model_is_named(tmp_path, suffix, c
     with pytest.raises(InputError, match=what) as caught:
         format_of(path)
     assert fix in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("m.onnx", b"\x18\0\0\0TFL3" + bytes(40), "m.onnx is not an onnx model: it is a TFLite file"),
+        ("m.onnx", b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file"),
+        ("m.tflite", b"PK\x03\x04" + bytes(40), "a ZIP archive, as .keras and .pt2 models are"),
+        ("m.keras", b"\x89HDF\r\n\x1a\n" + bytes(40), "m.keras is not a keras model: it is an HDF5 file"),
+        ("m.keras", b"PK\x03\x04" + bytes(40), "its archive is damaged or cut short"),
+        ("m.jit", b"PK\x03\x04" + bytes(40), "no engine opens PyTorch's .jit files"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=what):
+        format_of(tmp_path / name)
