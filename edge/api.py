@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge.compatibility.tensor_model import Checked
     from edge.conversion.datasets import ConversionInputs
     from edge.estimation.estimate import EstimateReport
+    from edge.estimation.language_model import LanguageModelEstimates
     from edge.evaluation.report import EvaluateReport
     from edge.evaluation.runner import EvaluateOptions
     from edge.inference.model import Model
@@ -106,17 +107,35 @@ def check(
     return check_model(Path(model), device, memory, context, shape_texts(shapes))
 
 
-def estimate(model: str | Path, device: str | None = None, *, precision: str | None = None) -> EstimateReport:
-    """Estimate latency, energy and memory of a TFLite or ONNX model on a device without having it.
+def estimate(
+    model: str | Path, device: str | None = None, *, precision: str | None = None, memory: str | None = None
+) -> EstimateReport | LanguageModelEstimates:
+    """Estimate latency, energy and memory of a model on a device without having it.
 
-    device: A device; None estimates for every device with enough published rows.
-    precision: "fp32" or "int8"; None estimates both.
+    model: A TFLite or ONNX model; or a language model (GGUF), whose speed follows from the bandwidth of the memory.
+    device: A device; None estimates for every device of which enough is known.
+    precision: "fp32" or "int8"; None estimates both. Not for language models.
+    memory: Language models: the device's memory, such as "8GB", if it is sold with several sizes.
 
-    Raises RefusedError if too few rows were published for the device.
+    Raises RefusedError if too little is known about the device.
     """
+    from runtimes.artifact import Artifact
+    from runtimes.errors import UsageError
+    from runtimes.model_files.detect import format_of
+
+    path = Path(model)
+    if format_of(Artifact.open(path).model) == "gguf":
+        from edge.compatibility.language_model import size
+        from edge.estimation.language_model import estimate_language_model
+
+        if precision is not None:
+            raise UsageError("a language model has the precision of its file", "leave out --precision")
+        return estimate_language_model(path, device, None if memory is None else size(memory))
+    if memory is not None:
+        raise UsageError("--memory is for language models", "leave it out")
     from edge.estimation.estimate import estimate_model
 
-    return estimate_model(Path(model), device, precision)
+    return estimate_model(path, device, precision)
 
 
 def convert(

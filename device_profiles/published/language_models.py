@@ -10,6 +10,7 @@ from pathlib import Path
 _FILE = Path(__file__).parent / "language_models.csv"
 # The largest ratio of parameter counts within a class: 6.74e9 (LLaMA 7B) and 7.6e9 are one class, 8.03e9 is not.
 _SAME_SIZE = 1.15
+WEIGHT_CLASSES = (4, 8, 16)  # bits
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class PublishedSpeed:
     bits: The class of the weights: 4, 8 or 16.
     read_tok_s: Tokens per second of processing a prompt of `prompt_tokens`.
     write_tok_s: Tokens per second of generating `gen_tokens`.
+    bandwidth_gb_s: The bandwidth of the memory that holds the weights.
     kind: Who measured: "vendor", "community table", "engineer", ...
     """
 
@@ -35,6 +37,7 @@ class PublishedSpeed:
     gen_tokens: int | None
     read_tok_s: float | None
     write_tok_s: float
+    bandwidth_gb_s: float | None
     year: str
     kind: str
     source: str
@@ -79,6 +82,7 @@ def _row(values: dict[str, str]) -> PublishedSpeed:
         gen_tokens=int(values["gen_tokens"]) if values["gen_tokens"] else None,
         read_tok_s=float(values["prefill_tok_s"]) if values["prefill_tok_s"] else None,
         write_tok_s=float(values["decode_tok_s"]),
+        bandwidth_gb_s=float(values["bandwidth_gb_s"]) if values["bandwidth_gb_s"] else None,
         year=values["year"],
         kind=values["kind"],
         source=values["source"],

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge.benchmark.tables import Column
     from edge.estimation.estimate import Estimate, EstimateReport
+    from edge.estimation.language_model import LanguageModelEstimate, LanguageModelEstimates
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge estimate`."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a TFLite or ONNX file, or an artifact with one")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a TFLite, ONNX or GGUF file, or an artifact")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--for", dest="device", metavar="DEVICE", help="the device: raspberry-pi-4, jetson-agx-orin, ..."
     )
     where.add_argument("--all", action="store_true", help="every device with enough published rows, fastest first")
     parser.add_argument("--precision", metavar="P", help="fp32 or int8 (default: both)")
+    parser.add_argument(
+        "--memory", metavar="4GB", help="language models: the memory size, if the device is sold with several"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -29,10 +33,52 @@ def run(args: argparse.Namespace) -> int:
     """Print the estimates."""
     import edge
     from edge.console.text import width
+    from edge.estimation.estimate import EstimateReport
 
-    found = edge.estimate(args.model, None if args.all else args.device, precision=args.precision)
-    print(json.dumps(found.to_json(), indent=2) if args.json else as_text(found, width()))
+    device = None if args.all else args.device
+    found = edge.estimate(args.model, device, precision=args.precision, memory=args.memory)
+    if args.json:
+        print(json.dumps(found.to_json(), indent=2))
+    elif isinstance(found, EstimateReport):
+        print(as_text(found, width()))
+    else:
+        print(language_model_text(found, width()))
     return 0
+
+
+def language_model_text(report: LanguageModelEstimates, width: int | None = None) -> str:
+    """Format a language model for a terminal: a row for each device, and what the band means."""
+    from edge.benchmark.tables import NONE, Column, aligned
+    from edge.console.text import wrapped
+    from runtimes.llm.llama_cpp.memory import gigabytes
+
+    def fits(one: LanguageModelEstimate) -> str:
+        if one.fits is None:
+            return "depends on --memory"
+        return "yes" if one.fits else f"no; {one.fitting} does" if one.fitting else "no quantization does"
+
+    columns: tuple[Column[LanguageModelEstimate], ...] = (
+        Column("Device", lambda one: one.device, is_number=False),
+        Column("Bandwidth [GB/s]", lambda one: f"{one.bandwidth_gb_s:g}"),
+        Column("Writing [tokens/s]", lambda one: f"{one.write_tok_s:.3g}"),
+        Column("90 % band", lambda one: f"{one.low_tok_s:.3g}…{one.high_tok_s:.3g}"),
+        Column("Prompt [tokens/s]", lambda one: f"≥ {one.read_tok_s:.3g}"),
+        Column("Memory", lambda one: gigabytes(one.memory_bytes)),
+        Column("Of", lambda one: NONE if one.device_bytes is None else gigabytes(one.device_bytes)),
+        Column("Fits", fits, is_number=False),
+    )
+    basis = report.basis
+    notes = (
+        f"estimated, not measured: a token reads all weights, and {basis.rows} published speeds of {report.bits}-bit "
+        f"weights on {basis.devices} devices reach {basis.share:.0%} of the memory's bandwidth (median)",
+        f"devices that the median does not contain differ by {basis.error:.0%} (median), and the band is "
+        f"×{basis.band:.2f}; most of them have a GPU: expect the lower half of the band of a board's CPU",
+        "a prompt is read at least as fast as an answer is written; how much faster depends on the processor",
+        f"memory: weights, a context of {report.context} tokens, and buffers",
+    )
+    title = f"{report.model}: {report.parameters / 1e9:.3g} billion parameters, {report.bits}-bit weights"
+    lines = "\n".join(wrapped(note, width) for note in notes)
+    return "\n\n".join((title, aligned(columns, report.estimates, width), lines))
 
 
 def as_text(report: EstimateReport, width: int | None = None) -> str:

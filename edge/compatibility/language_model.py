@@ -12,8 +12,8 @@ from runtimes.llm.llama_cpp.memory import gigabytes, need, remedy, trained_conte
 from runtimes.model_files.gguf import read_gguf
 
 # Used by the system of a small board. Raspberry Pi OS with its desktop, and Android with its apps, use more.
-_SYSTEM_BYTES = 400 * 10**6
-_CONTEXT = 2048
+SYSTEM_BYTES = 400 * 10**6
+CONTEXT = 2048
 _UNITS = {"MB": 10**6, "GB": 10**9}
 
 
@@ -29,8 +29,8 @@ def check_text(path: Path, profile: Profile, memory: int | None, context: int | 
     total = memory or (profile.memory.bytes if profile.memory else None)
     if total is None:
         raise UsageError(f"{profile.name} is sold with different amounts of memory", "specify it, such as --memory 4GB")
-    tokens = min(context or _CONTEXT, trained_context(model))
-    wanted, free = need(model, tokens), total - _SYSTEM_BYTES
+    tokens = min(context or CONTEXT, trained_context(model))
+    wanted, free = need(model, tokens), total - SYSTEM_BYTES
     refusals: tuple[CompatibilityIssue, ...] = ()
     if wanted.total > free:
         available = f"about {gigabytes(max(free, 0))} of {gigabytes(total)} are free"

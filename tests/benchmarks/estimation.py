@@ -4,8 +4,10 @@ import math
 import sys
 from statistics import median
 
+from device_profiles.published.language_models import WEIGHT_CLASSES
 from device_profiles.published.latency import published_latencies
 from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR, SystemFit, estimable, fit_system
+from edge.estimation.language_model import bandwidth_share
 from edge.estimation.regression import band
 
 LEAST_INSIDE, MAX_INSIDE = 0.85, 0.95
@@ -43,6 +45,12 @@ def main() -> int:
         f"{errors[1]:.1%} with a family; {shares[0]:.0%} and {shares[1]:.0%} of {len(of_models)} published latencies "
         "are inside the band"
     )
+    print("\nlanguage models:\n\n| weights | rows | devices | share of the bandwidth | median error | band |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for bits in WEIGHT_CLASSES:
+        basis = bandwidth_share(bits)
+        rows = f"| {bits} bits | {basis.rows} | {basis.devices} |"
+        print(f"{rows} {basis.share:.0%} | {basis.error:.0%} | ×{basis.band:.2f} |")
     holds = all(one.model_error <= MAX_MODEL_ERROR and one.family_error <= MAX_FAMILY_ERROR for one in shown)
     return 0 if holds and all(LEAST_INSIDE <= share <= MAX_INSIDE for share in shares) else 1
 
