@@ -1,11 +1,12 @@
 """TFLite in any precision → a folder for the browser, where LiteRT.js runs the same file.
 
-Two things are changed where they occur: LiteRT.js has no int64, so labels that ArgMax gives in int64 become int32, and
-the outputs of TFLite_Detection_PostProcess get the sizes that such files leave out.
+Two things are changed where they occur: inputs and outputs of a dtype that LiteRT.js lacks get an operator that casts
+them, and the outputs of TFLite_Detection_PostProcess get the sizes that such files leave out.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,9 +16,11 @@ from converters.browser.engines import LITERT_JS
 from converters.browser.folder import BrowserOptions, check_builds, check_tensors, notes_of, write_folder
 from converters.library_calls import loading
 from converters.options import ConvertOptions
+from runtimes.errors import RefusedError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
+    from converters.tflite.reader import Graph
 
 _POST_PROCESS = "TFLite_Detection_PostProcess"
 
@@ -52,44 +55,41 @@ class TfliteToBrowser(Converter):
         self.check_precision(options.precision)
         with TemporaryDirectory() as work:
             with loading(model, "TFLite"):
-                model = _for_litert_js(model, Path(work) / model.name)
+                model, notes = _for_litert_js(model, Path(work) / model.name)
                 main = read_tflite(model).graphs[0]
             check_tensors(LITERT_JS, main.specs((*main.inputs, *main.outputs)), model)
-            return write_folder(model, out, LITERT_JS, options)
+            return replace(write_folder(model, out, LITERT_JS, options), notes=notes)
 
 
-def _for_litert_js(model: Path, out: Path) -> Path:
-    """Return the model as LiteRT.js takes it: the file as it is, or a changed copy at `out`."""
+def _for_litert_js(model: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the model as LiteRT.js takes it, the file as it is or a changed copy at `out`, and notes for the user."""
     from converters.tflite.reader import read_tflite
 
     main = read_tflite(model).graphs[0]
-    has_wide_labels = any(spec.dtype == "int64" for spec in main.specs(main.outputs))
+    _check_states(main, model)
+    has_other_dtypes = any(spec.dtype not in LITERT_JS.dtypes for spec in main.specs((*main.inputs, *main.outputs)))
     has_open_sizes = any(operator.name == _POST_PROCESS for operator in main.operators)
-    if not has_wide_labels and not has_open_sizes:
-        return model
-    from converters.tflite.writer import packed, read_network
+    if not has_other_dtypes and not has_open_sizes:
+        return model, ()
+    from converters.tflite.end_dtypes import with_end_dtypes
+    from converters.tflite.writer import packed, read_network, write_inline
 
-    network = read_network(model)
-    if has_wide_labels:
-        _narrow_labels(network)
+    network = read_network(write_inline(model, out))
     if has_open_sizes:
         _state_sizes(network.subgraphs[0], model)
+    notes = with_end_dtypes(network, LITERT_JS.dtypes)
     out.write_bytes(packed(network))
-    return out
+    return out, notes
 
 
-def _narrow_labels(network: Any) -> None:
-    """Set int32 in place of int64 for outputs of ArgMax and ArgMin."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph, kinds = network.subgraphs[0], schema.BuiltinOperator
-    read = {int(place) for operator in graph.operators for place in operator.inputs}
+def _check_states(graph: Graph, model: Path) -> None:
+    """Raise RefusedError for a state in a variable tensor, with which LiteRT.js does not open a file."""
     for operator in graph.operators:
-        code, place = network.operatorCodes[operator.opcodeIndex], int(operator.outputs[0])
-        is_label = max(code.builtinCode, code.deprecatedBuiltinCode) in (kinds.ARG_MAX, kinds.ARG_MIN)
-        tensor = graph.tensors[place]
-        if is_label and place in graph.outputs and place not in read and tensor.type == schema.TensorType.INT64:
-            tensor.type = operator.builtinOptions.outputType = schema.TensorType.INT32
+        if any(graph.tensors[place].is_variable for place in operator.inputs if place >= 0):
+            what = f"LiteRT.js does not open {model.name}: {operator.name} keeps its state in a variable tensor"
+            raise RefusedError(
+                what, "convert the model that the file was made from: edge convert writes other operators"
+            )
 
 
 def _state_sizes(graph: Any, model: Path) -> None:

@@ -130,7 +130,10 @@ ORT_WEB = BrowserEngine(
     id="ort_web",
     title="ONNX Runtime Web",
     model_format="onnx",
-    dtypes=("float32", "int32", "int64", "uint8", "int8", "bool"),
+    dtypes=(
+        *("float32", "float64", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64", "bool"),
+    ),
     builds={
         "wasm": _ort_build("ort.wasm.min", 50126, "ort-wasm-simd-threaded", 24381, 3668761),  # 1 thread or several
         "webgpu": _ort_build("ort.jspi.min", 66511, "ort-wasm-simd-threaded.jspi", 50918, 4131501),

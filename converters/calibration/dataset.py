@@ -26,6 +26,7 @@ PIXELS = "pixels"  # the array of an .npz that holds decoded pictures, uint8 [n,
 _PICTURES_NDIM = 5  # [n, batch, …] of pictures; token ids may be large
 _HELD_OUT_EVERY = 5
 _FOR_PROOF = 32  # more would only be slower
+MAX_SEQUENCE = 128  # samples of a model with a state: a wake word takes 50 steps of 30 ms
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ def spread(calibration: Calibration) -> Calibration:
     """Return at most 32 evenly spread samples, enough for verification."""
     count = len(calibration)
     return _chosen(calibration, np.linspace(0, count - 1, min(count, _FOR_PROOF)).astype(int))
+
+
+def sequence(calibration: Calibration) -> Calibration:
+    """Return the first samples in their order, for the verification of a model that keeps a state."""
+    return _chosen(calibration, np.arange(min(len(calibration), MAX_SEQUENCE)))
 
 
 def _chosen(calibration: Calibration, rows: Array) -> Calibration:

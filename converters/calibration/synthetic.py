@@ -37,7 +37,8 @@ def plain(values: Array) -> Array:
 
 
 # Distributions to try in turn if the usual values make a model return NaN or always the same: a logarithm or a root
-# needs positive values, asin and log(1 − x) a share of one, acosh more than one, and some features are large.
+# needs positive values, asin and log(1 − x) a share of one, acosh more than one, some features are large, and a
+# detector of sounds answers 0 to loud noise.
 DISTRIBUTIONS: Mapping[str, Change | None] = {
     "usual": None,
     "plain": plain,
@@ -46,6 +47,7 @@ DISTRIBUTIONS: Mapping[str, Change | None] = {
     "above 1": lambda values: np.abs(values) + 1 + _AWAY,
     "negative": lambda values: -np.abs(values) - _AWAY,
     "large": lambda values: 100 * values,
+    "small": lambda values: values / 10,
 }
 
 
@@ -55,17 +57,19 @@ def synthetic(
     pixels: tuple[float, float] | None = None,
     roles: Mapping[str, InputRole] | None = None,
     change: Change | None = None,
+    least: int = SAMPLES,
 ) -> Calibration:
     """Return seeded inputs: patches for picture inputs, else normally distributed values of increasing strength.
 
     pixels: The model's pixel range (`converters.calibration.input_range`); None means −1…1.
     roles: What inputs mean (`converters.calibration.input_roles`): token ids, masks, parts of a text.
-    change: Applied to the values of every float input that has no role; one of `DISTRIBUTIONS`.
+    change: Applied to the real values of every input that has no role; one of `DISTRIBUTIONS`.
+    least: The number of samples; more if a table has more rows than they reach.
     """
     if preprocess is not None and len(inputs) == 1:
-        return from_pixels(_patches((*preprocess.crop, 3), SAMPLES, 0), inputs, preprocess)
+        return from_pixels(_patches((*preprocess.crop, 3), least, 0), inputs, preprocess)
     roles = roles or {}
-    count = max((_needed(spec, roles.get(spec.name, InputRole())) for spec in inputs), default=SAMPLES)
+    count = max((least, *(_needed(spec, roles.get(spec.name, InputRole())) for spec in inputs)))
     return Calibration(
         {
             spec.name: _input(spec, roles.get(spec.name, InputRole()), pixels or _USUAL, change, (count, place))
@@ -102,8 +106,8 @@ def _input(
         low, high = role.bounds
         return np.random.default_rng([1, place]).integers(low, high + 1, shape).astype(np.float32)
     values = _values(spec, pixels, count, place)
-    is_changed = change is not None and np.dtype(spec.dtype).kind == "f"
-    return change(values).astype(np.float32) if change is not None and is_changed else values
+    is_real = np.dtype(spec.dtype).kind == "f" or spec.quantization is not None
+    return change(values).astype(np.float32) if change is not None and is_real else values
 
 
 def _prefixes(shape: tuple[int, ...], generator: np.random.Generator, is_empty_too: bool) -> Array:

@@ -19,6 +19,7 @@ from converters.pipeline.reference import Reference, opened
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.tensor_matching import pair_tensors, reshaped
 from converters.pipeline.verification import (
+    SELFCHECK_SAMPLES,
     Verification,
     combine,
     combine_sizes,
@@ -29,6 +30,7 @@ from converters.pipeline.verification import (
     selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
+    sequence_length,
     stored_checks,
     ties,
     verify,
@@ -115,7 +117,8 @@ class Candidate:
         if second is not None:
             proof = combine_verdicts(proof, second, precision, truth, checks)
         proof = with_soak(proof, soaked.difference)
-        count = selfcheck_count(feeds, self.output.max_selfcheck_bytes)
+        wanted = sequence_length(truth) if reference.stateful else SELFCHECK_SAMPLES
+        count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, wanted)
         rows = selfcheck_rows(truth, given, count=count, in_order=reference.stateful)
         checks = stored_checks(proof, precision, checks, truth, given, rows)
         manifest = replace(

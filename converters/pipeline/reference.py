@@ -15,7 +15,14 @@ from converters.calibration.warnings import check_calibration
 from converters.onnx.fixed_shapes import write_with_shapes
 from converters.onnx.reference_session import is_reference, open_source_session
 from converters.pipeline.request import SIZES, ConvertRequest
-from converters.pipeline.source_inputs import ShapedSession, SizedSamples, check_sizes, sizes_text, source_inputs
+from converters.pipeline.source_inputs import (
+    ShapedSession,
+    SizedSamples,
+    check_sizes,
+    keeps_state,
+    sizes_text,
+    source_inputs,
+)
 from converters.pipeline.verification import Samples
 from converters.proof.onnx_origins import random_node, with_deciding_node
 from converters.sources.source import OpenedSource
@@ -80,7 +87,7 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
             found = source_inputs(request, source, session, preprocess)
         except InputError as error:
             raise with_deciding_node(error, source.model, source.format) from None
-        sequence = stateful_answers(source.artifact, session, found.samples, found.answers)
+        sequence = stateful_answers(source, session, found.samples, found.answers)
         if sequence is not None:
             found = replace(found, answers=sequence, others=())  # other sizes would start from the remaining state
         hint = OutputHint(request.kind, request.label_offset, request.kind_in_file)
@@ -105,23 +112,24 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
         )
 
 
-def stateful_answers(artifact: Artifact, session: Session, samples: Samples, found: Arrays) -> Arrays | None:
+def stateful_answers(source: OpenedSource, session: Session, samples: Samples, found: Arrays) -> Arrays | None:
     """Return the answers to `samples` from a reset state if the source keeps one; None for a function of its inputs.
 
     `session` has answered `samples` with `found`. Raises ProofError for a source that draws random numbers, which
     nothing can be compared with.
     """
     feeds = to_model_dtypes(session.inputs, samples.inputs.samples)
-    first = answers(session, {name: values[:1] for name, values in feeds.items()})
-    if _same(first, {name: values[:1] for name, values in found.items()}):
-        return None
-    random = random_node(artifact.model) if artifact.manifest.format == "onnx" else None
+    if not keeps_state(source):  # it may only show after dozens of samples, so the file has the last word
+        first = answers(session, {name: values[:1] for name, values in feeds.items()})
+        if _same(first, {name: values[:1] for name, values in found.items()}):
+            return None
+    random = random_node(source.model) if source.format == "onnx" else None
     if random is not None:
         raise ProofError(f"the source draws random numbers: {random}", _WITHOUT_RANDOMNESS)
     sequences = []
     for _ in range(2):
-        with open_source_session(artifact) as again:  # only a new interpreter resets TFLite's variables
-            sequences.append(answers(again, feeds))
+        with open_source_session(source.artifact) as new:  # only a new interpreter resets TFLite's variables
+            sequences.append(answers(new, feeds))
     if not _same(*sequences):
         what = "the source answers the same input differently each time: it draws random numbers"
         raise ProofError(what, _WITHOUT_RANDOMNESS)

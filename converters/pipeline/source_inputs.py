@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
-from converters.calibration.dataset import FEWEST, PIXELS, Calibration, from_arrays, from_pixels, lint, split, spread
+from converters.calibration.dataset import (
+    FEWEST,
+    PIXELS,
+    Calibration,
+    from_arrays,
+    from_pixels,
+    lint,
+    sequence,
+    split,
+    spread,
+)
 from converters.calibration.input_range import pixel_range
 from converters.calibration.input_roles import input_roles
 from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, suggestion, with_sizes
-from converters.calibration.synthetic import DISTRIBUTIONS, Change, plain, synthetic
+from converters.calibration.synthetic import DISTRIBUTIONS, SAMPLES, Change, plain, synthetic
 from converters.library_calls import loading
+from converters.onnx.reference_session import open_source_session
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.verification import GIVE_REAL_INPUTS, SYNTHETIC, Samples, source_answers
 from converters.registry import converter
@@ -22,6 +34,7 @@ from runtimes.session import Session, format_shape
 from runtimes.shapes import free_axes
 
 _OTHERS = 4  # samples in another size
+_SEQUENCE = 64  # synthetic samples of a model with a state, which may only answer after dozens of steps
 _LIMITS_FOR_FEW = ("fp32", "fp16")  # the limits of other precisions need more samples than a second batch size has
 
 
@@ -80,10 +93,10 @@ def source_inputs(
     pictures = set(arrays) == {PIXELS}
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
     kind, notes, calibration = "pictures" if pictures else "arrays", list[str](), None
-    if request.options.precision == "int8" and not (len(given) < FEWEST and _is_quantized(source)):
+    if _is_calibrated(request) and not (len(given) < FEWEST and _is_quantized(source)):
         notes = lint(given, preprocess)
         calibration, given = split(given)
-    samples = Samples(spread(given), kind)
+    samples = Samples(sequence(given) if keeps_state(source) else spread(given), kind)
     found = source_answers(session, samples)
     tried = (_resized(samples, session.inputs, sizes) for sizes in others(session.inputs, given.samples))
     resized_samples = _first_that_runs(session, tried)
@@ -94,6 +107,22 @@ def source_inputs(
         others=(*resized_samples, *_batches(request, session, samples)),
         notes=(*notes, *_one_size(session.inputs, resized_samples)),
     )
+
+
+def _is_calibrated(request: ConvertRequest) -> bool:
+    """Return whether a step may quantize, so that some samples are kept for that."""
+    return request.options.precision == "int8" and not all(converter(name).packs for name in request.steps)
+
+
+def keeps_state(source: OpenedSource) -> bool:
+    """Return whether the file has variables, which keep their values from one inference to the next."""
+    if source.format != "tflite":
+        return False
+    from converters.tflite.reader import read_tflite
+
+    graphs = read_tflite(source.model).graphs
+    has_variables = any(tensor.is_variable for graph in graphs for tensor in graph.tensors)
+    return has_variables or any(operator.name == "VAR_HANDLE" for graph in graphs for operator in graph.operators)
 
 
 def _is_quantized(source: OpenedSource) -> bool:
@@ -137,21 +166,24 @@ def _synthetic(
 ) -> SourceInputs:
     """Generate synthetic inputs in the first sizes that the source runs with.
 
-    Other distributions are tried in turn if the source answers the usual one with NaN, or always the same.
+    Other distributions are tried in turn if the source answers the usual one with NaN, or always the same, and then
+    longer sequences if it keeps a state.
     """
     pixels = pixel_range(source.model, source.format) if preprocess is None else None
     roles = input_roles(source.model, source.format, session.inputs)
 
-    def made_up(sizes: Sizes, change: Change | None) -> Samples:
-        return Samples(synthetic(with_sizes(session.inputs, sizes), preprocess, pixels, roles, change), SYNTHETIC)
+    def made_up(sizes: Sizes, change: Change | None, least: int) -> Samples:
+        inputs = with_sizes(session.inputs, sizes)
+        return Samples(synthetic(inputs, preprocess, pixels, roles, change, least), SYNTHETIC)
 
     has_numbers = any(role.bounds is not None for role in roles.values())
     refusals: list[EdgeError] = []
+    counts = (SAMPLES, _SEQUENCE) if keeps_state(source) else (SAMPLES,)
     for sizes in candidates(session.inputs):
-        for name, change in DISTRIBUTIONS.items():
-            samples = made_up(sizes, change)
+        for least, (name, change) in product(counts, DISTRIBUTIONS.items()):
+            samples = made_up(sizes, change, least)
             try:
-                found = _made_up_answers(session, samples)
+                found = _made_up_answers(source, session, samples)
             except ProofError as error:
                 refusals.append(error)
                 continue
@@ -162,7 +194,7 @@ def _synthetic(
                 if not sizes:
                     raise
                 break
-            tried = (made_up(other, change) for other in others(session.inputs, samples.inputs.samples))
+            tried = (made_up(other, change, least) for other in others(session.inputs, samples.inputs.samples))
             resized_samples = _first_that_runs(session, tried)
             what = "not finite, or always the same, for the usual synthetic inputs"
             note = f"the source's output is {what}: {name} values were used; pass real ones with --calibration"
@@ -175,9 +207,15 @@ def _synthetic(
     raise _no_size(source, session.inputs, refusals[0])
 
 
-def _made_up_answers(session: Session, samples: Samples) -> Arrays:
-    """Return the source's answers to made-up inputs. An error says that they are made up, and may not suit it."""
+def _made_up_answers(source: OpenedSource, session: Session, samples: Samples) -> Arrays:
+    """Return the source's answers to made-up inputs, from a reset state if it keeps one.
+
+    An error says that they are made up, and may not suit it.
+    """
     try:
+        if keeps_state(source):
+            with open_source_session(source.artifact) as new:  # only a new interpreter resets TFLite's variables
+                return source_answers(new, samples)
         return source_answers(session, samples)
     except (EngineError, InputError) as error:
         raise type(error)(error.message, f"{error.hint}; {GIVE_REAL_INPUTS}", error.details) from error

@@ -47,6 +47,7 @@ SELFCHECK_SAMPLES = 4
 SYNTHETIC = "synthetic"
 GIVE_REAL_INPUTS = "the inputs are synthetic: pass real ones with --calibration"
 _MAX_SLICES_STORED = 100
+_MAX_SEQUENCE_BYTES = 4_000_000
 _FEWEST_FOR_TOP1 = 10  # with fewer, one ambiguous picture decides
 _TIES_TOLD = 0.25  # report ties above this share of the samples
 
@@ -156,8 +157,8 @@ def source_answers(session: Session, samples: Samples) -> Arrays:
             raise ProofError(f"the source's own output '{name}' is not finite {which}", hint)
     if all(is_constant(values) for values in outputs.values()):
         raise ProofError(
-            "the source computes the same output for every input, so nothing can be proven with it",
-            f"check its weights (untrained BatchNorm?); {hint}",
+            f"the source computes the same output {which}, so nothing can be proven with them",
+            f"{hint}; if that does not help, check its weights (untrained BatchNorm?)",
         )
     return outputs
 
@@ -293,6 +294,16 @@ def stored_checks(
     return tuple(kept)
 
 
+def sequence_length(truth: Arrays) -> int:
+    """Return how many first samples show how a state acts: until each output has moved by half of its range."""
+    lengths = [SELFCHECK_SAMPLES]
+    for values in truth.values():
+        rows = values.reshape(len(values), -1)
+        moves = np.abs(rows - rows[0]).max(axis=1, initial=0)
+        lengths.append(int(np.argmax(moves >= moves.max() / 2)) + 1)
+    return max(lengths)
+
+
 def selfcheck_rows(truth: Arrays, given: Arrays, *, count: int = SELFCHECK_SAMPLES, in_order: bool = False) -> Array:
     """Return the samples for the self-check: the `count` whose outputs are closest to the source's.
 
@@ -308,12 +319,14 @@ def selfcheck_rows(truth: Arrays, given: Arrays, *, count: int = SELFCHECK_SAMPL
     return np.sort(np.argsort(-np.round(closeness, 6), kind="stable")[:count])
 
 
-def selfcheck_count(feeds: Arrays, limit: int | None) -> int:
-    """Return how many samples the self-check holds if its inputs may take `limit` bytes: 4, and at least 2."""
-    if limit is None:
-        return SELFCHECK_SAMPLES
+def selfcheck_count(feeds: Arrays, limit: int | None, wanted: int = SELFCHECK_SAMPLES) -> int:
+    """Return how many samples the self-check holds if its inputs may take `limit` bytes: `wanted`, and at least 2.
+
+    Without a limit, those beyond the first 4 may take 4 MB.
+    """
     size = sum(int(values[0].nbytes) for values in feeds.values())
-    return max(2, min(SELFCHECK_SAMPLES, limit // max(1, size)))
+    fewest, limit = (SELFCHECK_SAMPLES, _MAX_SEQUENCE_BYTES) if limit is None else (2, limit)
+    return max(fewest, min(wanted, limit // max(1, size)))
 
 
 def _limits(precision: str, expected: Array) -> dict[str, float]:

@@ -149,6 +149,8 @@ def precision_of(parameter_bytes: Mapping[str, int], quantized_activations: bool
     if not any(parameter_bytes.values()):
         return "int8" if quantized_activations else "unknown"
     dtype = max(sorted(parameter_bytes), key=lambda name: parameter_bytes[name])
+    if dtype in ("int32", "int64") and quantized_activations:  # sizes and axes: the model has no weights
+        return "int8"
     if dtype in ("int8", "uint8"):
         return "int8" if quantized_activations else "w8"
     if dtype in ("int4", "uint4"):

@@ -11,7 +11,9 @@ const TYPES = {
   "<u2": ["uint16", Uint16Array],
   "<i2": ["int16", Int16Array],
   "<i4": ["int32", Int32Array],
+  "<u4": ["uint32", Uint32Array],
   "<i8": ["int64", BigInt64Array],
+  "<u8": ["uint64", BigUint64Array],
   "<f4": ["float32", Float32Array],
   "<f8": ["float64", Float64Array],
 };

@@ -27,7 +27,7 @@ export class SelfCheck {
     this.manifest = manifest;
     this.inputs = inputs;
     this.outputs = outputs;
-    this.count = inputs[0].shape[0];
+    this.count = outputs[0].shape[0];
   }
 
   /**

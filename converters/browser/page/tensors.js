@@ -10,9 +10,14 @@ const ARRAYS = {
   uint8: Uint8Array,
   int8: Int8Array,
   bool: Uint8Array,
+  uint16: Uint16Array,
+  int16: Int16Array,
+  uint32: Uint32Array,
   int32: Int32Array,
+  uint64: BigUint64Array,
   int64: BigInt64Array,
   float32: Float32Array,
+  float64: Float64Array,
 };
 /** @type {Record<string, [number, number]>} */
 const RANGES = { uint8: [0, 255], int8: [-128, 127], int32: [-(2 ** 31), 2 ** 31 - 1] };

@@ -3,7 +3,8 @@
 /**
  * @typedef {{ scales: number[], zero_points: number[], axis: number | null }} Quantization
  * @typedef {{ name: string, dtype: string, shape: (number | string)[], quantization: Quantization | null }} TensorSpec
- * @typedef {Uint8Array | Int8Array | Int32Array | BigInt64Array | Float32Array} Values
+ * @typedef {Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array} Whole
+ * @typedef {Whole | BigUint64Array | BigInt64Array | Float32Array | Float64Array} Values
  * @typedef {{ dtype: string, shape: number[], data: Values }} Tensor
  * @typedef {Map<string, { shape: number[], data: Float32Array }>} RealTensors real values by the output's name
  *

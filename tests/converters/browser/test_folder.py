@@ -90,3 +90,9 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     onnx.save_model(model, place, save_as_external_data=True, location="m.data", size_threshold=0)
     with pytest.raises(RefusedError, match=r"the weights of m\.onnx are in other files"):
         OnnxToBrowser().convert(place, out, ConvertOptions(precision="fp32"), None)
+
+
+def test_a_state_in_a_variable_tensor_is_refused_with_its_operator(data: Path, tmp_path: Path) -> None:
+    model = data / "edgetpu" / "keras_lstm_mnist_ptq.tflite"
+    with pytest.raises(RefusedError, match=r"UNIDIRECTIONAL_SEQUENCE_LSTM keeps its state in a variable tensor"):
+        TfliteToBrowser().convert(model, tmp_path, ConvertOptions(precision="int8"), None)

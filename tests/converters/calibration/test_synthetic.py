@@ -102,3 +102,12 @@ def test_values_for_functions_that_are_not_defined_everywhere(name, function):
     assert values.dtype == np.float32
     assert np.isfinite(function(values)).all()
     assert values.std() > 0.05
+
+
+def test_quantized_inputs_take_other_values_too_and_more_samples():
+    spec = TensorSpec("x", "int8", (1, 400), Quantization((0.1,), (-128,)))
+    usual = synthetic([spec], None, least=20).samples["x"]
+    small = synthetic([spec], None, change=DISTRIBUTIONS["small"], least=20).samples["x"]
+    assert len(usual) == len(small) == 20
+    assert usual.max() == pytest.approx(25.5)
+    np.testing.assert_allclose(small, usual / 10, rtol=1e-6)
