@@ -9,6 +9,7 @@ Vocabularies that the converter writes wrongly or not at all are written by edge
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,10 @@ ENVIRONMENT = "llama_cpp_converter"
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _HINT = "this is the error of llama.cpp's converter, or of transformers; --debug shows its full output"
 _DEFAULT_CONTEXT = 2048
+_LONG_FACTORS = (
+    "the proof uses contexts of at most {0} tokens, where the short factors of the positions apply (longrope);"
+    " with a longer context, llama.cpp uses the long factors for every text"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +74,8 @@ class FolderModel:
 
     @property
     def context(self) -> int:
-        """See `TextModel`."""
-        return self.config.context or _DEFAULT_CONTEXT
+        """See `TextModel`; llama.cpp chooses the factors of longrope by it, transformers by the text's length."""
+        return min(self.config.context or _DEFAULT_CONTEXT, self.config.short_context or sys.maxsize)
 
     def write(self, path: Path, precision: str, _on_tensor: OnTensor) -> None:
         """See `TextModel`; the progress is not reported per tensor."""
@@ -145,8 +150,15 @@ def open_folder(folder: Path, config: ModelConfig, drop_template: bool) -> Folde
     tokenizer, own, pre = _tokenizer(folder)
     if drop_template:
         tokenizer = replace(tokenizer, template=None)
+    short = config.short_context
     return FolderModel(
-        name=folder.resolve().name, folder=folder, config=config, tokenizer=tokenizer, own_vocabulary=own, pre=pre
+        name=folder.resolve().name,
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        own_vocabulary=own,
+        pre=pre,
+        notes=(_LONG_FACTORS.format(short),) if short else (),
     )
 
 

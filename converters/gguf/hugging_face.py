@@ -87,6 +87,15 @@ class ModelConfig:
         return ModelConfig(self.path, inner if isinstance(inner, dict) else {})
 
     @property
+    def short_context(self) -> int | None:
+        """With longrope, the length up to which the short factors apply; None for other models."""
+        part = self.text or self
+        if part.rope.get("rope_type", part.rope.get("type")) not in ("longrope", "su"):
+            return None
+        length = part.rope.get("original_max_position_embeddings") or part.get("original_max_position_embeddings")
+        return length if type(length) is int and length > 0 else None
+
+    @property
     def context(self) -> int | None:
         """The context length that it was trained with; None if unknown."""
         places = [self, self.text] if self.text else [self]

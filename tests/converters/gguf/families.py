@@ -23,6 +23,7 @@ _SIZES = {
 }
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+_LONGROPE = {"type": "longrope", "short_factor": [1 + i / 8 for i in range(8)], "long_factor": [2.0] * 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,16 @@ FAMILIES = {
         least_db=GELU_DB,
     ),
     "phi-3": Family(config="Phi3Config", vocabulary="phi-3", own={"pad_token_id": 0}),
+    "phi-3-longrope": Family(
+        config="Phi3Config",
+        vocabulary="phi-3",
+        own={
+            "pad_token_id": 0,
+            "original_max_position_embeddings": 256,
+            "max_position_embeddings": 512,
+            "rope_scaling": _LONGROPE,
+        },
+    ),
     "mixtral": Family(
         config="MixtralConfig", vocabulary="llama-spm", own={"num_local_experts": 4, "num_experts_per_tok": 2}
     ),
