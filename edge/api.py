@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from converters.sources.source import SourceOptions
     from edge.benchmark.language_model import LlmBenchOptions
     from edge.benchmark.runner import BenchOptions, BenchReport
-    from edge.compatibility.tensor_model import Checked
+    from edge.compatibility.tensor_model import CheckResult
     from edge.conversion.datasets import ConversionInputs
     from edge.estimation.estimate import EstimateReport
     from edge.estimation.language_model import LanguageModelEstimates
@@ -90,7 +90,7 @@ def check(
     memory: int | str | None = None,
     context: int | None = None,
     shapes: Shapes = (),
-) -> Checked:
+) -> CheckResult:
     """Check node by node whether a model runs on a device, without writing anything.
 
     memory: The device's memory in bytes or as "4GB"; for language models only.
@@ -258,7 +258,9 @@ def open(
     from runtimes.task import DecodeOptions
 
     artifact = Artifact.open(Path(model))
-    engine = EngineChoice(runtime, threads, timeout_s, lambda text: on_progress(ProgressEvent(text=text)))
+    engine = EngineChoice(
+        runtime=runtime, threads=threads, timeout_s=timeout_s, note=lambda text: on_progress(ProgressEvent(text=text))
+    )
     place = LOCAL if on is None else _board(on, offline, on_progress)
     return Model(artifact, hints, engine, DecodeOptions(top, confidence, iou), place, shape_texts(shapes))
 
@@ -430,8 +432,8 @@ def open_llm(model: str | Path, options: LoadOptions | None = None, *, runtime: 
 
     source = str(model)
     if is_address(source):
-        return LlmSource(source, runtime or "llama_server", options or LoadOptions()).open()
-    return LlmSource(model_file(source), runtime, options or LoadOptions()).open()
+        return LlmSource(source=source, runtime=runtime or "llama_server", options=options or LoadOptions()).open()
+    return LlmSource(source=model_file(source), runtime=runtime, options=options or LoadOptions()).open()
 
 
 def _board(host: str, offline: bool, on_progress: OnProgress) -> Board:

@@ -362,8 +362,8 @@ def _complete(artifact: Artifact, options: BenchOptions) -> Artifact:
     if manifest.preprocess is not None and manifest.inputs and options.preprocess == PreprocessOptions():
         return artifact
     with Worker() as worker:
-        engine = EngineChoice(options.runtime, timeout_s=options.timeout_s)
-        model = prepare(artifact, ModelHints(options.preprocess), worker, engine)
+        engine = EngineChoice(runtime=options.runtime, timeout_s=options.timeout_s)
+        model = prepare(artifact, ModelHints(preprocess_options=options.preprocess), worker, engine)
     for line in model.assumptions:
         _log.info("assumed: %s", line)
     return model.artifact

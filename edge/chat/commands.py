@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.chat import sampling_settings, saved_chat, status_line
-from edge.chat.conversation import Conversation, Finished
+from edge.chat.conversation import AnswerSummary, Conversation
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import UsageError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Chat:
     """The state of a terminal chat.
 
@@ -29,7 +29,7 @@ class Chat:
     conversation: Conversation
     model: str
     save_as: Path | None = None
-    answers: list[Finished] = field(default_factory=list)
+    answers: list[AnswerSummary] = field(default_factory=list)
 
     def save(self) -> None:
         """Save the chat if it has a file. An empty chat does not create one."""
@@ -40,10 +40,10 @@ class Chat:
         """Return the content of the file."""
         conversation = self.conversation
         template_name = None if conversation.template.name == "the model's own" else conversation.template.name
-        return saved_chat.SavedChat(self.model, template_name, conversation.messages)
+        return saved_chat.SavedChat(model=self.model, template=template_name, messages=conversation.messages)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CommandResult:
     """What the terminal does after a command.
 
@@ -111,7 +111,7 @@ class Commands:
             "Ctrl+C stops an answer (Enter on an empty line continues it); at an empty prompt it leaves the chat.",
             "A line that starts with // is sent as text, with one slash.",
         ]
-        return CommandResult([*lines, *more])
+        return CommandResult(lines=[*lines, *more])
 
     def _clear(self, _rest: str) -> CommandResult:
         """start a new conversation; the system prompt and the saved chat are kept"""
@@ -119,13 +119,13 @@ class Commands:
         chat.conversation.clear()
         if chat.save_as is not None:
             chat.save_as = saved_chat.path_of(saved_chat.new_name(chat.model))
-        return CommandResult(["new conversation"])
+        return CommandResult(lines=["new conversation"])
 
     def _undo(self, _rest: str) -> CommandResult:
         """remove the last question and its answer"""
         text = self._chat.conversation.pop_turn()
         self._chat.save()
-        return CommandResult([f"removed: {_short(text)}"])
+        return CommandResult(lines=[f"removed: {_short(text)}"])
 
     def _retry(self, _rest: str) -> CommandResult:
         """answer the last question again"""
@@ -142,29 +142,29 @@ class Commands:
         if not rest:
             raise UsageError("/image needs the file of a picture", "/image photo.jpg")
         picture = self._chat.conversation.attach(_path(rest))
-        return CommandResult([f"{rest} goes with your next question ({picture.tokens} tokens)"])
+        return CommandResult(lines=[f"{rest} goes with your next question ({picture.tokens} tokens)"])
 
     def _system(self, rest: str) -> CommandResult:
         """[TEXT] | show or set the system prompt; `none` removes it"""
         conversation = self._chat.conversation
         if not rest:
             return CommandResult(
-                [f"system prompt: {conversation.system}" if conversation.system else "no system prompt"]
+                lines=[f"system prompt: {conversation.system}" if conversation.system else "no system prompt"]
             )
         conversation.system = "" if rest == "none" else rest
         self._chat.save()
-        return CommandResult(["system prompt removed" if rest == "none" else "system prompt set"])
+        return CommandResult(lines=["system prompt removed" if rest == "none" else "system prompt set"])
 
     def _set(self, rest: str) -> CommandResult:
         """[NAME VALUE] | show the settings, or change one: /set temp 0.7"""
         conversation = self._chat.conversation
         words = rest.replace("=", " ").split()
         if not words:
-            return CommandResult(sampling_settings.as_lines(conversation.options))
+            return CommandResult(lines=sampling_settings.as_lines(conversation.options))
         if len(words) != 2:
             raise UsageError(f"/set {rest}: a name and a value are expected", "for example /set temp 0.7")
         conversation.options = sampling_settings.changed(conversation.options, *words)
-        return CommandResult([f"{words[0]} is {words[1]}"])
+        return CommandResult(lines=[f"{words[0]} is {words[1]}"])
 
     def _think(self, rest: str) -> CommandResult:
         """[on|off] | let the model think before it answers, or not, where its template can"""
@@ -176,17 +176,19 @@ class Commands:
         if rest:
             conversation.thinks = rest == "on"
         state = {None: "left to the template", True: "on", False: "off"}[conversation.thinks]
-        return CommandResult([f"thinking is {state}"])
+        return CommandResult(lines=[f"thinking is {state}"])
 
     def _thought(self, _rest: str) -> CommandResult:
         """show what the model thought before its last answer"""
         thought = self._chat.conversation.last_thought
-        return CommandResult(thought.strip().splitlines() if thought.strip() else ["no thought"])
+        return CommandResult(lines=thought.strip().splitlines() if thought.strip() else ["no thought"])
 
     def _stats(self, _rest: str) -> CommandResult:
         """show the model, the context, and the speed of the answers"""
         conversation = self._chat.conversation
-        return CommandResult(status_line.as_lines(conversation.session.facts, self._chat.answers, conversation.used))
+        return CommandResult(
+            lines=status_line.as_lines(conversation.session.facts, self._chat.answers, conversation.used)
+        )
 
     def _save(self, rest: str) -> CommandResult:
         """[NAME] | save the chat under a name; it is also saved after every turn"""
@@ -200,7 +202,7 @@ class Commands:
             raise UsageError(f"the chat '{rest}' already exists", f"choose another name; /load {rest} continues it")
         chat.save_as = path
         chat.save()
-        return CommandResult([f"saved: {path}"])
+        return CommandResult(lines=[f"saved: {path}"])
 
     def _load(self, rest: str) -> CommandResult:
         """NAME | continue a saved chat"""
@@ -210,7 +212,7 @@ class Commands:
         self._chat.conversation.replace_messages(saved_chat.load(path).messages)
         if self._chat.save_as is not None:  # with --no-save, the loaded chat is not written either
             self._chat.save_as = path
-        return CommandResult([f"loaded: {path}", *recalled(self._chat.conversation)])
+        return CommandResult(lines=[f"loaded: {path}", *recalled(self._chat.conversation)])
 
     def _exit(self, _rest: str) -> CommandResult:
         """leave the chat; --resume continues it later"""

@@ -16,8 +16,8 @@ _ANSWER_SHARE = 4  # turns are dropped until a quarter of the context is free fo
 _MIN_ANSWER_TOKENS = 8  # a shorter answer is useless
 
 
-@dataclass(frozen=True)
-class Fitted:
+@dataclass(frozen=True, kw_only=True)
+class ContextFit:
     """The part of a conversation that fits the context.
 
     tokens: The prompt.
@@ -36,7 +36,7 @@ def fit(
     messages: Sequence[Message],
     room: int | None = None,
     values: Mapping[str, bool] | None = None,
-) -> Fitted:
+) -> ContextFit:
     """Keep as many of the latest turns as leave `room` tokens for the answer (None: a quarter of the context).
 
     `values` are for templates that read them (`enable_thinking`).
@@ -48,10 +48,10 @@ def fit(
     room = max(_MIN_ANSWER_TOKENS, context // _ANSWER_SHARE) if room is None else room
     system, turns = split(messages)
 
-    def without(count: int) -> Fitted:
+    def without(count: int) -> ContextFit:
         dropped = [message for turn in turns[:count] for message in turn]
         kept = [*system, *(message for turn in turns[count:] for message in turn)]
-        return Fitted(template.tokens(session, kept, **(values or {})), kept, dropped)
+        return ContextFit(tokens=template.tokens(session, kept, **(values or {})), kept=kept, dropped=dropped)
 
     fitted = _fewest_dropped(without, max(0, len(turns) - 1), context - room)
     if len(fitted.tokens) > context - min(room, _MIN_ANSWER_TOKENS):
@@ -74,7 +74,7 @@ def split(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message
     return list(messages[:first]), turns
 
 
-def _fewest_dropped(without: Callable[[int], Fitted], most: int, limit: int) -> Fitted:
+def _fewest_dropped(without: Callable[[int], ContextFit], most: int, limit: int) -> ContextFit:
     """Return `without(n)` for the smallest n up to `most` whose tokens are within the limit, by binary search."""
     fitted = without(0)
     if len(fitted.tokens) <= limit or most == 0:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
-from edge.chat.context_window import Fitted, fit, split
+from edge.chat.context_window import ContextFit, fit, split
 from edge.chat.thoughts import CONTROL_TOKENS, Piece, ThoughtSplitter
 from edge.llm.chat_template import PICTURE_TOKEN, ChatTemplate, Message, Picture, StopTexts
 from edge.llm.pictures import load_picture
@@ -54,8 +54,8 @@ class TurnsDropped:
     answer_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class Finished:
+@dataclass(frozen=True, kw_only=True)
+class AnswerSummary:
     """The answer is complete; its measurements.
 
     reason: One of runtimes.llm.session.FINISHES.
@@ -87,10 +87,10 @@ class Finished:
         return self.tokens / self.generate_s if self.generate_s > 0 else 0.0
 
 
-ChatEvent = PromptProgress | TextDelta | ThoughtDelta | TurnsDropped | Finished
+ChatEvent = PromptProgress | TextDelta | ThoughtDelta | TurnsDropped | AnswerSummary
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Conversation:
     """A conversation and the model that continues it.
 
@@ -98,9 +98,8 @@ class Conversation:
     template: Its chat template.
     options: The sampling options.
     messages: Plain dictionaries, as templates expect them. An answer may have a `thought`, which templates do not get;
-    an
-        answer that was cut off has `stopped`, and if it has a thought, `raw`: both with their markers. A question may
-        have `pictures`, the paths of their files.
+        an answer that was cut off has `stopped`, and if it has a thought, `raw`: both with their markers. A question
+        may have `pictures`, the paths of their files.
     thinks: Whether a reasoning model may think; None leaves it to the template.
     shifts: Whether an answer that fills the context continues, while the oldest turns or its own start are dropped.
     forgotten: How many of the oldest turns no longer fit the context; they stay in `messages`.
@@ -205,10 +204,10 @@ class Conversation:
                 self.used = len(self._fitted(self.messages).tokens)
 
     def answer(self, cancel: Event) -> Iterator[ChatEvent]:
-        """Answer the last question. The last event is Finished; by then the answer is added to the messages.
+        """Answer the last question. The last event is AnswerSummary; by then the answer is added to the messages.
 
         An answer that was cancelled or reached its limit is kept as `stopped`; an empty one is not kept.
-        Pass a new `cancel` for each answer: a stop text of the template sets it too. `Finished.reason` says which.
+        Pass a new `cancel` for each answer: a stop text of the template sets it too. `AnswerSummary.reason` says which.
         """
         yield from self._continued(self._fitted(self.messages), cancel, "")
 
@@ -224,8 +223,12 @@ class Conversation:
         self.messages.pop()
         yield from self._continued(fitted, cancel, prefix, tokens)
 
-    def _continued(self, fitted: Fitted, cancel: Event, prefix: str, answer: Sequence[int] = ()) -> Iterator[ChatEvent]:
-        run = _AnswerInProgress(list(answer), StopTexts(self.template.stops), self._splitter(fitted.tokens))
+    def _continued(
+        self, fitted: ContextFit, cancel: Event, prefix: str, answer: Sequence[int] = ()
+    ) -> Iterator[ChatEvent]:
+        run = _AnswerInProgress(
+            tokens=list(answer), stream=StopTexts(self.template.stops), splitter=self._splitter(fitted.tokens)
+        )
         run.add(prefix)
         context = self.session.facts.context
         try:
@@ -260,7 +263,7 @@ class Conversation:
         # A grammar restarts with each call of the engine: the text after a shift would not follow it.
         return self.options.grammar is not None or self.options.json_schema is not None
 
-    def _stretch(self, run: _AnswerInProgress, prompt: Fitted, cancel: Event) -> Iterator[TextDelta | ThoughtDelta]:
+    def _stretch(self, run: _AnswerInProgress, prompt: ContextFit, cancel: Event) -> Iterator[TextDelta | ThoughtDelta]:
         """Run one generation of the engine to its end."""
         most = self.options.max_tokens
         options = self.options if most is None else replace(self.options, max_tokens=max(0, most - run.generated))
@@ -273,7 +276,9 @@ class Conversation:
                 cancel.set()  # the engine does not know the stop texts; its Finish event follows
         yield from _deltas(run.rest())
 
-    def _generated(self, prompt: Fitted, answer: Sequence[int], options: TextOptions, cancel: Event) -> Iterator[Token]:
+    def _generated(
+        self, prompt: ContextFit, answer: Sequence[int], options: TextOptions, cancel: Event
+    ) -> Iterator[Token]:
         if PICTURE_TOKEN not in prompt.tokens:
             return self.session.generate([*prompt.tokens, *answer], options, cancel)
         parts = self.template.parts(self.session, prompt.kept, **self._values)
@@ -308,7 +313,7 @@ class Conversation:
                 run.read_to = end - _STEP
                 return
 
-    def _fitted(self, messages: Sequence[JsonObject], room: int | None = None) -> Fitted:
+    def _fitted(self, messages: Sequence[JsonObject], room: int | None = None) -> ContextFit:
         system, turns = split(messages)
         rest = [message for turn in turns[self.forgotten :] for message in turn]
         plain = [_for_template(message) for message in (*system, *rest)]
@@ -329,12 +334,12 @@ class Conversation:
             known[name] = Picture(content, self.session.picture_tokens(content))
         return known[name]
 
-    def _forget(self, fitted: Fitted) -> TurnsDropped:
+    def _forget(self, fitted: ContextFit) -> TurnsDropped:
         turns = len(split(fitted.dropped)[1])
         self.forgotten += turns
         return TurnsDropped(turns=turns)
 
-    def _make_room(self, run: _AnswerInProgress) -> tuple[Fitted, TurnsDropped]:
+    def _make_room(self, run: _AnswerInProgress) -> tuple[ContextFit, TurnsDropped]:
         """Drop the oldest turns in the middle of an answer, or the start of this answer if no turns are left."""
         context = self.session.facts.context
         fitted = self._fitted(self.messages, len(run.tokens) + context // 4)
@@ -365,7 +370,7 @@ class Conversation:
         return turns[-1]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _AnswerInProgress:
     """The state of an answer while it is generated.
 
@@ -428,10 +433,10 @@ class _AnswerInProgress:
             self.ahead_tokens += finish.prompt_tokens - finish.reused_tokens
             self.ahead_s += finish.prompt_s
 
-    def summary(self, used: int, context: int) -> Finished:
+    def summary(self, used: int, context: int) -> AnswerSummary:
         assert self.finish is not None
         assert self.first is not None
-        return Finished(
+        return AnswerSummary(
             reason=self.finish.reason,
             new_tokens=self.first.prompt_tokens - self.first.reused_tokens + self.ahead_tokens,
             reused_tokens=self.first.reused_tokens - self.ahead_tokens,

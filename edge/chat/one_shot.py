@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from edge.chat.conversation import Conversation, Finished, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
+from edge.chat.conversation import AnswerSummary, Conversation, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
 from edge.chat.terminal import dropped_line
 from edge.chat.thought_line import ThoughtLine
@@ -27,7 +27,7 @@ def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> in
     conversation.ask(prompt)
     pieces: list[str] = []
     notes: list[str] = []
-    answered: Finished | None = None
+    answered: AnswerSummary | None = None
     line = ThoughtLine(sys.stderr)
     with stops_answer() as cancel:
         bar: Progress | None = None
@@ -69,7 +69,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_dict(conversation: Conversation, answered: Finished, text: str, notes: list[str]) -> JsonObject:
+def _as_dict(conversation: Conversation, answered: AnswerSummary, text: str, notes: list[str]) -> JsonObject:
     facts = conversation.session.facts
     return {
         "model": facts.name,

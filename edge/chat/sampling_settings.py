@@ -51,5 +51,12 @@ def _number(name: str, kind: type[int] | type[float], text: str) -> int | float:
 def as_lines(options: TextOptions) -> list[str]:
     """List every setting with its value and meaning, one per line."""
     values = {name: getattr(options, field) for name, (field, _kind, _about) in SETTINGS.items()}
-    texts = {name: _OPTIONAL.get(name, "none") if value is None else f"{value:g}" for name, value in values.items()}
+    texts = {name: _shown(name, value) for name, value in values.items()}
     return [f"{name:18}{texts[name]:>10}  {about}" for name, (_field, _kind, about) in SETTINGS.items()]
+
+
+def _shown(name: str, value: float | None) -> str:
+    """Format a value as the user writes it; a seed keeps all its digits."""
+    if value is None:
+        return _OPTIONAL.get(name, "none")
+    return str(value) if isinstance(value, int) else f"{value:g}"

@@ -19,7 +19,7 @@ _VERSION = 1
 _HINT = "choose another file; `edge chat MODEL --resume` takes the newest"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SavedChat:
     """The content of a saved chat.
 

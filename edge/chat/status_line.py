@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.chat.conversation import Finished
+from edge.chat.conversation import AnswerSummary
 from runtimes.llm.session import LlmFacts
 
 _METER = 10  # characters
 
 
-def line(answered: Finished) -> str:
+def line(answered: AnswerSummary) -> str:
     """Format the line after an answer: tokens, speed, time to the first token, and how full the context is."""
     parts = [
         _tokens(answered.tokens),
@@ -27,7 +27,7 @@ def meter(used: int, context: int) -> str:
     return f"{'█' * filled}{'░' * (_METER - filled)} {used}/{context}"
 
 
-def as_lines(facts: LlmFacts, answers: Sequence[Finished], used: int) -> list[str]:
+def as_lines(facts: LlmFacts, answers: Sequence[AnswerSummary], used: int) -> list[str]:
     """Summarize the chat: the model, and the measurements of its answers so far."""
     lines = [
         f"model     {facts.name}, {facts.architecture} {facts.quantization}".rstrip(),

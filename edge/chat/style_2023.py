@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from edge.chat.commands import Chat
-from edge.chat.conversation import Finished, TextDelta, ThoughtDelta, TurnsDropped
+from edge.chat.conversation import AnswerSummary, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
 from edge.chat.terminal import CUT_OFF, dropped_line
 from edge.console.text import readable
@@ -116,7 +116,7 @@ def _handle(chat: Chat, line: str) -> None:
                     sys.stdout.flush()
                 elif isinstance(event, TurnsDropped):
                     _log(f"\n[{dropped_line(event)}]")
-                elif isinstance(event, Finished) and event.reason == "context":
+                elif isinstance(event, AnswerSummary) and event.reason == "context":
                     _log(f"\n[{CUT_OFF}]")
     except (InputError, HostError) as error:
         _log(f"[{error.message}]")

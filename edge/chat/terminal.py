@@ -8,7 +8,7 @@ from threading import Event
 
 from edge.chat import status_line
 from edge.chat.commands import Chat, CommandResult, Commands, recalled
-from edge.chat.conversation import ChatEvent, Finished, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
+from edge.chat.conversation import AnswerSummary, ChatEvent, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.input_line import InputLine
 from edge.chat.interrupt import stops_answer
 from edge.chat.live_markdown import Markdown, PlainText, Shown
@@ -161,7 +161,7 @@ class _TerminalChat:
         elif isinstance(event, TurnsDropped):
             shown.end()
             self._print(dropped_line(event))
-        elif isinstance(event, Finished):
+        elif isinstance(event, AnswerSummary):
             self._chat.answers.append(event)
 
     def _print_end(self) -> None:
@@ -170,7 +170,7 @@ class _TerminalChat:
             self._print(words)
         self._print(status_line.line(answered))
 
-    def _end(self, answered: Finished) -> str:
+    def _end(self, answered: AnswerSummary) -> str:
         """Say why the answer ended, and what the user can do; empty if the model ended it."""
         conversation = self._chat.conversation
         if answered.reason == "context":

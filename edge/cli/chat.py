@@ -88,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     from edge.llm.chat_template import choose_template
 
     with model.open() as session, choose_template(session.facts, _template(args, saved)) as template:
-        conversation = Conversation(session, template, options, saved.messages if saved else [])
+        conversation = Conversation(
+            session=session, template=template, options=options, messages=saved.messages if saved else []
+        )
         if args.system is not None:
             conversation.system = args.system
         if args.think is not None:
@@ -221,10 +223,10 @@ def _chat(args: argparse.Namespace, model: str, conversation: Conversation) -> C
     from edge.chat.commands import Chat
 
     if args.no_save:
-        return Chat(conversation, model)
+        return Chat(conversation=conversation, model=model)
     if args.resume is not None:
-        return Chat(conversation, model, args.resume_path)
-    return Chat(conversation, model, saved_chat.path_of(saved_chat.new_name(model)))
+        return Chat(conversation=conversation, model=model, save_as=args.resume_path)
+    return Chat(conversation=conversation, model=model, save_as=saved_chat.path_of(saved_chat.new_name(model)))
 
 
 def _converse(args: argparse.Namespace, chat: Chat) -> int:

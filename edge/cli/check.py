@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from converters.check.report import Node, Report
-    from edge.compatibility.tensor_model import Checked
+    from edge.compatibility.tensor_model import CheckResult
 
 _MIB = 2**20
 _MAX_NAMES = 8
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if checked.runs else _REFUSED
 
 
-def as_text(model: str, checked: Checked) -> str:
+def as_text(model: str, checked: CheckResult) -> str:
     """Format the verdict, then the nodes on the host in groups, then warnings."""
     from edge.console.text import printable
 

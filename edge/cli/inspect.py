@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
     artifact = edge.Artifact.open(args.file)
     options = preprocess_options_from(args)
-    found = edge.inspect(args.file, edge.ModelHints(options, labels=args.labels, task=args.task, rate=args.rate))
+    found = edge.inspect(
+        args.file, edge.ModelHints(preprocess_options=options, labels=args.labels, task=args.task, rate=args.rate)
+    )
     if args.json:
         manifest = None if artifact.is_bare else asdict(artifact.manifest)
         print(json.dumps({"file": str(artifact.model), **found.to_json(), "manifest": manifest}, indent=2))

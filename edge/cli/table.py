@@ -88,7 +88,14 @@ def _table(args: argparse.Namespace) -> int:
     known, out_of_reach = _machines(args.on)
     setups = choose(known, args.setup)
     bundle = _bundle(args, [setup.artifact for setup in setups])
-    plan = TableOptions(args.runs, args.rounds, args.timeout, args.json, args.offline, args.energy_csv)
+    plan = TableOptions(
+        runs=args.runs,
+        rounds=args.rounds,
+        timeout_s=args.timeout,
+        quiet=args.json,
+        offline=args.offline,
+        meter=args.energy_csv,
+    )
     table = make_table(bundle, setups, plan, out_of_reach)
     rows = with_estimates(table.rows) if args.estimated else table.rows
     if not args.no_history:
@@ -107,13 +114,13 @@ def _table(args: argparse.Namespace) -> int:
 def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
     """Read the bundle of `--from`, or prepare one on this machine."""
     from edge.table.bundle import read
-    from edge.table.prepare import Wanted, prepare
+    from edge.table.prepare import ChosenFiles, prepare
     from runtimes.errors import UsageError
 
-    wanted = Wanted(args.weights, args.picture, args.calibration)
+    wanted = ChosenFiles(weights=args.weights, picture=args.picture, calibration=args.calibration)
     if args.bundle is None:
         return prepare(wanted, recipes, quiet=args.json)
-    if wanted != Wanted():
+    if wanted != ChosenFiles():
         raise UsageError("--from has its own weights and pictures", "leave out --weights, --picture and --calibration")
     return read(args.bundle)
 

@@ -37,8 +37,8 @@ _DEEPEST = 32  # levels of nested Keras models
 _INT8_FEATURES = frozenset(("asimddp", "i8mm", "avx512_vnni", "avx_vnni"))
 
 
-@dataclass(frozen=True)
-class Checked:
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
     """The result of a check.
 
     device: The device's id.
@@ -59,7 +59,7 @@ class Checked:
 
 def check(
     model: Path, device: str, memory: int | None = None, context: int | None = None, shapes: Sequence[str] = ()
-) -> Checked:
+) -> CheckResult:
     """Check a model file or artifact for a device or setup.
 
     memory: The device's memory in bytes; for language models only.
@@ -72,7 +72,7 @@ def check(
     profile = load_profile(device)
     if format_of(Artifact.open(model).model) == "gguf":
         report = check_text(Artifact.open(model).model, profile, memory, context)
-        return Checked(profile.id, profile.name, report, not report.refusals)
+        return CheckResult(device=profile.id, device_name=profile.name, report=report, runs=not report.refusals)
     if memory is not None or context is not None:
         raise UsageError("--memory and --context are for language models", "give a .gguf file, or leave them out")
     source = open_source(model)
@@ -80,7 +80,7 @@ def check(
         shaped = _with_shapes(source, shapes, Path(folder)) if shapes else source
         report = _with_names(_report(shaped, profile), source, profile)
     runs = report.most_runs if report.accelerator else not report.refusals
-    return Checked(profile.id, profile.name, report, runs)
+    return CheckResult(device=profile.id, device_name=profile.name, report=report, runs=runs)
 
 
 def _with_shapes(source: OpenedSource, shapes: Sequence[str], folder: Path) -> OpenedSource:

@@ -23,6 +23,8 @@ from runtimes.artifact import Preprocess
 from runtimes.artifact.labels import read_labels
 from runtimes.errors import InputError, UsageError, WorkerCrashedError
 
+_TIMEOUT_S = 3600.0
+_SEED = "its samples must be reproducible: seed its random numbers, and sort the contents of folders and sets"
 MAX_PICTURES = 2000  # decoded at 224 × 224 they take 300 MB; they give an accuracy to within 1 %
 
 
@@ -38,7 +40,7 @@ def write_evaluation(place: Path, labeled: Labeled, preprocess: Preprocess, labe
     save_arrays(place, {PIXELS: load_all(labeled.pictures, preprocess), **numbers})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionInputs:
     """The data that the user passes with the model.
 
@@ -115,12 +117,6 @@ def _no_preprocessing() -> UsageError:
         "the preprocessing of the pictures is not known",
         "specify it with --preprocess, or --mean and --scale (see `edge convert --help`)",
     )
-
-
-_TIMEOUT_S = 3600.0
-
-
-_SEED = "its samples must be reproducible: seed its random numbers, and sort the contents of folders and sets"
 
 
 def described(where: str) -> str:

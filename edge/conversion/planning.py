@@ -14,7 +14,7 @@ from converters.base import Converter
 from converters.options import ConvertOptions, flags
 from converters.registry import all_converters, converter, target_of_options
 from converters.sources.source import OpenedSource
-from edge.conversion.target import NEWEST_RUNTIME, Allowed, Target, target_of
+from edge.conversion.target import NEWEST_RUNTIME, AllowedFormat, Target, target_of
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 from runtimes.model_files.detect import FORMATS
 
@@ -221,7 +221,7 @@ def _for_device(source: OpenedSource, request: ConversionRequest, steps: Sequenc
 
 
 def _into(
-    source: OpenedSource, target: Target, allowed: Allowed, request: ConversionRequest, steps: Sequence[Converter]
+    source: OpenedSource, target: Target, allowed: AllowedFormat, request: ConversionRequest, steps: Sequence[Converter]
 ) -> ConversionPlan:
     """Plan for one format of a device, in the requested precision or the device's best that a step writes."""
     if request.precision:
@@ -246,7 +246,7 @@ def _plan(
     precision: str,
     route: Sequence[Converter],
     target: Target | None = None,
-    allowed: Allowed | None = None,
+    allowed: AllowedFormat | None = None,
 ) -> ConversionPlan:
     """Return the plan for a route, with the options of its last converter.
 
@@ -285,7 +285,7 @@ def _without_int8(source: OpenedSource, plan: ConversionPlan) -> str:
     return f"{pictures}, or use --precision {other}" if other else pictures
 
 
-def _opset(target: Target, allowed: Allowed) -> int | None:
+def _opset(target: Target, allowed: AllowedFormat) -> int | None:
     """Return the highest ONNX opset for the device; an ONNX file must suit every format that is built from it."""
     limits = [one.max_opset for one in target.formats if one.max_opset and allowed.format in ("onnx", one.format)]
     return min(limits, default=None)

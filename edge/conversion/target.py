@@ -10,8 +10,8 @@ DYNAMIC_BATCH = "dynamic-batch"
 NEWEST_RUNTIME = "newest-runtime"
 
 
-@dataclass(frozen=True)
-class Allowed:
+@dataclass(frozen=True, kw_only=True)
+class AllowedFormat:
     """A format that the device takes.
 
     format: The format.
@@ -26,7 +26,7 @@ class Allowed:
     release: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """Something that the device does not support in `format`.
 
@@ -42,15 +42,15 @@ class Refusal:
     instead: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """A target device: the formats it takes, best first, and what it does not support."""
 
     device: str
-    formats: tuple[Allowed, ...]
+    formats: tuple[AllowedFormat, ...]
     refusals: tuple[Refusal, ...] = ()
 
-    def allowed(self, model_format: str) -> Allowed:
+    def allowed(self, model_format: str) -> AllowedFormat:
         """Return the device's entry for `model_format`. Raises RefusedError, with the formats it takes, if none."""
         found = next((one for one in self.formats if one.format == model_format), None)
         if found is None:
@@ -94,6 +94,11 @@ def target_of(device: str) -> Target:
         raise InputError(error.message, error.hint) from None
     return Target(
         device=profile.id,
-        formats=tuple(Allowed(one.format, one.precisions, one.max_opset, one.release) for one in profile.formats),
-        refusals=tuple(Refusal(one.format, one.asked, one.why, one.instead) for one in profile.refuses),
+        formats=tuple(
+            AllowedFormat(format=one.format, precisions=one.precisions, max_opset=one.max_opset, release=one.release)
+            for one in profile.formats
+        ),
+        refusals=tuple(
+            Refusal(format=one.format, asked=one.asked, why=one.why, instead=one.instead) for one in profile.refuses
+        ),
     )

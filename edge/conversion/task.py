@@ -61,7 +61,9 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
     first = describe(artifact, found, ModelHints(task=inputs.task, rate=inputs.rate))
     if first is None or first.id in _DESCRIBED_OTHERWISE or (folder is not None and first.id not in _OF_TEXTS):
         return None
-    hints = ModelHints(inputs.preprocess_options, labels=inputs.labels, task=inputs.task, rate=inputs.rate)
+    hints = ModelHints(
+        preprocess_options=inputs.preprocess_options, labels=inputs.labels, task=inputs.task, rate=inputs.rate
+    )
     task = describe(artifact, found, hints) or first
     metadata = {**_texts(found.properties), **_texts(found.metadata)}
     if artifact.manifest.task is not None:

@@ -90,8 +90,14 @@ def task_agreement(
 
 def _source_facts(source: OpenedSource, folder: Path | None, inputs: ConversionInputs) -> ModelFacts:
     artifact = source.artifact
-    given = inputs.kind, inputs.label_offset, inputs.labels, inputs.task, inputs.rate
-    hints = ModelHints(inputs.preprocess_options, *given)
+    hints = ModelHints(
+        preprocess_options=inputs.preprocess_options,
+        output=inputs.kind,
+        label_offset=inputs.label_offset,
+        labels=inputs.labels,
+        task=inputs.task,
+        rate=inputs.rate,
+    )
     return facts_of(artifact, inspected(artifact, folder), hints, _nothing)
 
 

@@ -28,6 +28,8 @@ _OWN_DRIVER = (
 )
 _CORAL_READY = "18d1:9302"
 _MYRIAD_2 = "03e7:2150"
+_INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
+_LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
 
 
 def coral_library(situation: Snapshot) -> Iterator[Finding]:
@@ -36,20 +38,20 @@ def coral_library(situation: Snapshot) -> Iterator[Finding]:
         return
     if not any(map(situation.find_library, ("edgetpu", "edgetpu.1"))):
         yield Finding(
-            "error",
-            "a Coral is attached, but the library libedgetpu is not installed",
-            "nothing runs on the Edge TPU without it",
-            _missing_library(situation),
+            level="error",
+            what="a Coral is attached, but the library libedgetpu is not installed",
+            why="nothing runs on the Edge TPU without it",
+            fix=_missing_library(situation),
         )
     elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(situation.packages):
         yield Finding(
-            "error",
-            "a Coral is attached, but no interpreter for TFLite is installed",
-            "libedgetpu is a plugin of such an interpreter",
-            registry.install_hint("litert"),
+            level="error",
+            what="a Coral is attached, but no interpreter for TFLite is installed",
+            why="libedgetpu is a plugin of such an interpreter",
+            fix=registry.install_hint("litert"),
         )
     else:
-        yield Finding("ok", "a Coral is attached, with libedgetpu and an interpreter")
+        yield Finding(level="ok", what="a Coral is attached, with libedgetpu and an interpreter")
 
 
 def _missing_library(situation: Snapshot) -> str:
@@ -71,21 +73,21 @@ def coral_driver(situation: Snapshot) -> Iterator[Finding]:
     if pages is not None and pages > _DRIVERS_PAGE_BYTES:
         slot = card[0]["address"]
         yield Finding(
-            "error",
-            f"a Coral card is in the slot {slot}, and the kernel {kernel} has pages of {pages // 1024} KiB",
-            "its driver works with pages of 4 KiB only",
-            f"add these lines to /boot/firmware/config.txt, then restart: {'; '.join(_PI_5_LINES)}"
+            level="error",
+            what=f"a Coral card is in the slot {slot}, and the kernel {kernel} has pages of {pages // 1024} KiB",
+            why="its driver works with pages of 4 KiB only",
+            fix=f"add these lines to /boot/firmware/config.txt, then restart: {'; '.join(_PI_5_LINES)}"
             if is_pi_5
             else "start a kernel with pages of 4 KiB",
         )
     elif not accelerators.nodes(CORAL_PCIE, situation.machine):
         overlay = f"; in /boot/firmware/config.txt: {'; '.join(_PI_5_LINES)}" if is_pi_5 else ""
         yield Finding(
-            "error",
-            f"a Coral card is in the slot {card[0]['address']}, but there is no /dev/apex_0",
-            f"its modules (gasket, apex) are not loaded in the kernel {kernel}"
+            level="error",
+            what=f"a Coral card is in the slot {card[0]['address']}, but there is no /dev/apex_0",
+            why=f"its modules (gasket, apex) are not loaded in the kernel {kernel}"
             + (", or get no interrupts without the overlay" if is_pi_5 else ""),
-            (_OWN_DRIVER if _release(kernel) >= _TOO_NEW_FOR_GOOGLES else _GOOGLES_DRIVER) + overlay,
+            fix=(_OWN_DRIVER if _release(kernel) >= _TOO_NEW_FOR_GOOGLES else _GOOGLES_DRIVER) + overlay,
         )
 
 
@@ -104,10 +106,14 @@ def coral_speed(situation: Snapshot) -> Iterator[Finding]:
         why = "its host interface then takes most of the time: MobileNetV2 needs 10 ms instead of 3"
         if _has_usb3(situation):
             fix = "plug it into a blue (USB 3) port, with a USB 3 cable and no hub between"
-            yield Finding("warning", f"the Coral at port {stick['port']} runs at USB 2 speed", why, fix)
+            yield Finding(
+                level="warning", what=f"the Coral at port {stick['port']} runs at USB 2 speed", why=why, fix=fix
+            )
         else:
             fix = "keep models below 8 MB, or use a board with USB 3"
-            yield Finding("note", "the Coral runs at USB 2 speed, the fastest that this machine has", why, fix)
+            yield Finding(
+                level="note", what="the Coral runs at USB 2 speed, the fastest that this machine has", why=why, fix=fix
+            )
 
 
 def permission(situation: Snapshot) -> Iterator[Finding]:
@@ -124,7 +130,7 @@ def permission(situation: Snapshot) -> Iterator[Finding]:
 
 def _forbidden(node: str, name: str, fix: str) -> Finding:
     why = "only root may use it, until a udev rule gives it to the group plugdev"
-    return Finding("error", f"no permission to use {node}: {name}", why, fix)
+    return Finding(level="error", what=f"no permission to use {node}: {name}", why=why, fix=fix)
 
 
 def _udev_rule(name: str, match: str) -> str:
@@ -142,29 +148,29 @@ def movidius(situation: Snapshot) -> Iterator[Finding]:
         return
     if any(one["id"] == _MYRIAD_2 for one in sticks):
         yield Finding(
-            "error",
-            "a Neural Compute Stick 1 (Myriad 2) is attached, but no engine here supports it",
-            "OpenVINO's releases of 2020 were the last to support it, and they are not on PyPI",
-            "install OpenVINO 2020.3 from Intel's archive, in a separate Python 3.6 or 3.7; or use an NCS 2",
+            level="error",
+            what="a Neural Compute Stick 1 (Myriad 2) is attached, but no engine here supports it",
+            why="OpenVINO's releases of 2020 were the last to support it, and they are not on PyPI",
+            fix="install OpenVINO 2020.3 from Intel's archive, in a separate Python 3.6 or 3.7; or use an NCS 2",
         )
     elif _reaches_myriad(situation):
-        yield Finding("ok", "a Movidius stick is attached, with an OpenVINO that supports it")
+        yield Finding(level="ok", what="a Movidius stick is attached, with an OpenVINO that supports it")
     elif situation.myriad is not None:
         yield Finding(
-            "error",
-            "a Movidius stick is attached, but the OpenVINO that supports it is not set up in this shell",
-            "a program finds it only if its script was run before in the same shell",
-            f". {situation.myriad}, and run edge in the same shell",
+            level="error",
+            what="a Movidius stick is attached, but the OpenVINO that supports it is not set up in this shell",
+            why="a program finds it only if its script was run before in the same shell",
+            fix=f". {situation.myriad}, and run edge in the same shell",
         )
     else:
         version = situation.packages.version("openvino")
         yield Finding(
-            "error",
-            "a Movidius stick is attached, but "
+            level="error",
+            what="a Movidius stick is attached, but "
             + (f"OpenVINO {version} does not support it" if version else "no OpenVINO that supports it is installed"),
-            "the plugin came with Intel's archives until 2022.3.1, not with PyPI's packages of 2022; "
+            why="the plugin came with Intel's archives until 2022.3.1, not with PyPI's packages of 2022; "
             "edge does not support the interface of 2021.4",
-            "unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for this system to /opt/intel/openvino_2022, "
+            fix="unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1 for this system to /opt/intel/openvino_2022, "
             "with the udev rule of its install_dependencies folder",
         )
 
@@ -176,10 +182,10 @@ def nvidia_driver(situation: Snapshot) -> Iterator[Finding]:
     loaded = machine["accelerators"]["nvidia_gpus"] or accelerators.nodes(NVIDIA_GPU, machine)
     if cards and not loaded and not accelerators.is_attached(JETSON, machine):
         yield Finding(
-            "error",
-            f"an NVIDIA GPU ({cards[0]['id']}) is in the slot {cards[0]['address']}, but its driver is not loaded",
-            "CUDA needs NVIDIA's own driver",
-            "sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), then restart",
+            level="error",
+            what=f"an NVIDIA GPU ({cards[0]['id']}) is in the slot {cards[0]['address']}, but its driver is not loaded",
+            why="CUDA needs NVIDIA's own driver",
+            fix="sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), then restart",
         )
 
 
@@ -204,15 +210,6 @@ def _reaches_myriad(situation: Snapshot) -> bool:
     return is_set_up or any(MYRIAD in name for name in situation.packages.file_names("openvino"))
 
 
-CHECKS: tuple[Check, ...] = (coral_library, coral_driver, coral_speed, permission, movidius, nvidia_driver)
-
-
-_INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
-
-
-_LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
-
-
 def interpreter(situation: Snapshot) -> tuple[str | None, str | None]:
     """Return the package and version of the first TFLite interpreter that is installed."""
     name = next((name for name in _INTERPRETERS if name in situation.packages), None)
@@ -222,3 +219,6 @@ def interpreter(situation: Snapshot) -> tuple[str | None, str | None]:
 def is_newer_than_googles(name: str, version: str) -> bool:
     """Return whether an interpreter crashes with Google's own build of libedgetpu."""
     return name == "ai-edge-litert" or tuple(map(int, re.findall(r"\d+", version)[:2])) > _LAST_FOR_GOOGLES
+
+
+CHECKS: tuple[Check, ...] = (coral_library, coral_driver, coral_speed, permission, movidius, nvidia_driver)

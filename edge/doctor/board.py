@@ -17,10 +17,10 @@ def emulated(situation: Snapshot) -> Iterator[Finding]:
     """Check for qemu's user mode, which runs programs of another processor."""
     if situation.machine["os"].get("emulated"):
         yield Finding(
-            "note",
-            "this processor is emulated",
-            "answers are the same as on the hardware, times are not",
-            "measure on the hardware",
+            level="note",
+            what="this processor is emulated",
+            why="answers are the same as on the hardware, times are not",
+            fix="measure on the hardware",
         )
 
 
@@ -31,13 +31,13 @@ def power_mode(situation: Snapshot) -> Iterator[Finding]:
         return
     name = mode["name"] or f"number {mode['id']}"
     if mode["id"] == 0 or str(mode["name"]).startswith("MAXN"):
-        yield Finding("ok", f"the power mode is {name}")
+        yield Finding(level="ok", what=f"the power mode is {name}")
         return
     yield Finding(
-        "warning",
-        f"the power mode is {name}",
-        "in this mode cores are switched off and clocks are capped",
-        FULL_POWER_MODE,
+        level="warning",
+        what=f"the power mode is {name}",
+        why="in this mode cores are switched off and clocks are capped",
+        fix=FULL_POWER_MODE,
     )
 
 
@@ -46,10 +46,10 @@ def gpu_clock(situation: Snapshot) -> Iterator[Finding]:
     clock = situation.conditions.get("gpu_clock")
     if clock is not None and not clock["fixed"]:
         yield Finding(
-            "warning",
-            f"the GPU's clock moves between {clock['min_mhz']:.0f} and {clock['max_mhz']:.0f} MHz",
-            "times vary from run to run, and short measurements are too slow",
-            FIXED_GPU_CLOCK,
+            level="warning",
+            what=f"the GPU's clock moves between {clock['min_mhz']:.0f} and {clock['max_mhz']:.0f} MHz",
+            why="times vary from run to run, and short measurements are too slow",
+            fix=FIXED_GPU_CLOCK,
         )
 
 
@@ -61,16 +61,18 @@ def edgetpu_build(situation: Snapshot) -> Iterator[Finding]:
     name, version = interpreter(situation)
     built_for = re.search(r"tf(\d+\.\d+)", build)
     if name is None or version is None or built_for:
-        yield Finding("ok", f"libedgetpu {build}" + (f", built for TFLite {built_for.group(1)}" if built_for else ""))
+        yield Finding(
+            level="ok", what=f"libedgetpu {build}" + (f", built for TFLite {built_for.group(1)}" if built_for else "")
+        )
     elif is_newer_than_googles(name, version):
         yield Finding(
-            "error",
-            f"libedgetpu {build} is Google's build for TFLite 2.5, and {name} {version} is newer",
-            "the interpreter crashes as soon as it uses the library",
-            NEWER_LIBEDGETPU,
+            level="error",
+            what=f"libedgetpu {build} is Google's build for TFLite 2.5, and {name} {version} is newer",
+            why="the interpreter crashes as soon as it uses the library",
+            fix=NEWER_LIBEDGETPU,
         )
     else:
-        yield Finding("ok", f"libedgetpu {build}, which fits {name} {version}")
+        yield Finding(level="ok", what=f"libedgetpu {build}, which fits {name} {version}")
 
 
 def edgetpu_runtime(situation: Snapshot) -> Iterator[Finding]:
@@ -78,14 +80,17 @@ def edgetpu_runtime(situation: Snapshot) -> Iterator[Finding]:
     version = situation.edgetpu_runtime
     if version is not None and version < _NEWEST_EDGETPU_RUNTIME:
         yield Finding(
-            "warning",
-            f"libedgetpu has the Edge TPU runtime {version}",
-            f"models of the last compiler (16.0) require {_NEWEST_EDGETPU_RUNTIME} and do not load with it; "
+            level="warning",
+            what=f"libedgetpu has the Edge TPU runtime {version}",
+            why=f"models of the last compiler (16.0) require {_NEWEST_EDGETPU_RUNTIME} and do not load with it; "
             "`edge inspect MODEL_edgetpu.tflite` shows what a model requires",
-            f"sudo apt-get install libedgetpu1-std, or compile with edgetpu_compiler --min_runtime_version {version}",
+            fix="sudo apt-get install libedgetpu1-std, or compile with "
+            f"edgetpu_compiler --min_runtime_version {version}",
         )
     elif version is not None:
-        yield Finding("ok", f"libedgetpu has the Edge TPU runtime {version}, which runs every compiled model")
+        yield Finding(
+            level="ok", what=f"libedgetpu has the Edge TPU runtime {version}, which runs every compiled model"
+        )
 
 
 CHECKS: tuple[Check, ...] = (emulated, power_mode, gpu_clock, edgetpu_build, edgetpu_runtime)

@@ -15,20 +15,20 @@ def int8(situation: Snapshot) -> Iterator[Finding]:
     """Check for an int8 dot product instruction. Without it, int8 is fast but inexact on x86, exact but slow on ARM."""
     cpu = situation.machine["cpu"]
     if cpu["int8_dot_product"]:
-        yield Finding("ok", "the processor has an int8 dot product instruction")
+        yield Finding(level="ok", what="the processor has an int8 dot product instruction")
     elif {"avx2", "sse4_1"} & set(cpu["features"]):
         yield Finding(
-            "note",
-            "the processor has no VNNI, so some int8 kernels saturate in 16 bits",
-            "the int8 kernels of ONNX Runtime and OpenVINO then change answers; those of TFLite do not",
-            "run int8 models with litert, or let edge set the precise mode of the others, at some cost in speed",
+            level="note",
+            what="the processor has no VNNI, so some int8 kernels saturate in 16 bits",
+            why="the int8 kernels of ONNX Runtime and OpenVINO then change answers; those of TFLite do not",
+            fix="run int8 models with litert, or let edge set the precise mode of the others, at some cost in speed",
         )
     elif cpu["features"]:
         yield Finding(
-            "note",
-            "the processor has no int8 dot product instruction (asimddp)",
-            "int8 models give correct answers here, but gain less speed over float than on newer cores",
-            "measure both: edge bench MODEL_FP32 MODEL_INT8",
+            level="note",
+            what="the processor has no int8 dot product instruction (asimddp)",
+            why="int8 models give correct answers here, but gain less speed over float than on newer cores",
+            fix="measure both: edge bench MODEL_FP32 MODEL_INT8",
         )
 
 
@@ -38,14 +38,14 @@ def governor(situation: Snapshot) -> Iterator[Finding]:
     if name is None:
         return
     if name == "performance":
-        yield Finding("ok", "the CPU governor is 'performance'")
+        yield Finding(level="ok", what="the CPU governor is 'performance'")
         return
     jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
     yield Finding(
-        "warning",
-        f"the CPU governor is '{name}'",
-        "the clock follows the load, so times vary from run to run",
-        FASTEST_GOVERNOR_JETSON if jetson else FASTEST_GOVERNOR,
+        level="warning",
+        what=f"the CPU governor is '{name}'",
+        why="the clock follows the load, so times vary from run to run",
+        fix=FASTEST_GOVERNOR_JETSON if jetson else FASTEST_GOVERNOR,
     )
 
 
@@ -54,10 +54,10 @@ def load(situation: Snapshot) -> Iterator[Finding]:
     processes, cores = situation.conditions["load_average"], situation.machine["cpu"]["usable_cores"]
     if processes is not None and processes >= 0.5 * cores:
         yield Finding(
-            "warning",
-            f"{processes:.1f} processes have kept {cores} {'core' if cores == 1 else 'cores'} busy for a minute",
-            "measurements are slower than the machine while they run",
-            "find them with `top` and wait, or stop them",
+            level="warning",
+            what=f"{processes:.1f} processes have kept {cores} {'core' if cores == 1 else 'cores'} busy for a minute",
+            why="measurements are slower than the machine while they run",
+            fix="find them with `top` and wait, or stop them",
         )
 
 
@@ -66,10 +66,10 @@ def share(situation: Snapshot) -> Iterator[Finding]:
     cpu = situation.machine["cpu"]
     if cpu["usable_cores"] < cpu["logical_cores"]:
         yield Finding(
-            "note",
-            f"this process may use {cpu['usable_cores']} of {cpu['logical_cores']} cores",
-            "a container's quota or an affinity mask sets this; engines that ignore it start too many threads",
-            f"set the number of threads: --threads {cpu['usable_cores']}",
+            level="note",
+            what=f"this process may use {cpu['usable_cores']} of {cpu['logical_cores']} cores",
+            why="a container's quota or an affinity mask sets this; engines that ignore it start too many threads",
+            fix=f"set the number of threads: --threads {cpu['usable_cores']}",
         )
 
 
@@ -79,13 +79,13 @@ def heat(situation: Snapshot) -> Iterator[Finding]:
     if celsius is None:
         return
     if celsius < _HOT_C:
-        yield Finding("ok", f"{celsius:.0f} °C at the hottest sensor")
+        yield Finding(level="ok", what=f"{celsius:.0f} °C at the hottest sensor")
         return
     yield Finding(
-        "warning",
-        f"{celsius:.0f} °C at the sensor '{situation.conditions['temperature_sensor']}'",
-        f"processors throttle from about {_HOT_C:.0f} °C",
-        "let the machine cool down, and give it a heat sink or a fan",
+        level="warning",
+        what=f"{celsius:.0f} °C at the sensor '{situation.conditions['temperature_sensor']}'",
+        why=f"processors throttle from about {_HOT_C:.0f} °C",
+        fix="let the machine cool down, and give it a heat sink or a fan",
     )
 
 
@@ -100,13 +100,13 @@ def throttling(situation: Snapshot) -> Iterator[Finding]:
         yield _throttled("warning", "has reported since boot", signs["since_boot"])
     elif signs["events"]:
         yield Finding(
-            "note",
-            f"the processor has throttled {signs['events']} times since boot",
-            "it was too hot or drew too much power; a measurement at such a moment is too slow",
-            "edge bench compares this count before and after a measurement, and reports a change",
+            level="note",
+            what=f"the processor has throttled {signs['events']} times since boot",
+            why="it was too hot or drew too much power; a measurement at such a moment is too slow",
+            fix="edge bench compares this count before and after a measurement, and reports a change",
         )
     else:
-        yield Finding("ok", "the processor has not throttled since boot")
+        yield Finding(level="ok", what="the processor has not throttled since boot")
 
 
 def _throttled(level: Level, when: str, flags: list[str]) -> Finding:
@@ -117,7 +117,7 @@ def _throttled(level: Level, when: str, flags: list[str]) -> Finding:
         if "under-voltage" in flags
         else "give the board a heat sink or a fan"
     )
-    return Finding(level, f"the board {when}: {', '.join(flags)}", why, fix)
+    return Finding(level=level, what=f"the board {when}: {', '.join(flags)}", why=why, fix=fix)
 
 
 CHECKS: tuple[Check, ...] = (int8, governor, load, share, heat, throttling)

@@ -17,10 +17,11 @@ def home(situation: Snapshot) -> Iterator[Finding]:
     if situation.home_writable:
         return
     yield Finding(
-        "error",
-        f"nothing can be written in the home folder {situation.home}",
-        "edge installs everything in ~/.edgeproof; the disk may be mounted read-only, or the folder belongs to root",
-        f"sudo mount -o remount,rw / or sudo chown $USER {situation.home}; or link ~/.edgeproof to another disk",
+        level="error",
+        what=f"nothing can be written in the home folder {situation.home}",
+        why="edge installs everything in ~/.edgeproof; the disk may be mounted read-only, or the folder may belong to "
+        "root",
+        fix=f"sudo mount -o remount,rw / or sudo chown $USER {situation.home}; or link ~/.edgeproof to another disk",
     )
 
 
@@ -28,13 +29,13 @@ def space(situation: Snapshot) -> Iterator[Finding]:
     """Check the free space for an engine."""
     free = situation.free_bytes(situation.cache)
     if free is not None and free >= _NEEDED_BYTES:
-        yield Finding("ok", f"{free / 2**30:.1f} GiB free in the home folder")
+        yield Finding(level="ok", what=f"{free / 2**30:.1f} GiB free in the home folder")
     elif free is not None:
         yield Finding(
-            "error",
-            f"only {free // 2**20} MiB are free in the home folder",
-            f"an engine with numpy and the model needs about {_NEEDED_BYTES // 2**20} MiB",
-            "make room, or link ~/.edgeproof to another disk",
+            level="error",
+            what=f"only {free // 2**20} MiB are free in the home folder",
+            why=f"an engine with numpy and the model needs about {_NEEDED_BYTES // 2**20} MiB",
+            fix="make room, or link ~/.edgeproof to another disk",
         )
 
 
@@ -42,10 +43,10 @@ def pip(situation: Snapshot) -> Iterator[Finding]:
     """Check for pip, which installs the engines."""
     if not situation.python.has_pip:
         yield Finding(
-            "error",
-            "the board's Python has no pip",
-            "edge deploy installs engines with it",
-            f"sudo apt-get install python3-pip, {_OFFLINE}",
+            level="error",
+            what="the board's Python has no pip",
+            why="edge deploy installs engines with it",
+            fix=f"sudo apt-get install python3-pip, {_OFFLINE}",
         )
 
 
@@ -55,19 +56,19 @@ def wheels(situation: Snapshot) -> Iterator[Finding]:
     version = "{}.{}".format(*python.version)
     if python.glibc is None:
         yield Finding(
-            "error",
-            "the C library is not glibc",
-            "all engines are built for glibc",
-            "use an image of Debian, Ubuntu or Raspberry Pi OS",
+            level="error",
+            what="the C library is not glibc",
+            why="all engines are built for glibc",
+            fix="use an image of Debian, Ubuntu or Raspberry Pi OS",
         )
     elif python.bits == 32:
         newest = "{}.{}".format(*NEWEST_32_BIT)
         is_new = python.version[:2] > NEWEST_32_BIT
         yield Finding(
-            "error" if is_new else "warning",
-            f"this Python {version} is a 32-bit program",
-            f"of the engines only TFLite is published for 32 bits, up to Python {newest}",
-            "install the board's 64-bit image" + (f", or Python {newest} beside this one" if is_new else ""),
+            level="error" if is_new else "warning",
+            what=f"this Python {version} is a 32-bit program",
+            why=f"of the engines only TFLite is published for 32 bits, up to Python {newest}",
+            fix="install the board's 64-bit image" + (f", or Python {newest} beside this one" if is_new else ""),
         )
 
 
@@ -79,17 +80,17 @@ def jetson(situation: Snapshot) -> Iterator[Finding]:
     version = "{}.{}.{}".format(*situation.python.version)
     if "tensorrt" not in modules:
         yield Finding(
-            "error",
-            f"this Jetson's Python {version} has no tensorrt",
-            "models built for its GPU do not run there; trtexec, if it is installed, can only time them",
-            "sudo apt-get install python3-libnvinfer tensorrt, from NVIDIA's packages for this JetPack",
+            level="error",
+            what=f"this Jetson's Python {version} has no tensorrt",
+            why="models built for its GPU do not run there; trtexec, if it is installed, can only time them",
+            fix="sudo apt-get install python3-libnvinfer tensorrt, from NVIDIA's packages for this JetPack",
         )
     elif "numpy" not in modules:
         yield Finding(
-            "warning",
-            f"this Jetson's Python {version} has tensorrt, but no numpy",
-            "edge deploy installs one in ~/.edgeproof, which takes pip and a network",
-            f"sudo apt-get install python3-numpy, {_OFFLINE}",
+            level="warning",
+            what=f"this Jetson's Python {version} has tensorrt, but no numpy",
+            why="edge deploy installs one in ~/.edgeproof, which takes pip and a network",
+            fix=f"sudo apt-get install python3-numpy, {_OFFLINE}",
         )
 
 

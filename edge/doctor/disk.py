@@ -18,10 +18,10 @@ def swap(situation: Snapshot) -> Iterator[Finding]:
     total = memory["total_bytes"]
     if total is not None and total < _SMALL_BOARD and not memory["swap_total_bytes"]:
         yield Finding(
-            "warning",
-            f"{total / _GIB:.1f} GiB of memory and no swap",
-            "a process whose model does not fit is killed without a message instead of running slowly",
-            "sudo fallocate -l 1G /swapfile && sudo chmod 600 /swapfile && "
+            level="warning",
+            what=f"{total / _GIB:.1f} GiB of memory and no swap",
+            why="a process whose model does not fit is killed without a message instead of running slowly",
+            fix="sudo fallocate -l 1G /swapfile && sudo chmod 600 /swapfile && "
             "sudo mkswap /swapfile && sudo swapon /swapfile",
         )
 
@@ -32,13 +32,13 @@ def available_memory(situation: Snapshot) -> Iterator[Finding]:
     if free is None:
         return
     if free >= _LOW_MEMORY:
-        yield Finding("ok", f"{free / _GIB:.1f} GiB of memory available")
+        yield Finding(level="ok", what=f"{free / _GIB:.1f} GiB of memory available")
         return
     yield Finding(
-        "warning",
-        f"only {free // _MIB} MiB of memory are available",
-        "loading an engine and a model needs about 200 MiB",
-        "close programs; on a board without a screen: sudo systemctl set-default multi-user.target && sudo reboot",
+        level="warning",
+        what=f"only {free // _MIB} MiB of memory are available",
+        why="loading an engine and a model needs about 200 MiB",
+        fix="close programs; on a board without a screen: sudo systemctl set-default multi-user.target && sudo reboot",
     )
 
 
@@ -48,10 +48,10 @@ def container_limit(situation: Snapshot) -> Iterator[Finding]:
     limit, total = memory["limit_bytes"], memory["total_bytes"]
     if limit is not None and total is not None:  # without the total, a limit says nothing
         yield Finding(
-            "note",
-            f"this container may use {limit / _GIB:.1f} of {total / _GIB:.1f} GiB",
-            "a process that asks for more is killed",
-            "if that is too little, start the container with a higher --memory",
+            level="note",
+            what=f"this container may use {limit / _GIB:.1f} of {total / _GIB:.1f} GiB",
+            why="a process that asks for more is killed",
+            fix="if that is too little, start the container with a higher --memory",
         )
 
 
@@ -62,13 +62,13 @@ def disk(situation: Snapshot) -> Iterator[Finding]:
     if free is None or situation.is_board:  # where nothing is converted
         return
     if free >= _LOW_DISK:
-        yield Finding("ok", f"{free / _GIB:.0f} GiB free for {folder}")
+        yield Finding(level="ok", what=f"{free / _GIB:.0f} GiB free for {folder}")
         return
     yield Finding(
-        "warning",
-        f"only {free // _MIB} MiB are free for {folder}",
-        "converted models are stored there",
-        "free some space (pip cache purge), or set XDG_CACHE_HOME to a folder on another disk",
+        level="warning",
+        what=f"only {free // _MIB} MiB are free for {folder}",
+        why="converted models are stored there",
+        fix="free some space (pip cache purge), or set XDG_CACHE_HOME to a folder on another disk",
     )
 
 

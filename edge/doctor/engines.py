@@ -15,13 +15,15 @@ def any_engine(situation: Snapshot) -> Iterator[Finding]:
     """Check that at least one engine is installed."""
     ready = [one for one in situation.engines() if one.installed and one.requires and not one.lacks]
     if ready:
-        yield Finding("ok", "engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready))
+        yield Finding(
+            level="ok", what="engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready)
+        )
         return
     yield Finding(
-        "warning",
-        "no engine is installed",
-        "edge converts and runs models with engines, each of which is a separate extra",
-        registry.install_hint("onnxruntime"),
+        level="warning",
+        what="no engine is installed",
+        why="edge converts and runs models with engines, each of which is a separate extra",
+        fix=registry.install_hint("onnxruntime"),
     )
 
 
@@ -32,10 +34,10 @@ def pycoral(situation: Snapshot) -> Iterator[Finding]:
     if version is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
         return
     yield Finding(
-        "error",
-        f"pycoral {version} is not Google's package",
-        "PyPI's package of that name is a client of the Allen Coral Atlas, which maps reefs",
-        f"pip uninstall --yes pycoral && {registry.install_hint('litert')} (it drives a Coral through libedgetpu)",
+        level="error",
+        what=f"pycoral {version} is not Google's package",
+        why="PyPI's package of that name is a client of the Allen Coral Atlas, which maps reefs",
+        fix=f"pip uninstall --yes pycoral && {registry.install_hint('litert')} (it drives a Coral through libedgetpu)",
     )
 
 
@@ -46,11 +48,11 @@ def tflite_runtime(situation: Snapshot) -> Iterator[Finding]:
         return
     replaced = "ai-edge-litert" in situation.packages
     yield Finding(
-        "warning" if replaced else "error",
-        f"tflite-runtime {version} does not work with numpy {numpy}",
-        "it was built for numpy 1, and opening a model fails: '_ARRAY_API not found', SystemError"
+        level="warning" if replaced else "error",
+        what=f"tflite-runtime {version} does not work with numpy {numpy}",
+        why="it was built for numpy 1, and opening a model fails: '_ARRAY_API not found', SystemError"
         + ("; edge uses ai-edge-litert, other programs may not" if replaced else ""),
-        "pip uninstall --yes tflite-runtime" + ("" if replaced else f" && {registry.install_hint('litert')}"),
+        fix="pip uninstall --yes tflite-runtime" + ("" if replaced else f" && {registry.install_hint('litert')}"),
     )
 
 
@@ -60,10 +62,10 @@ def torch_build(situation: Snapshot) -> Iterator[Finding]:
     if cuda is None or has_nvidia_gpu(situation):
         return
     yield Finding(
-        "warning",
-        f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, but there is no NVIDIA GPU",
-        "it works, but takes gigabytes of disk and starts more slowly than the CPU build",
-        "pip uninstall --yes torch, then install the CPU build as the page 'Start locally' of pytorch.org shows",
+        level="warning",
+        what=f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, but there is no NVIDIA GPU",
+        why="it works, but takes gigabytes of disk and starts more slowly than the CPU build",
+        fix="pip uninstall --yes torch, then install the CPU build as the page 'Start locally' of pytorch.org shows",
     )
 
 
@@ -74,14 +76,14 @@ def gpu_unused(situation: Snapshot) -> Iterator[Finding]:
     able = [name for name in ("onnxruntime-gpu", "tensorrt") if name in situation.packages]
     able += ["torch"] if torch_cuda(situation) else []
     if able:
-        yield Finding("ok", f"the NVIDIA GPU can be used by {', '.join(able)}")
+        yield Finding(level="ok", what=f"the NVIDIA GPU can be used by {', '.join(able)}")
         return
     jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
     yield Finding(
-        "warning",
-        "there is an NVIDIA GPU, but no installed engine uses it",
-        "the CUDA builds of PyTorch, ONNX Runtime and TensorRT can use it",
-        "install the wheels that NVIDIA builds for this JetPack (torch, onnxruntime-gpu); TensorRT comes with it"
+        level="warning",
+        what="there is an NVIDIA GPU, but no installed engine uses it",
+        why="the CUDA builds of PyTorch, ONNX Runtime and TensorRT can use it",
+        fix="install the wheels that NVIDIA builds for this JetPack (torch, onnxruntime-gpu); TensorRT comes with it"
         if jetson
         else "pip uninstall --yes onnxruntime && pip install onnxruntime-gpu",
     )

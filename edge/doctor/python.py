@@ -16,13 +16,13 @@ def version(situation: Snapshot) -> Iterator[Finding]:
     """Check the version of Python: the host needs 3.11, a board 3.8."""
     text = ".".join(map(str, situation.python.version))
     if situation.python.version >= _OLDEST:
-        yield Finding("ok", f"Python {text}")
+        yield Finding(level="ok", what=f"Python {text}")
         return
     yield Finding(
-        "error",
-        f"Python {text} is too old",
-        "converting and benchmarking need Python 3.11 or newer (a board that only runs models: 3.8)",
-        "install Python 3.11 or newer, then create a new environment: python3.11 -m venv .venv",
+        level="error",
+        what=f"Python {text} is too old",
+        why="converting and benchmarking need Python 3.11 or newer (a board that only runs models: 3.8)",
+        fix="install Python 3.11 or newer, then create a new environment: python3.11 -m venv .venv",
     )
 
 
@@ -33,11 +33,11 @@ def operating_system(situation: Snapshot) -> Iterator[Finding]:
         return
     name = "macOS" if system == "Darwin" else system
     yield Finding(
-        "note",
-        f"edge is not tested on {name}",
-        "chat, run, bench and converting to ONNX, TFLite and OpenVINO are written to work there; serving, boards over "
-        "ssh, the environments of old converters, power and temperature are tested and known to work only on Linux",
-        "if a result looks odd, compare it with a Linux machine, and report the difference",
+        level="note",
+        what=f"edge is not tested on {name}",
+        why="chat, run, bench and converting to ONNX, TFLite and OpenVINO are written to work there; serving, boards "
+        "over ssh, the environments of old converters, power and temperature are tested only on Linux",
+        fix="if a result looks odd, compare it with a Linux machine, and report the difference",
     )
 
 
@@ -45,10 +45,10 @@ def word_size(situation: Snapshot) -> Iterator[Finding]:
     """Check for a 32-bit Python: most engines are published only for 64-bit systems."""
     if situation.python.bits == 32:
         yield Finding(
-            "warning",
-            "this Python is a 32-bit program",
-            "nearly all engines are built only for 64 bits; tflite-runtime is the exception",
-            "install the 64-bit image of this board's operating system",
+            level="warning",
+            what="this Python is a 32-bit program",
+            why="nearly all engines are built only for 64 bits; tflite-runtime is the exception",
+            fix="install the 64-bit image of this board's operating system",
         )
 
 
@@ -57,17 +57,17 @@ def environment(situation: Snapshot) -> Iterator[Finding]:
     python = situation.python
     if not python.in_environment and python.externally_managed:
         yield Finding(
-            "warning",
-            "this Python belongs to the operating system, and pip will not install into it",
-            "the system's own programs depend on its packages (PEP 668)",
-            "python3 -m venv .venv && . .venv/bin/activate",
+            level="warning",
+            what="this Python belongs to the operating system, and pip will not install into it",
+            why="the system's own programs depend on its packages (PEP 668)",
+            fix="python3 -m venv .venv && . .venv/bin/activate",
         )
     if not python.in_environment and not python.can_make_environments:
         yield Finding(
-            "warning",
-            "this Python cannot create virtual environments",
-            "the module ensurepip is missing; Debian and Ubuntu package it separately",
-            "sudo apt-get install python3-venv",
+            level="warning",
+            what="this Python cannot create virtual environments",
+            why="the module ensurepip is missing; Debian and Ubuntu package it separately",
+            fix="sudo apt-get install python3-venv",
         )
 
 
@@ -76,23 +76,23 @@ def requirements(situation: Snapshot) -> Iterator[Finding]:
     packaging = _packaging()
     if packaging is None:
         yield Finding(
-            "note",
-            "the packages' requirements were not checked",
-            "neither the package packaging nor pip, which contains a copy, is installed",
-            "pip install packaging",
+            level="note",
+            what="the packages' requirements were not checked",
+            why="neither the package packaging nor pip, which contains a copy, is installed",
+            fix="pip install packaging",
         )
         return
     lacking = {name: list(_unmet(situation.packages, name, packaging)) for name in situation.packages}
     for name, missing in lacking.items():
         if missing:
             yield Finding(
-                "warning",
-                f"{name} {situation.packages.version(name)} lacks {', '.join(missing)}",
-                "the package requires these; it may fail when it is imported, or later",
-                "pip install " + " ".join(f"'{one}'" for one in missing),
+                level="warning",
+                what=f"{name} {situation.packages.version(name)} lacks {', '.join(missing)}",
+                why="the package requires these; it may fail when it is imported, or later",
+                fix="pip install " + " ".join(f"'{one}'" for one in missing),
             )
     if not any(lacking.values()):
-        yield Finding("ok", f"the requirements of all {len(situation.packages)} packages are satisfied")
+        yield Finding(level="ok", what=f"the requirements of all {len(situation.packages)} packages are satisfied")
 
 
 def _unmet(packages: Packages, name: str, packaging: Any) -> Iterator[str]:
@@ -138,10 +138,10 @@ def conflicting_packages(situation: Snapshot) -> Iterator[Finding]:
         installed = [name for name in names if name in situation.packages]
         if len(installed) > 1:
             yield Finding(
-                "warning",
-                f"{' and '.join(installed)} are installed side by side",
-                f"all of them install into the folder '{module}', so it is undefined which one runs",
-                f"pip uninstall --yes {' '.join(installed)} && pip install {installed[0]}",
+                level="warning",
+                what=f"{' and '.join(installed)} are installed side by side",
+                why=f"all of them install into the folder '{module}', so it is undefined which one runs",
+                fix=f"pip uninstall --yes {' '.join(installed)} && pip install {installed[0]}",
             )
 
 

@@ -18,7 +18,7 @@ from runtimes.host.schema import Conditions, MachineFacts
 from runtimes.registry import EngineStatus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interpreter:
     """The Python that runs this."""
 
@@ -58,7 +58,7 @@ def engines() -> list[EngineStatus]:
     return [registry.status(runtime_id) for runtime_id in registry.engine_ids()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """A machine and its Python. `machine` and `conditions` are those of `runtimes.host`."""
 
@@ -153,7 +153,7 @@ Level = Literal["ok", "note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One result of a check: what was found, why it matters, and what fixes it, one line each.
 

@@ -27,24 +27,24 @@ def packages(situation: Snapshot) -> Iterator[Finding]:
     missing = [names[0] for names in _PACKAGES if not any(name in situation.packages for name in names)]
     if missing:
         yield Finding(
-            "note",
-            f"edge table would leave out rows, because {', '.join(missing)} "
+            level="note",
+            what=f"edge table would leave out rows, because {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not installed",
-            "each of its rows needs an engine, and the converter that writes the engine's format",
-            registry.install_hint("table"),
+            why="each of its rows needs an engine, and the converter that writes the engine's format",
+            fix=registry.install_hint("table"),
         )
     else:
-        yield Finding("ok", "all packages that edge table needs")
+        yield Finding(level="ok", what="all packages that edge table needs")
 
 
 def pictures(situation: Snapshot) -> Iterator[Finding]:
     """Check for Pillow, which decodes pictures."""
     if "pillow" not in situation.packages:
         yield Finding(
-            "warning",
-            "Pillow is not installed",
-            "edge run and edge table cannot read pictures without it",
-            registry.install_hint("pictures"),
+            level="warning",
+            what="Pillow is not installed",
+            why="edge run and edge table cannot read pictures without it",
+            fix=registry.install_hint("pictures"),
         )
 
 
@@ -53,16 +53,18 @@ def weights(situation: Snapshot) -> Iterator[Finding]:
     try:
         path = situation.trained_weights()
     except InputError as error:
-        yield Finding("error", error.message, "edge table reads MobileNetV2's weights from there", error.hint)
+        yield Finding(
+            level="error", what=error.message, why="edge table reads MobileNetV2's weights from there", fix=error.hint
+        )
         return
     if path is not None:
-        yield Finding("ok", f"MobileNetV2's trained weights: {path}")
+        yield Finding(level="ok", what=f"MobileNetV2's trained weights: {path}")
         return
     yield Finding(
-        "note",
-        "MobileNetV2's trained weights are not on this machine",
-        "edge table then measures a network with random weights: its times are valid, its answers are meaningless",
-        "edge table --fetch-weights (14 MB), or edge table --weights FILE",
+        level="note",
+        what="MobileNetV2's trained weights are not on this machine",
+        why="edge table then measures a network with random weights: its times are valid, its answers are meaningless",
+        fix="edge table --fetch-weights (14 MB), or edge table --weights FILE",
     )
 
 

@@ -215,7 +215,7 @@ def _shape(facts: Facts) -> tuple[float, ...]:
         facts.conv_macs / macs,
         facts.depthwise_macs / macs,
         math.log10(macs / facts.activations) / 2,
-        math.log10(facts.layers) / 1,
+        math.log10(facts.layers),
     )
 
 
@@ -257,6 +257,6 @@ def _no_estimate(device: str | None, precision: str | None) -> RefusedError:
     why = (
         f"the errors of its {rows} published models are too large"
         if rows >= FEWEST_FOR_BAND
-        else f"{rows} published models that edge knows, and {FEWEST_FOR_BAND} are needed"
+        else f"edge knows the latencies of {rows} published models there, and needs {FEWEST_FOR_BAND}"
     )
     return RefusedError(f"no estimate for {device}: {why}", f"estimates are possible for: {', '.join(devices())}")

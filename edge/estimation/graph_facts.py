@@ -52,7 +52,7 @@ class GraphFacts:
         return self.conv_macs + self.pointwise_macs + self.depthwise_macs + self.dense_macs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Layer:
     kind: str
     macs: int
@@ -120,7 +120,12 @@ def _tflite_layers(ops: Iterable[TfliteOp]) -> Iterator[_Layer]:
         # Weights in fp16 come from a DEQUANTIZE, so that they do not look like constants here.
         data = op.input(2 if op.type == "TRANSPOSE_CONV" else 0)
         parameters = 0 if op.type == "BATCH_MATMUL" else sum(map(elements, op.inputs)) - elements(data)
-        yield _Layer(_tflite_kind(op, sizes(op.outputs[0]), sizes(weights)), count, outputs, parameters)
+        yield _Layer(
+            kind=_tflite_kind(op, sizes(op.outputs[0]), sizes(weights)),
+            macs=count,
+            activations=outputs,
+            parameters=parameters,
+        )
 
 
 def _tflite_kind(op: TfliteOp, output: tuple[int, ...], weights: tuple[int, ...]) -> str:
@@ -146,7 +151,9 @@ def _onnx_layers(graph: OnnxGraph, known: dict[str, tuple[int, ...]], path: Path
         if count:
             output = known.get(node.outputs[0], ())
             weights = known.get(graph.input(node, 3 if node.op.startswith("QLinear") else 1), ())
-            yield _Layer(_onnx_kind(node, output, weights), count, prod(output), prod(weights))
+            yield _Layer(
+                kind=_onnx_kind(node, output, weights), macs=count, activations=prod(output), parameters=prod(weights)
+            )
 
 
 def _onnx_kind(node: OnnxNode, output: tuple[int, ...], weights: tuple[int, ...]) -> str:

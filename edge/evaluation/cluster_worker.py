@@ -134,7 +134,7 @@ def _scored(installed: InstalledModel, chunk: Chunk) -> list[ScoredInput | Unrea
 
     artifact = replace(chunk.model.artifact, path=installed.folder)
     model = replace(chunk.model, artifact=artifact)
-    choice = EngineChoice(chunk.runtime, chunk.threads, chunk.timeout_s)
+    choice = EngineChoice(runtime=chunk.runtime, threads=chunk.threads, timeout_s=chunk.timeout_s)
     with tempfile.TemporaryDirectory(prefix="edge-inputs-") as folder, installed.engine() as worker:
         inputs = [_written(one, Path(folder, str(number))) for number, one in enumerate(chunk.inputs)]
         try:

@@ -137,7 +137,7 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
     artifact = Artifact.open(path)
     confidence = CONFIDENCE if options.confidence is None else options.confidence
     decode = DecodeOptions(_TOP, confidence, options.iou)
-    engine = EngineChoice(options.runtime, options.threads, options.timeout_s)
+    engine = EngineChoice(runtime=options.runtime, threads=options.threads, timeout_s=options.timeout_s)
     shapes = shape_texts(options.shapes)
     hints = options.hints
     if artifact.manifest.preprocess is not None:  # another format than that of the model that the layout is given for

@@ -25,7 +25,7 @@ from runtimes.task import DecodeOptions, Decoder, PictureDefaults, Task
 from runtimes.tasks import recognize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineChoice:
     """The engine to use, and its limits.
 

@@ -26,7 +26,7 @@ NO_PRESET = "none"
 _CROP_OF_RESIZED = 224 / 256  # the ImageNet convention: a shorter side of 256 for a crop of 224
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreprocessOptions:
     """The user's options for the input; None if not specified."""
 
@@ -103,7 +103,7 @@ def _layout(spec: TensorSpec) -> str:
     raise UsageError(what, "leave out --preprocess, and pass its inputs as an .npz")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelHints:
     """The user's hints about a model; None leaves a value to the manifest or the file.
 

@@ -17,7 +17,7 @@ _MAIN_LAYER = ["net", "layers", "layer"]
 _MAIN_EDGE = ["net", "edges", "edge"]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Port:
     """An input or output of a layer; `names` are the tensor's names, separated by commas."""
 
@@ -32,7 +32,7 @@ class Port:
         return tuple(_dimension(text, index) for index, text in enumerate(self.sizes))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Layer:
     """An operator of the main graph."""
 
@@ -44,7 +44,7 @@ class Layer:
     outputs: dict[str, Port] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Net:
     """A model.
 
@@ -132,11 +132,11 @@ class _Reader:
         self.net.ops[self._kind] += 1
         if self._path == _MAIN_LAYER:
             name, number = attributes.get("name", ""), attributes.get("id", "")
-            self._layer = self.net.layers[number] = Layer(number, name, self._kind, attributes)
+            self._layer = self.net.layers[number] = Layer(id=number, name=name, type=self._kind, attributes=attributes)
 
     def _start_port(self, layer: Layer, attributes: dict[str, str]) -> None:
         number = attributes.get("id", "")
-        self._port = Port(number, attributes.get("precision", ""), attributes.get("names", ""))
+        self._port = Port(id=number, precision=attributes.get("precision", ""), names=attributes.get("names", ""))
         ports = layer.inputs if self._path[-2] == "input" else layer.outputs
         ports[number] = self._port
 

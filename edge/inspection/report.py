@@ -70,7 +70,7 @@ class TaskDescription:
         return to_json(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """A model as its file describes it.
 

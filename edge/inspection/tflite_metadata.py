@@ -25,7 +25,7 @@ _MAX_PROPERTIES_BYTES = 2**20
 _LABELS = (2, 3)  # of enum AssociatedFileType: labels of an axis, labels of values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TfliteMetadata:
     """The author's metadata.
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Named:
-    """A named chat template.
+@dataclass(frozen=True, kw_only=True)
+class BuiltinTemplate:
+    """A chat template that users choose by name.
 
     text: The Jinja source.
     about: The models it is for, in a few words.
@@ -234,19 +234,25 @@ def _lines_joined(text: str) -> str:
 
 
 NAMED = {
-    "alpaca": Named(_lines_joined(_ALPACA), "Stanford Alpaca and its LoRAs", ("### Instruction:",)),
-    "alpaca-cpp": Named(_lines_joined(_ALPACA_CPP), "Alpaca as chat.cpp of 2023 wrote it", ("### Instruction:",)),
-    "chatml": Named(_lines_joined(_CHATML), "Qwen, Yi, OpenHermes", ("<|im_end|>",)),
-    "dolly": Named(_lines_joined(_DOLLY), "Dolly v2", ("### End", "### Instruction:")),
-    "gemma": Named(_lines_joined(_GEMMA), "Gemma 1 to 3", ("<end_of_turn>",)),
-    "llama2": Named(_lines_joined(_LLAMA2), "Llama 2 Chat", ("[INST]",)),
-    "llama3": Named(_lines_joined(_LLAMA3), "Llama 3 Instruct", ("<|eot_id|>",)),
-    "mistral": Named(_lines_joined(_MISTRAL), "Mistral and Mixtral Instruct", ("[INST]",)),
-    "openassistant": Named(_lines_joined(_OPENASSISTANT), "OpenAssistant Pythia", ("<|prompter|>",)),
-    "phi3": Named(_lines_joined(_PHI3), "Phi-3", ("<|end|>",)),
-    "plain": Named(_lines_joined(_PLAIN), "a base model: it continues your text"),
-    "rwkv": Named(_lines_joined(_RWKV), "RWKV World 6 and 7", ("\n\nUser:",)),
-    "stablelm": Named(_lines_joined(_STABLELM), "StableLM Tuned Alpha", ("<|USER|>",)),
-    "vicuna": Named(_lines_joined(_VICUNA), "Vicuna", ("USER:",)),
-    "zephyr": Named(_lines_joined(_ZEPHYR), "Zephyr, TinyLlama Chat", ("<|user|>",)),
+    "alpaca": BuiltinTemplate(
+        text=_lines_joined(_ALPACA), about="Stanford Alpaca and its LoRAs", stops=("### Instruction:",)
+    ),
+    "alpaca-cpp": BuiltinTemplate(
+        text=_lines_joined(_ALPACA_CPP), about="Alpaca as chat.cpp of 2023 wrote it", stops=("### Instruction:",)
+    ),
+    "chatml": BuiltinTemplate(text=_lines_joined(_CHATML), about="Qwen, Yi, OpenHermes", stops=("<|im_end|>",)),
+    "dolly": BuiltinTemplate(text=_lines_joined(_DOLLY), about="Dolly v2", stops=("### End", "### Instruction:")),
+    "gemma": BuiltinTemplate(text=_lines_joined(_GEMMA), about="Gemma 1 to 3", stops=("<end_of_turn>",)),
+    "llama2": BuiltinTemplate(text=_lines_joined(_LLAMA2), about="Llama 2 Chat", stops=("[INST]",)),
+    "llama3": BuiltinTemplate(text=_lines_joined(_LLAMA3), about="Llama 3 Instruct", stops=("<|eot_id|>",)),
+    "mistral": BuiltinTemplate(text=_lines_joined(_MISTRAL), about="Mistral and Mixtral Instruct", stops=("[INST]",)),
+    "openassistant": BuiltinTemplate(
+        text=_lines_joined(_OPENASSISTANT), about="OpenAssistant Pythia", stops=("<|prompter|>",)
+    ),
+    "phi3": BuiltinTemplate(text=_lines_joined(_PHI3), about="Phi-3", stops=("<|end|>",)),
+    "plain": BuiltinTemplate(text=_lines_joined(_PLAIN), about="a base model: it continues your text"),
+    "rwkv": BuiltinTemplate(text=_lines_joined(_RWKV), about="RWKV World 6 and 7", stops=("\n\nUser:",)),
+    "stablelm": BuiltinTemplate(text=_lines_joined(_STABLELM), about="StableLM Tuned Alpha", stops=("<|USER|>",)),
+    "vicuna": BuiltinTemplate(text=_lines_joined(_VICUNA), about="Vicuna", stops=("USER:",)),
+    "zephyr": BuiltinTemplate(text=_lines_joined(_ZEPHYR), about="Zephyr, TinyLlama Chat", stops=("<|user|>",)),
 }

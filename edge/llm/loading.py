@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runtimes.llm.session import LoadOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LlmSource:
     """A language model to open.
 

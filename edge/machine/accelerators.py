@@ -10,7 +10,7 @@ from typing import TypedDict
 from runtimes.host.schema import MachineFacts, PciDevice, UsbDevice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kind:
     """A family of accelerators, and the shell patterns that identify it.
 
@@ -31,11 +31,13 @@ class Kind:
 
 
 # A Coral USB accelerator has the first id until a program has loaded its firmware, and the second afterwards.
-CORAL_USB = Kind("coral-usb", "Coral USB Accelerator (Edge TPU)", usb=("1a6e:089a", "18d1:9302"))
-CORAL_PCIE = Kind("coral-m2", "Coral M.2 or Mini PCIe card (Edge TPU)", pci=("1ac1:089a *",), nodes=("/dev/apex_*",))
-MOVIDIUS = Kind("movidius", "Movidius Myriad (Neural Compute Stick 1 and 2)", usb=("03e7:*",))
-JETSON = Kind("jetson", "NVIDIA Jetson's GPU", board=("*Jetson*", "*jetson*"))
-NVIDIA_GPU = Kind("nvidia-gpu", "NVIDIA GPU", pci=("10de:* 03*",), nodes=("/dev/nvidia[0-9]*",))
+CORAL_USB = Kind(id="coral-usb", name="Coral USB Accelerator (Edge TPU)", usb=("1a6e:089a", "18d1:9302"))
+CORAL_PCIE = Kind(
+    id="coral-m2", name="Coral M.2 or Mini PCIe card (Edge TPU)", pci=("1ac1:089a *",), nodes=("/dev/apex_*",)
+)
+MOVIDIUS = Kind(id="movidius", name="Movidius Myriad (Neural Compute Stick 1 and 2)", usb=("03e7:*",))
+JETSON = Kind(id="jetson", name="NVIDIA Jetson's GPU", board=("*Jetson*", "*jetson*"))
+NVIDIA_GPU = Kind(id="nvidia-gpu", name="NVIDIA GPU", pci=("10de:* 03*",), nodes=("/dev/nvidia[0-9]*",))
 KINDS = (CORAL_USB, CORAL_PCIE, MOVIDIUS, JETSON, NVIDIA_GPU)
 
 
@@ -49,7 +51,7 @@ class AcceleratorReport(TypedDict):
     looked_for: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Accelerator:
     """A family on one machine.
 
@@ -78,7 +80,10 @@ class Accelerator:
 
 def known_accelerators(machine: MachineFacts) -> list[Accelerator]:
     """Return every known family, attached or not; `machine` is the result of `runtimes.host.facts`."""
-    return [Accelerator(kind.id, kind.name, _patterns(kind), tuple(_places(kind, machine))) for kind in KINDS]
+    return [
+        Accelerator(id=kind.id, name=kind.name, looked_for=_patterns(kind), found=tuple(_places(kind, machine)))
+        for kind in KINDS
+    ]
 
 
 def is_attached(kind: Kind, machine: MachineFacts) -> bool:

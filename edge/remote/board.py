@@ -39,7 +39,7 @@ RETRIES_S = (0.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 
 class Board:
-    """One board, over one connection. A context manager and a `Place`; not thread-safe."""
+    """One board, over one connection. A context manager and a `Transport`; not thread-safe."""
 
     def __init__(self, host: str, *, offline: bool = False, note: Note = lambda _: None) -> None:
         self.host, self._offline, self._note = host, offline, note
@@ -110,7 +110,7 @@ class Board:
         self._given_up.set()
         self.line.cut()
 
-    # The interface of `Place`.
+    # The interface of `Transport`.
 
     def command(self, module: str, job: Job[Any]) -> Sequence[str]:
         """Return the command of a worker on the board, started by an agent that ends it when we disconnect."""

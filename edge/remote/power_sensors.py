@@ -38,7 +38,7 @@ def sampling_script(file: str) -> str:
 
 
 def report_script(file: str) -> str:
-    """Return a script that prints the input of `Power.hear`: all readings, a last one, and the board's clock."""
+    """Return a script that prints all readings, a last one, and the board's clock, for `PowerReadings.hear`."""
     return f'power >> {file}; echo "{_MARK}"; cat {file}; echo "{_NOW}$(date +%s.%N)"'
 
 

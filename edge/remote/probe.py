@@ -62,7 +62,7 @@ true
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Python:
     """A Python interpreter on the board.
 
@@ -97,7 +97,7 @@ class Python:
         return (int(parts[0]), int(parts[1])) if name == "glibc" and len(parts) > 1 else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Probe:
     """The result of the script.
 
@@ -179,7 +179,13 @@ def _pythons(lines: Iterable[str]) -> Iterable[Python]:
         major, minor, patch = answer.wholes("version")
         modules = frozenset(answer.texts("modules"))
         libc = answer.optional_text("libc")
-        yield Python((major, minor, patch), answer.text("path"), answer.whole("bits"), modules, libc)
+        yield Python(
+            version=(major, minor, patch),
+            path=answer.text("path"),
+            bits=answer.whole("bits"),
+            modules=modules,
+            libc=libc,
+        )
 
 
 def _free(line: str | None) -> int | None:

@@ -21,7 +21,7 @@ SAME_TOP1_INT8 = 0.97
 FP32_DIFFERENCE = 1e-4  # the largest difference of a probability, in fp32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableAgreement:
     """The agreement of a setup with float Keras.
 
@@ -96,7 +96,7 @@ def compare(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnswerFile:
     """The file with a setup's outputs for the evaluation pictures, and the artifact that they come from."""
 

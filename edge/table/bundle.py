@@ -29,7 +29,7 @@ _PIXELS = "pixels.npz"
 _HINT = "write it again with `edge table --export DIR`"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """The artifacts to measure, and their input pictures.
 
@@ -75,7 +75,12 @@ def read(folder: Path) -> Bundle:
         raise fields.reject("schema", f"is {fields.whole('schema')}; this version of edge reads schema {SCHEMA}")
     missing = {name: str(reason) for name, reason in fields.mapping("missing").items()}
     return Bundle(
-        folder, fields.text("weights"), fields.flag("trained"), fields.text("picture"), _read_pictures(folder), missing
+        path=folder,
+        weights=fields.text("weights"),
+        trained=fields.flag("trained"),
+        picture=fields.text("picture"),
+        pictures=_read_pictures(folder),
+        missing=missing,
     )
 
 

@@ -20,7 +20,7 @@ from runtimes.errors import EdgeError
 _ONCE: Mapping[str, JsonValue] = {"name": "published", "runs": 1, "pause_s": 0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OutputDiff:
     """A board's outputs against this machine's, for the same inputs, artifact, engine and settings.
 

@@ -16,7 +16,7 @@ GENERATED = "generated"
 _GENERATED_COUNT = 32  # for calibration without pictures: times are then valid, predictions meaningless
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pictures:
     """Pictures as uint8 RGB [n, 224, 224, 3].
 
@@ -46,9 +46,9 @@ def collect(picture: Path | None, calibration: Path | None) -> tuple[Pictures, s
         picture = _only(folder / "benchmark")
     if calibration is None and folder is not None:
         calibration = folder / "calibration"
-    evaluation = _evaluation(folder) if folder is not None else (None, None)
+    evaluation, truth = _evaluation(folder) if folder is not None else (None, None)
     benchmark = _load([picture]) if picture is not None else generated_picture(0)[np.newaxis]
-    pictures = Pictures(benchmark, _calibration(calibration), *evaluation)
+    pictures = Pictures(benchmark=benchmark, calibration=_calibration(calibration), evaluation=evaluation, truth=truth)
     return pictures, picture.name if picture is not None else GENERATED
 
 

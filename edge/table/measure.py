@@ -39,7 +39,7 @@ _RUNS, _ROUNDS = 250, 2
 _EMULATED_RUNS, _EMULATED_PICTURES = 2, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """How to measure: loops of `runs` classifications, `rounds` times; None uses the default for the machine."""
 
@@ -59,7 +59,7 @@ class TableOptions:
         return self.rounds or (1 if all(setup.emulated for setup in setups) else _ROUNDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredTable:
     """A measured table.
 
@@ -109,7 +109,7 @@ def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
             machine = remote_facts(name)["machine"]
         except HostError as error:
             unreachable.append(error)
-            missing.append(Absent(f"@{name}", name, f"a board that answers: {error.message}"))
+            missing.append(Absent(id=f"@{name}", title=name, needs=f"a board that answers: {error.message}"))
             continue
         attached = {one.id for one in known_accelerators(machine) if one.found}
         setups.extend(setups_of_board(name, machine, attached))
@@ -143,7 +143,7 @@ def make_table(
         if setup.id in found
     ]
     rows = [*map(published, published_rows()), *here, *map(absent, [*unready, *out_of_reach])]
-    return MeasuredTable(rows, notes_of(rows, bundle, agreed, alike), stopped)
+    return MeasuredTable(rows=rows, notes=notes_of(rows, bundle, agreed, alike), stopped=stopped)
 
 
 def choose(setups: Sequence[TableSetup], only: Collection[str] | None) -> list[TableSetup]:
@@ -168,9 +168,11 @@ def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetu
         title = setup.full_title
         runs_here = setup.host is None and setup.worker == ENGINE_WORKER
         if runs_here and not registry.is_installed(registry.tensor_engine(setup.runtime)):
-            unready.append(Absent(setup.id, title, _install(setup.runtime)))
+            unready.append(Absent(id=setup.id, title=title, needs=_install(setup.runtime)))
         elif not bundle.has(setup.artifact):
-            unready.append(Absent(setup.id, title, f"the model {setup.artifact} (see below)", setup.artifact))
+            unready.append(
+                Absent(id=setup.id, title=title, needs=f"the model {setup.artifact} (see below)", model=setup.artifact)
+            )
         else:
             ready.append(setup)
     return ready, unready
@@ -221,7 +223,9 @@ class _Inputs:
     def answered(self, setup: TableSetup) -> AnswerFile:
         """Return the file with the outputs of a measured setup."""
         artifact = self._bundle.artifact(setup.artifact)
-        return AnswerFile(self._outputs(setup), artifact, BY_ID[setup.artifact].has_own_weights)
+        return AnswerFile(
+            outputs=self._outputs(setup), artifact=artifact, own_weights=BY_ID[setup.artifact].has_own_weights
+        )
 
     def job(self, setup: TableSetup, plan: TableOptions) -> Setup:
         """Return what the harness measures for a setup."""

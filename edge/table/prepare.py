@@ -22,9 +22,9 @@ from runtimes.host.files import cache_folder
 _LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "openvino", "nncf", "ai-edge-litert", "torch")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The files that the user specified; None uses the data folder's.
+@dataclass(frozen=True, kw_only=True)
+class ChosenFiles:
+    """The files that the user chose; None uses the data folder's.
 
     weights: The weights file.
     picture: The timed picture.
@@ -36,7 +36,7 @@ class Wanted:
     calibration: Path | None = None
 
 
-def prepare(wanted: Wanted, recipes: Collection[str], quiet: bool = False) -> Bundle:
+def prepare(wanted: ChosenFiles, recipes: Collection[str], quiet: bool = False) -> Bundle:
     """Return the bundle for `wanted` with the artifacts of `recipes`, built unless they are in the cache.
 
     A recipe that cannot be built here (no PyTorch, no published file) is recorded in `Bundle.missing`.
@@ -46,7 +46,9 @@ def prepare(wanted: Wanted, recipes: Collection[str], quiet: bool = False) -> Bu
     folder = cache_folder() / "table" / _key(weights, pictures)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        bundle = Bundle(folder, _describe_weights(weights), weights.trained, name, pictures)
+        bundle = Bundle(
+            path=folder, weights=_describe_weights(weights), trained=weights.trained, picture=name, pictures=pictures
+        )
         with ArtifactBuilder(bundle, weights) as builder:
             missing = _make(bundle, recipes, builder, quiet)
             pictures = replace(pictures, reference=builder.reference())

@@ -11,7 +11,7 @@ _FILE_2019 = Path("mobilenet_v2", "mobilenet_v2_1.0_224_quant.tflite")
 _FILE_2019_EDGETPU = Path("mobilenet_v2", "mobilenet_v2_1.0_224_quant_edgetpu.tflite")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to get one artifact of the table.
 
@@ -44,21 +44,30 @@ class Recipe:
 
 # Sources come before the recipes that need them.
 RECIPES = (
-    Recipe("keras-fp32", "keras", "fp32", framework="keras"),
-    Recipe("onnx-fp32", "onnx", "fp32", source="keras-fp32", steps=("keras_to_onnx",)),
-    Recipe("tflite-fp32", "tflite", "fp32", source="keras-fp32", steps=("keras_to_tflite",)),
-    Recipe("tflite-int8", "tflite", "int8", source="keras-fp32", steps=("keras_to_tflite",)),
-    Recipe("tflite-int8-logits", "tflite", "int8", source="tflite-int8", steps=("logit_head",)),
-    Recipe("openvino-fp32", "openvino", "fp32", source="onnx-fp32", steps=("onnx_to_openvino",)),
-    Recipe("openvino-fp16", "openvino", "fp16", source="onnx-fp32", steps=("onnx_to_openvino",)),
-    Recipe("openvino-int8", "openvino", "int8", source="onnx-fp32", steps=("onnx_to_openvino",)),
-    Recipe("browser-tflite-int8", "browser", "int8", source="tflite-int8", steps=("tflite_to_browser",)),
+    Recipe(id="keras-fp32", format="keras", precision="fp32", framework="keras"),
+    Recipe(id="onnx-fp32", format="onnx", precision="fp32", source="keras-fp32", steps=("keras_to_onnx",)),
+    Recipe(id="tflite-fp32", format="tflite", precision="fp32", source="keras-fp32", steps=("keras_to_tflite",)),
+    Recipe(id="tflite-int8", format="tflite", precision="int8", source="keras-fp32", steps=("keras_to_tflite",)),
+    Recipe(id="tflite-int8-logits", format="tflite", precision="int8", source="tflite-int8", steps=("logit_head",)),
+    Recipe(id="openvino-fp32", format="openvino", precision="fp32", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe(id="openvino-fp16", format="openvino", precision="fp16", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe(id="openvino-int8", format="openvino", precision="int8", source="onnx-fp32", steps=("onnx_to_openvino",)),
+    Recipe(
+        id="browser-tflite-int8", format="browser", precision="int8", source="tflite-int8", steps=("tflite_to_browser",)
+    ),
     # The last release for the Jetson Nano; the later releases of other Jetsons read its files too.
-    Recipe("tensorrt-fp16", "tensorrt", "fp16", source="onnx-fp32", steps=("onnx_to_tensorrt",), release="8.2.1"),
-    Recipe("tflite-2019", "tflite", "int8", file=_FILE_2019),
-    Recipe("tflite-2019-logits", "tflite", "int8", source="tflite-2019", steps=("logit_head",)),
-    Recipe("edgetpu-2019", "edgetpu", "int8", file=_FILE_2019_EDGETPU),
-    Recipe("pt2-fp32", "pt2", "fp32", framework="torch"),
+    Recipe(
+        id="tensorrt-fp16",
+        format="tensorrt",
+        precision="fp16",
+        source="onnx-fp32",
+        steps=("onnx_to_tensorrt",),
+        release="8.2.1",
+    ),
+    Recipe(id="tflite-2019", format="tflite", precision="int8", file=_FILE_2019),
+    Recipe(id="tflite-2019-logits", format="tflite", precision="int8", source="tflite-2019", steps=("logit_head",)),
+    Recipe(id="edgetpu-2019", format="edgetpu", precision="int8", file=_FILE_2019_EDGETPU),
+    Recipe(id="pt2-fp32", format="pt2", precision="fp32", framework="torch"),
 )
 
 BY_ID = {recipe.id: recipe for recipe in RECIPES}

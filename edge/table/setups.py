@@ -18,7 +18,7 @@ _ON_BOARDS = ("litert", "onnxruntime", "openvino", "edgetpu", "tensorrt")
 _ON_EMULATED = ("onnx-fp32", "tflite-int8", "tflite-int8-logits", "tflite-2019", "tflite-2019-logits")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableSetup:
     """A row that can be measured.
 
@@ -56,7 +56,7 @@ class TableSetup:
         return f"{self.where}, {self.title}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Absent:
     """A row that cannot be measured.
 
@@ -71,7 +71,7 @@ class Absent:
     model: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Variant:
     """An engine with a model; becomes one setup for each thread count worth measuring."""
 
@@ -89,49 +89,100 @@ _COMPILED = {"call": "compiled"}
 _FAST_INT8 = {"int8": "fast"}
 
 _CPU = (
-    _Variant("keras-predict", "Keras float32, predict (as published)", "keras-fp32", "keras", _PREDICT),
-    _Variant("keras-compiled", "Keras float32, compiled call", "keras-fp32", "keras", _COMPILED),
-    _Variant("torch-fp32", "PyTorch float32", "pt2-fp32", "torch"),
-    _Variant("onnxruntime-fp32", "ONNX Runtime float32", "onnx-fp32", "onnxruntime"),
-    _Variant("tflite-fp32", "TFLite float32", "tflite-fp32", "litert"),
-    _Variant("tflite-int8", "TFLite int8", "tflite-int8", "litert"),
-    _Variant("tflite-int8-logits", "TFLite int8, logit head", "tflite-int8-logits", "litert", all_threads=False),
-    _Variant("tflite-2019", "TFLite uint8, Google's file of 2019", "tflite-2019", "litert", all_threads=False),
     _Variant(
-        "tflite-2019-logits",
-        "TFLite uint8 of 2019, logit head",
-        "tflite-2019-logits",
-        "litert",
+        id="keras-predict",
+        title="Keras float32, predict (as published)",
+        artifact="keras-fp32",
+        runtime="keras",
+        settings=_PREDICT,
+    ),
+    _Variant(
+        id="keras-compiled",
+        title="Keras float32, compiled call",
+        artifact="keras-fp32",
+        runtime="keras",
+        settings=_COMPILED,
+    ),
+    _Variant(id="torch-fp32", title="PyTorch float32", artifact="pt2-fp32", runtime="torch"),
+    _Variant(id="onnxruntime-fp32", title="ONNX Runtime float32", artifact="onnx-fp32", runtime="onnxruntime"),
+    _Variant(id="tflite-fp32", title="TFLite float32", artifact="tflite-fp32", runtime="litert"),
+    _Variant(id="tflite-int8", title="TFLite int8", artifact="tflite-int8", runtime="litert"),
+    _Variant(
+        id="tflite-int8-logits",
+        title="TFLite int8, logit head",
+        artifact="tflite-int8-logits",
+        runtime="litert",
         all_threads=False,
     ),
-    _Variant("openvino-fp32", "OpenVINO FP32", "openvino-fp32", "openvino"),
-    _Variant("openvino-fp16", "OpenVINO FP16", "openvino-fp16", "openvino"),
-    _Variant("openvino-int8", "OpenVINO int8", "openvino-int8", "openvino"),
+    _Variant(
+        id="tflite-2019",
+        title="TFLite uint8, Google's file of 2019",
+        artifact="tflite-2019",
+        runtime="litert",
+        all_threads=False,
+    ),
+    _Variant(
+        id="tflite-2019-logits",
+        title="TFLite uint8 of 2019, logit head",
+        artifact="tflite-2019-logits",
+        runtime="litert",
+        all_threads=False,
+    ),
+    _Variant(id="openvino-fp32", title="OpenVINO FP32", artifact="openvino-fp32", runtime="openvino"),
+    _Variant(id="openvino-fp16", title="OpenVINO FP16", artifact="openvino-fp16", runtime="openvino"),
+    _Variant(id="openvino-int8", title="OpenVINO int8", artifact="openvino-int8", runtime="openvino"),
 )
 # On CPUs whose int8 kernels saturate, the default above is the precise setting; this setup shows what that costs.
 _SATURATING = _Variant(
-    "openvino-int8-fast", "OpenVINO int8, saturating kernels", "openvino-int8", "openvino", _FAST_INT8
+    id="openvino-int8-fast",
+    title="OpenVINO int8, saturating kernels",
+    artifact="openvino-int8",
+    runtime="openvino",
+    settings=_FAST_INT8,
 )
 
 _CUDA = (
-    TableSetup("torch-cuda", "PyTorch float32, CUDA", "pt2-fp32", "torch", None, device="cuda"),
-    TableSetup("onnxruntime-cuda", "ONNX Runtime float32, CUDA", "onnx-fp32", "onnxruntime", None, device="cuda"),
     TableSetup(
-        "onnxruntime-tensorrt", "ONNX Runtime float32, TensorRT", "onnx-fp32", "onnxruntime", None, device="tensorrt"
+        id="torch-cuda",
+        title="PyTorch float32, CUDA",
+        artifact="pt2-fp32",
+        runtime="torch",
+        threads=None,
+        device="cuda",
+    ),
+    TableSetup(
+        id="onnxruntime-cuda",
+        title="ONNX Runtime float32, CUDA",
+        artifact="onnx-fp32",
+        runtime="onnxruntime",
+        threads=None,
+        device="cuda",
+    ),
+    TableSetup(
+        id="onnxruntime-tensorrt",
+        title="ONNX Runtime float32, TensorRT",
+        artifact="onnx-fp32",
+        runtime="onnxruntime",
+        threads=None,
+        device="tensorrt",
     ),
 )
 # PyPI's wheels for ARM compute only on the CPU; a Jetson's GPU is used by the TensorRT of its JetPack.
-_JETSON = TableSetup("tensorrt-fp16", "TensorRT FP16", "tensorrt-fp16", "tensorrt", None, device="cuda")
+_JETSON = TableSetup(
+    id="tensorrt-fp16", title="TensorRT FP16", artifact="tensorrt-fp16", runtime="tensorrt", threads=None, device="cuda"
+)
 # One thread, as the native row beside it; `edge bench --on browser` measures several.
 _BROWSER = TableSetup(
-    "browser-tflite-int8-1t",
-    "browser, TFLite int8, 1 thread",
-    "browser-tflite-int8",
-    "litert_js",
-    1,
+    id="browser-tflite-int8-1t",
+    title="browser, TFLite int8, 1 thread",
+    artifact="browser-tflite-int8",
+    runtime="litert_js",
+    threads=1,
     worker=BROWSER_WORKER,
 )
-_CORAL = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
+_CORAL = TableSetup(
+    id="coral-usb", title="Coral Edge TPU, TFLite uint8", artifact="edgetpu-2019", runtime="edgetpu", threads=None
+)
 
 
 def setups_for(machine: MachineFacts, devices: Collection[str]) -> list[TableSetup]:
@@ -157,7 +208,7 @@ def setups_in_browser(browser: str | None) -> tuple[list[TableSetup], list[Absen
     browser: The program; None if there is none.
     """
     if browser is None:
-        return [], [Absent("browser", f"{THIS_MACHINE}, browser", "Chromium or Chrome (none found)")]
+        return [], [Absent(id="browser", title=f"{THIS_MACHINE}, browser", needs="Chromium or Chrome (none found)")]
     return [_BROWSER], []
 
 
@@ -180,9 +231,9 @@ def absent_devices(machine: MachineFacts, devices: Collection[str], where: str =
     """Return the accelerators of the published table that are not attached to the machine."""
     rows = []
     if not _has_nvidia(machine) and not _is_jetson(devices):
-        rows.append(Absent("cuda", f"{where} + NVIDIA GPU", "an NVIDIA GPU (none found)"))
+        rows.append(Absent(id="cuda", title=f"{where} + NVIDIA GPU", needs="an NVIDIA GPU (none found)"))
     if not _has_coral(devices):
-        rows.append(Absent("coral-usb", f"{where} + Coral", "a Coral USB Accelerator (none attached)"))
+        rows.append(Absent(id="coral-usb", title=f"{where} + Coral", needs="a Coral USB Accelerator (none attached)"))
     return rows
 
 

@@ -16,17 +16,11 @@ from runtimes.errors import (
     from_dict,
 )
 
+TIME_HINT = "allow it more time, or choose a smaller model"
+_MEMORY_HINT = "close other programs, or choose a smaller model or input"
 _SIGKILL = 9
-
-
 # Lines of stack traces as printed by glog (TensorFlow, LiteRT) and sanitizers, headings included.
 _FRAME = re.compile(r"@\s+(0x)?[0-9a-f]{4,}|#\d+\s|\*\*\*")
-
-
-TIME_HINT = "allow it more time, or choose a smaller model"
-
-
-_MEMORY_HINT = "close other programs, or choose a smaller model or input"
 
 
 def describe_job(name: str, subject: str) -> str:

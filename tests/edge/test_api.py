@@ -60,7 +60,7 @@ def red(tmp_path: Path) -> Path:
     return tmp_path / "red.png"
 
 
-RAW = edge.ModelHints(edge.PreprocessOptions(mean=(0.0,) * 3, scale=(1.0,) * 3))
+RAW = edge.ModelHints(preprocess_options=edge.PreprocessOptions(mean=(0.0,) * 3, scale=(1.0,) * 3))
 
 
 class TestOpen:

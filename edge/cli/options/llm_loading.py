@@ -47,7 +47,7 @@ def llm_source_from(args: argparse.Namespace) -> LlmSource:
         if load_options:
             flag = f"--{load_options[0].replace('_', '-')}"
             raise UsageError(f"{flag} cannot be set on a running server", f"leave {flag} out here")
-        return LlmSource(source, args.runtime or "llama_server", LoadOptions())
+        return LlmSource(source=source, runtime=args.runtime or "llama_server", options=LoadOptions())
     options = LoadOptions(
         context=args.context,
         threads=args.threads,
@@ -57,7 +57,7 @@ def llm_source_from(args: argparse.Namespace) -> LlmSource:
         mmproj=args.mmproj or find_encoder(source, args.runtime),
         workers=tuple(word for word in (args.workers or "").split(",") if word),
     )
-    return LlmSource(source, args.runtime, options)
+    return LlmSource(source=source, runtime=args.runtime, options=options)
 
 
 def _source(model: str | None, server: str | None) -> str:

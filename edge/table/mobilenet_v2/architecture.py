@@ -23,7 +23,7 @@ _STAGES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """A convolution, or the dense layer at the end.
 
@@ -57,13 +57,13 @@ class Block:
     residual: bool
 
 
-STEM = Layer("stem", (32, 3, 3, 3), "Conv1", "bn_Conv1", stride=2)
-HEAD = Layer("head", (FEATURES, 320, 1, 1), "Conv_1", "Conv_1_bn")
+STEM = Layer(name="stem", shape=(32, 3, 3, 3), keras="Conv1", keras_norm="bn_Conv1", stride=2)
+HEAD = Layer(name="head", shape=(FEATURES, 320, 1, 1), keras="Conv_1", keras_norm="Conv_1_bn")
 
 
 def classifier(classes: int) -> Layer:
     """Return the dense layer at the end."""
-    return Layer("classifier", (classes, FEATURES), "predictions", relu6=False)
+    return Layer(name="classifier", shape=(classes, FEATURES), keras="predictions", relu6=False)
 
 
 def _block(index: int, inputs: int, expansion: int, outputs: int, stride: int) -> Block:
@@ -74,7 +74,14 @@ def _block(index: int, inputs: int, expansion: int, outputs: int, stride: int) -
         ("project", (outputs, wide, 1, 1), 1, False),
     )
     layers = tuple(
-        Layer(f"blocks.{index}.{part}", shape, f"{keras}_{part}", f"{keras}_{part}_BN", step, relu6)
+        Layer(
+            name=f"blocks.{index}.{part}",
+            shape=shape,
+            keras=f"{keras}_{part}",
+            keras_norm=f"{keras}_{part}_BN",
+            stride=step,
+            relu6=relu6,
+        )
         for part, shape, step, relu6 in parts
         if part != "expand" or expansion > 1
     )

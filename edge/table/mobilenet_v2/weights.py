@@ -32,7 +32,7 @@ _MAX_BYTES = 64 * 2**20
 _HINT = "choose a MobileNetV2 1.0/224 weights file with folded BatchNorm and 1000 or 1001 classes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightsOrigin:
     """Where the weights come from.
 
@@ -77,7 +77,7 @@ def weights_of(path: Path | None) -> WeightsOrigin:
     if path is not None:
         return _from_file(path)
     seed = f"MobileNetV2, random weights, seed {RANDOM_SEED}"
-    return WeightsOrigin("random", None, hashlib.sha256(seed.encode()).hexdigest(), 1000)
+    return WeightsOrigin(kind="random", path=None, sha256=hashlib.sha256(seed.encode()).hexdigest(), classes=1000)
 
 
 def load_weights(weights: WeightsOrigin) -> Arrays:
@@ -135,8 +135,8 @@ def _from_file(path: Path) -> WeightsOrigin:
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path} is larger than any MobileNetV2 1.0", _HINT)
     if path.suffix == ".h5":
-        return WeightsOrigin("keras", path, sha256(path), 1000)
-    return WeightsOrigin("file", path, sha256(path), _check_header(path))
+        return WeightsOrigin(kind="keras", path=path, sha256=sha256(path), classes=1000)
+    return WeightsOrigin(kind="file", path=path, sha256=sha256(path), classes=_check_header(path))
 
 
 def _check_header(path: Path) -> int:

@@ -21,8 +21,10 @@ from runtimes.llm.session import TextOptions
 def chat(scripted, tmp_path, monkeypatch) -> Chat:
     monkeypatch.setenv("EDGE_CHATS", str(tmp_path / "chats"))
     session = scripted(["one", "two", "three"])
-    conversation = Conversation(session, ChatTemplate.named("chatml", session.facts), TextOptions())
-    return Chat(conversation, "model.gguf", saved_chat.path_of("mine"))
+    conversation = Conversation(
+        session=session, template=ChatTemplate.named("chatml", session.facts), options=TextOptions()
+    )
+    return Chat(conversation=conversation, model="model.gguf", save_as=saved_chat.path_of("mine"))
 
 
 def _ask(chat: Chat, text: str) -> None:
@@ -90,6 +92,8 @@ def test_settings_change_by_name(chat) -> None:
     _say(chat, "/set seed random")
     assert chat.conversation.options.seed is None
     assert len(_say(chat, "/set")) == len(sampling_settings.SETTINGS)
+    _say(chat, "/set seed 4294967294")
+    assert any(line.split()[:2] == ["seed", "4294967294"] for line in _say(chat, "/set"))
 
 
 @pytest.mark.parametrize("wrong", ["/set temp", "/set tmep 1", "/set temp hot", "/set temp nan", "/set top_p 2"])

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from edge.chat.conversation import Conversation, Finished, PromptProgress, TextDelta, TurnsDropped
+from edge.chat.conversation import AnswerSummary, Conversation, PromptProgress, TextDelta, TurnsDropped
 from edge.llm.chat_template import ChatTemplate
 from runtimes.errors import InputError, UsageError
 from runtimes.llm.session import TextOptions
@@ -18,7 +18,7 @@ def talk(scripted):
     def begin(*answers, template="chatml", messages=(), options=None, **more) -> Conversation:
         session = scripted(answers, **more)
         chosen = ChatTemplate.named(template, session.facts)
-        return Conversation(session, chosen, options or TextOptions(), list(messages))
+        return Conversation(session=session, template=chosen, options=options or TextOptions(), messages=list(messages))
 
     return begin
 
@@ -38,7 +38,7 @@ def test_an_answer_streams_and_becomes_a_message(talk) -> None:
     assert _text(events) == "Hello there."
     assert conversation.messages[-1] == {"role": "assistant", "content": "Hello there."}
     last = events[-1]
-    assert isinstance(last, Finished)
+    assert isinstance(last, AnswerSummary)
     assert (last.reason, last.tokens, last.seed) == ("stop", 12, 7)
     assert last.used == len(conversation.session.calls[0]) + 12
 

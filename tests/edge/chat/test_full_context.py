@@ -42,7 +42,9 @@ def finishes(session, monkeypatch) -> list[Finish]:
 def test_what_stays_after_a_shift_is_not_read_again(session, finishes) -> None:
     options = TextOptions(temperature=0, ignore_end=True, max_tokens=300)
     system = {"role": "system", "content": "There was a little girl named Lily who liked to play."}
-    conversation = Conversation(session, ChatTemplate.named("alpaca", session.facts), options, [system])
+    conversation = Conversation(
+        session=session, template=ChatTemplate.named("alpaca", session.facts), options=options, messages=[system]
+    )
     conversation.options = TextOptions(temperature=0, ignore_end=True, max_tokens=40)
     conversation.ask("Tell me of her.")
     list(conversation.answer(Event()))

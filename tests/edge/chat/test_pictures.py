@@ -52,7 +52,7 @@ def seeing(scripted):
 @pytest.fixture
 def talk(seeing) -> Conversation:
     session = seeing(["a house", "red", "green"])
-    return Conversation(session, ChatTemplate.named("chatml", session.facts), TextOptions())
+    return Conversation(session=session, template=ChatTemplate.named("chatml", session.facts), options=TextOptions())
 
 
 def ask(conversation: Conversation, text: str) -> list:
@@ -102,25 +102,27 @@ def test_a_retry_keeps_the_picture(talk, picture) -> None:
 def test_a_chat_is_resumed_with_its_pictures(talk, seeing, picture, tmp_path) -> None:
     talk.attach(picture)
     ask(talk, "What is it?")
-    saved_chat.save(tmp_path / "chat.json", saved_chat.SavedChat("m.gguf", None, talk.messages))
+    saved_chat.save(tmp_path / "chat.json", saved_chat.SavedChat(model="m.gguf", template=None, messages=talk.messages))
     session = seeing(["yes"])
-    again = Conversation(session, ChatTemplate.named("chatml", session.facts), TextOptions())
+    again = Conversation(session=session, template=ChatTemplate.named("chatml", session.facts), options=TextOptions())
     again.replace_messages(saved_chat.load(tmp_path / "chat.json").messages)
     ask(again, "Sure?")
     assert any(part.picture for part in session.parts)
     picture.unlink()
-    other = Conversation(seeing(["yes"]), ChatTemplate.named("chatml", session.facts), TextOptions())
+    other = Conversation(
+        session=seeing(["yes"]), template=ChatTemplate.named("chatml", session.facts), options=TextOptions()
+    )
     other.replace_messages(again.messages)
     with pytest.raises(InputError, match=r"photo\.jpg cannot be read"):
         ask(other, "Sure?")
 
 
 def test_the_command_attaches_a_picture_to_the_next_question(talk, picture) -> None:
-    (line,) = Commands(Chat(talk, "m.gguf")).run(f"/image '{picture}'").lines
+    (line,) = Commands(Chat(conversation=talk, model="m.gguf")).run(f"/image '{picture}'").lines
     assert f"({TOKENS} tokens)" in line
     assert talk.attached == [str(picture)]
     with pytest.raises(UsageError, match="needs the file"):
-        Commands(Chat(talk, "m.gguf")).run("/image")
+        Commands(Chat(conversation=talk, model="m.gguf")).run("/image")
 
 
 def test_a_model_without_an_encoder_says_what_to_do(scripted, picture) -> None:
@@ -128,7 +130,9 @@ def test_a_model_without_an_encoder_says_what_to_do(scripted, picture) -> None:
         pass
 
     session = Blind()
-    conversation = Conversation(session, ChatTemplate.named("chatml", session.facts), TextOptions())
+    conversation = Conversation(
+        session=session, template=ChatTemplate.named("chatml", session.facts), options=TextOptions()
+    )
     with pytest.raises(UsageError, match="no picture encoder") as caught:
         conversation.attach(picture)
     assert "--mmproj" in caught.value.hint

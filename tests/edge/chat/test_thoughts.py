@@ -51,7 +51,7 @@ def test_thought_and_answer_are_told_apart_wherever_the_pieces_end(text, prompt_
 def _conversation(scripted, answers, template="chatml", **options) -> Conversation:
     session = scripted(answers, template=TEMPLATE)
     chosen = ChatTemplate.named(template, session.facts)
-    return Conversation(session, chosen, TextOptions(**options))
+    return Conversation(session=session, template=chosen, options=TextOptions(**options))
 
 
 def test_an_answer_is_kept_without_its_thought_and_templates_do_not_get_it(scripted) -> None:
@@ -106,8 +106,8 @@ def test_a_template_that_only_joins_texts_has_no_thoughts(scripted) -> None:
 def test_thinking_is_switched_where_the_template_can(scripted) -> None:
     session = scripted(["a", "b"])
     with ChatTemplate(SWITCH, "switch", session.facts) as template:
-        conversation = Conversation(session, template, TextOptions())
-        commands = Commands(Chat(conversation, "model"))
+        conversation = Conversation(session=session, template=template, options=TextOptions())
+        commands = Commands(Chat(conversation=conversation, model="model"))
         assert list(commands.run("/think").lines) == ["thinking is left to the template"]
         assert list(commands.run("/think off").lines) == ["thinking is off"]
         conversation.ask("?")
@@ -116,14 +116,14 @@ def test_thinking_is_switched_where_the_template_can(scripted) -> None:
         commands.run("/think on")
         list(conversation.answer(Event()))
         assert session.detokenize(session.calls[-1]) == "loud: "
-    fixed = Commands(Chat(_conversation(scripted, []), "model"))
+    fixed = Commands(Chat(conversation=_conversation(scripted, []), model="model"))
     with pytest.raises(UsageError, match="cannot switch thinking"):
         fixed.run("/think off")
 
 
 def test_the_last_thought_can_be_shown(scripted) -> None:
     conversation = _conversation(scripted, ["<think>one\ntwo</think>4"])
-    commands = Commands(Chat(conversation, "model"))
+    commands = Commands(Chat(conversation=conversation, model="model"))
     assert list(commands.run("/thought").lines) == ["no thought"]
     conversation.ask("?")
     list(conversation.answer(Event()))

@@ -71,7 +71,7 @@ def situation(write: Callable[[Mapping[str, str]], Path]) -> Callable[..., Snaps
             machine=machine,
             conditions=conditions,
             python=Interpreter(
-                (3, 11, 7), 64, in_environment=True, externally_managed=False, can_make_environments=True
+                version=(3, 11, 7), bits=64, in_environment=True, externally_managed=False, can_make_environments=True
             ),
             packages=Packages([]),
             cache=Path("/nowhere/edge"),

@@ -120,7 +120,19 @@ def test_an_ncs2_has_no_engine_without_openvino(situation):
 def test_the_mend_is_what_a_measurement_on_a_board_asks_for(situation):
     (found,) = accelerators.movidius(situation(usb(NCS2)))
     with pytest.raises(RefusedError) as refused:
-        users_openvino(Probe("aarch64", "/home/pi", None, None, (), None, None, frozenset()), "pi")
+        users_openvino(
+            Probe(
+                machine="aarch64",
+                home="/home/pi",
+                model=None,
+                jetson=None,
+                pythons=(),
+                trtexec=None,
+                free_bytes=None,
+                have=frozenset(),
+            ),
+            "pi",
+        )
     for part in ("unpack Intel's archive of OpenVINO 2022.3.1 or 2022.1", "/opt/intel/openvino_2022", "the udev rule"):
         assert part in found.fix
         assert part in refused.value.hint

@@ -13,9 +13,11 @@ import edge.doctor
 from edge.cli import doctor
 from edge.doctor import Finding, is_broken
 
-FINE = Finding("ok", "Python 3.11.7")
-SLOW = Finding("warning", "the CPU governor is 'powersave'", "the clock follows the load", "sudo something")
-BROKEN = Finding("error", "no permission", "only root may", "sudo something else")
+FINE = Finding(level="ok", what="Python 3.11.7")
+SLOW = Finding(
+    level="warning", what="the CPU governor is 'powersave'", why="the clock follows the load", fix="sudo something"
+)
+BROKEN = Finding(level="error", what="no permission", why="only root may", fix="sudo something else")
 
 
 def run(monkeypatch, findings, as_json=False):

@@ -22,7 +22,7 @@ from runtimes.errors import EdgeError, EngineMissingError, HostError, InputError
 
 COUNT = 60
 HINTS = edge.ModelHints(
-    edge.PreprocessOptions(mean=(0.0,) * 3, scale=(1.0,) * 3, resize="stretch"), task="segmentation"
+    preprocess_options=edge.PreprocessOptions(mean=(0.0,) * 3, scale=(1.0,) * 3, resize="stretch"), task="segmentation"
 )
 # Programs that a worker runs before it starts: they make it slow, or kill it in the middle of a chunk.
 SLOW = "time.sleep(0.3)"

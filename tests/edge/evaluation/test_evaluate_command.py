@@ -107,7 +107,8 @@ def test_the_text_holds_a_row_for_each_model(capsys, classifier, pictures):
 def test_the_api_gives_the_same(classifier, pictures):
     options = edge.EvaluateOptions(
         hints=edge.ModelHints(
-            edge.PreprocessOptions(mean=(127.5,) * 3, scale=(1 / 127.5,) * 3, resize="stretch"), "probability"
+            preprocess_options=edge.PreprocessOptions(mean=(127.5,) * 3, scale=(1 / 127.5,) * 3, resize="stretch"),
+            output="probability",
         ),
         limit=10,
     )

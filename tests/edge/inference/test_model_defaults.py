@@ -249,7 +249,7 @@ def test_a_complete_manifest_needs_neither_file_nor_engine():
 
 
 def test_what_is_given_overrides_the_manifest():
-    given = ModelHints(PreprocessOptions(mean=(1.0,) * 3), output="probability", label_offset=1)
+    given = ModelHints(preprocess_options=PreprocessOptions(mean=(1.0,) * 3), output="probability", label_offset=1)
     model = prepared_model(complete(), given, never)
     assert model.artifact.manifest.preprocess is not None
     assert model.artifact.manifest.preprocess.mean == (1.0,) * 3

@@ -87,8 +87,16 @@ def test_the_tables_row_of_a_coral_is_measured(
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
     coral.rename(tmp_path / "edgetpu-2019")
     pixels = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
-    bundle = Bundle(tmp_path, "random", trained=False, picture="noise", pictures=Pictures(pixels[:1], pixels))
-    setup = TableSetup("coral-usb", "Coral Edge TPU, TFLite uint8", "edgetpu-2019", "edgetpu", None)
+    bundle = Bundle(
+        path=tmp_path,
+        weights="random",
+        trained=False,
+        picture="noise",
+        pictures=Pictures(benchmark=pixels[:1], calibration=pixels),
+    )
+    setup = TableSetup(
+        id="coral-usb", title="Coral Edge TPU, TFLite uint8", artifact="edgetpu-2019", runtime="edgetpu", threads=None
+    )
     table = make_table(bundle, [setup], TableOptions(runs=3, rounds=1, quiet=True))
     assert table.exit_code == 0
     (row,) = [row for row in table.rows if row.id == "coral-usb"]

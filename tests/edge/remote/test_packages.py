@@ -20,7 +20,9 @@ AARCH64, ARM = 183, 40  # e_machine in ELF files
 
 
 def python(*version: int, bits: int = 64, modules: tuple[str, ...] = ()) -> Python:
-    return Python((*version, 0)[:3], "/usr/bin/python3", bits, frozenset(modules), "glibc 2.31")
+    return Python(
+        version=(*version, 0)[:3], path="/usr/bin/python3", bits=bits, modules=frozenset(modules), libc="glibc 2.31"
+    )
 
 
 def machines(folder: Path) -> set[int]:

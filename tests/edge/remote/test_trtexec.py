@@ -292,8 +292,19 @@ def appears(path: Path) -> bool:
 
 def test_a_board_that_has_tensorrt_for_its_python_uses_that():
     def found(version, modules, path="/usr/src/tensorrt/bin/trtexec"):
-        python = Python(version, "/usr/bin/python3", 64, frozenset(modules), "glibc 2.27")
-        return Probe("aarch64", "/home/nano", "NVIDIA Jetson Nano", "# R32", (python,), path, None, frozenset())
+        python = Python(
+            version=version, path="/usr/bin/python3", bits=64, modules=frozenset(modules), libc="glibc 2.27"
+        )
+        return Probe(
+            machine="aarch64",
+            home="/home/nano",
+            model="NVIDIA Jetson Nano",
+            jetson="# R32",
+            pythons=(python,),
+            trtexec=path,
+            free_bytes=None,
+            have=frozenset(),
+        )
 
     assert trtexec.is_needed(found((3, 6, 9), ["numpy", "tensorrt"]))
     assert trtexec.is_needed(found((3, 8, 10), ["numpy"]))
@@ -331,8 +342,17 @@ def test_another_release_or_board_has_another_engine(prepared):
             return 0, f"os Ubuntu 18.04.6 LTS\ncores 4\nengine {self.package}\n"
 
     def key(model, package):
-        python = Python((3, 6, 9), "python3", 64, frozenset(), None)
-        board = Probe("aarch64", "/home/nano", model, "# R32", (python,), "trtexec", None, frozenset())
+        python = Python(version=(3, 6, 9), path="python3", bits=64, modules=frozenset(), libc=None)
+        board = Probe(
+            machine="aarch64",
+            home="/home/nano",
+            model=model,
+            jetson="# R32",
+            pythons=(python,),
+            trtexec="trtexec",
+            free_bytes=None,
+            have=frozenset(),
+        )
         return trtexec._Trtexec(Line(package), board)._key(artifacts.Artifact.open(prepared))
 
     asked = [("Nano", "libnvinfer8 8.2.1"), ("Nano", "libnvinfer8 8.0.1"), ("TX2", "libnvinfer8 8.2.1")]

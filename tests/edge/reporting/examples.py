@@ -93,15 +93,26 @@ def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
     found = [table.published(one) for one in published_rows()]
     for place in range(measured):
         title = f"TFLite int8, variant {place} of a model with a long name, {1 + place % 2} threads"
-        setup = TableSetup(f"tflite-int8-{place}-1t", title, "tflite-int8", "litert", 1 + place % 2)
+        setup = TableSetup(
+            id=f"tflite-int8-{place}-1t", title=title, artifact="tflite-int8", runtime="litert", threads=1 + place % 2
+        )
         one = row(title, 8.0 * 1.15**place, threads=1 + place % 2)
         if place == 0:
             one = replace(one, energy_per_run_j=0.153, energy_source="an INA3221", profile=profile())
-        agreement = TableAgreement(100, 98, 0.05, 96 - place % 7, 96, "int8")
+        agreement = TableAgreement(
+            pictures=100,
+            same_top1=98,
+            max_difference=0.05,
+            correct=96 - place % 7,
+            reference_correct=96,
+            precision="int8",
+        )
         found.append(table.of_setup(setup, one, True, agreement))
     return [
         *found,
-        table.absent(Absent("coral-usb", "this machine + Coral", "a Coral USB Accelerator (none attached)")),
+        table.absent(
+            Absent(id="coral-usb", title="this machine + Coral", needs="a Coral USB Accelerator (none attached)")
+        ),
     ]
 
 

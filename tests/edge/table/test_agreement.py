@@ -18,7 +18,15 @@ def _said(shares: np.ndarray) -> Answers:
 
 
 def _agreement(precision: str, same: int, difference: float, correct: int = 80, own: bool = False) -> TableAgreement:
-    return TableAgreement(100, same, difference, correct, 80, precision, own)
+    return TableAgreement(
+        pictures=100,
+        same_top1=same,
+        max_difference=difference,
+        correct=correct,
+        reference_correct=80,
+        precision=precision,
+        own_weights=own,
+    )
 
 
 def test_compare_counts_equal_classes_and_true_ones() -> None:
@@ -59,12 +67,12 @@ def _answered(folder: Path, name: str, values: np.ndarray) -> AnswerFile:
     path = folder / f"{name}.npz"
     np.savez(path, y=values)
     manifest = Manifest(name, "onnx", "fp32", "m.onnx", output=OutputMeaning("probability"))
-    return AnswerFile(path, Artifact(folder, manifest), False)
+    return AnswerFile(outputs=path, artifact=Artifact(folder, manifest), own_weights=False)
 
 
 def _pictures(reference: np.ndarray | None, truth: np.ndarray | None) -> Pictures:
     pixels = np.zeros((1, 2, 2, 3), np.uint8)
-    return Pictures(pixels, pixels, pixels, truth, reference)
+    return Pictures(benchmark=pixels, calibration=pixels, evaluation=pixels, truth=truth, reference=reference)
 
 
 def _rows(tops: list[int], classes: int) -> np.ndarray:

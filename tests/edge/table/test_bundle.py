@@ -13,14 +13,21 @@ from converters.pipeline.staging import ARTIFACT, staging
 from edge.table import bundle as bundles
 from edge.table.bundle import Bundle
 from edge.table.images import Pictures
-from edge.table.prepare import Wanted, prepare
+from edge.table.prepare import ChosenFiles, prepare
 from runtimes.errors import HostError, InputError, UsageError
 
-PICTURES = Pictures(np.zeros((1, 2, 2, 3), np.uint8), np.ones((2, 2, 2, 3), np.uint8))
+PICTURES = Pictures(benchmark=np.zeros((1, 2, 2, 3), np.uint8), calibration=np.ones((2, 2, 2, 3), np.uint8))
 
 
 def _bundle(folder: Path, pictures: Pictures = PICTURES) -> Bundle:
-    return Bundle(folder, "random, seeded", False, "generated", pictures, {"pt2-fp32": "no PyTorch"})
+    return Bundle(
+        path=folder,
+        weights="random, seeded",
+        trained=False,
+        picture="generated",
+        pictures=pictures,
+        missing={"pt2-fp32": "no PyTorch"},
+    )
 
 
 def test_what_is_exported_is_read_again(tmp_path):
@@ -83,7 +90,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("EDGE_DATA", str(tmp_path))
     with pytest.raises(HostError) as caught:
-        prepare(Wanted(), ["onnx-fp32"])
+        prepare(ChosenFiles(), ["onnx-fp32"])
     assert "EDGE_CACHE" in caught.value.hint
 
 

@@ -92,12 +92,41 @@ def test_an_emulated_board_is_asked_for_little_and_its_rows_show_no_time() -> No
 
 def test_the_notes_group_boards_by_how_much_their_outputs_differ() -> None:
     measured = Measured(setup="a", total_s=3.0, rounds=[Round(runs=2)], runtime_version="2.3")
-    setups = [TableSetup(name, name.upper(), "m", "litert", 1, host="pi") for name in "abc"]
+    setups = [
+        TableSetup(id=name, title=name.upper(), artifact="m", runtime="litert", threads=1, host="pi") for name in "abc"
+    ]
     rows = [of_setup(setup, measured, trained=True) for setup in setups]
     alike = {
-        "a": OutputDiff("x86_64", "2.3", 2, 2, 2002, 0, 0.0, 0),
-        "b": OutputDiff("x86_64", "2.3", 2, 2, 2002, 5, 0.1, 7),
-        "c": OutputDiff("x86_64", "2.4", 2, 1, 2002, 9, 1e-6, None),
+        "a": OutputDiff(
+            architecture="x86_64",
+            runtime_version="2.3",
+            pictures=2,
+            same_top1=2,
+            values=2002,
+            differing=0,
+            max_difference=0.0,
+            max_steps=0,
+        ),
+        "b": OutputDiff(
+            architecture="x86_64",
+            runtime_version="2.3",
+            pictures=2,
+            same_top1=2,
+            values=2002,
+            differing=5,
+            max_difference=0.1,
+            max_steps=7,
+        ),
+        "c": OutputDiff(
+            architecture="x86_64",
+            runtime_version="2.4",
+            pictures=2,
+            same_top1=1,
+            values=2002,
+            differing=9,
+            max_difference=1e-6,
+            max_steps=None,
+        ),
     }
     assert _beside_here(rows, alike) == [
         "Outputs compared with those of the same artifacts and engines for the same pictures on this machine (x86_64):",

@@ -75,7 +75,9 @@ def test_a_weights_file_is_found_described_and_read(drawn: Arrays, elsewhere: Pa
     path = elsewhere / "own.safetensors"
     save_file(drawn, path)
     weights = find_weights(path)
-    assert weights == WeightsOrigin("file", path, hashlib.sha256(path.read_bytes()).hexdigest(), 1001)
+    assert weights == WeightsOrigin(
+        kind="file", path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), classes=1001
+    )
     assert weights.trained
     assert weights.label_offset == 1
     read = load_weights(weights)
@@ -239,7 +241,7 @@ def test_random_weights_do_not_depend_on_the_number_of_threads(drawn: Arrays) ->
 def test_a_built_model_has_the_same_bytes_in_every_process(framework: str, tmp_path: Path) -> None:
     with suppress_output():
         pytest.importorskip("tensorflow" if framework == "keras" else "torch")
-    weights = WeightsOrigin("random", None, "", 1001)
+    weights = WeightsOrigin(kind="random", path=None, sha256="", classes=1001)
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
@@ -256,7 +258,7 @@ def test_a_built_model_has_the_same_bytes_in_every_process(framework: str, tmp_p
 
 
 def test_what_the_manifest_needs() -> None:
-    weights = WeightsOrigin("file", Path("x"), "", 1000)
+    weights = WeightsOrigin(kind="file", path=Path("x"), sha256="", classes=1000)
     assert mobilenet_v2.meaning(weights).label_offset == 0
     assert len(mobilenet_v2.labels(weights)) == 1000
     assert mobilenet_v2.preprocess("torch").layout == "NCHW"

@@ -21,8 +21,14 @@ from edge.table.rows import Row, absent, of_setup, published
 from edge.table.setups import Absent, TableSetup
 from runtimes.artifact.json_fields import Fields
 
-PICTURES = Pictures(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3), np.uint8))
-BUNDLE = Bundle(Path("bundle"), "weights.safetensors, 1001 classes", True, "magpie.jpg", PICTURES)
+PICTURES = Pictures(benchmark=np.zeros((1, 2, 2, 3), np.uint8), calibration=np.zeros((1, 2, 2, 3), np.uint8))
+BUNDLE = Bundle(
+    path=Path("bundle"),
+    weights="weights.safetensors, 1001 classes",
+    trained=True,
+    picture="magpie.jpg",
+    pictures=PICTURES,
+)
 
 
 CALM = {"governor": None, "load_average": 0.1, "temperature_c": None, "throttling": None}
@@ -51,12 +57,14 @@ def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -
 
 
 def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
-    setup = TableSetup(name, name.upper(), "onnx-fp32", "onnxruntime", 1)
+    setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
     return of_setup(setup, _measured(name, seconds, **more), trained)
 
 
 def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-6) -> TableAgreement:
-    return TableAgreement(100, same, difference, 88, 88, precision)
+    return TableAgreement(
+        pictures=100, same_top1=same, max_difference=difference, correct=88, reference_correct=88, precision=precision
+    )
 
 
 def test_a_browsers_row_names_it_and_its_time_beside_the_native_one() -> None:
@@ -88,14 +96,16 @@ def test_without_trained_weights_no_answer_is_shown() -> None:
 
 
 def test_a_crash_is_a_row_that_says_so() -> None:
-    setup = TableSetup("ort", "ORT", "onnx-fp32", "onnxruntime", 1)
+    setup = TableSetup(id="ort", title="ORT", artifact="onnx-fp32", runtime="onnxruntime", threads=1)
     row = of_setup(setup, Measured(setup="ort", status="crashed", message="SIGSEGV"), True)
     assert "crashed: SIGSEGV" in as_markdown([row], [])
     assert row.fps is None
 
 
 def test_json_keeps_the_keys_of_bench_and_adds_the_source() -> None:
-    rows = json.loads(as_json([published(published_rows()[0]), _row("ort", 2.0), absent(Absent("x", "X", "a GPU"))]))
+    rows = json.loads(
+        as_json([published(published_rows()[0]), _row("ort", 2.0), absent(Absent(id="x", title="X", needs="a GPU"))])
+    )
     assert [row["source"] for row in rows] == ["published 2019", "measured", "needs a GPU"]
     assert [PROMISED - set(row) for row in rows] == [set(), set(), set()]
 
@@ -126,7 +136,18 @@ def test_the_best_setup_is_the_fastest_with_right_answers() -> None:
 
 def test_a_network_with_weights_of_its_own_is_never_the_best() -> None:
     rows = [_row("other", 0.1, precision="int8"), _row("ours", 1.0)]
-    agreed = {"other": TableAgreement(100, 90, 0.5, 95, 88, "int8", own_weights=True), "ours": _agreement()}
+    agreed = {
+        "other": TableAgreement(
+            pictures=100,
+            same_top1=90,
+            max_difference=0.5,
+            correct=95,
+            reference_correct=88,
+            precision="int8",
+            own_weights=True,
+        ),
+        "ours": _agreement(),
+    }
     best = best_row(rows, agreed)
     assert best is not None
     assert best.id == "ours"
@@ -145,16 +166,27 @@ def test_the_notes_name_times_that_trtexec_measured() -> None:
 
 
 def test_the_notes_say_why_a_model_is_missing() -> None:
-    bundle = Bundle(Path("b"), "w", True, "p", PICTURES, missing={"tflite-2019": "it is not here"})
-    row = absent(Absent("tflite-2019-1t", "X", "the model tflite-2019 (see below)", "tflite-2019"))
+    bundle = Bundle(
+        path=Path("b"),
+        weights="w",
+        trained=True,
+        picture="p",
+        pictures=PICTURES,
+        missing={"tflite-2019": "it is not here"},
+    )
+    row = absent(Absent(id="tflite-2019-1t", title="X", needs="the model tflite-2019 (see below)", model="tflite-2019"))
     assert "Not built here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
 
 
 def test_the_notes_give_each_reason_of_a_missing_source_once():
     missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
-    rows = [absent(Absent("onnxruntime-fp32-1t", "X", "the model onnx-fp32 (see below)", "onnx-fp32"))]
-    notes = notes_of(rows, Bundle(Path("b"), "w", True, "p", PICTURES, missing=missing), {})
+    rows = [
+        absent(Absent(id="onnxruntime-fp32-1t", title="X", needs="the model onnx-fp32 (see below)", model="onnx-fp32"))
+    ]
+    notes = notes_of(
+        rows, Bundle(path=Path("b"), weights="w", trained=True, picture="p", pictures=PICTURES, missing=missing), {}
+    )
     assert [line for line in notes if line.startswith("Not built here")] == [
         "Not built here: keras-fp32, because no memory.",
         "Not built here: onnx-fp32, because it is made from keras-fp32.",
@@ -162,7 +194,7 @@ def test_the_notes_give_each_reason_of_a_missing_source_once():
 
 
 def _failed(name: str, error: str = "worker") -> Row:
-    setup = TableSetup(name, name.upper(), "onnx-fp32", "onnxruntime", 1)
+    setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
     measured = Measured(setup=name, status="timeout", error=error, message="out of time", hint="allow more")
     return of_setup(setup, measured, True)
 
@@ -194,11 +226,11 @@ def test_the_notes_report_the_state_of_the_machine_with_the_remedy():
     [
         ([_row("a", 1.0), _failed("b")], 0),
         ([_failed("b"), _failed("c", "engine")], 8),
-        ([absent(Absent("x", "X", "a GPU"))], 4),
+        ([absent(Absent(id="x", title="X", needs="a GPU"))], 4),
     ],
 )
 def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows, status):
-    assert MeasuredTable(rows, [], stopped=False).exit_code == status
+    assert MeasuredTable(rows=rows, notes=[], stopped=False).exit_code == status
 
 
 def test_the_notes_say_if_predictions_were_not_compared():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from device_profiles.published import published_rows
-from edge.table.prepare import Wanted, prepare
+from edge.table.prepare import ChosenFiles, prepare
 
 ROOT = Path(__file__).parents[3]
 
@@ -98,7 +98,7 @@ def test_what_a_jetson_builds_its_engine_from_is_made_for_the_oldest(
 ) -> None:
     assert rows  # what it is made from is in the cache
     monkeypatch.setenv("EDGE_CACHE", str(cache))
-    bundle = prepare(Wanted(), ["tensorrt-fp16"], quiet=True)
+    bundle = prepare(ChosenFiles(), ["tensorrt-fp16"], quiet=True)
     assert bundle.missing == {}
     assert bundle.artifact("tensorrt-fp16").manifest.conversion["tensorrt"]["release"] == "8.2.1"
     assert "--fp16" in (bundle.folder("tensorrt-fp16") / "build.sh").read_text()
