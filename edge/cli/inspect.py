@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the inspection."""
     import edge
     from edge.cli.options.model_hints import preprocess_options_from
+    from edge.inspection.report import strict_json
 
     artifact = edge.Artifact.open(args.file)
     options = preprocess_options_from(args)
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         args.file, edge.ModelHints(preprocess_options=options, labels=args.labels, task=args.task, rate=args.rate)
     )
     if args.json:
-        manifest = None if artifact.is_bare else asdict(artifact.manifest)
+        manifest = None if artifact.is_bare else strict_json(asdict(artifact.manifest))
         print(json.dumps({"file": str(artifact.model), **found.to_json(), "manifest": manifest}, indent=2))
     else:
         print(as_text(artifact, found))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import prod
+from typing import Any
 
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
 from runtimes.artifact.manifest import Preprocess, TensorSpec
@@ -120,7 +121,17 @@ class Inspection:
         specs = {"inputs": [asdict(spec) for spec in self.inputs], "outputs": [asdict(spec) for spec in self.outputs]}
         facts = {key: value for key, value in vars(self).items() if key != "producers"}
         task = self.task.to_json() if self.task is not None else None
-        return {**facts, **specs, "ops": dict(by_count), "output_op": self.output_op, "task": task}
+        document = {**facts, **specs, "ops": dict(by_count), "output_op": self.output_op, "task": task}
+        return {key: strict_json(value) for key, value in document.items()}
+
+
+def strict_json(value: Any) -> Any:
+    """Return a value without what JSON does not have: NaN and infinity, which a file may hold, become null."""
+    if isinstance(value, Mapping):
+        return {key: strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:
@@ -138,7 +149,7 @@ def chosen_from(scores: Sequence[int | str], chosen: Sequence[int | str]) -> int
     sizes = [size for size in (*scores, *chosen) if isinstance(size, int) and size > 0]
     if len(sizes) < len(scores) + len(chosen):
         return None
-    return prod(sizes[: len(scores)]) // prod(sizes[len(scores) :])
+    return math.prod(sizes[: len(scores)]) // math.prod(sizes[len(scores) :])
 
 
 def precision_of(parameter_bytes: Mapping[str, int], quantized_activations: bool) -> str:

@@ -79,7 +79,7 @@ class _Evaluated(NamedTuple):
     accuracy: MeasuredAccuracy
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Collected:
     results: list[ReportedResult] = field(default_factory=list)
     conversions: list[ProvenConversion] = field(default_factory=list)

@@ -53,7 +53,7 @@ _OPENAI_CODES = {
 }  # llama-server's type of an error → OpenAI's code
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Facts:
     """The facts about the model that clients see.
 
@@ -71,7 +71,7 @@ class Facts:
     meta: JsonObject
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ProxyContext:
     """What the routes share."""
 

@@ -42,7 +42,7 @@ _HEADERS = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Rules:
     """Who may access the server.
 

@@ -35,7 +35,7 @@ class UpstreamError(Exception):
         self.was_connected = was_connected
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Answer:
     """A response of llama-server.
 
@@ -127,11 +127,11 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> Answer:
     status = int(head[0].split(" ", 2)[1])
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
     if method == "HEAD" or status in (204, 304):
-        return Answer(status=status, headers=headers, parts=_nothing())
+        return Answer(status, headers, _nothing())
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        return Answer(status=status, headers=headers, parts=_cut(_chunks(reader)))
+        return Answer(status, headers, _cut(_chunks(reader)))
     length = headers.get("content-length")
-    return Answer(status=status, headers=headers, parts=_cut(_counted(reader, int(length) if length else None)))
+    return Answer(status, headers, _cut(_counted(reader, int(length) if length else None)))
 
 
 async def _cut(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -47,7 +47,7 @@ class TuneTrial:
     reason: str = ""
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Search:
     """The state of a search.
 

@@ -19,8 +19,10 @@ def read_labels(path: Path, *, hint: str = _HINT, errors: str = "strict") -> lis
         if len(content) > MAX_LABELS_BYTES:
             raise InputError(f"{path} is too large for a list of labels", hint)
         return parse_labels(content, errors=errors)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as labels: {error}", hint) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as labels: {error.strerror or error}", hint) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} cannot be read as labels: it is not UTF-8 text", hint) from None
 
 
 def parse_labels(content: bytes, *, errors: str = "strict") -> list[str]:

@@ -51,12 +51,26 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 def model_hints_from(args: argparse.Namespace) -> ModelHints:
     """Return all parsed options of this module."""
     options = preprocess_options_from(args)
-    return ModelHints(options, args.output, args.label_offset, args.labels, args.task, args.rate)
+    return ModelHints(
+        preprocess_options=options,
+        output=args.output,
+        label_offset=args.label_offset,
+        labels=args.labels,
+        task=args.task,
+        rate=args.rate,
+    )
 
 
 def preprocess_options_from(args: argparse.Namespace) -> PreprocessOptions:
     """Return the parsed preprocessing options."""
-    return PreprocessOptions(args.preprocess, args.mean, args.scale, args.layout, args.color, args.resize)
+    return PreprocessOptions(
+        preset=args.preprocess,
+        mean=args.mean,
+        scale=args.scale,
+        layout=args.layout,
+        color=args.color,
+        resize=args.resize,
+    )
 
 
 def _channels(text: str) -> tuple[float, ...]:

@@ -49,9 +49,7 @@ def made(kind: str) -> list[tuple[Instances, LabeledObjects]]:
             if is_crowd:
                 left, width = int(draw.integers(0, 200)), 60
                 before, inside = left * SIZE[1], width * SIZE[1]
-                outline = RunLengths(
-                    height=SIZE[1], width=SIZE[0], counts=(before, inside, SIZE[0] * SIZE[1] - before - inside)
-                )
+                outline = RunLengths(SIZE[1], SIZE[0], (before, inside, SIZE[0] * SIZE[1] - before - inside))
             area = float(draw.uniform(0.5, 1) * radii.prod() * 3)
             objects.append(LabeledObject(index, bounds(parts[0]), area, is_crowd, outline=outline))
             for _ in range(int(draw.choice([0, 1, 1, 2]))):
@@ -156,8 +154,8 @@ def write_coco(folder: Path, segmentation: object) -> Path:
     ("segmentation", "outline"),
     [
         ([[0, 0, 2, 0, 2, 2]], ((0, 0, 2, 0, 2, 2),)),
-        ({"size": [2, 4], "counts": [2, 4, 2]}, RunLengths(height=2, width=4, counts=(2, 4, 2))),
-        ({"size": [2, 4], "counts": "222"}, RunLengths(height=2, width=4, counts="222")),
+        ({"size": [2, 4], "counts": [2, 4, 2]}, RunLengths(2, 4, (2, 4, 2))),
+        ({"size": [2, 4], "counts": "222"}, RunLengths(2, 4, "222")),
         ([], ()),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge.cli import main
+from edge.inspection import Inspection
+from runtimes.artifact import Quantization, TensorSpec
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests" / "runtimes" / "models"
@@ -138,3 +141,18 @@ def test_what_is_no_model_is_one_line_and_status_3(capsys, tmp_path, monkeypatch
     assert error["error"] == "input"
     assert words in error["message"]
     assert error["hint"]
+
+
+def test_a_number_that_json_does_not_have_becomes_null() -> None:
+    scale = Quantization(scales=(math.inf,), zero_points=(0,))
+    found = Inspection(
+        format="gguf",
+        inputs=(TensorSpec("x", "int8", (1,), scale),),
+        outputs=(),
+        ops={},
+        precision="fp16",
+        metadata={"theta": math.nan, "betas": [1.0, math.inf]},
+    )
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert document["metadata"] == {"theta": None, "betas": [1.0, None]}
+    assert document["inputs"][0]["quantization"]["scales"] == [None]
