@@ -118,7 +118,7 @@ def _add_instead_of_subtracting(proto: Any) -> None:
             nodes.append(node)
             continue
         (first, second), result = node.input, node.output[0]
-        factors = {f"{result}/half": 0.5, f"{result}/minus_half": -0.5, f"{result}/two": 2.0}
+        factors = {f"{result}/first_factor": 0.5, f"{result}/second_factor": -0.5, f"{result}/sum_factor": 2.0}
         half, minus_half, two = factors
         proto.graph.initializer.extend(
             numpy_helper.from_array(np.array(value, np.float32), name) for name, value in factors.items()

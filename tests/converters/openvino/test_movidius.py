@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +56,12 @@ class Answering:
 
 @pytest.fixture
 def answering(monkeypatch):
-    def replace(*answers):
+    def instead(*answers):
         known = Answering(*answers)
         monkeypatch.setattr("converters.openvino.movidius.environment", lambda _name: known)
         return known
 
-    return replace
+    return instead
 
 
 def test_layers_that_the_plugin_does_not_take_are_named(classifier, tmp_path, answering):
@@ -131,13 +132,15 @@ def difference(tmp_path):
 def test_a_difference_of_two_tensors_is_written_as_a_sum(difference, tmp_path, answering):
     runtime = pytest.importorskip("onnxruntime")
     known = answering({"layers": 5, "refused": []})
-    OnnxToOpenvino().convert(difference, tmp_path, OPTIONS, None)
+    made = OnnxToOpenvino().convert(difference, tmp_path, replace(OPTIONS, scratch=str(tmp_path)), None)
     (model,) = known.models
     assert "Sub" not in {node.op_type for node in model.graph.node}
     feeds = {"before": np.float32([[1, 2, 3, -4, 5, 6]]), "after": np.float32([[0.1, 7, -3, 4, 65504, 0]])}
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (given,) = session.run(None, {**feeds, "factor": np.array(3, np.float32)})
     np.testing.assert_array_equal(given, (feeds["before"] - feeds["after"]) * 3)
+    rounded = runtime.InferenceSession(str(made.device_model.model), providers=["CPUExecutionProvider"])
+    assert [one.name for one in rounded.get_outputs()] == ["y"]
 
 
 @pytest.mark.slow
