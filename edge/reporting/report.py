@@ -11,7 +11,7 @@ from edge.reporting.charts import Moment, timeline
 from edge.reporting.documents import Content, ProvenConversion, read
 from edge.reporting.page import Cell, Section, code, definitions, figure, page, picture, table
 from edge.reporting.results import KINDS, ReportedResult
-from edge.reporting.sections import latency_chart, made_section, result_sections
+from edge.reporting.sections import latency_chart, legend, made_section, result_sections
 from edge.reporting.steps import LatencyStep, Series, day, series_of
 from edge.reporting.svg import WIDE, html, number
 from runtimes.artifact.json_fields import JsonObject
@@ -83,9 +83,10 @@ def _picture(results: Sequence[ReportedResult], title: str) -> tuple[str, int, i
     if not timed:
         return None
     drawing = latency_chart(timed)(WIDE)
-    margin = 16
-    body = drawing.render("latency", title, "")
-    return picture(body, margin), int(drawing.width) + 2 * margin, int(drawing.height) + 2 * margin
+    margin, legend_height = 16, 40
+    key = f'<div style="height: {legend_height}px">{legend({one.kind for _, one in timed})}</div>'
+    body = key + drawing.render("latency", title, "")
+    return picture(body, margin), int(drawing.width) + 2 * margin, int(drawing.height) + legend_height + 2 * margin
 
 
 def _conversions(conversions: Sequence[ProvenConversion]) -> Iterator[Section]:

@@ -21,7 +21,7 @@ _TITLES = {
 }
 
 
-def _key(kinds: Collection[str]) -> str:
+def legend(kinds: Collection[str]) -> str:
     """Return what the marks of these kinds mean."""
     words = {
         MEASURED: "measured: median, 95 % interval",
@@ -45,7 +45,7 @@ def result_sections(results: Sequence[ReportedResult], notes: Sequence[str] = ()
         yield Section(id="results", title="Results", body=_table(numbered) + _notes(notes))
     timed = [(place, one) for place, one in numbered if one.latency_ms]
     if timed:
-        yield Section(id="latency", title="Latency", body=_key({one.kind for _, one in timed}) + _latency(timed))
+        yield Section(id="latency", title="Latency", body=legend({one.kind for _, one in timed}) + _latency(timed))
     yield from _distributions(numbered)
     yield from _accuracy(numbered)
     yield from _energy(numbered)

@@ -65,4 +65,5 @@ def test_the_picture_is_the_figure_of_latencies(tmp_path: Path) -> None:
     header = target.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     assert found.picture is not None
+    assert "published: mean of a loop" in found.picture[0]  # without it nobody knows what the marks mean
     assert struct.unpack(">II", header[16:24]) == (2 * found.picture[1], 2 * found.picture[2])
