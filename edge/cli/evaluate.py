@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the report. Raises ProofError for a drop beyond --max-drop, and InputError for inputs that were skipped."""
     import edge
     from edge.console.progress import Progress
-    from edge.console.text import width
+    from edge.console.text import quantity, width
 
     last: list[ProgressEvent] = []
 
@@ -101,8 +101,9 @@ def run(args: argparse.Namespace) -> int:
     if args.max_drop is not None:
         report.check_drop(args.max_drop)
     if report.unreadable:
+        count = quantity(report.count, "input")
         raise InputError(
-            f"{report.unreadable} of {report.count} inputs could not be read; the metrics are of the others",
+            f"{report.unreadable} of {count} could not be read; the metrics are of the others",
             "repair or remove them: the first ones are named above",
         )
     return 0
@@ -127,7 +128,9 @@ def _options(args: argparse.Namespace) -> EvaluateOptions:
 
 
 def _stopped(last: list[ProgressEvent], journal: Path | None) -> str:
-    done = f"stopped after about {last[0].done} of {last[0].total} inputs" if last else "stopped"
+    from edge.console.text import quantity
+
+    done = f"stopped after about {last[0].done} of {quantity(last[0].total, 'input')}" if last else "stopped"
     if journal is None:
         return f"{done}; nothing is kept (--journal FILE keeps each result)"
     return f"{done}; {journal} keeps their results: the same command continues from there"
@@ -136,9 +139,9 @@ def _stopped(last: list[ProgressEvent], journal: Path | None) -> str:
 def as_text(report: EvaluateReport, width: int | None = None) -> str:
     """Format for a terminal: a row for each model, the most frequent confusions, and notes."""
     from edge.benchmark.tables import aligned
-    from edge.console.text import printable, wrapped
+    from edge.console.text import printable, quantity, wrapped
 
-    head = f"{report.data}: {report.count} inputs, {report.task}"
+    head = f"{report.data}: {quantity(report.count, 'input')}, {report.task}"
     table = aligned(_columns(report), report.models, width)
     lines = [printable(line) for line in _notes(report)]
     return "\n\n".join(filter(None, (printable(head), table, "\n".join(wrapped(line, width) for line in lines))))
@@ -169,11 +172,13 @@ def _columns(report: EvaluateReport) -> tuple[Column[EvaluatedModel], ...]:
 
 
 def _notes(report: EvaluateReport) -> Iterator[str]:
+    from edge.console.text import quantity
+
     for one in report.models:
         if one.confusions:
             total = sum(found.times for found in one.confusions)
-            unit = "pixels" if report.task == "segmentation" else "inputs"
-            yield f"{one.artifact}: {total} {unit} confused, most often"
+            unit = quantity(total, "pixel" if report.task == "segmentation" else "input")
+            yield f"{one.artifact}: {unit} confused, most often"
             for label, predicted, count in one.confusions[:_CONFUSIONS]:
                 yield f"  {count} of {report.name(label)} as {report.name(predicted)}"
     for line in dict.fromkeys(f"{one.artifact}: {note}" for one in report.models for note in one.notes):

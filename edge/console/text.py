@@ -41,6 +41,11 @@ def wrapped(line: str, columns: int | None) -> str:
     return textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
+def quantity(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 input", "20 inputs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def print_code(link: str) -> None:
     """Print a link as a QR code for a phone's camera, if stdout is a terminal and segno is installed."""
     if not sys.stdout.isatty():

@@ -191,7 +191,8 @@ def _answers(
             on_progress(ProgressEvent(text=one.name, done=start + number, total=total))
     if not found.scored:
         first = found.unreadable[0].error
-        raise InputError(f"none of the {len(todo)} inputs could be read: {first.message}", first.hint)
+        whole = "the input could not" if len(todo) == 1 else f"none of the {len(todo)} inputs could"
+        raise InputError(f"{whole} be read: {first.message}", first.hint)
     return found
 
 

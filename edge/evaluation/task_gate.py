@@ -6,10 +6,12 @@ counts right answers and takes arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from converters.calibration.dataset import to_model_dtypes
 from converters.pipeline.reference import Reference
@@ -25,13 +27,14 @@ from edge.inference.prepared_model import EngineChoice, PreparedModel, prepared_
 from edge.inference.preprocessing import ModelHints
 from edge.tasks import task_view
 from edge.workers.process import OnProgress, Worker
-from runtimes.arrays import Array, load_arrays, save_arrays
+from runtimes.arrays import Array, Arrays, load_arrays, save_arrays
 from runtimes.artifact import TensorSpec
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import InputError, ProofError, UsageError
 from runtimes.jobs import Job, R, RunAnswer, RunJob
 from runtimes.session import Session
 from runtimes.task import DecodeOptions
+from runtimes.tensors import zeros
 from runtimes.verification.selfcheck import answers
 
 _SLACK = 1e-9
@@ -46,15 +49,31 @@ class _SessionWorker(Worker):
     def run(self, job: Job[R], *, timeout_s: float | None, on_progress: OnProgress | None = None) -> R:
         """Run samples; their outputs are real numbers."""
         del timeout_s, on_progress
-        if not isinstance(job, RunJob) or job.sequence:
-            what = "a model that keeps a state is not judged while it is converted"
+        assert isinstance(job, RunJob)
+        if self._truth.stateful:
+            what = "a model that keeps a state in variables is not judged while it is converted"
             raise UsageError(what, "leave out --evaluate; compare with `edge evaluate SOURCE ARTIFACT --max-drop`")
         samples = load_arrays(Path(job.inputs))
-        theirs, outputs = tuple(self._session.inputs), tuple(self._session.outputs)
-        found = answers(self._session, to_model_dtypes(theirs, map_tensors(self._truth.inputs, theirs, samples)))
-        save_arrays(Path(job.outputs), map_tensors(outputs, self._truth.outputs, found, "output"))
+        found = self._in_order(samples, job.states) if job.states else self._outputs(samples)
+        save_arrays(Path(job.outputs), found)
         count = len(next(iter(samples.values())))
         return cast("R", RunAnswer("", "", 0.0, [0.0] * count))
+
+    def _outputs(self, samples: Arrays) -> Arrays:
+        theirs, outputs = tuple(self._session.inputs), tuple(self._session.outputs)
+        found = answers(self._session, to_model_dtypes(theirs, map_tensors(self._truth.inputs, theirs, samples)))
+        return map_tensors(outputs, self._truth.outputs, found, "output")
+
+    def _in_order(self, samples: Arrays, states: Mapping[str, str]) -> Arrays:
+        """Run samples that follow one another: states, which are zero at first, are inputs that outputs give."""
+        specs = {spec.name: spec for spec in self._truth.inputs}
+        held = {name: zeros(specs[name])[np.newaxis] for name in states}
+        rows = []
+        for index in range(len(next(iter(samples.values())))):
+            row = self._outputs({**{name: array[index : index + 1] for name, array in samples.items()}, **held})
+            held = {name: row[output] for name, output in states.items()}
+            rows.append({name: array for name, array in row.items() if name not in states.values()})
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 @dataclass(frozen=True, kw_only=True)
