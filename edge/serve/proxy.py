@@ -41,13 +41,18 @@ _STREAM: Headers = [
     (b"x-accel-buffering", b"no"),  # nginx would buffer the stream
 ]
 _METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_STARTED = b"process-start-time-unix"  # llama-server's header with its metrics
 _KEEP_ALIVE = b": the model is working\n\n"
 _KEEP_ALIVE_S = 10.0  # between two comments in a stream, until llama-server begins to answer
 _MAX_ANSWER_BYTES = 64 << 20  # of responses that are read completely here: errors, lists, metrics
 _TAIL_BYTES = 4096  # of a response, which has its timings at the end
 _TIMING = re.compile(rb'"(cache_n|prompt_n|prompt_ms|predicted_n|predicted_ms)":\s*([0-9.]+)')
-# What llama-server reports as its own failure, with status 500, but is a value of the wrong type in the request.
-_WRONG_TYPE = re.compile(r"Failed to parse (messages|tools)|\[json\.exception\.(type_error|out_of_range)")
+# What llama-server reports as its own failure, with status 500, but is a mistake in the request; and OpenAI's codes.
+_CLIENTS_MISTAKES = (
+    (re.compile(r"Failed to parse (messages|tools)|\[json\.exception\.(type_error|out_of_range)"), "invalid_type"),
+    (re.compile(r"\[json\.exception\.parse_error"), "invalid_json"),
+    (re.compile(r"^vector|' is required$"), "invalid_value"),  # a token that is not in the vocabulary; a missing field
+)
 _OPENAI_CODES = {
     "exceed_context_size_error": "context_length_exceeded"
 }  # llama-server's type of an error → OpenAI's code
@@ -118,14 +123,16 @@ class Proxy:
 
     async def _metrics(self, send: Send) -> None:
         """Send edge's metrics, followed by llama-server's."""
-        forwarded = b""
+        headers, forwarded = [_METRICS], b""
         try:
             async with self._context.engine.upstream.ask("GET", "/metrics") as answer:
                 if answer.status == 200:
                     forwarded = await answer.body(_MAX_ANSWER_BYTES)
+                    started = answer.headers.get(_STARTED.decode())
+                    headers += [(_STARTED, started.encode("latin-1"))] if started else []
         except UpstreamError:
             pass  # `edge_engine_up` is 0 then
-        await send_whole(send, 200, [_METRICS], self._context.meters.exposition() + forwarded)
+        await send_whole(send, 200, headers, self._context.meters.exposition() + forwarded)
 
     async def _models(self, send: Send) -> None:
         await _send_json(send, await self._list())
@@ -311,16 +318,17 @@ def _openai_error(status: int, body: bytes) -> tuple[int, bytes]:
     try:
         document = json.loads(body)
         error = document["error"]
-        code, is_clients = _OPENAI_CODES.get(error["type"]), _WRONG_TYPE.search(error["message"]) is not None
+        code = _OPENAI_CODES.get(error["type"])
+        mistake = next((code for pattern, code in _CLIENTS_MISTAKES if pattern.search(error["message"])), None)
     except (ValueError, KeyError, TypeError):
-        return status, body
-    if code is None and not is_clients:
         return status, body
     if code is not None:
         error["code"] = code
-    if is_clients:
+    elif mistake is not None:
         status = 400
-        error |= {"code": "invalid_type", "type": "invalid_request_error"}
+        error |= {"code": mistake, "type": "invalid_request_error"}
+    else:
+        return status, body
     return status, json.dumps(document, ensure_ascii=False).encode()
 
 

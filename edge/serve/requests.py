@@ -55,7 +55,7 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(
         ("stream_options", "response_format", "chat_template_kwargs", "json_schema"), ((dict,), "an object")
     ),
-    **dict.fromkeys(("model", "grammar", "suffix"), ((str,), "text")),
+    **dict.fromkeys(("model", "grammar", "suffix", "reasoning_effort"), ((str,), "text")),
     "stop": ((str, list), "text or a list of texts"),
     "tool_choice": ((str, dict), "text or an object"),
     "logit_bias": ((dict, list), "an object"),
@@ -146,6 +146,7 @@ def _check(fields: JsonObject, path: str) -> None:
         if isinstance(value, (int, float)) and not least <= value <= most:
             _reject(f"'{name}' is {value}, not between {least:g} and {most:g}", name, "invalid_value")
     _check_stops(fields.get("stop"))
+    _check_bias(fields.get("logit_bias"))
     _check_objects(fields.get("tools"), "tools")
     _check_format(fields, path)
     if path in CHAT:
@@ -197,6 +198,14 @@ def _check_stops(stops: Any) -> None:
     stops = [stops] if isinstance(stops, str) else stops or []
     if not all(isinstance(stop, str) and stop for stop in stops) or len(stops) > _MAX_STOPS:
         _reject(f"'stop' is not up to {_MAX_STOPS} texts", "stop", "invalid_value")
+
+
+def _check_bias(bias: Any) -> None:
+    """Check {token: a number, or false for never}, or a list of such pairs; llama-server ignores other values."""
+    for item in bias.items() if isinstance(bias, dict) else bias or []:
+        token, value = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, None)
+        if value is True or not isinstance(value, (int, float)):
+            _reject(f"'logit_bias' has no number for {str(token)[:100]}", "logit_bias", "invalid_type")
 
 
 def _format_name(path: str) -> str:

@@ -49,6 +49,7 @@ LEFT_OUT = {
     "test_vision_api": "downloads its model",
     "test_load_split_model": "downloads its model",
     "test_no_ui": "the page is ours",
+    "test_metrics_disabled": "/metrics is always there",
     "test_server_multiple_addresses": "one address: that of --host",
 }
 _PLUGIN = """

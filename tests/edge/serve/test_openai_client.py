@@ -45,6 +45,12 @@ def test_models(client) -> None:
     assert client.models.retrieve("stories260K").meta["context"] == 512
 
 
+def test_metrics_are_edges_and_llama_servers(real) -> None:
+    _, headers, text = real.get("/metrics")
+    assert {"edge_slots 3.0", "# TYPE llamacpp:prompt_tokens_total counter"} <= set(text.splitlines())
+    assert float(headers["Process-Start-Time-Unix"]) > 0
+
+
 def test_a_completion_tells_the_story(client) -> None:
     done = client.completions.create(model="stories260K", prompt="Once upon a time", max_tokens=40, temperature=0)
     assert ("Once upon a time" + done.choices[0].text).startswith(STORY)
@@ -221,11 +227,14 @@ def test_what_is_wrong_is_named_and_what_is_unknown_ignored(client, openai) -> N
     ("path", "body"),
     [
         ("/tokenize", {"content": 5}),
+        ("/tokenize", b"{"),
+        ("/detokenize", {"tokens": [99_999]}),
+        ("/v1/messages", {"max_tokens": 3}),
         ("/v1/chat/completions", {"messages": [USER], "tools": [{"type": "function", "function": 3}]}),
         ("/v1/chat/completions", {"messages": [{"role": "assistant", "tool_calls": [{"type": 5}]}]}),
     ],
 )
-def test_a_wrong_type_that_only_llama_server_notices_is_the_clients_error_too(real, path, body) -> None:
+def test_a_mistake_that_only_llama_server_notices_is_the_clients_error_too(real, path, body) -> None:
     status, _, answer = real.post(path, body)
     assert (status, answer["error"]["type"]) == (400, "invalid_request_error"), answer
 

@@ -139,6 +139,10 @@ def test_the_template_is_tried_with_what_it_will_get() -> None:
         ({"messages": []}, "messages"),
         ({"messages": 5}, "messages"),
         ({"messages": ["hello"]}, "messages[0]"),
+        ({"logit_bias": {"5": "x"}}, "logit_bias"),
+        ({"logit_bias": [[5, True]]}, "logit_bias"),
+        ({"logit_bias": [5]}, "logit_bias"),
+        ({"reasoning_effort": 5}, "reasoning_effort"),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
@@ -198,6 +202,11 @@ def test_a_picture_is_written_again_in_every_interface() -> None:
         assert base64.b64encode(b"\x89PNG\r\n").decode() in left
     prompt = {"prompt_string": "a", "multimodal_data": [text]}
     assert text not in with_checked_pictures(json.dumps({"prompt": prompt}).encode()).decode()
+
+
+@pytest.mark.parametrize("bias", [{"5": 1, "Hello": -100.0, "7": False}, [[5, 1], ["Hello", False]]])
+def test_a_bias_is_numbers_in_either_form(bias) -> None:
+    assert sent({**HELLO, "logit_bias": bias})["logit_bias"] == bias
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
