@@ -52,9 +52,17 @@ LEFT_OUT = {
     "test_metrics_disabled": "/metrics is always there",
     "test_server_multiple_addresses": "one address: that of --host",
 }
+# Nothing is downloaded, and headers are found in any case: uvicorn writes their names in lower case.
 _PLUGIN = """
+import requests.structures
 import utils
 utils.ServerPreset.load_all = staticmethod(lambda: None)
+ask = utils.ServerProcess.make_request
+def make_request(self, *words, **named):
+    answer = ask(self, *words, **named)
+    answer.headers = requests.structures.CaseInsensitiveDict(answer.headers)
+    return answer
+utils.ServerProcess.make_request = make_request
 """
 
 
