@@ -1,7 +1,8 @@
 """TFLite in any precision → a folder for the browser, where LiteRT.js runs the same file.
 
-Two things are changed where they occur: inputs and outputs of a dtype that LiteRT.js lacks get an operator that casts
-them, and the outputs of TFLite_Detection_PostProcess get the sizes that such files leave out.
+Three things are changed where they occur: inputs and outputs of a dtype that LiteRT.js lacks get an operator that casts
+them, the outputs of TFLite_Detection_PostProcess get the sizes that such files leave out, and free sizes become those
+that the file is stored with.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _for_litert_js(model: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     _check_states(main, model)
     has_other_dtypes = any(spec.dtype not in LITERT_JS.dtypes for spec in main.specs((*main.inputs, *main.outputs)))
     has_open_sizes = any(operator.name == _POST_PROCESS for operator in main.operators)
-    if not has_other_dtypes and not has_open_sizes:
+    has_free_sizes = any(isinstance(size, str) for tensor in main.tensors for size in tensor.spec.shape)
+    if not (has_other_dtypes or has_open_sizes or has_free_sizes):
         return model, ()
     from converters.tflite.end_dtypes import with_end_dtypes
     from converters.tflite.writer import packed, read_network, write_inline
@@ -77,6 +79,8 @@ def _for_litert_js(model: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     network = read_network(write_inline(model, out))
     if has_open_sizes:
         _state_sizes(network.subgraphs[0], model)
+    for tensor in network.subgraphs[0].tensors:
+        tensor.shapeSignature = None  # it marks free sizes, which LiteRT.js does not take
     notes = with_end_dtypes(network, LITERT_JS.dtypes)
     out.write_bytes(packed(network))
     return out, notes

@@ -14,6 +14,7 @@ import pytest
 from converters.browser.engines import LITERT_JS, ORT_WEB
 from converters.browser.folder import BrowserOptions, builds_of, check_builds, check_tensors, notes_of
 from converters.options import ConvertOptions
+from converters.tflite.reader import read_tflite
 from converters.tflite_to_browser import TfliteToBrowser
 from runtimes.artifact import TensorSpec
 from runtimes.errors import RefusedError, UsageError
@@ -96,3 +97,12 @@ def test_a_state_in_a_variable_tensor_is_refused_with_its_operator(data: Path, t
     model = data / "edgetpu" / "keras_lstm_mnist_ptq.tflite"
     with pytest.raises(RefusedError, match=r"UNIDIRECTIONAL_SEQUENCE_LSTM keeps its state in a variable tensor"):
         TfliteToBrowser().convert(model, tmp_path, ConvertOptions(precision="int8"), None)
+
+
+def test_free_sizes_become_those_in_the_file(data: Path, tmp_path: Path) -> None:
+    need_engines()
+    model = data / "real" / "edgetpu" / "dense_256.tflite"
+    assert read_tflite(model).graphs[0].tensors[0].spec.shape == ("d0", 256)
+    made = TfliteToBrowser().convert(model, tmp_path, ConvertOptions(precision="int8"), None).model
+    graph = read_tflite(made).graphs[0]
+    assert [spec.shape for spec in graph.specs((*graph.inputs, *graph.outputs))] == [(1, 256), (1, 256)]
