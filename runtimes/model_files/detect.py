@@ -169,9 +169,11 @@ def _check_content(path: Path, expected: str) -> None:
             head = stream.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
-    for start, what, hint in _NOT_THE_FILE:
-        if head.lstrip().lower().startswith(start):
-            raise InputError(f"{path} is not {_a(expected)} model: {what}", hint)
+    _refuse_placeholder(path, head, f"{_a(expected)} model")
+    weights = path.with_suffix(".bin")
+    if expected == "openvino" and weights.is_file():
+        with weights.open("rb") as stream:
+            _refuse_placeholder(weights, stream.read(64), "the model's weights")
     if not FORMATS[expected].magic(path, head):
         what = "its archive is damaged or cut short" if _is_archive(path, head) else _what(head)
         raise InputError(f"{path} is not {_a(expected)} model: {what}", "check how the file was made or copied")
@@ -183,6 +185,13 @@ def _a(name: str) -> str:
 
 def _is_archive(path: Path, head: bytes) -> bool:
     return head.startswith(_ZIP) and path.suffix.lower() in (".keras", ".pt2")
+
+
+def _refuse_placeholder(path: Path, head: bytes, expected: str) -> None:
+    """Raise InputError if a file that begins with `head` is what a download wrote in its place."""
+    for start, what, hint in _NOT_THE_FILE:
+        if head.lstrip().lower().startswith(start):
+            raise InputError(f"{path} is not {expected}: {what}", hint)
 
 
 def _what(head: bytes) -> str:

@@ -130,3 +130,12 @@ def test_a_file_of_another_kind_is_named(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=what):
         format_of(tmp_path / name)
+
+
+def test_weights_that_were_not_fetched_are_named(tmp_path):
+    (tmp_path / "m.xml").write_text('<?xml version="1.0"?>\n<net name="m" version="11"></net>')
+    (tmp_path / "m.bin").write_bytes(b"\x00" * 16)
+    assert format_of(tmp_path / "m.xml") == "openvino"
+    (tmp_path / "m.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 5\n")
+    with pytest.raises(InputError, match=r"m\.bin is not the model's weights: it is a pointer of Git LFS"):
+        format_of(tmp_path / "m.xml")
