@@ -248,7 +248,7 @@ def test_a_built_model_has_the_same_bytes_in_every_process(framework: str, tmp_p
     made = mobilenet_v2.build(here, weights, framework)
     command = (
         "import sys; from pathlib import Path; from edge.table import mobilenet_v2 as m; "
-        "m.build(Path(sys.argv[1]), m.WeightsOrigin('random', None, '', 1001), sys.argv[2])"
+        "m.build(Path(sys.argv[1]), m.WeightsOrigin(kind='random', path=None, sha256='', classes=1001), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", command, there, framework], check=True, capture_output=True)
     assert _digest(there / made.name) == _digest(made)  # of megabytes pytest would write the difference
