@@ -14,10 +14,12 @@ from runtimes.errors import EngineError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
+    from converters.tflite.reader import Graph
     from runtimes.artifact import Quantization
 
 DEFAULT_OPSET = 17
 _OLDEST, _NEWEST = 11, 18  # tf2onnx 1.17 cannot write newer opsets
+_POST_PROCESS = "TFLite_Detection_PostProcess"
 _INSTEAD = "what works: --to openvino reads TFLite itself; or convert from the model that the file was made from"
 
 
@@ -53,7 +55,8 @@ class TfliteToOnnx(Converter):
             proto, _ = tf2onnx.convert.from_tflite(str(model), opset=opset)
             _check_operators(proto, {operator.name for graph in graphs for operator in graph.operators}, model)
             _make_ends_float(proto.graph, {spec.name: spec.quantization for spec in ends if spec.quantization})
-            _separate_zero_points(proto.graph)
+            _separate_constants(proto.graph)
+            _keep_post_process(proto, graphs[0])
             tidy(proto)
         check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
@@ -96,19 +99,40 @@ def _add_quantization(graph: Any, operator: str, names: tuple[str, str], scales:
     )
 
 
-def _separate_zero_points(graph: Any) -> None:
-    """Give each dequantized constant a zero point of its own; tf2onnx lets all of them share one.
+def _separate_constants(graph: Any) -> None:
+    """Give each node that dequantizes a constant its own constant and zero point; tf2onnx shares them.
 
     ONNX Runtime cannot open weights that share one if it rewrites them to uint8 (`session.x64quantprecision`).
     """
     from onnx import TensorProto
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    used: set[str] = set()
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) == 3:
-            own = TensorProto.FromString(constants[node.input[2]].SerializeToString())
-            own.name = node.input[2] = f"{node.output[0]}/zero_point"
-            graph.initializer.append(own)
+            for place, part in ((0, "values"), (2, "zero_point")):
+                if place == 2 or node.input[place] in used:
+                    own = TensorProto.FromString(constants[node.input[place]].SerializeToString())
+                    own.name = node.input[place] = f"{node.output[0]}/{part}"
+                    graph.initializer.append(own)
+                used.add(node.input[place])
+
+
+def _keep_post_process(proto: Any, graph: Graph) -> None:
+    """Let the operator at the end of a detector compute and mean what it does in the source.
+
+    Its outputs are named in the metadata, by which `runtimes.decoders.ssd` knows them.
+    """
+    from flatbuffers import flexbuffers
+
+    from converters.onnx.fast_nms import suppress_across_classes
+
+    for operator in graph.operators:
+        if operator.name == _POST_PROCESS:
+            names = [graph.tensors[place].spec.name for place in operator.outputs]
+            proto.metadata_props.add(key=_POST_PROCESS, value="\n".join(names))
+            if not flexbuffers.Loads(bytearray(operator.options.view)).get("use_regular_nms", False):
+                suppress_across_classes(proto)
 
 
 def _check_operators(proto: Any, known: set[str], model: Path) -> None:

@@ -65,12 +65,15 @@ class PostProcessedSsd(BoxDecoder[Detections]):
 
     @classmethod
     def recognize(cls, model: ModelFacts) -> PostProcessedSsd | None:
-        """Accept the outputs of that operator, else outputs with the names of TensorFlow's detection API."""
+        """Accept the outputs of that operator, which metadata names if the model was converted.
+
+        Else accept outputs with the names of TensorFlow's detection API.
+        """
         size = model.picture_size
         if size is None:
             return None
         labels, words = _labels(model, _POST_PROCESS)
-        found = model.produced_by(_POST_PROCESS)
+        found = model.produced_by(_POST_PROCESS) or _converted(model)
         if {0, 1, 2} <= set(found):
             return cls(found[0], found[1], found[2], size, 0, labels, assumptions=words)
         named = {role: _named(model, f"detection_{role}") for role in ("boxes", "classes", "scores")}
@@ -220,6 +223,13 @@ def _labels(model: ModelFacts, operator: str) -> tuple[tuple[str, ...] | None, t
             offset = int(bool(labels.names) and labels.names[0].lower() in _PLACEHOLDERS)
         labels = replace(labels, names=labels.names[offset:])
     return class_names(replace(model, labels=labels), model.classes_of(operator))
+
+
+def _converted(model: ModelFacts) -> dict[int, TensorSpec]:
+    """Return what TFLite_Detection_PostProcess computed before the conversion, by position, as metadata names it."""
+    specs = {spec.name: spec for spec in model.outputs}
+    names = model.metadata.get(_POST_PROCESS, "").split("\n")
+    return {place: specs[name] for place, name in enumerate(names) if name in specs}
 
 
 def _named(model: ModelFacts, name: str) -> TensorSpec | None:

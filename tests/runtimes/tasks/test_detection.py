@@ -96,6 +96,8 @@ def queries(box=BOX, index=1, no_object=True):
 QUERIES = (TensorSpec("logits", "float32", (1, 5, 4)), TensorSpec("pred_boxes", "float32", (1, 5, 4)))
 SSD = {"producers": tuple(Producer("TFLite_Detection_PostProcess", i) for i in range(4))}
 
+CONVERTED_SSD = {"TFLite_Detection_PostProcess": "y0\ny1\ny2\ny3"}
+
 
 def anchored(box=BOX, side=128):
     """Raw boxes of BlazeFace for 128 × 128: anchor 100 is at row 3, column 2 of the first grid, twice in each cell."""
@@ -171,6 +173,7 @@ SHUFFLED = ("detection_boxes:0", "detection_classes", "detection_scores")
             0.75,
         ),
         (PostProcessedSsd, facts((), (), (), (), **SSD), post_processed(), 0.7),
+        (PostProcessedSsd, facts((), (), (), (), metadata=CONVERTED_SSD), post_processed(), 0.7),
         (
             PostProcessedSsd,
             facts(
