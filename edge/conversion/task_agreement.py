@@ -1,7 +1,7 @@
 """Compare a source and its conversion at the level of the task, beside the tensors' verdict.
 
-Two comparisons tell two faults apart. The same numbers, the source's own, are decoded once as the source's and once as
-the result's outputs: if these differ, the result is decoded wrongly. And the result's own numbers are compared with the
+Two comparisons tell two faults apart. The same numbers, the source's own as the result's outputs can hold them, are
+decoded once as the source's and once as the result's: if these differ, the result is decoded wrongly. And the result's own numbers are compared with the
 source's, both decoded as the result's: if these differ, it is the conversion's precision.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, ConvertRequest, ConvertResult, TaskAgreement
+from converters.pipeline.tensor_matching import pair_tensors
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.facts import Specs, facts_of, inspected
@@ -27,7 +28,7 @@ from runtimes.errors import EdgeError, InputError, ProofError
 from runtimes.model_files.facts import ModelFacts
 from runtimes.task import Agreement, Decoder, Result, Task, named_outputs
 from runtimes.tasks import recognize
-from runtimes.tensors import quantize
+from runtimes.tensors import dequantize, quantize
 
 _UNDECODED = "tensors"
 _MAX_INPUTS = 32
@@ -115,13 +116,30 @@ def _decoded(source: _Side, result: _Side, arrays: Arrays) -> Iterator[tuple[Agr
     if result[0].id != task.id:
         what = f"the source's outputs are decoded as {task.id}, and the artifact's as {result[0].id}"
         raise ProofError(what, _REPORT)
+    held = _held(source[2], result[2], arrays)
     for index in range(count):
         try:
-            wanted = _result(source, arrays, SOURCE, index)
+            wanted = _result(source, held, SOURCE, index)
         except InputError:
             continue  # made-up inputs may lead to what no result can be
         expected, actual = (_result(result, arrays, kind, index) for kind in (EXPECTED, RESULT))
         yield task.compare(wanted, expected), task.compare(expected, actual)
+
+
+def _held(source: Sequence[TensorSpec], result: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
+    """Return the arrays with the source's numbers as the result's outputs hold them.
+
+    In 8 bits, boxes may overlap a little more or less, so that other ones are kept: that is no fault of a decoder.
+    The parts of outputs that were split have no counterpart in the source.
+    """
+    held = dict(arrays)
+    if len(source) != len(result):
+        return held
+    for pair in pair_tensors(source, result, "output"):
+        name, quantization = SOURCE + pair.source.name, pair.other.quantization
+        if name in held and quantization is not None and len(quantization.scales) == 1:
+            held[name] = dequantize(quantize(held[name], pair.other), quantization)
+    return held
 
 
 def _result(side: _Side, arrays: Arrays, kind: str, index: int) -> Result:

@@ -16,7 +16,7 @@ from edge.cli import main
 from edge.conversion import task_agreement as agreement
 from edge.conversion.datasets import ConversionInputs
 from runtimes.arrays import save_arrays
-from runtimes.artifact import Manifest, TaskStatement, TensorSpec, write
+from runtimes.artifact import Manifest, Quantization, TaskStatement, TensorSpec, write
 from runtimes.errors import ProofError
 
 POINTS = np.stack([np.linspace(0.2, 0.8, 17), np.linspace(0.3, 0.9, 17), np.full(17, 0.8)], axis=1)
@@ -45,12 +45,16 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "p.onnx"
 
 
-def request_of(model: Path, folder: Path, *, off: float = 0.0) -> ConvertRequest:
+def request_of(
+    model: Path, folder: Path, *, off: float = 0.0, quantization: Quantization | None = None
+) -> ConvertRequest:
     """A conversion that is done: an artifact, and answers that are `off` in the result."""
     out = folder / "artifact"
     out.mkdir()
     (out / "p.onnx").write_bytes(model.read_bytes())
     picture, output = TensorSpec("x", "float32", (1, 32, 32, 3)), TensorSpec("y", "float32", (1, 1, 17, 3))
+    if quantization is not None:
+        output = replace(output, dtype="uint8", quantization=quantization)
     manifest = Manifest("p", "onnx", "fp32", "p.onnx", inputs=(picture,), outputs=(output,), task=TaskStatement("pose"))
     pictures = np.zeros((INPUTS, 1, 32, 32, 3), np.float32)
     right = np.tile(POINTS.astype(np.float32), (INPUTS, 1, 1, 1, 1))
@@ -86,6 +90,13 @@ def test_numbers_that_are_too_far_off_are_counted_and_not_blamed_on_the_decoder(
     assert (found.inputs, found.agreeing) == (INPUTS, INPUTS - 1)
     assert str(found).startswith("pose: 3 of 4 inputs agree with the source (keypoint_distance ")
     assert "key points differ by up to" in str(found)
+
+
+def test_rounding_in_the_result_is_not_blamed_on_the_decoder(model, tmp_path):
+    """In steps of 0.25 every key point lies up to 0.125 elsewhere, for both decoders."""
+    found = compared(model, request_of(model, tmp_path, quantization=Quantization((0.25,), (0,))))
+    assert found is not None
+    assert found.agreeing == INPUTS
 
 
 def test_a_result_that_is_decoded_otherwise_is_a_fault_though_its_numbers_are_equal(model, tmp_path, monkeypatch):
