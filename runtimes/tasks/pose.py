@@ -221,7 +221,7 @@ class PoseTask(Task[Poses]):
     def compare(self, expected: Poses, actual: Poses) -> Agreement:
         """Results agree if they hold the same persons, with visible key points within 5 % of the box's diagonal."""
         if len(expected.poses) != len(actual.poses):
-            return Agreement(False, {}, f"{len(expected.poses)} persons, and here {len(actual.poses)}")
+            return Agreement(False, {}, f"persons: {len(expected.poses)}, and here {len(actual.poses)}")
         distances = [0.0]
         for one in expected.poses:
             ious = overlap(np.asarray(one.box), np.asarray([other.box for other in actual.poses]).reshape(-1, 4))
