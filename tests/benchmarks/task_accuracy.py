@@ -37,9 +37,10 @@ _TARGETS = {
 _INTRO = """# Accuracy of each task in each format
 
 Small networks with known data: a detector of shapes, a U-Net, a detector of key points and an LSTM that tells waves
-apart, trained on synthetic data in two minutes (`tests/benchmarks/synthetic_networks.py`). Each is converted from ONNX
-to every target, with {calibration} inputs for calibration; source and result then answer {evaluation} other inputs.
-int8 must stay within {drop} of the source: otherwise `edge convert` keeps layers in float and names them.
+apart, trained on synthetic data (`tests/benchmarks/synthetic_networks.py`). Each is converted from ONNX to every
+target, with {calibration} inputs for calibration; source and result then answer {evaluation} other inputs. The result
+must stay within {drop} of the source: otherwise `edge convert` keeps layers in float, which it chooses by these inputs
+(so that the loss with them is slightly optimistic), and names them.
 
 `python -m tests.benchmarks.task_accuracy --out docs/reference/task-accuracy.md` writes this page.
 
