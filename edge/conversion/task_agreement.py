@@ -1,8 +1,9 @@
 """Compare a source and its conversion at the level of the task, beside the tensors' verdict.
 
 Two comparisons tell two faults apart. The same numbers, the source's own as the result's outputs can hold them, are
-decoded once as the source's and once as the result's: if these differ, the result is decoded wrongly. And the result's own numbers are compared with the
-source's, both decoded as the result's: if these differ, it is the conversion's precision.
+decoded once as the source's and once as the result's: if these differ, the result is decoded wrongly. And the result's
+own numbers are compared with the source's, both decoded as the result's: if these differ, it is the conversion's
+precision.
 """
 
 from __future__ import annotations

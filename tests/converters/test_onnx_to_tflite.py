@@ -168,6 +168,69 @@ def test_sequences_and_volumes_keep_names_and_axes(tmp_path, shape):
         np.testing.assert_allclose(answers[name], expected, atol=1e-4)
 
 
+def _mixer(place):
+    transposed = place("Transpose", place("Relu", "x"), perm=[0, 2, 1])
+    return place("Add", "x", place("Transpose", place("MatMul", transposed, (6, 6)), perm=[0, 2, 1]))
+
+
+def _attention(place):
+    keys = place("Transpose", place("MatMul", "x", (6, 6)), perm=[0, 2, 1])
+    return place("MatMul", place("Softmax", place("MatMul", "x", keys), axis=-1), "x")
+
+
+def _recurrent(place):
+    steps = place("Transpose", place("Conv", "x", (4, 6, 3), pads=[1, 1]), perm=[2, 0, 1])
+    states = place("Squeeze", place("LSTM", steps, (1, 24, 4), (1, 24, 6), hidden_size=6), np.int64([1]))
+    return place("Gather", place("Transpose", states, perm=[1, 0, 2]), np.int64(-1), axis=1)
+
+
+# Networks in which a tensor's shape does not tell its layout: from the shape of `x` to the network.
+EQUAL_SIZES = {
+    "product": ((1, 6, 6), lambda place: place("MatMul", "x", (6, 6))),
+    "mixer": ((1, 6, 6), _mixer),
+    "attention": ((1, 6, 6), _attention),
+    "convolution and LSTM": ((1, 6, 6), _recurrent),
+    "joined": ((1, 6, 6), lambda place: place("Concat", "x", place("Relu", "x"), axis=1)),
+    "channels": ((1, 5, 5, 5), lambda place: place("Add", "x", (1, 5, 1, 1))),
+    "turned": ((1, 5, 5, 5), lambda place: place("MatMul", place("Transpose", "x", perm=[0, 2, 3, 1]), (5, 5))),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EQUAL_SIZES)
+def test_sizes_that_are_all_the_same_do_not_confuse_axes(tmp_path, name):
+    import onnx
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    shape, network = EQUAL_SIZES[name]
+    nodes, constants, generator = [], [], np.random.default_rng(5)
+
+    def place(operator: str, *inputs: object, **attributes: object) -> str:
+        """Add a node and return its output; a tuple is the shape of random weights, an array a constant."""
+        names = []
+        for given in inputs:
+            if not isinstance(given, str):
+                values = generator.normal(0, 0.5, given).astype(np.float32) if isinstance(given, tuple) else given
+                constants.append(onnx.numpy_helper.from_array(np.asarray(values), f"c{len(constants)}"))
+            names.append(given if isinstance(given, str) else constants[-1].name)
+        nodes.append(onnx.helper.make_node(operator, names, [f"t{len(nodes)}"], **attributes))
+        return f"t{len(nodes) - 1}"
+
+    last = network(place)
+    ports = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)]
+    outputs = [onnx.helper.make_empty_tensor_value_info(last)]
+    graph = onnx.helper.make_graph(nodes, "network", ports, outputs, constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "n.onnx")
+    made = OnnxToTflite().convert(tmp_path / "n.onnx", tmp_path, ConvertOptions(precision="fp32"), None)
+    values = np.random.default_rng(7).normal(0, 1, shape).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, {"x": values})
+    with for_format("tflite").open(Artifact.open(made.model), RunOptions()) as lite:
+        (given,) = lite.run({"x": values}).values()
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_no_stray_transposes_and_dense_layers_of_one_scale(converted):
     for layout in ("nchw", "nhwc"):

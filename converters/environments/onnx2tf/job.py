@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -20,6 +23,8 @@ _OP_REWRITES = runpy.run_path(str(Path(__file__).parents[2] / "tensorflow" / "op
 _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
 _MOVED_RANKS = (3, 4, 5)  # of inputs whose second axis onnx2tf moves to the end
 _ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
+_IS_MOVED = "before_op_output_shape_trans"  # onnx2tf's name: whether a tensor's second axis is at the end
+_MOST_CORRECTIONS = 4  # a corrected guess may show the next wrong one
 
 
 class Job(TypedDict):
@@ -46,7 +51,9 @@ def run(job: Job) -> dict[str, str]:
     """
     # onnx2tf would download a picture to compare its layers with the source's.
     onnx2tf.download_test_image_data = _noise
-    function, specs = _function(_network(job), job)
+    _simplify(job)
+    feeds = _feeds(job)
+    function, specs = _function(_network(job, feeds), job, feeds)
     # Variables in the graph would be uninitialized during calibration.
     frozen = _OP_REWRITES["freeze"](function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
@@ -60,46 +67,170 @@ def run(job: Job) -> dict[str, str]:
     return {}
 
 
-def _network(job: Job) -> Any:
-    """Convert the model to a Keras model with a fixed batch and pictures in NHWC."""
+class _Inputs(enum.Enum):
+    """What is assumed of inputs whose shape does not show their layout."""
+
+    GUESSED = "moved, and onnx2tf takes them for unmoved"
+    MOVED = "moved"
+    UNMOVED = "unmoved"
+
+
+class _Network:
+    """A Keras model of model.onnx with a fixed batch and pictures in NHWC.
+
+    onnx2tf moves the second axis of inputs and inner tensors to the end, and tells from a tensor's shape whether it is
+    moved. Where all sizes behind the first are the same, it guesses; `wrong_guesses` computes these tensors.
+    """
+
+    def __init__(self, job: Job, inputs: _Inputs, known: dict[str, bool]) -> None:
+        """Convert the model; `known` says of inner tensors whether they are moved."""
+        self._job = job
+        self._inputs = inputs
+        self._known = known
+        self._tensors: dict[str, Any] = {}  # onnx2tf's facts of each tensor
+        onnx2tf.importlib = self  # through which onnx2tf gets its operators
+        self.model = onnx2tf.convert(
+            input_onnx_file_path="model.onnx",
+            output_folder_path=".",
+            not_use_onnxsim=True,  # done before; onnx2tf would search for a program of that name
+            disable_model_save=True,
+            replace_to_pseudo_operators=["erf"],  # TFLite has no Erf, which ONNX uses for GELU
+            non_verbose=True,
+        )
+
+    def import_module(self, name: str) -> Any:
+        """Return an operator of onnx2tf that uses what is known instead of its guess."""
+        operator = import_module(name)
+
+        def make_node(**words: Any) -> None:
+            operator.make_node(**words)
+            self._tensors = words["tf_layers_dict"]
+            for made in [words["graph_input"]] if "graph_input" in words else words["graph_node"].outputs:
+                is_moved = self._known.get(_source_name(made.name))
+                if "graph_input" in words and self._inputs is _Inputs.MOVED:
+                    is_moved = True
+                if is_moved is not None and _hides_layout(self._tensors[made.name]["tf_node"]):
+                    self._tensors[made.name][_IS_MOVED] = is_moved
+
+        return SimpleNamespace(make_node=make_node)
+
+    @property
+    def guessed(self) -> dict[str, Any]:
+        """onnx2tf's facts of the computed tensors whose shape does not show their layout, by the source's names."""
+        return {
+            _source_name(name): facts
+            for name, facts in self._tensors.items()
+            if _hides_layout(facts["tf_node"]) and onnx2tf.tf_keras.backend.is_keras_tensor(facts["tf_node"])
+        }
+
+    def inputs(self, given: list[Any]) -> list[Any]:
+        """Return the inputs (pictures in NHWC, others in the source's axes) in the model's layout."""
+        found = []
+        for name, one, port in zip(self._job["shapes"], given, self.model.inputs):
+            is_unmoved = self._inputs is _Inputs.UNMOVED and _hides_layout(port)
+            found.append(_moved(one, tuple(port.shape)) if name in self._job["kept"] and not is_unmoved else one)
+        return found
+
+    def compute(self, tensors: list[Any], feeds: dict[str, Any]) -> list[Any]:
+        """Return the values of tensors of the model for inputs of the source."""
+        given = []
+        for name, values in feeds.items():
+            is_picture = name not in self._job["kept"] and values.ndim == 4
+            given.append(tf.constant(values.transpose(_TURNS[0]) if is_picture else values))
+        found = onnx2tf.tf_keras.Model(self.model.inputs, tensors)(self.inputs(given))
+        return [np.asarray(one) for one in tf.nest.flatten(found)]
+
+    def wrong_guesses(self, feeds: dict[str, Any]) -> dict[str, bool]:
+        """Return of the inner tensors for which onnx2tf guessed wrongly whether they are moved."""
+        source = onnx.load("model.onnx")
+        inner = {name for node in source.graph.node for name in node.output}
+        guessed = {name: facts for name, facts in self.guessed.items() if name in inner}
+        expected = _source_values(source, list(guessed), feeds)
+        found = {}
+        for name, value in zip(guessed, self.compute([facts["tf_node"] for facts in guessed.values()], feeds)):
+            is_moved = _are_alike(np.moveaxis(expected[name], 1, -1), value)
+            if is_moved != _are_alike(expected[name], value) and is_moved != guessed[name][_IS_MOVED]:
+                found[name] = is_moved
+        return found
+
+    def turns(self, feeds: dict[str, Any] | None) -> list[tuple[int, ...] | None]:
+        """Return for each output the permutation that gives it the source's axes; None if it stays as it is.
+
+        Which outputs onnx2tf leaves with the channels last is not told by their shapes alone.
+        """
+        outputs = tf.nest.flatten(self.model.outputs)
+        if feeds is None:
+            return [None] * len(outputs)
+        expected = _source_values(onnx.load("model.onnx"), [], feeds).values()
+        return [_turn(mine, other) for mine, other in zip(expected, self.compute(outputs, feeds))]
+
+    def is_right(self, feeds: dict[str, Any]) -> bool:
+        """Return whether the outputs are the source's, in either layout."""
+        expected = _source_values(onnx.load("model.onnx"), [], feeds).values()
+        pairs = zip(expected, self.compute(tf.nest.flatten(self.model.outputs), feeds))
+        return all(
+            _are_alike(mine, other) or (mine.ndim in _MOVED_RANKS and _are_alike(np.moveaxis(mine, 1, -1), other))
+            for mine, other in pairs
+        )
+
+
+def _network(job: Job, feeds: dict[str, Any] | None) -> _Network:
+    """Convert model.onnx, again where a guess was wrong; without `feeds` this is not known.
+
+    If no way gives the source's outputs, the first one is returned, and the proof explains what differs.
+    """
+    first = None
+    for inputs in _Inputs:
+        known: dict[str, bool] = {}
+        for _ in range(_MOST_CORRECTIONS):
+            network = _Network(job, inputs, known)
+            first = first or network
+            if feeds is None or not network.guessed or network.is_right(feeds):
+                return network
+            wrong = network.wrong_guesses(feeds)
+            if not wrong:
+                break
+            known = {**known, **wrong}
+    assert first is not None
+    return first
+
+
+def _simplify(job: Job) -> None:
+    """Write model.onnx, with fixed sizes.
+
+    In a separate process, as in onnx2tf, because some models crash the simplifier; those are converted without it.
+    """
     _fix_shapes(onnx.load(job["model"]), job["shapes"])
-    # In a separate process, as in onnx2tf, because some models crash it; those are converted without it.
     # A Pad is not fused into a pool: onnx2tf pads pools with minus infinity, which int8 cannot represent.
     simplify = [sys.executable, "-m", "onnxsim", "model.onnx", "model.onnx"]
     subprocess.run([*simplify, "--skip-optimization", "fuse_pad_into_pool"], stdout=sys.stderr, check=False)
-    return onnx2tf.convert(
-        input_onnx_file_path="model.onnx",
-        output_folder_path=".",
-        not_use_onnxsim=True,  # done above; onnx2tf would search for a program of that name
-        disable_model_save=True,
-        replace_to_pseudo_operators=["erf"],  # TFLite has no Erf, which ONNX uses for GELU
-        non_verbose=True,
-    )
 
 
-def _function(network: Any, job: Job) -> tuple[Any, list[Any]]:
+def _hides_layout(tensor: Any) -> bool:
+    sizes = set(tensor.shape[1:])
+    return len(tensor.shape) in _MOVED_RANKS and len(sizes) == 1 and not sizes & {None, 1}
+
+
+def _source_name(name: str) -> str:
+    return name[2:] if name.startswith("wa/") else name  # onnx2tf's names do not begin with a slash
+
+
+def _function(network: _Network, job: Job, feeds: dict[str, Any] | None) -> tuple[Any, list[Any]]:
     """Return the network as a function of its inputs, and their specs.
 
-    onnx2tf moves the second axis of every input to the end. Its option to keep an input's axes produces wrong networks,
-    so inputs whose axes are kept are transposed here, which TensorFlow's converter optimizes away. Outputs get the
-    source's axes back, except pictures that show by their shape that they are in NHWC.
+    onnx2tf's option to keep an input's axes produces wrong networks, so inputs whose axes are kept are transposed here,
+    which TensorFlow's converter optimizes away. Outputs get the source's axes back, except pictures that show by their
+    shape that they are in NHWC.
     """
-    shapes = [shape if name in job["kept"] else None for name, shape in job["shapes"].items()]
-    wanted_shapes = [tuple(one.shape) for one in network.inputs]
     specs = [
-        tf.TensorSpec(shape if shape is not None else one.shape, one.dtype, name=name)
-        for (name, shape), one in zip(zip(job["shapes"], shapes), network.inputs)
+        tf.TensorSpec(shape if name in job["kept"] else port.shape, port.dtype, name=name)
+        for (name, shape), port in zip(job["shapes"].items(), network.model.inputs)
     ]
-
-    def moved(inputs: list[Any]) -> list[Any]:
-        kept = [shape is not None for shape in shapes]
-        return [_moved(one, wanted) if keep else one for one, wanted, keep in zip(inputs, wanted_shapes, kept)]
-
-    turns = _output_turns(network, moved, job)
+    turns = network.turns(feeds)
 
     @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator, unused-ignore]
     def forward(inputs: list[Any]) -> Any:
-        outputs = tf.nest.flatten(network(moved(inputs)))
+        outputs = tf.nest.flatten(network.model(network.inputs(inputs)))
         return [one if axes is None else tf.transpose(one, axes) for one, axes in zip(outputs, turns)]
 
     return forward.get_concrete_function(), specs
@@ -115,29 +246,32 @@ def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
     return tensor
 
 
-def _output_turns(network: Any, moved: Any, job: Job) -> list[tuple[int, ...] | None]:
-    """Return for each output the permutation that gives it the source's axes; None if it stays as it is.
-
-    Which outputs onnx2tf leaves with the channels last is not told by their shapes alone, so both models are run.
-    """
-    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+def _feeds(job: Job) -> dict[str, Any] | None:
+    """Return random inputs that model.onnx computes; None if there are none."""
+    ports = _session(Path("model.onnx").read_bytes()).get_inputs()
     for lowest in (1, 0):  # 0 kills the process where a model divides by it; an index may have to be 0
         generator = np.random.default_rng(0)
-        ports = session.get_inputs()
         feeds = {one.name: _random(generator, job["shapes"][one.name], one.type, lowest) for one in ports}
         try:
-            expected = session.run(None, feeds)
-            break
+            _source_values(onnx.load("model.onnx"), [], feeds)
         except Exception as error:  # random values need not suit the model: its outputs stay as they are
             print(f"the layout of the outputs is not known: {error}", file=sys.stderr)
-    else:
-        return [None] * len(session.get_outputs())
-    inputs = []
-    for name, values in feeds.items():
-        is_picture = name not in job["kept"] and values.ndim == 4
-        inputs.append(tf.constant(values.transpose(_TURNS[0]) if is_picture else values))
-    given = [np.asarray(one) for one in tf.nest.flatten(network(moved(inputs)))]
-    return [_turn(mine, other) for mine, other in zip(expected, given)]
+        else:
+            return feeds
+    return None
+
+
+def _source_values(source: Any, names: list[str], feeds: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of inner tensors of the ONNX model; without names, of its outputs."""
+    if names:
+        del source.graph.output[:]
+        source.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    session = _session(source.SerializeToString())
+    return dict(zip([one.name for one in session.get_outputs()], session.run(None, feeds)))
+
+
+def _session(model: bytes) -> Any:
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
 def _turn(expected: Any, given: Any) -> tuple[int, ...] | None:
