@@ -12,6 +12,8 @@ class Page:
     def __init__(self, driver, until, address: str) -> None:
         self.driver = driver
         self.until = until
+        driver.get("about:blank")
+        driver.get_log("browser")  # of the page before, which another test may have been refused by its server
         driver.get(address)
         until(lambda: self.texts("#model") not in (["edge chat"], ["not connected"]))
 
