@@ -22,9 +22,16 @@ from ai_edge_litert import schema_py_generated as schema
 _OP_REWRITES = runpy.run_path(str(Path(__file__).parents[2] / "tensorflow" / "op_rewrites.py"))
 _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
 _MOVED_RANKS = (3, 4, 5)  # of inputs whose second axis onnx2tf moves to the end
+_Array = np.ndarray[Any, Any]
 _ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
-_IS_MOVED = "before_op_output_shape_trans"  # onnx2tf's name: whether a tensor's second axis is at the end
-_MOST_CORRECTIONS = 4  # a corrected guess may show the next wrong one
+_MAX_CORRECTIONS = 4  # a corrected guess may show the next wrong one
+
+
+class _Facts(TypedDict):
+    """What onnx2tf knows of a tensor; the names are its own."""
+
+    tf_node: Any
+    before_op_output_shape_trans: bool  # whether the second axis is at the end
 
 
 class Job(TypedDict):
@@ -87,7 +94,7 @@ class _Network:
         self._job = job
         self._inputs = inputs
         self._known = known
-        self._tensors: dict[str, Any] = {}  # onnx2tf's facts of each tensor
+        self._tensors: dict[str, _Facts] = {}
         onnx2tf.importlib = self  # through which onnx2tf gets its operators
         self.model = onnx2tf.convert(
             input_onnx_file_path="model.onnx",
@@ -110,13 +117,13 @@ class _Network:
                 if "graph_input" in words and self._inputs is _Inputs.MOVED:
                     is_moved = True
                 if is_moved is not None and _hides_layout(self._tensors[made.name]["tf_node"]):
-                    self._tensors[made.name][_IS_MOVED] = is_moved
+                    self._tensors[made.name]["before_op_output_shape_trans"] = is_moved
 
         return SimpleNamespace(make_node=make_node)
 
     @property
-    def guessed(self) -> dict[str, Any]:
-        """onnx2tf's facts of the computed tensors whose shape does not show their layout, by the source's names."""
+    def guessed(self) -> dict[str, _Facts]:
+        """The computed tensors whose shape does not show their layout, by the source's names."""
         return {
             _source_name(name): facts
             for name, facts in self._tensors.items()
@@ -131,7 +138,7 @@ class _Network:
             found.append(_moved(one, tuple(port.shape)) if name in self._job["kept"] and not is_unmoved else one)
         return found
 
-    def compute(self, tensors: list[Any], feeds: dict[str, Any]) -> list[Any]:
+    def compute(self, tensors: list[Any], feeds: dict[str, _Array]) -> list[Any]:
         """Return the values of tensors of the model for inputs of the source."""
         given = []
         for name, values in feeds.items():
@@ -140,20 +147,24 @@ class _Network:
         found = onnx2tf.tf_keras.Model(self.model.inputs, tensors)(self.inputs(given))
         return [np.asarray(one) for one in tf.nest.flatten(found)]
 
-    def wrong_guesses(self, feeds: dict[str, Any]) -> dict[str, bool]:
+    def wrong_guesses(self, feeds: dict[str, _Array]) -> dict[str, bool]:
         """Return of the inner tensors for which onnx2tf guessed wrongly whether they are moved."""
         source = onnx.load("model.onnx")
         inner = {name for node in source.graph.node for name in node.output}
         guessed = {name: facts for name, facts in self.guessed.items() if name in inner}
+        if not guessed:
+            return {}
         expected = _source_values(source, list(guessed), feeds)
+        given = self.compute([facts["tf_node"] for facts in guessed.values()], feeds)
         found = {}
-        for name, value in zip(guessed, self.compute([facts["tf_node"] for facts in guessed.values()], feeds)):
+        for (name, facts), value in zip(guessed.items(), given):
             is_moved = _are_alike(np.moveaxis(expected[name], 1, -1), value)
-            if is_moved != _are_alike(expected[name], value) and is_moved != guessed[name][_IS_MOVED]:
+            is_known = is_moved != _are_alike(expected[name], value)
+            if is_known and is_moved != facts["before_op_output_shape_trans"]:
                 found[name] = is_moved
         return found
 
-    def turns(self, feeds: dict[str, Any] | None) -> list[tuple[int, ...] | None]:
+    def turns(self, feeds: dict[str, _Array] | None) -> list[tuple[int, ...] | None]:
         """Return for each output the permutation that gives it the source's axes; None if it stays as it is.
 
         Which outputs onnx2tf leaves with the channels last is not told by their shapes alone.
@@ -164,7 +175,7 @@ class _Network:
         expected = _source_values(onnx.load("model.onnx"), [], feeds).values()
         return [_turn(mine, other) for mine, other in zip(expected, self.compute(outputs, feeds))]
 
-    def is_right(self, feeds: dict[str, Any]) -> bool:
+    def is_right(self, feeds: dict[str, _Array]) -> bool:
         """Return whether the outputs are the source's, in either layout."""
         expected = _source_values(onnx.load("model.onnx"), [], feeds).values()
         pairs = zip(expected, self.compute(tf.nest.flatten(self.model.outputs), feeds))
@@ -174,7 +185,7 @@ class _Network:
         )
 
 
-def _network(job: Job, feeds: dict[str, Any] | None) -> _Network:
+def _network(job: Job, feeds: dict[str, _Array] | None) -> _Network:
     """Convert model.onnx, again where a guess was wrong; without `feeds` this is not known.
 
     If no way gives the source's outputs, the first one is returned, and the proof explains what differs.
@@ -182,7 +193,7 @@ def _network(job: Job, feeds: dict[str, Any] | None) -> _Network:
     first = None
     for inputs in _Inputs:
         known: dict[str, bool] = {}
-        for _ in range(_MOST_CORRECTIONS):
+        for _ in range(_MAX_CORRECTIONS):
             network = _Network(job, inputs, known)
             first = first or network
             if feeds is None or not network.guessed or network.is_right(feeds):
@@ -215,7 +226,7 @@ def _source_name(name: str) -> str:
     return name[2:] if name.startswith("wa/") else name  # onnx2tf's names do not begin with a slash
 
 
-def _function(network: _Network, job: Job, feeds: dict[str, Any] | None) -> tuple[Any, list[Any]]:
+def _function(network: _Network, job: Job, feeds: dict[str, _Array] | None) -> tuple[Any, list[Any]]:
     """Return the network as a function of its inputs, and their specs.
 
     onnx2tf's option to keep an input's axes produces wrong networks, so inputs whose axes are kept are transposed here,
@@ -246,7 +257,7 @@ def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
     return tensor
 
 
-def _feeds(job: Job) -> dict[str, Any] | None:
+def _feeds(job: Job) -> dict[str, _Array] | None:
     """Return random inputs that model.onnx computes; None if there are none."""
     ports = _session(Path("model.onnx").read_bytes()).get_inputs()
     for lowest in (1, 0):  # 0 kills the process where a model divides by it; an index may have to be 0
@@ -261,7 +272,7 @@ def _feeds(job: Job) -> dict[str, Any] | None:
     return None
 
 
-def _source_values(source: Any, names: list[str], feeds: dict[str, Any]) -> dict[str, Any]:
+def _source_values(source: Any, names: list[str], feeds: dict[str, _Array]) -> dict[str, _Array]:
     """Return the values of inner tensors of the ONNX model; without names, of its outputs."""
     if names:
         del source.graph.output[:]
