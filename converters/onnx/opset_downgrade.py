@@ -34,6 +34,7 @@ def lowered(proto: Any, opset: int) -> Any:
     for node in all_nodes(copy.graph):
         if not node.domain:
             _lower(node, constants, opset_of(proto), opset)
+            _fill_required(node, copy.graph, opset)
     next(entry for entry in copy.opset_import if entry.domain in ("", "ai.onnx")).version = opset
     if opset <= _OLD_OPSET:
         copy.ir_version = min(copy.ir_version, _NEWEST_IR)
@@ -63,6 +64,18 @@ def _lower(node: Any, constants: dict[str, TensorProto], found: int, opset: int)
             _drop_default(node, attribute, before)
     if len(node.input) > after.max_input or len(node.output) > after.max_output:
         raise OpsetDowngradeError(f"{_describe(node)} has more inputs or outputs than in opset {opset}")
+
+
+def _fill_required(node: Any, graph: Any, opset: int) -> None:
+    """Give empty tensors to inputs that may be omitted only in the newer opset, such as the region of Resize."""
+    from onnx import TensorProto, defs, helper
+
+    schema = defs.get_schema(node.op_type, opset, "")
+    for place, name in enumerate(node.input):
+        option = schema.inputs[min(place, len(schema.inputs) - 1)].option
+        if not name and node.op_type == "Resize" and option == defs.OpSchema.FormalParameterOption.Single:
+            node.input[place] = f"{node.output[0]}/no_{schema.inputs[place].name}"
+            graph.initializer.append(helper.make_tensor(node.input[place], TensorProto.FLOAT, [0], []))
 
 
 def _is_over_last_axis(node: Any) -> bool:

@@ -69,6 +69,18 @@ def test_operators_that_came_later_are_written_in_older_ones():
     np.testing.assert_allclose(run(older), run(proto), atol=1e-5)
 
 
+@pytest.mark.parametrize("inputs", [("x", "", "scales"), ("x", "", "", "sizes")])
+def test_a_resize_without_region_and_scales_has_empty_ones_in_opset_12(inputs):
+    """As PyTorch exports it; in opset 12 both are required."""
+    constants = [("scales", np.float32([1, 1, 2, 2])), ("sizes", np.int64([1, 5, 8, 12]))]
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    node = helper.make_node("Resize", list(inputs), ["y"], **attributes)
+    proto = model(node, opset=17, constants=[one for one in constants if one[0] in inputs], shape=(1, 5, 8, 12))
+    older = at_most_opset(proto, 12, "a reader")
+    assert opset_of(older) == 12
+    np.testing.assert_allclose(run(older), run(proto), atol=1e-6)
+
+
 def test_what_the_older_opset_cannot_say_is_refused_by_node():
     nodes = [
         helper.make_node("Relu", ["x"], ["r"]),
