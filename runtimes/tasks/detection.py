@@ -56,6 +56,7 @@ def _matched(
     for one in expected.boxes:
         same = [other for other in rest if other.index == one.index]
         ious = overlap(np.asarray(one.box), np.asarray([other.box for other in same]).reshape(-1, 4))
+        ious[[other.box == one.box for other in same]] = 1  # also a box without an area, which overlaps nothing
         if not ious.size or ious.max() < _SAME_OBJECT:
             lonely.append(one)
             continue

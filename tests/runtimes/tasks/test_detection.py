@@ -356,6 +356,14 @@ def test_a_box_that_only_just_counts_may_be_missing():
 FOUND = Detections((Detection(1, "dog", 0.9, BOX), Detection(7, None, 0.5, OTHER)))
 
 
+def test_a_box_without_an_area_agrees_with_itself():
+    flat = Detection(0, None, 0.9, (4.0, 4.0, 4.0, 8.0))
+    assert DetectionTask().compare(Detections((flat,)), Detections((flat,))).agrees
+    assert (
+        not DetectionTask().compare(Detections((flat,)), Detections((replace(flat, box=(9.0, 4.0, 9.0, 8.0)),))).agrees
+    )
+
+
 def test_without_the_library_its_absence_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)  # importing it fails
     with pytest.raises(EngineMissingError) as caught:
