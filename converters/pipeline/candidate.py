@@ -186,7 +186,10 @@ class Candidate:
                 )
             )
         kept = request.kept or str(request.out)
-        return verdict.proof.error(precision, kept, self.reference.samples.are_made_up, divergence)
+        error = verdict.proof.error(precision, kept, self.reference.samples.are_made_up, divergence)
+        if verdict.accuracy is None or verdict.accuracy.passed:
+            return error
+        return ProofError(f"{error.message}; {verdict.accuracy.error('', '').message}", error.hint, error.details)
 
     def _soak(self, session: Session, feeds: Arrays, manifest: Manifest) -> Soak:
         """Repeat inferences of the fresh session; a model with a state is opened again instead."""

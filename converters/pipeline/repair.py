@@ -106,7 +106,10 @@ def with_split_outputs(first: Attempt, report: Report) -> Attempt:
 
 
 def with_lossy_layers_in_float(first: Attempt, report: Report) -> Attempt:
-    """Keep as few layers as necessary in higher precision. Raises ProofError if that fails or is not supported."""
+    """Keep as few layers as necessary in higher precision.
+
+    Raises ProofError if too much accuracy is lost nevertheless.
+    """
     assert first.verdict.accuracy is not None
     done, request = first.done, first.candidate.request
     layers, can_keep = _worst_layers(done), _can_keep(done)
@@ -123,8 +126,8 @@ def with_lossy_layers_in_float(first: Attempt, report: Report) -> Attempt:
         if verdict.passed:
             return Attempt(candidate, verdict, done)
     accuracy = verdict.accuracy
-    if accuracy is None or accuracy.passed:
-        return replace(first, verdict=verdict)
+    if accuracy is None or accuracy.passed or not (verdict.proof.passed or layers):
+        return replace(first, verdict=verdict)  # what the proof says explains the loss
     remedy = _REMEDY if can_keep or not layers else _ALL_INT8
     raise accuracy.error(describe_layers(layers), f"{remedy}; the result is kept in {request.kept or request.out}")
 
