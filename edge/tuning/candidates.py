@@ -72,13 +72,15 @@ def thread_counts(cores: int) -> list[int]:
 def _engines(model_format: str, wanted: Sequence[str]) -> list[TensorEngine]:
     if model_format == "gguf":
         raise UsageError("language models are not tuned", "edge bench MODEL.gguf --threads 1 2 4 compares settings")
+    named = {tensor_engine(name).id for name in wanted}
     able = [name for name in engine_ids() if model_format in _formats(name)]
-    chosen = [tensor_engine(name) for name in able if not wanted or name in wanted]
+    chosen = [tensor_engine(name) for name in able if not named or name in named]
     ready = [engine for engine in chosen if is_installed(engine)]
     if not ready:
         if chosen:
             raise missing(chosen[0])
-        raise InputError(f"no engine opens the format {model_format}", f"engines: {', '.join(engine_ids())}")
+        what = f"{' and '.join(sorted(named))} cannot open the format" if named else "no engine opens the format"
+        raise InputError(f"{what} {model_format}", f"engines that can: {', '.join(able) or 'none'}")
     return ready
 
 

@@ -49,6 +49,17 @@ def test_the_text_lists_what_was_tried_and_why_not(capsys: pytest.CaptureFixture
     assert history.entries() == []
 
 
+@pytest.mark.parametrize(
+    ("engine", "status", "message"),
+    [("nope", 2, "nope"), ("litert", 3, "litert cannot open the format onnx")],
+)
+def test_an_engine_that_does_not_fit_is_named(
+    engine: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", str(ARTIFACTS / "onnx-fp32"), "--runtime", engine]) == status
+    assert message in capsys.readouterr().err.splitlines()[0]
+
+
 def test_an_artifact_whose_outputs_are_wrong_is_not_the_winner(tmp_path: Path) -> None:
     """The self-check of a copy expects other outputs: the fault that a wrong setting has."""
     import hashlib
