@@ -28,6 +28,7 @@ _UNCONVERTED = re.compile(r"Conversion is failed for[: ]+([^\n]+?)\.?(?:\n|$)")
 _LACKING = re.compile(r"(?:No conversion rule found for operations|No translator found for)[: ]+([^\n]+?)\.?(?:\n|$)")
 # The end of the messages of TensorFlow's converter, in the middle of a dump of the graph.
 _NOT_IN_TFLITE = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_IN_FLOAT64 = re.compile(r"^\s*tf\.(\w+)\([^)]*f64", re.MULTILINE)  # of TensorFlow's details
 _NOT_IN_ONNX2TF = re.compile(r"No module named 'onnx2tf\.ops\.(\w+)'")
 
 
@@ -105,7 +106,9 @@ def useful_text(text: str) -> str:
     """Return the first informative line, shortened; empty if there is none."""
     lacking = dict.fromkeys(_NOT_IN_TFLITE.findall(text))
     if lacking:
-        return f"TFLite has no operator for {', '.join(lacking)}"
+        doubles = _IN_FLOAT64.findall(text)
+        named = [f"{name} in float64" if name in doubles else name for name in lacking]
+        return f"TFLite has no operator for {', '.join(named)}"
     if unknown := _NOT_IN_ONNX2TF.search(text):
         return f"it does not support the operator {unknown[1]}"
     lines = [line.strip() for line in text.splitlines()]

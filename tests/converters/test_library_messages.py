@@ -60,6 +60,8 @@ def test_an_operator_that_tflite_lacks_is_named():
         "flex op\n<unknown>:0: error: failed while converting: 'main':\nSome ops are not supported by the native TFLite"
     )
     assert useful_text(text) == "TFLite has no operator for MaxPool3D"
+    details = "\nDetails:\n\ttf.MaxPool3D(tensor<1x4x4x4x2xf64>) -> (tensor<1x2x2x2x2xf64>) : {}"
+    assert useful_text(text + details) == "TFLite has no operator for MaxPool3D in float64"
 
 
 def test_an_operator_that_onnx2tf_lacks_is_named():
