@@ -98,7 +98,7 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
 
 
 def _add_instead_of_subtracting(proto: Any) -> None:
-    """Write a - b of two computed tensors as (a/2 + b · -1/2) · 2, in place, which is exact.
+    """Write -b of a computed b as h + h with h = b · -1/2, and a - b as a + (h + h), in place, which is exact.
 
     The MYRIAD plugin reports its Subtract as unsupported, and the model optimizer turns a + b · -1 back into one.
     """
@@ -107,28 +107,26 @@ def _add_instead_of_subtracting(proto: Any) -> None:
     from onnx import helper, numpy_helper
 
     inferred = onnx.shape_inference.infer_shapes(proto).graph
-    floats = {
+    computed = {
         value.name
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     } - {tensor.name for tensor in proto.graph.initializer}
     nodes: list[Any] = []
     for node in proto.graph.node:
-        if node.op_type != "Sub" or not floats.issuperset(node.input):
+        if node.op_type not in ("Sub", "Neg") or node.input[-1] not in computed:
             nodes.append(node)
             continue
-        (first, second), result = node.input, node.output[0]
-        factors = {f"{result}/first_factor": 0.5, f"{result}/second_factor": -0.5, f"{result}/sum_factor": 2.0}
-        half, minus_half, two = factors
-        proto.graph.initializer.extend(
-            numpy_helper.from_array(np.array(value, np.float32), name) for name, value in factors.items()
-        )
+        result = node.output[0]
+        factor, part = f"{result}/factor", f"{result}/part"
+        negative = f"{result}/negative" if node.op_type == "Sub" else result
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(-0.5, np.float32), factor))
         nodes += [
-            helper.make_node("Mul", [first, half], [f"{result}/first"]),
-            helper.make_node("Mul", [second, minus_half], [f"{result}/second"]),
-            helper.make_node("Add", [f"{result}/first", f"{result}/second"], [f"{result}/sum"]),
-            helper.make_node("Mul", [f"{result}/sum", two], [result]),
+            helper.make_node("Mul", [node.input[-1], factor], [part]),
+            helper.make_node("Add", [part, part], [negative]),
         ]
+        if node.op_type == "Sub":
+            nodes.append(helper.make_node("Add", [node.input[0], negative], [result]))
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(copies)

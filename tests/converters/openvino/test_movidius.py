@@ -153,6 +153,36 @@ def test_two_inputs_of_a_free_batch_and_a_scalar_reach_the_stick(difference, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("operators", [("Sub",), ("Neg", "Add"), ("Sub", "Neg")])
+def test_corners_that_are_anchors_less_distances_reach_the_stick(tmp_path, operators):
+    """As the heads of YOLO compute them; the plugin reports that it does not support a Subtract from a constant."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    from onnx import TensorProto, helper, numpy_helper
+
+    anchors = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    one, other = ("sides", "anchors") if operators == ("Sub", "Neg") else ("anchors", "sides")
+    nodes = [helper.make_node("Relu", ["x"], ["sides"])]
+    if operators[0] == "Neg":
+        nodes += [helper.make_node("Neg", ["sides"], ["n"]), helper.make_node("Add", ["anchors", "n"], ["corner"])]
+    else:
+        last = "d" if len(operators) == 2 else "corner"
+        nodes += [helper.make_node("Sub", [one, other], [last])]
+        nodes += [helper.make_node("Neg", ["d"], ["corner"])] if len(operators) == 2 else []
+    nodes.append(helper.make_node("Concat", ["corner", "sides"], ["y"], axis=1))
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4])]
+    graph = helper.make_graph(nodes, "g", values, outputs, [numpy_helper.from_array(anchors, "anchors")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    onnx.save(model, tmp_path / "head.onnx")
+    made = OnnxToOpenvino().convert(tmp_path / "head.onnx", tmp_path, OPTIONS, None)
+    sides = np.float32([[[0, 1, 2, 3], [-1, 0.5, 8, 4]]])
+    given = made.witness({"x": sides[None]}, ["y"]).answers["y"]
+    sides = np.maximum(sides, 0)
+    np.testing.assert_array_equal(given.reshape(1, 4, 4), np.concatenate([anchors - sides, sides], axis=1))
+
+
+@pytest.mark.slow
 def test_a_layer_that_the_stick_has_not_is_refused_by_its_own_plugin(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("openvino")
