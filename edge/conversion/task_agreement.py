@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, ConvertRequest, ConvertResult, TaskAgreement
-from converters.pipeline.tensor_matching import pair_tensors
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.facts import Specs, facts_of, inspected
@@ -136,10 +135,11 @@ def _held(source: Sequence[TensorSpec], result: Sequence[TensorSpec], arrays: Ar
     held = dict(arrays)
     if len(source) != len(result):
         return held
-    for pair in pair_tensors(source, result, "output"):
-        name, quantization = SOURCE + pair.source.name, pair.other.quantization
-        if name in held and quantization is not None and len(quantization.scales) == 1:
-            held[name] = dequantize(quantize(held[name], pair.other), quantization)
+    by_name = {spec.name: spec for spec in result}
+    for place, spec in enumerate(source):
+        name, other = SOURCE + spec.name, by_name.get(spec.name, result[place])
+        if name in held and other.quantization is not None and len(other.quantization.scales) == 1:
+            held[name] = dequantize(quantize(held[name], other), other.quantization)
     return held
 
 
