@@ -171,7 +171,7 @@ def test_a_model_that_is_much_smaller_than_all_published_ones_has_no_band(tmp_pa
         (
             ["--for", "jetson-nano"],
             5,
-            "no estimate for jetson-nano: 0 published models",
+            "no estimate for jetson-nano: edge knows the latencies of 0 published models there",
         ),
         (["--for", "raspberry-pi-3"], 5, "the errors of its 45 published models are too large"),
         (["--for", "raspbery-pi-4"], 2, "raspbery-pi-4"),
