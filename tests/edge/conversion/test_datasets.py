@@ -153,8 +153,8 @@ def test_convert_tells_the_accuracy(classifier, sorted_pictures, tmp_path, capsy
         (["--max-drop", "0.1"], 2, "--max-drop needs labeled inputs"),
         (["--evaluate", "nowhere"], 3, "nowhere is not a folder"),
         (["--evaluate", "nowhere.npz"], 3, "nowhere.npz does not exist"),
-        (["--evaluate", "nowhere", "--max-drop", "2"], 2, "between 0 and 1"),
-        (["--evaluate", "nowhere", "--max-drop", "nan"], 2, "between 0 and 1"),
+        (["--evaluate", "nowhere", "--max-drop", "2"], 2, "is not a number from 0 to 1"),
+        (["--evaluate", "nowhere", "--max-drop", "nan"], 2, "is not a number from 0 to 1"),
     ],
 )
 def test_refusals(classifier, tmp_path, capsys, words, status, message):
