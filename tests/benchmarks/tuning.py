@@ -34,7 +34,7 @@ _ROUNDS = 12  # of the two in turn
 def grid(models: Sequence[Path]) -> Iterator[Setup]:
     """Yield every combination, with every subset of the settings."""
     threads = thread_counts(int(host.facts()["cpu"]["usable_cores"] or 1))
-    for plain in first_candidates(models, [], threads, {"name": "steady"}):
+    for plain in first_candidates(models, [], threads):
         choices: dict[str, list[str | None]] = {}
         for one in variants(plain):
             for name, value in one.options.settings.items():
@@ -42,7 +42,8 @@ def grid(models: Sequence[Path]) -> Iterator[Setup]:
         for values in product(*choices.values()):
             settings = {name: value for name, value in zip(choices, values, strict=True) if value is not None}
             title = ", ".join([plain.title, *(f"{name}={value}" for name, value in settings.items())])
-            yield replace(plain, id=title, title=title, options=replace(plain.options, settings=settings))
+            options = replace(plain.options, settings=settings)
+            yield replace(plain, id=title, title=title, protocol={"name": "steady"}, options=options)
 
 
 def is_right(setup: Setup) -> bool:
