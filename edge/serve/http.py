@@ -103,7 +103,8 @@ async def read_body(receive: Receive) -> bytes:
 
 async def _next(receive: Receive) -> Message:
     try:
-        message = await asyncio.wait_for(receive(), _BODY_S)
+        async with asyncio.timeout(_BODY_S):
+            message = await receive()
     except TimeoutError:
         raise ApiError(408, "the rest of the request did not arrive") from None
     if message["type"] == "http.disconnect":

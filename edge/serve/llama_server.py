@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import subprocess
 import tempfile
@@ -133,9 +134,12 @@ class LlamaServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=self._program.environment(self._key),
-            start_new_session=True,  # this process handles Ctrl+C
+            # Ctrl+C is for this process alone. No session of its own: Linux compares nice values only within a session
+            # (autogroup), and this process would wait for a core while the model computes.
+            process_group=0,
             preexec_fn=die_with_parent(),
         )
+        _run_after_this_process(self._process.pid)
         assert self._process.stderr is not None
         threading.Thread(target=self._keep_log, args=(self._process.stderr, not quiet), daemon=True).start()
 
@@ -182,6 +186,11 @@ class LlamaServer:
             self._log.append(text)
             if is_shown:
                 _LOG.info("%s", text)
+
+
+def _run_after_this_process(pid: int) -> None:
+    """Lower the priority of `pid` a little: forwarding a token takes a moment, and computing the next one long."""
+    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + 1)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

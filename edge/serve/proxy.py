@@ -168,7 +168,10 @@ class Proxy:
             content = await asyncio.to_thread(with_checked_pictures, request.content)
             request = replace(request, content=content)
         if path in RENDERING:
-            await asyncio.to_thread(template.check, request.conversation, request.tools)
+            if template.is_watched:
+                await asyncio.to_thread(template.check, request.conversation, request.tools)
+            else:
+                template.check(request.conversation, request.tools)
             if request.ends_with_picture and self._context.sees_pictures:
                 await asyncio.to_thread(template.check_picture_at_end, request.conversation)
         if self._context.places.is_stopping:

@@ -55,6 +55,11 @@ class TemplateGuard:
         self._worker = Worker("runtimes.llm.template_sandbox")
         self._lock = threading.Lock()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether `check` renders the template, which takes a moment."""
+        return self._watched is not None
+
     def check(self, conversation: Sequence[JsonObject], tools: Sequence[JsonValue]) -> None:
         """Raise ApiError 400 if there is no template, or if rendering this request exceeds the limits."""
         if self.problem:

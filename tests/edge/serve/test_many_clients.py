@@ -80,6 +80,15 @@ def test_fifty_clients_that_leave_take_nothing_with_them(real, until, read_strea
     assert again.text == expected
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_the_engine_yields_to_the_proxy_and_never_gets_ctrl_c(real) -> None:
+    """Only within a session does Linux compare nice values; otherwise each token would wait for a core."""
+    proxy, engine = real.process.pid, _engine(real)
+    assert os.getsid(engine) == os.getsid(proxy)
+    assert os.getpgid(engine) != os.getpgid(proxy)
+    assert os.getpriority(os.PRIO_PROCESS, engine) == min(os.getpriority(os.PRIO_PROCESS, proxy) + 1, 19)
+
+
 def test_more_than_slots_and_queue_are_asked_to_come_back(start_scripted, chat, until, read_stream) -> None:
     server = start_scripted(queue=1, slots=1)
     with ThreadPoolExecutor(2) as threads:
