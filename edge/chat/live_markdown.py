@@ -21,6 +21,7 @@ _PAUSE_FACTOR = 10  # pause ten times as long as a redraw took: drawing takes a 
 _FORMULA_MARKS = ("\\(", "\\)", "\\[", "\\]")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
+_STARS = re.compile(r"(?<=[0-9A-Za-z])\*+(?=[0-9A-Za-z])")
 
 
 class Shown(Protocol):
@@ -126,10 +127,10 @@ def _rendered(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, imp
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    """A parser that keeps what rich's own drops: HTML, images, definitions of references, formulas, and cells."""
+    """A parser that keeps what rich's own drops: HTML, images, references, formulas, products, and cells."""
     import markdown_it
     from markdown_it.rules_block import table
-    from markdown_it.rules_inline import escape
+    from markdown_it.rules_inline import emphasis, escape
 
     def keep_formula(state: StateInline, silent: bool) -> bool:
         r"""Read \( \) \[ \] as text, backslash included: models write formulas between them."""
@@ -139,6 +140,17 @@ def _parser() -> MarkdownIt:
         if not silent:
             state.pending += mark
         state.pos += len(mark)
+        return True
+
+    def keep_stars(state: StateInline, silent: bool) -> bool:
+        """Read stars between letters or digits as text, as in 2*3*4, unless they may end an emphasis (**LLM**s)."""
+        stars = _STARS.match(state.src, state.pos)
+        marks = [mark for mark in state.delimiters if chr(mark.marker) == "*"]
+        is_open = sum(-1 if mark.close else 1 for mark in marks) > 0
+        if stars is None or is_open or silent:
+            return emphasis.tokenize(state, silent)
+        state.pending += stars[0]
+        state.pos = stars.end()
         return True
 
     def keep_cells(state: StateBlock, start: int, end: int, silent: bool) -> bool:
@@ -162,6 +174,7 @@ def _parser() -> MarkdownIt:
     parser = markdown_it.MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
     parser.disable(["html_block", "html_inline", "image", "reference"])
     parser.inline.ruler.at("escape", keep_formula)
+    parser.inline.ruler.at("emphasis", keep_stars)
     parser.block.ruler.at("table", keep_cells, {"alt": ["paragraph", "reference"]})
     return parser
 

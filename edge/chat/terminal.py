@@ -86,7 +86,8 @@ class _TerminalChat:
             return False
         try:
             return self._handle(line)
-        except (UsageError, InputError, HostError) as error:  # a server that does not answer may recover
+        # A server that does not answer may recover, and a chat goes on without pictures if Pillow is missing.
+        except (UsageError, InputError, HostError, EngineMissingError) as error:
             self._print_error(error)
             return True
 

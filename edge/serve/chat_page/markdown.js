@@ -7,12 +7,13 @@ import { t } from "./words.js";
 
 // One alternative each: formula, code, link (images become links, so that nothing is loaded), bold, strikethrough,
 // italic, bare address, escaped sign. Lengths are limited, so that a text full of openings takes no quadratic time.
+// Two stars between letters or digits do not begin bold text (2**10 and 3**4).
 // `\(` and `\[` without an end keep their backslashes: the rest may be on its way.
 const INLINE = new RegExp([
   String.raw`\\\((?<round>[^\n]{1,1000}?)\\\)|\\\[(?<square>[^\n]{1,1000}?)\\\]|\$\$(?<dollars>[^$\n]{1,1000})\$\$|(?<![\\$\w])\$(?=\S)(?<dollar>[^$\n]{0,500}?[^\s$\\])\$(?![\w$])`,
   String.raw`(?<ticks>${"`"}+)(?<code>[\s\S]*?[^${"`"}])\k<ticks>(?!${"`"})`,
   String.raw`!?\[(?<label>[^\]\n]{0,1000})\]\(\s{0,9}<?(?<address>[^\s)>]{1,2000})>?(?:\s+(?<title>[^)\n]{0,500}))?\)`,
-  String.raw`(?<stars>\*\*|__)(?=\S)(?<bold>[\s\S]*?\S)\k<stars>`,
+  String.raw`(?<stars>(?<![0-9A-Za-z](?=\*\*[0-9A-Za-z]))\*\*|__)(?=\S)(?<bold>[\s\S]*?\S)\k<stars>`,
   String.raw`~~(?=\S)(?<struck>[\s\S]*?\S)~~`,
   String.raw`(?<![\w*])(?<star>[*_])(?=[^\s*_])(?<italic>[\s\S]*?[^\s*_])\k<star>(?![\w*])`,
   String.raw`(?<bare>https?:\/\/[^\s<>"'${"`"})\]]+[^\s<>"'${"`"})\].,;:!?])`,

@@ -110,6 +110,13 @@ def test_every_character_of_an_answer_is_shown(text) -> None:
         assert _in_order(characters, shown), (word, shown)
 
 
+def test_stars_of_a_product_are_shown_and_those_of_an_emphasis_are_not() -> None:
+    product = "2*3*4 = 24, 5*x and 3*y, 2**10 and 3**4"
+    assert [line.strip() for line in _final(_shown(Markdown, product, 3)) if line] == [product]
+    shown = "".join(_final(_shown(Markdown, "**LLM**s, *one* and **2**: 2*3*4 这是**重要**的", 3)))
+    assert shown.strip() == "LLMs, one and 2: 2*3*4 这是重要的"
+
+
 def _in_order(characters: Sequence[str], text: str) -> bool:
     rest = iter(text)
     return all(character in rest for character in characters)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge.chat import saved_chat
+from edge.chat import saved_chat, terminal
 from edge.chat.commands import Chat, Commands
 from edge.chat.conversation import Conversation
+from edge.inference import images
 from edge.llm import pictures
 from edge.llm.chat_template import PICTURE_TOKEN, ChatTemplate
 from runtimes.errors import InputError, UsageError
@@ -137,6 +139,21 @@ def test_a_model_without_an_encoder_says_what_to_do(scripted, picture) -> None:
         conversation.attach(picture)
     assert "--mmproj" in caught.value.hint
     assert conversation.attached == []
+
+
+@pytest.mark.parametrize("problem", ["Pillow", "a broken file", "a missing file"])
+def test_a_chat_goes_on_after_a_picture_that_cannot_be_read(problem, talk, picture, monkeypatch, capsys) -> None:
+    if problem == "Pillow":
+        monkeypatch.setattr(images, "find_spec", lambda _name: None)
+    elif problem == "a broken file":
+        picture.write_bytes(picture.read_bytes()[:200])
+    else:
+        picture.unlink()
+    typed = SimpleNamespace(read=lambda _begun: f"/image '{picture}'")
+    monkeypatch.setattr(terminal, "InputLine", lambda *_: typed)
+    assert terminal._TerminalChat(Chat(conversation=talk, model="m.gguf"), markdown=False).turn()
+    assert {"Pillow": "needs Pillow"}.get(problem, "cannot be read") in " ".join(capsys.readouterr().out.split())
+    assert talk.attached == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0", b"<svg/>"])

@@ -101,7 +101,8 @@ def test_what_a_model_writes_is_never_html(page) -> None:
 
 def test_markdown_becomes_elements(page, tmp_path) -> None:
     written = (
-        "# Title\n\nA *short* **text**\nwith a break.\n\n- one\n  - inner\n- two\n\n1. first\n2. second\n\n"
+        "# Title\n\nA *short* **text**\nwith a break, 2**10 and 3**4.\n\n- one\n  - inner\n- two\n\n"
+        "1. first\n2. second\n\n"
         "| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\nx = '<b>'  # *as it is*\n```\n> quoted\n\n---\n"
     )
     chats = [{"title": "<b>x</b>", "messages": [{"role": "assistant", "content": written}, {"role": "evil"}, None]}]
