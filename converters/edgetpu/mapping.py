@@ -16,7 +16,15 @@ from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node,
 from converters.edgetpu import documented_rules, observed_rules
 from converters.edgetpu.fixes import advice
 from converters.edgetpu.memory import estimate
-from converters.edgetpu.requirements import has_outside, is_float, model_problems, problem_of_op, refuse_compiled
+from converters.edgetpu.requirements import (
+    has_outside,
+    is_float,
+    misread,
+    model_problems,
+    refuse_compiled,
+    version_problem,
+    with_batch_1,
+)
 from converters.tflite.macs import macs
 from converters.tflite.op import TfliteOp, elements, graph_ops, is_constant, sizes
 from converters.tflite.reader import Graph, Tensor, read_tflite
@@ -31,17 +39,19 @@ def check_edgetpu(path: Path) -> Report:
     """Check a `.tflite` file. Raises InputError if it is broken or already compiled.
 
     For a float model, every node is on the host, and `quantized` contains the report for the same model quantized to
-    int8 with batch 1.
+    int8 with batch 1. A model that the compiler maps but that would compute wrong values has both its split and a
+    refusal.
     """
     model = read_tflite(path)
     refuse_compiled(model, path)
-    ops = graph_ops(model.graphs[0])
+    graph = with_batch_1(model.graphs[0])
+    ops = graph_ops(graph)
     refusals = tuple(model_problems(model, ops))
     if not refusals:
-        report = _report(ops, map_ops(ops), ())
+        report = _report(ops, map_ops(ops), tuple(misread(ops)))
         return replace(report, warnings=(_OUTSIDE, *report.warnings)) if has_outside(model) else report
     report = _report(ops, _all_on_host(ops, refusals), refusals)
-    return replace(report, quantized=_after_quantization(model.graphs[0])) if is_float(model.graphs[0]) else report
+    return replace(report, quantized=_after_quantization(graph)) if is_float(graph) else report
 
 
 def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
@@ -93,7 +103,7 @@ def _all_on_host(ops: list[TfliteOp], refusals: tuple[CompatibilityIssue, ...]) 
     """Place every node on the host, for a model that the compiler refuses. Nodes with own problems report those."""
     nodes = []
     for index, op in enumerate(ops):
-        own = problem_of_op(op) or op_problem(op)
+        own = version_problem(op) or op_problem(op)
         nodes.append(_node(index, op, HOST, own or refusals[0], breaks=index if own else None))
     return tuple(nodes)
 

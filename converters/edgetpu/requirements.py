@@ -1,4 +1,4 @@
-"""Requirements of the Edge TPU compiler on the whole model. If one of them fails, nothing is compiled.
+"""Requirements on the whole model: those of the Edge TPU compiler, else nothing is compiled, and right answers.
 
 Sources: https://coral.ai/docs/edgetpu/models-intro (8 bits, constant sizes, constant parameters); the others are named
 at each rule.
@@ -7,12 +7,14 @@ at each rule.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from converters.check.report import CompatibilityIssue
 from converters.edgetpu.compiled_model import CUSTOM_OP
+from converters.edgetpu.documented_rules import Condition
 from converters.tflite.op import TfliteOp, is_constant
-from converters.tflite.reader import Graph, TfliteModel
+from converters.tflite.reader import Graph, Tensor, TfliteModel
 from runtimes.errors import InputError
 
 _FLOATS = ("float32", "float16", "bfloat16")
@@ -36,11 +38,20 @@ def has_outside(model: TfliteModel) -> bool:
 def model_problems(model: TfliteModel, ops: list[TfliteOp]) -> Iterator[CompatibilityIssue]:
     """Generate the reasons why the compiler would refuse the model."""
     graph = model.graphs[0]
-    yield from _dynamic(graph)
+    yield from _dynamic(graph, ops)
     if not _quantized(graph):
         yield CompatibilityIssue("the model is not quantized; the Edge TPU computes only in 8-bit integers", _QUANTIZE)
+    yield from _first_problem(ops, version_problem)
+
+
+def misread(ops: list[TfliteOp]) -> Iterator[CompatibilityIssue]:
+    """Generate the reason why a model that the compiler maps would compute wrong values."""
+    yield from _first_problem(ops, _channels)
+
+
+def _first_problem(ops: list[TfliteOp], condition: Condition) -> Iterator[CompatibilityIssue]:
     for index, op in enumerate(ops):
-        problem = problem_of_op(op)
+        problem = condition(op)
         if problem is not None:
             yield CompatibilityIssue(f"node {index} {op.type}: {problem.reason}", problem.fix)
             return
@@ -54,18 +65,35 @@ def is_float(graph: Graph) -> bool:
     return not _quantized(graph) and any(tensor.spec.dtype in _FLOATS for tensor in graph.tensors)
 
 
-def problem_of_op(op: TfliteOp) -> CompatibilityIssue | None:
-    """Return why this operator makes the compiler refuse the whole model; None if it does not."""
-    return _version(op) or _channels(op)
+def _dynamic(graph: Graph, ops: list[TfliteOp]) -> Iterator[CompatibilityIssue]:
+    """Refuse free sizes other than the batch, and a free batch that operators compute sizes from.
 
-
-def _dynamic(graph: Graph) -> Iterator[CompatibilityIssue]:
+    A free batch alone is compiled as 1 (dense_256 of github.com/ricardodeazambuja/LibrEdgeTPU). With an operator that
+    reads it at run time, tensors are dynamic, and the compiler ends (google-coral/edgetpu issues 829, 831).
+    """
+    reader = next((index for index, op in enumerate(ops) if op.type == "SHAPE"), None)
     for spec in graph.specs(graph.inputs):
-        if any(isinstance(size, str) for size in spec.shape):
-            shape = "×".join("?" if isinstance(size, str) else str(size) for size in spec.shape)
-            what = f"input {spec.name} has the free shape {shape}; every size must be known in advance"
-            yield CompatibilityIssue(what, "convert it again: edge fixes the batch at 1")
-            return
+        free = [place for place, size in enumerate(spec.shape) if isinstance(size, str)]
+        if not free or (free == [0] and reader is None):
+            continue
+        shape = "×".join("?" if isinstance(size, str) else str(size) for size in spec.shape)
+        why = f"node {reader} SHAPE computes sizes from it" if free == [0] else "every size must be known in advance"
+        what = f"input {spec.name} has the free shape {shape}; {why}"
+        yield CompatibilityIssue(what, "convert it again: edge fixes the batch at 1")
+        return
+
+
+def with_batch_1(graph: Graph) -> Graph:
+    """Return the graph with 1 for a free batch, as the compiler reads it."""
+    if not any(spec.shape and isinstance(spec.shape[0], str) for spec in graph.specs(graph.inputs)):
+        return graph
+    return replace(graph, tensors=tuple(map(_batch_1, graph.tensors)))
+
+
+def _batch_1(tensor: Tensor) -> Tensor:
+    if not tensor.spec.shape or not isinstance(tensor.spec.shape[0], str):
+        return tensor
+    return replace(tensor, spec=replace(tensor.spec, shape=(1, *tensor.spec.shape[1:])))
 
 
 def _quantized(graph: Graph) -> bool:
@@ -76,7 +104,8 @@ def _quantized(graph: Graph) -> bool:
     )
 
 
-def _version(op: TfliteOp) -> CompatibilityIssue | None:
+def version_problem(op: TfliteOp) -> CompatibilityIssue | None:
+    """Return why this operator makes the compiler refuse the whole model; None if it does not."""
     known = newest_known(op.type)
     if op.operator.is_custom or op.operator.version <= known:
         return None
@@ -88,12 +117,15 @@ def _version(op: TfliteOp) -> CompatibilityIssue | None:
 
 
 def _channels(op: TfliteOp) -> CompatibilityIssue | None:
-    """Refuse dense weights with a scale for each output: runtimes of the compiler's age silently use only the first."""
+    """Refuse dense weights with a scale for each output: runtimes of the compiler's age silently use only the first.
+
+    The compiler maps such a layer (dense_256 of github.com/ricardodeazambuja/LibrEdgeTPU).
+    """
     weights = op.input(1) if op.type == "FULLY_CONNECTED" else None
     if weights is None or weights.spec.quantization is None or len(weights.spec.quantization.scales) <= 1:
         return None
     return CompatibilityIssue(
-        "its weights are quantized per channel, which runtimes of the compiler's age silently misread",
+        "its weights are quantized per channel, which the compiler maps, and runtimes of its age silently misread",
         "convert with one scale for each dense layer, as `edge convert --for coral-usb` does",
     )
 

@@ -150,11 +150,15 @@ def placed(tmp_path: Path, *ops: Op) -> list[str]:
 # --- Against the compiler itself -------------------------------------------------------------------------------------
 
 
-def pairs() -> list[Path]:
+def pairs() -> list[tuple[Path, Path]]:
     """Sources in the data folder that lie beside what the compiler made of them."""
-    compiled = sorted(DATA.rglob("*_edgetpu.tflite"))
-    sources = [one.with_name(one.name.replace("_edgetpu.tflite", ".tflite")) for one in compiled]
-    return [one for one in sources if one.exists()]
+    found = []
+    for suffix in ("_edgetpu.tflite", ".compiled.tflite"):
+        for compiled in sorted(DATA.rglob(f"*{suffix}")):
+            source = compiled.with_name(compiled.name.replace(suffix, ".tflite"))
+            if source.exists():
+                found.append((source, compiled))
+    return found
 
 
 def key(graph: Graph, operator: Operator) -> tuple[Any, ...]:
@@ -168,14 +172,13 @@ def test_every_pair_splits_as_the_compiler_split_it() -> None:
     if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
         pytest.skip(f"no data at {DATA}")
     found = pairs()
-    assert len(found) >= 7
-    for path in found:
-        assert_same_split(path)
+    assert len(found) >= 9
+    for source, compiled in found:
+        assert_same_split(source, compiled)
 
 
-def assert_same_split(path: Path) -> None:
-    source = read_tflite(path).graphs[0]
-    compiled = read_tflite(path.with_name(path.name.replace(".tflite", "_edgetpu.tflite"))).graphs[0]
+def assert_same_split(path: Path, compiled_path: Path) -> None:
+    source, compiled = read_tflite(path).graphs[0], read_tflite(compiled_path).graphs[0]
     report = check_edgetpu(path)
     on_host = Counter(key(source, source.operators[node.index]) for node in report.on_host)
     left = Counter(key(compiled, one) for one in compiled.operators if one.name != CUSTOM_OP)
@@ -189,12 +192,25 @@ def assert_same_split(path: Path) -> None:
 def test_chip_bytes_are_estimated_within_a_few_percent() -> None:
     if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
         pytest.skip(f"no data at {DATA}")
-    for path in pairs():
-        compiled = read_compiled(read_tflite(path.with_name(path.name.replace(".tflite", "_edgetpu.tflite"))))
+    for path, compiled_path in pairs():
+        compiled = read_compiled(read_tflite(compiled_path))
         assert compiled is not None
-        real = compiled.cached_bytes + compiled.streamed_bytes
-        if real > 100_000:  # the small ones are instructions more than weights
-            assert check_edgetpu(path).extra["cache"]["cached_bytes"] == pytest.approx(real, rel=0.05), path.name
+        # The small ones are instructions more than weights, and layers of one output are streamed though they fit.
+        if compiled.cached_bytes > 50_000:
+            found = check_edgetpu(path).extra["cache"]["cached_bytes"]
+            assert found == pytest.approx(compiled.cached_bytes, rel=0.05), path.name
+
+
+@pytest.mark.data
+def test_per_channel_dense_weights_are_split_as_compiled_and_refused() -> None:
+    path = DATA / "real" / "edgetpu" / "dense_256.tflite"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    report = check_edgetpu(path)
+    assert [node.placement for node in report.nodes] == [ACCELERATOR] * 3
+    (refusal,) = report.refusals
+    assert "quantized per channel, which the compiler maps" in refusal.reason
+    assert not report.most_runs
 
 
 # --- Conditions ------------------------------------------------------------------------------------------------------
@@ -208,9 +224,9 @@ def conv(dilation: tuple[int, int] = (1, 1), filters: T | None = None, bias: T |
     )
 
 
-def depthwise(dilation: tuple[int, int]) -> Op:
+def depthwise(dilation: tuple[int, int], kernel: tuple[int, int] = (3, 3)) -> Op:
     made = options("DepthwiseConv2DOptions", dilationWFactor=dilation[0], dilationHFactor=dilation[1])
-    return Op("DEPTHWISE_CONV_2D", [T(), weights(1, 3, 3, CHANNELS)], options=made)
+    return Op("DEPTHWISE_CONV_2D", [T(), weights(1, *kernel, CHANNELS)], options=made)
 
 
 def pool(fused: int, name: str = "MAX_POOL_2D") -> Op:
@@ -245,6 +261,10 @@ def strided(strides: tuple[int, ...], **masks: int) -> Op:
     return Op("STRIDED_SLICE", [T(), begin, end, numbers(*strides)], [T((1, 8, 8, 8))], made)
 
 
+def split(axis: int) -> Op:
+    return Op("SPLIT", [numbers(axis), T((1, 8, 8, 16))], [T((1, 8, 8, 8)), T((1, 8, 8, 8))])
+
+
 def lstm(state: str = "int16", dtype: str = "int8") -> Op:
     inner: list[T | None] = [weights(4, 4) for _ in range(8)]
     bias: list[T | None] = [T((4,), np.zeros(4, np.int32), "int32") for _ in range(4)]
@@ -263,11 +283,13 @@ CONDITIONS: dict[str, tuple[Op, str]] = {
     "conv": (conv(), ""),
     "conv, dilated alike": (conv((2, 2)), ""),
     "conv, dilated unlike": (conv((2, 1)), "dilation is 2 in x and 1 in y"),
+    "conv, dilated along its only axis": (conv((1, 3), weights(CHANNELS, 3, 1, CHANNELS)), ""),
     "conv, computed weights": (conv(filters=T((CHANNELS, 3, 3, CHANNELS))), "computed at run time"),
     "conv, computed bias": (conv(bias=T((CHANNELS,))), "computed at run time"),
     "conv, batch 4": (Op("CONV_2D", [T((4, 8, 8, 16)), weights(16, 1, 1, 16)], [T((4, 8, 8, 16))]), "4×8×8×16"),
     "depthwise, dilated": (depthwise((2, 2)), ""),
     "depthwise, dilated unlike": (depthwise((1, 3)), "dilation is 1 in x and 3 in y"),
+    "depthwise, dilated along its only axis": (depthwise((4, 1), (1, 5)), ""),
     "max pool": (pool(0), ""),
     "max pool, fused": (pool(1), "fused"),
     "average pool": (pool(0, "AVERAGE_POOL_2D"), ""),
@@ -290,8 +312,8 @@ CONDITIONS: dict[str, tuple[Op, str]] = {
     "sum over the batch": (reduction("SUM", -4), "over the batch"),
     "largest": (reduction("REDUCE_MAX", 1), ""),
     "smallest over the batch": (reduction("REDUCE_MIN", 0), "over the batch"),
-    "softmax": (Op("SOFTMAX", [T((1, 16_000))], [T((1, 16_000))]), ""),
-    "softmax, too long": (Op("SOFTMAX", [T((1, 16_001))], [T((1, 16_001))]), "16,001 elements"),
+    "softmax": (Op("SOFTMAX", [T((1, 16_384))], [T((1, 16_384))]), ""),
+    "softmax, too long": (Op("SOFTMAX", [T((1, 16_385))], [T((1, 16_385))]), "16,385 elements"),
     "softmax, of rows": (Op("SOFTMAX", [T((1, 20, 4))], [T((1, 20, 4))]), "not a single vector"),
     "resize by 2": (resize("RESIZE_BILINEAR", 12, 24), ""),
     "resize by 4": (resize("RESIZE_NEAREST_NEIGHBOR", 8, 32), ""),
@@ -305,6 +327,8 @@ CONDITIONS: dict[str, tuple[Op, str]] = {
     "pad the batch": (Op("PAD", [T(), numbers(1, 0, 0, 0, 0, 0, 0, 0)]), "pads the batch"),
     "pack": (Op("PACK", [T((1, 4)), T((1, 4))], [T((1, 2, 4))], options("PackOptions", axis=1)), ""),
     "pack the batch": (Op("PACK", [T((4, 1)), T((4, 1))], [T((2, 4, 1))], options("PackOptions", axis=0)), "batch"),
+    "split": (split(3), ""),
+    "split the batch": (split(0), "splits the batch"),
     "tile": (Op("TILE", [T((1, 1, 1, 8)), numbers(1, 9, 9, 1)], [T((1, 9, 9, 8))]), ""),
     "tile the batch": (Op("TILE", [T((1, 1, 1, 8)), numbers(2, 1, 1, 1)], [T((2, 1, 1, 8))]), "repeats the batch"),
     "tile, computed": (Op("TILE", [T((1, 1, 1, 8)), T((4,), dtype="int32")], [T((1, 9, 9, 8))]), "at run time"),
@@ -401,11 +425,26 @@ def refusals(report: Report) -> str:
     return " ".join(f"{problem.reason} {problem.fix}" for problem in report.refusals)
 
 
-def test_a_free_batch_is_refused(tmp_path: Path) -> None:
-    report = checked(tmp_path, Op("RELU", [T((1, 4), signature=(-1, 4))], [T((1, 4), signature=(-1, 4))]))
-    assert "?×4" in refusals(report)
+def free(*shape: int) -> T:
+    return T(shape, signature=(-1, *shape[1:]))
+
+
+def test_a_free_batch_is_compiled_as_1(tmp_path: Path) -> None:
+    assert placed(tmp_path, Op("RELU", [free(1, 4)], [free(1, 4)])) == [ACCELERATOR]
+
+
+def test_a_free_batch_that_the_model_computes_with_is_refused(tmp_path: Path) -> None:
+    start, shape = free(1, 4, 4), T((3,), dtype="int32", scales=())
+    ops = [Op("SHAPE", [start], [shape]), Op("RESHAPE", [start, shape], [free(1, 16)])]
+    report = checked(tmp_path, *ops)
+    assert "?×4×4; node 0 SHAPE computes sizes from it" in refusals(report)
     assert "batch at 1" in refusals(report)
     assert report.quantized is None
+
+
+def test_another_free_size_is_refused(tmp_path: Path) -> None:
+    start, end = (T((1, 1, 4), signature=(-1, -1, 4)) for _ in range(2))
+    assert "?×?×4; every size" in refusals(checked(tmp_path, Op("RELU", [start], [end])))
 
 
 def test_a_free_size_within_the_model_is_one_nodes_fault(tmp_path: Path) -> None:
@@ -460,7 +499,9 @@ def test_operators_younger_than_the_compiler_are_not_known_at_all(tmp_path: Path
 
 def test_dense_weights_with_a_scale_for_each_output_are_refused(tmp_path: Path) -> None:
     per_channel = T((10, CHANNELS), np.ones((10, CHANNELS), np.int8), scales=(0.1,) * 10)
-    assert "node 0 FULLY_CONNECTED" in refusals(checked(tmp_path, dense(filters=per_channel)))
+    report = checked(tmp_path, dense(filters=per_channel))
+    assert [node.placement for node in report.nodes] == [ACCELERATOR]
+    assert "node 0 FULLY_CONNECTED" in report.refusals[0].reason
     convolution = T((CHANNELS, 3, 3, CHANNELS), np.ones((CHANNELS, 3, 3, CHANNELS), np.int8), scales=(0.1,) * CHANNELS)
     assert placed(tmp_path, conv(filters=convolution)) == [ACCELERATOR]
 
