@@ -12,6 +12,10 @@ from runtimes.errors import UsageError
 from runtimes.session import format_shape
 
 MAX_ELEMENTS = 2**30  # of one input: 4 GiB of float32
+# What `suggestion` names: the side of a picture, a length in tokens or steps, and a second of sound in samples.
+_SIDE, _LENGTH, _SECOND = 224, 128, 16_000
+_MAX_CHANNELS = 4  # an array with more channels is not a picture
+_PICTURE_RANK = 4
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?")
 _UNNAMED = re.compile(r"d(im)?\d+")  # what readers call an axis without a name, so two of them need not be equal
 
@@ -69,6 +73,42 @@ def with_shapes(inputs: Sequence[TensorSpec], shapes: Sequence[str]) -> tuple[Te
 def free_axes(spec: TensorSpec) -> list[int]:
     """Return the free axes other than the leading one."""
     return [axis for axis, size in enumerate(spec.shape) if axis and isinstance(size, str)]
+
+
+def suggestion(spec: TensorSpec, metadata: Mapping[str, str]) -> str:
+    """Return a `--shape` for an input with free axes, from its type and rank.
+
+    Pictures have the size in the file's metadata (`imgsz`), else 224x224; floats of which only a length is free are
+    sound; all else, such as token ids, has a length of 128.
+    """
+    listed = metadata.get("imgsz", "").strip("[]() ").replace(" ", "").split(",")
+    sides = [int(one) for one in listed if one.isdecimal()] or [_SIDE]
+    of_picture = [axis for axis in range(len(spec.shape)) if axis and is_picture_side(spec, axis)]
+    usual = dict(zip(of_picture, (sides * 2)[:2]))
+    length = _SECOND if _is_sound(spec) else _LENGTH
+    sizes = [
+        size if isinstance(size, int) else 1 if axis == 0 else usual.get(axis, length)
+        for axis, size in enumerate(spec.shape)
+    ]
+    return f"--shape {spec.name}={'x'.join(map(str, sizes))}"
+
+
+def is_picture_side(spec: TensorSpec, axis: int) -> bool:
+    """Return whether an axis is the height or the width of a picture."""
+    shape = spec.shape
+    if len(shape) != _PICTURE_RANK or not spec.dtype.startswith(("float", "int", "uint")):
+        return False
+    for channels, sides in ((1, (2, 3)), (3, (1, 2))):
+        size = shape[channels]
+        if isinstance(size, int) and size <= _MAX_CHANNELS:
+            return axis in sides
+    return False
+
+
+def _is_sound(spec: TensorSpec) -> bool:
+    """Return whether an input is a row of numbers, with one free length."""
+    fixed = [size for size in spec.shape[1:] if isinstance(size, int)]
+    return spec.dtype.startswith("float") and len(free_axes(spec)) == 1 and all(size == 1 for size in fixed)
 
 
 def _named(name: str, specs: Mapping[str, TensorSpec], text: str) -> TensorSpec:

@@ -14,11 +14,10 @@ import numpy as np
 
 from runtimes.arrays import Arrays
 from runtimes.artifact import TensorSpec
+from runtimes.shapes import is_picture_side
 
 Sizes = Mapping[str, int]
 
-_MAX_CHANNELS = 4  # an array with more channels is not a picture
-_PICTURE_NDIM = 4
 # Sides of pictures are multiples of 32, which most networks need; lengths are of texts, then of sounds.
 _SIDES = (64, 128, 256, 640, 32, 8)
 _LENGTHS = (16, 24, 128, 400, 4000, 16000)
@@ -30,7 +29,7 @@ _APART = (32, 8)  # between the two sides of a picture, and between two lengths
 def free_names(inputs: Sequence[TensorSpec]) -> dict[str, bool]:
     """Return the names of the free axes that are not the batch, and whether each is a side of a picture."""
     return {
-        size: _is_side(spec, axis)
+        size: is_picture_side(spec, axis)
         for spec in inputs
         for axis, size in enumerate(spec.shape)
         if isinstance(size, str) and axis
@@ -102,30 +101,3 @@ def resized(samples: Arrays, inputs: Sequence[TensorSpec], sizes: Sizes) -> Arra
                 values = np.take(values, np.arange(sizes[size]) % values.shape[axis + 1], axis=axis + 1)
         arrays[spec.name] = values
     return arrays
-
-
-def suggestion(spec: TensorSpec, metadata: Mapping[str, str]) -> str:
-    """Return a `--shape` for an input: the size in the file's metadata, else a usual one."""
-    sides = [
-        int(one) for one in metadata.get("imgsz", "").strip("[]() ").replace(" ", "").split(",") if one.isdecimal()
-    ]
-    named = (sides * 2)[:2] if sides else [224, 224]
-    found = [axis for axis in range(len(spec.shape)) if axis and _is_side(spec, axis)]
-    usual = dict(zip(found, named, strict=False))
-    sizes = [
-        size if isinstance(size, int) else 1 if axis == 0 else usual.get(axis, 128)
-        for axis, size in enumerate(spec.shape)
-    ]
-    return f"--shape {spec.name}={'x'.join(map(str, sizes))}"
-
-
-def _is_side(spec: TensorSpec, axis: int) -> bool:
-    """Return whether an axis is the height or the width of a picture."""
-    shape = spec.shape
-    if len(shape) != _PICTURE_NDIM or np.dtype(spec.dtype).kind not in "fiu":
-        return False
-    for channels, sides in ((1, (2, 3)), (3, (1, 2))):
-        size = shape[channels]
-        if isinstance(size, int) and size <= _MAX_CHANNELS:
-            return axis in sides
-    return False

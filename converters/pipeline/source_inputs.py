@@ -19,7 +19,7 @@ from converters.calibration.dataset import (
 )
 from converters.calibration.input_range import pixel_range
 from converters.calibration.input_roles import input_roles
-from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, suggestion, with_sizes
+from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, with_sizes
 from converters.calibration.synthetic import DISTRIBUTIONS, SAMPLES, Change, plain, synthetic
 from converters.library_calls import loading
 from converters.onnx.reference_session import open_source_session
@@ -31,7 +31,7 @@ from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Preprocess, TensorSpec
 from runtimes.errors import EdgeError, EngineError, InputError, ProofError
 from runtimes.session import Session, format_shape
-from runtimes.shapes import free_axes
+from runtimes.shapes import free_axes, suggestion
 
 _OTHERS = 4  # samples in another size
 _SEQUENCE = 64  # synthetic samples of a model with a state, which may only answer after dozens of steps

@@ -11,7 +11,7 @@ models that `edge estimate` is fitted to, their cost is part of the layer before
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,9 +21,10 @@ from converters.onnx.shape_inference import infer_sizes, macs_of_nodes
 from converters.tflite.macs import macs
 from converters.tflite.op import TfliteOp, elements, graph_ops, is_constant, sizes
 from converters.tflite.reader import read_tflite
-from runtimes.artifact import Artifact
+from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
 from runtimes.model_files.detect import format_of
+from runtimes.shapes import free_axes, suggestion
 
 CONV, POINTWISE, DEPTHWISE, DENSE = "conv", "pointwise", "depthwise", "dense"
 _MATRIX = ("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger")
@@ -66,31 +67,33 @@ def graph_facts(model: Path) -> GraphFacts:
     model_format = format_of(path)
     if model_format == "tflite":
         tflite = read_tflite(path).graphs[0]
-        _require_sizes([spec.shape for spec in tflite.specs(tflite.inputs)], path)
+        _require_sizes(tflite.specs(tflite.inputs), path)
         ops = graph_ops(tflite)
         return _facts(_tflite_layers(ops), max(map(_tflite_step, ops), default=0), path)
     if model_format == "onnx":
         graph = read_onnx(path)
-        _require_sizes([graph.shapes.get(name, ()) for name in graph.inputs], path)
+        inputs = [TensorSpec(name, graph.dtypes.get(name, ""), graph.shapes.get(name, ())) for name in graph.inputs]
+        _require_sizes(inputs, path)
         known = infer_sizes(graph)
-        return _facts(_onnx_layers(graph, known, path), _onnx_step(graph, known), path)
+        return _facts(_onnx_layers(graph, known, inputs, path), _onnx_step(graph, known), path)
     raise UsageError(
         f"edge cannot read the graph of {path.name} in the format {model_format}",
         f"convert it first: edge convert {path.name} --to onnx",
     )
 
 
-def _require_sizes(shapes: Iterable[Iterable[int | str]], path: Path) -> None:
+def _require_sizes(inputs: Sequence[TensorSpec], path: Path) -> None:
     """Raise InputError for a free dimension other than the batch, because the amount of work depends on it."""
-    for shape in shapes:
-        if any(not isinstance(size, int) for size in list(shape)[1:]):
-            raise _free(path)
+    if any(free_axes(spec) for spec in inputs):
+        raise _free(inputs, path)
 
 
-def _free(path: Path) -> InputError:
+def _free(inputs: Sequence[TensorSpec], path: Path) -> InputError:
+    free = [spec for spec in inputs if any(isinstance(size, str) for size in spec.shape)]
+    shapes = " ".join(suggestion(spec, {}) for spec in free)
     return InputError(
         f"the sizes inside {path.name} depend on its inputs",
-        f"fix them: edge convert {path.name} --to onnx --shape NAME=1x3x224x224",
+        f"fix them: edge convert {path.name} --to onnx {shapes}" if free else "export it with fixed sizes",
     )
 
 
@@ -143,10 +146,12 @@ def _tflite_step(op: TfliteOp) -> int:
     return read + sum(elements(tensor) for tensor in op.outputs)
 
 
-def _onnx_layers(graph: OnnxGraph, known: dict[str, tuple[int, ...]], path: Path) -> Iterator[_Layer]:
+def _onnx_layers(
+    graph: OnnxGraph, known: dict[str, tuple[int, ...]], inputs: Sequence[TensorSpec], path: Path
+) -> Iterator[_Layer]:
     counts = macs_of_nodes(graph)
     if counts is None:
-        raise _free(path)
+        raise _free(inputs, path)
     for node, count in zip(graph.nodes, counts, strict=True):
         if count:
             output = known.get(node.outputs[0], ())

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.calibration.sizes import suggestion
 from edge.inference.author_metadata import pictures_of
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.inspection import Inspection
@@ -16,7 +15,7 @@ from runtimes.artifact import Artifact, Preprocess, TensorSpec
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import InputError, UsageError
 from runtimes.session import format_shape
-from runtimes.shapes import free_axes
+from runtimes.shapes import free_axes, suggestion
 from runtimes.task import PictureDefaults
 
 _Triple = tuple[float, ...]

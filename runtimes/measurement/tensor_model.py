@@ -53,7 +53,7 @@ from runtimes.measurement.sample_journal import SampleJournal
 from runtimes.measurement.throughput import ThroughputSummary, batched, measure_throughput
 from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
-from runtimes.shapes import free_axes, with_shapes
+from runtimes.shapes import free_axes, suggestion, with_shapes
 from runtimes.tasks.classification import ClassScores
 from runtimes.verification.selfcheck import answers
 
@@ -134,11 +134,9 @@ def _check_sizes(inputs: Sequence[TensorSpec]) -> None:
     """Refuse a free size: the speed at 1 × 1 pixel says nothing about the model's."""
     free = [spec for spec in inputs if free_axes(spec)]
     if free:
-        sizes = "x".join(
-            str(size) if isinstance(size, int) else "N" if axis else "1" for axis, size in enumerate(free[0].shape)
-        )
+        sizes = " ".join(suggestion(spec, {}) for spec in free)
         what = f"the size of input '{free[0].name}' is free: {format_shape(free[0].shape)}"
-        raise UsageError(what, f"name the size to measure: --shape {free[0].name}={sizes} with numbers, or --input")
+        raise UsageError(what, f"name the size to measure, such as {sizes}, or give real inputs with --input")
 
 
 def _timed(

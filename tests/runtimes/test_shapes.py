@@ -8,7 +8,7 @@ import pytest
 
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
-from runtimes.shapes import free_axes, shape_texts, with_shapes
+from runtimes.shapes import free_axes, shape_texts, suggestion, with_shapes
 
 PICTURE = TensorSpec("serving_default_x:0", "float32", ("batch", 3, "height", "width"))
 IDS, MASK = (TensorSpec(name, "int64", ("batch", "length")) for name in ("ids", "mask"))
@@ -66,3 +66,27 @@ def test_free_axes_are_those_beside_the_leading_one():
 def test_sizes_by_name_are_written_as_on_the_command_line():
     assert shape_texts({"x": (1, 3), "t": [4]}) == ("x=1x3", "t=4")
     assert shape_texts(["x=1x3"]) == ("x=1x3",)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "sizes"),
+    [
+        ("float32", ("batch", 3, "height", "width"), "1x3x224x224"),
+        ("uint8", ("batch", "height", "width", 3), "1x224x224x3"),
+        ("int64", ("batch", "length"), "1x128"),
+        ("int32", (1, "length"), "1x128"),
+        ("float32", ("batch", "samples"), "1x16000"),
+        ("float32", ("batch", 1, "samples"), "1x1x16000"),
+        ("float32", ("batch", "steps", 80), "1x128x80"),
+        ("float32", ("batch", 80, "steps"), "1x80x128"),
+    ],
+)
+def test_a_suggested_size_is_one_of_the_inputs_kind(dtype, shape, sizes):
+    spec = TensorSpec("x", dtype, shape)
+    assert suggestion(spec, {}) == f"--shape x={sizes}"
+    assert not free_axes(with_shapes([spec], [f"x={sizes}"])[0])
+
+
+def test_the_size_of_pictures_in_the_metadata_comes_first():
+    assert suggestion(PICTURE, {"imgsz": "[480, 640]"}).endswith("=1x3x480x640")
+    assert suggestion(IDS, {"imgsz": "[480, 640]"}) == "--shape ids=1x128"

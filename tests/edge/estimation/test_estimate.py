@@ -188,7 +188,22 @@ def test_what_published_rows_do_not_carry_is_refused(tmp_path, capsys, words, st
 
 def test_a_model_of_free_size_is_refused(tmp_path, capsys):
     assert main(["estimate", str(onnx_model(tmp_path / "m.onnx", 1, "side")), "--all"]) == 3
-    assert "depend on its inputs" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "depend on its inputs" in err
+    assert "edge convert m.onnx --to onnx --shape x=1x3x224x224" in err
+
+
+def test_a_text_model_of_free_length_is_told_a_length_for_tokens(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    table = helper.make_tensor("table", kinds.FLOAT, [10, 4], np.zeros(40, np.float32))
+    square = helper.make_tensor("square", kinds.FLOAT, [4, 4], np.zeros(16, np.float32))
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["a"]), helper.make_node("MatMul", ["a", "square"], ["y"])]
+    inputs = [helper.make_tensor_value_info("ids", kinds.INT64, ["batch", "length"])]
+    outputs = [helper.make_tensor_value_info("y", kinds.FLOAT, ["batch", "length", 4])]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, [table, square])), tmp_path / "t.onnx")
+    assert main(["estimate", str(tmp_path / "t.onnx"), "--all"]) == 3
+    assert "edge convert t.onnx --to onnx --shape ids=1x128" in capsys.readouterr().err
 
 
 @pytest.mark.data
