@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from edge.benchmark.runner import BenchOptions, BenchReport
     from edge.compatibility.tensor_model import CheckResult
     from edge.conversion.datasets import ConversionInputs
-    from edge.estimation.estimate import EstimateReport
     from edge.estimation.language_model import LanguageModelEstimates
+    from edge.estimation.results import EstimateReport
     from edge.evaluation.report import EvaluateReport
     from edge.evaluation.runner import EvaluateOptions
     from edge.inference.model import Model

@@ -54,6 +54,12 @@ def check_edgetpu(path: Path) -> Report:
     return replace(report, quantized=_after_quantization(graph)) if is_float(graph) else report
 
 
+def ops_of_compiler(path: Path) -> list[TfliteOp]:
+    """Return the operators of a `.tflite` file as the compiler would get them: with batch 1, and quantized."""
+    graph = with_batch_1(read_tflite(path).graphs[0])
+    return graph_ops(_as_quantized(graph) if is_float(graph) else graph)
+
+
 def map_ops(ops: list[TfliteOp]) -> tuple[Node, ...]:
     """Return where each operator of a quantized model will run."""
     nodes = []

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.benchmark.tables import Column
-    from edge.estimation.estimate import Estimate, EstimateReport
     from edge.estimation.language_model import LanguageModelEstimate, LanguageModelEstimates
+    from edge.estimation.results import Estimate, EstimateReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a TFLite, ONNX or GGUF file, or an artifact")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
-        "--for", dest="device", metavar="DEVICE", help="the device: raspberry-pi-4, jetson-agx-orin, ..."
+        "--for",
+        dest="device",
+        metavar="DEVICE",
+        help="the device: raspberry-pi-4, raspberry-pi-4+coral-usb, jetson-agx-orin, ...",
     )
     where.add_argument("--all", action="store_true", help="every device with enough published rows, fastest first")
     parser.add_argument("--precision", metavar="P", help="fp32 or int8 (default: both)")
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the estimates."""
     import edge
     from edge.console.text import width
-    from edge.estimation.estimate import EstimateReport
+    from edge.estimation.results import EstimateReport
 
     device = None if args.all else args.device
     found = edge.estimate(args.model, device, precision=args.precision, memory=args.memory)
@@ -86,14 +89,16 @@ def as_text(report: EstimateReport, width: int | None = None) -> str:
     from edge.benchmark.tables import aligned
     from edge.console.text import wrapped
 
-    facts = report.facts
+    facts, split = report.facts, report.edge_tpu
     graph = (
         f"{report.model}: {facts.macs / 1e6:.1f} million multiply-adds, "
         f"{facts.parameters / 1e6:.2f} million parameters, {facts.layers} layers"
     )
-    table = aligned(_columns(), report.estimates, width)
+    columns = _columns() if split is None else (*_columns(), _sending())
+    table = aligned(columns, report.estimates, width)
     notes = "\n".join(wrapped(line, width) for line in _notes(report))
-    return "\n\n".join((graph, table, notes))
+    edge_tpu = () if split is None else (wrapped(f"with an Edge TPU: {split}", width),)
+    return "\n\n".join((graph, *edge_tpu, table, notes))
 
 
 def _columns() -> tuple[Column[Estimate], ...]:
@@ -117,6 +122,12 @@ def _columns() -> tuple[Column[Estimate], ...]:
     )
 
 
+def _sending() -> Column[Estimate]:
+    from edge.benchmark.tables import NONE, Column
+
+    return Column("Sending [ms]", lambda one: NONE if one.sending_ms is None else f"{one.sending_ms:.3g}")
+
+
 def _notes(report: EstimateReport) -> Iterator[str]:
     yield "estimated, not measured: a fit to the published latencies of that many models, whose source `--json` names"
     yield "the engines are those of the publications; newer releases are often faster"
@@ -126,4 +137,6 @@ def _notes(report: EstimateReport) -> Iterator[str]:
         yield "no published model is similar: error and band are those of a family that the fit has not seen"
     if any(one.basis == "outside" for one in report.estimates):
         yield "no band: the model is far larger or smaller than every published one"
+    if report.edge_tpu is not None:
+        yield "sending: the part of the estimate for parameters that do not fit on the Edge TPU"
     yield "memory: weights and the largest operator, without the engine; energy: at the wall"

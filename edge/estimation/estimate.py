@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -20,10 +20,14 @@ from device_profiles.published.latency import (
     published_graphs,
     published_latencies,
 )
+from edge.estimation.edge_tpu import DEVICES as EDGE_TPU_DEVICES
+from edge.estimation.edge_tpu import PRECISION as EDGE_TPU_PRECISION
+from edge.estimation.edge_tpu import estimate_edge_tpu, has_edge_tpu, published_model
+from edge.estimation.edge_tpu_split import edge_tpu_split
 from edge.estimation.graph_facts import GraphFacts, graph_facts
 from edge.estimation.regression import FEWEST_FOR_BAND, Fit, KnownLatency, band, median_error
+from edge.estimation.results import Estimate, EstimateReport
 from edge.machine.this_machine import load_profile
-from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.errors import RefusedError, UsageError
 
 PRECISIONS = ("fp32", "int8")
@@ -58,52 +62,6 @@ class SystemFit:
     power_w: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a model would need on a system.
-
-    low_ms, high_ms: The 90 % band; None if the model is outside of everything that was measured.
-    energy_mj: Energy of one inference at the wall; None if the rows do not contain it.
-    memory_bytes: Weights, and what the largest operator reads and writes; without the engine.
-    basis: What the errors belong to: "variant" of a published family, "new family", or "outside".
-    error: The median relative error for that basis.
-    """
-
-    device: str
-    processor: str
-    engine: str
-    engine_version: str
-    precision: str
-    latency_ms: float
-    low_ms: float | None
-    high_ms: float | None
-    fps: float
-    energy_mj: float | None
-    memory_bytes: int
-    basis: str
-    error: float | None
-    models: int
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EstimateReport:
-    """The estimates for a model, the fastest device first.
-
-    relative: The published model that it is a variant of, or None.
-    """
-
-    model: str
-    facts: GraphFacts
-    relative: str | None
-    estimates: Sequence[Estimate]
-
-    def to_json(self) -> JsonObject:
-        """Return the object that `edge estimate --json` prints."""
-        facts: JsonObject = {"macs": self.facts.macs, **to_json(self.facts)}
-        return {**to_json(self), "facts": facts}
-
-
 def estimate_model(model: Path, device: str | None, precision: str | None) -> EstimateReport:
     """Estimate a model for a device, or for all; None as precision estimates each that was published.
 
@@ -111,11 +69,25 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
     """
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"no estimates for the precision '{precision}'", f"choose one of: {', '.join(PRECISIONS)}")
-    return estimate_graph(model.name, graph_facts(model), device, precision)
+    facts = graph_facts(model)
+    if device is None:
+        return _with_edge_tpus(estimate_graph(model.name, facts, None, precision), model, precision)
+    if device in _measured_devices() or not has_edge_tpu(device):
+        return estimate_graph(model.name, facts, device, precision)
+    if precision not in (None, EDGE_TPU_PRECISION):
+        raise UsageError(f"an Edge TPU does not compute in {precision}", f"use --precision {EDGE_TPU_PRECISION}")
+    split = edge_tpu_split(model)
+    return EstimateReport(
+        model=model.name,
+        facts=facts,
+        relative=published_model(split),
+        estimates=[estimate_edge_tpu(split, device)],
+        edge_tpu=split,
+    )
 
 
 def estimate_graph(model: str, facts: GraphFacts, device: str | None, precision: str | None) -> EstimateReport:
-    """Estimate a graph of that name, as `estimate_model` does."""
+    """Estimate a graph of that name on the processors of a device, or of all, as `estimate_model` does."""
     chosen = [
         one
         for one in newest(system_fits())
@@ -124,13 +96,33 @@ def estimate_graph(model: str, facts: GraphFacts, device: str | None, precision:
     if not chosen:
         raise _no_estimate(device, precision)
     near = nearest(facts)
-    found = sorted((_estimate(facts, one, near is not None) for one in chosen), key=lambda one: one.latency_ms)
+    found = sorted((_estimate(facts, one, near is not None) for one in chosen), key=_latency)
     return EstimateReport(model=model, facts=facts, relative=near, estimates=found)
+
+
+def _with_edge_tpus(report: EstimateReport, model: Path, precision: str | None) -> EstimateReport:
+    """Add the devices with an Edge TPU, if it is known what the model would do there."""
+    if precision not in (None, EDGE_TPU_PRECISION):
+        return report
+    try:
+        split = edge_tpu_split(model)
+        found = [estimate_edge_tpu(split, device) for device in EDGE_TPU_DEVICES]
+    except RefusedError:
+        return report
+    return replace(report, estimates=sorted([*report.estimates, *found], key=_latency), edge_tpu=split)
+
+
+def _latency(one: Estimate) -> float:
+    return one.latency_ms
 
 
 def devices() -> list[str]:
     """Return the devices that an estimate is possible for."""
-    return list(dict.fromkeys(one.system.device for one in system_fits()))
+    return [*dict.fromkeys(one.system.device for one in system_fits()), *EDGE_TPU_DEVICES]
+
+
+def _measured_devices() -> set[str]:
+    return {system.device for system in published_latencies()}
 
 
 @cache
@@ -250,7 +242,7 @@ def _no_estimate(device: str | None, precision: str | None) -> RefusedError:
             f"the published rows of {device or 'all devices'} do not suffice for an estimate in {precision}",
             "leave out --precision to see those that do",
         )
-    if device not in {system.device for system in published_latencies()}:
+    if device not in _measured_devices():
         load_profile(device)  # raises UsageError if there is no such device
     systems = [rows for system, rows in published_latencies().items() if system.device == device]
     rows = max((len(rows) for rows in systems), default=0)

@@ -15,7 +15,7 @@ from edge.benchmark import history
 from edge.benchmark.history import Entry
 from edge.benchmark.rows import Row
 from edge.benchmark.warnings import findings
-from edge.estimation.estimate import Estimate
+from edge.estimation.results import Estimate
 from edge.reporting.results import (
     ESTIMATED,
     MISSING,
@@ -256,6 +256,7 @@ def _estimate(item: Fields) -> Estimate:
         error=item.optional_number("error"),
         models=item.whole("models"),
         source=item.text("source"),
+        sending_ms=item.optional_number("sending_ms"),
     )
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from device_profiles.published import PublishedRow
 from edge.benchmark.rows import Row
 from edge.benchmark.tables import failed
-from edge.estimation.estimate import Estimate
+from edge.estimation.results import Estimate
 from edge.table.setups import THIS_MACHINE
 from runtimes.measurement.operator_times import ProfileSummary
 

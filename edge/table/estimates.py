@@ -10,15 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from device_profiles.published import PublishedRow
+from device_profiles.published.edge_tpu import edge_tpu_graphs
 from device_profiles.published.latency import published_graphs
-from edge.estimation.estimate import Estimate, estimate_graph
+from edge.estimation.edge_tpu import FORMAT as EDGE_TPU
+from edge.estimation.edge_tpu import estimate_edge_tpu
+from edge.estimation.edge_tpu_split import EdgeTpuSplit
+from edge.estimation.estimate import estimate_graph
 from edge.estimation.graph_facts import GraphFacts
+from edge.estimation.results import Estimate
 from edge.table.rows import Row
 from runtimes.errors import RefusedError
 
 _MODEL = "mobilenet-v2-1.0-224"
 # The elements that its largest operator, a depthwise convolution with stride 2, reads and writes.
 _STEP_ELEMENTS = 112 * 112 * 96 + 56 * 56 * 96
+_OPERATORS, _CLASSES = 66, 1001  # of Google's file for the Edge TPU
 
 
 def with_estimates(rows: Sequence[Row]) -> list[Row]:
@@ -37,6 +43,8 @@ def estimated(published: PublishedRow) -> Row:
     """Return the estimate of a published setup in its precision, or the reason why there is none."""
     name = f"{published.setup}, estimated"
     try:
+        if published.runtime == EDGE_TPU:
+            return _row(name, published, estimate_edge_tpu(_split(), published.profile))
         found = estimate_graph(_MODEL, _facts(), published.profile, published.precision)
     except RefusedError as error:
         return Row(id=f"{published.id}-estimated", setup=name, kind="absent", source=error.message)
@@ -65,3 +73,19 @@ def _facts() -> GraphFacts:
     graph = published_graphs()[_MODEL]
     counts = {one.name: getattr(graph, one.name) for one in fields(graph) if one.name not in ("model", "family")}
     return GraphFacts(**counts, largest_step=_STEP_ELEMENTS)
+
+
+def _split() -> EdgeTpuSplit:
+    """Return the parts of the model, all of which runs on the Edge TPU."""
+    graph = edge_tpu_graphs()[_MODEL]
+    return EdgeTpuSplit(
+        operators=_OPERATORS,
+        mapped=_OPERATORS,
+        on_cpu=(),
+        macs=graph.macs,
+        activations=graph.activations,
+        kept_bytes=graph.parameters,
+        sent_bytes=0,
+        input_bytes=graph.input_bytes,
+        output_bytes=_CLASSES,
+    )

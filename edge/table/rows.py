@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from device_profiles.published import PublishedRow
 from edge.benchmark.rows import Row as Measured
-from edge.estimation.estimate import Estimate
+from edge.estimation.results import Estimate
 from edge.table.agreement import TableAgreement
 from edge.table.compare_outputs import OutputDiff
 from edge.table.setups import Absent, TableSetup

@@ -128,6 +128,16 @@ def test_an_answer_holds_nothing_that_is_not_described(
     assert faults(command, answer(command, case)["stdout"], closed) == []
 
 
+def test_an_estimated_row_of_the_table_is_as_its_schema_says() -> None:
+    from device_profiles.published import published_rows
+    from edge.table.estimates import with_estimates
+    from edge.table.rows import published
+
+    rows = with_estimates([published(one) for one in published_rows()])
+    assert any(row.estimate is not None for row in rows)
+    assert faults("table", [row.to_json() for row in rows], closed) == []
+
+
 @pytest.mark.parametrize("case", ["verify", "inspect", "deploy"])
 def test_an_error_is_as_its_schema_says(case: str, artifacts: Path, wrong: Path, edge: Callable[..., Any]) -> None:
     words = {"verify": (wrong,), "inspect": (artifacts / "missing.onnx",), "deploy": (artifacts / "onnx-fp32", "board")}

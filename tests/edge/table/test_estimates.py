@@ -56,3 +56,14 @@ def test_a_report_keeps_it_apart() -> None:
     assert [one.kind for one in found.results] == [PUBLISHED, ESTIMATED]
     assert found.results[1].setup == "Raspberry Pi 4, estimated"
     assert "not measured" in dict(found.results[1].facts)["estimated"]
+
+
+def test_a_setup_with_an_edge_tpu_has_the_estimate_of_one() -> None:
+    row = estimated(published_row("i7-7700k+coral-usb"))
+    assert row.estimate is not None
+    assert row.estimate.engine == "edgetpu"
+    # The published time is 0.71 s.
+    assert row.estimate.low_ms < 710 / 250 < row.estimate.high_ms
+    other = estimated(published_row("raspberry-pi-3b-plus+coral-usb"))
+    assert other.kind == "absent"
+    assert other.source.endswith("it needs 15 published models behind USB 2, and edge knows 7")
