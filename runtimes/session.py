@@ -80,7 +80,7 @@ class Engine(ABC):
     requires: str = ""
     settings: Mapping[str, str] = {}
     own_package: str = ""
-    no_profile: str = "engines that do: onnxruntime, openvino, torch, tensorrt"
+    no_profile: str = "engines that do: litert, onnxruntime, openvino, torch, tensorrt"
 
     @abstractmethod
     def version(self) -> str:

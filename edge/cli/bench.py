@@ -106,7 +106,7 @@ def _add_besides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="also report the time of each operator (onnxruntime, openvino, torch, tensorrt)",
+        help="also report the time of each operator (onnxruntime, litert, openvino, torch, tensorrt)",
     )
 
 

@@ -18,7 +18,7 @@ from runtimes.session import CheckedSession, RunOptions, TensorEngine
 REQUIRES = "ai_edge_litert|tflite_runtime"
 # The custom operator that edgetpu_compiler puts in place of the operators it compiled.
 _EDGETPU_OPERATOR = b"edgetpu-custom-op"
-_THREADS = 1  # the interpreter's own default, explicit so that measurements can report it
+THREADS = 1  # the interpreter's own default, explicit so that measurements can report it
 
 
 def interpreter_version() -> str:
@@ -58,7 +58,7 @@ class TfliteSession(CheckedSession):
 
     def __init__(self, engine: str, interpreter: Any, options: RunOptions) -> None:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        super().__init__(specs(inputs), specs(outputs), options.threads or _THREADS)
+        super().__init__(specs(inputs), specs(outputs), options.threads or THREADS)
         self._engine = engine
         self._interpreter = interpreter
         self._feeds = [(spec.name, detail["index"]) for spec, detail in zip(self.inputs, inputs)]
@@ -94,7 +94,7 @@ def open_model(
     with opening(adapter.id, model, _summary):
         interpreter = module.Interpreter(
             model_path=str(model),
-            num_threads=options.threads or _THREADS,
+            num_threads=options.threads or THREADS,
             experimental_delegates=list(delegates) or None,
         )
         interpreter.allocate_tensors()

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact
 from runtimes.engine_support.adapter import check_options
-from runtimes.engine_support.tflite import REQUIRES, interpreter_module, interpreter_version, is_compiled, open_model
+from runtimes.engine_support.tflite import (
+    REQUIRES,
+    THREADS,
+    interpreter_module,
+    interpreter_version,
+    is_compiled,
+    open_model,
+)
 from runtimes.errors import InputError
+from runtimes.measurement.operator_times import Profile
 from runtimes.session import RunOptions, Session, TensorEngine
 
 
@@ -15,12 +24,17 @@ class Adapter(TensorEngine):
     id = "litert"
     formats: tuple[str, ...] = ("tflite",)
     requires = REQUIRES
-    # Checked in 2.3.0; its C library has one, whose functions are not a stable interface.
-    no_profile = "the Python package of LiteRT has no profiler; convert to ONNX or OpenVINO to see the shares there"
 
     def version(self) -> str:
         """Return the version of the installed distribution."""
         return interpreter_version()
+
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+        """Run the model with the profiler of LiteRT's C library; see `TensorEngine.profile`."""
+        from runtimes.engine_support.litert_profiler import profile
+
+        check_options(self, options)
+        return profile(artifact.model, self.version(), options.threads or THREADS, feeds, runs)
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model. Raises InputError if it was compiled for the Edge TPU."""
