@@ -101,11 +101,11 @@ def test_a_model_that_changes_between_two_rounds_is_reported(bare: Path) -> None
     assert "changed between two rounds" in row.message
 
 
-def test_the_precision_of_a_bare_file_is_read_from_the_file() -> None:
+@pytest.mark.parametrize(("name", "precision"), [("quantized.tflite", "int8"), ("litert.tflite", "fp32")])
+def test_the_precision_of_a_bare_file_is_read_from_the_file(name: str, precision: str) -> None:
     pytest.importorskip("ai_edge_litert")
-    models = Path(__file__).parents[2] / "runtimes" / "models"
-    assert measure(models / "quantized.tflite").precision == "int8"
-    assert measure(models / "litert.tflite").precision == "fp32"
+    model = Path(__file__).parents[2] / "runtimes" / "models" / name
+    assert measure(model).precision == edge.inspect(model).precision == precision
 
 
 def test_the_weights_of_an_onnx_model_count_if_they_are_in_another_file(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_compiled_file_has_the_facts_of_the_compiler_log(capsys):
     assert found["edgetpu"]["cpu_ops"]["RESIZE_BILINEAR"] == 3
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "runtime 12 or newer; chip beagle" in out
+    assert "runtime 12 or newer; chip beagle; compiler not named" in out
     assert "parameters kept on the chip: 766,720 bytes" in out
     assert "operators left on the CPU: 8: RESIZE_BILINEAR 3" in out
 

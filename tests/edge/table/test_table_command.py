@@ -39,6 +39,15 @@ def test_how_prints_commands_for_every_published_row(row: Any, tmp_path: Path) -
     assert "Not tried on this hardware" in done.stdout
 
 
+def test_the_setups_of_this_machine_are_listed_as_json(tmp_path: Path) -> None:
+    done = _edge("--list", "--json", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(one.keys() == {"id", "setup", "needs"} for one in found)
+    listed = _edge("--list", cache=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [one["id"] for one in found]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -120,3 +120,18 @@ def test_inputs_without_samples_are_refused(bare, tmp_path):
 def test_an_unknown_protocol_is_refused_before_the_model_is_opened(tmp_path):
     with pytest.raises(UsageError, match="no protocol"):
         tensor_model.measure(MeasureJob(str(tmp_path / "absent"), protocol={"name": "quick"}), silent)
+
+
+def test_a_free_size_is_not_measured_as_1_but_asked_for(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, path = onnx.helper, tmp_path / "free.onnx"
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"]) for name in "xy"
+    ]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(UsageError, match="the size of input 'x' is free") as refusal:
+        measured(path)
+    assert "such as --shape x=1x3x224x224" in refusal.value.hint
+    assert measured(path, shapes=("x=1x3x16x24",))["status"] == "ok"
