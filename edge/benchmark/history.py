@@ -24,8 +24,10 @@ from runtimes.errors import HostError, InputError
 
 _log = logging.getLogger(__name__)
 SCHEMA = 1
+_HINT = "move the file away, or name another one: EDGE_HISTORY=FILE"
+_NAME = "measurements"
 _TABLE = """
-CREATE TABLE IF NOT EXISTS measurements (
+CREATE TABLE measurements (
   id INTEGER PRIMARY KEY, at REAL NOT NULL, setup TEXT NOT NULL, host TEXT, machine TEXT, runtime TEXT,
   runtime_version TEXT, precision TEXT, threads INTEGER, model_sha256 TEXT, edge_version TEXT, median_ms REAL,
   row BLOB NOT NULL
@@ -46,6 +48,7 @@ SELECT id, at, setup, host, machine, runtime, runtime_version, precision, thread
 """
 _KEEP = "DELETE FROM measurements WHERE id NOT IN (SELECT id FROM measurements ORDER BY id DESC LIMIT ?)"
 _BUSY_S = 10.0  # another process may be writing
+_READ, _CHANGE, _CREATE = "ro", "rw", "rwc"  # SQLite's modes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def record(rows: Sequence[Row]) -> None:
     if path is None or not measured:
         return
     try:
-        with _database(path, create=True) as database:
+        with _database(path, _CREATE) as database:
             database.executemany(_INSERT, [_values(row) for row in measured])
     except HostError as error:
         _log.warning("the history was not written: %s", error.message)
@@ -104,26 +107,39 @@ def record(rows: Sequence[Row]) -> None:
 
 def entries(setup: str | None = None, last: int | None = None) -> list[Entry]:
     """Return the measurements, oldest first: all, those whose setup contains a text, or only the last ones."""
-    with _existing() as database:
+    with _existing(_READ) as database:
         found = database.execute(_SELECT, [setup or "", last or -1]).fetchall() if database else []
     return [Entry(**dict(zip(_COLUMNS, values, strict=True))) for values in reversed(found)]
 
 
 def rows(ids: Sequence[int]) -> list[JsonObject]:
-    """Return the rows with these ids, as `edge bench --json` writes them. Raises InputError for an unknown id."""
+    """Return the rows with these ids, as `edge bench --json` writes them.
+
+    Raises InputError for an unknown id, and for a row that is damaged.
+    """
     found = []
-    with _existing() as database:
+    with _existing(_READ) as database:
         for number in ids:
             one = database and database.execute("SELECT row FROM measurements WHERE id = ?", [number]).fetchone()
             if not one:
                 raise InputError(f"the history has no measurement {number}", "`edge history list` shows them")
-            found.append(json.loads(zlib.decompress(one[0])))
+            found.append(_unpacked(number, one[0]))
     return found
+
+
+def _unpacked(number: int, content: bytes) -> JsonObject:
+    try:
+        values = json.loads(zlib.decompress(content))
+    except (zlib.error, ValueError, TypeError) as error:
+        values = error
+    if not isinstance(values, dict):
+        raise InputError(f"measurement {number} of the history is damaged", "choose others by their IDs")
+    return values
 
 
 def prune(before: float | None = None, keep: int | None = None) -> int:
     """Remove what was recorded before a time, or all but the last `keep`. Returns how many were removed."""
-    with _existing() as database:
+    with _existing(_CHANGE) as database:
         if database is None:
             return 0
         if before is not None:
@@ -141,28 +157,38 @@ def _values(row: Row) -> tuple[object, ...]:
 
 
 @contextmanager
-def _existing() -> Iterator[sqlite3.Connection | None]:
+def _existing(mode: str) -> Iterator[sqlite3.Connection | None]:
+    """Open the history to read it, without writing anything, or to change it; None if there is none."""
     path = history_file()
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not path.stat().st_size:
         yield None
         return
-    with _database(path, create=False) as database:
+    with _database(path, mode) as database:
         yield database
 
 
 @contextmanager
-def _database(path: Path, *, create: bool) -> Iterator[sqlite3.Connection]:
+def _database(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """Open the history; changes are committed at the end. Raises HostError if it cannot be read or written."""
-    hint = "move the file away, or name another one: EDGE_HISTORY=FILE"
     try:
-        if create:
+        if mode == _CREATE:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=_BUSY_S)) as database, database:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA):
-                raise HostError(f"{path} was written by a newer edge (schema {version})", hint)
-            database.execute(_TABLE)
-            database.execute(f"PRAGMA user_version = {SCHEMA}")
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_S)) as database, database:
+            _check_schema(database, path)
             yield database
     except (sqlite3.Error, OSError) as error:
-        raise HostError(f"the history {path} cannot be used: {error}", hint) from error
+        raise HostError(f"the history {path} cannot be used: {error}", _HINT) from error
+
+
+def _check_schema(database: sqlite3.Connection, path: Path) -> None:
+    """Create the table in an empty database. Raises HostError for one that is not ours, or of a newer edge."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and _NAME not in tables:
+        raise HostError(f"{path} is a database of another program", _HINT)
+    if version not in (0, SCHEMA):
+        raise HostError(f"{path} was written by a newer edge (schema {version})", _HINT)
+    if not tables:
+        database.execute(_TABLE)
+        database.execute(f"PRAGMA user_version = {SCHEMA}")

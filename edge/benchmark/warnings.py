@@ -176,7 +176,7 @@ def _throttled(rows: Sequence[Row]) -> Warnings:
 
 
 def _hot(rows: Sequence[Row]) -> Warnings:
-    hottest = max(after["temperature_c"] or 0.0 for _, after in _conditions(rows))
+    hottest = max((after["temperature_c"] or 0.0 for _, after in _conditions(rows)), default=0.0)
     if hottest >= HOT_C:
         yield f"its temperature reached {hottest:.0f} °C", "let it cool down between runs, or add a fan"
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "prune":
         before = None if args.days is None else time.time() - args.days * _DAY_S
         removed = history.prune(before, args.keep)
-        print(json.dumps({"removed": removed}) if args.json else f"{removed} measurements were removed")
+        print(json.dumps({"removed": removed}) if args.json else f"measurements removed: {removed}")
         return 0
     found = history.entries(args.setup, args.last)
     if args.action == "list":
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     document = "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
     if args.action == "export" and args.out is not None:
         args.out.write_text(document + "\n", encoding="utf-8")
-        print(f"{len(rows)} measurements are in {args.out}")
+        print(f"{args.out} has {len(rows)} measurement{'s' if len(rows) != 1 else ''}")
     else:
         print(document if args.action == "export" or args.json else _show(document))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import Fields, JsonObject
 from runtimes.errors import InputError
 
+_log = logging.getLogger(__name__)
 _HINT = "edge report reads artifacts, and what bench, table, evaluate, convert and estimate print with --json"
 
 
@@ -96,8 +98,8 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
     """
     found = _Collected()
     sources = [_read_file(path, found) for path in files]
-    entries = history.entries() if with_history or not files else []
-    recorded = [_row(values, place) for place, values in enumerate(history.rows([one.id for one in entries]))]
+    kept = _kept(history.entries() if with_history or not files else [])
+    entries, recorded = [entry for entry, _ in kept], [row for _, row in kept]
     if not files:
         newest = {(row.setup, row.host): row for row in recorded}
         found.results += [*map(of_published, published_rows()), *measured(list(newest.values()))]
@@ -105,10 +107,22 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
     return Content(
         results=[_with_accuracy(one, found.evaluated) for one in found.results],
         conversions=_proofs(found),
-        sources=[*sources, *([f"the history, {len(entries)} measurements"] if entries else [])],
+        sources=[*sources, *([f"the history, {len(entries)} measurement{'s' if len(entries) != 1 else ''}"] if entries else [])],
         entries=entries if with_history else (),
         recorded=recorded if with_history else (),
     )
+
+
+def _kept(entries: Sequence[Entry]) -> list[tuple[Entry, Row]]:
+    """Return the measurements of the history with their rows, without those that cannot be read."""
+    found = []
+    for entry in entries:
+        try:
+            (values,) = history.rows([entry.id])
+            found.append((entry, Row.from_json(Fields(values, "the history", f"[{entry.id}]"))))
+        except InputError as error:
+            _log.warning("measurement %d is not in the report: %s", entry.id, error.message)
+    return found
 
 
 def measured(rows: Sequence[Row]) -> list[ReportedResult]:
@@ -352,7 +366,3 @@ def _numbers(proof: Fields, key: str) -> Mapping[str, float]:
 
 def _pairs(values: object) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else ""
-
-
-def _row(values: JsonObject, place: int) -> Row:
-    return Row.from_json(Fields(values, "the history", f"[{place}]"))

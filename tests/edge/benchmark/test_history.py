@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,61 @@ def test_a_history_of_a_newer_edge_is_left_alone(file: Path) -> None:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(HostError, match="newer edge"):
         history.entries()
+
+
+def test_a_database_of_another_program_is_left_alone(file: Path) -> None:
+    file.parent.mkdir()
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE songs (title TEXT)")
+    before = file.read_bytes()
+    with pytest.raises(HostError, match="is a database of another program"):
+        history.entries()
+    history.record([row("a")])
+    assert file.read_bytes() == before
+
+
+def test_reading_writes_nothing(file: Path) -> None:
+    history.record([row("a")])
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA user_version = 0")
+    before, folder = file.read_bytes(), set(file.parent.iterdir())
+    assert [one.setup for one in history.entries()] == ["a"]
+    assert len(history.rows([1])) == 1
+    assert (file.read_bytes(), set(file.parent.iterdir())) == (before, folder)
+    file.write_bytes(b"")
+    assert history.entries() == []
+    assert file.read_bytes() == b""
+    history.record([row("b")])
+    assert [one.setup for one in history.entries()] == ["b"]
+
+
+@pytest.mark.parametrize("content", [b"not compressed", zlib.compress(b"{broken"), zlib.compress(b"[1]"), None])
+def test_a_damaged_row_is_named_and_costs_no_other(
+    file: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.record([row("a"), row("b")])
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE measurements SET row = ? WHERE id = 1", [content if content is not None else 7])
+    with pytest.raises(InputError, match="measurement 1 of the history is damaged"):
+        history.rows([1])
+    assert main(["history", "show", "1"]) == 3
+    assert "measurement 1 of the history is damaged" in capsys.readouterr().err
+    assert main(["history", "show", "2"]) == 0
+    assert main(["history", "list"]) == 0
+    out = file.parent / "report.html"
+    assert main(["report", "--history", "--out", str(out)]) == 0
+    assert "measurement 1 is not in the report" in capsys.readouterr().err
+    assert "the history, 1 measurement" in out.read_text(encoding="utf-8")
+
+
+def test_a_row_of_a_newer_edge_is_shown_by_what_is_known_of_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history.record([row("a")])
+    values = {**row("a").to_json(), "new_key": {"x": [1]}, "samples_ms": [1.0, 2.0, 3.0]}
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE measurements SET row = ?", [zlib.compress(json.dumps(values).encode())])
+    assert main(["history", "show"]) == 0
+    assert "a" in capsys.readouterr().out
+    assert main(["report", "--history", "--out", str(file.parent / "report.html")]) == 0
 
 
 def test_a_history_that_cannot_be_written_does_not_cost_the_measurement(
