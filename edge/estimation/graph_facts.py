@@ -76,10 +76,10 @@ def graph_facts(model: Path) -> GraphFacts:
         _require_sizes(inputs, path)
         known = infer_sizes(graph)
         return _facts(_onnx_layers(graph, known, inputs, path), _onnx_step(graph, known), path)
-    raise UsageError(
-        f"edge cannot read the graph of {path.name} in the format {model_format}",
-        f"convert it first: edge convert {path.name} --to onnx",
-    )
+    hint = f"convert it first: edge convert {path.name} --to onnx"
+    if model_format == "edgetpu":
+        hint = "give the .tflite file that it was compiled from"
+    raise UsageError(f"edge cannot read the graph of {path.name} in the format {model_format}", hint)
 
 
 def _require_sizes(inputs: Sequence[TensorSpec], path: Path) -> None:
