@@ -104,10 +104,11 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
         newest = {(row.setup, row.host): row for row in recorded}
         found.results += [*map(of_published, published_rows()), *measured(list(newest.values()))]
         found.artifacts += [Path(row.artifact) for row in newest.values() if row.artifact]
+    count = f"{len(entries)} measurement{'s' if len(entries) != 1 else ''}"
     return Content(
         results=[_with_accuracy(one, found.evaluated) for one in found.results],
         conversions=_proofs(found),
-        sources=[*sources, *([f"the history, {len(entries)} measurement{'s' if len(entries) != 1 else ''}"] if entries else [])],
+        sources=[*sources, *([f"the history, {count}"] if entries else [])],
         entries=entries if with_history else (),
         recorded=recorded if with_history else (),
     )
