@@ -25,10 +25,10 @@ from runtimes.task import PictureDefaults
 from runtimes.tensors import dequantize, softmax
 
 _MAX_QUERIES = 1000
-# Architectures of Hugging Face by the end of `architectures`, and whether the scores are a softmax with "no object".
+_SOFTMAX, _SIGMOID = ("softmax",), ("sigmoid", "logistic")  # operators, in lower case
+# Architectures of Hugging Face: these have a softmax with "no object", all others (RT-DETR, D-FINE, RF-DETR) a sigmoid.
 _ARCHITECTURE = "ForObjectDetection"
-_SIGMOID = ("RTDetr", "DeformableDetr", "ConditionalDetr", "DFine", "DabDetr", "GroundingDino", "Deta")
-_SUFFIXES = ("V2", "Resnet")
+_WITH_NO_OBJECT = ("Detr", "Yolos", "TableTransformer")
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Queries(BoxDecoder[Detections]):
     """Decodes one box and one logit per class for each query: boxes are center and size, as shares of the input.
 
     DETR, YOLOS and Table Transformer have one more class, the last, for "no object" and a softmax over all; RT-DETR
-    and Deformable DETR have a sigmoid per class. There is nothing to suppress.
+    and Deformable DETR have a sigmoid per class. Some models compute it themselves. There is nothing to suppress.
 
     boxes, logits: The outputs' specs.
     size: Height and width of the input.
     has_no_object: Whether the last class is "no object".
+    are_logits: Whether the softmax or the sigmoid is still to be computed.
     labels: The class names.
     limits: Which boxes to keep.
     """
@@ -49,6 +50,7 @@ class Queries(BoxDecoder[Detections]):
     logits: TensorSpec
     size: tuple[int, int]
     has_no_object: bool = True
+    are_logits: bool = True
     labels: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=lambda: Limits(confidence=0.5))
     assumptions: tuple[str, ...] = ()
@@ -66,10 +68,11 @@ class Queries(BoxDecoder[Detections]):
         logits = next((spec for spec in model.outputs if spec is not boxes and _are_logits(spec, boxes)), None)
         if logits is None:
             return None
-        has_no_object, words = _scoring(model, logits.shape[2])
-        count = logits.shape[2]
+        count, operator = logits.shape[2], _operator(model, logits)
+        has_no_object, words = _scoring(model, count, operator)
         labels, unnamed = class_names(model, count - has_no_object if isinstance(count, int) else None)
-        return cls(boxes, logits, size, has_no_object, labels, assumptions=(*words, *unnamed))
+        are_logits = operator not in (*_SOFTMAX, *_SIGMOID)
+        return cls(boxes, logits, size, has_no_object, are_logits, labels, assumptions=(*words, *unnamed))
 
     def pictures(self) -> PictureDefaults:
         """Return the stretching of DETR's derivatives, whose scaling differs."""
@@ -81,7 +84,9 @@ class Queries(BoxDecoder[Detections]):
         logits = single(dequantize(outputs[self.logits.name], self.logits.quantization), self.logits.name, 2)
         if boxes.shape[1] != 4 or len(logits) != len(boxes) or logits.shape[1] <= self.has_no_object:
             raise layout_error(self.boxes.name, boxes, "one box per query")
-        scores = softmax(logits)[:, :-1] if self.has_no_object else sigmoid(logits)
+        if self.are_logits:
+            logits = softmax(logits) if self.has_no_object else sigmoid(logits)
+        scores = logits[:, :-1] if self.has_no_object else logits
         best = scores.argmax(axis=1)
         corners = in_pixels(corners_of_centers(boxes), self.size)
         found = Candidates(corners, scores[np.arange(len(best)), best], best)
@@ -99,14 +104,19 @@ def _are_logits(spec: TensorSpec, boxes: TensorSpec) -> bool:
     return len(spec.shape) == 3 and spec.shape[1] == boxes.shape[1] and spec.shape[2] not in (0, 1)
 
 
-def _scoring(model: ModelFacts, count: int | str) -> tuple[bool, tuple[str, ...]]:
+def _operator(model: ModelFacts, spec: TensorSpec) -> str:
+    """Return the operator that computes an output, in lower case; "" if it is not known."""
+    producer = dict(zip(model.outputs, model.producers)).get(spec)
+    return "" if producer is None else producer.operator.lower()
+
+
+def _scoring(model: ModelFacts, count: int | str, operator: str) -> tuple[bool, tuple[str, ...]]:
     """Return whether the last class is "no object", and the assumptions."""
     name = model.metadata.get("architecture", "")
     if name.endswith(_ARCHITECTURE):
-        family = name[: -len(_ARCHITECTURE)]
-        for suffix in _SUFFIXES:
-            family = family.split(suffix)[0]
-        return family not in _SIGMOID, ()
+        return name[: -len(_ARCHITECTURE)] in _WITH_NO_OBJECT, ()
+    if operator in _SIGMOID:
+        return False, ()
     if model.labels is not None and count in (len(model.labels.names), len(model.labels.names) + 1):
         return count != len(model.labels.names), ()
     return True, ("the last class is 'no object', as in DETR; pass --labels if it is a class",)

@@ -14,6 +14,7 @@ from runtimes.decoders.boxes import (
     Candidates,
     Detections,
     Limits,
+    are_shares,
     corners_of_centers,
     in_pixels,
     layout_error,
@@ -93,6 +94,67 @@ class PostProcessedSsd(BoxDecoder[Detections]):
             raise layout_error(self.boxes.name, boxes, "four numbers per box")
         classes = np.rint(vectors[0]).astype(np.intp) - self.first_class
         found = Candidates(in_pixels(boxes[:, [1, 0, 3, 2]], self.size), vectors[1], classes)
+        return found.confident(self.limits).detections(self.limits, self.labels)
+
+
+@dataclass(frozen=True)
+class SelectedBoxes(BoxDecoder[Detections]):
+    """Decodes boxes that the model has selected itself, and their classes and scores, as TorchVision's detectors do.
+
+    Boxes [n, 4] are left, top, right and bottom in pixels of the input or shares of it, classes [n] integers, and
+    scores [n]; all may have a first axis of 1.
+
+    boxes, classes, scores: The outputs' specs.
+    size: Height and width of the input.
+    first_class: The number of the first class in `classes`.
+    labels: The class names.
+    limits: Which boxes to keep.
+    """
+
+    boxes: TensorSpec
+    classes: TensorSpec
+    scores: TensorSpec
+    size: tuple[int, int]
+    first_class: int = 0
+    labels: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    assumptions: tuple[str, ...] = ()
+
+    @classmethod
+    def recognize(cls, model: ModelFacts) -> SelectedBoxes | None:
+        """Accept three outputs: floats with four numbers per row, and a row of integers and one of floats."""
+        size = model.picture_size
+        if size is None or len(model.outputs) != 3:
+            return None
+        boxes, *rows = sorted(model.outputs, key=lambda spec: -len(spec.shape))
+        classes, scores = sorted(rows, key=lambda spec: not spec.dtype.startswith("int"))
+        rank = len(boxes.shape)
+        are_rows = all(len(spec.shape) == rank - 1 for spec in rows) and not scores.dtype.startswith("int")
+        if rank not in (2, 3) or boxes.shape[-1] != 4 or not are_rows or not classes.dtype.startswith("int"):
+            return None
+        if any(spec.quantization is not None for spec in model.outputs):
+            return None
+        labels, words = _labels(model, "")
+        first_class = _offset(model) if model.labels is not None else model.label_offset or 0
+        if model.labels is None and model.label_offset is None:
+            words = (
+                *words,
+                "classes are numbered as the model does it, from 0 (--label-offset 1: 0 is the background)",
+            )
+        return cls(boxes, classes, scores, size, first_class, labels, assumptions=words)
+
+    def pictures(self) -> PictureDefaults:
+        """Return the pictures of TorchVision, whose detectors scale and resize them inside."""
+        return PictureDefaults("stretch", 0, 0.0, 1 / 255, "TorchVision's detectors")
+
+    def decode(self, outputs: Mapping[str, Array]) -> Detections:
+        """Return the confident boxes. Raises InputError for outputs of another layout."""
+        boxes = single(outputs[self.boxes.name], self.boxes.name, 2)
+        classes, scores = (single(outputs[spec.name], spec.name, 1) for spec in (self.classes, self.scores))
+        if boxes.shape[1] != 4 or not len(boxes) == len(classes) == len(scores):
+            raise layout_error(self.boxes.name, boxes, "four numbers per box")
+        corners = in_pixels(boxes, self.size) if are_shares(boxes) else boxes
+        found = Candidates(corners, scores, classes.astype(np.intp) - self.first_class)
         return found.confident(self.limits).detections(self.limits, self.labels)
 
 
@@ -218,11 +280,16 @@ def _labels(model: ModelFacts, operator: str) -> tuple[tuple[str, ...] | None, t
     """Return the class names without a background class, and the assumptions; `operator` selects the boxes."""
     labels = model.labels
     if labels is not None:
-        offset = model.label_offset
-        if offset is None:
-            offset = int(bool(labels.names) and labels.names[0].lower() in _PLACEHOLDERS)
-        labels = replace(labels, names=labels.names[offset:])
+        labels = replace(labels, names=labels.names[_offset(model) :])
     return class_names(replace(model, labels=labels), model.classes_of(operator))
+
+
+def _offset(model: ModelFacts) -> int:
+    """Return 1 if the first label is no class but the background, or a placeholder for it."""
+    if model.label_offset is not None:
+        return model.label_offset
+    names = model.labels.names if model.labels is not None else ()
+    return int(bool(names) and names[0].lower() in _PLACEHOLDERS)
 
 
 def _converted(model: ModelFacts) -> dict[int, TensorSpec]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from runtimes.tensors import dequantize
 _STRIDES = (4, 8, 16, 32, 64)
 _BOX = 4  # center x, center y, width, height
 _ROW = 6  # left, top, right, bottom, score, class
+_YOLOX = 85  # numbers of a box: one per cell, with objectness and COCO's classes, but relative to its cell: unsupported
 _MAX_ROWS = 1000
 _MAX_ARGUMENTS = 10_000  # characters
 _RT_DETR = "RTDETRDecoder"
@@ -61,7 +62,8 @@ class YoloCells(YoloDecoder[Detections]):
     output: The output's spec.
     size: Height and width of the input.
     classes: The number of classes; None if only the output itself shows it.
-    has_objectness: Whether the fifth number is the confidence that there is any object.
+    has_objectness: Whether the fifth number is the confidence that there is any object; None if only the output itself
+        shows it.
     labels: The class names.
     limits: Which boxes to keep.
     """
@@ -69,7 +71,7 @@ class YoloCells(YoloDecoder[Detections]):
     output: TensorSpec
     size: tuple[int, int]
     classes: int | None
-    has_objectness: bool = False
+    has_objectness: bool | None = False
     labels: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     assumptions: tuple[str, ...] = ()
@@ -84,7 +86,7 @@ class YoloCells(YoloDecoder[Detections]):
         sides = [side for side in spec.shape[1:] if isinstance(side, int)]
         if len(sides) != 2:
             classes = len(labels) if labels and model.task == "detection" else None
-            return cls(spec, size, classes, labels=labels) if classes is not None else None
+            return cls(spec, size, classes, None, labels) if classes is not None else None
         boxes = next((cell_boxes(side, size) for side in reversed(sides) if cell_boxes(side, size)), 0)
         if not boxes and model.task != "detection":
             return None
@@ -93,7 +95,8 @@ class YoloCells(YoloDecoder[Detections]):
         surplus = numbers - _BOX - len(labels) if labels else None
         has_objectness = surplus == 1 if surplus in (0, 1) else boxes == 3
         classes = numbers - _BOX - has_objectness
-        if classes < 1 or (has_objectness and boxes == 1):
+        is_yolox = boxes == 1 and (has_objectness or (labels is None and numbers == _YOLOX))
+        if classes < 1 or is_yolox:
             return None
         labels, words = class_names(model, classes)
         return cls(spec, size, classes, has_objectness, labels, assumptions=words)
@@ -101,11 +104,13 @@ class YoloCells(YoloDecoder[Detections]):
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the best boxes of each class. Raises InputError for an output of another layout."""
         name = self.output.name
-        rows = self._rows(single(dequantize(outputs[name], self.output.quantization), name, 2))
+        array = single(dequantize(outputs[name], self.output.quantization), name, 2)
+        has_objectness = self._has_objectness(array.shape)
+        rows = self._rows(array, has_objectness)
         boxes, scores = rows[:, :_BOX], rows[:, _BOX:]
         if scores.min(initial=0) < _LOWEST_PROBABILITY or scores.max(initial=0) > _HIGHEST_PROBABILITY:
             scores = sigmoid(scores)
-        if self.has_objectness:
+        if has_objectness:
             scores = scores[:, :1] * scores[:, 1:]
         if are_shares(boxes):
             boxes = in_pixels(boxes, self.size)
@@ -113,10 +118,15 @@ class YoloCells(YoloDecoder[Detections]):
         found = Candidates(corners_of_centers(boxes), scores[np.arange(len(best)), best], best)
         return found.confident(self.limits).suppressed(self.limits).detections(self.limits, self.labels)
 
-    def _rows(self, array: Array) -> Array:
+    def _has_objectness(self, shape: Sequence[int]) -> bool:
+        if self.has_objectness is not None or self.classes is None:
+            return bool(self.has_objectness)
+        return _BOX + self.classes not in shape and _BOX + 1 + self.classes in shape
+
+    def _rows(self, array: Array, has_objectness: bool) -> Array:
         """Return [cells, numbers]."""
         first, second = array.shape
-        numbers = min(array.shape) if self.classes is None else _BOX + self.has_objectness + self.classes
+        numbers = min(array.shape) if self.classes is None else _BOX + has_objectness + self.classes
         if numbers not in (first, second) or numbers <= _BOX:
             raise InputError(
                 f"'{self.output.name}' is {list(array.shape)}, not {numbers} numbers per box", _GIVE_LABELS

@@ -8,7 +8,7 @@ import numpy as np
 
 from runtimes.decoders.boxes import Detection, Detections, overlap
 from runtimes.decoders.detr import Queries
-from runtimes.decoders.ssd import AnchoredBoxes, DetectionOutputRows, PostProcessedSsd
+from runtimes.decoders.ssd import AnchoredBoxes, DetectionOutputRows, PostProcessedSsd, SelectedBoxes
 from runtimes.decoders.yolo import YoloCells, YoloRows
 from runtimes.task import Agreement, Task
 
@@ -25,7 +25,7 @@ class DetectionTask(Task[Detections]):
     id: ClassVar[str] = "detection"
     rank: ClassVar[int] = 20
     resize: ClassVar[str] = "stretch"
-    decoders = (PostProcessedSsd, DetectionOutputRows, AnchoredBoxes, YoloRows, YoloCells, Queries)
+    decoders = (PostProcessedSsd, SelectedBoxes, DetectionOutputRows, AnchoredBoxes, YoloRows, YoloCells, Queries)
 
     def compare(self, expected: Detections, actual: Detections) -> Agreement:
         """Results agree if their boxes match by class and place; boxes that only just count in one may be missing.

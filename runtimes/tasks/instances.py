@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Mapping
+from typing import Any, ClassVar, Mapping
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from runtimes.tasks.detection import DetectionTask
 from runtimes.tensors import dequantize
 
 _BOX, _ROW = 4, 6
+_WITH_OBJECTNESS = 3  # boxes per cell in v5, which has the confidence that there is any object before the scores
 _FINER = 4  # the mask's grid is this much finer than the prototypes', so that outlines are not jagged
 _SAMPLES = 48  # points per side, to compare two outlines
 _MASK_IOU = 0.8  # of results that agree
@@ -49,14 +50,40 @@ class Instance:
 
 @dataclass(frozen=True)
 class Instances(Result):
-    """The detected objects, most confident first."""
+    """The detected objects, most confident first.
+
+    size: Height and width of the picture, or of the model's input.
+    """
 
     instances: tuple[Instance, ...]
+    size: tuple[int, int] = field(default=(0, 0), compare=False)
 
     @property
     def boxes(self) -> Detections:
         """The objects without their outlines."""
         return Detections(tuple(one.detection for one in self.instances))
+
+    @property
+    def masks(self) -> Array:
+        """Which pixels are inside each object's outline: [objects, height, width] of bool."""
+        found = np.zeros((len(self.instances), *self.size), bool)
+        for mask, one in zip(found, self.instances):
+            if one.polygon:
+                corners = np.asarray(one.polygon)
+                left, top = np.clip(np.floor(corners.min(axis=0)), 0, None).astype(int)
+                part = mask[top : int(np.ceil(corners[:, 1].max())), left : int(np.ceil(corners[:, 0].max()))]
+                places = np.indices(part.shape).reshape(2, -1).T[:, ::-1] + (left + 0.5, top + 0.5)
+                part[:] = contains(corners, places).reshape(part.shape)
+        return found
+
+    def to_supervision(self) -> Any:
+        """Return the objects as `supervision.Detections`, with their masks.
+
+        Raises EngineMissingError if that library is not installed.
+        """
+        found = self.boxes.to_supervision()
+        found.mask = self.masks
+        return found
 
     def to_json(self) -> JsonValue:
         """Return [{"label", "index", "score", "box", "polygon": [[x, y]]}]."""
@@ -70,14 +97,14 @@ class Instances(Result):
             points = placement.to_picture(np.asarray(one.polygon).reshape(-1, 2))
             places = np.clip(points, 0, placement.size).tolist()
             found += [Instance(box, tuple(map(tuple, places))) for box in boxes]
-        return Instances(tuple(found))
+        return Instances(tuple(found), (placement.size[1], placement.size[0]))
 
 
 @dataclass(frozen=True)
 class YoloInstances(YoloDecoder[Instances]):
     """Decodes YOLO-seg: for each cell a box, a score per class and weights of prototypes, whose sum is the mask.
 
-    With the suppression inside, rows are corners, score, class and weights instead.
+    In v5, objectness stands before the scores. With the suppression inside, rows are corners, score, class and weights.
 
     rows, prototypes: The outputs' specs: [1, 4 + classes + weights, cells], and [1, weights, height, width].
     size: Height and width of the input.
@@ -130,17 +157,25 @@ class YoloInstances(YoloDecoder[Instances]):
         boxes = kept.detections(self.limits, self.labels).boxes
         chosen = rows[kept.points[:, 0, 0].astype(np.intp)] if kept.points is not None else rows[:0]
         masks = (self._polygon(box, row[-self.weights :], planes) for box, row in zip(boxes, chosen))
-        return Instances(tuple(Instance(replace(box, points=()), mask) for box, mask in zip(boxes, masks)))
+        found = tuple(Instance(replace(box, points=()), mask) for box, mask in zip(boxes, masks))
+        return Instances(found, self.size)
 
     def _kept(self, rows: Array, is_selected: bool) -> Candidates:
         """Return the boxes to keep; the number of each one's row stands in place of its key points."""
         boxes = rows[:, :_BOX] if is_selected else corners_of_centers(rows[:, :_BOX])
         boxes = in_pixels(boxes, self.size) if are_shares(rows[:, :_BOX]) else boxes
-        scores = rows[:, _BOX : _BOX + 1] if is_selected else rows[:, _BOX : -self.weights]
+        scores = rows[:, _BOX : _BOX + 1] if is_selected else self._scores(rows)
         best = np.rint(rows[:, _BOX + 1]).astype(np.intp) if is_selected else scores.argmax(axis=1)
         numbers = np.arange(len(rows), dtype=np.float64).reshape(-1, 1, 1)
         found = Candidates(boxes, scores.max(axis=1), best, np.repeat(numbers, 2, axis=2)).confident(self.limits)
         return found if is_selected else found.take(suppress(found.boxes, found.classes, self.limits))
+
+    def _scores(self, rows: Array) -> Array:
+        """Return the scores of the classes [cells, classes]."""
+        scores: Array = rows[:, _BOX : -self.weights]
+        if cell_boxes(len(rows), self.size) == _WITH_OBJECTNESS:
+            scores = scores[:, :1] * scores[:, 1:]
+        return scores
 
     def _polygon(self, box: Detection, weights: Array, planes: Array) -> tuple[tuple[float, ...], ...]:
         """Return the outline of a mask within its box, in pixels of the input."""
@@ -211,7 +246,7 @@ def _classes(rows: TensorSpec, weights: int, size: tuple[int, int]) -> int | Non
     cells = second if numbers is first else first
     if not isinstance(numbers, int) or not isinstance(cells, int) or not cell_boxes(cells, size):
         return None
-    return numbers - _BOX - weights
+    return numbers - _BOX - weights - (cell_boxes(cells, size) == _WITH_OBJECTNESS)
 
 
 def _is_grid(sides: tuple[int | str, ...], size: tuple[int, int]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Mapping
+from typing import ClassVar, Mapping, Sequence
 
 import numpy as np
 
@@ -170,19 +170,26 @@ class YoloPose(YoloDecoder[Poses]):
         size = model.picture_size
         if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:
             return None
-        points, numbers = _key_point_shape(model.metadata.get("kpt_shape", ""))
-        row = _BOX + 1 + points * numbers
         spec = model.outputs[0]
         sides = spec.shape[1:]
+        is_stated = model.task == "pose"
+        found = _key_point_shape(model.metadata.get("kpt_shape", ""))
+        if found is None and is_stated:
+            found = _shown_key_points(sides, size)
+        points, numbers = found or (len(COCO), 3)
+        row = _BOX + 1 + points * numbers
         is_selected = sides[1] == row + 1 and model.task == "pose"  # corners, score, class, key points
         if row not in sides and not is_selected and not any(isinstance(side, str) for side in sides):
             return None
         cells = next((side for side in sides if isinstance(side, int) and cell_boxes(side, size) == 1), None)
-        is_stated = model.task == "pose"
         if not is_stated and (cells is None or row not in sides or model.labels is not None):
             return None
         class_names(model, 1)  # raises InputError for other labels than a person's
-        words = () if is_stated else ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
+        words: tuple[str, ...] = ()
+        if not is_stated:
+            words = ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
+        elif "kpt_shape" not in model.metadata and points != len(COCO):
+            words = (f"the {row} numbers of a box are one class and {points} key points of {numbers} numbers",)
         return cls(spec, size, points, numbers, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Poses:
@@ -247,12 +254,22 @@ def key_points(places: Array, scores: Array) -> tuple[KeyPoint, ...]:
     return tuple(KeyPoint(name, x, y, score) for name, (x, y), score in rows)
 
 
-def _key_point_shape(text: str) -> tuple[int, int]:
-    """Parse ultralytics' `kpt_shape`, such as [17, 3]; COCO's if there is none."""
+def _key_point_shape(text: str) -> tuple[int, int] | None:
+    """Parse ultralytics' `kpt_shape`, such as [17, 3]: key points, and numbers of each."""
     try:
         found = ast.literal_eval(text) if 0 < len(text) < 100 else None
     except (ValueError, SyntaxError):
         found = None
     if isinstance(found, (list, tuple)) and len(found) == 2 and found[1] in (2, 3) and 0 < found[0] < 1000:
         return int(found[0]), int(found[1])
-    return len(COCO), 3
+    return None
+
+
+def _shown_key_points(sides: Sequence[int | str], size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return how many key points fill the numbers of a cell beside a box and a class, and the numbers of each."""
+    cells = max((side for side in sides if isinstance(side, int) and cell_boxes(side, size) == 1), default=0)
+    row = sides[1] if cells == sides[0] else sides[0]
+    if not cells or not isinstance(row, int) or row <= _BOX + 1:
+        return None
+    rest = row - _BOX - 1
+    return next(((rest // numbers, numbers) for numbers in (3, 2) if rest % numbers == 0), None)

@@ -41,6 +41,11 @@ class Segmentation(Result):
         order = np.argsort(-counts, kind="stable")
         return {int(found[i]): float(counts[i] / self.classes.size) for i in order}
 
+    @property
+    def masks(self) -> dict[int, Array]:
+        """Which pixels belong to each class that occurs: index → [height, width] of bool."""
+        return {index: self.classes == index for index in self.shares}
+
     def label(self, index: int) -> str | None:
         """Return a class's name, or None if it has none."""
         return self.labels[index] if self.labels is not None and index < len(self.labels) else None

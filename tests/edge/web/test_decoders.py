@@ -17,7 +17,7 @@ from edge.conversion.task import decoder_for_page
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.json_fields import to_json
 from runtimes.artifact.manifest import TensorSpec
-from runtimes.model_files.facts import ModelFacts
+from runtimes.model_files.facts import ModelFacts, Producer
 from runtimes.task import Placement
 from runtimes.tasks import recognize
 from tests.runtimes.tasks import test_detection, test_instances, test_pose, test_segmentation
@@ -105,6 +105,7 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     anchored["y1"][0] = draw.normal(-1, 2, (896, 1))
     queries = test_detection.queries()
     queries["pred_boxes"][0], queries["logits"][0] = _boxes(draw, 5) / SIZE, draw.normal(0, 3, (5, 4))
+    shares = {**queries, "logits": np.float32(draw.uniform(0, 1, (1, 5, 4)))}
     people = test_pose.cells()
     people[0, :4] = _boxes(draw, CELLS).T
     people[0, 4], people[0, 5:] = draw.uniform(0, 1, CELLS) ** 2, draw.uniform(0, SIZE, (51, CELLS))
@@ -118,22 +119,28 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     across, down = np.indices((16, 16)) // 4
     checkered = np.zeros((1, 3, 16, 16), np.float32)
     checkered[0, 0] = 2 * ((across + down) % 2) - 1  # parts that touch at their corners
+    instances = np.concatenate([_boxes(draw, 3 * CELLS), draw.uniform(0, 1, (3 * CELLS, 3))], axis=1)
+    instances = np.float32(np.concatenate([instances, draw.normal(0, 1, (3 * CELLS, 3))], axis=1))[np.newaxis]
     last = masked.transpose(0, 2, 1), planes.transpose(0, 2, 3, 1)
     foreground = {"output_operator": "Sigmoid", "task": "segmentation"}
     return [
         (facts((1, 7, CELLS), labels=test_detection.NAMES), {"y0": cells.T[np.newaxis]}),
         (facts((1, CELLS, 7)), {"y0": logits[np.newaxis]}),
         (facts((1, 3 * CELLS, 8)), {"y0": old[np.newaxis]}),
+        (facts((1, "n", 8), labels=test_detection.NAMES, task="detection"), {"y0": old[np.newaxis]}),
         (facts((1, 300, 6), operators={"TopK": 1}), {"y0": rows[np.newaxis]}),
         (facts((1, "n", 6), operators={"NonMaxSuppression": 1}), {"y0": rows[np.newaxis, :7]}),
         (facts((1, 300, 6), metadata={"head": "RTDETRDecoder"}, task="detection"), {"y0": centered[np.newaxis]}),
         (facts((), (), (), (), **test_detection.SSD), ssd),
+        (facts(*test_detection.CHOSEN), test_detection.chosen(unit=1 / SIZE)),
         (test_detection.BLAZE, anchored),
         (facts(*test_detection.QUERIES), queries),
         (facts(*(TensorSpec(one, "float32", (1, 5, 4)) for one in queries), labels=None), queries),
+        (facts(*test_detection.QUERIES, producers=(Producer("Sigmoid"), None)), shares),
         (test_instances.facts(), {"y": masked, "p": planes}),
         (test_instances.facts((1, CELLS, 9), (1, 16, 16, 3)), {"y": last[0], "p": last[1]}),
         (test_instances.facts(), {**test_instances.outputs(), "p": checkered}),
+        (test_instances.facts((1, 3 * CELLS, 10)), {"y": instances, "p": planes}),
         (test_instances.facts((1, 300, 9), labels=test_instances.NAMES), test_instances.selected()),
         (test_pose.facts(1, 56, CELLS, task="pose"), {"y": people}),
         (test_pose.facts(1, 300, 57, task="pose"), {"y": test_pose.selected()}),
@@ -224,6 +231,9 @@ FAULTS = {
     "weights of a mask forgotten": ("tasks/instances.js", "weight * value(plane, pixel)", "value(plane, pixel)"),
     "mask of another box": ("tasks/instances.js", "(place + low[axis]) / FINER", "place / FINER"),
     "touching parts joined": ("decoders/outline.js", "TURNS[direction].map", "TURNS[direction].toReversed().map"),
+    "objectness of instances forgotten": ("tasks/instances.js", "score * row[BOX]", "score"),
+    "objectness of free axes forgotten": ("decoders/yolo.js", "stated ?? (classes", "stated ?? (false && classes"),
+    "probabilities as logits": ("decoders/detr.js", "!areLogits ? values : ", ""),
     "logits as probabilities": ("decoders/yolo.js", "areLogits ? row.subarray(BOX).map(sigmoid) : ", ""),
 }  # fmt: skip
 

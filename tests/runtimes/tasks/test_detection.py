@@ -12,7 +12,7 @@ import pytest
 
 from runtimes.artifact.manifest import Quantization, TensorSpec
 from runtimes.decoders.detr import Queries
-from runtimes.decoders.ssd import AnchoredBoxes, DetectionOutputRows, PostProcessedSsd
+from runtimes.decoders.ssd import AnchoredBoxes, DetectionOutputRows, PostProcessedSsd, SelectedBoxes
 from runtimes.decoders.yolo import YoloCells, YoloRows
 from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.model_files.facts import GIVEN, TASK_OPTION, Labels, ModelFacts, Producer
@@ -85,6 +85,19 @@ def output_rows(box=BOX, index=1):
     return {"y0": array}
 
 
+def chosen(box=BOX, index=1, unit=1.0):
+    """Boxes, classes and scores of TorchVision's detectors, in another order."""
+    boxes = np.float32([box, OTHER]) * unit
+    return {"scores": np.float32([0.7, 0.1]), "labels": np.int64([index, 2]), "boxes": boxes}
+
+
+CHOSEN = (
+    TensorSpec("scores", "float32", ("n",)),
+    TensorSpec("labels", "int64", ("n",)),
+    TensorSpec("boxes", "float32", ("n", 4)),
+)
+
+
 def queries(box=BOX, index=1, no_object=True):
     boxes, logits = np.full((1, 5, 4), 0.1, np.float32), np.full((1, 5, 3 + no_object), -6, np.float32)
     if no_object:
@@ -125,6 +138,7 @@ class TestContract(TaskContract):
         TaskExample(
             facts((1, 1, 20, 7), producers=(Producer("DetectionOutput"),)), output_rows(), output_rows(index=2)
         ),
+        TaskExample(facts(*CHOSEN), chosen(), chosen(OTHER)),
         TaskExample(facts(*QUERIES), queries(), queries(OTHER)),
         TaskExample(BLAZE, anchored((20.0, 20.0, 40.0, 44.0)), anchored((2.0, 2.0, 20.0, 30.0))),
     )
@@ -132,10 +146,13 @@ class TestContract(TaskContract):
         facts((1, 1000)),
         facts((1, 21, SIZE, SIZE)),
         facts((1, 7, CELLS - 1)),
+        replace(facts((1, 8400, 85)), inputs=(TensorSpec("x", "float32", (1, 3, 640, 640)),)),  # YOLOX
         facts((1, 7, CELLS), (1, 32, 16, 16)),
         facts((1, 300, 6)),
         facts((1, 5, 4), (1, 5, 4)),
         facts(QUERIES[0], TensorSpec("boxes", "float32", (1, 1917, 4))),
+        facts(CHOSEN[0], CHOSEN[0], CHOSEN[2]),
+        facts(*CHOSEN[:2], TensorSpec("boxes", "float32", ("n", 5))),
         facts((1, 896, 16), (1, 896, 1)),
         replace(facts((1, 7, CELLS)), inputs=(TensorSpec("x", "float32", (1, SIZE)),)),
     )
@@ -162,6 +179,7 @@ SHUFFLED = ("detection_boxes:0", "detection_classes", "detection_scores")
         (YoloCells, facts((1, CELLS, 7)), {"y0": cells().transpose(0, 2, 1)}, 0.9),
         (YoloCells, facts((1, 3 * CELLS, 8)), {"y0": old_cells()}, 0.4),
         (YoloCells, facts(("n", "c", "d"), labels=NAMES, task="detection"), {"y0": cells()}, 0.9),
+        (YoloCells, facts(("n", "c", "d"), labels=NAMES, task="detection"), {"y0": old_cells()}, 0.4),
         (YoloRows, facts((1, 300, 6), operators={"NonMaxSuppression": 1}), {"y0": rows()}, 0.75),
         (YoloRows, facts((1, 300, 6), operators={"TOPK_V2": 1}), {"y0": rows(unit=1 / SIZE)}, 0.75),
         (YoloRows, facts((1, 300, 6), task="detection"), {"y0": rows()}, 0.75),
@@ -185,6 +203,8 @@ SHUFFLED = ("detection_boxes:0", "detection_classes", "detection_scores")
             0.7,
         ),
         (DetectionOutputRows, facts((1, 1, 20, 7), producers=(Producer("DetectionOutput"),)), output_rows(), 0.7),
+        (SelectedBoxes, facts(*CHOSEN), chosen(), 0.7),
+        (SelectedBoxes, facts(*CHOSEN, labels=NAMES), chosen(unit=1 / SIZE), 0.7),
         (Queries, facts(*QUERIES), queries(), 0.9975),
         (Queries, facts(*QUERIES, task="detection"), queries(), 0.9975),
     ],
@@ -206,6 +226,17 @@ def test_a_sigmoid_per_class_is_distinguished_from_a_class_for_no_object():
     assert (
         DetectionTask().recognize(facts(*QUERIES, metadata={"architecture": "YolosForObjectDetection"})).has_no_object
     )
+
+
+@pytest.mark.parametrize(("operator", "no_object"), [("Softmax", True), ("LOGISTIC", False)])
+def test_probabilities_that_the_model_computes_are_taken_as_they_are(operator, no_object):
+    outputs = queries(no_object=no_object)
+    powers = np.exp(outputs["logits"])
+    outputs["logits"] = powers / powers.sum(axis=-1, keepdims=True) if no_object else powers / (1 + powers)
+    specs = TensorSpec("logits", "float32", (1, 5, 3 + no_object)), QUERIES[1]
+    (found,) = decoded(facts(*specs, producers=(Producer(operator), None)), outputs)
+    assert found.index == 1
+    assert found.score == pytest.approx(outputs["logits"][0, 2, 1])
 
 
 def test_faces_are_merged_by_their_weights():
@@ -308,6 +339,20 @@ def test_a_background_among_the_names_is_no_class_of_an_ssd():
     labels = Labels(("???", "person", "bicycle"), "the file")
     (found,) = decoded(facts((), (), (), (), labels=labels, **SSD), post_processed())
     assert found.label == "bicycle"
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        ({}, (1, None)),
+        ({"labels": NAMES}, (1, "dog")),
+        ({"labels": replace(NAMES, names=("__background__", *NAMES.names))}, (0, "cat")),
+        ({"label_offset": 1}, (0, None)),
+    ],
+)
+def test_the_background_of_torchvision_is_no_class(known, found):
+    (box,) = decoded(facts(*CHOSEN, **known), chosen())
+    assert (box.index, box.label) == found
 
 
 def test_a_named_task_is_the_only_one_tried():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +47,15 @@ def outputs(weights=(1.0, 0.0, 0.0), index=1):
         rows[0, :4, place] = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
         rows[0, 4 + index, place] = score
         rows[0, 6:, place] = weights
+    return {"y": rows, "p": prototypes()}
+
+
+def old_outputs(count=2):
+    """Of v5: three boxes per cell, and objectness before the scores of the classes; one box is sure and no object."""
+    rows = np.zeros((1, 3 * CELLS, 4 + 1 + count + 3), np.float32)
+    rows[0, 200] = [24, 32, 32, 32, 0.8, *[0.9] * count, 1, 0, 0]
+    rows[0, 200, 5 : 5 + count - 1] = 0.1
+    rows[0, 7] = [50, 50, 9, 9, 0.0, *[1.0] * count, 1, 0, 0]
     return {"y": rows, "p": prototypes()}
 
 
@@ -90,6 +102,37 @@ def test_a_known_outline_is_found_in_every_layout(model, arrays):
     left_half = np.array([(8, 16), (24, 16), (24, 48), (8, 48)])  # the box, left of x 24
     np.testing.assert_allclose(sorted(map(tuple, found.polygon)), sorted(map(tuple, left_half)), atol=0.6)
     assert area(np.asarray(found.polygon)) == pytest.approx(16 * 32, rel=0.05)
+
+
+@pytest.mark.parametrize(("count", "shape"), [(2, None), (1, None), (2, (1, "n", "m"))])
+def test_objectness_counts_in_v5(count, shape):
+    outputs = old_outputs(count)
+    (found,) = decoded(facts(shape or outputs["y"].shape), outputs).instances
+    assert (found.detection.index, found.detection.box) == (count - 1, BOX)
+    assert found.detection.score == pytest.approx(0.72)
+    assert InstancesTask().recognize(facts(outputs["y"].shape, labels=NAMES)).labels == (
+        NAMES.names if count == 2 else None
+    )
+
+
+def test_the_masks_are_the_insides_of_the_outlines():
+    (found,) = decoded(facts(), outputs()).masks
+    expected = np.zeros((SIZE, SIZE), bool)
+    expected[16:48, 8:24] = True
+    assert (found != expected).sum() <= 2 * 32  # the outline is between two pixels
+    assert Instances(()).masks.shape == (0, 0, 0)
+    moved = decoded(facts(), outputs()).in_picture(Placement((128, 256), (0.5, 0.25), (0.0, 0.0)))
+    assert moved.masks.shape == (1, 256, 128)
+    assert moved.masks.mean() == pytest.approx(expected.mean(), rel=0.1)
+
+
+def test_supervision_gets_the_masks(monkeypatch):
+    if find_spec("supervision") is None:
+        monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
+    found = decoded(facts(), outputs())
+    boxes = found.to_supervision()
+    np.testing.assert_allclose(boxes.xyxy, [BOX], atol=1e-3)
+    np.testing.assert_array_equal(boxes.mask, found.masks)
 
 
 def test_an_object_without_any_pixel_has_no_outline():

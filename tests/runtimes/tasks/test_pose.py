@@ -95,6 +95,20 @@ def test_known_points_are_found_in_every_layout(kind, model, array):
     assert pose.score == pytest.approx(0.8 if array.shape == (1, 1, 17, 3) else 0.7, abs=1e-6)
 
 
+@pytest.mark.parametrize(("count", "numbers"), [(5, 3), (4, 2), (21, 3)])
+def test_a_named_task_has_as_many_points_as_its_numbers_hold(count, numbers):
+    points = np.stack([np.linspace(8, 40, count), np.linspace(20, 60, count)], axis=1)
+    array = np.zeros((1, 5 + count * numbers, CELLS), np.float32)
+    array[0, :5, 10] = 24, 40, 32, 40, 0.7
+    array[0, 5:, 10] = np.concatenate([points, np.full((count, 1), 0.8)], axis=1)[:, :numbers].reshape(-1)
+    for given in (array, array.transpose(0, 2, 1)):
+        decoder = PoseTask().recognize(facts(*given.shape, task="pose"))
+        assert f"{count} key points of {numbers} numbers" in decoder.assumptions[0]
+        (pose,) = decoder.decode({"y": given}).poses
+        np.testing.assert_allclose([(one.x, one.y) for one in pose.keypoints], points, atol=1e-3)
+    assert PoseTask().recognize(facts(1, 5 + count * numbers, CELLS)) is None  # nothing names the task
+
+
 def test_points_that_are_not_seen_are_not_in_the_box():
     array = movenet()
     array[0, 0, 16, 2] = 0.01

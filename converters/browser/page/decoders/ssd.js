@@ -1,6 +1,6 @@
 // The output layouts of SSD detectors, as in `runtimes/decoders/ssd.py`.
 
-import { confident, cornersOfCenter, inPixels, merged, misfit, rowsOf, sigmoid, tensorOf } from "./boxes.js";
+import { areShares, confident, cornersOfCenter, inPixels, merged, misfit, rowsOf, sigmoid, tensorOf } from "./boxes.js";
 
 /** @typedef {import("../types.js").Candidate} Candidate */
 /** @typedef {import("../types.js").Decoder} Decoder */
@@ -22,6 +22,25 @@ export function postProcessedSsd({ boxes, classes, scores, size, first_class: fi
     box: inPixels([left, top, right, bottom], size),
     score: shares.data[place],
     index: Math.round(indices.data[place]) - first,
+    points: [],
+  }));
+  return confident(found, limits);
+}
+
+/**
+ * Boxes that the model has selected itself, with their classes and scores: corners in pixels of the input or shares.
+ * @param {Decoder} decoder
+ * @param {RealTensors} outputs
+ */
+export function selectedBoxes({ boxes, classes, scores, size, first_class: first, limits }, outputs) {
+  const rows = rowsOf(outputs, boxes, 4);
+  const [indices, shares] = [tensorOf(outputs, classes), tensorOf(outputs, scores)];
+  if (indices.data.length !== rows.length || shares.data.length !== rows.length) throw misfit(classes, indices.shape);
+  const unit = areShares(rows) ? size : [1, 1];
+  const found = rows.map((row, place) => ({
+    box: inPixels(row, unit),
+    score: shares.data[place],
+    index: indices.data[place] - first,
     points: [],
   }));
   return confident(found, limits);

@@ -16,8 +16,8 @@ const [LOWEST_PROBABILITY, HIGHEST_PROBABILITY] = [-1, 2]; // scores beyond thes
  * @param {RealTensors} outputs
  */
 export function yoloCells(decoder, outputs) {
-  const { size, limits, has_objectness: hasObjectness } = decoder;
-  const rows = cellsOf(decoder, outputs);
+  const { size, limits } = decoder;
+  const { rows, hasObjectness } = cellsOf(decoder, outputs);
   const areLogits = rows.some((row) => row.subarray(BOX).some((value) => value < LOWEST_PROBABILITY || value > HIGHEST_PROBABILITY));
   const shares = areShares(rows);
   const found = rows.map((row) => {
@@ -32,13 +32,15 @@ export function yoloCells(decoder, outputs) {
  * @param {Decoder} decoder
  * @param {RealTensors} outputs
  */
-function cellsOf({ output, size, classes, has_objectness: hasObjectness }, outputs) {
+function cellsOf({ output, size, classes, has_objectness: stated }, outputs) {
   const rows = rowsOf(outputs, output);
   const [first, second] = [rows.length, rows[0]?.length ?? 0];
+  const has = (/** @type {number} */ numbers) => first === numbers || second === numbers;
+  const hasObjectness = stated ?? (classes !== null && !has(BOX + classes) && has(BOX + 1 + classes));
   const numbers = classes === null ? Math.min(first, second) : BOX + (hasObjectness ? 1 : 0) + classes;
   if ((numbers !== first && numbers !== second) || numbers <= BOX) throw misfit(output, [first, second]);
   const isSecond = second === numbers && (first !== numbers || !cellBoxes(second, size));
-  return isSecond ? rows : transposed(rows);
+  return { rows: isSecond ? rows : transposed(rows), hasObjectness };
 }
 
 /**

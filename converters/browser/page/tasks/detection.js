@@ -2,7 +2,7 @@
 
 import { boxToPicture, toPicture } from "../decoders/boxes.js";
 import { queries } from "../decoders/detr.js";
-import { anchoredBoxes, detectionOutputRows, postProcessedSsd } from "../decoders/ssd.js";
+import { anchoredBoxes, detectionOutputRows, postProcessedSsd, selectedBoxes } from "../decoders/ssd.js";
 import { yoloCells, yoloRows } from "../decoders/yolo.js";
 import { counted, listOf, percent } from "./lists.js";
 
@@ -13,6 +13,7 @@ export const ID = "detection";
 /** @type {Record<string, (decoder: import("../types.js").Decoder, outputs: import("../types.js").RealTensors) => import("../types.js").Candidate[]>} */
 const LAYOUTS = {
   PostProcessedSsd: postProcessedSsd,
+  SelectedBoxes: selectedBoxes,
   DetectionOutputRows: detectionOutputRows,
   AnchoredBoxes: anchoredBoxes,
   YoloRows: yoloRows,

@@ -28,6 +28,7 @@ import { listOf, percent } from "./lists.js";
 export const ID = "instances";
 const BOX = 4;
 const ROW = 6; // left, top, right, bottom, score, class
+const WITH_OBJECTNESS = 3; // boxes per cell in v5, which has the confidence that there is any object before the scores
 const FINER = 4; // the mask's grid is this much finer than the prototypes', so that outlines are not jagged
 
 /**
@@ -53,8 +54,8 @@ export function recognize(manifest) {
 }
 
 /**
- * YOLO-seg: for each cell a box, a score per class and weights of prototypes, whose sum is the mask. With the suppression
- * inside, rows are corners, score, class and weights instead.
+ * YOLO-seg: for each cell a box, a score per class and weights of prototypes, whose sum is the mask. In v5, objectness
+ * stands before the scores. With the suppression inside, rows are corners, score, class and weights.
  * @param {Decoder} decoder
  * @param {RealTensors} outputs
  * @returns {Instance[]}
@@ -67,9 +68,12 @@ function yoloInstances(decoder, outputs) {
   if (!isSelected && rows.length <= (rows[0]?.length ?? 0)) rows = transposed(rows);
   if (rows.some((row) => row.length <= BOX + count)) throw misfit(spec, [rows.length, rows[0].length]);
   const shares = areShares(rows);
+  const hasObjectness = !isSelected && cellBoxes(rows.length, size) === WITH_OBJECTNESS;
+  const scoresOf = (/** @type {Float32Array} */ row) =>
+    hasObjectness ? row.subarray(BOX + 1, -count).map((score) => score * row[BOX]) : row.subarray(BOX, -count);
   const found = rows.map((row) => {
     const box = inPixels(isSelected ? row : cornersOfCenter(row), shares ? size : [1, 1]);
-    const chosen = isSelected ? { score: row[BOX], index: Math.round(row[BOX + 1]) } : best(row.subarray(BOX, -count));
+    const chosen = isSelected ? { score: row[BOX], index: Math.round(row[BOX + 1]) } : best(scoresOf(row));
     return { box, ...chosen, points: [], weights: row.subarray(-count) };
   });
   const sure = confident(found, limits);
