@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.console.text import quantity
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
 from edge.inference.images import indexed_pixels, picture_files
 from runtimes.arrays import Array
@@ -67,7 +68,7 @@ def read_masks(data: Path, names: Names) -> LabeledInputs:
     if not found:
         raise InputError(f"no picture in {data} has a mask", _HINT)
     missing = len(pictures) - len(found)
-    skipped = (f"{missing} pictures without a mask are left out",) if missing else ()
+    skipped = (f"left out: {quantity(missing, 'picture')} without a mask",) if missing else ()
     return LabeledInputs(tuple((one, LabeledMask(mask, indices)) for one, mask in found), (*notes, *skipped))
 
 

@@ -150,6 +150,8 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         objects.setdefault(one.whole("image_id"), []).append(_coco_object(one, place[one.whole("category_id")]))
     images, sizes = dict[int, str](), dict[int, tuple[int, int]]()
     for one in fields.children("images"):
+        if one.whole("id") in images:
+            raise one.reject("id", "is the id of an image before it")
         images[one.whole("id")] = one.text("file_name")
         if one.has("width") and one.has("height"):
             sizes[one.whole("id")] = one.whole("width"), one.whole("height")

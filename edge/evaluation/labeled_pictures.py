@@ -15,6 +15,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, spread
 from edge.inference.images import picture_files
@@ -22,6 +23,7 @@ from edge.inference.inputs import Source
 from runtimes.errors import InputError
 
 LABELS_FILE = "labels.csv"
+_DELIMITERS = ",;\t"
 _TWO_WAYS = (
     f"put the pictures of each class into a sub-folder, or write {LABELS_FILE} with the columns file,class_index"
 )
@@ -92,7 +94,7 @@ def _read(document: Path) -> Mapping[Path, str]:
     """Read the class of each file listed in the CSV."""
     try:
         with document.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream)
+            rows = table(stream)
             columns = rows.fieldnames or []
             column = next((name for name in columns if name.startswith("class")), None)
             if column is None or "file" not in columns:
@@ -102,3 +104,11 @@ def _read(document: Path) -> Mapping[Path, str]:
             }
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise InputError(f"{document} cannot be read as CSV: {error}", _TWO_WAYS) from None
+
+
+def table(stream: TextIO) -> csv.DictReader[str]:
+    """Return the rows of a CSV by their columns, separated by commas, semicolons or tabs: spreadsheets have all."""
+    head = stream.readline()
+    stream.seek(0)
+    delimiter = next((one for one in _DELIMITERS if one in head), ",")
+    return csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, same_name
-from edge.evaluation.labeled_pictures import find_labeled, of_classes
+from edge.evaluation.labeled_pictures import find_labeled, of_classes, table
 from edge.inference.inputs import SOUND_SUFFIXES, TEXT_SUFFIX, InlineText
 from edge.inference.texts import MAX_TEXT_BYTES
 from runtimes.errors import InputError
@@ -43,7 +43,7 @@ def _texts(document: Path) -> Sequence[tuple[str, str]] | None:
     limit = csv.field_size_limit(MAX_TEXT_BYTES)
     try:
         with document.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream)
+            rows = table(stream)
             columns = rows.fieldnames or []
             if "text" not in columns:
                 return None

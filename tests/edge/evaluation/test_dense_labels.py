@@ -55,7 +55,7 @@ def test_a_mask_is_found_by_its_pictures_name(tmp_path, pictures, masks):
     data = read_masks(tmp_path, NAMES)
     assert [path.name for path, _ in data.inputs] == ["a.png", "b.png"]
     assert data.inputs[0][1].classes().tolist() == [[0, 1, 2], [255, 0, 0]]
-    assert data.notes == ("1 pictures without a mask are left out",)
+    assert data.notes == ("left out: 1 picture without a mask",)
 
 
 def test_the_names_of_a_data_set_are_matched_with_the_models(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import edge
 from edge.cli import main
 from edge.evaluation.journal import Journal
+from edge.evaluation.labeled_pictures import read_pictures
 from edge.evaluation.scoring import ScoredInput
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, ProofError, UsageError
@@ -149,6 +150,23 @@ def test_data_without_pictures_is_one_line(capsys, classifier, tmp_path):
     ):
         assert main(["evaluate", str(classifier), "--data", str(tmp_path / name), *WORDS]) == 3
         assert words in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "\ufefffile;class_index\r\n{0};{1}\r\n",  # as spreadsheets write it where a comma separates decimals
+        "file\tclass_index\n{0}\t{1}\n",
+        "class, file\n{1}, {0}\n",
+        'file,remark,class\n"{0}","one, two; ""three""",{1}\n',
+    ],
+)
+def test_a_csv_may_have_other_separators_quotes_and_a_byte_order_mark(pictures, written):
+    data, answers = pictures
+    place = data.parent / "listed.csv"
+    place.write_text(written.format(f"data/{answers[0]}/00.png", answers[0]), encoding="utf-8")
+    ((path, label),) = read_pictures(place, {}).inputs
+    assert (path, label) == (data / str(answers[0]) / "00.png", answers[0])
 
 
 def test_a_picture_that_cannot_be_read_is_skipped_and_reported(capsys, classifier, pictures):

@@ -103,7 +103,12 @@ def test_a_model_without_labels_has_the_classes_in_order(tmp_path):
         ({"images": [{"id": n, "file_name": f"{'../' * n}0.png"} for n in range(3)]}, "outside of its folder"),
         ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, -3, 4]}]}, "is not left, top, width"),
         ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, float("nan"), 4]}]}, "is not left, top"),
+        ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, 3]}]}, "is not left, top, width"),
         ({"annotations": {}}, "is an object, not a list"),
+        ({"images": [{"id": 1, "file_name": f"{n}.png"} for n in range(2)]}, "is the id of an image before it"),
+        ({"images": [{"file_name": "0.png"}]}, r"images\[0\].*id"),
+        ({"annotations": [{"category_id": 7, "bbox": [1, 2, 3, 4]}]}, r"annotations\[0\].*image_id"),
+        ({"annotations": [{"image_id": 0, "category_id": 7}]}, r"annotations\[0\].*bbox"),
     ],
 )
 def test_a_coco_file_with_a_fault_is_named(tmp_path, changes, words):
@@ -135,6 +140,7 @@ def test_a_yolo_file_with_a_fault_is_named(tmp_path, line, words):
     ("text", "words"),
     [
         ('<!DOCTYPE x [<!ENTITY a "aaaa">]><annotation>&a;</annotation>', "defines XML entities"),
+        ("<annotation>&lol;</annotation>", "is not a VOC annotation"),
         ("<annotation><object>", "is not a VOC annotation"),
         (XML.format(name="bird", difficult=0).replace("192", "10"), "a bndbox is empty"),
         (XML.format(name="bird", difficult=0).replace("192", "nan"), "a bndbox is empty"),

@@ -90,6 +90,13 @@ def test_a_csv_of_texts_with_a_fault_is_one_line(tmp_path, content, words):
         read_texts(place, NAMES)
 
 
+def test_a_csv_of_texts_may_be_separated_by_semicolons(tmp_path):
+    place = tmp_path / "texts.csv"
+    place.write_text('\ufefftext;class\n"one, two; three";positive\n', encoding="utf-8")
+    ((source, label),) = read_texts(place, NAMES).inputs
+    assert (source.text, label) == ("one, two; three", 1)
+
+
 def test_a_text_without_words_is_named_by_its_row(tmp_path):
     (tmp_path / "texts.csv").write_text('text,class\na,1\n"",0\n', encoding="utf-8")
     data = read_texts(tmp_path / "texts.csv", NAMES)
