@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iou", type=share, metavar="I", help="overlap from which two boxes are one object, 0 to 1")
     parser.add_argument("--runtime", metavar="ID", help="the engine; `edge devices` lists them")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the engine")
-    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for up to 64 pictures")
     model_hints.add_shapes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     model_hints.add_preprocessing(parser)

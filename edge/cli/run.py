@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         metavar="PICTURE",
-        help="a picture, a folder of them, a .wav, .txt, .npy or .npz",
+        help="a picture, a .wav, .txt, .npy or .npz, or a folder of them",
     )
     parser.add_argument("--camera", type=int, metavar="N", help="use camera N (/dev/videoN); with --on, the board's")
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draw", type=Path, metavar="DIR", help="write each picture with its result drawn on it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the raw outputs of one input as .npz")
-    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for every 64 pictures")
+    parser.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="time limit for up to 64 pictures")
     model_hints.add_shapes(parser)
     model_hints.add_task(parser)
     model_hints.add_output(parser)
@@ -76,11 +76,15 @@ def run(args: argparse.Namespace) -> int:
     """Run the model. Unreadable inputs are reported and skipped; InputError (status 3) is raised at the end."""
     from edge.inference.inputs import InlineText, is_picture_file
     from edge.inference.prediction import Unreadable
+    from runtimes.errors import UsageError
 
     _check(args)
     with _open(args) as model:
         texts = [InlineText(f"text-{number}", text) for number, text in enumerate(args.text, 1)]
         inputs: list[Source] = [*_inputs(args.pictures), *texts]
+        if args.save is not None and len(inputs) > 1:
+            what = f"--save keeps the outputs of one input; there are {len(inputs)}"
+            raise UsageError(what, "pass one input with --save")
         prepared = model.prepare(takes_pictures=not inputs or any(map(is_picture_file, inputs)))
         for line in prepared.assumptions:
             print(printable(f"assumed: {line}"), file=sys.stderr)
@@ -92,12 +96,17 @@ def run(args: argparse.Namespace) -> int:
         if args.save is not None:
             answers = _saved(answers, args.save)
         rows, unreadable, total = [], list[Unreadable](), 0
-        for answer in _print_each(answers, args.json, is_alone=len(inputs) == 1):
-            total += 1
-            if isinstance(answer, Unreadable):
-                unreadable.append(answer)
-            elif args.json:
-                rows.append(answer.to_json())  # not the answer, whose outputs would fill the memory
+        try:
+            for answer in _print_each(answers, args.json, is_alone=len(inputs) == 1):
+                total += 1
+                if isinstance(answer, Unreadable):
+                    unreadable.append(answer)
+                elif args.json:
+                    rows.append(answer.to_json())  # not the answer, whose outputs would fill the memory
+        except BaseException:  # such as Ctrl+C, or a camera that is unplugged
+            if rows:
+                print(json.dumps(rows, indent=2))
+            raise
     if args.json:
         print(json.dumps(rows, indent=2))
     _raise_unreadable(unreadable, total)
@@ -158,10 +167,20 @@ def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Pred
             frame = Path(folder, f"camera-{args.camera}-frame-{number}.jpg")
             frame.write_bytes(camera.frame())
             for answer in model.predictions([frame]):
-                yield replace(answer, input=frame.name)
+                yield _named(answer, frame)
             frame.unlink()
             if board:
                 board.forget_inputs()
+
+
+def _named(answer: Prediction | Unreadable, frame: Path) -> Prediction | Unreadable:
+    """Return the answer to a frame under its name, without the folder that nobody can look into afterwards."""
+    from edge.inference.prediction import Unreadable
+
+    if not isinstance(answer, Unreadable):
+        return replace(answer, input=frame.name)
+    what = answer.error.message.replace(str(frame), frame.name)
+    return Unreadable(frame.name, InputError(what, "see the camera's own pictures: its driver may be at fault"))
 
 
 def _references(model: Model, paths: Sequence[Path]) -> dict[str, Embedding]:
@@ -194,9 +213,9 @@ def _compared(
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
-    from edge.inference.images import picture_files
+    from edge.inference.inputs import input_files
 
-    return [picture for path in given for picture in (picture_files(path) if path.is_dir() else [path])]
+    return [one for path in given for one in (input_files(path) if path.is_dir() else [path])]
 
 
 def _print_each(

@@ -6,9 +6,10 @@ Frames are decoded on the host, as all pictures are: the board does not need Pil
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from edge.console.text import quantity
 from edge.remote.ssh import SshConnection
 from runtimes.errors import HostError
 
@@ -47,6 +48,17 @@ _PROGRAMS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _INSTALL = (
     "sudo apt-get install ffmpeg there (USB cameras), or rpicam-apps, libcamera-apps on older systems (camera modules)"
 )
+_CAMERA_MODULES = ("rpicam-still", "libcamera-still")  # they number their cameras themselves, without /dev/video*
+# What the kernel says of a device, in the words of every program → what that means, and what to do.
+_CAUSES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "resource busy": ("is in use by another program", "end that program: fuser /dev/video{number} names it"),
+        "permission denied": (
+            "may not be opened by this user",
+            "sudo usermod -aG video $USER there, then log in again",
+        ),
+    }
+)
 
 
 class Camera:
@@ -55,6 +67,7 @@ class Camera:
     def __init__(self, run: Run, number: int, where: str) -> None:
         self._run, self._number, self._where = run, number, where
         self._program: str | None = None  # the first that returned a picture
+        self._frames = 0
 
     def frame(self) -> bytes:
         """Take one frame, as JPEG. Raises HostError if no program is installed or none returns a picture."""
@@ -64,15 +77,38 @@ class Camera:
             status, content = self._run(_script(_PROGRAMS[program][1].format(number=self._number)))
             if status == 0 and content.startswith(_JPEG):
                 self._program = program
+                self._frames += 1
                 return content
             last = content[-1000:].decode("utf-8", "replace").strip().splitlines() or ["no picture"]
             failures.append(f"{program}: {last[-1][:200]}")
         if not failures:
             raise HostError(f"{self._where} has no program that takes a picture", _INSTALL)
-        raise HostError(
-            f"camera {self._number} of {self._where} returns no picture ({'; '.join(failures)})",
-            "list the cameras: ls /dev/video*; another program may be using this one",
-        )
+        raise self._failure(programs, "; ".join(failures))
+
+    def _failure(self, programs: Sequence[str], complaints: str) -> HostError:
+        """Return the error about a camera from which no program got a picture, with its cause where that is known."""
+        camera = f"camera {self._number} of {self._where}"
+        for words, (what, hint) in _CAUSES.items():
+            if words in complaints.lower():
+                return HostError(f"{camera} {what} ({complaints})", hint.format(number=self._number))
+        if self._frames:
+            after = quantity(self._frames, "frame")
+            return HostError(f"{camera} is gone after {after} ({complaints})", "plug it in, and run the command again")
+        devices = self._devices()
+        if self._number in devices or any(program in _CAMERA_MODULES for program in programs):
+            hint = "list the cameras: ls /dev/video*, rpicam-still --list-cameras"
+            return HostError(f"{camera} returns no picture ({complaints})", hint)
+        if not devices:
+            return HostError(f"{self._where} has no camera: there is no /dev/video* ({complaints})", "plug one in")
+        numbers = ", ".join(map(str, devices))
+        what = f"{self._where} has no camera {self._number}; its devices are {numbers} ({complaints})"
+        return HostError(what, f"pass another one, such as --camera {devices[0]}")
+
+    def _devices(self) -> list[int]:
+        """Return the numbers of the machine's V4L2 devices, of which a camera may have several."""
+        _, out = self._run("ls -d /dev/video* 2>/dev/null\ntrue")
+        names = (name.removeprefix("/dev/video") for name in out.decode("utf-8", "replace").split())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def _installed(self) -> list[str]:
         script = "\n".join(f"{test} >/dev/null 2>&1 && echo {program}" for program, (test, _) in _PROGRAMS.items())

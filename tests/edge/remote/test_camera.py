@@ -13,6 +13,7 @@ from conftest import edge
 
 from edge.remote.camera import Camera
 from runtimes.errors import HostError
+from tests.edge.inference.test_detection import yolo as detector
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def tools(tmp_path):
     """A folder for PATH with what the scripts need, and no program that takes pictures."""
     folder = tmp_path / "tools"
     folder.mkdir()
-    for name in ("mktemp", "tail", "rm", "cat"):
+    for name in ("mktemp", "tail", "rm", "cat", "ls"):
         (folder / name).symlink_to(shutil.which(name))
     return folder
 
@@ -38,12 +39,15 @@ def program(folder, name, text):
     (folder / name).chmod(0o755)
 
 
-def camera(tools):
-    def run(script):
-        done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=False, env={"PATH": str(tools)})
-        return done.returncode, done.stdout
+def camera(tools, number=2, devices=None):
+    """A camera whose machine has these programs, and the devices `video0`, ... of a folder."""
 
-    return Camera(run, 2, "nano")
+    def run(script):
+        there = script.replace("/dev/video*", f"{devices}/video*")
+        done = subprocess.run(["/bin/sh", "-c", there], capture_output=True, check=False, env={"PATH": str(tools)})
+        return done.returncode, done.stdout.replace(f"{devices}/".encode(), b"/dev/")
+
+    return Camera(run, number, "nano")
 
 
 def test_the_programs_are_tried_until_one_gives_a_picture(tools, jpeg, tmp_path):
@@ -73,10 +77,79 @@ def test_a_board_without_any_of_them_says_what_to_install(tools):
 def test_what_each_program_complained_of_is_reported(tools):
     program(tools, "ffmpeg", "echo 'ignored' >&2; echo '/dev/video2: Device or resource busy' >&2; exit 1")
     program(tools, "v4l2-ctl", "echo no jpeg at all")
-    with pytest.raises(HostError, match="camera 2 of nano returns no picture") as caught:
+    with pytest.raises(HostError, match="camera 2 of nano is in use by another program") as caught:
         camera(tools).frame()
     assert "ffmpeg: /dev/video2: Device or resource busy" in caught.value.message
     assert "v4l2-ctl: no jpeg at all" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("devices", "complaint", "words", "hint"),
+    [
+        ((), "/dev/video2: No such file or directory", "nano has no camera: there is no /dev/video*", "plug one in"),
+        ((0, 10), "/dev/video2: No such file", "nano has no camera 2; its devices are 0, 10", "such as --camera 0"),
+        ((2,), "Device or resource busy", "camera 2 of nano is in use by another program", "fuser /dev/video2"),
+        ((2,), "/dev/video2: Permission denied", "camera 2 of nano may not be opened by this user", "-aG video"),
+        ((2,), "Inappropriate ioctl for device", "camera 2 of nano returns no picture", "list the cameras"),
+    ],
+)
+def test_each_state_of_a_camera_is_one_clear_line(tools, tmp_path, devices, complaint, words, hint):
+    for number in devices:
+        (tmp_path / f"video{number}").touch()
+    program(tools, "ffmpeg", f"echo '{complaint}' >&2; exit 1")
+    with pytest.raises(HostError) as caught:
+        camera(tools, devices=tmp_path).frame()
+    assert caught.value.message == f"{words} (ffmpeg: {complaint})"
+    assert hint in caught.value.hint
+
+
+def test_a_camera_module_has_no_device_of_its_number(tools, tmp_path):
+    program(tools, "rpicam-still", "echo 'ERROR: *** no cameras available ***' >&2; exit 1")
+    with pytest.raises(HostError, match="camera 2 of nano returns no picture") as caught:
+        camera(tools, devices=tmp_path).frame()
+    assert "no cameras available" in caught.value.message
+    assert "rpicam-still --list-cameras" in caught.value.hint
+
+
+def test_a_camera_that_is_unplugged_is_gone_after_its_frames(tools, jpeg):
+    program(tools, "ffmpeg", f"cat {jpeg}")
+    seen = camera(tools)
+    seen.frame()
+    seen.frame()
+    program(tools, "ffmpeg", "echo '/dev/video2: No such device' >&2; exit 1")
+    with pytest.raises(HostError, match="camera 2 of nano is gone after 2 frames") as caught:
+        seen.frame()
+    assert "No such device" in caught.value.message
+
+
+@pytest.fixture
+def model(tmp_path):
+    return detector(tmp_path / "model.onnx")
+
+
+def run_camera(tools, model, *words):
+    program(tools, "python3", "exit 1")  # without OpenCV
+    return edge("run", model, "--camera", "0", *words, PATH=f"{tools}:{os.environ['PATH']}")
+
+
+def test_the_frames_before_the_camera_was_unplugged_are_printed(tools, jpeg, model, tmp_path):
+    once = f"[ -e {tmp_path}/taken ] && echo gone >&2 && exit 1; touch {tmp_path}/taken; cat {jpeg}"
+    program(tools, "ffmpeg", once)
+    done = run_camera(tools, model, "--frames", "3", "--json", "--draw", tmp_path / "drawn")
+    assert done.returncode == 7
+    assert [row["input"] for row in json.loads(done.stdout)] == ["camera-0-frame-1.jpg"]
+    assert "camera 0 of this machine is gone after 1 frame" in json.loads(done.stderr.splitlines()[-1])["message"]
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["camera-0-frame-1.png"]
+
+
+def test_a_broken_frame_is_named_and_the_next_one_taken(tools, jpeg, model, tmp_path):
+    first = f"[ -e {tmp_path}/taken ] && exec cat {jpeg}; touch {tmp_path}/taken; head -c 300 {jpeg}"
+    program(tools, "ffmpeg", first)
+    done = run_camera(tools, model, "--frames", "2")
+    assert done.returncode == 3
+    assert "edge: camera-0-frame-1.jpg cannot be read as a picture" in done.stderr
+    assert "camera-0-frame-2.jpg" in done.stdout
+    assert "1 of 2 pictures could not be read" in done.stderr
 
 
 @pytest.mark.data
