@@ -1,14 +1,15 @@
 """Train a detector, a U-Net, a key-point network and an LSTM on synthetic data, and write them as ONNX.
 
-`python -m tests.benchmarks.synthetic_networks FOLDER` writes the networks in two minutes on one core: 22 to 35 thousand
-weights each, the LSTM 6,500. They train on one thread with a fixed seed: the same machine gives the same bits again.
-The layout of the detector's output and its metadata are those of ultralytics' exports; none of their code is used.
+`python -m tests.benchmarks.synthetic_networks FOLDER [NAME...]` writes the networks in two minutes on one core: 22 to
+35 thousand weights each, the LSTM 6,500. They train on one thread with a fixed seed: the same machine gives the same
+bits again. The layout of the detector's output and its metadata are those of ultralytics' exports; none of their code
+is used.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -221,8 +222,8 @@ def write_onnx(network: nn.Module, place: Path, sample: Tensor, properties: dict
     onnx.save(model, place)
 
 
-def write_networks(folder: Path) -> None:
-    """Train the networks and write detector.onnx, segmenter.onnx, keypoints.onnx and lstm.onnx."""
+def write_networks(folder: Path, chosen: Sequence[str] = ()) -> None:
+    """Train networks and write detector.onnx, segmenter.onnx, keypoints.onnx and lstm.onnx, or those that are named."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     picture, sound = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, SAMPLES)
@@ -234,6 +235,8 @@ def write_networks(folder: Path) -> None:
         ("keypoints", lambda: train_detector(kites=True), picture, kites),
         ("lstm", train_lstm, sound, {}),
     ):
+        if chosen and name not in chosen:
+            continue
         torch.manual_seed(_SEED)
         write_onnx(train(), folder / f"{name}.onnx", sample, properties)
 
@@ -241,4 +244,6 @@ def write_networks(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    write_networks(parser.parse_args().folder)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="write only these networks, such as lstm")
+    args = parser.parse_args()
+    write_networks(args.folder, args.names)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ target, with {calibration} inputs for calibration; source and result then answer
 must stay within {drop} of the source: otherwise `edge convert` keeps layers in float, which it chooses by these inputs
 (so that the loss with them is slightly optimistic), and names them.
 
-`python -m tests.benchmarks.task_accuracy --out docs/reference/task-accuracy.md` writes this page.
+`python -m tests.benchmarks.task_accuracy --out docs/reference/task-accuracy.md` writes this page; `--only lstm` trains,
+converts and measures one of the networks. {measured}
 
 - **source → result**: the metric of [`edge evaluate`](../guides/evaluate.md#metrics) before and after the conversion.
 - **lost**: by how much it falls, with the 95 % interval of the difference on these inputs; negative is a gain.
@@ -69,17 +71,27 @@ class Network:
     evaluation: Path
 
 
-def prepared(folder: Path) -> list[Network]:
-    """Write the data, and the networks unless they are in the folder already."""
-    networks, data = folder / "networks", folder / "data"
-    if not networks.exists():
-        networks.mkdir()
-        training = [sys.executable, "-m", "tests.benchmarks.synthetic_networks", str(networks)]
-        subprocess.run(training, check=True, capture_output=True)
+def prepared(folder: Path, only: list[str], inputs: int) -> list[Network]:
+    """Write the data and the networks, unless they are in the folder already; `only` some networks, if it names any."""
+    data = folder / "data"
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         if not data.exists():
-            _write_data(Path(temporary))
+            _write_data(Path(temporary), inputs)
             Path(temporary, "done").rename(data)
+    networks = [one for one in _networks(data) if not only or one.name in only]
+    _train(folder / "networks", [one.name for one in networks])
+    return networks
+
+
+def _train(folder: Path, names: list[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    missing = [name for name in names if not (folder / f"{name}.onnx").exists()]
+    if missing:
+        training = [sys.executable, "-m", "tests.benchmarks.synthetic_networks", str(folder), *missing]
+        subprocess.run(training, check=True, capture_output=True)
+
+
+def _networks(data: Path) -> list[Network]:
     scaled = ("--mean", "0", "--scale", repr(1 / 255), "--resize", "stretch", "--task", "segmentation")
     masks, heard = ("--labels", str(data / "shapes.txt")), ("--task", "sound", "--labels", str(data / "waves.txt"))
     shapes, kites, waves = data / "calibration", data / "kites-calibration" / "images", data / "waves.npz"
@@ -95,15 +107,15 @@ def _network(name: str, title: str, options: tuple[str, ...], calibration: Path,
     return Network(name=name, title=title, options=options, calibration=calibration, evaluation=evaluation)
 
 
-def _write_data(temporary: Path) -> None:
+def _write_data(temporary: Path, inputs: int) -> None:
     data = temporary / "done"
-    labeled = pictures(_EVALUATION, _EVALUATION_SEED)
+    labeled = pictures(inputs, _EVALUATION_SEED)
     write_pictures(data / "boxes", labeled, "boxes")
     write_pictures(data / "masked", labeled, "masks")
-    write_pictures(data / "kites", pictures(_EVALUATION, _EVALUATION_SEED, kites=True), "points")
+    write_pictures(data / "kites", pictures(inputs, _EVALUATION_SEED, kites=True), "points")
     write_pictures(data / "calibration", pictures(_CALIBRATION, _CALIBRATION_SEED), "")
     write_pictures(data / "kites-calibration", pictures(_CALIBRATION, _CALIBRATION_SEED, kites=True), "")
-    write_sounds(data / "waves", *sounds(_EVALUATION, _EVALUATION_SEED))
+    write_sounds(data / "waves", *sounds(inputs, _EVALUATION_SEED))
     np.savez(data / "waves.npz", samples=sounds(_CALIBRATION, _CALIBRATION_SEED)[0][:, None])
     (data / "shapes.txt").write_text("\n".join(("background", *SHAPES)) + "\n", encoding="utf-8")
     (data / "waves.txt").write_text("\n".join(WAVES) + "\n", encoding="utf-8")
@@ -157,10 +169,9 @@ def line(target: str, row: dict[str, Any]) -> str:
     return f"| {target} | {values} | {lost} | {latency} | {score['bytes']:,} | {before} |"
 
 
-def page(folder: Path, networks: list[Network], machine: str, *, tabled: bool) -> Iterator[str]:
+def page(folder: Path, networks: list[Network], facts: dict[str, object], *, tabled: bool) -> Iterator[str]:
     """Yield the lines of the page, a table for each network."""
-    facts = {"calibration": _CALIBRATION, "evaluation": _EVALUATION, "drop": MAX_DROP, "machine": machine}
-    yield _INTRO.format(**facts)
+    yield _INTRO.format(calibration=_CALIBRATION, drop=MAX_DROP, **facts)
     for network in networks:
         rows = {target: converted(folder, network, target, tabled=tabled) for target in _TARGETS}
         if all(row.get("error") == "not measured yet" for row in rows.values()):
@@ -177,15 +188,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="a folder for the networks, the data and the artifacts")
     parser.add_argument("--out", type=Path, help="the page (default: printed)")
-    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="only these networks, such as lstm")
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", default=[], help="only these networks, such as lstm")
+    parser.add_argument("--inputs", type=int, default=_EVALUATION, help="inputs to evaluate on (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="write the rows so far, and convert nothing")
     parser.add_argument("--machine", default="this machine", help="the machine, for the page")
+    parser.add_argument("--measured", help="when and how the rows were measured, for the page (default: today)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        networks = [one for one in prepared(folder) if args.only is None or one.name in args.only]
-        text = "\n".join(page(folder, networks, args.machine, tabled=args.table))
+        networks = prepared(folder, args.only, args.inputs)
+        measured = args.measured or f"Measured on {date.today()}."
+        facts = {"evaluation": args.inputs, "machine": args.machine, "measured": measured}
+        text = "\n".join(page(folder, networks, facts, tabled=args.table))
     if args.out is None:
         print(text)
     else:
