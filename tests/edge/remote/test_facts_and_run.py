@@ -1,6 +1,7 @@
 """`--on HOST` of the commands that describe a machine or classify pictures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from edge.doctor import examine_board, of_board
 from edge.remote.facts import remote_facts
 from runtimes.board.report import collect_report
 from runtimes.host import conditions, facts
+
+SOUNDS = Path(__file__).parents[1] / "inference"
 
 
 def test_devices_tells_of_a_board_what_it_tells_of_this_machine(board):
@@ -105,3 +108,33 @@ def test_pictures_are_classified_on_a_board_to_the_bit(board, tmp_path, data):
     (far,), (near,) = json.loads(there.stdout), json.loads(here.stdout)
     assert far["top"] == near["top"]
     assert far["raw"] == near["raw"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("model", "given", "task"),
+    [
+        ("face_detection_short_range.tflite", "face.jpg", "detection"),
+        ("movenet_single_pose_lightning_ptq.tflite", "squat.bmp", "pose"),
+        ("okay_nabu.tflite", "okay_nabu.wav", "sound"),
+    ],
+)
+def test_every_task_gives_on_a_board_what_it_gives_here(board, tmp_path, data, model, given, task):
+    """Pictures are drawn here, whose pixels must be the same; one of the inputs cannot be read."""
+    is_sound = given.endswith(".wav")
+    source = SOUNDS / given if is_sound else data / "real" / given
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / f"a{source.suffix}").write_bytes(source.read_bytes())
+    (tmp_path / "inputs" / f"b{source.suffix}").write_bytes(b"neither picture nor sound")
+    found = []
+    for place, on in (("here", ()), ("there", ("--on", board.name))):
+        drawn = () if is_sound else ("--draw", tmp_path / place)
+        done = edge("run", data / "real" / model, tmp_path / "inputs", "--json", *drawn, *on)
+        assert done.returncode == 3, done.stderr
+        assert "1 of 2" in json.loads(done.stderr.splitlines()[-1])["message"]
+        (row,) = json.loads(done.stdout)
+        files = () if is_sound else [(one.name, one.read_bytes()) for one in (tmp_path / place).iterdir()]
+        found.append((row["task"], row["result"], files))
+    assert found[0] == found[1]
+    assert found[0][0] == task
+    assert found[0][1]
