@@ -8,14 +8,16 @@ boards: Python 3.8, the standard library and numpy.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Mapping, Sequence, TypeVar
+from typing import Any, Callable, ClassVar, Generic, Mapping, Sequence, TypeVar
 
 import numpy as np
 
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.artifact.manifest import TensorSpec
+from runtimes.errors import UsageError
 from runtimes.model_files.facts import ModelFacts, TextInputs
 
 
@@ -38,6 +40,9 @@ class Placement:
         return real
 
 
+_DRAWING = "drawing"
+
+
 class Result(ABC):
     """The decoded outputs of one inference. Subclasses are frozen dataclasses."""
 
@@ -49,6 +54,21 @@ class Result(ABC):
         """Map coordinates from pixels of the model's input, which decoders return, to pixels of the source picture."""
         del placement
         return self
+
+    def draw(self) -> Any:
+        """Draw the result on a copy of its picture, a `PIL.Image`.
+
+        Raises UsageError if it does not come from a picture, or if results of its task cannot be drawn.
+        """
+        if _DRAWING not in vars(self):
+            raise UsageError("this result does not come from a picture", "pass a picture's file to Model.predict")
+        return vars(self)[_DRAWING]()
+
+    def with_drawing(self: R, drawing: Callable[[], Any]) -> R:
+        """Return the same result, which `drawing` draws: the host has the picture, and Pillow."""
+        copied = copy(self)
+        vars(copied)[_DRAWING] = drawing  # beside the fields: it is no part of the value
+        return copied
 
 
 @dataclass(frozen=True)

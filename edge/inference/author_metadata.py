@@ -9,7 +9,8 @@ API reads `model_info` from the IR: `scale_values`, `mean_values`, `reverse_inpu
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ _RESIZES = {
 }
 _LETTERBOX_GRAY = 114
 _RT_DETR = "RTDETRDecoder"
+_MAX_DIGITS = 9  # of the index of a class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +56,11 @@ def task_of(properties: Mapping[str, str]) -> str | None:
 
 
 def author_labels(properties: Mapping[str, str]) -> Labels | None:
-    """Return the class names, which ultralytics writes as a Python dictionary: {0: 'tench', 1: 'goldfish'}."""
+    """Return the class names: a Python dictionary, {0: 'tench', 1: 'goldfish'}, its form in JSON, or a list."""
     names = _literal(properties.get("names", ""))
     values = names if isinstance(names, list) else ()
     if isinstance(names, dict):  # in the order of the indices, where they are those of a list
+        names = {_index(key): value for key, value in names.items()}
         is_list = set(names) == set(range(len(names)))
         values = [names[index] for index in range(len(names))] if is_list else list(names.values())
     if values:
@@ -91,10 +94,21 @@ def pictures_of(properties: Mapping[str, str]) -> AuthorPictures:
 
 
 def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text) if 0 < len(text) <= MAX_LABELS_BYTES else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    """Return the value of a text in JSON or of a Python literal; None for anything else."""
+    if len(text) > MAX_LABELS_BYTES:
         return None
+    parsers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
+    for parse in parsers:
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def _index(key: object) -> object:
+    """Return the number that a key stands for: in JSON, all keys are strings."""
+    return int(key) if isinstance(key, str) and key.isdecimal() and len(key) <= _MAX_DIGITS else key
 
 
 def _three(text: str) -> tuple[float, ...]:

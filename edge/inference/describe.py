@@ -28,7 +28,7 @@ def describe(artifact: Artifact, found: Inspection, hints: ModelHints) -> TaskDe
     """
     if artifact.manifest.format == _LANGUAGE_MODELS:
         return None
-    facts = facts_of(artifact, found, hints, _nothing)
+    facts = facts_of(artifact, found, hints, _nothing).for_one()
     try:
         task, decoder = recognize(facts)
     except EdgeError as error:

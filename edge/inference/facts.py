@@ -116,7 +116,7 @@ def _with_labels(facts: ModelFacts, artifact: Artifact, found: Inspection | None
         return _with_origin("--labels", replace(facts, labels=given_labels(hints.labels)), "labels")
     if facts.labels is not None or artifact.manifest.output is not None or artifact.manifest.task is not None:
         return facts
-    classes, embedded = class_count(facts), labels_in(found) if found else None
+    classes, embedded = class_count(facts.for_one()), labels_in(found) if found else None
     if embedded is not None and classes is not None and len(embedded.names) != classes and facts.task is None:
         embedded = None
     labels = embedded or (imagenet_labels(classes) if classes is not None else None)

@@ -117,10 +117,12 @@ def _mean_and_scale(
     if options.mean is not None and options.scale is not None:
         return options.mean, options.scale
     stated, raw = _stated(found), _raw_pixels(spec)
-    if stated is not None and not (raw is not None and _same_steps(spec, stated, raw)):
+    if stated is not None and (raw is None or _says_more(spec, stated, raw)):
         return stated
     if raw is not None:
-        why = "its metadata and its quantization cancel out" if stated else "nothing else is specified"
+        why = "nothing else is specified"
+        if stated is not None:
+            why = "its metadata and its quantization cancel out" if spec.quantization else "cannot hold scaled pixels"
         assumptions.append(f"pixels are passed unscaled, 0…255: the input is {spec.dtype} and {why} (--preprocess)")
         return raw
     if usual.mean is not None and usual.scale is not None:
@@ -163,12 +165,17 @@ def _raw_pixels(spec: TensorSpec) -> tuple[_Triple, _Triple] | None:
     return (float(zero_point - lowest),) * 3, (scale,) * 3
 
 
-def _same_steps(spec: TensorSpec, one: tuple[_Triple, _Triple], other: tuple[_Triple, _Triple]) -> bool:
-    """Return whether two scalings differ by at most one step of the input's quantization for every pixel value."""
-    step = spec.quantization.scales[0] if spec.quantization else 1.0
+def _says_more(spec: TensorSpec, stated: tuple[_Triple, _Triple], raw: tuple[_Triple, _Triple]) -> bool:
+    """Return whether metadata says something else of an integer input than to pass the pixels as they are.
+
+    Quantized, they are the same if they differ by at most one step for every pixel value. Without quantization,
+    integers cannot hold pixels that are scaled to a smaller range: the model scales them itself.
+    """
+    if spec.quantization is None:
+        return max(map(abs, stated[1])) >= 1
     pixels = np.arange(256)[:, np.newaxis]
-    first, second = ((pixels - np.asarray(mean)) * np.asarray(scale) for mean, scale in (one, other))
-    return bool((np.abs(first - second) <= abs(step)).all())
+    first, second = ((pixels - np.asarray(mean)) * np.asarray(scale) for mean, scale in (stated, raw))
+    return bool((np.abs(first - second) > abs(spec.quantization.scales[0])).any())
 
 
 def _color(found: Inspection | None, assumptions: list[str]) -> str:

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from edge.inference.images import load_picture
+from edge.inference.images import SUFFIXES, load_picture
 from runtimes.arrays import MAX_NPZ_BYTES, Array, Arrays, load_arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError
@@ -70,6 +70,22 @@ def is_picture_file(source: Source) -> bool:
     return isinstance(source, Path) and source.suffix.lower() not in SOUND_SUFFIXES
 
 
+def input_files(folder: Path) -> list[Path]:
+    """Find the inputs in `folder` and its subfolders, sorted by path.
+
+    They are its pictures; if it has none, its sounds, else its arrays, else its texts. Raises InputError if there are
+    none of these either.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    kinds = (SUFFIXES, SOUND_SUFFIXES, ARRAY_SUFFIXES, (TEXT_SUFFIX,))
+    found = ([path for path in files if path.suffix.lower() in suffixes] for suffixes in kinds)
+    first = next(filter(None, found), None)
+    if first is None:
+        known = " ".join(suffix for suffixes in kinds for suffix in suffixes)
+        raise InputError(f"{folder} contains no pictures, sounds, arrays or texts", f"known suffixes: {known}")
+    return first
+
+
 def picture_sample(artifact: Artifact, path: Path) -> Sample:
     """Read and preprocess a picture; the other inputs, which are states, get zeros.
 
@@ -80,9 +96,10 @@ def picture_sample(artifact: Artifact, path: Path) -> Sample:
     pixels, placement = load_picture(path, manifest.preprocess)
     first = next((spec for spec in manifest.inputs if is_picture(spec)), manifest.inputs[0])
     picture = pixels_to_input(pixels, first, manifest.preprocess)
-    batch = concrete_shape(first)[0]  # a fixed batch is filled with copies of the picture
+    is_batch = len(first.shape) == picture.ndim  # TorchVision's detectors take a picture without that axis
+    batch = concrete_shape(first)[0] if is_batch else 1  # a fixed batch is filled with copies of the picture
     feeds = {spec.name: zeros(spec) for spec in manifest.inputs if spec is not first}
-    feeds[first.name] = np.repeat(picture, batch, axis=0) if batch > 1 else picture
+    feeds[first.name] = np.repeat(picture, batch, axis=0) if is_batch else picture[0]
     milliseconds = (perf_counter() - start) * 1000
     return Sample(source=str(path), feeds=feeds, placement=placement, preprocess_ms=milliseconds)
 

@@ -83,7 +83,9 @@ class Model:
         return named_outputs(answers, self.artifact.manifest.outputs)
 
     def predict(self, given: Input) -> Result:
-        """Run the model on one input and return the typed result of its task, such as `Classification`.
+        """Run the model on one input and return the typed result of its task, such as `Detections`.
+
+        The result of a picture has `draw()`.
 
         given: A picture, a sound (.wav), an array file (.npy, .npz), an array, or arrays by input name.
 
@@ -100,9 +102,10 @@ class Model:
         if len(answers) != 1:
             what = given if isinstance(given, str | Path) else "the array"
             raise UsageError(f"{what} contains {len(answers)} samples; predict() takes one", "pass them one by one")
-        if isinstance(answers[0], Unreadable):
-            raise answers[0].error
-        return answers[0].result
+        answer = answers[0]
+        if isinstance(answer, Unreadable):
+            raise answer.error
+        return answer.result if answer.picture is None else answer.result.with_drawing(answer.draw)
 
     def predictions(self, inputs: Iterable[str | Source]) -> Iterator[Prediction | Unreadable]:
         """Yield the predictions for inputs, in their order, and an `Unreadable` for one that cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from runtimes.arrays import Arrays, load_arrays
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import InputError, UsageError
 from runtimes.jobs import RunAnswer
+from runtimes.session import concrete_shape
 from runtimes.task import Result, named_outputs
 from runtimes.tasks.sound import Sound, joined
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", Path, Source)
 T = TypeVar("T")
 _AT_ONCE = 64  # pictures per job: 40 MB of float inputs at 224 × 224
+_JOB_NUMBERS = 16 << 20  # in the inputs and outputs of a job: a board has to hold them, 4 bytes each, next to the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +112,14 @@ class Unreadable:
 def predict(
     model: PreparedModel, inputs: Sequence[Source], worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
-    """Yield predictions in the order of the inputs, with one job per 64 pictures, or per sound, text or sample."""
+    """Yield predictions in the order of the inputs, with one job for up to 64 pictures, per sound, text or sample."""
     for read, group in groupby(inputs, _reader):
         if read is not None:
             for source in group:
                 yield from read(model, source, worker, engine)
             continue
         paths = [source for source in group if isinstance(source, Path)]
-        at_once = 1 if _has_free_outputs(model) else _AT_ONCE
+        at_once = _at_once(model)
         for start in range(0, len(paths), at_once):
             yield from _from_pictures(model, paths[start : start + at_once], worker, engine)
 
@@ -130,9 +133,17 @@ def _reader(source: Source) -> Callable[..., Iterator[Prediction | Unreadable]] 
     return _from_sound if is_sound_file(source) else None
 
 
-def _has_free_outputs(model: PreparedModel) -> bool:
-    """Return whether an output's size may differ between inputs, as in a detector that suppresses boxes itself."""
-    return any(isinstance(size, str) for spec in model.artifact.manifest.outputs for size in spec.shape[1:])
+def _at_once(model: PreparedModel) -> int:
+    """Return how many pictures make a job: the larger they and their outputs are, the fewer.
+
+    It is one if an output's size may differ between inputs, as in a detector that suppresses boxes itself.
+    """
+    manifest = model.artifact.manifest
+    first = min(model.batch, 1)  # the first axis is the batch, if there is one
+    if any(isinstance(size, str) for spec in manifest.outputs for size in spec.shape[first:]):
+        return 1
+    numbers = sum(math.prod(concrete_shape(spec)) for spec in (*manifest.inputs, *manifest.outputs))
+    return max(1, min(_AT_ONCE, _JOB_NUMBERS // max(1, numbers)))
 
 
 def _from_pictures(
@@ -221,7 +232,7 @@ def predict_samples(
         single = named_outputs({name: array[index] for name, array in outputs.items()}, specs)
         read = {name: sample.feeds[name] for name in model.decoder.reads()}
         start = perf_counter()
-        result: Result = model.task.decode({**single, **read}, model.decoder)
+        result = _decoded(model, {**single, **read}, sample.source)
         decode_ms = (perf_counter() - start) * 1000
         predictions.append(
             Prediction(
@@ -241,6 +252,17 @@ def predict_samples(
             )
         )
     return predictions
+
+
+def _decoded(model: PreparedModel, outputs: Arrays, source: str) -> Result:
+    """Decode the outputs of an input. Raises InputError, which names it, for outputs that can be no such result."""
+    if model.batch > 1:
+        outputs = {name: array[:1] if array.shape[:1] == (model.batch,) else array for name, array in outputs.items()}
+    try:
+        result: Result = model.task.decode(outputs, model.decoder)
+    except InputError as error:
+        raise InputError(f"{source}: {error.message}", error.hint) from None
+    return result
 
 
 def _outputs(

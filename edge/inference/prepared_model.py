@@ -89,6 +89,8 @@ class PreparedModel:
     decoder: Decodes its outputs.
     assumptions: Sentences to show with every result.
     max_tokens: The tokens of the longest text; None if it is not known.
+    batch: How many pictures the model takes at once, as in `ModelFacts`: it is given copies of one, and the first
+        answer counts.
     """
 
     artifact: Artifact
@@ -96,6 +98,7 @@ class PreparedModel:
     decoder: Decoder[Any]
     assumptions: tuple[str, ...]
     max_tokens: int | None = None
+    batch: int = 1
 
 
 def prepare(
@@ -143,12 +146,13 @@ def prepared_model(
     assumptions = list[str]()
     if takes_pictures:
         _check_picture_input(artifact, facts)
-    task, decoder = recognize(facts)
+    single = facts.for_one()
+    task, decoder = recognize(single)
     preprocess = manifest.preprocess
     if takes_pictures:
         requested = hints.preprocess_options
         usual = decoder.pictures() or PictureDefaults(task.resize)
-        spec = facts.picture or facts.inputs[0]
+        spec = single.picture or single.inputs[0]
         preprocess = preprocess_of(artifact, spec, requested, found, assumptions, usual)
     complete = replace(manifest, inputs=facts.inputs, outputs=facts.outputs, preprocess=preprocess)
     return PreparedModel(
@@ -157,6 +161,7 @@ def prepared_model(
         decoder=decoder.configured(options or DecodeOptions()),
         assumptions=(*assumptions, *decoder.assumptions),
         max_tokens=int(limit) if (limit := facts.metadata.get(MAX_TOKENS_KEY, "")).isdecimal() else None,
+        batch=facts.batch,
     )
 
 

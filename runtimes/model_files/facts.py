@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Mapping, Sequence
 
@@ -16,6 +16,7 @@ GIVEN, READ, ASSUMED = "given", "read", "assumed"
 MANIFEST = "the manifest"  # the origin of facts from an artifact's manifest
 _TEXT_INPUTS = {"ids": "input_ids", "mask": "attention_mask", "types": "token_type_ids"}
 TASK_OPTION = "--task"  # the origin of a task that the user names
+_SMALLEST_SIDE = 32  # of a picture, in pixels
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,27 @@ class ModelFacts:
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     @property
+    def batch(self) -> int:
+        """How many pictures the only input takes at once: 1 if that is free, or if it takes no pictures.
+
+        0 stands for a picture without an axis for it, [3, height, width], as TorchVision's detectors take it.
+        """
+        shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
+        if len(shape) == 3 and shape[0] == 3:
+            return 1 if any(isinstance(side, int) and side < _SMALLEST_SIDE for side in shape[1:]) else 0
+        is_batch = len(shape) == 4 and 3 in (shape[1], shape[3]) and isinstance(shape[0], int)
+        return int(shape[0]) if is_batch and shape[0] else 1
+
+    def for_one(self) -> ModelFacts:
+        """Return the facts of the same model for one picture: with 1 in place of another batch, or of none."""
+        batch = self.batch
+        if batch == 1:
+            return self
+        if not batch:
+            return replace(self, inputs=(replace(self.inputs[0], shape=(1, *self.inputs[0].shape)),))
+        return replace(self, inputs=_for_one(self.inputs, batch), outputs=_for_one(self.outputs, batch))
+
+    @property
     def states(self) -> dict[str, str]:
         """Inputs that take what an output gave for the input before, such as an LSTM's: input name → output name."""
         return states_of(self.inputs, self.outputs)
@@ -150,6 +172,10 @@ class ModelFacts:
     def to_json(self) -> JsonObject:
         """Return the facts as JSON values."""
         return to_json(self)
+
+
+def _for_one(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape[:1] == (batch,) else spec for spec in specs)
 
 
 def class_names(model: ModelFacts, classes: int | None = None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

@@ -79,6 +79,9 @@ def test_what_is_not_understood_is_not_stated(properties):
         ("{1: 'dog', 0: 'cat'}", ("cat", "dog")),  # the keys are the indices
         ("{'b': 'dog', 'a': 'cat'}", ("dog", "cat")),
         ("['cat', 'dog']", ("cat", "dog")),
+        ('{"1": "dog", "0": "cat"}', ("cat", "dog")),  # in JSON, keys are strings
+        (str({str(one): f"c{one}" for one in (0, 1, 10, *range(2, 10))}), tuple(f"c{one}" for one in range(11))),
+        (r'["caf\u00e9", "\ud83d\ude00"]', ("café", "😀")),
     ],
 )
 def test_names_have_the_order_of_their_indices(names, expected):

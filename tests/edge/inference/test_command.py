@@ -89,6 +89,19 @@ def test_colors_may_be_exchanged(capsys, model, pictures):
     assert json.loads(capsys.readouterr().out)[0]["top"][0]["index"] == 2
 
 
+def test_a_batch_of_a_fixed_size_takes_one_picture(capsys, model, pictures):
+    """It is filled with copies, and classified as ever."""
+    import onnx
+
+    fixed = onnx.load(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(fixed, model)
+    assert main(["run", str(model), str(pictures), *RAW, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["task"], row["top"][0]["index"]) for row in rows] == [("classification", place) for place in range(3)]
+
+
 def test_a_broken_picture_does_not_stop_the_others(capsys, model, pictures):
     (pictures / "b-broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     assert main(["run", str(model), str(pictures), *RAW, "--json"]) == 3
@@ -96,6 +109,28 @@ def test_a_broken_picture_does_not_stop_the_others(capsys, model, pictures):
     assert [row["top"][0]["index"] for row in json.loads(printed.out)] == [0, 1, 2]
     assert any("b-broken.jpg cannot be read" in line for line in printed.err.splitlines())
     assert json.loads(printed.err.splitlines()[-1])["message"] == "1 of 4 pictures could not be read"
+
+
+def test_a_folder_of_arrays_is_taken_where_there_are_no_pictures(capsys, model, tmp_path):
+    for place, row in enumerate(np.eye(3, dtype=np.float32)):
+        (tmp_path / "arrays").mkdir(exist_ok=True)
+        np.save(tmp_path / "arrays" / f"{place}.npy", np.broadcast_to(row[:, None, None], (1, 3, 8, 8)))
+    assert main(["run", str(model), str(tmp_path / "arrays"), "--json"]) == 0
+    assert [Path(row["input"]).name for row in json.loads(capsys.readouterr().out)] == ["0.npy", "1.npy", "2.npy"]
+
+
+def test_what_was_answered_before_ctrl_c_is_printed(capsys, monkeypatch, model, pictures):
+    """Ctrl+C comes while the second answer is drawn."""
+
+    def saved(picture, place):
+        if place.stem != "a-red":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge.cli.run._save", saved)
+    assert main(["run", str(model), str(pictures), *RAW, "--json", "--draw", "drawn"]) == 130
+    printed = capsys.readouterr()
+    assert [Path(row["input"]).name for row in json.loads(printed.out)] == ["a-red.png"]
+    assert printed.err.splitlines()[-1] == "edge: stopped"
 
 
 def test_the_only_picture_being_broken_is_the_error(capsys, model, tmp_path):

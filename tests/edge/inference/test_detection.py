@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,34 @@ def real(name: str) -> Path:
     return folder / "real" / name
 
 
-def answering(place: Path, outputs: dict[str, np.ndarray], properties: dict[str, str]) -> Path:
-    """A model that takes a picture and answers always the same, multiplied by the maximum of the picture."""
+def answering(
+    place: Path,
+    outputs: dict[str, np.ndarray],
+    properties: dict[str, str],
+    shape: Sequence[int | str] = (1, 3, SIZE, SIZE),
+    dtype: str = "float32",
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+) -> Path:
+    """A model that takes a picture and answers always the same, multiplied by the maximum of the picture.
+
+    shape, dtype: Of its input.
+    shapes: Of outputs, where the file states another one than that of the array.
+    """
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [helper.make_node("ReduceMax", ["images"], ["most"], keepdims=0)]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["pixels"], ["most"], keepdims=0),
+    ]
     nodes += [helper.make_node("Mul", [f"{name}_constant", "most"], [name]) for name in outputs]
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in outputs.items()]
+    stated = {name: array.shape for name, array in outputs.items()} | dict(shapes or {})
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in stated.items()]
     graph = helper.make_graph(
         nodes,
         "detector",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("images", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)],
         infos,
         [numpy_helper.from_array(array, f"{name}_constant") for name, array in outputs.items()],
     )
@@ -249,8 +265,10 @@ def test_the_raw_outputs_are_saved(capsys, tmp_path, picture):
     with np.load(place) as found:
         assert {name: array.shape for name, array in found.items()} == {"output0": (1, 7, CELLS)}
     capsys.readouterr()
+    place.unlink()
     assert main(["run", str(path), str(picture), str(picture), "--save", str(place)]) == 2
     assert "one input with --save" in capsys.readouterr().err
+    assert not place.exists()  # it is known before anything runs
     assert main(["run", str(path), str(picture), "--save", str(tmp_path / "no" / "raw.npz")]) == 3
     assert "cannot be written" in capsys.readouterr().err
 

@@ -86,6 +86,16 @@ def test_metadata_that_says_otherwise_is_followed():
     assert not any("pixels are passed" in line for line in assumptions)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_bytes_without_quantization_hold_no_scaled_pixels(dtype):
+    spec = TensorSpec("x", dtype, (1, 16, 16, 3))
+    preprocess, assumptions = prepared(spec, metadata={"mean": [0.0], "std": [255.0]})
+    assert (pixels_to_input(PIXELS, spec, preprocess)[0] == PIXELS).all()
+    assert any("cannot hold scaled pixels" in line for line in assumptions)
+    shifted, _ = prepared(spec, metadata={"mean": [100.0], "std": [1.0]})  # this much they hold
+    assert shifted.mean == (100.0,) * 3
+
+
 def test_metadata_per_channel():
     preprocess, _ = prepared(FLOAT, metadata={"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 8.0]})
     assert (preprocess.mean, preprocess.scale) == ((1.0, 2.0, 3.0), (0.25, 0.2, 0.125))
