@@ -98,6 +98,7 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
     from converters.onnx.older_opset import at_most_opset
     from converters.onnx.pooling import pad_before_pooling
     from converters.onnx.recurrent import unroll_recurrent
+    from converters.onnx.softmax import hardmax_by_comparison
 
     with loading(model, "ONNX"):
         import onnx
@@ -106,6 +107,7 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
     with converting(model, "ONNX"):
         proto = at_most_opset(proto, _NEWEST_OPSET, "onnx2tf")
         proto.ir_version = min(proto.ir_version, _NEWEST_IR)
+        hardmax_by_comparison(proto)
         pad_before_pooling(proto)
         unroll_recurrent(proto, shapes)
     return proto

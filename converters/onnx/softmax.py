@@ -1,4 +1,4 @@
-"""Write softmax over the last axis only, for readers that misread another axis, and find the nodes that mask it.
+"""Write softmax and hardmax for readers that misread their axes, and find the nodes that mask a softmax.
 
 The model optimizer of OpenVINO 2021.4 reads Softmax of opset 13 as that of opset 11, which flattens every axis from the
 given one on (https://github.com/openvinotoolkit/openvino/issues/9823). Over the last axis, both mean the same. MYRIAD
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from converters.onnx.cleanup import replace_all
+from converters.onnx.op_rewrites import attribute_of
 from converters.onnx.opset import opset_of
 
 _LEAST_MASK = 1e3  # no score of attention is that large
@@ -76,6 +77,39 @@ def _log_softmax(source: str, result: str, prefix: str) -> list[Any]:
 
 
 _WRITERS = {"Softmax": _softmax, "LogSoftmax": _log_softmax}
+
+
+def hardmax_by_comparison(proto: Any) -> None:
+    """Write Hardmax in the main graph of an `onnx.ModelProto` as a comparison of indices with ArgMax, in place.
+
+    onnx2tf 1.29 moves the axis of a Hardmax to the end, and leaves it there.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    if opset_of(proto) < _FIRST_PER_AXIS or not any(node.op_type == "Hardmax" for node in proto.graph.node):
+        return
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    types = {value.name: value.type.tensor_type for value in (*inferred.input, *inferred.value_info)}
+    nodes: list[Any] = []
+    for node in proto.graph.node:
+        known = types.get(node.input[0]) if node.op_type == "Hardmax" else None
+        sizes = [dim.dim_value for dim in known.shape.dim] if known is not None else []
+        axis = attribute_of(node, "axis", -1)
+        if known is None or not sizes or not sizes[axis]:
+            nodes.append(node)
+            continue
+        result = node.output[0]
+        largest, indices, equal = (f"{result}/{name}" for name in ("largest", "indices", "equal"))
+        shape = [1] * len(sizes)
+        shape[axis] = sizes[axis]
+        proto.graph.initializer.append(numpy_helper.from_array(np.arange(sizes[axis]).reshape(shape), indices))
+        nodes += [
+            helper.make_node("ArgMax", [node.input[0]], [largest], axis=axis, keepdims=1),
+            helper.make_node("Equal", [largest, indices], [equal]),
+            helper.make_node("Cast", [equal], [result], to=known.elem_type),
+        ]
+    replace_all(proto.graph.node, nodes)
 
 
 def masking_nodes(model: Any) -> list[Any]:

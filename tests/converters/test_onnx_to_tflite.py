@@ -14,7 +14,7 @@ from converters.onnx_to_tflite import OnnxToTflite, _readable, kept_inputs
 from converters.options import ConvertOptions
 from converters.tflite.reader import read_tflite
 from runtimes.artifact import Artifact
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.registry import for_format
 from runtimes.session import RunOptions
 from runtimes.tensors import dequantize, quantize
@@ -261,6 +261,22 @@ def test_what_onnx2tf_cannot_convert_is_one_line(tmp_path):
         OnnxToTflite().convert(tmp_path / "strange.onnx", out, ConvertOptions(), None)
     assert "\n" not in caught.value.message
     assert not list(out.iterdir())
+
+
+@pytest.mark.slow
+def test_the_node_that_onnx2tf_fails_on_is_named(tmp_path):
+    """Its convolution takes constant weights only, and says "list index out of range"."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    sizes = {"x": [1, 3, 8, 8], "weights": [4, 3, 3, 3], "y": [1, 4, 6, 6]}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes.items()]
+    node = helper.make_node("Conv", ["x", "weights"], ["y"], "my_filter", kernel_shape=[3, 3])
+    graph = helper.make_graph([node], "g", values[:2], values[2:])
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "filter.onnx")
+    with pytest.raises(EngineError, match=r"onnx2tf on .*filter\.onnx: node 'my_filter' \(Conv\) is not converted: "):
+        OnnxToTflite().convert(tmp_path / "filter.onnx", tmp_path, ConvertOptions(), None)
 
 
 @pytest.mark.slow

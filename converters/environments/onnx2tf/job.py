@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
+import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypedDict
@@ -22,8 +26,12 @@ from ai_edge_litert import schema_py_generated as schema
 _OP_REWRITES = runpy.run_path(str(Path(__file__).parents[2] / "tensorflow" / "op_rewrites.py"))
 _TURNS = ((0, 2, 3, 1), (0, 3, 1, 2))  # NCHW to NHWC, NHWC to NCHW
 _MOVED_RANKS = (3, 4, 5)  # of inputs whose second axis onnx2tf moves to the end
+_WIDE = {tf.int16: tf.int32, tf.uint16: tf.int32, tf.uint32: tf.int64}
 _Array = np.ndarray[Any, Any]
 _ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
+_IN_LAYER = "Exception encountered when calling layer"  # Keras' first line, which names a layer that nobody knows
+_PLACE = re.compile(r"\{\{function_node [^}]*\}\}")  # of a TensorFlow error
+_MANY = 50  # different integers, which every integer dtype holds
 _MAX_CORRECTIONS = 4  # a corrected guess may show the next wrong one
 
 
@@ -110,7 +118,8 @@ class _Network:
         operator = import_module(name)
 
         def make_node(**words: Any) -> None:
-            operator.make_node(**words)
+            with _errors_name(words.get("graph_node")):
+                operator.make_node(**words)
             self._tensors = words["tf_layers_dict"]
             for made in [words["graph_input"]] if "graph_input" in words else words["graph_node"].outputs:
                 is_moved = self._known.get(_source_name(made.name))
@@ -185,6 +194,21 @@ class _Network:
         )
 
 
+@contextmanager
+def _errors_name(node: Any) -> Iterator[None]:
+    """Let what onnx2tf raises, such as "list index out of range", name the node that it converts, and its operator."""
+    try:
+        yield
+    except Exception as error:
+        if node is None:
+            raise
+        lines = [_PLACE.sub("", line).strip() for line in str(error).splitlines()]
+        text = next((line for line in lines if line and not line.startswith(_IN_LAYER)), "")
+        name = type(error).__name__
+        what = f"node '{_source_name(node.name)}' ({node.op}) is not converted: {f'{name}: {text}' if text else name}"
+        raise RuntimeError(what) from error
+
+
 def _network(job: Job, feeds: dict[str, _Array] | None) -> _Network:
     """Convert model.onnx, again where a guess was wrong; without `feeds` this is not known.
 
@@ -242,7 +266,7 @@ def _function(network: _Network, job: Job, feeds: dict[str, _Array] | None) -> t
     @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator, unused-ignore]
     def forward(inputs: list[Any]) -> Any:
         outputs = tf.nest.flatten(network.model(network.inputs(inputs)))
-        return [one if axes is None else tf.transpose(one, axes) for one, axes in zip(outputs, turns)]
+        return [one if axes is None else _transposed(one, axes) for one, axes in zip(outputs, turns)]
 
     return forward.get_concrete_function(), specs
 
@@ -253,16 +277,29 @@ def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
     if rank != len(wanted):
         return tf.reshape(tensor, [1 if size is None else size for size in wanted])
     if rank in _MOVED_RANKS and (shape[0], *shape[2:], shape[1]) == wanted:  # also where all sizes are the same
-        return tf.transpose(tensor, [0, *range(2, rank), 1])
+        return _transposed(tensor, [0, *range(2, rank), 1])
     return tensor
+
+
+def _transposed(tensor: Any, axes: Sequence[int]) -> Any:
+    """Transpose a tensor, by way of a dtype that TFLite transposes."""
+    wide = _WIDE.get(tensor.dtype)
+    if wide is None:
+        return tf.transpose(tensor, axes)
+    return tf.cast(tf.transpose(tf.cast(tensor, wide), axes), tensor.dtype)
 
 
 def _feeds(job: Job) -> dict[str, _Array] | None:
     """Return random inputs that model.onnx computes; None if there are none."""
-    ports = _session(Path("model.onnx").read_bytes()).get_inputs()
-    for lowest in (1, 0):  # 0 kills the process where a model divides by it; an index may have to be 0
+    try:
+        ports = _session(Path("model.onnx").read_bytes()).get_inputs()
+    except Exception as error:  # ONNX Runtime may lack what onnx2tf has
+        print(f"the layout of the outputs is not known: {error}", file=sys.stderr)
+        return None
+    # 0 kills the process where a model divides by it; an index may have to be 0, also one of several axes.
+    for count, lowest in product((_MANY, 2), (1, 0)):
         generator = np.random.default_rng(0)
-        feeds = {one.name: _random(generator, job["shapes"][one.name], one.type, lowest) for one in ports}
+        feeds = {one.name: _random(generator, job["shapes"][one.name], one.type, lowest, count) for one in ports}
         try:
             _source_values(onnx.load("model.onnx"), [], feeds)
         except Exception as error:  # random values need not suit the model: its outputs stay as they are
@@ -301,14 +338,18 @@ def _are_alike(expected: Any, given: Any) -> bool:
     return bool(np.abs(expected.astype(np.float64) - given).max(initial=0) <= _ROUNDING * largest)
 
 
-def _random(generator: Any, shape: list[int], kind: str, lowest: int) -> Any:
-    """Return random values; integers are `lowest` or one more, truth values any."""
+def _random(generator: Any, shape: list[int], kind: str, lowest: int, count: int) -> Any:
+    """Return random values; truth values are any, and integers `lowest` or one more.
+
+    Those of more than two axes, which are hardly counts or indices, have `count` values: few could hide a wrong layout.
+    """
     dtype = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}.get(kind)
     if dtype is not None:
         return np.asarray(generator.standard_normal(shape), dtype)
     if kind == "tensor(bool)":
         return np.asarray(generator.integers(0, 2, shape), np.bool_)
-    return np.asarray(generator.integers(lowest, lowest + 2, shape), kind[len("tensor(") : -1])
+    end = lowest + (count if len(shape) > 2 else 2)
+    return np.asarray(generator.integers(lowest, end, shape), kind[len("tensor(") : -1])
 
 
 def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
