@@ -4,7 +4,8 @@
 and writes the constant last: `1 - transpose(x)` becomes `transpose(x - 1)`, and `2 / transpose(x)` becomes
 `transpose(x / 2)` (TensorFlow 2.19 to 2.21). It does so if the constant is a scalar or has the rank of `x`. Here a
 constant of one element gets the shape [1], which changes no value; one with more elements is added to `x * -1`, or
-multiplied by `1 / x`. (Whole numbers cannot be divided like that; the proof refuses what becomes of them.)
+multiplied by `1 / x`. Whole numbers cannot be divided like that: their constant loses its leading axes of size 1, which
+changes no value either. (If it has none, the proof refuses what becomes of it.)
 
 Comparisons of bytes: LiteRT takes bytes for quantized and ends the process if they have no scale (2.3.0). They are
 compared as int32.
@@ -68,6 +69,11 @@ class _Rewriter:
         elif constant.dtype.is_floating:
             inverse = self._new(node, "RealDiv", "inverse", [self._vector(node, 1, constant.dtype), other.name])
             self._write(node, "Mul", [inverse, constant.name])
+        elif constant.shape[0] == 1:
+            value = _value(constant)
+            while value.shape[0] == 1:
+                value = value[0]
+            self._write(node, node.op, [self._constant(node, value, constant.dtype), other.name])
 
     def _compare(self, node: Any, inputs: list[Any]) -> None:
         import tensorflow as tf
@@ -91,11 +97,14 @@ class _Rewriter:
 
     def _vector(self, node: Any, value: Any, dtype: Any) -> str:
         """Add a constant of one element; returns its output."""
+        return self._constant(node, value, dtype, [1])
+
+    def _constant(self, node: Any, value: Any, dtype: Any, shape: list[int] | None = None) -> str:
         import tensorflow as tf
 
         new = self.definition.node.add(name=f"{node.name}/constant", op="Const")
         new.attr["dtype"].type = dtype.as_datatype_enum
-        new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype, [1]))
+        new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype, shape))
         return f"{new.name}:0"
 
 

@@ -89,6 +89,13 @@ def test_whole_numbers_are_subtracted_too():
     assert _differs(function, freeze(function), np.int32) == 0
 
 
+def test_whole_numbers_are_divided_too():
+    rows = np.int32([[[100, 200, 300]]])
+    function = _function(lambda x: tf.truncatediv(rows, x), np.int32)
+    assert _differs(function, function, np.int32) > 0
+    assert _differs(function, freeze(function), np.int32) == 0
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 def test_bytes_are_compared_as_whole_numbers(dtype):
     """LiteRT ends the process for `equal` of bytes without a scale, so the original is not run here."""
