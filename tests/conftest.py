@@ -1,19 +1,27 @@
-"""Options of the whole suite, its distribution over several processes, and the number of its tests."""
+"""Options of the whole suite, its real data, its distribution over several processes, and the number of its tests."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import parallel
+from tests.real_data import real_data
 
 os.environ.setdefault("EDGE_HISTORY", "off")  # tests measure, and the user's history is not theirs
 parallel.share_cores()  # before an engine is imported
 
 _COLLECTED = pytest.StashKey[int]()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real models, pictures and weights."""
+    return real_data()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -145,7 +145,7 @@ class ArtifactBuilder:
 def _published(file: Path) -> Path:
     data = data_folder()
     if data is None or not (data / file).is_file():
-        raise InputError(f"{file.name} is not on this machine", "set EDGE_DATA to the folder with the project's data")
+        raise InputError(f"{file.name} is not on this machine", f"set EDGE_DATA to a folder that has {file}")
     return data / file
 
 

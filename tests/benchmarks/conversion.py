@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 MAX_RATIO = 1.2
 # Case → its step, the imports that are not counted, the limit in seconds for the whole process (with `whole`) or for
 # the step alone, and the limit in bytes of memory.
@@ -41,11 +40,12 @@ def prepare(folder: Path) -> None:
     from converters.options import ConvertOptions
     from edge.inference.images import load_all, picture_files
     from edge.table import mobilenet_v2
-    from edge.table.mobilenet_v2.weights import SHARED_FILE, find_weights
+    from edge.table.mobilenet_v2.weights import WEIGHTS_FILE, find_weights
 
-    source = mobilenet_v2.build(folder, find_weights(DATA / SHARED_FILE), "keras")
+    data = Path(os.environ["EDGE_DATA"])
+    source = mobilenet_v2.build(folder, find_weights(data / WEIGHTS_FILE), "keras")
     keras_to_onnx.KerasToOnnx().convert(source, folder, ConvertOptions(), None)
-    pictures = picture_files(DATA / "imagenet" / "calibration")
+    pictures = picture_files(data / "imagenet" / "calibration")
     np.savez(folder / "samples.npz", pixels=load_all(pictures, mobilenet_v2.preprocess("keras")))
 
 

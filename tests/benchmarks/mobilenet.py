@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
-PICTURES = DATA / "imagenet"
 # Row of the table → the arguments of `edge convert`.
 TARGETS = {
     **{f"ONNX {p}": ["--to", "onnx", "--precision", p] for p in ("fp32", "fp16", "w8", "int8")},
@@ -27,15 +25,16 @@ TARGETS = {
 def prepare(folder: Path) -> None:
     """Write MobileNetV2 as .keras, in a process of its own because TensorFlow stays in memory."""
     from edge.table import mobilenet_v2
-    from edge.table.mobilenet_v2.weights import SHARED_FILE, find_weights
+    from edge.table.mobilenet_v2.weights import WEIGHTS_FILE, find_weights
 
-    mobilenet_v2.build(folder, find_weights(DATA / SHARED_FILE), "keras")
+    mobilenet_v2.build(folder, find_weights(Path(os.environ["EDGE_DATA"]) / WEIGHTS_FILE), "keras")
 
 
 def converted(folder: Path, row: str, python: str | None) -> dict[str, Any] | str:
     """Return the output of `edge convert --json` for one row, or its error's message."""
     words = [sys.executable, "-m", "edge", "convert", str(folder / "mobilenet_v2.keras"), *TARGETS[row]]
-    words += ["--calibration", str(PICTURES / "calibration"), "--evaluate", str(PICTURES / "evaluation")]
+    pictures = Path(os.environ["EDGE_DATA"]) / "imagenet"
+    words += ["--calibration", str(pictures / "calibration"), "--evaluate", str(pictures / "evaluation")]
     words += ["--preprocess", "keras-mobilenet-v2", "--labels", str(folder / "labels.txt"), "--max-drop", "0.02"]
     words += ["--out", str(folder / row.replace(" ", "-")), "--json", *(["--python", python] if python else [])]
     done = subprocess.run(words, capture_output=True, text=True)

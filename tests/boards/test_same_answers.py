@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from edge.inference.images import load_all, picture_files
 from runtimes.arrays import load_arrays
 from runtimes.artifact.manifest import Preprocess
 from runtimes.jobs import EngineOptions, RunJob
-from tests.boards.copying import REPOSITORY, send
+from tests.boards.copying import send
 from tests.boards.stand import Board
 
 STRETCHED = Preprocess("stretch", 224, (224, 224), "bilinear", "NHWC", "RGB", (0.0,) * 3, (1.0,) * 3)
@@ -27,15 +26,6 @@ UINT8 = "mobilenet_v2_1.0_224_quant.tflite"
 UINT8_STEPS, UINT8_SHARE = 8, 0.01
 # Of the range of the outputs. Both sides add the same float32 products, in another order.
 FP32_BOUND = 1e-5
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    """The folder of EDGE_DATA; skips where nobody named one and the default is absent."""
-    folder = Path(os.environ.get("EDGE_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ page; `EDGE_DATA` is the folder with the files.
 
 def data() -> Path:
     """Return the folder with the real files."""
-    return Path(os.environ.get("EDGE_DATA", _ROOT.parent / "shared" / "data")).resolve() / "real"
+    return Path(os.environ["EDGE_DATA"]).resolve() / "real"
 
 
 def inputs(model: RealModel, seed: int, count: int) -> dict[str, np.ndarray]:

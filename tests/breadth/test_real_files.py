@@ -12,6 +12,7 @@ import pytest
 from tests.breadth import real_files
 from tests.breadth.real_inputs import MODELS
 from tests.breadth.real_judge import same_detections, verdict
+from tests.real_data import real_data
 
 GENERATOR = np.random.default_rng(8)
 CELLS = real_files.read(Path(real_files.__file__).with_name("real_files.jsonl"))
@@ -22,9 +23,7 @@ BY_NAME = {model.name: model for model in MODELS}
 
 @pytest.fixture
 def folder():
-    if not real_files.data().is_dir():
-        pytest.skip("no real data: set EDGE_DATA")
-    return real_files.data()
+    return real_data("real")
 
 
 def test_no_cell_of_the_table_is_wrong_or_failed():

@@ -1,8 +1,7 @@
-"""A small ONNX classifier, real data if available, and conversion steps with correct or wrong results."""
+"""A small ONNX classifier, and conversion steps with correct or wrong results."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +10,6 @@ import numpy as np
 import pytest
 
 from converters.base import ConversionOutput, Converter, Requirement
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder EDGE_DATA; tests are skipped if it is not set and the default does not exist."""
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 def write_classifier(path: Path, change=lambda weights: weights, side: int = 4, free: bool = False) -> Path:

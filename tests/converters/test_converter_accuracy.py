@@ -17,7 +17,6 @@ Measured (CPU with VNNI; int8 calibrated on the 100 calibration pictures; float 
 from __future__ import annotations
 
 import csv
-import os
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -30,16 +29,16 @@ from converters.library_calls import no_telemetry, suppress_output
 from converters.options import ConvertOptions
 from converters.registry import all_converters
 from edge.table import mobilenet_v2
-from edge.table.mobilenet_v2.weights import SHARED_FILE
+from edge.table.mobilenet_v2.weights import WEIGHTS_FILE
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
 from runtimes.registry import for_format
 from runtimes.session import RunOptions
 from runtimes.tensors import dequantize, quantize
+from tests.real_data import real_data
 
 pytestmark = pytest.mark.data
 
-DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 STEPS = {step.id: step for step in all_converters()}
 
 
@@ -66,14 +65,13 @@ class Answers(NamedTuple):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the Keras model, and what the steps have made of it so far."""
-    if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no EDGE_DATA, and no ../shared/data")
+    file = real_data(WEIGHTS_FILE)
     with suppress_output():
         no_telemetry()
         for library in ("tensorflow", "keras", "tf2onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "PIL"):
             pytest.importorskip(library)
     folder = tmp_path_factory.mktemp("models")
-    weights = mobilenet_v2.find_weights(DATA / SHARED_FILE)
+    weights = mobilenet_v2.find_weights(file)
     mobilenet_v2.build(folder, weights, "keras")
     return folder
 
@@ -90,7 +88,7 @@ def _pictures(part: str) -> tuple[Array, Array]:
     """Inputs [n, 1, 224, 224, 3] and classes (of 1001) of the pictures in a folder of the data."""
     from PIL import Image
 
-    files = sorted((DATA / "imagenet" / part).glob("*.jpg"))
+    files = sorted(real_data(f"imagenet/{part}").glob("*.jpg"))
     rows = []
     for file in files:
         with Image.open(file) as opened:
@@ -100,7 +98,7 @@ def _pictures(part: str) -> tuple[Array, Array]:
         left, top = (width - 224) // 2, (height - 224) // 2
         resized = picture.resize((width, height), Image.Resampling.BILINEAR)
         rows.append(np.asarray(resized.crop((left, top, left + 224, top + 224)), np.float32))
-    with (DATA / "imagenet" / "labels.csv").open(encoding="utf-8") as stream:
+    with real_data("imagenet/labels.csv").open(encoding="utf-8") as stream:
         classes = {row["file"]: int(row["class_index_of_1000"]) + 1 for row in csv.DictReader(stream)}
     return np.stack(rows)[:, np.newaxis] / 127.5 - 1, np.array([classes[f"{part}/{file.name}"] for file in files])
 

@@ -23,7 +23,7 @@ from converters.library_calls import suppress_output
 from converters.options import ConvertOptions
 from converters.registry import all_converters
 from edge.table import mobilenet_v2
-from edge.table.mobilenet_v2.weights import SHARED_FILE
+from edge.table.mobilenet_v2.weights import WEIGHTS_FILE
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
 from runtimes.registry import for_format
@@ -64,7 +64,7 @@ def program(data, tmp_path_factory) -> Path:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
     with suppress_output():
-        weights = mobilenet_v2.find_weights(data / SHARED_FILE)
+        weights = mobilenet_v2.find_weights(data / WEIGHTS_FILE)
         return mobilenet_v2.build(tmp_path_factory.mktemp("torch"), weights, "torch")
 
 

@@ -1,4 +1,4 @@
-"""Real data if available, and a small ONNX classifier."""
+"""A small ONNX classifier, a browser, and a wait for a condition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
 _BROWSER_FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
@@ -21,15 +20,6 @@ _BROWSER_FLAGS = (
 
 # If a shell starts the tests in the background, they and all programs that they start ignore Ctrl+C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder EDGE_DATA; tests are skipped if it is not set and the default does not exist."""
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 @pytest.fixture

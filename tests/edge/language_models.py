@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.real_data import real_data
+
 ROOT = Path(__file__).parents[2]
 # llama.cpp's own server is inside xllamacpp.
 _SERVER = """
@@ -25,12 +27,9 @@ with Adapter().open_text(sys.argv[1], LoadOptions(context=512, slots=2, threads=
 
 
 def stories() -> Path:
-    """Return the trained model of 260,000 parameters; skips the test if it is missing."""
+    """Return the trained model of 260,000 parameters."""
     pytest.importorskip("llama_cpp")
-    file = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data")) / "llm" / "stories260K.gguf"
-    if not file.is_file():
-        pytest.skip("no real model: set EDGE_DATA")
-    return file
+    return real_data("llm/stories260K.gguf")
 
 
 def edge(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:

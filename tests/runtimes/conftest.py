@@ -1,9 +1,8 @@
-"""Fixtures of the engines' tests: tiny models, real data, and chips that are simulated with numpy."""
+"""Fixtures of the engines' tests: tiny models, and chips that are simulated with numpy."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -21,16 +20,6 @@ WEIGHTS = np.arange(-6, 6, dtype=np.float32).reshape(4, 3)
 def models() -> Path:
     """The folder of tiny models; all compute a × W + b and 2 a (see make_models.py)."""
     return MODELS
-
-
-@pytest.fixture
-def data() -> Path:
-    """The real pictures and weights."""
-    named = os.environ.get("EDGE_DATA")
-    folder = Path(named) if named else Path(__file__).parents[2] / ".." / "shared" / "data"
-    if not folder.is_dir() and named is None:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 class PlayedInterpreter:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-import edge
 from converters.base import Requirement
 from edge.table.mobilenet_v2.architecture import tensor_shapes
 from edge.table.mobilenet_v2.random_weights import random_weights
@@ -23,7 +22,7 @@ from runtimes.arrays import Array, Arrays
 from runtimes.artifact import sha256
 from runtimes.errors import InputError
 
-SHARED_FILE = Path("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet1001.safetensors")
+WEIGHTS_FILE = Path("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet1001.safetensors")
 RANDOM_SEED = 0
 _KERAS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 _KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{_KERAS_FILE}"
@@ -66,7 +65,7 @@ def find_weights(explicit: Path | None = None, data: Path | None = None) -> Weig
     if explicit is not None:
         return weights_of(explicit)
     folder = data or data_folder()
-    for path in ([folder / SHARED_FILE] if folder else []) + [keras_cache()]:
+    for path in ([folder / WEIGHTS_FILE] if folder else []) + [keras_cache()]:
         if path.is_file():
             return _from_file(path)
     return weights_of(None)
@@ -92,12 +91,9 @@ def load_weights(weights: WeightsOrigin) -> Arrays:
 
 
 def data_folder() -> Path | None:
-    """Return the folder with pictures and weights: EDGE_DATA, or `../shared/data` next to a checkout, or None."""
-    named = os.environ.get("EDGE_DATA")
-    if named:
-        return Path(named)
-    beside = Path(edge.__file__).resolve().parents[2] / "shared" / "data"
-    return beside if beside.is_dir() else None
+    """Return the folder with pictures and weights that the environment variable EDGE_DATA names, or None."""
+    folder = os.environ.get("EDGE_DATA")
+    return Path(folder) if folder else None
 
 
 def keras_cache() -> Path:

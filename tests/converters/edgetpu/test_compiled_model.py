@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,8 @@ from converters.wire.buffer import ByteSource
 from converters.wire.flatbuffer import flexbuffer_blob, flexbuffer_number
 from runtimes.errors import InputError
 
-ROOT = Path(__file__).parents[3]
 STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY = 0, 1, 2
 NARROW_MEMORY = 192 * 1024  # bytes in each tile of the chip
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 def compiled(path: Path) -> Compiled:

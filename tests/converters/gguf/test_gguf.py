@@ -31,6 +31,7 @@ from converters.options import ConvertOptions
 from runtimes.errors import EdgeError, InputError, ProofError
 from runtimes.llm.session import TextOptions
 from runtimes.registry import text_runtime
+from tests.real_data import real_data
 
 pytestmark = pytest.mark.skipif(
     not all(find_spec(name) for name in ("gguf", "llama_cpp", "transformers", "tokenizers")),
@@ -74,13 +75,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def data() -> Path:
-    import os
-
-    folder = Path(os.environ.get("EDGE_DATA", "nowhere")) / "llm"
-    if not folder.is_dir():
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
+def llm() -> Path:
+    return real_data("llm")
 
 
 def write_folder(folder: Path, kind: str, own: dict[str, Any], cutting: str) -> Path:
@@ -194,35 +190,35 @@ def test_the_same_folder_gives_the_same_bytes(folders: dict[str, Path], tmp_path
     assert len(digests) == 1
 
 
-def test_the_trained_model_tells_its_story_from_every_form_it_has(data: Path, tmp_path: Path) -> None:
-    wanted = greedy(data / "stories260K.gguf", "", 256)
+def test_the_trained_model_tells_its_story_from_every_form_it_has(llm: Path, tmp_path: Path) -> None:
+    wanted = greedy(llm / "stories260K.gguf", "", 256)
     assert wanted.lstrip().startswith(STORY)
-    sources = [(HuggingFaceStep(), data / "stories260K-hf"), (Llama2cStep(), data / "stories260K.bin")]
+    sources = [(HuggingFaceStep(), llm / "stories260K-hf"), (Llama2cStep(), llm / "stories260K.bin")]
     for step, source in sources:
         made = step.convert(source, tmp_path, ConvertOptions(precision="fp32"), None)
         assert greedy(made.model, "", 256) == wanted
 
 
 @pytest.mark.parametrize("precision", ["q8_0", "q4_0", "q4_k_m"])
-def test_quantized_it_still_tells_a_story(precision: str, data: Path, tmp_path: Path) -> None:
-    made = HuggingFaceStep().convert(data / "stories260K-hf", tmp_path, ConvertOptions(precision=precision), None)
+def test_quantized_it_still_tells_a_story(precision: str, llm: Path, tmp_path: Path) -> None:
+    made = HuggingFaceStep().convert(llm / "stories260K-hf", tmp_path, ConvertOptions(precision=precision), None)
     assert greedy(made.model, "", 40).lstrip().startswith("Once upon a time")
     assert [path.name for path in tmp_path.iterdir()] == ["stories260K-hf.gguf"]
 
 
-def test_sentencepiece_without_its_own_file_has_the_scores_of_the_merges(data: Path) -> None:
+def test_sentencepiece_without_its_own_file_has_the_scores_of_the_merges(llm: Path) -> None:
     from converters.gguf.sentencepiece_model import read_model
     from converters.gguf.vocabulary import sentencepiece
 
-    encode = sentencepiece(read_model(data / "stories260K-hf" / "tokenizer.model"))
-    other = HuggingFaceStep().open(data / "stories260K-hf", GgufOptions()).encode
+    encode = sentencepiece(read_model(llm / "stories260K-hf" / "tokenizer.model"))
+    other = HuggingFaceStep().open(llm / "stories260K-hf", GgufOptions()).encode
     lines = LANGUAGES.read_text(encoding="utf-8").splitlines()
     assert [encode(line) for line in lines] == [other(line) for line in lines]
 
 
-def test_metas_shards_are_put_together(data: Path, tmp_path: Path) -> None:
+def test_metas_shards_are_put_together(llm: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    source = Llama2cStep().open(data / "stories260K.bin", GgufOptions())
+    source = Llama2cStep().open(llm / "stories260K.bin", GgufOptions())
     shards: list[dict[str, Any]] = [{}, {}]
     for name in source.network.tensors():
         values = torch.tensor(source.weights.load(name))
@@ -238,10 +234,10 @@ def test_metas_shards_are_put_together(data: Path, tmp_path: Path) -> None:
         torch.save(shard, folder / f"consolidated.0{number}.pth")
     said = {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "vocab_size": -1, "norm_eps": 1e-5}
     (folder / "params.json").write_text(json.dumps(said), encoding="utf-8")
-    (folder / "tokenizer.model").write_bytes((data / "stories260K-hf" / "tokenizer.model").read_bytes())
+    (folder / "tokenizer.model").write_bytes((llm / "stories260K-hf" / "tokenizer.model").read_bytes())
     assert recognized(folder) == "meta"
     made = MetaStep().convert(folder, tmp_path, ConvertOptions(precision="fp32"), None)
-    assert greedy(made.model, "", 100) == greedy(data / "stories260K.gguf", "", 100)
+    assert greedy(made.model, "", 100) == greedy(llm / "stories260K.gguf", "", 100)
 
 
 def write_meta_llama3(folder: Path) -> Any:
@@ -400,9 +396,9 @@ def test_a_template_that_fails_can_be_dropped(folders: dict[str, Path], tmp_path
 
 
 @pytest.mark.parametrize("cut", [0, 10, 28, 5000])
-def test_a_broken_checkpoint_of_llama2c_is_refused(cut: int, data: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_of_llama2c_is_refused(cut: int, llm: Path, tmp_path: Path) -> None:
     path = tmp_path / "stories260K.bin"
-    path.write_bytes((data / "stories260K.bin").read_bytes()[:cut])
+    path.write_bytes((llm / "stories260K.bin").read_bytes()[:cut])
     with pytest.raises(EdgeError, match=r"stories260K\.bin"):
         Llama2cStep().open(path, GgufOptions())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from converters.onnx.fast_nms import suppress_across_classes
 from converters.options import ConvertOptions
 from converters.tflite_to_onnx import TfliteToOnnx
+from tests.real_data import real_data
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -69,17 +69,15 @@ def test_boxes_are_suppressed_whatever_their_classes_are(opset):
     assert len(plain) > len(_expected(boxes, scores))  # class by class, overlapping boxes remain
 
 
+@pytest.mark.data
 def test_a_detector_finds_in_onnx_what_it_finds_in_tflite(tmp_path, monkeypatch):
     """And finds other boxes if tf2onnx's suppression stays as it is."""
     pytest.importorskip("tf2onnx")
     litert = pytest.importorskip("ai_edge_litert.interpreter")
-    folder = Path(os.environ.get("EDGE_DATA", _ROOT.parent / "shared" / "data")) / "real"
-    source = folder / "traffic_model.tflite"
-    if not source.exists() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
+    source = real_data("real/traffic_model.tflite")
     interpreter = litert.Interpreter(str(source))
     interpreter.allocate_tensors()
-    image = pytest.importorskip("PIL.Image").open(folder / "traffic_0001.bmp").resize((256, 256))
+    image = pytest.importorskip("PIL.Image").open(real_data("real/traffic_0001.bmp")).resize((256, 256))
     ports = interpreter.get_input_details()
     feeds = {one["name"]: np.zeros(one["shape"], np.uint8) for one in ports}
     feeds[ports[0]["name"]] = np.asarray(image.convert("RGB"), np.uint8)[np.newaxis]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,10 @@ from converters.tflite.reader import DTYPES, OPERATORS, read_tflite
 from converters.wire.buffer import MAX_STEPS, ByteSource
 from converters.wire.flatbuffer import Table
 from runtimes.errors import InputError
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests" / "runtimes" / "models"
-
-
-def real_models() -> list[Path]:
-    data = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    return sorted(path for folder in ("edgetpu", "mobilenet_v2") for path in (data / folder).rglob("*.tflite"))
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +40,7 @@ def test_tiny_models_read_as_the_library_reads_them(schema, path):
 
 @pytest.mark.data
 def test_real_models_read_as_the_library_reads_them(schema):
-    paths = real_models()
-    if not paths and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
+    paths = sorted(path for folder in ("edgetpu", "mobilenet_v2") for path in real_data(folder).rglob("*.tflite"))
     assert len(paths) >= 10
     for path in paths:
         check_against_library(schema, path)

@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from edge.cli import main
 from runtimes import artifact
 from runtimes.artifact.manifest import Manifest, OutputMeaning, Preprocess, TensorSpec
+from tests.real_data import real_data
 
 QUICK = ("--protocol", "published", "--runs", "70", "--rounds", "1")
 WHITE = Preprocess("stretch", 4, (4, 4), "bilinear", "NHWC", "RGB", (0.0,) * 3, (1 / 255,) * 3)
@@ -113,10 +113,7 @@ def test_a_picture_is_passed_as_the_manifest_says(pictured, capsys):
 def test_a_picture_is_passed_to_a_bare_model_as_the_options_say(tmp_path, monkeypatch, capsys):
     pillow = pytest.importorskip("PIL.Image")
     pytest.importorskip("ai_edge_litert")
-    data = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    if not data.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    model = data.resolve() / "mobilenet_v2" / "mobilenet_v2_1.0_224_quant.tflite"
+    model = real_data("mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite").resolve()
     monkeypatch.chdir(tmp_path)
     pillow.new("RGB", (300, 260), "white").save("white.png")
     words = ("--input", "white.png", "--preprocess", "tflite-uint8", "--json")

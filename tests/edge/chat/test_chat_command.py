@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from tests.edge.chat.terminals import Terminal
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
 # It never ends by itself, so that there is time to interrupt or kill it.
@@ -25,11 +26,7 @@ SECONDS = 300
 @pytest.fixture(scope="module")
 def model() -> str:
     pytest.importorskip("llama_cpp")
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    file = folder / "llm" / "stories260K.gguf"
-    if not file.is_file():
-        pytest.skip("no real model: set EDGE_DATA")
-    return str(file)
+    return str(real_data("llm/stories260K.gguf"))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from device_profiles.published.latency import MeasuredSystem, PublishedLatency, 
 from edge.cli import main
 from edge.estimation.estimate import estimable, features, fit_system, nearest, system_fits
 from edge.estimation.regression import Fit, KnownLatency, band, median_error
+from tests.real_data import real_data
 from tests.tools.estimation_tables import model_id
 
 SYSTEM = MeasuredSystem(
@@ -208,10 +208,7 @@ def test_a_text_model_of_free_length_is_told_a_length_for_tokens(tmp_path, capsy
 
 @pytest.mark.data
 def test_a_file_of_a_published_model_has_the_facts_of_the_table_and_its_published_time(capsys):
-    data = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    if not data.is_dir():
-        pytest.skip("no real data: set EDGE_DATA")
-    model = data / "mobilenet_v2" / "mobilenet_v2_1.0_224_quant.tflite"
+    model = real_data("mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite")
     found = estimated(capsys, model, "--for", "raspberry-pi-4", "--precision", "int8")
     graph = published_graphs()["mobilenet-v2-1.0-224"]
     assert found["relative"] == graph.model

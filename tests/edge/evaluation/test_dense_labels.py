@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -19,17 +18,10 @@ from edge.tasks.segmentation import SegmentationView
 from runtimes.errors import InputError
 from runtimes.tasks.pose import COCO, KeyPoint, Pose, Poses
 from runtimes.tasks.segmentation import Segmentation
+from tests.real_data import real_data
 
-ROOT = Path(__file__).parents[3]
 NAMES = {0: "background", 1: "cat", 2: "dog"}
 VIEW = SegmentationView()
-
-
-def real(name: str) -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / name).exists() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder / name
 
 
 def save(place: Path, pixels: object, palette: bool = False) -> Path:
@@ -117,9 +109,9 @@ def evaluated(capsys, *words: object) -> dict:
 def test_deeplab_finds_the_bird(capsys, tmp_path):
     pytest.importorskip("ai_edge_litert")
     for name in ("bird_segmentation.bmp", "bird_segmentation_mask.bmp"):
-        shutil.copy(real(f"real/{name}"), tmp_path / name)
-    words = ["--labels", real("real/pascal_voc_segmentation_labels.txt")]
-    model = real("edgetpu/deeplabv3_mnv2_dm05_pascal_quant.tflite")
+        shutil.copy(real_data(f"real/{name}"), tmp_path / name)
+    words = ["--labels", real_data("real/pascal_voc_segmentation_labels.txt")]
+    model = real_data("edgetpu/deeplabv3_mnv2_dm05_pascal_quant.tflite")
     report = evaluated(capsys, model, "--data", tmp_path, *words)
     (found,) = report["models"]
     assert report["task"] == "segmentation"
@@ -164,11 +156,11 @@ def test_movenet_finds_the_reference_key_points(capsys, tmp_path):
     pytest.importorskip("ai_edge_litert")
     pytest.importorskip("faster_coco_eval")
     image = pytest.importorskip("PIL.Image")
-    shutil.copy(real("real/squat.bmp"), tmp_path / "squat.bmp")
+    shutil.copy(real_data("real/squat.bmp"), tmp_path / "squat.bmp")
     with image.open(tmp_path / "squat.bmp") as picture:
         width, height = picture.size
     name = "real/movenet_single_pose_lightning_ptq_reference.csv"
-    rows = list(csv.DictReader(real(name).read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.DictReader(real_data(name).read_text(encoding="utf-8").splitlines()))
     points = [(float(row["keypoint_x"]) * width, float(row["keypoint_y"]) * height) for row in rows]
     xs, ys = zip(*points, strict=True)
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
@@ -180,7 +172,7 @@ def test_movenet_finds_the_reference_key_points(capsys, tmp_path):
         ],
     }
     (tmp_path / "squat.json").write_text(json.dumps(document), encoding="utf-8")
-    model = real("real/movenet_single_pose_lightning_ptq.tflite")
+    model = real_data("real/movenet_single_pose_lightning_ptq.tflite")
     report = evaluated(capsys, model, "--data", tmp_path / "squat.json")
     assert report["task"] == "pose"
     assert report["models"][0]["metrics"]["oks_map50"] == pytest.approx(1)

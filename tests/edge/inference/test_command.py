@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import struct
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from edge.inference.prepared_model import EngineChoice
 from edge.workers.process import Worker
 from runtimes.jobs import RunJob
 
-ROOT = Path(__file__).parents[3]
 RAW = ["--mean", "0", "--scale", "1"]
 
 
@@ -323,14 +321,6 @@ def test_what_an_engine_is_at_while_it_opens_is_reported(tmp_path, monkeypatch):
 
 
 # ---- real models
-
-
-@pytest.fixture
-def data() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 @pytest.mark.data

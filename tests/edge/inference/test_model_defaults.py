@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from runtimes.model_files.facts import Labels, ModelFacts, Producer
 from runtimes.task import PictureDefaults
 from runtimes.tasks.classification import ClassScores
 from runtimes.tensors import pixels_to_input
+from tests.real_data import real_data
 
-ROOT = Path(__file__).parents[3]
 FLOAT = TensorSpec("x", "float32", (1, 8, 8, 3))
 PIXELS = np.stack([np.arange(256, dtype=np.uint8).reshape(16, 16)] * 3, axis=-1)
 BARE = Artifact(Path("folder"), Manifest("model", "tflite", "unknown", "model.tflite"))
@@ -304,10 +303,7 @@ def test_the_usual_fit_of_a_picture_is_the_tasks():
     [("mobilenet_v2_1.0_224_quant.tflite", 4), ("mobilenet_v2_1.0_224_quant_edgetpu.tflite", 5)],
 )
 def test_a_real_file_says_most_of_itself(name, assumed):
-    data = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not data.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    model = prepared_model(Artifact.open(data / "mobilenet_v2" / name), ModelHints(), never)
+    model = prepared_model(Artifact.open(real_data(f"mobilenet_v2/{name}")), ModelHints(), never)
     preprocess = model.artifact.manifest.preprocess
     assert preprocess is not None
     assert (preprocess.size, preprocess.crop) == (256, (224, 224))

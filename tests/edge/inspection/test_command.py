@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +13,12 @@ import pytest
 from edge.cli import main
 from edge.inspection import Inspection
 from runtimes.artifact import Quantization, TensorSpec
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests" / "runtimes" / "models"
 KEYS = {"file", "format", "precision", "inputs", "outputs", "ops", "parameter_bytes", "size_bytes", "output_op"}
 KEYS |= {"metadata", "labels", "edgetpu", "notes", "manifest", "task"}
-
-
-def data() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 def inspected(capsys, path: Path) -> dict:
@@ -85,7 +78,7 @@ def test_names_from_the_file_cannot_steer_the_terminal(capsys, tmp_path):
 
 @pytest.mark.data
 def test_metadata_and_labels_of_a_real_tflite_file(capsys):
-    found = inspected(capsys, data() / "mobilenet_v2" / "mobilenet_v2_1.0_224_quant.tflite")
+    found = inspected(capsys, real_data("mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite"))
     assert found["ops"] == {
         "CONV_2D": 36,
         "DEPTHWISE_CONV_2D": 17,
@@ -98,13 +91,13 @@ def test_metadata_and_labels_of_a_real_tflite_file(capsys):
     assert found["metadata"]["name"] == "ImageClassifier"
     assert (found["metadata"]["mean"], found["metadata"]["std"]) == ([127.5], [127.5])
     assert found["metadata"]["min_runtime_version"] == "1.5.0"
-    expected = (data() / "mobilenet_v2" / "imagenet_labels_1001.txt").read_text().splitlines()
+    expected = (real_data("mobilenet_v2/imagenet_labels_1001.txt")).read_text().splitlines()
     assert found["labels"] == [label.strip() for label in expected]
 
 
 @pytest.mark.data
 def test_a_compiled_file_has_the_facts_of_the_compiler_log(capsys):
-    path = data() / "edgetpu" / "deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite"
+    path = real_data("edgetpu/deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite")
     found = inspected(capsys, path)
     assert found["format"] == "edgetpu"
     assert found["edgetpu"]["cached_bytes"] == 766_720

@@ -10,7 +10,6 @@ import importlib.util
 import io
 import json
 import math
-import os
 import random
 import sys
 import zipfile
@@ -26,6 +25,7 @@ from edge.workers.process import Worker
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import EdgeError, WorkerError
 from runtimes.jobs import DescribeJob, RunJob
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests" / "runtimes" / "models"
@@ -237,9 +237,6 @@ def test_inspection_answers_or_refuses(tmp_path, name):
     ["tools/split_concat_edgetpu.tflite", "keras_lstm_mnist_ptq_edgetpu.tflite", "mobilenet_v1_0.25_128_quant.tflite"],
 )
 def test_inspection_of_real_files_answers_or_refuses(tmp_path, name):
-    data = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not data.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    outcomes = Counter(look(path) for path in mutants(data / "edgetpu" / name, tmp_path))
+    outcomes = Counter(look(path) for path in mutants(real_data(f"edgetpu/{name}"), tmp_path))
     report(name, outcomes)
     assert set(outcomes) == {"read", "InputError"}

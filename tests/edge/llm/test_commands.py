@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from runtimes.errors import InputError
 from runtimes.llm.perplexity import perplexity, ratio
+from tests.real_data import real_data
 
 pytestmark = pytest.mark.skipif(
     not all(find_spec(name) for name in ("gguf", "llama_cpp", "tokenizers")), reason="needs gguf and llama_cpp"
@@ -25,10 +25,7 @@ STORY = "Once upon a time, there was a little girl named Lily. She loved to play
 
 @pytest.fixture(scope="module")
 def llm() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", "nowhere")) / "llm"
-    if not folder.is_dir():
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
+    return real_data("llm")
 
 
 def edge(*words: object) -> subprocess.CompletedProcess[str]:

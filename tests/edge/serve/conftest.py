@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import pytest
 
 from runtimes.llm.llama_cpp.server_program import compiled_server
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
 _SCRIPTED = Path(__file__).with_name("scripted_server.py")
@@ -112,10 +113,7 @@ def stories() -> Path:
     """The real model of 260,000 parameters."""
     if compiled_server() is None:
         pytest.importorskip("xllamacpp", reason="there is no llama-server")
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder / "llm" / "stories260K.gguf"
+    return real_data("llm/stories260K.gguf")
 
 
 @pytest.fixture(scope="session")

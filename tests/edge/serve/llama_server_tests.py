@@ -28,7 +28,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[3]
-_DATA = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data")) / "llm" / "stories260K-hf"
 _CONTEXT = 8192  # that the model claims: their tests ask for up to so much
 _MODEL, _PROGRAM, _DIRECT = "EDGE_TESTS_MODEL", "EDGE_LLAMA_SERVER", "EDGE_TESTS_DIRECT"
 # A file, which is not run, or a part of a test's name, and why it is not expected to pass here.
@@ -128,7 +127,7 @@ def _unpack(sdist: Path, place: Path) -> Path:
 def _model(place: Path) -> Path:
     """stories260K as GGUF, which says that it was trained for _CONTEXT tokens."""
     folder = place / "stories260K"
-    shutil.copytree(_DATA, folder)
+    shutil.copytree(Path(os.environ["EDGE_DATA"]) / "llm" / "stories260K-hf", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": _CONTEXT}))
     command = [sys.executable, "-m", "edge", "convert", str(folder), "--to", "gguf", "--out", str(place / "artifact")]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ from runtimes.errors import InputError
 from runtimes.registry import for_format
 from runtimes.session import RunOptions, example_feeds
 from runtimes.tensors import dequantize, softmax
-
-DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[4] / "shared" / "data")
-QUANT = DATA / "mobilenet_v2" / "mobilenet_v2_1.0_224_quant.tflite"
+from tests.real_data import real_data
 
 pytest.importorskip("ai_edge_litert")
 
@@ -88,11 +85,10 @@ def test_a_truncated_model_is_refused(kept: int, tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_the_published_file_ends_at_its_published_logits(tmp_path: Path) -> None:
-    if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no EDGE_DATA, and no ../shared/data")
-    cut = cut_softmax(QUANT, tmp_path / "logits.tflite")
+    published = real_data("mobilenet_v2/mobilenet_v2_1.0_224_quant.tflite")
+    cut = cut_softmax(published, tmp_path / "logits.tflite")
     logits, dtype, (scale, zero_point) = _answer(cut)
     assert (dtype, scale, zero_point) == ("uint8", 0.09889253973960876, 58)
-    probabilities, _, _ = _answer(QUANT)
+    probabilities, _, _ = _answer(published)
     assert np.array_equal(logits.argmax(axis=1), softmax(logits).argmax(axis=1))
     assert np.abs(softmax(logits) - probabilities).max() < 2 / 256

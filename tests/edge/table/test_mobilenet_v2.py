@@ -17,9 +17,10 @@ from edge.table import mobilenet_v2
 from edge.table.mobilenet_v2 import WeightsOrigin, find_weights, generated_picture, load_weights
 from edge.table.mobilenet_v2.architecture import BLOCKS, convolutions, tensor_shapes
 from edge.table.mobilenet_v2.random_weights import random_weights
-from edge.table.mobilenet_v2.weights import SHARED_FILE, download, keras_cache
+from edge.table.mobilenet_v2.weights import WEIGHTS_FILE, download, keras_cache
 from runtimes.arrays import Array, Arrays
 from runtimes.errors import InputError, UsageError
+from tests.real_data import real_data
 
 save_file = pytest.importorskip("safetensors.numpy").save_file
 
@@ -89,7 +90,7 @@ def test_the_data_folder_comes_before_keras_and_keras_before_a_draw(drawn: Array
     keras_cache().parent.mkdir(parents=True)
     keras_cache().write_bytes(b"\x89HDF\r\n\x1a\n")
     assert find_weights().kind == "keras"
-    shared = elsewhere / "data" / SHARED_FILE
+    shared = elsewhere / "data" / WEIGHTS_FILE
     shared.parent.mkdir(parents=True)
     save_file(drawn, shared)
     assert find_weights().path == shared
@@ -177,10 +178,7 @@ def test_keras_and_pytorch_agree(drawn: Arrays) -> None:
 
 @pytest.mark.data
 def test_keras_and_pytorch_agree_in_the_logits_of_the_trained_network() -> None:
-    folder = mobilenet_v2.data_folder()
-    if folder is None:
-        pytest.skip("no EDGE_DATA, and no ../shared/data")
-    weights = load_weights(find_weights(folder / SHARED_FILE))
+    weights = load_weights(find_weights(real_data(WEIGHTS_FILE)))
     pictures = _pictures(range(8))
     logits = [answers(weights, pictures, logits=True) for answers in (_keras_answers, _torch_answers)]
     # Measured: 2e-5 on a CPU with AVX2, 7e-5 on one with AVX-512.

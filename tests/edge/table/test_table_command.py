@@ -14,14 +14,9 @@ import pytest
 
 from device_profiles.published import published_rows
 from edge.table.prepare import ChosenFiles, prepare
+from tests.real_data import real_data
 
 ROOT = Path(__file__).parents[3]
-
-
-def _data() -> Path | None:
-    named = os.environ.get("EDGE_DATA")
-    folder = Path(named) if named else ROOT.parent / "shared" / "data"
-    return folder if folder.is_dir() else None
 
 
 def _edge(*arguments: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,8 +78,8 @@ SETUPS = (
 
 @pytest.fixture(scope="module")
 def rows(cache: Path) -> dict[str, dict[str, Any]]:
-    if _data() is None:
-        pytest.skip("needs the real weights and pictures: set EDGE_DATA")
+    real_data("mobilenet_v2")
+    real_data("imagenet")
     wanted = [word for setup in SETUPS for word in ("--setup", f"{setup}-1t")]
     done = _edge("--json", "--runs", "5", "--rounds", "1", *wanted, cache=cache)
     assert done.returncode == 0, done.stderr

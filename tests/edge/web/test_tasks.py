@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,6 @@ from tests.edge.conversion.test_task import light, lights
 from tests.edge.web.page import Page
 from tests.npm import need_engines
 
-ROOT = Path(__file__).parents[3]
 BIRD, CLASSES = 3, 21
 SQUAT = (500, 610)
 # Saved as files by the page: kept, to be read.
@@ -41,14 +39,6 @@ import("./page/pen.js").then(({ Pen }) => {
   done();
 });
 """
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder
 
 
 @pytest.fixture(scope="module")
