@@ -213,7 +213,7 @@ def feeds_for(calibration: Calibration, names: Sequence[str]) -> Iterator[Arrays
         yield feed if set(feed) == set(names) else dict(zip(names, feed.values(), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossCheckResult:
     """The outputs of another engine: dequantized float32 [n, *shape], in the requested order, and notes."""
 

@@ -63,20 +63,24 @@ class HfToGguf(GgufConverter):
     def open_plain(self, model: Path, options: GgufOptions) -> LanguageModel:
         """Open the model of a folder whose GGUF edge writes itself, without llama.cpp's converter."""
         from converters.gguf.hugging_face import hugging_face_name, read_network
-        from converters.gguf.language_model import LanguageModel, Renamed, check_complete, check_nothing_left
+        from converters.gguf.language_model import (
+            LanguageModel,
+            RenamedWeights,
+            check_complete,
+            check_nothing_left,
+            check_tokens,
+        )
         from converters.gguf.source_tokenizer import read_source_tokenizer
         from converters.gguf.weights import SafetensorsFolder
 
         stored = SafetensorsFolder(model)
         network = read_network(model, stored)
         names = set(network.tensors())
-        weights: Weights = Renamed(stored, hugging_face_name, names)
+        weights: Weights = RenamedWeights(stored, hugging_face_name, names)
         check_complete(network, weights, model)
         check_nothing_left(stored.names(), set(map(hugging_face_name, names)), model)
         vocabulary, encode = _vocabulary(model)
-        if len(vocabulary.tokens) > network.vocabulary:
-            what = f"{model} has {len(vocabulary.tokens)} tokens, but embeddings for only {network.vocabulary}"
-            raise InputError(what, "use the tokenizer that the model was trained with")
+        check_tokens(vocabulary, network, model)
         if options.drop_template:
             vocabulary = replace(vocabulary, template=None)
         return LanguageModel(

@@ -89,7 +89,7 @@ def short(name: str) -> str:
     return name.split(";")[0]
 
 
-def stacked(rows: Sequence[Arrays]) -> Arrays:
+def stack_rows(rows: Sequence[Arrays]) -> Arrays:
     """Stack the tensors of single samples to float32 [n, *shape]; non-float tensors are dropped."""
     kept = [name for name, value in rows[0].items() if value.dtype.kind == "f"]
     return {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in kept}

@@ -35,17 +35,17 @@ _NOT_IN_ONNX2TF = re.compile(r"No module named 'onnx2tf\.ops\.(\w+)'")
 def loading(model: object, kind: str) -> AbstractContextManager[None]:
     """Map errors to InputError while a library reads the file `model`."""
     hint = "the file may be damaged, or use something that the installed version of the library does not support"
-    return _mapped(model, InputError, f"{model} cannot be read as {kind}", hint)
+    return _map_errors(model, InputError, f"{model} cannot be read as {kind}", hint)
 
 
 def converting(model: object, tool: str) -> AbstractContextManager[None]:
     """Map errors to EngineError while a library converts `model`."""
     hint = "the model may use an operation that the converter does not support; --debug shows its full output"
-    return _mapped(model, EngineError, f"{tool} failed on {model}", hint)
+    return _map_errors(model, EngineError, f"{tool} failed on {model}", hint)
 
 
 @contextmanager
-def _mapped(model: object, kind: type[EdgeError], what: str, hint: str) -> Iterator[None]:
+def _map_errors(model: object, kind: type[EdgeError], what: str, hint: str) -> Iterator[None]:
     """Suppress output, and convert a library's errors to `kind`, or to EngineError where OpenVINO lacks an operator."""
     try:
         with suppress_output():

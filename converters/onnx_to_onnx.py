@@ -39,7 +39,7 @@ class OnnxToOnnx(Converter):
         """Write `<model name>.onnx`; see `converters.base.Converter`."""
         self.check(options, calibration)
         _io_dtype(options)
-        names = _checked(model, options)
+        names = _check_model(model, options)
         path = out / f"{model.stem}.onnx"
         if options.precision == "fp16":
             with converting(model, "ONNX Runtime's fp16 converter"):
@@ -50,8 +50,8 @@ class OnnxToOnnx(Converter):
             return ConversionOutput(model=path)
         assert calibration is not None
         with converting(model, "ONNX Runtime's quantizer"), tempfile.TemporaryDirectory() as folder:
-            prepared = _prepared(_upgraded(model, Path(folder)), Path(folder))
-            _quantize(prepared, path, calibration, names, _named(prepared, options.keep))
+            prepared = _prepare(_upgrade(model, Path(folder)), Path(folder))
+            _quantize(prepared, path, calibration, names, _name_nodes(prepared, options.keep))
             _drop_unused_domains(path)
         return ConversionOutput(model=path)
 
@@ -66,7 +66,7 @@ class OnnxToOnnx(Converter):
         from converters.onnx.layer_errors import onnx_layers
 
         with converting(model, "ONNX Runtime"), tempfile.TemporaryDirectory() as folder:
-            return onnx_layers(_prepared(model, Path(folder)), result, samples)
+            return onnx_layers(_prepare(model, Path(folder)), result, samples)
 
     def head_layers(self, model: Path, _result: Path) -> Sequence[tuple[str, ...]]:
         """See `converters.base.Converter`."""
@@ -158,7 +158,7 @@ def _with_int8_weights(model: Path) -> bytes:
     return content
 
 
-def _checked(model: Path, options: ConvertOptions) -> list[str]:
+def _check_model(model: Path, options: ConvertOptions) -> list[str]:
     """Return the names of the model's inputs. Raises UsageError if its opset is not the requested one."""
     with loading(model, "ONNX"):
         import onnx
@@ -171,7 +171,7 @@ def _checked(model: Path, options: ConvertOptions) -> list[str]:
     return [value.name for value in source.graph.input if value.name not in constants]
 
 
-def _upgraded(model: Path, folder: Path) -> Path:
+def _upgrade(model: Path, folder: Path) -> Path:
     """Return the model with at least the opset that int8 per channel needs: a copy in `folder` if it is older.
 
     Raises UsageError if it cannot be upgraded.
@@ -187,7 +187,7 @@ def _upgraded(model: Path, folder: Path) -> Path:
     return copy
 
 
-def _prepared(model: Path, folder: Path) -> Path:
+def _prepare(model: Path, folder: Path) -> Path:
     """Infer shapes and fold BatchNorm, which the quantizer requires."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -221,7 +221,7 @@ def _unshare_weights(path: Path) -> None:
         onnx.save(model, path)
 
 
-def _named(prepared: Path, layers: tuple[str, ...]) -> list[str]:
+def _name_nodes(prepared: Path, layers: tuple[str, ...]) -> list[str]:
     """Return the names of the nodes that write the tensors `layers`, and of those that mask a softmax.
 
     Unnamed nodes get a name.

@@ -50,7 +50,7 @@ class OnnxToOpenvino(Converter):
     ) -> ConversionOutput:
         """Write the IR; see `converters.base.Converter`."""
         if options.precision == "int8" and options.release is None and self._has_integer_operators(model):
-            return self._quantized_source(model, out, options)
+            return self._convert_quantized(model, out, options)
         self.check(options, calibration)
         if options.release is not None:
             from converters.openvino.movidius import convert_for_myriad
@@ -63,7 +63,7 @@ class OnnxToOpenvino(Converter):
         if options.precision == "int8" and calibration is not None:
             _NNCF.check(f"{self.id} int8")
             with converting(model, "NNCF"):
-                network = _quantized(network, calibration, options.keep)
+                network = _quantize(network, calibration, options.keep)
         path = save_network(network, out / f"{model.stem}.xml", in_float16=False, source=model.suffix)
         return ConversionOutput(model=path)
 
@@ -75,7 +75,7 @@ class OnnxToOpenvino(Converter):
         """Return whether the graph is quantized in a way that OpenVINO reads only when it is rewritten."""
         return is_quantized(model)
 
-    def _quantized_source(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
+    def _convert_quantized(self, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
         """Convert a graph that is int8 already, with its own scales."""
         from converters.onnx.float16_range import save_model
         from converters.onnx.quantized_graph import integer_operators_as_qdq
@@ -197,7 +197,7 @@ def _fix_batch(network: Any, batch: int | None) -> None:
         network.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in free})
 
 
-def _quantized(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
+def _quantize(network: Any, calibration: Calibration, kept: tuple[str, ...]) -> Any:
     """Quantize to int8 with symmetric activations, except for the operations `kept`.
 
     Halving the weight range of the first layer (FIRST_LAYER) keeps most of the accuracy in programs whose kernels
@@ -214,12 +214,12 @@ def _quantized(network: Any, calibration: Calibration, kept: tuple[str, ...]) ->
         preset=nncf.QuantizationPreset.PERFORMANCE,
         model_type=nncf.ModelType.TRANSFORMER if _normalizes_layers(network) else None,
         subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(names=[*kept, *_recurrent(network)]),
+        ignored_scope=nncf.IgnoredScope(names=[*kept, *_recurrent_layers(network)]),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.FIRST_LAYER),
     )
 
 
-def _recurrent(network: Any) -> list[str]:
+def _recurrent_layers(network: Any) -> list[str]:
     """Return the names of recurrent layers, which stay in float.
 
     NNCF quantizes an LSTM, and the CPU plugin's int8 transformations then scale its states down to nearly 0

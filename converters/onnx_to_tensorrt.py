@@ -87,7 +87,7 @@ class OnnxToTensorrt(Converter):
 
         Raises RefusedError, naming each node that the release cannot build; see `converters.base.Converter`.
         """
-        from converters.tensorrt.graph_preparation import refuse_unsupported, shaped, write
+        from converters.tensorrt.graph_preparation import fix_shapes, refuse_unsupported, write
 
         options = own = self.Options.of(options)
         quantized = options.precision == "int8" and is_quantized(model)
@@ -99,15 +99,15 @@ class OnnxToTensorrt(Converter):
         refuse_unsupported(model, release)
         in_float = float_inputs(read_onnx(model), release.pair)
         calibration = float_samples(calibration, in_float)
-        proto = shaped(model, release, options.opset, options.batch, in_float)
+        proto = fix_shapes(model, release, options.opset, options.batch, in_float)
         path = out / f"{model.stem}.onnx"
         if quantized:
-            built = _quantized_source(model, proto, path, release)
+            built = _prepare_quantized(model, proto, path, release)
         elif options.precision == "fp32":
-            built = _Prepared(stand_in=ProxyModel(write(proto, path), "onnx"))
+            built = _PreparedModel(stand_in=ProxyModel(write(proto, path), "onnx"))
         elif options.precision == "int8" and calibration is not None:
             with converting(model, "ONNX Runtime's quantizer"):
-                built = _quantized(proto, path, release, own, calibration)
+                built = _quantize(proto, path, release, own, calibration)
         else:
             built = _to_float16(model, proto, path, release, own, calibration)
         notes = (
@@ -128,7 +128,7 @@ class OnnxToTensorrt(Converter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Prepared:
+class _PreparedModel:
     """The graph of one precision; `in_half`: whether the builder may compute layers in fp16."""
 
     stand_in: ProxyModel | None
@@ -145,7 +145,7 @@ def _to_float16(
     release: Release,
     options: OnnxToTensorrt.Options,
     samples: Calibration | None,
-) -> _Prepared:
+) -> _PreparedModel:
     """Use the builder's fp16 flag, or convert the graph for releases without that flag.
 
     The shipped graph is the one that was verified: with its masks clamped, and rounded like on the device.
@@ -158,12 +158,12 @@ def _to_float16(
     device_model = fit.device_model(options.scratch, path.name)
     if release.is_strongly_typed:
         shipped = ProxyModel(write(in_half(proto), path), "onnx")
-        return _Prepared(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
+        return _PreparedModel(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
     write(proto, path)
-    return _Prepared(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
+    return _PreparedModel(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
 
 
-def _quantized_source(model: Path, proto: Any, path: Path, release: Release) -> _Prepared:
+def _prepare_quantized(model: Path, proto: Any, path: Path, release: Release) -> _PreparedModel:
     """Keep the scales of a graph that is int8 already, in the symmetric form that TensorRT reads."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
@@ -171,15 +171,15 @@ def _quantized_source(model: Path, proto: Any, path: Path, release: Release) -> 
 
     with converting(model, "the conversion to symmetric int8"):
         symmetric = symmetric_qdq(proto)
-    known = _Prepared(stand_in=None)
+    known = _PreparedModel(stand_in=None)
     if not release.is_strongly_typed:
         known = _other_layers(fit_to_float16(model, symmetric, None))
     return replace(known, stand_in=ProxyModel(write(symmetric, path), "onnx"))
 
 
-def _quantized(
+def _quantize(
     proto: Any, path: Path, release: Release, options: OnnxToTensorrt.Options, calibration: Calibration
-) -> _Prepared:
+) -> _PreparedModel:
     """Write scales into the graph, or for implicit int8 into a cache, verified by a QDQ graph with the same ranges."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
@@ -187,7 +187,7 @@ def _quantized(
 
     names = input_names(proto)
     fit = None if release.is_strongly_typed else fit_to_float16(path, proto, calibration)  # of layers left in float
-    found = _Prepared(stand_in=None) if fit is None else _other_layers(fit)
+    found = _PreparedModel(stand_in=None) if fit is None else _other_layers(fit)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         float_model = prepared(write(proto, scratch / "float.onnx"), scratch)
@@ -200,12 +200,12 @@ def _quantized(
     return replace(found, stand_in=_write_stand_in(with_qdq, path, options))
 
 
-def _other_layers(fit: Float16Fit) -> _Prepared:
+def _other_layers(fit: Float16Fit) -> _PreparedModel:
     """Return whether the layers that are not quantized may be computed in fp16; if not, they stay in fp32."""
     if not fit.beyond:
-        return _Prepared(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
+        return _PreparedModel(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
     note = f"layers that are not int8 are computed in fp32, not in fp16: {fit.text()}"
-    return _Prepared(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
+    return _PreparedModel(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
 
 
 def _write_stand_in(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:

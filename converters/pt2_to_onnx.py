@@ -74,19 +74,19 @@ def _proto(program: Any, opset: int) -> Any:
     Raises the current exporter's EngineError if both fail. The proof compares either result with the program.
     """
     if opset < _PRESENT:
-        return _traced(program, opset)
+        return _trace(program, opset)
     try:
-        return _exported(program, opset)
+        return _export(program, opset)
     except EngineError as first:
         if opset > _NEWEST_TRACED or has_free_sizes(program):
             raise
         try:
-            return _traced(program, opset)
+            return _trace(program, opset)
         except Exception:
             raise first from None
 
 
-def _exported(program: Any, opset: int) -> Any:
+def _export(program: Any, opset: int) -> Any:
     """Export with the current exporter; returns an `onnx.ModelProto`."""
     import torch
     from torch.onnx.errors import OnnxExporterError
@@ -108,7 +108,7 @@ def _refusal(error: Exception) -> EngineError:
     return EngineError(f"{_TOOL} failed: {line[:300]}", "replace the operation in the model; --debug shows the rest")
 
 
-def _traced(program: Any, opset: int) -> Any:
+def _trace(program: Any, opset: int) -> Any:
     """Export with the legacy exporter, which traces the program once with ones; returns an `onnx.ModelProto`."""
     import onnx
     import torch

@@ -27,7 +27,7 @@ _POST_PROCESS = "TFLite_Detection_PostProcess"
 
 
 class TfliteToBrowser(Converter):
-    """The .tflite stays as it is, so phones and boards run the same file."""
+    """The .tflite stays as it is where LiteRT.js runs it, so that phones and boards run the same file."""
 
     source = "tflite"
     target = "browser"

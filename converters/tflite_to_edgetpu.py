@@ -92,7 +92,7 @@ class TfliteToEdgetpu(Converter):
         _refuse(model, report)
         _check_prediction(report, own.min_mapped)
         program = find_compiler()
-        made = _ready(model, out, report) if program is None else _compiled(program, model, out, report, own)
+        made = _ready(model, out, report) if program is None else _compile(program, model, out, report, own)
         made = replace(made, notes=(*notes, *made.notes))
         if not own.old_runtime:
             return made
@@ -155,7 +155,7 @@ def _ready(model: Path, out: Path, report: Report) -> ConversionOutput:
     )
 
 
-def _compiled(
+def _compile(
     program: str, model: Path, out: Path, report: Report, options: TfliteToEdgetpu.Options
 ) -> ConversionOutput:
     """Read the compiled model back and compare it with the prediction."""
@@ -207,10 +207,10 @@ def _differences(report: Report, left: Mapping[str, int]) -> list[str]:
     expected, found = Counter(node.op for node in report.on_host), Counter(dict(left))
     if expected == found:
         return []
-    return [f"the compiler left {_listed(found)} on the CPU, `edge check` expected {_listed(expected)}"]
+    return [f"the compiler left {_list_operators(found)} on the CPU, `edge check` expected {_list_operators(expected)}"]
 
 
-def _listed(ops: Counter[str]) -> str:
+def _list_operators(ops: Counter[str]) -> str:
     return ", ".join(f"{count} × {op}" for op, count in sorted(ops.items())) or "nothing"
 
 
@@ -232,7 +232,7 @@ def old_tflite_answers(model: Path, inputs: Arrays) -> Arrays:
         answer = environment(_OLD_ENVIRONMENT).run(job, _OLD_TIMEOUT_S, f"{OLD_ENGINE} on {model}", _OLD_HINT)
         arrays = load_arrays(answered)
         return {
-            output["name"]: _dequantized(arrays[f"{place:04d}"], output["scale"], output["zero_point"])
+            output["name"]: _dequantize(arrays[f"{place:04d}"], output["scale"], output["zero_point"])
             for place, output in enumerate(answer["outputs"])
         }
 
@@ -242,12 +242,12 @@ def old_cross_check(model: Path) -> CrossCheck:
 
     def ask(feeds: Arrays, outputs: Sequence[str]) -> CrossCheckResult:
         answers = old_tflite_answers(model, feeds)
-        return CrossCheckResult(OLD_ENGINE, dict(zip(outputs, answers.values(), strict=True)))
+        return CrossCheckResult(engine=OLD_ENGINE, answers=dict(zip(outputs, answers.values(), strict=True)))
 
     return ask
 
 
-def _dequantized(values: Array, scale: float, zero_point: int) -> Array:
+def _dequantize(values: Array, scale: float, zero_point: int) -> Array:
     from runtimes.artifact.manifest import Quantization
     from runtimes.tensors import dequantize
 

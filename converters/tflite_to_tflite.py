@@ -31,7 +31,7 @@ class TfliteToTflite(Converter):
         self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
     ) -> ConversionOutput:
         """Write `<model name>.tflite`; see `converters.base.Converter`."""
-        from converters.tflite.quantizer_source import prepared, without_unused
+        from converters.tflite.quantizer_source import prepare, without_unused
         from converters.tflite.writer import write_inline
 
         self.check(options, calibration)
@@ -40,9 +40,9 @@ class TfliteToTflite(Converter):
             raise UsageError(f"{_TOOL} writes no uint8 inputs", "inputs and outputs: int8, float32")
         _check_operators(model)
         with converting(model, _TOOL), tempfile.TemporaryDirectory() as folder:
-            content = prepared(model, Path(folder))
+            content = prepare(model, Path(folder))
             result = Path(folder) / "quantized.tflite"
-            result.write_bytes(_quantized(content, options.precision, calibration))
+            result.write_bytes(_quantize(content, options.precision, calibration))
             path = write_inline(result, out / f"{model.stem}.tflite")
             path.write_bytes(without_unused(path))
         return ConversionOutput(model=path)
@@ -59,7 +59,7 @@ def _check_operators(model: Path) -> None:
         raise UsageError(what, "convert from the model that the file was made from (Keras, ONNX, PyTorch)")
 
 
-def _quantized(content: bytes, precision: str, calibration: Calibration | None) -> bytes:
+def _quantize(content: bytes, precision: str, calibration: Calibration | None) -> bytes:
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
 
     tool = quantizer.Quantizer(bytearray(content))

@@ -40,7 +40,9 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
 
 def export(job: ExportJob, _report: Report) -> ExportedModel:
     """Export a model; see `ExportingSource`."""
-    return ExportedModel(Export(exporting_source(job.source), Path(job.where), job.options).run(job.out))
+    return ExportedModel(
+        Export(source=exporting_source(job.source), path=Path(job.where), options=job.options).run(job.out)
+    )
 
 
 def samples(job: SamplesJob, report: Report) -> SamplesAnswer:
@@ -54,7 +56,7 @@ def samples(job: SamplesJob, report: Report) -> SamplesAnswer:
     found = generate(job.where, report_count)
     if job.out:
         save_arrays(job.out, found.arrays)
-    return SamplesAnswer(len(found), found.stopped, found.digest)
+    return SamplesAnswer(count=len(found), stopped=found.stopped, digest=found.digest)
 
 
 def convert_text(request: LlmConvertRequest, report: Report) -> ConvertResult:

@@ -14,7 +14,7 @@ NEWEST_RUNTIME = "newest-runtime"  # a file written by the current release of th
 ASKED = (*PRECISIONS, DYNAMIC_BATCH, NEWEST_RUNTIME)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cpu:
     """The processor of a board or computer; `features` by Linux' names (`avx2`, `asimddp`)."""
 
@@ -38,7 +38,7 @@ class Cpu:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Accelerator:
     """A processor for networks besides the CPU: a GPU, TPU or VPU. `on_chip_bytes` is its own fast memory."""
 
@@ -60,7 +60,7 @@ class Accelerator:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """Main memory. `bytes` is None if a board is sold with several sizes. Bandwidth is in 10^9 bytes per second."""
 
@@ -80,7 +80,7 @@ class Memory:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """A model format that the device supports.
 
@@ -116,7 +116,7 @@ class Format:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """What the device cannot do: `asked` (values of `ASKED`) in `format`, why, and what works `instead`."""
 
@@ -138,7 +138,7 @@ class Refusal:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recognize:
     """How to recognize the device: `vendor:product` ids, and shell patterns for device nodes and names."""
 
@@ -164,7 +164,7 @@ class Recognize:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Power:
     """Electrical power in watts."""
 
@@ -184,7 +184,7 @@ class Power:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Price:
     """The price when new, in US dollars."""
 
@@ -198,7 +198,7 @@ class Price:
         return cls(usd=table.require("usd", float), note=table.find("note", str), source=table.text("source"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Peak:
     """Dense peak rates of the fastest unit, in 10^9 operations per second; a multiply-add counts as two."""
 

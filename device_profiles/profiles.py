@@ -38,7 +38,7 @@ class UnknownProfileError(ProfileError):
     """An unknown id, or parts that do not form a setup."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A device, or a setup of several. A fact that is unknown or has no source is None or empty.
 
@@ -102,7 +102,7 @@ def load(profile_id: str) -> Profile:
     return parts[0] if len(parts) == 1 else _join(parts)
 
 
-def recognized(
+def recognize_devices(
     *,
     usb: Iterable[str] = (),
     pci: Iterable[str] = (),

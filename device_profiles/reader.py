@@ -54,7 +54,7 @@ class Table:
         if key not in self._values:
             misspelt = get_close_matches(key, [one for one in self._values if one not in self._asked], n=1)
             raise self.error(key, "missing value", f"is it {misspelt[0]} there?" if misspelt else "")
-        return self._checked(self._values[key], kind, key)
+        return self._check(self._values[key], kind, key)
 
     def find(self, key: str, kind: type[T]) -> T | None:
         """Like `require`, but None if `key` is absent."""
@@ -71,11 +71,11 @@ class Table:
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings; empty if `key` is absent."""
         items = self.find(key, list) or []
-        return tuple(self._checked(item, str, f"{key}[{index}]") for index, item in enumerate(items))
+        return tuple(self._check(item, str, f"{key}[{index}]") for index, item in enumerate(items))
 
     def word(self, key: str, allowed: Collection[str]) -> str:
         """A required string, one of `allowed`."""
-        return self._allowed(self.text(key), key, allowed)
+        return self._check_allowed(self.text(key), key, allowed)
 
     def words(self, key: str, allowed: Collection[str]) -> tuple[str, ...]:
         """A required non-empty list of strings, each one of `allowed`."""
@@ -83,7 +83,7 @@ class Table:
         words = self.texts(key)
         if not words:
             raise self.error(key, "empty list")
-        return tuple(self._allowed(word, f"{key}[{index}]", allowed) for index, word in enumerate(words))
+        return tuple(self._check_allowed(word, f"{key}[{index}]", allowed) for index, word in enumerate(words))
 
     def group(self, key: str, reader: Callable[[Table], T]) -> T | None:
         """Parse the table at `key` with `reader`; None if absent."""
@@ -93,7 +93,7 @@ class Table:
     def groups(self, key: str, reader: Callable[[Table], T]) -> tuple[T, ...]:
         """Parse the list of tables at `key` with `reader`; empty if absent."""
         items = self.find(key, list) or []
-        checked = [self._checked(item, dict, f"{key}[{index}]") for index, item in enumerate(items)]
+        checked = [self._check(item, dict, f"{key}[{index}]") for index, item in enumerate(items)]
         paths = [self._at(f"{key}[{index}]") for index in range(len(items))]
         return tuple(Table(item, self._document, path).read(reader) for item, path in zip(checked, paths, strict=True))
 
@@ -101,7 +101,7 @@ class Table:
         """Build an error about `key`, for the caller to raise."""
         return ProfileError(f"{self._document}: {reason} in '{self._at(key)}'", hint)
 
-    def _checked(self, value: Any, kind: type[T], key: str) -> T:
+    def _check(self, value: Any, kind: type[T], key: str) -> T:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:  # not isinstance, which would accept True as an integer
@@ -109,7 +109,7 @@ class Table:
             raise self.error(key, f"wrong type ({found}, not {_NAMES[kind]})")
         return value
 
-    def _allowed(self, word: str, key: str, allowed: Collection[str]) -> str:
+    def _check_allowed(self, word: str, key: str, allowed: Collection[str]) -> str:
         if word not in allowed:
             raise self.error(key, f"unknown word '{word}'", suggestion(word, allowed))
         return word

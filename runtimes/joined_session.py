@@ -27,12 +27,12 @@ class JoinedSession:
         self.inputs = tuple(session.inputs)
         self.threads = session.threads
         try:
-            self.outputs = self._joined_specs()
+            self.outputs = self._join_specs()
         except InputError:
             session.close()
             raise
 
-    def _joined_specs(self) -> tuple[TensorSpec, ...]:
+    def _join_specs(self) -> tuple[TensorSpec, ...]:
         belongs = {part: join for join in self._joins for part in join.parts}
         missing = sorted(set(belongs) - set(self._parts))
         if missing:
@@ -44,10 +44,10 @@ class JoinedSession:
             if join is None:
                 found[name] = spec
             elif join.output not in found:
-                found[join.output] = self._joined_spec(join)
+                found[join.output] = self._join_spec(join)
         return tuple(found.values())
 
-    def _joined_spec(self, join: Join) -> TensorSpec:
+    def _join_spec(self, join: Join) -> TensorSpec:
         shapes = [self._parts[part].shape for part in join.parts]
         if any(len(shape) <= join.axis for shape in shapes):
             raise InputError(f"the manifest joins '{join.output}' on axis {join.axis}, which its parts do not have", "")

@@ -46,17 +46,17 @@ class EngineStatus:
 
 def engine_ids() -> list[str]:
     """Return all engine ids, including extensions', sorted."""
-    built_in = _built_in()
+    built_in = _built_in_names()
     return sorted((*built_in, *_extensions().found))
 
 
 @lru_cache(maxsize=None)
-def _built_in() -> tuple[str, ...]:
+def _built_in_names() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(runtimes.engines.__path__))
 
 
 def _extensions() -> Extensions:
-    return load("edge.engines", _built_in(), _check_engine)
+    return load("edge.engines", _built_in_names(), _check_engine)
 
 
 def _check_engine(found: object) -> None:

@@ -129,7 +129,9 @@ def quantize(job: QuantizeJob, report: Report) -> QuantizeAnswer:
 
     weights = read_importance(Path(job.imatrix)) if job.imatrix else None
     source, target = Path(job.artifact), Path(job.out)
-    quantize_file(source, target, job.type, job.threads, job.again, weights, on_tensor)
+    quantize_file(
+        source, target, job.type, threads=job.threads, again=job.again, importance=weights, on_tensor=on_tensor
+    )
     return QuantizeAnswer(job.out, weight_errors(source, target), len(weights or ()))
 
 
@@ -142,9 +144,9 @@ def importance(job: ImportanceJob, report: Report) -> ImportanceAnswer:
 
 def perplexity(job: PerplexityJob, report: Report) -> PerplexityAnswer:
     """Compare the perplexity of two models on a text file."""
-    from runtimes.llm.perplexity import compared
+    from runtimes.llm.perplexity import compare_perplexity
 
-    return compared(Path(job.before), Path(job.artifact), Path(job.text), job.runtime, report)
+    return compare_perplexity(Path(job.before), Path(job.artifact), Path(job.text), job.runtime, report)
 
 
 def measure(job: MeasureJob, report: Report) -> MeasureAnswer:

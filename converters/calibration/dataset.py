@@ -55,10 +55,10 @@ def from_pixels(pixels: Array, inputs: Sequence[TensorSpec], preprocess: Preproc
         raise InputError(f"the model takes {len(inputs)} inputs, not one picture", "pass its inputs as an .npz file")
     spec = replace(inputs[0], dtype="float32", quantization=None)
     rows = np.concatenate([pixels_to_input(picture, spec, preprocess) for picture in pixels])
-    return from_arrays({spec.name: _batched(rows, concrete_shape(spec)[0])}, inputs)
+    return from_arrays({spec.name: _batch(rows, concrete_shape(spec)[0])}, inputs)
 
 
-def _batched(pictures: Array, batch: int) -> Array:
+def _batch(pictures: Array, batch: int) -> Array:
     """Group pictures [n, …] into samples [n / batch, batch, …]; the first pictures complete the last sample."""
     short = -len(pictures) % batch
     filled = np.concatenate([pictures, np.resize(pictures, (short, *pictures.shape[1:]))])
@@ -76,7 +76,7 @@ def from_arrays(arrays: Arrays, inputs: Sequence[TensorSpec]) -> Calibration:
     if missing:
         hint = f"the file holds: {', '.join(sorted(arrays)) or 'nothing'}"
         raise InputError(f"the calibration data hold nothing for input '{missing[0]}'", hint)
-    samples = {spec.name: _shaped(arrays[spec.name], spec) for spec in with_sizes(inputs, sizes_of(arrays, inputs))}
+    samples = {spec.name: _reshape(arrays[spec.name], spec) for spec in with_sizes(inputs, sizes_of(arrays, inputs))}
     if len({len(values) for values in samples.values()}) != 1:
         raise InputError(
             "the calibration data have different numbers of samples per input", "provide every input for each sample"
@@ -112,25 +112,25 @@ def lint(calibration: Calibration, preprocess: Preprocess | None) -> list[str]:
 def split(calibration: Calibration) -> tuple[Calibration, Calibration]:
     """Split into calibration and held-out verification samples (every fifth), which never overlap."""
     held_out = np.arange(len(calibration)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    return _chosen(calibration, ~held_out), spread(_chosen(calibration, held_out))
+    return _select_rows(calibration, ~held_out), spread(_select_rows(calibration, held_out))
 
 
 def spread(calibration: Calibration) -> Calibration:
     """Return at most 32 evenly spread samples, enough for verification."""
     count = len(calibration)
-    return _chosen(calibration, np.linspace(0, count - 1, min(count, _FOR_PROOF)).astype(int))
+    return _select_rows(calibration, np.linspace(0, count - 1, min(count, _FOR_PROOF)).astype(int))
 
 
 def sequence(calibration: Calibration) -> Calibration:
     """Return the first samples in their order, for the verification of a model that keeps a state."""
-    return _chosen(calibration, np.arange(min(len(calibration), MAX_SEQUENCE)))
+    return _select_rows(calibration, np.arange(min(len(calibration), MAX_SEQUENCE)))
 
 
-def _chosen(calibration: Calibration, rows: Array) -> Calibration:
+def _select_rows(calibration: Calibration, rows: Array) -> Calibration:
     return Calibration({name: values[rows] for name, values in calibration.samples.items()})
 
 
-def _shaped(values: Array, spec: TensorSpec) -> Array:
+def _reshape(values: Array, spec: TensorSpec) -> Array:
     if values.dtype.kind not in "biuf":
         raise InputError(f"the calibration data of '{spec.name}' hold {values.dtype}", "give plain numbers")
     shape = concrete_shape(spec)
@@ -138,12 +138,12 @@ def _shaped(values: Array, spec: TensorSpec) -> Array:
         values = values[:, np.newaxis]
     if values.shape[1:] != shape or len(values) == 0:
         wanted, given = format_shape(shape), format_shape(values.shape[1:])
-        hint = f"stack samples of {wanted} on a new first axis{_turned(values.shape[1:], shape)}"
+        hint = f"stack samples of {wanted} on a new first axis{_order_hint(values.shape[1:], shape)}"
         raise InputError(f"the calibration samples of '{spec.name}' are {given}; the model takes {wanted}", hint)
     return values.astype(np.float32)
 
 
-def _turned(given: Sequence[int], wanted: Sequence[int]) -> str:
+def _order_hint(given: Sequence[int], wanted: Sequence[int]) -> str:
     """Return a hint about channel order if the sizes are right but in another order."""
     sizes = wanted[1:] if len(given) == len(wanted) - 1 else wanted
     same = given != sizes and sorted(given) == sorted(sizes)
@@ -166,8 +166,8 @@ def _check_values(name: str, values: Array, preprocess: Preprocess | None) -> No
 
 def to_model_dtypes(inputs: Sequence[TensorSpec], real: Arrays) -> Arrays:
     """Quantize samples [n, *shape] to the model's input dtypes."""
-    return {spec.name: _quantized(real[spec.name], spec) for spec in inputs}
+    return {spec.name: _quantize(real[spec.name], spec) for spec in inputs}
 
 
-def _quantized(real: Array, spec: TensorSpec) -> Array:
+def _quantize(real: Array, spec: TensorSpec) -> Array:
     return np.stack([quantize(sample, spec) for sample in real])

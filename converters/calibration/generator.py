@@ -27,8 +27,8 @@ _ALONE = "samples"  # the name of a sample's only array if it has none
 _HINT = "yield one array at a time, or {input name: array} for a model with several inputs"
 
 
-@dataclass(frozen=True)
-class Generated:
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSamples:
     """The samples of a generator, [n, *shape] by name; `stopped` says why it was stopped early, or is empty."""
 
     arrays: Arrays
@@ -42,7 +42,7 @@ class Generated:
 
 def generate(
     where: str, on_sample: Callable[[int], None] = lambda _count: None, largest: int = MAX_NPZ_BYTES
-) -> Generated:
+) -> GeneratedSamples:
     """Run the code that `where` names (`converters.calibration.generator`), at most `MAX_SAMPLES` samples and
     `largest` bytes of them.
 
@@ -50,7 +50,7 @@ def generate(
     """
     samples: list[Arrays] = []
     size, stopped = 0, ""
-    for sample in _checked(_yielded(where), where):
+    for sample in _check_samples(_iterate(where), where):
         size += sum(values.nbytes for values in sample.values())
         if size > largest:
             stopped = f"{largest / 2**30:.3g} GiB are full"
@@ -64,11 +64,11 @@ def generate(
         what = "a sample too large to keep" if stopped else "no sample"
         raise InputError(f"{where} yields {what}", _HINT)
     arrays = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-    return Generated(arrays, stopped, _digest(arrays))
+    return GeneratedSamples(arrays=arrays, stopped=stopped, digest=_digest(arrays))
 
 
-def _yielded(where: str) -> Iterator[Any]:
-    value = imported(where)
+def _iterate(where: str) -> Iterator[Any]:
+    value = import_reference(where)
     try:
         yield from value() if callable(value) else value
     except (Exception, SystemExit) as error:  # user code may raise anything
@@ -77,7 +77,7 @@ def _yielded(where: str) -> Iterator[Any]:
         raise InputError(f"{where} failed: {kind}{reason}", f"it is called without arguments; {_HINT}") from error
 
 
-def _checked(samples: Iterator[Any], where: str) -> Iterator[Arrays]:
+def _check_samples(samples: Iterator[Any], where: str) -> Iterator[Arrays]:
     """Yield each sample as arrays by name. All must have the form of the first."""
     first: dict[str, Any] | None = None
     for number, sample in enumerate(samples, 1):
@@ -137,7 +137,7 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None and not Path(text).exists()
 
 
-def imported(where: str) -> Any:
+def import_reference(where: str) -> Any:
     """Import what the reference names, with the current folder first on the path, as in `python -m`.
 
     Importing runs the code. Raises InputError for everything that fails.

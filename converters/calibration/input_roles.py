@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from converters.calibration.input_range import keras_config
-from converters.calibration.integer_inputs import calculated
+from converters.calibration.integer_inputs import calculate_bounds
 from converters.library_calls import loading
 from runtimes.artifact import TensorSpec
 
@@ -38,7 +38,7 @@ _TORCH_PASSES = ("to", "_to_copy", "clone", "view", "reshape", "unsqueeze", "squ
 _KERAS_PASSES = ("Reshape", "Flatten", "Permute", "RepeatVector", "Dropout", "Identity", "Cropping1D")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InputRole:
     """What an input means.
 
@@ -61,11 +61,11 @@ def input_roles(model: Path, model_format: str, inputs: Sequence[TensorSpec]) ->
     roles = {}
     for spec in inputs:
         if spec.name in rows:
-            roles[spec.name] = InputRole(rows[spec.name], is_segments=rows[spec.name] == 2)
+            roles[spec.name] = InputRole(rows=rows[spec.name], is_segments=rows[spec.name] == 2)
         elif spec.quantization is None and _is_mask(spec, _lengths(spec) in texts):
             roles[spec.name] = InputRole(is_mask=True)
     if model_format == "onnx":
-        bounds = calculated(model, [spec for spec in inputs if spec.name not in roles])
+        bounds = calculate_bounds(model, [spec for spec in inputs if spec.name not in roles])
         roles.update({name: InputRole(bounds=one) for name, one in bounds.items()})
     return roles
 

@@ -28,7 +28,7 @@ _OPERATORS = """
 _ELEMENTWISE = frozenset(_OPERATORS.split())
 
 
-def calculated(model: Path, inputs: Sequence[TensorSpec]) -> dict[str, Bounds]:
+def calculate_bounds(model: Path, inputs: Sequence[TensorSpec]) -> dict[str, Bounds]:
     """Return the least and the greatest value of each whole input that is only calculated with, element by element."""
     with loading(model, "ONNX"):
         import onnx

@@ -35,7 +35,7 @@ def check_calibration(
             f"all {len(samples)} held-out calibration samples are of one class to the source (row {row} of its output):"
             " calibrate with inputs of every class"
         )
-    swapped = _swapped(samples)
+    swapped = _swap_channels(samples)
     if swapped is None:
         return
     surer = _sure(_probabilities(answers_of(session, to_model_dtypes(session.inputs, swapped.samples))[name], meaning))
@@ -56,7 +56,7 @@ def _sure(shares: Array) -> float:
     return float(shares.max(axis=1).mean())
 
 
-def _swapped(samples: Calibration) -> Calibration | None:
+def _swap_channels(samples: Calibration) -> Calibration | None:
     """Return the pictures with first and third channels swapped; None unless they have three channels."""
     name, values = next(iter(samples.samples.items()))
     axes = [

@@ -24,7 +24,7 @@ _PACKAGE_KEY = "4"
 _PARAMETER_CACHING = 1  # an executable that only loads parameters into the chip's memory, once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Executable:
     """A program for the chip.
 
@@ -43,7 +43,7 @@ class Executable:
     caching_token: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Package:
     """The content of one custom operator: the required runtime, the compiler version, and the programs."""
 
@@ -53,7 +53,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledModel:
     """A compiled model: its packages, one for each custom operator, and the operators left on the CPU by name."""
 
     packages: tuple[Package, ...]
@@ -112,7 +112,7 @@ class Compiled:
         return (one for package in self.packages for one in package.executables)
 
 
-def read_compiled(model: TfliteModel) -> Compiled | None:
+def read_compiled(model: TfliteModel) -> CompiledModel | None:
     """Read the compiled parts of a TFLite model. Returns None if there are none.
 
     Raises InputError if a package is broken.
@@ -121,7 +121,7 @@ def read_compiled(model: TfliteModel) -> Compiled | None:
     packages = tuple(_package(operator) for operator in operators if _is_compiled(operator))
     if not packages:
         return None
-    return Compiled(packages, Counter(one.name for one in operators if not _is_compiled(one)))
+    return CompiledModel(packages, Counter(one.name for one in operators if not _is_compiled(one)))
 
 
 def _is_compiled(operator: Operator) -> bool:
@@ -134,7 +134,11 @@ def _package(operator: Operator) -> Package:
         raise operator.options.unsupported(f"has an {CUSTOM_OP} without a package of the compiler")
     table = Table.root(content)
     executables = Table.root(table.raw(1)).raws(0)
-    return Package(table.number(0, "i"), table.text(4), tuple(_executable(one) for one in executables))
+    return Package(
+        min_runtime_version=table.number(0, "i"),
+        compiler_version=table.text(4),
+        executables=tuple(_executable(one) for one in executables),
+    )
 
 
 def _executable(content: ByteSource) -> Executable:

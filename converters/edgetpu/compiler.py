@@ -70,7 +70,7 @@ _FAILURES: tuple[tuple[str, type[EdgeError], str, str], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogRow:
     """One line of the log: how many operations of one kind have the same status; the log does not say which ones."""
 
@@ -79,7 +79,7 @@ class LogRow:
     status: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compilation:
     """The result of a compilation. Sizes are in bytes; None if the compiler did not report them."""
 
@@ -129,12 +129,14 @@ def compile_model(program: str, model: Path, out: Path, timeout_s: int = _TIMEOU
     if status != 0 or not compiled.is_file():
         raise failure(model, status, output)
     return Compilation(
-        compiled,
-        _match(r"Edge TPU Compiler version (\S+)", output) or "unknown",
-        read_log(table),
-        _number(r"Number of Edge TPU subgraphs: (\d+)", output),
-        _size(r"On-chip memory used for caching model parameters: ([\d.]+)([KMG]?i?B)", output),
-        _size(r"Off-chip memory used for streaming uncached model parameters: ([\d.]+)([KMG]?i?B)", output),
+        model=compiled,
+        version=_match(r"Edge TPU Compiler version (\S+)", output) or "unknown",
+        rows=read_log(table),
+        subgraphs=_number(r"Number of Edge TPU subgraphs: (\d+)", output),
+        cached_bytes=_size(r"On-chip memory used for caching model parameters: ([\d.]+)([KMG]?i?B)", output),
+        streamed_bytes=_size(
+            r"Off-chip memory used for streaming uncached model parameters: ([\d.]+)([KMG]?i?B)", output
+        ),
     )
 
 
@@ -147,7 +149,7 @@ def read_log(text: str) -> tuple[LogRow, ...]:
             continue
         found = re.match(r"(\S+)\s+(\d+)\s+(\S.*?)\s*$", line) if inside else None
         if found:
-            rows.append(LogRow(found[1], int(found[2]), found[3]))
+            rows.append(LogRow(operation=found[1], count=int(found[2]), status=found[3]))
         elif line.strip():
             inside = False
     return tuple(rows)

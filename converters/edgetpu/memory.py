@@ -60,12 +60,12 @@ def _chip_bytes(op: TfliteOp) -> int:
     """Return the bytes that a layer's parameters take on the chip."""
     shape = sizes(op.input(1))
     if op.type == "DEPTHWISE_CONV_2D" and len(shape) == 4:
-        return _padded(shape[3], _DEPTHWISE_CHANNELS) * (shape[1] * shape[2] + _CHANNEL_BYTES)
+        return _pad(shape[3], _DEPTHWISE_CHANNELS) * (shape[1] * shape[2] + _CHANNEL_BYTES)
     if op.type in ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED") and len(shape) >= 2:
-        weights = prod(shape[1:-1]) * _padded(shape[-1], _INPUT_CHANNELS)
-        return _padded(shape[0], _OUTPUT_CHANNELS) * (weights + _CHANNEL_BYTES)
+        weights = prod(shape[1:-1]) * _pad(shape[-1], _INPUT_CHANNELS)
+        return _pad(shape[0], _OUTPUT_CHANNELS) * (weights + _CHANNEL_BYTES)
     return sum(tensor.constant_bytes for tensor in op.inputs if is_constant(tensor))
 
 
-def _padded(channels: int, multiple: int) -> int:
+def _pad(channels: int, multiple: int) -> int:
     return -(-channels // multiple) * multiple

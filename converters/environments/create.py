@@ -29,7 +29,7 @@ def make(environment: Definition, pythons: Sequence[Path], report: Report) -> No
     place = environment.folder
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(place.with_name(f"{place.name}.lock"), report, environment.name):
+        with _hold_lock(place.with_name(f"{place.name}.lock"), report, environment.name):
             if not environment.python.exists():
                 _create(environment, pythons, report)
     except OSError as error:
@@ -114,10 +114,10 @@ def _run(command: Sequence[str], name: str, show: Callable[[str, int], None] | N
         finally:
             process.kill()
     if process.returncode != 0:
-        raise _failed(name, lines)
+        raise _failure(name, lines)
 
 
-def _failed(name: str, lines: Sequence[str]) -> HostError:
+def _failure(name: str, lines: Sequence[str]) -> HostError:
     errors = [line for line in lines if line.startswith(("ERROR", "Error", "error"))] or [
         line for line in lines if line
     ]
@@ -131,7 +131,7 @@ def _failed(name: str, lines: Sequence[str]) -> HostError:
 
 
 @contextmanager
-def _locked(path: Path, report: Report, name: str) -> Iterator[None]:
+def _hold_lock(path: Path, report: Report, name: str) -> Iterator[None]:
     """Hold the lock file, after waiting for any other holder; the system releases it when the process ends."""
     with path.open("a+b") as stream:
         if not _try_lock(stream):

@@ -14,7 +14,7 @@ CONSOLIDATED = "consolidated.*.pth"
 _OLD = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 
 
-def recognized(path: Path) -> str | None:
+def recognize(path: Path) -> str | None:
     """Return the kind of language model: "hf", "meta", "llama2c" or "lora"; None for anything else."""
     if path.is_dir():
         if (path / CONFIG).is_file():

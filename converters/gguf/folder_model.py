@@ -79,7 +79,7 @@ class FolderModel:
 
     def write(self, path: Path, precision: str, _on_tensor: OnTensor) -> None:
         """See `TextModel`; the progress is not reported per tensor."""
-        with self._staged() as staged:
+        with self._stage() as staged:
             own = None
             if self.own_vocabulary is not None:
                 own = staged.with_name("vocabulary.json")
@@ -102,7 +102,7 @@ class FolderModel:
         if is_clip(self.config):
             write_clip_encoder(self.folder, self.config, path, precision, name)
             return
-        with self._staged() as staged:
+        with self._stage() as staged:
             ask(
                 f"llama.cpp's converter cannot convert the picture encoder of {self.folder}",
                 "pictures",
@@ -127,7 +127,7 @@ class FolderModel:
             raise HostError(what, "convert it on a machine with four times the model's size of free memory")
         if has_transformers():
             return transformers_scores(self.base or self.folder, texts, self.adapter), "transformers"
-        with self._staged() as staged:
+        with self._stage() as staged:
             out = staged.with_name("scores.npz")
             subject = f"transformers cannot run {self.folder}"
             ask(subject, "scores", folder=str(staged), texts=texts, out=str(out))
@@ -139,7 +139,7 @@ class FolderModel:
         return {"converter": "llama.cpp", "vocabulary": "edge" if self.own_vocabulary else "llama.cpp"}
 
     @contextmanager
-    def _staged(self) -> Iterator[Path]:
+    def _stage(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="edge-") as place:
             yield stage(self.folder, Path(place) / "model", without_template=self.tokenizer.template is None)
 

@@ -288,9 +288,13 @@ def _scaling(config: ModelConfig, path: Path) -> RopeScaling | None:
     original = rope.get("original_max_position_embeddings") or config.get("max_position_embeddings") or 0
     if kind == "llama3":
         return RopeScaling(
-            kind, factor, int(original), fields.number("low_freq_factor"), fields.number("high_freq_factor")
+            kind=kind,
+            factor=factor,
+            original=int(original),
+            low_frequency=fields.number("low_freq_factor"),
+            high_frequency=fields.number("high_freq_factor"),
         )
-    return RopeScaling(kind, factor, int(original) if kind == "yarn" else 0)
+    return RopeScaling(kind=kind, factor=factor, original=int(original) if kind == "yarn" else 0)
 
 
 def _window(config: ModelConfig, is_switched: bool) -> int | None:

@@ -13,7 +13,7 @@ from runtimes.arrays import Array
 MAX_LAYERS, MAX_SIZE = 1024, 2**24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RopeScaling:
     """How positions are scaled: `kind` llama3, linear or yarn, by `factor` from a context of `original` tokens."""
 
@@ -24,7 +24,7 @@ class RopeScaling:
     high_frequency: float = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """The hyperparameters of a decoder.
 
@@ -101,7 +101,7 @@ def rotation_heads(network: Network, name: str) -> int | None:
     return {"attn_q": network.heads, "attn_k": network.kv_heads}.get(part.partition(".")[0])
 
 
-def paired(values: Array, heads: int) -> Array:
+def pair_up(values: Array, heads: int) -> Array:
     """Reorder rows [heads × head, ...] that are rotated in halves, so that adjacent pairs are rotated."""
     return np.ascontiguousarray(
         values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
@@ -124,7 +124,7 @@ def frequency_factors(network: Network) -> Array | None:
     return np.where(lengths > slow, scaling.factor, np.where(lengths < quick, 1.0, blended)).astype(np.float32)
 
 
-def described(network: Network) -> Mapping[str, int | float | str]:
+def describe(network: Network) -> Mapping[str, int | float | str]:
     """Return the network's entries in a GGUF's metadata, without the architecture's prefix."""
     entries: dict[str, int | float | str] = {
         "context_length": network.usable_context,

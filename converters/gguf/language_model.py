@@ -9,6 +9,7 @@ from pathlib import Path
 from converters.gguf.hyperparameters import Network
 from converters.gguf.model_parts import ModelParts, OnTensor
 from converters.gguf.reference import source_scores
+from converters.gguf.vocabulary import Vocabulary
 from converters.gguf.weights import Weights
 from converters.gguf.writer import write_model
 from runtimes.arrays import Array
@@ -35,7 +36,7 @@ class LanguageModel(ModelParts):
         return {"converter": "edge"}
 
 
-class Renamed:
+class RenamedWeights:
     """Weights under other names: `rename` converts a name to that in `weights`."""
 
     def __init__(self, weights: Weights, rename: Callable[[str], str], names: set[str]) -> None:
@@ -70,6 +71,13 @@ def check_complete(network: Network, weights: Weights, where: Path) -> None:
                 what,
                 "the model may be a variant that edge does not support, or the configuration may be another model's",
             )
+
+
+def check_tokens(vocabulary: Vocabulary, network: Network, where: Path) -> None:
+    """Raise InputError if the tokenizer has tokens that the network has no embeddings for."""
+    if len(vocabulary.tokens) > network.vocabulary:
+        what = f"{where} has {len(vocabulary.tokens)} tokens, but embeddings for only {network.vocabulary}"
+        raise InputError(what, "use the tokenizer that the model was trained with")
 
 
 def check_nothing_left(names: set[str], read: set[str], where: Path) -> None:

@@ -38,7 +38,8 @@ def read_checkpoint(model: Path) -> LanguageModel:
     network = read_header(model)
     vocabulary = _vocabulary(_tokenizer(model, network.vocabulary), network.vocabulary)
     weights = _Checkpoint(model, network)
-    return LanguageModel(model.stem, network, vocabulary, weights, sentencepiece(vocabulary))
+    encode = sentencepiece(vocabulary)
+    return LanguageModel(name=model.stem, network=network, vocabulary=vocabulary, weights=weights, encode=encode)
 
 
 def read_header(path: Path) -> Network:

@@ -14,7 +14,7 @@ import numpy as np
 from converters.gguf.bpe_merges import is_ranks, read_ranks
 from converters.gguf.detect import CONSOLIDATED
 from converters.gguf.hyperparameters import MAX_LAYERS, MAX_SIZE, Network, RopeScaling
-from converters.gguf.language_model import LanguageModel, check_complete, check_nothing_left
+from converters.gguf.language_model import LanguageModel, check_complete, check_nothing_left, check_tokens
 from converters.gguf.sentencepiece_model import read_model
 from converters.gguf.vocabulary import Encode, Vocabulary, sentencepiece
 from converters.gguf.weights import read_json
@@ -42,7 +42,8 @@ _OUTER = {
     "output_norm.weight": "norm.weight",
     "output.weight": "output.weight",
 }
-_SCALED = RopeScaling("llama3", 8.0, 8192, 1.0, 4.0)  # what `use_scaled_rope` means in LLaMA 3.1's model.py
+# What `use_scaled_rope` means in LLaMA 3.1's model.py.
+_SCALED = RopeScaling(kind="llama3", factor=8.0, original=8192, low_frequency=1.0, high_frequency=4.0)
 
 
 def read_checkpoint(model: Path) -> LanguageModel:
@@ -56,10 +57,10 @@ def read_checkpoint(model: Path) -> LanguageModel:
     check_complete(network, weights, model)
     check_nothing_left(set(parts[0]), set(map(_source_name, network.tensors())), model)
     vocabulary, encode = _vocabulary(_tokenizer(model), network)
-    if len(vocabulary.tokens) > network.vocabulary:
-        what = f"{model} has {len(vocabulary.tokens)} tokens, but embeddings for only {network.vocabulary}"
-        raise InputError(what, "use the tokenizer that the model was trained with")
-    return LanguageModel(model.resolve().name, network, vocabulary, weights, encode, notes=notes)
+    check_tokens(vocabulary, network, model)
+    return LanguageModel(
+        name=model.resolve().name, network=network, vocabulary=vocabulary, weights=weights, encode=encode, notes=notes
+    )
 
 
 class _Checkpoint:

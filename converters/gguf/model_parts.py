@@ -50,7 +50,7 @@ class TextModel(Protocol):
         """Return the entries of the manifest about the conversion."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelParts:
     """The parts of a model that edge writes itself.
 

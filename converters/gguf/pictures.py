@@ -65,7 +65,7 @@ def why_not(folder: Path, config: ModelConfig) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureProof:
     """The result of the comparison.
 
@@ -104,7 +104,7 @@ def prove_pictures(
         length = next(length for case, (_, length) in zip(cases, expected, strict=True) if case is wrong[0])
         what = f"a text with a picture has {wrong[0].length} tokens, and {length} in transformers"
         return PictureProof(passed=False, message=what, facts={"passed": False, "samples": len(cases)})
-    metrics = _compared([scores for scores, _ in expected], [case.scores for case in cases])
+    metrics = _compare([scores for scores, _ in expected], [case.scores for case in cases])
     least = max(limit - _CHANGE_DB, 0.0)
     failures = [
         f"{what} {metrics[name]:.1f} dB, not {wanted:g}"
@@ -125,7 +125,7 @@ def prove_pictures(
     return PictureProof(passed=not failures, message="; ".join(failures), facts=facts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A picture between two texts, and llama.cpp's answer.
 
@@ -205,7 +205,7 @@ def _span(ids: list[int], image: int, tokenizer: Any) -> list[int]:
     return ids[first : last + 1]
 
 
-def _compared(expected: list[Array], given: list[Array]) -> dict[str, float]:
+def _compare(expected: list[Array], given: list[Array]) -> dict[str, float]:
     """Compare scores, and the differences between those of two pictures with the same text.
 
     Up to a constant, because one side has logits and the other log-probabilities. Raises InputError if the source
@@ -216,23 +216,23 @@ def _compared(expected: list[Array], given: list[Array]) -> dict[str, float]:
     for place in range(0, len(expected), 2):
         first, second = given[place][: len(expected[place])], given[place + 1][: len(expected[place])]
         possible = (first > _IMPOSSIBLE) & (second > _IMPOSSIBLE)
-        wanted = [_centered(scores[possible]) for scores in expected[place : place + 2]]
-        found = [_centered(scores[possible]) for scores in (first, second)]
+        wanted = [_center(scores[possible]) for scores in expected[place : place + 2]]
+        found = [_center(scores[possible]) for scores in (first, second)]
         rows += zip(wanted, found, strict=True)
         changes.append((wanted[1] - wanted[0], found[1] - found[0]))
-    scores, change = _joined(rows), _joined(changes)
+    scores, change = _join(rows), _join(changes)
     if np.linalg.norm(change[0]) < _LEAST_CHANGE * np.linalg.norm(scores[0]):
         what = "the source's answer does not depend on the picture, so the picture encoders cannot be compared"
         raise InputError(what, "--no-pictures leaves the picture encoder out")
     return {**compare(*scores), "change_snr_db": compare(*change)["snr_db"]}
 
 
-def _centered(scores: Array) -> Array:
+def _center(scores: Array) -> Array:
     found: Array = scores - scores.mean()
     return found
 
 
-def _joined(pairs: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+def _join(pairs: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     return np.concatenate([one for one, _ in pairs])[None], np.concatenate([other for _, other in pairs])[None]
 
 

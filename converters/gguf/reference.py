@@ -114,7 +114,7 @@ def _numpy(model: ModelParts, texts: list[list[int]]) -> list[Array]:
         signals = [_block(network, part, signal) for signal in signals]
     final = load("output_norm.weight")
     rows = table if network.tied else load("output.weight")
-    return [_normed(signal, final, network.epsilon) @ rows.T for signal in signals]
+    return [_normalize(signal, final, network.epsilon) @ rows.T for signal in signals]
 
 
 def _layer(model: ModelParts, layer: int) -> dict[str, Array]:
@@ -124,8 +124,8 @@ def _layer(model: ModelParts, layer: int) -> dict[str, Array]:
 
 
 def _block(network: Network, part: dict[str, Array], signal: Array) -> Array:
-    signal = signal + _attention(network, part, _normed(signal, part["attn_norm.weight"], network.epsilon))
-    inner = _normed(signal, part["ffn_norm.weight"], network.epsilon)
+    signal = signal + _attention(network, part, _normalize(signal, part["attn_norm.weight"], network.epsilon))
+    inner = _normalize(signal, part["ffn_norm.weight"], network.epsilon)
     gate = inner @ part["ffn_gate.weight"].T
     with np.errstate(over="ignore"):  # exp of a very negative gate overflows, and 1 / infinity is the correct 0
         gate = gate / (1 + np.exp(-gate))
@@ -135,7 +135,7 @@ def _block(network: Network, part: dict[str, Array], signal: Array) -> Array:
 
 def _attention(network: Network, part: dict[str, Array], signal: Array) -> Array:
     length, group = len(signal), network.heads // network.kv_heads
-    queries, keys, values = (_projected(network, part, signal, name) for name in ("attn_q", "attn_k", "attn_v"))
+    queries, keys, values = (_project(network, part, signal, name) for name in ("attn_q", "attn_k", "attn_v"))
     keys, values = np.repeat(keys, group, axis=0), np.repeat(values, group, axis=0)
     scores = queries @ keys.transpose(0, 2, 1) / math.sqrt(network.head)
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
@@ -148,17 +148,17 @@ def _attention(network: Network, part: dict[str, Array], signal: Array) -> Array
     return found
 
 
-def _projected(network: Network, part: dict[str, Array], signal: Array, name: str) -> Array:
+def _project(network: Network, part: dict[str, Array], signal: Array, name: str) -> Array:
     """Return queries, keys or values: [heads, length, head], the first two rotated."""
     found = signal @ part[f"{name}.weight"].T + part.get(f"{name}.bias", np.float32(0))
     found = found.reshape(len(signal), -1, network.head)
     if f"{name}_norm.weight" in part:
-        found = _normed(found, part[f"{name}_norm.weight"], network.epsilon)
+        found = _normalize(found, part[f"{name}_norm.weight"], network.epsilon)
     found = found.transpose(1, 0, 2)
-    return found if name == "attn_v" else _rotated(network, found)
+    return found if name == "attn_v" else _rotate(network, found)
 
 
-def _rotated(network: Network, values: Array) -> Array:
+def _rotate(network: Network, values: Array) -> Array:
     frequencies, strength = _frequencies(network)
     angles = np.arange(values.shape[1])[:, None] * frequencies
     cosine, sine = (strength * np.cos(angles)).astype(np.float32), (strength * np.sin(angles)).astype(np.float32)
@@ -197,6 +197,6 @@ def _yarn(network: Network, plain: Array) -> tuple[Array, float]:
     return plain / factor * ramp + plain * (1 - ramp), 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _normed(values: Array, weight: Array, epsilon: float) -> Array:
+def _normalize(values: Array, weight: Array, epsilon: float) -> Array:
     found: Array = values / np.sqrt(np.square(values).mean(axis=-1, keepdims=True) + epsilon) * weight
     return found

@@ -37,13 +37,13 @@ def rwkv_scores(weights: Weights, config: ModelConfig, version: int, texts: list
         load = _loader(weights, prefix.format(layer))
         for place, signal in enumerate(signals):
             if layer == 0:
-                signal = _normed(signal, load, first_norm, epsilon)
+                signal = _normalize(signal, load, first_norm, epsilon)
             if version == 6:
                 signals[place] = _block_6(signal, load, size, epsilon)
             else:
                 signals[place], first_values[place] = _block_7(signal, load, size, epsilon, first_values[place])
     load = _loader(weights, "")
-    return [(_normed(signal, load, last_norm, epsilon) @ load(head).T).astype(np.float32) for signal in signals]
+    return [(_normalize(signal, load, last_norm, epsilon) @ load(head).T).astype(np.float32) for signal in signals]
 
 
 def _loader(weights: Weights, prefix: str) -> Load:
@@ -52,8 +52,8 @@ def _loader(weights: Weights, prefix: str) -> Load:
 
 def _block_6(signal: Array, load: Load, size: int, epsilon: float) -> Array:
     attention: Load = lambda name: load(f"attention.{name}")  # noqa: E731
-    x = _normed(signal, load, "ln1", epsilon)
-    back = _shifted(x) - x
+    x = _normalize(signal, load, "ln1", epsilon)
+    back = _shift(x) - x
     mixed = np.tanh((x + back * attention("time_maa_x").ravel()) @ attention("time_maa_w1"))
     mixed = np.einsum("tfd,fdh->fth", mixed.reshape(len(x), 5, -1), attention("time_maa_w2"))
     xw, xk, xv, xr, xg = (
@@ -78,8 +78,8 @@ def _block_6(signal: Array, load: Load, size: int, epsilon: float) -> Array:
         state = w[t][:, :, None] * state + added
     out = _group_normed(found, attention, "ln_x") * (gate * _sigmoid(gate))
     signal = signal + out @ attention("output.weight").T
-    x = _normed(signal, load, "ln2", epsilon)
-    back = _shifted(x) - x
+    x = _normalize(signal, load, "ln2", epsilon)
+    back = _shift(x) - x
     feed: Load = lambda name: load(f"feed_forward.{name}")  # noqa: E731
     key = np.maximum((x + back * feed("time_maa_k").ravel()) @ feed("key.weight").T, 0) ** 2
     receptance = _sigmoid((x + back * feed("time_maa_r").ravel()) @ feed("receptance.weight").T)
@@ -91,8 +91,8 @@ def _block_7(
     signal: Array, load: Load, size: int, epsilon: float, first_values: Array | None
 ) -> tuple[Array, Array | None]:
     attention: Load = lambda name: load(f"attn.{name}")  # noqa: E731
-    x = _normed(signal, load, "attn_norm", epsilon)
-    back = _shifted(x) - x
+    x = _normalize(signal, load, "attn_norm", epsilon)
+    back = _shift(x) - x
     xr, xw, xk, xv, xa, xg = (x + back * attention(f"x_{name}").ravel() for name in "rwkvag")
     r, k, v = (one @ attention(f"{name}_proj.weight").T for one, name in ((xr, "r"), (xk, "k"), (xv, "v")))
     w = np.exp(_DECAY * _sigmoid(_low_rank(xw, attention, "w", np.tanh)))
@@ -115,8 +115,8 @@ def _block_7(
     bonus = (r * k * attention("r_k").reshape(-1, size)).sum(-1, keepdims=True) * v
     out = (_group_normed(found, attention, "g_norm") + bonus.reshape(len(x), -1)) * gate
     signal = signal + out @ attention("o_proj.weight").T
-    x = _normed(signal, load, "ffn_norm", epsilon)
-    mixed = x + (_shifted(x) - x) * load("ffn.x_k").ravel()
+    x = _normalize(signal, load, "ffn_norm", epsilon)
+    mixed = x + (_shift(x) - x) * load("ffn.x_k").ravel()
     answer: Array = signal + np.maximum(mixed @ load("ffn.key.weight").T, 0) ** 2 @ load("ffn.value.weight").T
     return answer, first_values
 
@@ -128,12 +128,12 @@ def _low_rank(
     return found + load(f"{name}_lora.lora.2.bias") if has_bias else found
 
 
-def _shifted(x: Array) -> Array:
+def _shift(x: Array) -> Array:
     """Return the signal of the previous token; zeros for the first token."""
     return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
 
 
-def _normed(x: Array, load: Load, name: str, epsilon: float) -> Array:
+def _normalize(x: Array, load: Load, name: str, epsilon: float) -> Array:
     found: Array = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return found * load(f"{name}.weight") + load(f"{name}.bias")
 

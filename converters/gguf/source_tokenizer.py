@@ -111,7 +111,7 @@ def read_source_tokenizer(folder: Path, settings_folder: Path | None = None) -> 
     raise InputError(what, "edge needs one of these files; copy the tokenizer's files into the folder")
 
 
-def checked_added(added: Mapping[int, str]) -> dict[int, str]:
+def check_added(added: Mapping[int, str]) -> dict[int, str]:
     """Select the added tokens that the proof checks: all, or an even selection if there are very many."""
     step = -(-len(added) // _MAX_ADDED) or 1
     return dict(sorted(added.items())[::step])

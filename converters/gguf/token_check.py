@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.gguf.source_tokenizer import SourceTokenizer, checked_added
+from converters.gguf.source_tokenizer import SourceTokenizer, check_added
 from runtimes.errors import ProofError
 from runtimes.llm.session import TextSession
 
@@ -52,7 +52,7 @@ def check_tokens(source: SourceTokenizer, session: TextSession, chat: str | None
     whole = LANGUAGES.read_text(encoding="utf-8")
     plain = [*whole.splitlines(), whole]
     random = list(_random_texts(source))
-    added = [_around(text) for text in checked_added(source.added).values() if text]
+    added = [_around(text) for text in check_added(source.added).values() if text]
     chats = [chat] if chat is not None else []
     different = sum(
         _compare(source, session, text, special)

@@ -43,7 +43,7 @@ UNSEEN = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextProof:
     """The result of a proof.
 
@@ -89,7 +89,7 @@ def prove_text(model: TextModel, session: TextSession, precision: str) -> TextPr
     notes = _check_template(model, session, chat)
     room = session.facts.context
     prompts = [tokens[: room // 2] for tokens in _prompts(model, session)]
-    continued = [_continued(session, prompt, room) for prompt in prompts]
+    continued = [_continue(session, prompt, room) for prompt in prompts]
     expected, reference = model.scores(continued)
     # Some converters round the vocabulary up: the source has no scores for the additional tokens.
     given = [session.logits(tokens)[:, : expected[0].shape[1]] for tokens in continued]
@@ -126,7 +126,16 @@ def prove_text(model: TextModel, session: TextSession, precision: str) -> TextPr
     rule = SelfCheck("snr_db", _rule(scores_of(given[0], _STORED), outputs[SCORES], limit), "texts")
     inputs = {TOKENS: tokens, LAST: np.array([_STORED], np.int32)}
     exact = precision in EXACT
-    return TextProof(not failures, message, exact, facts, inputs, outputs, rule, tuple(notes))
+    return TextProof(
+        passed=not failures,
+        message=message,
+        exact=exact,
+        facts=facts,
+        inputs=inputs,
+        outputs=outputs,
+        rule=rule,
+        notes=tuple(notes),
+    )
 
 
 def _check_template(model: TextModel, session: TextSession, chat: str | None) -> list[str]:
@@ -153,12 +162,12 @@ def _prompts(model: TextModel, session: TextSession) -> list[list[int]]:
     return [[*begin, *model.tokenizer.encode(text)] for text in PROMPTS]
 
 
-def _continued(session: TextSession, prompt: list[int], room: int) -> list[int]:
+def _continue(session: TextSession, prompt: list[int], room: int) -> list[int]:
     options = TextOptions(max_tokens=min(CONTINUED, room - len(prompt)), temperature=0.0, ignore_end=True)
     return [*prompt, *(token.id for token in session.generate(prompt, options) if token.id is not None)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Parting:
     """A position where the source would have continued differently, and the margin as a share of its scores' spread."""
 
@@ -178,5 +187,7 @@ def _parting(tokens: list[int], expected: Array, prompt: int) -> _Parting | None
         if best != tokens[place]:
             margin = float(scores[best] - scores[tokens[place]]) / max(float(scores.std()), 1e-9)
             text = f"after {place - prompt} tokens the source continues with {best}, not {tokens[place]}"
-            return _Parting(place - prompt, margin, f"{text} (margin {margin:.3g} of the scores' spread)")
+            return _Parting(
+                place=place - prompt, margin=margin, text=f"{text} (margin {margin:.3g} of the scores' spread)"
+            )
     return None

@@ -13,7 +13,7 @@ SPACE = "\u2581"  # SentencePiece's character for a space
 Encode = Callable[[str], list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """The vocabulary of a tokenizer.
 

@@ -41,7 +41,7 @@ class Weights(Protocol):
         """Load an existing tensor as float32."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """The location of a tensor: the bytes from `start` to `end` of a file; `type` is the safetensors name."""
 
@@ -123,12 +123,12 @@ def _files(folder: Path, stem: str, suffix: str = "safetensors") -> set[Path]:
     single = folder / f"{stem}.{suffix}"
     if not index.is_file():
         if single.is_file():
-            return {_confined(folder, single.name, single)}
+            return {_path_inside(folder, single.name, single)}
         raise no_weights(folder, stem)
     named = read_json(index, _MAX_INDEX).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
         raise InputError(f"{index} has no 'weight_map' from the names of tensors to files", _COMPARE)
-    files = {_confined(folder, name, index) for name in named.values()}
+    files = {_path_inside(folder, name, index) for name in named.values()}
     missing = sorted(file.name for file in files if not file.is_file())
     if missing:
         raise InputError(
@@ -137,7 +137,7 @@ def _files(folder: Path, stem: str, suffix: str = "safetensors") -> set[Path]:
     return files
 
 
-def _confined(folder: Path, name: str, source: Path) -> Path:
+def _path_inside(folder: Path, name: str, source: Path) -> Path:
     path = folder / name
     # Names must not leave the folder, but links may: Hugging Face's own cache links to a folder `blobs` elsewhere.
     if Path(name).name != name or name in ("", ".", ".."):
@@ -203,7 +203,7 @@ def _header(path: Path) -> dict[str, Place]:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
             length = int.from_bytes(view[:8], "little")
             if size < 8 or length > size - 8:
-                raise _broken(path, "its header is longer than the file")
+                raise _broken_error(path, "its header is longer than the file")
             if length > _MAX_HEADER:
                 what = f"{path} has a header of {length:,} bytes; the format allows {_MAX_HEADER:,}"
                 raise InputError(what, _COMPARE)
@@ -211,18 +211,18 @@ def _header(path: Path) -> dict[str, Place]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is not JSON ({error})") from None
+        raise _broken_error(path, f"its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
-        raise _broken(path, "its header is not a JSON object")
+        raise _broken_error(path, "its header is not a JSON object")
     start = 8 + length
     places = {name: _place(path, name, entry, start) for name, entry in entries.items() if name != "__metadata__"}
     end = start
     for name, place in sorted(places.items(), key=lambda item: item[1].start):
         if place.start < end:
-            raise _broken(path, f"tensor '{name}' overlaps another")
+            raise _broken_error(path, f"tensor '{name}' overlaps another")
         end = place.end
     if end > size:
-        raise _broken(path, f"it has {size:,} bytes, but its tensors need {end:,}")
+        raise _broken_error(path, f"it has {size:,} bytes, but its tensors need {end:,}")
     return places
 
 
@@ -231,7 +231,7 @@ def _place(path: Path, name: str, entry: Any, start: int) -> Place:
         kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         whole = all(type(one) is int and one >= 0 for one in (*shape, begin, end))
     except (TypeError, KeyError, ValueError):
-        raise _broken(path, f"tensor '{name}' has no type, shape and offsets") from None
+        raise _broken_error(path, f"tensor '{name}' has no type, shape and offsets") from None
     width = np.dtype(_TYPES[kind]).itemsize if kind in _TYPES else _OTHER_BYTES.get(kind)
     if width is None:
         raise InputError(
@@ -242,11 +242,11 @@ def _place(path: Path, name: str, entry: Any, start: int) -> Place:
     for one in shape:
         count *= one
     if not whole or count * width != end - begin:
-        raise _broken(path, f"tensor '{name}' of shape {list(shape)} does not fill its {end}-{begin} bytes")
-    return Place(path, kind, shape, start + begin, start + end)
+        raise _broken_error(path, f"tensor '{name}' of shape {list(shape)} does not fill its {end}-{begin} bytes")
+    return Place(file=path, type=kind, shape=shape, start=start + begin, end=start + end)
 
 
-def _broken(path: Path, what: str) -> InputError:
+def _broken_error(path: Path, what: str) -> InputError:
     return InputError(f"{path} is broken: {what}", _COMPARE)
 
 

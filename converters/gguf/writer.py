@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.gguf.hyperparameters import described, frequency_factors, paired, rotation_heads
+from converters.gguf.hyperparameters import describe, frequency_factors, pair_up, rotation_heads
 from converters.gguf.model_parts import ModelParts, OnTensor
 from converters.gguf.source_tokenizer import SourceTokenizer
 from converters.gguf.vocabulary import Vocabulary
@@ -36,12 +36,12 @@ def write_model(
     writer.add_name(general_name(model.name, model.tokenizer))
     writer.add_file_type(_FILE_TYPES[precision])
     writer.add_quantization_version(2)
-    for key, value in described(model.network).items():
+    for key, value in describe(model.network).items():
         add_value(writer, f"{model.network.architecture}.{key}", value)
     _add_vocabulary(writer, model.vocabulary.padded(model.network.vocabulary))
     shapes = _shapes(model)
     types = {name: MATRIX_TYPES[precision] if len(shape) > 1 else np.float32 for name, shape in shapes.items()}
-    write_tensors(writer, shapes, types, lambda name: _converted(model, name), on_tensor, path)
+    write_tensors(writer, shapes, types, lambda name: _convert(model, name), on_tensor, path)
 
 
 def new_writer(path: Path, architecture: str) -> Any:
@@ -89,13 +89,13 @@ def write_tensors(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for done, name in enumerate(shapes, 1):
-            writer.write_tensor_data(_narrowed(load(name), types[name], name, where))
+            writer.write_tensor_data(_narrow(load(name), types[name], name, where))
             on_tensor(done, len(shapes))
     finally:
         writer.close()
 
 
-def _narrowed(values: Array, kind: Any, name: str, where: Path) -> Array:
+def _narrow(values: Array, kind: Any, name: str, where: Path) -> Array:
     largest = max(abs(float(values.max())), abs(float(values.min())))  # no copy, and NaN stays NaN
     if not np.isfinite(largest):
         what = f"'{name}' of {where.name} has values that are not finite"
@@ -128,14 +128,14 @@ def _shapes(model: ModelParts) -> dict[str, tuple[int, ...]]:
     return shapes if factors is None else {_ROPE: factors.shape, **shapes}
 
 
-def _converted(model: ModelParts, name: str) -> Array:
+def _convert(model: ModelParts, name: str) -> Array:
     if name == _ROPE:
         factors = frequency_factors(model.network)
         assert factors is not None
         return factors
     values = model.weights.load(name)
     heads = rotation_heads(model.network, name)
-    return paired(values, heads) if heads and model.network.permuted and "_norm" not in name else values
+    return pair_up(values, heads) if heads and model.network.permuted and "_norm" not in name else values
 
 
 def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:

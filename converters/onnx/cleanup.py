@@ -152,8 +152,13 @@ def all_nodes(graph: Any) -> Iterator[Any]:
     """Iterate over every node of a graph, including those of its subgraphs."""
     for node in graph.node:
         yield node
-        for inner in _graphs(node):
-            yield from all_nodes(inner)
+        yield from all_nodes_inside(node)
+
+
+def all_nodes_inside(node: Any) -> Iterator[Any]:
+    """Iterate over the nodes of a node's branches and bodies."""
+    for graph in _graphs(node):
+        yield from all_nodes(graph)
 
 
 def graphs_of(graph: Any) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from converters.onnx.float16_range import (
     folded,
     save_model,
 )
-from converters.onnx.float16_rounding import rounded_to_float16
+from converters.onnx.float16_rounding import round_to_float16
 from converters.onnx.opset import opset_of
 from runtimes.errors import RefusedError
 
@@ -87,7 +87,7 @@ class Float16Fit:
         folder = Path(scratch) / "as-the-device-computes"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / name
-        save_model(rounded_to_float16(self.folded), path)
+        save_model(round_to_float16(self.folded), path)
         return ProxyModel(path, "onnx")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.calibration.synthetic import synthetic
-from converters.onnx.cleanup import all_nodes, graphs_of
+from converters.onnx.cleanup import all_nodes, all_nodes_inside, graphs_of
 from converters.onnx.layer_errors import inner_session
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, Manifest
@@ -119,7 +119,7 @@ def beyond_float16(proto: Any, samples: Calibration | None) -> tuple[BeyondFloat
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         path = Path(folder) / "model.onnx"
         save_model(proto, path)
-        for one in _tensors(proto, path, samples or _seeded(path)):
+        for one in _tensors(proto, path, samples or _make_samples(path)):
             known = found.get(one.name)
             if known is None or known.reach < one.reach:
                 found[one.name] = one
@@ -251,13 +251,6 @@ def _computed(proto: Any) -> tuple[set[str], dict[str, str]]:
     return depends, writers
 
 
-def all_nodes_inside(node: Any) -> Iterator[Any]:
-    """Iterate over the nodes of a node's branches and bodies."""
-    for attribute in node.attribute:
-        for graph in (*[attribute.g][: attribute.HasField("g")], *attribute.graphs):
-            yield from all_nodes(graph)
-
-
 def _reach(values: Array) -> float:
     """Return the largest finite magnitude. Infinities are allowed: masks use them, and fp16 has them."""
     if values.size == 0:
@@ -266,7 +259,7 @@ def _reach(values: Array) -> float:
     return float(finite.max(initial=0.0))
 
 
-def _seeded(path: Path) -> Calibration:
+def _make_samples(path: Path) -> Calibration:
     artifact = Artifact(path.parent, Manifest(path.stem, "onnx", "fp32", path.name))
     with open_session(artifact) as session:
         samples: Arrays = to_model_dtypes(session.inputs, synthetic(session.inputs, None).samples)

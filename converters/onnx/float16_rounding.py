@@ -22,7 +22,7 @@ _MOVING_OPERATORS = """
 _MOVERS = frozenset(_MOVING_OPERATORS.split())
 
 
-def rounded_to_float16(folded: Any) -> Any:
+def round_to_float16(folded: Any) -> Any:
     """Return a copy of a folded `onnx.ModelProto` (`float16_range.folded`) that rounds all it stores to fp16."""
     import onnx
 

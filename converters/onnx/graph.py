@@ -34,7 +34,7 @@ Shape = tuple[int | str, ...]
 Attribute = int | str | tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Constant:
     """A constant of the model.
 
@@ -71,7 +71,7 @@ class Constant:
         return tuple(memoryview(bytes(stored.view)).cast("f"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OnnxNode:
     """One node of the main graph, a branch or a loop body.
 
@@ -105,7 +105,7 @@ class OnnxNode:
         return value if isinstance(value, str) else default
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OnnxGraph:
     """A model.
 
@@ -157,7 +157,9 @@ def read_onnx(path: Path) -> OnnxGraph:
     main = model.message(7)
     if main is None or not model.has(1):
         raise InputError(f"{path} is not an ONNX model: it has no graph or no IR version", "pass an .onnx file")
-    graph = OnnxGraph(max((one.number(2) for one in model.messages(8) if one.text(1) in _ONNX_DOMAINS), default=1))
+    graph = OnnxGraph(
+        opset=max((one.number(2) for one in model.messages(8) if one.text(1) in _ONNX_DOMAINS), default=1)
+    )
     _add_graph(main, graph, _MAX_DEPTH)
     graph.inputs = [name for info in main.messages(11) if (name := info.text(1)) not in graph.constants]
     graph.outputs = [info.text(1) for info in main.messages(12)]
@@ -183,7 +185,9 @@ def _add_graph(message: Message, graph: OnnxGraph, depth: int) -> None:
 
 
 def _constant(tensor: Message) -> Constant:
-    return Constant(dtype_name(tensor.number(2)), tuple(tensor.numbers(1)[:_MAX_DIMENSIONS]), tensor)
+    return Constant(
+        dtype=dtype_name(tensor.number(2)), shape=tuple(tensor.numbers(1)[:_MAX_DIMENSIONS]), message=tensor
+    )
 
 
 def _add_value_info(info: Message, graph: OnnxGraph) -> None:
@@ -209,7 +213,7 @@ def _node(message: Message) -> OnnxNode:
     op = message.text(4) if domain in _ONNX_DOMAINS else f"{domain}.{message.text(4)}"
     name = message.text(3) or next((one for one in outputs if one), "")
     attributes = {one.text(1): value for one in message.messages(5) if (value := _attribute(one)) is not None}
-    return OnnxNode(op, name, tuple(message.texts(1)), outputs, attributes)
+    return OnnxNode(op=op, name=name, inputs=tuple(message.texts(1)), outputs=outputs, attributes=attributes)
 
 
 def _attribute(message: Message) -> Attribute | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stacked
+from converters.layer_errors import Layer, Node, rank, stack_rows
 from runtimes.arrays import Arrays
 
 _CHANNELS = 1  # of [batch, channels, height, width]
@@ -37,7 +37,7 @@ def _values(path: Path, names: list[str], samples: Calibration, wanted: set[str]
     """Compute those of the wanted tensors that the model has. The rounded form of a tensor follows the plain one."""
     session, outputs = inner_session(path, wanted)
     results = [session.run(outputs, feed) for feed in feeds_for(samples, names)]
-    return stacked([dict(zip(outputs, values, strict=True)) for values in results])
+    return stack_rows([dict(zip(outputs, values, strict=True)) for values in results])
 
 
 def inner_session(path: Path, wanted: set[str]) -> tuple[Any, list[str]]:

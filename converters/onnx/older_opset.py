@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from converters.onnx.op_rewrites import rewritten
+from converters.onnx.op_rewrites import rewrite
 from converters.onnx.opset import opset_of
-from converters.onnx.opset_downgrade import OpsetDowngradeError, lowered
+from converters.onnx.opset_downgrade import OpsetDowngradeError, lower_opset
 from runtimes.errors import RefusedError, UsageError
 
 
@@ -22,9 +22,9 @@ def at_most_opset(proto: Any, newest: int, reader: str) -> Any:
     found = opset_of(proto)
     if found <= newest:
         return proto
-    proto = rewritten(proto, lambda op: not exists_in(op, newest))
+    proto = rewrite(proto, lambda op: not exists_in(op, newest))
     try:
-        return lowered(proto, newest)  # it changes as little as it can
+        return lower_opset(proto, newest)  # it changes as little as it can
     except OpsetDowngradeError as reason:
         first = str(reason)
     try:

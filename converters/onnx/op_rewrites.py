@@ -23,7 +23,7 @@ _AXES_AS_INPUT = 18  # the first opset in which ReduceMean takes its axes as an 
 _SCALE_FOR_CHANNELS = 21  # the first opset in which GroupNormalization has a scale per channel, not per group
 
 
-def rewritten(proto: Any, is_lacking: Callable[[str], bool]) -> Any:
+def rewrite(proto: Any, is_lacking: Callable[[str], bool]) -> Any:
     """Return the `onnx.ModelProto` with the operators selected by `is_lacking` rewritten, where possible.
 
     Nodes that cannot be rewritten (unknown rank, second output in use) are left as they are.

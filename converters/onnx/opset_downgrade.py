@@ -25,7 +25,7 @@ class OpsetDowngradeError(Exception):
     """A node cannot be expressed in the older opset."""
 
 
-def lowered(proto: Any, opset: int) -> Any:
+def lower_opset(proto: Any, opset: int) -> Any:
     """Return a copy of the `onnx.ModelProto` at `opset`. Raises OpsetDowngradeError, naming the node, if it cannot."""
     import onnx
 

@@ -43,17 +43,17 @@ def _sizes(node: OnnxNode, graph: OnnxGraph, known: dict[str, Sizes]) -> Sizes |
     if node.op in _BROADCAST:
         return _broadcast([known.get(name) for name in node.inputs])
     if node.op in ("Conv", "MaxPool", "AveragePool"):
-        return _windowed(node, first, known.get(graph.input(node, 1)))
+        return _windowed_sizes(node, first, known.get(graph.input(node, 1)))
     if node.op in ("GlobalAveragePool", "GlobalMaxPool"):
         return first[:2] + (1,) * (len(first) - 2)
     if node.op == "Concat":
-        return _concatenated(node, [known.get(name) for name in node.inputs])
+        return _concatenated_sizes(node, [known.get(name) for name in node.inputs])
     if node.op in ("Gemm", "MatMul"):
         return _product(node, first, known.get(graph.input(node, 1)))
-    return _rearranged(node, graph, first)
+    return _rearranged_sizes(node, graph, first)
 
 
-def _rearranged(node: OnnxNode, graph: OnnxGraph, first: Sizes) -> Sizes | None:
+def _rearranged_sizes(node: OnnxNode, graph: OnnxGraph, first: Sizes) -> Sizes | None:
     if node.op == "Flatten":
         axis = node.integer("axis", 1)
         return prod(first[:axis]), prod(first[axis:])
@@ -63,7 +63,7 @@ def _rearranged(node: OnnxNode, graph: OnnxGraph, first: Sizes) -> Sizes | None:
     if node.op in ("Squeeze", "Unsqueeze", "ReduceMean", "ReduceMax", "ReduceSum"):
         return _along_axes(node, graph, first)
     shape = graph.constants.get(graph.input(node, 1))
-    return _reshaped(first, shape.integers()) if node.op == "Reshape" and shape else None
+    return _reshaped_sizes(first, shape.integers()) if node.op == "Reshape" and shape else None
 
 
 def _along_axes(node: OnnxNode, graph: OnnxGraph, first: Sizes) -> Sizes | None:
@@ -89,7 +89,7 @@ def _along_axes(node: OnnxNode, graph: OnnxGraph, first: Sizes) -> Sizes | None:
     return tuple(size for axis, size in enumerate(first) if axis not in axes)
 
 
-def _windowed(node: OnnxNode, first: Sizes, weights: Sizes | None) -> Sizes | None:
+def _windowed_sizes(node: OnnxNode, first: Sizes, weights: Sizes | None) -> Sizes | None:
     """Return the output sizes [batch, channels, *space] of a convolution or pooling."""
     if node.op == "Conv" and (weights is None or len(weights) != len(first)):
         return None
@@ -130,7 +130,7 @@ def _broadcast(shapes: list[Sizes | None]) -> Sizes | None:
     return tuple(max(column) for column in zip(*((1,) * (rank - len(one)) + one for one in known), strict=True))
 
 
-def _concatenated(node: OnnxNode, shapes: list[Sizes | None]) -> Sizes | None:
+def _concatenated_sizes(node: OnnxNode, shapes: list[Sizes | None]) -> Sizes | None:
     known = [shape for shape in shapes if shape]
     if len(known) != len(shapes) or not known or len({len(shape) for shape in known}) != 1:
         return None
@@ -138,7 +138,7 @@ def _concatenated(node: OnnxNode, shapes: list[Sizes | None]) -> Sizes | None:
     return (*known[0][:axis], sum(shape[axis] for shape in known), *known[0][axis + 1 :])
 
 
-def _reshaped(first: Sizes, wanted: Sizes) -> Sizes | None:
+def _reshaped_sizes(first: Sizes, wanted: Sizes) -> Sizes | None:
     sizes = [first[i] if size == 0 and i < len(first) else size for i, size in enumerate(wanted)]
     rest = prod(size for size in sizes if size != -1)
     return tuple(prod(first) // rest if size == -1 and rest else size for size in sizes)

@@ -31,7 +31,7 @@ def to_int8_weights(model: Any) -> None:
         if name in constants and np.prod(constants[name].dims) >= _MIN_ELEMENTS and len(constants[name].dims) > 1:
             axis %= len(constants[name].dims)
             if (name, axis) not in done:
-                nodes.append(_quantized(graph, constants[name], axis))
+                nodes.append(_quantize(graph, constants[name], axis))
                 done[name, axis] = nodes[-1].output[0]
             node.input[index] = done[name, axis]
         nodes.append(node)
@@ -47,18 +47,18 @@ def _place(node: Any) -> tuple[int, int]:
     return index, axis
 
 
-def _quantized(graph: Any, tensor: Any, axis: int) -> Any:
+def _quantize(graph: Any, tensor: Any, axis: int) -> Any:
     """Add the int8 weight and its scales to the graph. Returns the node that dequantizes it."""
     from onnx import helper, numpy_helper
 
-    values, scales = _rounded(numpy_helper.to_array(tensor), axis)
+    values, scales = _round(numpy_helper.to_array(tensor), axis)
     name = f"{tensor.name}/{axis}"
     parts = {f"{name}/int8": values, f"{name}/scale": scales, f"{name}/zero": np.zeros(len(scales), np.int8)}
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
     return helper.make_node("DequantizeLinear", list(parts), [f"{name}/float"], f"{name}/dequantize", axis=axis)
 
 
-def _rounded(values: Array, axis: int) -> tuple[Array, Array]:
+def _round(values: Array, axis: int) -> tuple[Array, Array]:
     """Return symmetric int8 values, −127 to 127, and one scale for each slice along `axis`."""
     others = tuple(one for one in range(values.ndim) if one != axis)
     scales = np.abs(values).max(axis=others).astype(np.float32) / np.float32(127)

@@ -10,7 +10,7 @@ from typing import Any
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stacked
+from converters.layer_errors import Layer, Node, rank, stack_rows
 from runtimes.arrays import Arrays
 
 _CHANNELS = 1  # of [batch, channels, height, width]
@@ -25,17 +25,17 @@ def openvino_layers(network: Any, quantized: Path, samples: Calibration) -> list
     import openvino
 
     twin = openvino.Core().read_model(quantized)
-    computed = _computed(network)
+    computed = _computed_layers(network)
     nodes = [Node(_sources(operation), operation.get_friendly_name()) for operation in computed]
     wanted = [node.output for node in nodes]
     exact = _values(network, {name: op.output(0) for name, op in zip(wanted, computed, strict=True)}, samples)
     operations = {operation.get_friendly_name(): operation for operation in twin.get_ordered_ops()}
-    ports = {name: _rounded(operations[name].output(0)) for name in wanted if name in operations}
+    ports = {name: _round(operations[name].output(0)) for name in wanted if name in operations}
     rounded = {name for name, port in ports.items() if port.get_node().get_type_name() == "FakeQuantize"}
     return rank(nodes, exact, _values(twin, ports, samples), _CHANNELS, rounded)
 
 
-def _computed(network: Any) -> list[Any]:
+def _computed_layers(network: Any) -> list[Any]:
     """Return the operations that depend on an input and have one float output, in execution order."""
     depends: set[str] = set()
     computed = []
@@ -53,7 +53,7 @@ def _sources(operation: Any) -> tuple[str, ...]:
     return tuple(port.get_source_output().get_node().get_friendly_name() for port in operation.inputs())
 
 
-def _rounded(port: Any) -> Any:
+def _round(port: Any) -> Any:
     """Return the output of the FakeQuantize after `port` if that is its only consumer, else `port`."""
     readers = [reader.get_node() for reader in port.get_target_inputs()]
     if len(readers) == 1 and readers[0].get_type_name() == "FakeQuantize":
@@ -76,4 +76,4 @@ def _values(network: Any, ports: dict[str, Any], samples: Calibration) -> Arrays
     for feed in feeds_for(samples, names):
         values = request.infer(feed, share_outputs=False).to_tuple()
         rows.append({name: values[place] for name, place in wanted.items()})
-    return stacked(rows)
+    return stack_rows(rows)

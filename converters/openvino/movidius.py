@@ -157,4 +157,4 @@ def _cross_check(path: Path, feeds: Arrays, outputs: Sequence[str], layers: int)
         stick = answer["stick"]
     status = f"not run on a stick (MYRIAD plugin: '{stick}')" if stick else "loaded onto the stick on this machine"
     note = f"{ENGINE}: its MYRIAD plugin supports all {layers} layers; the numbers are from its CPU plugin; {status}"
-    return CrossCheckResult(f"{ENGINE} (CPU)", {name: arrays[name] for name in outputs}, notes=(note,))
+    return CrossCheckResult(engine=f"{ENGINE} (CPU)", answers={name: arrays[name] for name in outputs}, notes=(note,))

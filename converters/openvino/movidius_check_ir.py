@@ -35,7 +35,7 @@ _NEWEST = {"NonMaxSuppression": 5}
 _OLD_CONVERTER = "convert with OpenVINO 2021.4: edge convert MODEL.onnx --for ncs2, or its own `mo --data_type FP16`"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IrLayer:
     """One layer.
 

@@ -21,17 +21,17 @@ from converters.pipeline.tensor_matching import pair_tensors, reshaped
 from converters.pipeline.verification import (
     SELFCHECK_SAMPLES,
     Verification,
+    checks_for_device,
     combine,
     combine_sizes,
     combine_verdicts,
-    explained_by_rounding,
+    explain_by_rounding,
     map_tensors,
     measured_checks,
     selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
     sequence_length,
-    stored_checks,
     ties,
     verify,
     with_soak,
@@ -53,7 +53,7 @@ from runtimes.verification.selfcheck import answers
 from runtimes.verification.soak import Soak, soak, soak_sequence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CandidateVerdict:
     """A written candidate and its verification; `accuracy` only with labeled inputs.
 
@@ -120,7 +120,7 @@ class Candidate:
         wanted = sequence_length(truth) if reference.stateful else SELFCHECK_SAMPLES
         count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, wanted)
         rows = selfcheck_rows(truth, given, count=count, in_order=reference.stateful)
-        checks = stored_checks(proof, precision, checks, truth, given, rows)
+        checks = checks_for_device(proof, precision, checks, truth, given, rows)
         manifest = replace(
             manifest,
             inputs=inputs,
@@ -138,7 +138,14 @@ class Candidate:
         self._write_further_files()
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
         notes = (*notes, *ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
-        return CandidateVerdict(write(self.request.out, manifest, *stored), proof, accuracy, notes, truth, given)
+        return CandidateVerdict(
+            artifact=write(self.request.out, manifest, *stored),
+            proof=proof,
+            accuracy=accuracy,
+            notes=notes,
+            truth=truth,
+            given=given,
+        )
 
     def _open_with_joins(self) -> tuple[Manifest, Session, str]:
         """Open the result; the manifest says how to join outputs that were split. Returns the format that runs, too."""
@@ -160,7 +167,7 @@ class Candidate:
         if not responses:
             return proof, ()
         rest = verify(precision, truth, beyond_rounding(truth, given, responses), checks)
-        return explained_by_rounding(proof, rest), (describe_rounding(responses, list(responses)),)
+        return explain_by_rounding(proof, rest), (describe_rounding(responses, list(responses)),)
 
     def _write_further_files(self) -> None:
         if self.reference.labels is not None:
@@ -209,7 +216,9 @@ class Candidate:
             try:
                 given = answers(session, to_model_dtypes(session.inputs, arrays))
             except EngineError as error:
-                found[other.sizes] = Verification(False, {}, {}, f"the result does not run: {error.message}")
+                found[other.sizes] = Verification(
+                    passed=False, metrics={}, limits={}, message=f"the result does not run: {error.message}"
+                )
                 continue
             renamed = map_tensors(self.reference.outputs, session.outputs, other.answers, "output")
             checks = self._checks(tuple(session.outputs), renamed, given)

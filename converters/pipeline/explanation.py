@@ -48,13 +48,13 @@ class FailedProof:
 def explained(failed: FailedProof) -> Divergence | None:
     """Return the first tensor that differs between the first graph that can be read and the result; None if unknown."""
     try:
-        return _explained(failed)
+        return _explain(failed)
     except Exception as error:  # any failure to explain leaves the verdict as it is
         _log.debug("the failed proof is not explained: %s", first_line(error))
         return None
 
 
-def _explained(failed: FailedProof) -> Divergence | None:
+def _explain(failed: FailedProof) -> Divergence | None:
     sources = [one for one in failed.graphs[:-1] if one[1] in _SOURCES]
     if not sources:
         return None

@@ -67,7 +67,7 @@ def convert_text(request: LlmConvertRequest, report: Report) -> ConvertResult:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Result:
     request: LlmConvertRequest
     step: Converter
@@ -124,7 +124,14 @@ def _model(request: LlmConvertRequest, step: GgufConverter, report: Report) -> _
     ) as session:
         proof = prove_text(model, session, precision)
     result = _Result(
-        request, step, model, written.model, precision, dict(written.facts), (*written.notes, *proof.notes), proof
+        request=request,
+        step=step,
+        model=model,
+        file=written.model,
+        precision=precision,
+        facts=dict(written.facts),
+        notes=(*written.notes, *proof.notes),
+        proof=proof,
     )
     if not proof.passed or not isinstance(model, FolderModel) or not takes_pictures(model.config):
         return result
@@ -168,4 +175,13 @@ def _adapter(request: LlmConvertRequest, step: GgufConverter) -> _Result:
     with closing(text_runtime(str(plain), _ENGINE).open_text(str(plain), loading)) as session:
         proof = prove_text(merged, session, "fp32")
     facts: JsonObject = {"architecture": session.facts.architecture, "rank": lora.rank, "tensors": len(lora.changes)}
-    return _Result(request, step, merged, file, "fp32", facts, proof.notes, proof)
+    return _Result(
+        request=request,
+        step=step,
+        model=merged,
+        file=file,
+        precision="fp32",
+        facts=facts,
+        notes=proof.notes,
+        proof=proof,
+    )

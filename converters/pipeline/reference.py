@@ -43,7 +43,7 @@ _WITHOUT_RANDOMNESS = "export it without its random layers, or with a fixed seed
 _BY_REFERENCE = ("ONNX Runtime has no kernel for an operator of the source: ONNX's reference implementation ran it",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reference:
     """Facts about the source, recorded before anything is converted.
 
@@ -90,7 +90,7 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
         sequence = stateful_answers(source, session, found.samples, found.answers)
         if sequence is not None:
             found = replace(found, answers=sequence, others=())  # other sizes would start from the remaining state
-        hint = OutputHint(request.kind, request.label_offset, request.kind_in_file)
+        hint = OutputHint(kind=request.kind, label_offset=request.label_offset, kind_in_file=request.kind_in_file)
         meaning = output_semantics(hint, source.artifact, found.answers[first.name], labels)
         notes = list(found.notes)
         if found.calibration is not None:
@@ -190,7 +190,7 @@ def _assumptions(
     return lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OutputHint:
     """The description of the output: `kind` probability or logit, `label_offset` 0 or 1; None if unknown.
 

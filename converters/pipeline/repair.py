@@ -48,7 +48,7 @@ class Attempt:
             output=output,
             request=replace(other.candidate.request, out=request.out, scratch=request.scratch),
         )
-        return Attempt(candidate, verdict, (*other.done[:-1], last))
+        return Attempt(candidate=candidate, verdict=verdict, done=(*other.done[:-1], last))
 
 
 def with_last_layers_in_float(first: Attempt, report: Report) -> Attempt:
@@ -72,7 +72,9 @@ def with_last_layers_in_float(first: Attempt, report: Report) -> Attempt:
         verdict = candidate.write()
         if verdict.proof.passed:
             note = f"the last layers stay in float, or int8 would lose {worst.where}: {', '.join(map(short, keep))}"
-            again = Attempt(candidate, verdict, (*done[:-1], replace(last, task=task, output=output)))
+            again = Attempt(
+                candidate=candidate, verdict=verdict, done=(*done[:-1], replace(last, task=task, output=output))
+            )
             return first.adopt(again, note)
     return first
 
@@ -102,7 +104,7 @@ def with_split_outputs(first: Attempt, report: Report) -> Attempt:
         return first
     what = ", ".join(f"'{join.output}' into {', '.join(join.parts)}" for join in verdict.artifact.manifest.join)
     note = f"outputs are split, or int8 would lose {worst.where}: {what}; edge joins them again (manifest: join)"
-    return first.adopt(Attempt(candidate, verdict, done_again), note)
+    return first.adopt(Attempt(candidate=candidate, verdict=verdict, done=done_again), note)
 
 
 def with_lossy_layers_in_float(first: Attempt, report: Report) -> Attempt:
@@ -124,7 +126,7 @@ def with_lossy_layers_in_float(first: Attempt, report: Report) -> Attempt:
         )
         verdict = candidate.write()
         if verdict.passed:
-            return Attempt(candidate, verdict, done)
+            return Attempt(candidate=candidate, verdict=verdict, done=done)
     accuracy = verdict.accuracy
     if accuracy is None or accuracy.passed or not (verdict.proof.passed or layers):
         return replace(first, verdict=verdict)  # what the proof says explains the loss

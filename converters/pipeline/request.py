@@ -107,7 +107,7 @@ class ConvertRequest(Job["ConvertResult"]):
 class LlmConvertRequest(Job["ConvertResult"]):
     """A conversion of a language model.
 
-    kind: The result of `converters.gguf.detect.recognized`.
+    kind: The result of `converters.gguf.detect.recognize`.
     options: The options of the converter from `kind`; `base` is the Hugging Face folder of an adapter's base.
     out: The existing folder to write the artifact to.
     scratch: A folder for intermediate files.
@@ -184,7 +184,7 @@ class ExportJob(Job[ExportedModel]):
         return ExportedModel(Path(fields.text("model")))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplesAnswer:
     """The result of a `SamplesJob`: the number of samples, why the code was stopped ("" at its end), their digest."""
 
@@ -218,7 +218,7 @@ class SamplesJob(Job[SamplesAnswer]):
     @staticmethod
     def answer_from_json(fields: Fields) -> SamplesAnswer:
         """Parse the answer."""
-        return SamplesAnswer(fields.whole("count"), fields.text("stopped"), fields.text("digest"))
+        return SamplesAnswer(count=fields.whole("count"), stopped=fields.text("stopped"), digest=fields.text("digest"))
 
 
 @dataclass(frozen=True, kw_only=True)

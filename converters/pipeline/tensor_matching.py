@@ -16,7 +16,7 @@ from runtimes.session import concrete_shape, format_shape
 _TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))  # NHWC → NCHW, NCHW → NHWC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """A tensor in both models; `axes` permutes the source's axes into the other's, None if they are the same."""
 
@@ -42,7 +42,7 @@ def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind
     if kind == "input" and kept and kept < {spec.name for spec in source}:
         source = [spec for spec in source if spec.name in kept]
     if len(source) != len(other):
-        raise _changed(f"the source has {len(source)} {kind}s, the result {len(other)}")
+        raise _changed_error(f"the source has {len(source)} {kind}s, the result {len(other)}")
     by_name = {spec.name: spec for spec in other}
     same_names = set(by_name) == {spec.name for spec in source}
     ordered = [by_name[spec.name] for spec in source] if same_names else other
@@ -52,16 +52,16 @@ def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind
 def _pair(source: TensorSpec, other: TensorSpec, kind: str) -> Pair:
     given, wanted = concrete_shape(source), concrete_shape(other)
     if given == wanted:
-        return Pair(source, other)
+        return Pair(source=source, other=other)
     for axes in _TURNS:
         if len(given) == len(axes) and tuple(given[axis] for axis in axes) == wanted:
-            return Pair(source, other, axes)
+            return Pair(source=source, other=other, axes=axes)
     if _may_be_equal(source.shape, other.shape):
-        return Pair(source, replace(other, shape=_known(source.shape, other.shape)))
+        return Pair(source=source, other=replace(other, shape=_fill_free_sizes(source.shape, other.shape)))
     if kind == "output" and prod(given) == prod(wanted):  # [1, 1001] and [1, 1, 1, 1001] hold the same
-        return Pair(source, other)
+        return Pair(source=source, other=other)
     sizes = f"{format_shape(source.shape)}, in the result {format_shape(other.shape)}"
-    raise _changed(f"{kind} '{source.name}' is {sizes}")
+    raise _changed_error(f"{kind} '{source.name}' is {sizes}")
 
 
 def _may_be_equal(shape: Sequence[int | str], other: Sequence[int | str]) -> bool:
@@ -70,7 +70,7 @@ def _may_be_equal(shape: Sequence[int | str], other: Sequence[int | str]) -> boo
     return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
 
 
-def _known(shape: Sequence[int | str], other: Sequence[int | str]) -> tuple[int | str, ...]:
+def _fill_free_sizes(shape: Sequence[int | str], other: Sequence[int | str]) -> tuple[int | str, ...]:
     """Return the `other` shape with the sizes that only the first one fixes."""
     return tuple(a if isinstance(b, str) else b for a, b in zip(shape, other, strict=True))
 
@@ -80,5 +80,5 @@ def reshaped(expected: Array, given: Array) -> Array:
     return expected.reshape(given.shape) if expected.size == given.size else expected
 
 
-def _changed(what: str) -> EngineError:
+def _changed_error(what: str) -> EngineError:
     return EngineError(f"the conversion changed the model: {what}", "try another format, or another opset")

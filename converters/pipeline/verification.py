@@ -40,7 +40,7 @@ from runtimes.verification.metrics import (
     sums_to_one,
 )
 from runtimes.verification.rows import RowReport, judge_rows, padded_axis
-from runtimes.verification.selfcheck import answers, describe, merge_worst, quoted
+from runtimes.verification.selfcheck import answers, describe, merge_worst, quote
 from runtimes.verification.slices import SliceReport, judge_slices, limits_of, measured
 
 SELFCHECK_SAMPLES = 4
@@ -84,7 +84,7 @@ class Samples:
         return self.kind == SYNTHETIC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """The verdict; `metrics` are the worst of all outputs, `limits` their limits.
 
@@ -185,7 +185,7 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
     row_checks = [check for check in checks if check.kind == "rows"]
     rows = judge_rows(precision, row_checks, truth, given)
     for names, report in rows.items():
-        failures += [f"{quoted(names)}: {line}" for line in report.failures]
+        failures += [f"{quote(names)}: {line}" for line in report.failures]
         metrics = merge_worst(metrics, {ROWS_MATCHED: report.share})
         limits = merge_worst(limits, {ROWS_MATCHED: report.limit})
     for name, values in given.items():
@@ -216,7 +216,9 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
         limits = merge_worst(limits, wanted)
     failures += slices.describe()
     message = "; ".join(failures) or "; ".join(describe(name, metrics[name], limits[name]) for name in limits)
-    return Verification(not failures, metrics, limits, message, slices, labels, rows)
+    return Verification(
+        passed=not failures, metrics=metrics, limits=limits, message=message, slices=slices, labels=labels, rows=rows
+    )
 
 
 def measured_checks(
@@ -275,7 +277,7 @@ def selfcheck_rule(
     return SelfCheck(metric, loosest, kind, tuple(checks), stateful)
 
 
-def stored_checks(
+def checks_for_device(
     proof: Verification, precision: str, checks: Sequence[OutputCheck], truth: Arrays, given: Arrays, rows: Array
 ) -> tuple[OutputCheck, ...]:
     """Return the checks for a device, in the order of the result's outputs.
@@ -378,7 +380,7 @@ def combine_sizes(proof: Verification, others: Mapping[str, Verification]) -> Ve
     return proof
 
 
-def explained_by_rounding(proof: Verification, rest: Verification) -> Verification:
+def explain_by_rounding(proof: Verification, rest: Verification) -> Verification:
     """Return `proof` as passed, with its figures, if `rest` passes, from which differences by rounding are excluded."""
     if not rest.passed:
         return rest

@@ -34,7 +34,7 @@ def rounding_responses(session: Session, samples: Arrays, expected: Arrays) -> A
         return {}
     largest = {name: np.zeros(len(values)) for name, values in expected.items()}
     for seed in range(_TRIES):
-        moved = answers(session, _nudged(feeds, np.random.default_rng(seed)))
+        moved = answers(session, _nudge(feeds, np.random.default_rng(seed)))
         for name, values in moved.items():
             if values.shape == expected[name].shape:
                 change = np.abs(values.astype(np.float64) - expected[name]).reshape(len(values), -1).max(axis=1)
@@ -57,7 +57,7 @@ def describe_rounding(responses: Mapping[str, Array], names: Sequence[str]) -> s
     return f"{moved}: differences of {_LAYERS} times what it moves a sample by were attributed to rounding"
 
 
-def _nudged(feeds: Arrays, generator: np.random.Generator) -> Arrays:
+def _nudge(feeds: Arrays, generator: np.random.Generator) -> Arrays:
     """Return the inputs with every nonzero float value moved to its neighbor, up or down."""
     moved = {}
     for name, values in feeds.items():

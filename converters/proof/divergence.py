@@ -67,7 +67,7 @@ class Divergence:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Match:
     """The result's tensor that comes closest, its values in the source's axes, and how close they are."""
 
@@ -106,14 +106,14 @@ def first_divergence(
     reaching = _with_ancestors(source, right)
     suspects = [place for place in judged if place not in reaching]
     if suspects:
-        return _explained(source[suspects[0]], matches[suspects[0]], precision, limit)
+        return _explain(source[suspects[0]], matches[suspects[0]], precision, limit)
     for place, match in matches.items() if lost is not None else ():
         if lost is not None and lost.output in source[place].names and match is not None:
-            return _explained_slice(source[place], match, precision, limit, lost)
+            return _explain_slice(source[place], match, precision, limit, lost)
     return None
 
 
-def _explained_slice(
+def _explain_slice(
     source: InnerTensor, match: _Match, precision: str, limit: float, lost: LostSlice
 ) -> Divergence | None:
     """Explain an output that agrees as a whole by the slice that does not; None if its axes are not known."""
@@ -123,7 +123,7 @@ def _explained_slice(
     indices = range(lost.first, lost.last + 1)
     mine, other = (np.take(values, indices, axis=lost.axis) for values in (source.values, wanted))
     cut = replace(source, values=mine)
-    found = _explained(cut, replace(match, values=other, snr_db=decibels(mine, other)), precision, limit)
+    found = _explain(cut, replace(match, values=other, snr_db=decibels(mine, other)), precision, limit)
     return replace(found, explanation=f"{lost.where}: {found.explanation}")
 
 
@@ -171,7 +171,7 @@ class _Partners:
 
 def _closest(values: Array, candidates: Sequence[InnerTensor], *, is_named: bool) -> _Match | None:
     found = [
-        _Match(one, turned, decibels(values, turned), is_named)
+        _Match(tensor=one, values=turned, snr_db=decibels(values, turned), is_named=is_named)
         for one in candidates
         if one.values is not None
         for turned in _layouts(one.values, values.shape)
@@ -207,7 +207,7 @@ def decibels(source: Array, other: Array) -> float:
     return _EXACT_DB if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
-def _explained(source: InnerTensor, match: _Match | None, precision: str, limit: float) -> Divergence:
+def _explain(source: InnerTensor, match: _Match | None, precision: str, limit: float) -> Divergence:
     assert source.values is not None
     reach = float(np.abs(source.values).max())
     if match is None:
@@ -244,10 +244,10 @@ def _cause(source: Array, other: Array, precision: str, limit: float) -> tuple[s
         return "range", f"it is constant ({low:.3g}) in the result, while the source's values span {span:.3g} (range)"
     if step and span < _STEPS * step:
         return "range", f"one step of the result is {step:.3g}, too coarse for values that span {span:.3g} (range)"
-    clipped = _clipped(source, other, step, limit)
+    clipped = _describe_clipping(source, other, step, limit)
     if clipped:
         return "saturation", f"{clipped} (saturation)"
-    scaled = _scaled(source, other, limit)
+    scaled = _describe_scaling(source, other, limit)
     if scaled:
         return "scale", scaled
     rms = float(np.sqrt(np.square(other.astype(np.float64) - source).mean()))
@@ -261,7 +261,7 @@ def _cause(source: Array, other: Array, precision: str, limit: float) -> tuple[s
     )
 
 
-def _clipped(source: Array, other: Array, step: float, limit: float) -> str:
+def _describe_clipping(source: Array, other: Array, step: float, limit: float) -> str:
     """Describe values that end at one number in the result and not in the source; "" if that is not the cause."""
     for bound, beyond in ((other.max(), source > other.max()), (other.min(), source < other.min())):
         at_end = np.abs(other - bound) <= step / 2
@@ -277,7 +277,7 @@ def _clipped(source: Array, other: Array, step: float, limit: float) -> str:
     return ""
 
 
-def _scaled(source: Array, other: Array, limit: float) -> str:
+def _describe_scaling(source: Array, other: Array, limit: float) -> str:
     """Describe values that are the source's times a factor plus an offset; "" if they are not."""
     flat = other.reshape(-1).astype(np.float64)
     factor, offset = np.polyfit(source.reshape(-1).astype(np.float64), flat, 1)

@@ -49,7 +49,7 @@ def explain(
     folder = scratch / "divergence"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        models = [_stored(model, folder / f"{place}.npz") for place, model in enumerate((source, result))]
+        models = [_store(model, folder / f"{place}.npz") for place, model in enumerate((source, result))]
         job, answer = folder / "job.json", folder / "answer.json"
         answer.unlink(missing_ok=True)
         document = {
@@ -73,7 +73,7 @@ def explain(
         return None
 
 
-def _stored(model: ModelWithInput, place: Path) -> list[str]:
+def _store(model: ModelWithInput, place: Path) -> list[str]:
     save_arrays(place, {f"{index:04d}:{name}": values for index, (name, values) in enumerate(model.feeds.items())})
     return [str(model.path.resolve()), model.format, str(place)]
 

@@ -44,6 +44,7 @@ def inner_tensors(path: Path, model_format: str, feeds: Mapping[str, Array]) -> 
 def _onnx(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
     import onnx
 
+    from converters.onnx.cleanup import all_nodes_inside
     from converters.onnx.layer_errors import inner_session
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -52,12 +53,12 @@ def _onnx(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
     session, names = inner_session(path, set(written))
     kinds = {value.name: value.type for value in session.get_outputs()}
     wanted = [name for name in names if kinds[name] in ("tensor(float)", "tensor(float16)", "tensor(double)")]
-    given = _named(feeds, [one.name for one in session.get_inputs()])
+    given = _rename(feeds, [one.name for one in session.get_inputs()])
     values = dict(zip(wanted, _real(session.run(wanted, given)), strict=True))
     inputs = {name.removesuffix(_ROUNDED) for name in values} & set(values)
     found = []
     for node in graph.node:
-        captured = {name for inner in _inside(node) for name in inner.input}
+        captured = {name for inner in all_nodes_inside(node) for name in inner.input}
         for name in node.output:
             plain = name.removesuffix(_ROUNDED)
             names_of = (name, plain) if plain in inputs and plain != name else (name,)
@@ -73,14 +74,6 @@ def _onnx(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
     return found
 
 
-def _inside(node: Any) -> Iterator[Any]:
-    from converters.onnx.cleanup import all_nodes
-
-    for attribute in node.attribute:
-        for graph in (*[attribute.g][: attribute.HasField("g")], *attribute.graphs):
-            yield from all_nodes(graph)
-
-
 def _tflite(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
     from converters.tflite.interpreter import inspecting_interpreter
     from converters.tflite.reader import read_tflite
@@ -88,7 +81,7 @@ def _tflite(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
 
     graph = read_tflite(path).graphs[0]
     interpreter = inspecting_interpreter(path)
-    given = _named(feeds, [spec.name for spec in graph.specs(graph.inputs)])
+    given = _rename(feeds, [spec.name for spec in graph.specs(graph.inputs)])
     places = dict(zip(graph.inputs, given.values(), strict=True))
     for place, values in places.items():
         interpreter.resize_tensor_input(place, values.shape)
@@ -134,7 +127,7 @@ def _openvino(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
     compiled = openvino.Core().compile_model(
         network, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
     )
-    given = _named(feeds, [port.get_any_name() for port in network.inputs])
+    given = _rename(feeds, [port.get_any_name() for port in network.inputs])
     answer = compiled.create_infer_request().infer(list(given.values()), share_outputs=False).to_tuple()
     values = {_source(one): value for one, value in zip(network.get_results(), answer, strict=True)}
     found = []
@@ -160,7 +153,7 @@ def _key(port: Any) -> str:
     return f"{port.get_node().get_friendly_name()}:{port.get_index()}"
 
 
-def _named(feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+def _rename(feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
     """Return the feeds by the model's names, in its order."""
     if set(feeds) == set(names):
         return {name: feeds[name] for name in names}

@@ -68,7 +68,7 @@ class OnnxOrigins(OriginReader):
             self._sizes = infer_sizes(self._graph)
         if tensor not in self._sizes and not self._inferred:
             self._inferred = True
-            self._sizes = {**_inferred_by_onnx(self._path), **self._sizes}
+            self._sizes = {**_infer_by_onnx(self._path), **self._sizes}
         return self._sizes.get(tensor)
 
     def written_with(self, tensor: str) -> str:
@@ -208,7 +208,7 @@ def _product(widths: Sequence[Array]) -> Array:
     return np.where(both == 1, both, np.nan).astype(np.float32)
 
 
-def _inferred_by_onnx(path: Path) -> dict[str, tuple[int, ...]]:
+def _infer_by_onnx(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes that onnx infers; free dimensions are 1. Empty without onnx, or if it fails."""
     try:
         import onnx

@@ -63,7 +63,7 @@ class TfliteOrigins(OriginReader):
         for place, values in enumerate(constants):
             if values is not None:
                 factor = np.abs(values) if operator.name == "MUL" else np.ones(values.shape, np.float32)
-                return Step((str(operator.inputs[1 - place]),), scale=partial(_scaled, factor))
+                return Step((str(operator.inputs[1 - place]),), scale=partial(_scale, factor))
         return Step()
 
     def _moving(self, operator: Operator, tensor: int, first: tuple[str, ...]) -> Step | None:
@@ -76,7 +76,7 @@ class TfliteOrigins(OriginReader):
             return Step(first, lambda arrays: arrays[0].transpose(order)) if order else None
         if operator.name == "SLICE":
             begin, sizes = self._integers(operator, 1), self._integers(operator, 2)
-            return Step(first, lambda arrays: _boxed(arrays[0], begin, sizes)) if begin and sizes else None
+            return Step(first, lambda arrays: _slice_box(arrays[0], begin, sizes)) if begin and sizes else None
         if operator.name == "STRIDED_SLICE":
             return self._strided(operator, tensor, first)
         if operator.name in ("SPLIT", "SPLIT_V"):
@@ -140,10 +140,10 @@ def _constant(tensor: Tensor, dtype: str) -> Array | None:
     return values.reshape(shape) if values.size == int(np.prod(shape)) else None
 
 
-def _scaled(factor: Array, widths: Sequence[Array]) -> Array:
+def _scale(factor: Array, widths: Sequence[Array]) -> Array:
     return np.asarray(widths[0] * factor)
 
 
-def _boxed(values: Array, begin: Sequence[int], sizes: Sequence[int]) -> Array:
+def _slice_box(values: Array, begin: Sequence[int], sizes: Sequence[int]) -> Array:
     box = (slice(start, None if size < 0 else start + size) for start, size in zip(begin, sizes, strict=True))
     return values[tuple(box)]

@@ -77,7 +77,7 @@ def with_sizes(program: Any, batch: int | None, shapes: Sequence[str], path: Pat
         tuple(batch if axis == 0 and isinstance(size, str) else size for axis, size in enumerate(spec.shape))
         for spec in specs
     ]
-    feeds = [_sized(value, sizes) for value, sizes in zip(values, wanted, strict=True)]
+    feeds = [_ones(value, sizes) for value, sizes in zip(values, wanted, strict=True)]
     given, named = torch.utils._pytree.tree_unflatten(feeds, program.call_spec.in_spec)
     module = program.module(check_guards=False)
     auto = torch.export.Dim.AUTO
@@ -122,7 +122,7 @@ def _spec(name: str, value: Any) -> TensorSpec:
     return TensorSpec(name, str(value.dtype).removeprefix("torch."), sizes)
 
 
-def _sized(value: Any, sizes: Sequence[int | str | None]) -> Any:
+def _ones(value: Any, sizes: Sequence[int | str | None]) -> Any:
     """Return a tensor of ones in `sizes`; a free size is the one that the program was exported with."""
     import torch
 

@@ -53,21 +53,21 @@ def architecture(config: Mapping[str, JsonValue]) -> str:
 def read_folder(folder: Path) -> SourceHints:
     """Return the labels and the preprocessing of the folder. Raises InputError for broken files."""
     config = read_json(folder / CONFIG)
-    preprocess, notes = _prepared(folder)
+    preprocess, notes = _read_preprocess(folder)
     if not architecture(config).endswith(_CLASSIFIER):
         return SourceHints(preprocess=preprocess, notes=notes)
     labels = class_labels(config, folder / CONFIG)
     named = (f"{len(labels)} labels come from {CONFIG}",) if labels else ()
-    return SourceHints(labels, preprocess, "logit", (*named, *notes))
+    return SourceHints(labels=labels, preprocess=preprocess, kind="logit", notes=(*named, *notes))
 
 
 def picture_size(folder: Path) -> tuple[int, int] | None:
     """Return the height and width to which the folder's processor brings pictures; None if unknown."""
-    preprocess, _ = _prepared(folder)
+    preprocess, _ = _read_preprocess(folder)
     return preprocess.crop if preprocess else None
 
 
-def _prepared(folder: Path) -> tuple[Preprocess | None, tuple[str, ...]]:
+def _read_preprocess(folder: Path) -> tuple[Preprocess | None, tuple[str, ...]]:
     path = folder / PROCESSOR
     if not path.is_file():
         return None, ()

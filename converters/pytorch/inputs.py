@@ -22,7 +22,7 @@ _INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)?(?::(?
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "uint8", "bool")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TorchInput:
     """One argument of a module; `name` is None if arguments are passed in order."""
 
@@ -59,7 +59,7 @@ def read_input(text: str) -> TorchInput:
         hint = f"write [NAME=]SIZES[:TYPE], such as 1x3x224x224 or ids=1x128:int64; types: {', '.join(DTYPES)}"
         raise UsageError(f"--input {text} is malformed", hint)
     sizes = tuple(map(int, found["shape"].split("x"))) if found["shape"] else ()
-    return TorchInput(found["name"], sizes, dtype)
+    return TorchInput(name=found["name"], shape=sizes, dtype=dtype)
 
 
 def example_feeds(inputs: Sequence[TorchInput]) -> Any:
@@ -82,10 +82,10 @@ def varied_feeds(inputs: Sequence[TorchInput]) -> list[TorchFeeds]:
 
     first = example_feeds(inputs)
     changes = (lambda x: -x, lambda x: 10 * x, lambda x: 0.01 * x, torch.zeros_like, torch.ones_like, torch.abs)
-    return [first, *(_changed(first, change) for change in changes)]
+    return [first, *(_map_feeds(first, change) for change in changes)]
 
 
-def _changed(feeds: TorchFeeds, change: Callable[[Tensor], Tensor]) -> TorchFeeds:
+def _map_feeds(feeds: TorchFeeds, change: Callable[[Tensor], Tensor]) -> TorchFeeds:
     def one(tensor: Tensor) -> Tensor:
         return change(tensor) if tensor.dtype.is_floating_point else tensor.flip(-1) if tensor.dim() else 1 - tensor
 

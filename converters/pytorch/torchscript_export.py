@@ -28,7 +28,7 @@ _OPERATOR = re.compile(r"operator '([\w:.]+)'|\b((?:aten|prim|quantized)::\w+)")
 _NO_TRACE = "converting a tensor to a python"  # the trace would keep one branch for all inputs
 
 
-def frozen(module: Any) -> Any:
+def freeze(module: Any) -> Any:
     """Return a `torch.jit.ScriptModule` without the parts that only training uses, if it can be frozen; else itself."""
     import torch
 
@@ -54,7 +54,7 @@ def has_branches(module: Any) -> bool:
     return any(node.kind() in ("prim::If", "prim::Loop") for node in _nodes(module.graph))
 
 
-def scripted(module: Any, feeds: TorchFeeds) -> Any:
+def compile_script(module: Any, feeds: TorchFeeds) -> Any:
     """Compile a `torch.nn.Module` to TorchScript, or trace it where no branch depends on values.
 
     Raises the compiler's RuntimeError if neither is possible.
@@ -62,7 +62,7 @@ def scripted(module: Any, feeds: TorchFeeds) -> Any:
     import torch
 
     try:
-        return frozen(torch.jit.script(module))
+        return freeze(torch.jit.script(module))
     except Exception as error:
         with warnings.catch_warnings(record=True) as caught, torch.no_grad():
             warnings.simplefilter("always")
@@ -71,7 +71,7 @@ def scripted(module: Any, feeds: TorchFeeds) -> Any:
             traced = torch.jit.trace(module, **how, strict=False)
         if any(_NO_TRACE in str(one.message).lower() for one in caught):
             raise RuntimeError(f"it decides by its input's values, and {first_useful_line(error)}") from error
-        return frozen(traced)
+        return freeze(traced)
 
 
 def write_onnx(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: str, opset: int | None = None) -> None:
@@ -101,7 +101,7 @@ def write_exported(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: s
     except EngineError as first:
         try:
             with suppress_output():
-                plain = scripted(module, feeds[0])
+                plain = compile_script(module, feeds[0])
             check_stateless(plain, name)
             write_onnx(plain, feeds, onnx, name, opset)
         except (EdgeError, RuntimeError):

@@ -78,7 +78,7 @@ def open_source(path: Path, *, hashed: bool = True) -> OpenedSource:
     if hashed:
         artifact.verify_digests()
     _check(artifact.model, artifact.manifest.format)
-    return OpenedSource(artifact, artifact.model_sha256() if hashed else "")
+    return OpenedSource(artifact=artifact, sha256=artifact.model_sha256() if hashed else "")
 
 
 def signature_names(path: Path) -> tuple[str, ...]:

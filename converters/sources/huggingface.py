@@ -127,19 +127,19 @@ def _inputs(model: Any, folder: Path, requested: Sequence[TorchInput]) -> list[T
     """Return the model's inputs: the requested ones, else pictures, or token ids and their mask."""
     if requested:
         if requested[0].name is None and len(requested) == 1:
-            return [TorchInput(model.main_input_name, requested[0].shape, requested[0].dtype)]
+            return [TorchInput(name=model.main_input_name, shape=requested[0].shape, dtype=requested[0].dtype)]
         if requested[0].name is None:
             raise UsageError(f"{folder} takes inputs by name", f"such as --input {model.main_input_name}=...")
         return list(requested)
     if model.main_input_name == _PICTURES:
-        return [TorchInput(_PICTURES, _picture_shape(model.config, folder))]
+        return [TorchInput(name=_PICTURES, shape=_picture_shape(model.config, folder))]
     if model.main_input_name != _TOKENS:
         what = f"{folder} takes {model.main_input_name}; edge can only choose shapes for pictures and text"
         raise InputError(what, f"pass its shape with --input {model.main_input_name}=1x16000")
     longest = getattr(model.config, "max_position_embeddings", None) or _LONGEST_TEXT
     shape = (1, min(int(longest), _LONGEST_TEXT))
     has_mask = _MASK in inspect.signature(model.forward).parameters
-    return [TorchInput(name, shape, "int64") for name in (_TOKENS, *([_MASK] if has_mask else []))]
+    return [TorchInput(name=name, shape=shape, dtype="int64") for name in (_TOKENS, *([_MASK] if has_mask else []))]
 
 
 def _picture_shape(config: Any, folder: Path) -> tuple[int, ...]:

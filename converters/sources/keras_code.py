@@ -35,7 +35,7 @@ class KerasCodeSource(ExportingSource):
 
         self.check(path, options)
         saved = Artifact(Path(), Manifest(path.stem, "savedmodel", "fp32", str(path)))
-        return OpenedSource(saved, "", Export(self, path, options))
+        return OpenedSource(artifact=saved, sha256="", export=Export(source=self, path=path, options=options))
 
     def check(self, path: Path, options: SourceOptions) -> None:
         """Raise UsageError for other models, and InputError for files that do not exist."""
@@ -52,7 +52,7 @@ class KerasCodeSource(ExportingSource):
     def export(self, path: Path, options: SourceOptions, folder: Path) -> Path:
         """Write the SavedModel `<name>` into the existing `folder`, and compare it with the model."""
         code = str(options.code)
-        module = _imported(code)
+        module = _import(code)
         with loading(path, f"a Keras model with the classes of {code}"):
             import keras
 
@@ -62,13 +62,13 @@ class KerasCodeSource(ExportingSource):
                 model = load_any_model(path)
         out = folder / path.stem
         with converting(path, "Keras' export to SavedModel"):
-            described = _described(model, path)
+            described = _describe(model, path)
             _write(model, described, out)
             _compare(described, out, path)
         return out
 
 
-def _imported(code: str) -> Any:
+def _import(code: str) -> Any:
     from converters.calibration.generator import import_file
 
     try:
@@ -96,7 +96,7 @@ class _Callable:
     specs: Sequence[Any]
 
 
-def _described(model: Any, path: Path) -> _Callable:
+def _describe(model: Any, path: Path) -> _Callable:
     """Describe a model by its own names, or one that does not declare its inputs by the shape that it was built for.
 
     Raises InputError if it has neither.

@@ -78,10 +78,10 @@ def _load(where: str, weights: Path | None) -> Any:
     """
     import torch
 
-    from converters.calibration.generator import imported
+    from converters.calibration.generator import import_reference
 
     torch.manual_seed(0)  # so that a network without weights is the same each time
-    module = _called(imported(where), where)
+    module = _call(import_reference(where), where)
     if not isinstance(module, torch.nn.Module):
         what = f"{where} returns a {type(module).__name__}, not a torch.nn.Module"
         raise InputError(what, "name a function that returns the network, or a module class without arguments")
@@ -90,7 +90,7 @@ def _load(where: str, weights: Path | None) -> Any:
     return module.eval()
 
 
-def _called(value: Any, where: str) -> Any:
+def _call(value: Any, where: str) -> Any:
     import torch
 
     if isinstance(value, torch.nn.Module) or not callable(value):

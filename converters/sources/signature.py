@@ -34,11 +34,11 @@ class SignatureSource(ExportingSource):
         if options.code is not None:
             raise UsageError(f"--code does not apply to {path}", "leave it out; it is for .keras and .h5 files")
         opened = open_source(path, hashed=False)
-        return OpenedSource(opened.artifact, "", Export(self, path, options))
+        return OpenedSource(artifact=opened.artifact, sha256="", export=Export(source=self, path=path, options=options))
 
     def check(self, path: Path, options: SourceOptions) -> None:
         """Raise UsageError, listing the signatures, for one that does not exist, and if none is the default."""
-        _chosen(path, signature_names(path), options.signature)
+        _choose(path, signature_names(path), options.signature)
 
     def describe(self, path: Path) -> str:
         """See `ExportingSource`."""
@@ -47,17 +47,17 @@ class SignatureSource(ExportingSource):
 
     def export(self, path: Path, options: SourceOptions, folder: Path) -> Path:
         """Write the model with the chosen signature alone into the existing `folder`."""
-        chosen = _chosen(path, signature_names(path), options.signature)
+        chosen = _choose(path, signature_names(path), options.signature)
         if path.is_dir():
             Requirement("tensorflow").check(str(path))
-            return _saved_model(path, chosen, folder / path.name)
+            return _save_signature(path, chosen, folder / path.name)
         from converters.tflite.signatures import write_signature
 
         with loading(path, "TFLite"):
             return write_signature(path, chosen, folder / path.name)
 
 
-def _chosen(path: Path, names: Sequence[str], wanted: str | None) -> str:
+def _choose(path: Path, names: Sequence[str], wanted: str | None) -> str:
     name = wanted or (_DEFAULT if _DEFAULT in names else "")
     if name in names:
         return name
@@ -67,7 +67,7 @@ def _chosen(path: Path, names: Sequence[str], wanted: str | None) -> str:
     raise UsageError(f"{what}; it has {', '.join(names)}", f"choose one, such as --signature {names[0]}")
 
 
-def _saved_model(path: Path, chosen: str, out: Path) -> Path:
+def _save_signature(path: Path, chosen: str, out: Path) -> Path:
     """Copy the folder, with `chosen` as its only signature, under the name that engines look for."""
     with loading(path, "a SavedModel"):
         from tensorflow.core.protobuf import saved_model_pb2

@@ -80,7 +80,7 @@ class Source(ABC):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceHints:
     """Metadata of a source in addition to its weights; None if unknown.
 
@@ -116,7 +116,7 @@ class ExportingSource(Source):
             if value is not None:
                 raise UsageError(f"{flag} does not apply to {path}", f"leave it out; it is for {models}")
         program = Artifact(Path(), Manifest(self.name_of(path), "pt2", "fp32", str(path)))
-        return OpenedSource(program, "", Export(self, path, options))
+        return OpenedSource(artifact=program, sha256="", export=Export(source=self, path=path, options=options))
 
     @abstractmethod
     def check(self, path: Path, options: SourceOptions) -> None:
@@ -145,7 +145,7 @@ class ExportingSource(Source):
         return {"name": path.name, "format": self.id, "sha256": sha256(path)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """A model that its source must export first."""
 
@@ -173,7 +173,7 @@ class Export:
         return self.source.export(self.path, self.options, folder)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenedSource:
     """A model to convert.
 

@@ -55,12 +55,12 @@ class TorchscriptSource(ExportingSource):
 
     def export(self, path: Path, options: SourceOptions, folder: Path) -> Path:
         """See `ExportingSource`. Branches and loops that no exported program can hold are written as ONNX."""
-        from converters.pytorch.torchscript_export import check_stateless, frozen, has_branches, write_onnx
+        from converters.pytorch.torchscript_export import check_stateless, freeze, has_branches, write_onnx
 
         own = self.Options.of(options)
         inputs = own.read_inputs(path)
         module = _load(path, own.trusted)
-        plain = frozen(module)
+        plain = freeze(module)
         check_stateless(plain, str(path))
         feeds = varied_feeds(inputs)
         try:
@@ -75,7 +75,7 @@ def _write_program(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: s
     from converters.pytorch.exported_program import write_program
 
     program = path.parent / f"{path.name}.pt2"
-    write_program(_rewritten(module, feeds[0], name), feeds[0], program, name, module, feeds[1:])
+    write_program(_convert_script(module, feeds[0], name), feeds[0], program, name, module, feeds[1:])
     return program
 
 
@@ -102,7 +102,7 @@ def _load(path: Path, trusted: bool = False) -> Any:
         return torch.jit.load(path, map_location="cpu").eval()
 
 
-def _rewritten(module: Any, feeds: TorchFeeds, name: str) -> Any:
+def _convert_script(module: Any, feeds: TorchFeeds, name: str) -> Any:
     """Convert a ScriptModule to the graph module of an exported program, which torch.export accepts."""
     with converting(name, "torch.export"):
         from torch._export.converter import TS2EPConverter

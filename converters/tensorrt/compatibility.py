@@ -67,7 +67,7 @@ _FIXES = {
 _KEEP_OUT = "replace it by supported operations, or keep it out of the engine"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorrtTarget:
     """One board.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from converters.library_calls import converting, loading
-from converters.onnx.op_rewrites import rewritten
+from converters.onnx.op_rewrites import rewrite
 from converters.onnx.opset import opset_of
-from converters.onnx.opset_downgrade import OpsetDowngradeError, lowered
+from converters.onnx.opset_downgrade import OpsetDowngradeError, lower_opset
 from converters.tensorrt.compatibility import TensorrtTarget, check_tensorrt, is_rewritten
 from converters.tensorrt.io_types import FloatInput, write_float_inputs
 from converters.tensorrt.releases import Release
@@ -20,10 +20,12 @@ _MAX_NAMED = 5
 def refuse_unsupported(model: Path, release: Release, is_shaped: bool = False) -> tuple[str, ...]:
     """Check an `.onnx` file against the release. Returns warnings.
 
-    Operators that `shaped` rewrites are accepted unless the file `is_shaped` already. Raises RefusedError, naming the
-    nodes and fixes, if the release cannot build some of them.
+    Operators that `fix_shapes` rewrites are accepted unless the file `is_shaped` already. Raises RefusedError, naming
+    the nodes and fixes, if the release cannot build some of them.
     """
-    target = TensorrtTarget(release.pair, release.max_opset, rewrites=not is_shaped, requantizes=not is_shaped)
+    target = TensorrtTarget(
+        release=release.pair, max_opset=release.max_opset, rewrites=not is_shaped, requantizes=not is_shaped
+    )
     report = check_tensorrt(model, target)
     faults = report.faults
     if not faults:
@@ -37,7 +39,7 @@ def refuse_unsupported(model: Path, release: Release, is_shaped: bool = False) -
     raise RefusedError(f"{release} cannot build {model.name}: {', '.join([*named, *more])}", fixes)
 
 
-def shaped(
+def fix_shapes(
     model: Path, release: Release, opset: int | None, batch: int | None, inputs: tuple[FloatInput, ...] = ()
 ) -> Any:
     """Return the `onnx.ModelProto` in `opset`, with its free batch set to `batch` and these `inputs` in float32.
@@ -55,7 +57,7 @@ def shaped(
         if batch is not None:
             fix_batch(proto, batch)
         write_float_inputs(proto, inputs)
-        proto = rewritten(proto, lambda op: is_rewritten(op, release.pair))
+        proto = rewrite(proto, lambda op: is_rewritten(op, release.pair))
         proto = _at_opset(proto, release, opset)
         del proto.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(proto)
@@ -91,7 +93,7 @@ def _at_opset(proto: Any, release: Release, asked: int | None) -> Any:
 
 def _downgrade(proto: Any, opset: int, found: int, why: str, error: RuntimeError) -> Any:
     try:
-        return lowered(proto, opset)
+        return lower_opset(proto, opset)
     except OpsetDowngradeError as reason:
         what = f"the model has opset {found}, {why}: {reason or _first_sentence(error)}"
         raise RefusedError(what, f"export it from its source with opset {opset}") from None

@@ -49,7 +49,7 @@ class _Writer:
 
         stored, axis = self._values(node.input[0]), _axis(node)
         scale, zero = self._values(node.input[1]), self._zero(node, stored.dtype)
-        real = _dequantized(stored, scale, zero, axis)
+        real = _dequantize(stored, scale, zero, axis)
         result = node.output[0]
         if stored.dtype == np.int32:
             self._add(result, real)
@@ -82,13 +82,13 @@ class _Writer:
         if not is_exact:
             scale = np.maximum(-low, high) / _LARGEST
             if node.op_type == "QuantizeLinear" and not (low == -high).all():
-                before = [self._clamped(node, low, high)]
+                before = [self._clamp(node, low, high)]
         node.input[1:] = self._pair(result, scale)
         if before:
             node.input[0] = f"{result}/clamped"
         return [*before, helper.make_node(node.op_type, node.input, node.output, node.name, **_attributes(node))]
 
-    def _clamped(self, node: Any, low: Array, high: Array) -> Any:
+    def _clamp(self, node: Any, low: Array, high: Array) -> Any:
         from onnx import helper
 
         source, result = node.input[0], f"{node.output[0]}/clamped"
@@ -132,7 +132,7 @@ def _attributes(node: Any) -> dict[str, int]:
     return {one.name: int(one.i) for one in node.attribute if one.name == "axis"}
 
 
-def _dequantized(stored: Array, scale: Array, zero: Array, axis: int) -> Array:
+def _dequantize(stored: Array, scale: Array, zero: Array, axis: int) -> Array:
     if scale.ndim:
         shape = [-1 if place == axis % stored.ndim else 1 for place in range(stored.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.ndim else zero

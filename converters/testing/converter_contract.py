@@ -117,7 +117,7 @@ class ConverterContract:
     ) -> None:
         source, out = self.source(_new(tmp_path / "source")), _new(tmp_path / "out")
         capfd.readouterr()
-        result = self._converted(source, out, precision)
+        result = self._convert(source, out, precision)
         assert capfd.readouterr() == ("", "")
         assert result.parent == out
         assert _digests(out) == _digests(self.convert_elsewhere(source, tmp_path / "elsewhere", precision))
@@ -127,7 +127,7 @@ class ConverterContract:
             assert np.abs(right - output).max() <= self.limits[precision]
 
     def test_an_unknown_precision_is_refused_with_those_it_knows(self, tmp_path: Path) -> None:
-        error = caught(UsageError, lambda: self._converted(tmp_path / "x", tmp_path, "int3"))
+        error = caught(UsageError, lambda: self._convert(tmp_path / "x", tmp_path, "int3"))
         assert f"{self.converter.id} cannot write int3" in error.message
         assert self.converter.precisions[0] in error.hint
 
@@ -142,7 +142,7 @@ class ConverterContract:
     def test_a_broken_model_is_named_and_leaves_nothing(self, tmp_path: Path) -> None:
         broken, out = tmp_path / f"broken.{self.converter.source}", _new(tmp_path / "out")
         broken.write_bytes(np.random.default_rng(0).bytes(3000))
-        error = caught(InputError, lambda: self._converted(broken, out, self.converter.precisions[0]))
+        error = caught(InputError, lambda: self._convert(broken, out, self.converter.precisions[0]))
         assert broken.name in error.message
         assert "\n" not in error.message
         assert list(out.iterdir()) == []
@@ -154,11 +154,11 @@ class ConverterContract:
         for requirement in self.converter.requires:
             hidden = requirement.module
             monkeypatch.setattr("importlib.util.find_spec", lambda name, x=hidden: None if name == x else object())
-            error = caught(EngineMissingError, lambda: self._converted(tmp_path / "x", tmp_path, precision))
+            error = caught(EngineMissingError, lambda: self._convert(tmp_path / "x", tmp_path, precision))
             assert f"needs '{hidden}'" in error.message
             assert error.hint.startswith("pip install")
 
-    def _converted(self, source: Path, out: Path, precision: str) -> Path:
+    def _convert(self, source: Path, out: Path, precision: str) -> Path:
         options = replace(self.converter.Options(), precision=precision)
         return self.converter.convert(source, out, options, self.calibration).model
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stacked
+from converters.layer_errors import Layer, Node, rank, stack_rows
 from converters.tflite.interpreter import inspecting_interpreter
 from converters.tflite.reader import read_tflite
 from runtimes.arrays import Array, Arrays
@@ -48,7 +48,7 @@ def _values(path: Path, samples: Calibration) -> Arrays:
         _set_inputs(interpreter, inputs, graph.inputs, feed)
         interpreter.invoke()
         rows.append({graph.tensors[i].spec.name: _real(interpreter, i, graph.tensors[i].spec) for i in computed})
-    return stacked(rows)
+    return stack_rows(rows)
 
 
 def _set_inputs(interpreter: Any, inputs: tuple[TensorSpec, ...], places: tuple[int, ...], feed: Arrays) -> None:

@@ -25,8 +25,8 @@ def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
         return content
     graph = network.subgraphs[0]
     if network.signatureDefs:
-        placed_inputs = _placed(network.signatureDefs[0].inputs)
-        placed_outputs = _placed(network.signatureDefs[0].outputs)
+        placed_inputs = _indices_by_name(network.signatureDefs[0].inputs)
+        placed_outputs = _indices_by_name(network.signatureDefs[0].outputs)
     else:
         placed_inputs = dict(zip(inputs, graph.inputs, strict=True))
         placed_outputs = dict(zip(outputs, graph.outputs, strict=True))
@@ -49,7 +49,7 @@ def output_names(content: bytes) -> list[str]:
     return [graph.tensors[place].name.decode() for place in graph.outputs]
 
 
-def _placed(tensors: Sequence[Any]) -> Mapping[str, int]:
+def _indices_by_name(tensors: Sequence[Any]) -> Mapping[str, int]:
     return {one.name.decode(): one.tensorIndex for one in tensors}
 
 

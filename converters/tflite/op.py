@@ -14,7 +14,7 @@ _MAX_INTEGERS = 64
 _MAX_DIMENSIONS = 8  # of a tensor in TFLite's kernels; a broken file may claim millions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TfliteOp:
     """An operator and the tensors of its graph."""
 
@@ -96,4 +96,4 @@ def graph_ops(graph: Graph) -> list[TfliteOp]:
             if index >= 0 and len(graph.tensors[index].spec.shape) > _MAX_DIMENSIONS:
                 raise operator.options.unsupported(f"has a tensor with more than {_MAX_DIMENSIONS} dimensions")
     borders = frozenset((*graph.inputs, *graph.outputs))
-    return [TfliteOp(operator, graph.tensors, borders) for operator in graph.operators]
+    return [TfliteOp(operator=operator, tensors=graph.tensors, borders=borders) for operator in graph.operators]

@@ -14,7 +14,7 @@ from converters.tflite.writer import packed, read_network, write_inline
 _DEQUANTIZE = OPERATORS.index("DEQUANTIZE")
 
 
-def prepared(model: Path, folder: Path) -> bytes:
+def prepare(model: Path, folder: Path) -> bytes:
     """Return the model with the same results, in the form that the quantizer reads.
 
     Operator codes of old files are in the field that it reads, weights in fp16 are float32, there is a signature.

@@ -51,7 +51,7 @@ _OLD_FIELD_LIMIT = 127
 OUTSIDE_FROM = 1  # a buffer's data is stored behind the FlatBuffer if its offset is larger than this
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tensor:
     """One tensor.
 
@@ -70,7 +70,7 @@ class Tensor:
     is_outside: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Operator:
     """One operator.
 
@@ -95,7 +95,7 @@ class Operator:
     has_outside_options: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Graph:
     """One subgraph of a model; inputs and outputs index its tensors."""
 
@@ -109,7 +109,7 @@ class Graph:
         return tuple(self.tensors[index].spec for index in indices)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TfliteModel:
     """A model.
 
@@ -167,7 +167,12 @@ class _Reader:
         graphs = tuple(self._graph(table) for table in self._root.tables(2))
         if not graphs:
             raise self._source.broken("it contains no graph")
-        return TfliteModel(self._root.text(3), graphs, self._metadata(), _signatures(self._source, self._root))
+        return TfliteModel(
+            description=self._root.text(3),
+            graphs=graphs,
+            metadata=self._metadata(),
+            signatures=_signatures(self._source, self._root),
+        )
 
     def _metadata(self) -> dict[str, ByteSource]:
         return {entry.text(0): self._buffer(entry.number(1, "I")).raw(0) for entry in self._root.tables(6)}
@@ -177,7 +182,12 @@ class _Reader:
         inputs, outputs = table.numbers(1, "i"), table.numbers(2, "i")
         if not all(0 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise self._source.broken("an input or output of the graph is not one of its tensors")
-        return Graph(tensors, tuple(self._operator(one, len(tensors)) for one in table.tables(3)), inputs, outputs)
+        return Graph(
+            tensors=tensors,
+            operators=tuple(self._operator(one, len(tensors)) for one in table.tables(3)),
+            inputs=inputs,
+            outputs=outputs,
+        )
 
     def _tensor(self, table: Table) -> Tensor:
         kind = table.number(1, "b")
@@ -185,7 +195,13 @@ class _Reader:
             raise self._source.unsupported(f"has a tensor of the type {kind}")
         spec = TensorSpec(table.text(3), DTYPES[kind], _shape(table), _quantization(table.table(4), self._source))
         data, is_outside = self._constant(table.number(2, "I"))
-        return Tensor(spec, len(data.view), data, bool(table.number(5, "b")), is_outside)
+        return Tensor(
+            spec=spec,
+            constant_bytes=len(data.view),
+            data=data,
+            is_variable=bool(table.number(5, "b")),
+            is_outside=is_outside,
+        )
 
     def _constant(self, index: int) -> tuple[ByteSource, bool]:
         """Return the bytes of a tensor's data, and whether they are stored behind the FlatBuffer."""
@@ -211,7 +227,16 @@ class _Reader:
         if not all(-1 <= index < tensors for index in (*inputs, *outputs)):
             raise self._source.broken("an operator's tensor does not exist")
         is_outside = bool(table.number(10, "Q"))
-        return Operator(name, version, is_custom, inputs, outputs, self._options(table), table.table(4), is_outside)
+        return Operator(
+            name=name,
+            version=version,
+            is_custom=is_custom,
+            inputs=inputs,
+            outputs=outputs,
+            options=self._options(table),
+            builtin_options=table.table(4),
+            has_outside_options=is_outside,
+        )
 
     def _options(self, table: Table) -> ByteSource:
         start, size = table.number(9, "Q"), table.number(10, "Q")

@@ -36,7 +36,7 @@ def packed(network: Any) -> bytes:
     """Return the bytes of a `ModelT`. The same network gives the same bytes."""
     import flatbuffers
 
-    network.buffers = [_aligned(buffer) for buffer in network.buffers]
+    network.buffers = [_align(buffer) for buffer in network.buffers]
     builder = flatbuffers.Builder(2**20)
     builder.Finish(network.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -87,7 +87,7 @@ def _within(content: bytes, start: int, size: int, model: Path) -> Any:
     return np.frombuffer(content, np.uint8, size, start)
 
 
-def _aligned(buffer: Any) -> Any:
+def _align(buffer: Any) -> Any:
     """Return the buffer as an object that packs its data at a multiple of 16 bytes in the file."""
     from ai_edge_litert import schema_py_generated as schema
 

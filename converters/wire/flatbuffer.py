@@ -112,7 +112,7 @@ def flexbuffer_number(source: ByteSource, key: str) -> int | None:
     return _unsigned(source, found.place, found.width) if found is not None and found.kind in _FLEX_INTEGERS else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _FlexValue:
     """A value in a FlexBuffer.
 
@@ -165,7 +165,7 @@ def _in_flex_map(source: ByteSource, start: int, width: int, key: bytes) -> _Fle
         kind = source.view[start + count * width + index]
         source.slice(name, 1)  # another key may be shorter, and end the buffer
         if bytes(source.view[name : name + len(key) + 1]) == key + b"\0":
-            return _FlexValue(kind >> 2, start + index * width, width, 1 << (kind & 3))
+            return _FlexValue(kind=kind >> 2, place=start + index * width, width=width, own_width=1 << (kind & 3))
     return None
 
 

@@ -38,7 +38,7 @@ class Message:
             while position < start + size:
                 self._source.spend()
                 value, position = self._varint(position)
-                values.append(_signed(value))
+                values.append(_to_signed(value))
         return values
 
     def real(self, field: int) -> float:
@@ -93,7 +93,7 @@ class Message:
             raise self._source.broken("a field has the number 0")
         if kind == _VARINT:
             value, position = self._varint(position)
-            self._numbers.setdefault(field, []).append(_signed(value))
+            self._numbers.setdefault(field, []).append(_to_signed(value))
             return position
         if kind == _BYTES:
             size, position = self._varint(position)
@@ -117,5 +117,5 @@ class Message:
             raise self._source.broken(str(error)) from None
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value

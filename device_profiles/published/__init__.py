@@ -15,7 +15,7 @@ SCORE_KINDS = ("softmax-float32", "softmax-uint8", "logit")
 _FILE = Path(__file__).parent / "mobilenet_v2_2019.toml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """A row of a published table.
 
@@ -46,7 +46,7 @@ class PublishedRow:
     how: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedTable:
     """A published table; `score_kinds` explains each kind of score, `protocol` how times were measured."""
 

@@ -13,7 +13,7 @@ _SAME_SIZE = 1.15
 WEIGHT_CLASSES = (4, 8, 16)  # bits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedSpeed:
     """A published row; values that were not published are None.
 

@@ -105,7 +105,11 @@ def bill_of(speed: MeasuredSpeed, options: BillOptions) -> Bill:
         completion_tokens=COMPLETION_TOKENS,
         price_kwh=price,
         price_kwh_from="assumed" if options.price_kwh is None else "given",
-        lines=[_measured(speed, options.watts, price), *_published(), *_hosted(options.prices)],
+        lines=[
+            _line_of_measured(speed, options.watts, price),
+            *_lines_of_published(),
+            *_lines_of_hosted(options.prices),
+        ],
     )
 
 
@@ -113,7 +117,7 @@ def _seconds(prompt_tok_s: float, generation_tok_s: float) -> float:
     return _DOCUMENTS * (PROMPT_TOKENS / prompt_tok_s + COMPLETION_TOKENS / generation_tok_s)
 
 
-def _measured(speed: MeasuredSpeed, given_watts: float | None, price_kwh: float) -> BillLine:
+def _line_of_measured(speed: MeasuredSpeed, given_watts: float | None, price_kwh: float) -> BillLine:
     seconds = _seconds(speed.prompt_tok_s, speed.generation_tok_s)
     watts = speed.watts if given_watts is None else given_watts
     kwh = None if watts is None else watts * seconds / _JOULES_PER_KWH
@@ -130,7 +134,7 @@ def _measured(speed: MeasuredSpeed, given_watts: float | None, price_kwh: float)
     )
 
 
-def _published() -> Iterator[BillLine]:
+def _lines_of_published() -> Iterator[BillLine]:
     """Yield the fastest and the slowest device with published speeds for each model with 4-bit weights.
 
     Rows without the length of their prompt are left out: some of them processed a picture.
@@ -151,7 +155,7 @@ def _published() -> Iterator[BillLine]:
             )
 
 
-def _hosted(file: Path | None) -> Iterator[BillLine]:
+def _lines_of_hosted(file: Path | None) -> Iterator[BillLine]:
     for price in _prices(file):
         cost = price.cost_usd(
             prompt_tokens=_DOCUMENTS * PROMPT_TOKENS, completion_tokens=_DOCUMENTS * COMPLETION_TOKENS

@@ -103,7 +103,7 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text.strip()).timestamp()
 
 
-def awaited_meter(path: Path, measurements: Sequence[Measurement], patience_s: float = 5.0) -> Meter:
+def wait_for_meter(path: Path, measurements: Sequence[Measurement], patience_s: float = 5.0) -> Meter:
     """Read the file once it covers the last loop, or after `patience_s`: meters write when their buffer is full."""
     ends = [_end(one) for one in measurements]
     last = max((end for end in ends if end is not None), default=None)
@@ -125,7 +125,7 @@ def with_meter(measurements: Sequence[Measurement], meter: Meter) -> list[Measur
     return [replace(one, values={**one.values, **_energy_of(one, meter)}) for one in measurements]
 
 
-def metered(measurements: list[Measurement], path: Path | None) -> list[Measurement]:
+def add_energy(measurements: list[Measurement], path: Path | None) -> list[Measurement]:
     """Add the energy from the meter's file; with `path` None, return the measurements unchanged.
 
     If the file has become unreadable since it was checked, a warning is logged and the measurements are kept.
@@ -133,7 +133,7 @@ def metered(measurements: list[Measurement], path: Path | None) -> list[Measurem
     if path is None:
         return measurements
     try:
-        return with_meter(measurements, awaited_meter(path, measurements))
+        return with_meter(measurements, wait_for_meter(path, measurements))
     except InputError as error:
         _log.warning("%s; energy is left out", error.message)
         return measurements

@@ -131,6 +131,7 @@ def measure_all(
     setups: Sequence[Setup],
     rounds: int = 2,
     timeout_s: float | None = 300.0,
+    *,
     on_progress: OnProgress | None = None,
     place: Transport = LOCAL,
     is_decided: IsDecided | None = None,
@@ -152,7 +153,7 @@ def measure_all(
         for setup in setups if number % 2 == 0 else reversed(setups):
             if setup.id in failed:
                 continue
-            values = _measured(setup, number, timeout_s, on_progress, place, worker)
+            values = _measure(setup, number, timeout_s, on_progress, place, worker)
             digest = values.get("model_sha256", "")
             if digest and digests.setdefault(setup.id, digest) != digest:
                 hint = "measure again when nothing writes the file"
@@ -166,7 +167,7 @@ def measure_all(
             return
 
 
-def _measured(
+def _measure(
     setup: Setup,
     number: int,
     timeout_s: float | None,
@@ -193,7 +194,7 @@ def _measured(
         answer = run(job, timeout_s=timeout_s, on_progress=on_message)
         began_at = _by_our_clock(answer.get("began_at"), ahead)
         # The path here, not on a board.
-        answer = identified(setup.artifact, answer, digest or model_sha256(setup.artifact))
+        answer = add_identity(setup.artifact, answer, digest or model_sha256(setup.artifact))
         return {**answer, "artifact": str(setup.artifact), "began_at": began_at}
     except EdgeError as error:
         kept = place.recovered(job)
@@ -202,7 +203,7 @@ def _measured(
         return kept if kept.get("status") == "ok" else {**failure(error), **kept}
 
 
-def identified(path: Path, answer: MeasureAnswer, digest: str) -> MeasureAnswer:
+def add_identity(path: Path, answer: MeasureAnswer, digest: str) -> MeasureAnswer:
     """Add what was measured, and by which edge. The precision of a bare file is read from the file."""
     known: MeasureAnswer = {"model_sha256": digest, "edge_version": distribution_version("edgeproof")}
     if answer.get("precision") == "unknown":

@@ -171,13 +171,13 @@ def text_setups(models: Sequence[Path], options: LlmBenchOptions) -> list[TextSe
 
 def _counts(options: LlmBenchOptions, model: Path) -> dict[str, int]:
     """Return the sizes of the tests: the requested ones, else the defaults, limited to what the context holds."""
-    most = (options.context or _trained(model)) - _BESIDE
+    most = (options.context or _trained_context(model)) - _BESIDE
     prompt, generated = (_PROMPT, _GENERATED) if options.bill is None else (PROMPT_TOKENS, COMPLETION_TOKENS)
     counts = {"prompt_tokens": min(prompt, most), "gen_tokens": min(generated, most)}
     return counts | {key: value for key in _COUNTS if (value := getattr(options, key)) is not None}
 
 
-def _trained(model: Path) -> int:
+def _trained_context(model: Path) -> int:
     """Return the model's trained context length; if the file cannot be read, its measurement reports the error."""
     try:
         return trained_context(read_gguf(model))

@@ -73,9 +73,9 @@ _COLUMNS: tuple[Column[TextRow], ...] = (
 
 def as_text(rows: Sequence[TextRow], found: Sequence[Finding], width: int | None = None) -> str:
     """Format for a terminal: a table, the origin of the ceiling, findings, and published speeds of the same class."""
-    table = aligned(_COLUMNS, _measured(rows), width)
+    table = aligned(_COLUMNS, _select_measured(rows), width)
     notes = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found)]
-    published = [_published(row) for row in _measured(rows)]
+    published = [_published(row) for row in _select_measured(rows)]
     bills = [_bill(row.bill, width) for row in rows if row.bill is not None]
     return "\n\n".join(part for part in (table, *notes, *dict.fromkeys(published), *bills) if part)
 
@@ -88,7 +88,7 @@ def as_markdown(rows: Sequence[TextRow], found: Sequence[Finding]) -> str:
         for row in rows
         if (bill := row.bill) is not None
     ]
-    return "\n\n".join(part for part in (markdown(_COLUMNS, _measured(rows)), *notes, *bills) if part)
+    return "\n\n".join(part for part in (markdown(_COLUMNS, _select_measured(rows)), *notes, *bills) if part)
 
 
 def as_csv(rows: Sequence[TextRow]) -> str:
@@ -106,14 +106,14 @@ def as_csv(rows: Sequence[TextRow]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _measured(rows: Sequence[TextRow]) -> list[TextRow]:
+def _select_measured(rows: Sequence[TextRow]) -> list[TextRow]:
     return [row for row in rows if row.status == "ok" or row.tests]
 
 
 def _notes(rows: Sequence[TextRow], found: Sequence[Finding]) -> Iterator[list[str]]:
     titles = {row.setup: row.title for row in rows}
     yield [failed(row) for row in rows if row.status != "ok"]
-    yield [*machines(_measured(rows)), *_origin(_measured(rows))]
+    yield [*machines(_select_measured(rows)), *_origin(_select_measured(rows))]
     yield [f"{titles.get(item.setup or '', 'this machine')}: {item.what} → {item.remedy}" for item in found]
 
 
@@ -156,7 +156,7 @@ def _published(row: TextRow) -> str:
         Column("Writing", lambda one: f"{one.write_tok_s:.1f}"),
         Column("Year", lambda one: str(one.year)),
     )
-    picked = _spaced(rows)
+    picked = _thin_out(rows)
     left = f", {len(rows) - len(picked)} more with --json" if len(rows) > len(picked) else ""
     sources = dict.fromkeys(one.source for one in picked)
     heading = f"Published by others for about {size} with weights of the same class [tok/s], not measured here{left}:"
@@ -207,7 +207,7 @@ def counted(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _spaced(rows: Sequence[PublishedSpeed]) -> list[PublishedSpeed]:
+def _thin_out(rows: Sequence[PublishedSpeed]) -> list[PublishedSpeed]:
     """Select a dozen rows from the fastest to the slowest, evenly spaced by rank."""
     if len(rows) <= _MAX_PUBLISHED:
         return list(rows)

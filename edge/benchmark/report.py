@@ -104,7 +104,7 @@ def as_text(
 
     If the columns do not fit into `width` characters, each setup is a block of lines, and notes are wrapped.
     """
-    table = aligned(_COLUMNS, _measured(rows), width)
+    table = aligned(_COLUMNS, _select_measured(rows), width)
     sections = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found, compared, ranks)]
     return "\n\n".join(part for part in (table, *sections, *text_sections(rows, width)) if part)
 
@@ -116,7 +116,7 @@ def as_markdown(
     ranks: Sequence[Rank] = (),
 ) -> str:
     """Format for a README: a table, followed by lists."""
-    table = markdown(_COLUMNS, _measured(rows))
+    table = markdown(_COLUMNS, _select_measured(rows))
     sections = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found, compared, ranks)]
     return "\n\n".join(part for part in (table, *sections, *markdown_sections(rows)) if part)
 
@@ -189,7 +189,7 @@ def _interval_object(ratio: Interval | None) -> JsonObject | None:
     return None if ratio is None else {"low": ratio.low, "value": ratio.value, "high": ratio.high}
 
 
-def _measured(rows: Sequence[Row]) -> list[Row]:
+def _select_measured(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.samples_ms]
 
 
@@ -207,7 +207,7 @@ def _notes(
 
 def _origin(rows: Sequence[Row]) -> Iterator[str]:
     """Describe how the numbers were measured, once for all rows that share a description."""
-    measured = _measured(rows)
+    measured = _select_measured(rows)
     yield from machines(measured)
     for kind in distinct(row.input["kind"] for row in measured if row.input):
         yield f"input: {_INPUTS.get(kind, kind)}"

@@ -36,7 +36,7 @@ def paired_ratio(new: Sequence[float], old: Sequence[float], confidence: float) 
     """
     if len(new) < 2:
         return None
-    mean, variance, kept = _trimmed(np.log(new) - np.log(old))
+    mean, variance, kept = _trim(np.log(new) - np.log(old))
     return _interval(mean, math.sqrt(variance) * t_quantile(confidence, kept - 1))
 
 
@@ -44,8 +44,8 @@ def separate_ratio(new: Sequence[float], old: Sequence[float], confidence: float
     """Return new / old for two runs at different times, each with at least 2 rounds; else None."""
     if min(len(new), len(old)) < 2:
         return None
-    mean, variance, kept = _trimmed(np.log(new))
-    other_mean, other_variance, other_kept = _trimmed(np.log(old))
+    mean, variance, kept = _trim(np.log(new))
+    other_mean, other_variance, other_kept = _trim(np.log(old))
     rounds = variance + other_variance
     # Welch's degrees of freedom.
     weights = variance**2 / (kept - 1) + other_variance**2 / (other_kept - 1)
@@ -57,7 +57,7 @@ def separate_ratio(new: Sequence[float], old: Sequence[float], confidence: float
     return _interval(mean - other_mean, half)
 
 
-def _trimmed(values: Array) -> tuple[float, float, int]:
+def _trim(values: Array) -> tuple[float, float, int]:
     """Return the trimmed mean, its variance, and the number of values that were kept."""
     ordered = np.sort(np.asarray(values, np.float64))
     cut = int(_TRIMMED * len(ordered)) if len(ordered) >= _FEWEST_TRIMMED else 0

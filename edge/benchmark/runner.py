@@ -22,7 +22,7 @@ from edge.benchmark.compare import (
     is_decided,
     unmatched,
 )
-from edge.benchmark.energy import check_meter, metered
+from edge.benchmark.energy import add_energy, check_meter
 from edge.benchmark.harness import BROWSER_WORKER, ENGINE_WORKER, IsDecided, Measurement, Setup, measure_all, short_name
 from edge.benchmark.harness import OnProgress as OnPhase
 from edge.benchmark.language_model import LlmBenchOptions, text_rows, text_setups, with_bill
@@ -149,11 +149,11 @@ def run_benchmark(
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         setups, baselines = _with_baselines(models, baseline, options, Path(folder))
         measurements, was_stopped = _measure(setups, _rounds(options, older, baseline), options, on_progress, baselines)
-    rows = rows_of(metered(measurements, options.energy_csv))
+    rows = rows_of(add_energy(measurements, options.energy_csv))
     return BenchReport(
         rows=rows,
         findings=findings(rows),
-        comparisons=compare(rows, old) if baseline is None else _compared(rows, baselines, options),
+        comparisons=compare(rows, old) if baseline is None else _compare(rows, baselines, options),
         ranking=ranking(rows),
         unmatched=unmatched(rows, old) if older and baseline is None else (),
         measured=len(measurements),
@@ -177,7 +177,7 @@ def _rounds(options: BenchOptions, older: Path | None, baseline: Path | None) ->
     return ROUNDS_AGAINST_FILE if baseline is None else MAX_ROUNDS
 
 
-def _compared(rows: Sequence[Row], baselines: Mapping[str, str], options: BenchOptions) -> list[Comparison]:
+def _compare(rows: Sequence[Row], baselines: Mapping[str, str], options: BenchOptions) -> list[Comparison]:
     if options.rounds is not None:
         return compare_in_turn(rows, baselines)
     # The rounds may have ended at different looks on different boards.
@@ -236,14 +236,14 @@ def _measurements(
     setups: Sequence[Setup], rounds: int, options: BenchOptions, note: OnPhase, enough: IsDecided | None
 ) -> Iterator[Measurement]:
     if not options.on or options.on == (BROWSER,):
-        return measure_all(setups, rounds, options.timeout_s, note, is_decided=enough)
+        return measure_all(setups, rounds, options.timeout_s, on_progress=note, is_decided=enough)
     if BROWSER in options.on:
         raise UsageError("a browser and boards cannot be measured in one run", "use two commands")
     from edge.remote.fleet import boards_of, distinct, measure_on
 
     by_host = {host: [setup for setup in setups if setup.host == host] for host in distinct(options.on)}
     boards = boards_of(by_host, options.offline, note)
-    return measure_on(boards, by_host, rounds, options.timeout_s, note, is_decided=enough)
+    return measure_on(boards, by_host, rounds, options.timeout_s, on_progress=note, is_decided=enough)
 
 
 def _with_baselines(

@@ -26,7 +26,7 @@ class Column(NamedTuple, Generic[T]):
 
 def aligned(columns: Sequence[Column[T]], rows: Sequence[T], width: int | None) -> str:
     """Format the columns that have a value in at least one row; as blocks of lines if they do not fit into `width`."""
-    columns = _shown(columns, rows)
+    columns = _select_columns(columns, rows)
     cells = _cells(columns, rows)
     lines = [_line(line, cells, columns) for line in cells] if len(cells) > 1 else []
     is_narrow = width is not None and max(map(len, lines), default=0) > width
@@ -35,7 +35,7 @@ def aligned(columns: Sequence[Column[T]], rows: Sequence[T], width: int | None) 
 
 def markdown(columns: Sequence[Column[T]], rows: Sequence[T]) -> str:
     """Format the same columns as a Markdown table; empty if there are no rows."""
-    columns = _shown(columns, rows)
+    columns = _select_columns(columns, rows)
     cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(columns, rows)]
     ruler = ["---:" if column.is_number else "---" for column in columns]
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ruler, *cells[1:])) if len(cells) > 1 else ""
@@ -62,7 +62,7 @@ def distinct(values: Iterable[T]) -> list[T]:
     return kept
 
 
-def _shown(columns: Sequence[Column[T]], rows: Sequence[T]) -> list[Column[T]]:
+def _select_columns(columns: Sequence[Column[T]], rows: Sequence[T]) -> list[Column[T]]:
     return [column for column in columns if any(column.cell(row) != NONE for row in rows)]
 
 

@@ -161,7 +161,7 @@ def _gpu_clock(rows: Sequence[Row]) -> Warnings:
 _NEVER: Throttling = {"source": "", "now": [], "since_boot": [], "events": None}
 
 
-def _throttled(rows: Sequence[Row]) -> Warnings:
+def _warn_of_throttling(rows: Sequence[Row]) -> Warnings:
     flags, events = set(), 0
     for before, after in _conditions(rows):
         then, now = before["throttling"] or _NEVER, after["throttling"] or _NEVER
@@ -206,18 +206,18 @@ _OF_ROWS: tuple[Callable[[Row], Warnings], ...] = (
 )
 
 
-def _emulated(rows: Sequence[Row]) -> Warnings:
+def _warn_of_emulation(rows: Sequence[Row]) -> Warnings:
     if any((row.machine or {}).get("emulated") for row in rows):
         yield "this processor is emulated: outputs are valid, times are not", "measure on real hardware"
 
 
 _OF_MACHINE: tuple[Callable[[Sequence[Row]], Warnings], ...] = (
-    _emulated,
+    _warn_of_emulation,
     _load,
     _governor,
     _power_mode,
     _gpu_clock,
-    _throttled,
+    _warn_of_throttling,
     _hot,
 )
 

@@ -103,7 +103,7 @@ class Commands:
 
     def _help(self, _rest: str) -> CommandResult:
         """this list"""
-        lines = [_described(name, run.__doc__ or "") for name, run in self._all.items()]
+        lines = [_describe(name, run.__doc__ or "") for name, run in self._all.items()]
         more = [
             "",
             "A line that ends in \\ continues on the next one, as does everything between two "
@@ -163,7 +163,7 @@ class Commands:
             return CommandResult(lines=sampling_settings.as_lines(conversation.options))
         if len(words) != 2:
             raise UsageError(f"/set {rest}: a name and a value are expected", "for example /set temp 0.7")
-        conversation.options = sampling_settings.changed(conversation.options, *words)
+        conversation.options = sampling_settings.change_setting(conversation.options, *words)
         return CommandResult(lines=[f"{words[0]} is {words[1]}"])
 
     def _think(self, rest: str) -> CommandResult:
@@ -212,7 +212,7 @@ class Commands:
         self._chat.conversation.replace_messages(saved_chat.load(path).messages)
         if self._chat.save_as is not None:  # with --no-save, the loaded chat is not written either
             self._chat.save_as = path
-        return CommandResult(lines=[f"loaded: {path}", *recalled(self._chat.conversation)])
+        return CommandResult(lines=[f"loaded: {path}", *summarize(self._chat.conversation)])
 
     def _exit(self, _rest: str) -> CommandResult:
         """leave the chat; --resume continues it later"""
@@ -225,12 +225,12 @@ def _path(text: str) -> Path:
     return Path(text[1:-1] if quoted else text.replace("\\ ", " ")).expanduser()
 
 
-def _described(name: str, about: str) -> str:
+def _describe(name: str, about: str) -> str:
     arguments, _, what = about.rpartition(" | ")
     return f"{f'/{name} {arguments}':19}{what}"
 
 
-def recalled(conversation: Conversation) -> list[str]:
+def summarize(conversation: Conversation) -> list[str]:
     """Summarize a loaded conversation: the number of turns, its last messages, and whether an answer is missing."""
     questions = [message for message in conversation.messages if message["role"] == "user"]
     lines = [f"{len(questions)} question{'s' if len(questions) != 1 else ''} so far"]

@@ -201,7 +201,7 @@ class Conversation:
         self.forgotten = self.used = 0
         if split(self.messages)[1]:
             with suppress(EdgeError):  # the next question reports the error
-                self.used = len(self._fitted(self.messages).tokens)
+                self.used = len(self._fit(self.messages).tokens)
 
     def answer(self, cancel: Event) -> Iterator[ChatEvent]:
         """Answer the last question. The last event is AnswerSummary; by then the answer is added to the messages.
@@ -209,7 +209,7 @@ class Conversation:
         An answer that was cancelled or reached its limit is kept as `stopped`; an empty one is not kept.
         Pass a new `cancel` for each answer: a stop text of the template sets it too. `AnswerSummary.reason` says which.
         """
-        yield from self._continued(self._fitted(self.messages), cancel, "")
+        yield from self._continue(self._fit(self.messages), cancel, "")
 
     def resume(self, cancel: Event) -> Iterator[ChatEvent]:
         """Continue an answer that was cut off; it is kept if this fails. Raises UsageError if there is none."""
@@ -217,13 +217,13 @@ class Conversation:
             raise UsageError("there is no unfinished answer", "ask something")
         last = self.messages[-1]
         prefix = str(last.get("raw", last["content"]))
-        fitted = self._fitted(self.messages[:-1])
+        fitted = self._fit(self.messages[:-1])
         is_known = last is self._answered  # otherwise it was loaded from a file
         tokens = self._answer if is_known else self.session.tokenize(prefix, special="raw" in last)
         self.messages.pop()
-        yield from self._continued(fitted, cancel, prefix, tokens)
+        yield from self._continue(fitted, cancel, prefix, tokens)
 
-    def _continued(
+    def _continue(
         self, fitted: ContextFit, cancel: Event, prefix: str, answer: Sequence[int] = ()
     ) -> Iterator[ChatEvent]:
         run = _AnswerInProgress(
@@ -267,7 +267,7 @@ class Conversation:
         """Run one generation of the engine to its end."""
         most = self.options.max_tokens
         options = self.options if most is None else replace(self.options, max_tokens=max(0, most - run.generated))
-        for token in self._generated(prompt, run.tokens, options, cancel):
+        for token in self._generate(prompt, run.tokens, options, cancel):
             text = token.text or self._control_text(token.id)
             yield from _deltas(run.take(token.id, text))
             if token.finish is not None:
@@ -276,7 +276,7 @@ class Conversation:
                 cancel.set()  # the engine does not know the stop texts; its Finish event follows
         yield from _deltas(run.rest())
 
-    def _generated(
+    def _generate(
         self, prompt: ContextFit, answer: Sequence[int], options: TextOptions, cancel: Event
     ) -> Iterator[Token]:
         if PICTURE_TOKEN not in prompt.tokens:
@@ -313,7 +313,7 @@ class Conversation:
                 run.read_to = end - _STEP
                 return
 
-    def _fitted(self, messages: Sequence[JsonObject], room: int | None = None) -> ContextFit:
+    def _fit(self, messages: Sequence[JsonObject], room: int | None = None) -> ContextFit:
         system, turns = split(messages)
         rest = [message for turn in turns[self.forgotten :] for message in turn]
         plain = [_for_template(message) for message in (*system, *rest)]
@@ -342,7 +342,7 @@ class Conversation:
     def _make_room(self, run: _AnswerInProgress) -> tuple[ContextFit, TurnsDropped]:
         """Drop the oldest turns in the middle of an answer, or the start of this answer if no turns are left."""
         context = self.session.facts.context
-        fitted = self._fitted(self.messages, len(run.tokens) + context // 4)
+        fitted = self._fit(self.messages, len(run.tokens) + context // 4)
         if fitted.dropped:
             return fitted, self._forget(fitted)
         keep = max(1, (context - len(fitted.tokens)) // 2)
@@ -407,16 +407,16 @@ class _AnswerInProgress:
     def add(self, text: str) -> list[Piece]:
         self.raw += text
         if self.splitter is None:
-            return self._kept([Piece(text, is_thought=False)] if text else [])
-        return self._kept(self.splitter.feed(text))
+            return self._add_pieces([Piece(text, is_thought=False)] if text else [])
+        return self._add_pieces(self.splitter.feed(text))
 
     def rest(self) -> list[Piece]:
         if self.finish is None or self.finish.reason == "context":
             return []
         pieces = self.add(self.stream.rest())
-        return [*pieces, *(self._kept(self.splitter.rest()) if self.splitter else ())]
+        return [*pieces, *(self._add_pieces(self.splitter.rest()) if self.splitter else ())]
 
-    def _kept(self, pieces: list[Piece]) -> list[Piece]:
+    def _add_pieces(self, pieces: list[Piece]) -> list[Piece]:
         self.thought += "".join(piece.text for piece in pieces if piece.is_thought)
         self.text += "".join(piece.text for piece in pieces if not piece.is_thought)
         return pieces

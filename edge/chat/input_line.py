@@ -38,7 +38,7 @@ class InputLine:
 
         Raises EOFError on Ctrl+D and KeyboardInterrupt on Ctrl+C if the input is empty.
         """
-        return joined(self._session.prompt(_PROMPT, default=begun))
+        return join_lines(self._session.prompt(_PROMPT, default=begun))
 
 
 def is_unfinished(text: str) -> bool:
@@ -46,7 +46,7 @@ def is_unfinished(text: str) -> bool:
     return text.count(_QUOTES) % 2 == 1 or text.endswith("\\")
 
 
-def joined(text: str) -> str:
+def join_lines(text: str) -> str:
     r"""Remove the `\` at the ends of lines, and the quotes around the text."""
     stripped = text.strip()
     if stripped.startswith(_QUOTES) and stripped.endswith(_QUOTES) and len(stripped) >= 2 * len(_QUOTES):

@@ -24,7 +24,7 @@ _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
 _STARS = re.compile(r"(?<=[0-9A-Za-z])\*+(?=[0-9A-Za-z])")
 
 
-class Shown(Protocol):
+class AnswerView(Protocol):
     """Displays an answer piece by piece."""
 
     def feed(self, text: str) -> None:
@@ -93,7 +93,7 @@ class Markdown:
         self._pending = ""
 
     def _print(self, text: str) -> None:
-        self._console.print(_rendered(text))
+        self._console.print(_render(text))
         self._console.print()
 
 
@@ -106,13 +106,13 @@ class _Tail:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.segment import Segment
 
-        lines = console.render_lines(_rendered(self._text), options, pad=False)
+        lines = console.render_lines(_render(self._text), options, pad=False)
         for line in lines[-max(1, console.size.height - 2) :]:
             yield from line
             yield Segment.line()
 
 
-def _rendered(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, imported only here
+def _render(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, imported only here
     from rich import markdown
 
     # No hyperlinks: both the text of a link and its address should be visible.

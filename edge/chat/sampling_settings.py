@@ -27,7 +27,7 @@ SETTINGS: dict[str, tuple[str, type[int] | type[float], str]] = {
 _OPTIONAL = {"seed": "random", "max_tokens": "none"}
 
 
-def changed(options: TextOptions, name: str, text: str) -> TextOptions:
+def change_setting(options: TextOptions, name: str, text: str) -> TextOptions:
     """Return the options with one setting changed. Raises UsageError for an unknown name or an invalid value."""
     name = name.lstrip("-").replace("-", "_")
     name = {"temperature": "temp"}.get(name, name)
@@ -51,11 +51,11 @@ def _number(name: str, kind: type[int] | type[float], text: str) -> int | float:
 def as_lines(options: TextOptions) -> list[str]:
     """List every setting with its value and meaning, one per line."""
     values = {name: getattr(options, field) for name, (field, _kind, _about) in SETTINGS.items()}
-    texts = {name: _shown(name, value) for name, value in values.items()}
+    texts = {name: _describe(name, value) for name, value in values.items()}
     return [f"{name:18}{texts[name]:>10}  {about}" for name, (_field, _kind, about) in SETTINGS.items()]
 
 
-def _shown(name: str, value: float | None) -> str:
+def _describe(name: str, value: float | None) -> str:
     """Format a value as the user writes it; a seed keeps all its digits."""
     if value is None:
         return _OPTIONAL.get(name, "none")

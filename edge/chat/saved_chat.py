@@ -103,7 +103,7 @@ def load(path: Path) -> SavedChat:
         raise InputError(f"{path} cannot be read: {error.strerror}", _HINT) from None
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise InputError(f"{path} is not a saved chat: it is not JSON", _HINT) from None
-    return _checked(path, content)
+    return _check(path, content)
 
 
 def _names() -> str:
@@ -112,7 +112,7 @@ def _names() -> str:
     return f"there are: {', '.join(names[-5:])}" if names else f"there are no chats in {folder} yet"
 
 
-def _checked(path: Path, content: object) -> SavedChat:
+def _check(path: Path, content: object) -> SavedChat:
     if not isinstance(content, dict) or content.get("edge_chat") != _VERSION:
         raise InputError(f"{path} is not a saved chat of this version", _HINT)
     messages = content.get("messages")

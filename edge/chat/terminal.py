@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 
 from edge.chat import status_line
-from edge.chat.commands import Chat, CommandResult, Commands, recalled
+from edge.chat.commands import Chat, CommandResult, Commands, summarize
 from edge.chat.conversation import AnswerSummary, ChatEvent, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.input_line import InputLine
 from edge.chat.interrupt import stops_answer
-from edge.chat.live_markdown import Markdown, PlainText, Shown
+from edge.chat.live_markdown import AnswerView, Markdown, PlainText
 from edge.chat.saved_chat import chats_folder
 from edge.chat.thought_line import ThoughtLine
 from edge.console.progress import Progress
@@ -68,7 +68,7 @@ class _TerminalChat:
             self._print("/help lists the commands.")
         if messages := self._chat.conversation.messages:
             self._chat.conversation.replace_messages(messages)
-            for line in recalled(self._chat.conversation):
+            for line in summarize(self._chat.conversation):
                 self._print(line)
 
     def end(self) -> None:
@@ -130,7 +130,7 @@ class _TerminalChat:
         conversation = self._chat.conversation
         if instead_of is None:
             self._chat.save()
-        shown: Shown = Markdown(self._console) if self._is_markdown else PlainText(self._console)
+        shown: AnswerView = Markdown(self._console) if self._is_markdown else PlainText(self._console)
         thought = ThoughtLine(self._console.file)
         try:
             with stops_answer() as cancel, _Bar() as bar:
@@ -156,7 +156,7 @@ class _TerminalChat:
         if words := thought.end():
             self._print(f"{words}; /thought shows it")
 
-    def _show(self, event: ChatEvent, shown: Shown) -> None:
+    def _show(self, event: ChatEvent, shown: AnswerView) -> None:
         if isinstance(event, TextDelta):
             shown.feed(event.text)
         elif isinstance(event, TurnsDropped):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli.bench_common import html_page, measured, out_format, settings_of, status_of, write
+from edge.cli.bench_common import html_page, measure, out_format, settings_of, status_of, write
 from runtimes.errors import SlowerError, UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         batches=tuple(args.batch or ()),
         streams=args.throughput,
     )
-    found = measured(args, options)
+    found = measure(args, options)
     texts = {
         "text": lambda: report.as_text(found.rows, found.findings, found.comparisons, width(), found.ranking),
         "json": lambda: report.as_json(found.rows, found.findings, found.comparisons, found.ranking),

@@ -20,7 +20,7 @@ _FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".html": "html"}
 _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 
 
-def measured(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
+def measure(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
     """Measure with a progress bar, keep the rows in the history, and return the report."""
     import edge
     from edge.console.progress import Progress

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.benchmark.language_model import TextRow
     from edge.benchmark.language_model_report import as_csv, as_markdown, as_text
     from edge.benchmark.report import as_json
-    from edge.cli.bench_common import html_page, measured, out_format, settings_of, status_of, write
+    from edge.cli.bench_common import html_page, measure, out_format, settings_of, status_of, write
     from edge.console.text import width
 
     written_as = out_format(args)
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         bill=_bill_options(args),
     )
-    found = measured(args, options)
+    found = measure(args, options)
     rows = [row for row in found.rows if isinstance(row, TextRow)]
     texts = {
         "text": lambda: as_text(rows, found.findings, width()),

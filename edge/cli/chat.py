@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     model, prompt = llm_source_from(_with_positionals(args)), _with_stdin(args.prompt)
     _check(args, prompt)
-    saved = _resumed(args)
+    saved = _resume(args)
     options = _options(args)
     if prompt is None and args.style == "2023":
         from edge.chat import style_2023
@@ -167,7 +167,7 @@ def _check(args: argparse.Namespace, prompt: str | None) -> None:
             check_libraries()
 
 
-def _resumed(args: argparse.Namespace) -> SavedChat | None:
+def _resume(args: argparse.Namespace) -> SavedChat | None:
     from edge.chat import saved_chat
 
     if args.resume is None:
@@ -193,7 +193,7 @@ def _options(args: argparse.Namespace) -> TextOptions:
     options = style_2023.options(None) if args.style == "2023" else TextOptions()
     for name in _SAMPLING:
         if getattr(args, name) is not None:
-            options = sampling_settings.changed(options, name, getattr(args, name))
+            options = sampling_settings.change_setting(options, name, getattr(args, name))
     grammar = _read(args.grammar) if args.grammar else None
     schema = _schema(args.json_schema) if args.json_schema else None
     return replace(options, grammar=grammar, json_schema=schema)

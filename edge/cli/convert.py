@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.console.progress import Progress
 
     if args.dry_run:
-        print(_planned(args))
+        print(_describe_plan(args))
         return 0
     if args.max_drop is not None and args.evaluate is None:
         raise edge.UsageError("--max-drop needs labeled inputs to measure accuracy on", "pass them with --evaluate")
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(args: argparse.Namespace) -> str:
+def _describe_plan(args: argparse.Namespace) -> str:
     """Format the plan of a dry run."""
     from edge.conversion.convert import plan
     from edge.conversion.language_model import LlmConversion
@@ -134,12 +134,12 @@ def _planned(args: argparse.Namespace) -> str:
 def _options(args: argparse.Namespace) -> ConvertOptions:
     """Return the options of the matching converter: that of language models for such a model or its options."""
     from converters.gguf.base import GgufOptions
-    from converters.gguf.detect import recognized
+    from converters.gguf.detect import recognize
     from converters.registry import all_converters
     from edge.cli.options import declared
 
     of_llm = declared.read(args, GgufOptions)
-    if args.format == "gguf" or of_llm.own() or recognized(args.model):
+    if args.format == "gguf" or of_llm.own() or recognize(args.model):
         return of_llm
     kinds = {one.target: one.Options for one in all_converters() if one.target != "gguf"}
     return declared.convert_options(args, tuple(kinds.values()), kinds.get(args.format))
@@ -147,11 +147,11 @@ def _options(args: argparse.Namespace) -> ConvertOptions:
 
 def _source_options(args: argparse.Namespace) -> SourceOptions | None:
     """Return the options of the model's source; None for a language model, which has none."""
-    from converters.gguf.detect import recognized
+    from converters.gguf.detect import recognize
     from converters.sources import all_sources, source_of
     from edge.cli.options import declared
 
-    if args.format == "gguf" or recognized(args.model):
+    if args.format == "gguf" or recognize(args.model):
         return None
     return declared.source_options(args, source_of(args.model), all_sources())
 

@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.uninstall:
         removed = uninstall(args.host)
-        print(json.dumps({"host": args.host, "removed": removed}) if args.json else _removed(args.host, removed))
+        print(
+            json.dumps({"host": args.host, "removed": removed}) if args.json else _describe_removal(args.host, removed)
+        )
         return 0
     if args.artifact is None:
         raise edge.UsageError("no artifact is specified", f"edge deploy ARTIFACT {args.host}")
@@ -66,5 +68,5 @@ def as_text(found: Deployment) -> str:
     return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in rows.items())
 
 
-def _removed(host: str, removed: bool) -> str:
+def _describe_removal(host: str, removed: bool) -> str:
     return f"{host}: ~/.edgeproof is removed" if removed else f"{host}: edge is not installed there"

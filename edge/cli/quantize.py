@@ -78,10 +78,10 @@ def _as_text(report: QuantizationReport) -> str:
     if found:
         lines.append(
             f"  perplexity on {printable(found.text)} ({found.tokens:,} tokens): "
-            f"{_shown(found.before)} → {_shown(found.after)}, × {_shown(found.ratio)}"
+            f"{_describe(found.before)} → {_describe(found.after)}, × {_describe(found.ratio)}"
         )
         lines.append(
-            f"  KL divergence {_shown(found.kl_divergence)}; the same best token at {found.same_top:.1%} "
+            f"  KL divergence {_describe(found.kl_divergence)}; the same best token at {found.same_top:.1%} "
             f"({found.kl_tokens:,} tokens)"
         )
     return "\n".join(lines)
@@ -112,5 +112,5 @@ def _losses(report: QuantizationReport) -> list[str]:
     return lines
 
 
-def _shown(estimate: UncertainValue) -> str:
+def _describe(estimate: UncertainValue) -> str:
     return f"{estimate.value:.4f} ± {estimate.error:.4f}"

@@ -90,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
             print(printable(f"assumed: {line}"), file=sys.stderr)
         answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
         if args.reference:
-            answers = _compared(answers, _references(model, args.reference))
+            answers = _compare(answers, _references(model, args.reference))
         if args.draw is not None:
             answers = _drawn(answers, args.draw)
         if args.save is not None:
-            answers = _saved(answers, args.save)
+            answers = _save_outputs(answers, args.save)
         rows, unreadable, total = [], list[Unreadable](), 0
         try:
             for answer in _print_each(answers, args.json, is_alone=len(inputs) == 1):
@@ -199,7 +199,7 @@ def _references(model: Model, paths: Sequence[Path]) -> dict[str, Embedding]:
     return found
 
 
-def _compared(
+def _compare(
     answers: Iterable[Prediction | Unreadable], references: Mapping[str, Embedding]
 ) -> Iterator[Prediction | Unreadable]:
     """Yield the same answers, with their cosines to the references."""
@@ -249,7 +249,7 @@ def _drawn(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator
         yield answer
 
 
-def _saved(answers: Iterable[Prediction | Unreadable], place: Path) -> Iterator[Prediction | Unreadable]:
+def _save_outputs(answers: Iterable[Prediction | Unreadable], place: Path) -> Iterator[Prediction | Unreadable]:
     """Yield the same answers, writing the outputs of the only one. Raises UsageError for a second one."""
     from edge.inference.prediction import Unreadable
     from runtimes.arrays import save_arrays

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
     )
     with Progress(1, "tuning", quiet=args.json) as bar:
-        models = [*args.artifacts, *(_converted(args, bar.note) if args.convert else [])]
+        models = [*args.artifacts, *(_convert(args, bar.note) if args.convert else [])]
         found = edge.tune(models, options, on_progress=bar.show)
     if not args.no_history:
         history.record([found.winner])
@@ -71,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _converted(args: argparse.Namespace, note: Callable[[str], None]) -> list[Path]:
-    from edge.tuning.conversions import converted
+def _convert(args: argparse.Namespace, note: Callable[[str], None]) -> list[Path]:
+    from edge.tuning.conversions import convert_all
 
     found = []
     for model in args.artifacts:
         folder = args.out or Path(f"{model.stem}-tuned")
-        for name, one in converted(model, folder, args.calibration, note):
+        for name, one in convert_all(model, folder, args.calibration, note):
             if isinstance(one, Path):
                 found.append(one)
             else:

@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(verdict.to_json()))
     elif verdict.passed:
         runtime = f"{verdict.runtime} {verdict.runtime_version}"
-        print(f"{args.artifact}: verified with {runtime} ({verdict.message}{_soaked(verdict)})")
+        print(f"{args.artifact}: verified with {runtime} ({verdict.message}{_describe_soak(verdict)})")
     if not verdict.passed:
         where = f"{args.artifact} fails verification with {verdict.runtime} {verdict.runtime_version}"
         raise edge.ProofError(f"{where}: {verdict.message}", "try another engine with --runtime, or convert again")
     return 0
 
 
-def _soaked(verdict: VerifyAnswer) -> str:
+def _describe_soak(verdict: VerifyAnswer) -> str:
     """Return the number of inferences and the growth of memory, if there were enough to tell."""
     soak = verdict.soak
     if soak is None or soak.memory_growth_bytes is None:

@@ -162,7 +162,13 @@ def _tensorrt(source: OpenedSource, profile: Profile) -> Report:
         for asked in refusal.asked
     }
     is_shaped = FORMATS[source.format].is_compiled  # the board gets exactly this graph, without further conversion
-    target = TensorrtTarget(release.pair, release.max_opset, refused, not is_shaped, requantizes=not is_shaped)
+    target = TensorrtTarget(
+        release=release.pair,
+        max_opset=release.max_opset,
+        refused=refused,
+        rewrites=not is_shaped,
+        requantizes=not is_shaped,
+    )
     return check_tensorrt(source.model, target)
 
 
@@ -216,10 +222,10 @@ def _ir(path: Path) -> Report:
     found = read(path)
     layers = [
         IrLayer(
-            layer.type,
-            layer.attributes.get("version", ""),
-            layer.name,
-            all(isinstance(size, int) for port in layer.outputs.values() for size in port.shape),
+            type=layer.type,
+            version=layer.attributes.get("version", ""),
+            name=layer.name,
+            is_static=all(isinstance(size, int) for port in layer.outputs.values() for size in port.shape),
         )
         for layer in read_net(path).layers.values()
     ]

@@ -18,7 +18,7 @@ from converters.sources import check_options, source_of
 from converters.sources.artifact import open_source
 from converters.sources.source import Export, OpenedSource, SourceHints, SourceOptions
 from edge.console.progress import OnProgress
-from edge.conversion.datasets import ConversionInputs, calibration_samples, described, evaluation_inputs
+from edge.conversion.datasets import ConversionInputs, calibration_samples, describe_code, evaluation_inputs
 from edge.conversion.language_model import LlmConversion, llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
 from edge.conversion.task import describe_to_page, kind_in_file, stated_task
@@ -71,7 +71,7 @@ class Conversion:
             _make_environments(self, worker, on_step)
             export, hints = source.export, SourceHints()
             if export is not None:
-                source, hints = _exported(export, plan, work, worker), export.hints()
+                source, hints = _export(export, plan, work, worker), export.hints()
                 if source.format != self.source.format:
                     steps = _after_onnx(plan)
                     export_notes = [f"{export.path} is exported to ONNX instead: no exported program can hold it"]
@@ -183,7 +183,7 @@ def _code_notes(source: OpenedSource, inputs: ConversionInputs) -> list[str]:
     calibration = str(inputs.calibration)
     return [
         *([source.export.description] if source.export else []),
-        *([described(calibration)] if inputs.calibration is not None and is_reference(calibration) else []),
+        *([describe_code(calibration)] if inputs.calibration is not None and is_reference(calibration) else []),
     ]
 
 
@@ -195,7 +195,7 @@ def _make_environments(conversion: Conversion, worker: Worker, on_step: OnWorker
     """
     needed = [environment(name) for name in conversion.plan.environments]
     if conversion.source.export is None and not all(one.python.exists() for one in needed):
-        _described(conversion.source, worker)
+        _describe_inputs(conversion.source, worker)
     for one in needed:
         one.create(conversion.inputs.pythons, lambda text: on_step({"doing": text, "done": 0}))
 
@@ -219,7 +219,7 @@ def _preprocess(
     known, notes = source.artifact.manifest.preprocess or hints.preprocess, list(hints.notes)
     if not requested.anything and not hints.preprocess:
         return known, notes
-    specs = with_shapes(source.artifact.manifest.inputs or _described(source, worker), shapes)
+    specs = with_shapes(source.artifact.manifest.inputs or _describe_inputs(source, worker), shapes)
     if requested.anything and len(specs) != 1:
         raise UsageError(f"the model takes {len(specs)} inputs, not one picture", "leave out --preprocess")
     if hints.preprocess and (len(specs) != 1 or specs[0].shape[2:] != hints.preprocess.crop):
@@ -230,11 +230,11 @@ def _preprocess(
     return override(known, requested, specs[0]) if known else preprocess_for(requested, specs[0]), notes
 
 
-def _described(source: OpenedSource, worker: Worker) -> tuple[TensorSpec, ...]:
+def _describe_inputs(source: OpenedSource, worker: Worker) -> tuple[TensorSpec, ...]:
     return tuple(worker.run(DescribeJob(str(source.model)), timeout_s=_TIMEOUT_S).inputs)
 
 
-def _exported(export: Export, plan: ConversionPlan, work: Path, worker: Worker) -> OpenedSource:
+def _export(export: Export, plan: ConversionPlan, work: Path, worker: Worker) -> OpenedSource:
     """Export the model into a subfolder of `work`, in the converter process, and open the result."""
     folder = work / "exported"
     folder.mkdir()

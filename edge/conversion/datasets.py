@@ -14,7 +14,7 @@ from converters.pipeline.request import MAX_DROP, SamplesAnswer, SamplesJob
 from converters.sources.source import OpenedSource
 from edge.evaluation.accuracy import CLASSES, ROWS
 from edge.evaluation.labeled_inputs import indices_of
-from edge.evaluation.labeled_pictures import Labeled, find_labeled
+from edge.evaluation.labeled_pictures import LabeledPictures, find_labeled
 from edge.inference.images import load_all, picture_files
 from edge.inference.preprocessing import PreprocessOptions
 from edge.workers.process import OnProgress, run_job
@@ -28,7 +28,9 @@ _SEED = "its samples must be reproducible: seed its random numbers, and sort the
 MAX_PICTURES = 2000  # decoded at 224 × 224 they take 300 MB; they give an accuracy to within 1 %
 
 
-def write_evaluation(place: Path, labeled: Labeled, preprocess: Preprocess, labels: Sequence[str] | None) -> None:
+def write_evaluation(
+    place: Path, labeled: LabeledPictures, preprocess: Preprocess, labels: Sequence[str] | None
+) -> None:
     """Write the decoded pictures and their classes to an `.npz` file for `edge.evaluation.accuracy`.
 
     `labels` are the model's labels, one for each row of its output. Raises InputError for a class not among them.
@@ -119,7 +121,7 @@ def _no_preprocessing() -> UsageError:
     )
 
 
-def described(where: str) -> str:
+def describe_code(where: str) -> str:
     """Return the note that the user sees before the code `where` runs."""
     return f"calibration samples come from {where}; its Python code runs twice, to check that they are reproducible"
 

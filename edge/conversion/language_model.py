@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.gguf.base import GgufConverter, GgufOptions
-from converters.gguf.detect import ADAPTER, recognized
+from converters.gguf.detect import ADAPTER, recognize
 from converters.gguf.hugging_face import check_architecture
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from converters.pipeline.staging import ARTIFACT, failed_place, staging
@@ -81,7 +81,7 @@ def llm_conversion(model: Path, request: ConversionRequest, inputs: ConversionIn
 
     Raises UsageError for options and targets that do not apply to language models.
     """
-    kind, options = recognized(model), GgufOptions.of(request.options)
+    kind, options = recognize(model), GgufOptions.of(request.options)
     if kind == "hf":
         check_architecture(model)
     if kind is None:
@@ -107,10 +107,10 @@ def llm_conversion(model: Path, request: ConversionRequest, inputs: ConversionIn
     for name, value in others.items():
         if value is not None:
             raise UsageError(f"{name} does not apply to language models", "leave it out")
-    return LlmConversion(source=model, kind=kind, options=_checked(model, kind, request.precision, options))
+    return LlmConversion(source=model, kind=kind, options=_check_options(model, kind, request.precision, options))
 
 
-def _checked(model: Path, kind: str, wanted: str | None, options: GgufOptions) -> GgufOptions:
+def _check_options(model: Path, kind: str, wanted: str | None, options: GgufOptions) -> GgufOptions:
     """Return the options with the precision. Raises UsageError or InputError for options that contradict each other."""
     precision = wanted or DEFAULT_PRECISION
     known = GgufConverter.precisions

@@ -72,7 +72,7 @@ def plan_conversion(source: OpenedSource, request: ConversionRequest, has_calibr
     if known and known.is_compiled:
         what = f"{source.model} is {known.compiled_for} and cannot be converted"
         raise InputError(what, f"start from the {known.compiled_from}")
-    steps, request = all_converters(), _completed(request)
+    steps, request = all_converters(), _complete(request)
     plan = _for_device(source, request, steps) if request.device else _for_format(source, request, steps)
     _check_options(plan, request)  # before the calibration data, which would not make these options valid
     is_new = source.precision not in QUANTIZED
@@ -81,7 +81,7 @@ def plan_conversion(source: OpenedSource, request: ConversionRequest, has_calibr
     return replace(plan, environments=_environments(plan, steps))
 
 
-def _completed(request: ConversionRequest) -> ConversionRequest:
+def _complete(request: ConversionRequest) -> ConversionRequest:
     """Complete the request with the format and the precision that its options imply."""
     implied = next((one.implies for one in request.options.own().values() if one.implies), None)
     return replace(
@@ -214,7 +214,7 @@ def _for_device(source: OpenedSource, request: ConversionRequest, steps: Sequenc
         except EdgeError as reason:
             skipped.append(reason)
             continue
-        return _noted(plan, target, [error.message for error in skipped])
+        return _add_notes(plan, target, [error.message for error in skipped])
     if not skipped:
         raise RefusedError(f"edge knows no format that {target.device} takes", "see `edge devices`")
     raise _most_helpful(skipped)
@@ -269,7 +269,7 @@ def _plan(
     return ConversionPlan(format=model_format, steps=steps, options=options, device=target.device if target else None)
 
 
-def _noted(plan: ConversionPlan, target: Target, reasons: Sequence[str]) -> ConversionPlan:
+def _add_notes(plan: ConversionPlan, target: Target, reasons: Sequence[str]) -> ConversionPlan:
     """Add notes on the formats that the device prefers but that cannot be written."""
     notes = tuple(f"skipped in favor of {plan.format}: {reason}" for reason in reasons)
     return replace(plan, device=target.device, notes=notes)

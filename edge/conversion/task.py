@@ -10,7 +10,7 @@ from typing import Any
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.describe import describe
-from edge.inference.facts import Specs, facts_of, inspected
+from edge.inference.facts import Specs, facts_of, inspect_file
 from edge.inference.preprocessing import ModelHints
 from edge.inference.texts import MAX_TOKENS_KEY, tokenizer_beside
 from edge.inspection.report import TaskDescription
@@ -55,7 +55,7 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
     Raises InputError and UsageError for options that do not fit the model.
     """
     artifact = source.artifact
-    found = inspected(artifact, folder) if artifact.model.exists() else None
+    found = inspect_file(artifact, folder) if artifact.model.exists() else None
     if found is None:
         return None
     first = describe(artifact, found, ModelHints(task=inputs.task, rate=inputs.rate))
@@ -81,7 +81,7 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
 def kind_in_file(source: OpenedSource, inputs: ConversionInputs) -> str | None:
     """Return "probability" or "logit" if the file shows which of them a classifier computes; None if it does not."""
     artifact = source.artifact
-    found = inspected(artifact) if artifact.model.exists() else None
+    found = inspect_file(artifact) if artifact.model.exists() else None
     if found is None:
         return None
     try:
@@ -101,7 +101,7 @@ def describe_to_page(folder: Path) -> None:
     page = manifest.conversion.get("browser")
     if not isinstance(page, Mapping) or (manifest.task is None and not manifest.join):
         return
-    found = inspected(artifact)
+    found = inspect_file(artifact)
     added: JsonObject = {}
     if manifest.join and found is not None:
         added["outputs"] = [to_json(spec) for spec in found.outputs]

@@ -18,7 +18,7 @@ import numpy as np
 from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, ConvertRequest, ConvertResult, TaskAgreement
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
-from edge.inference.facts import Specs, facts_of, inspected
+from edge.inference.facts import Specs, facts_of, inspect_file
 from edge.inference.prepared_model import prepared_model
 from edge.inference.preprocessing import ModelHints
 from runtimes.arrays import Arrays, load_arrays
@@ -73,7 +73,7 @@ def task_agreement(
         return None
     found = prepared_model(Artifact.open(request.out), ModelHints(), _nothing, takes_pictures=False)
     sides = (task, decoder, facts.outputs), (found.task, found.decoder, found.artifact.manifest.outputs)
-    pairs = list(_decoded(*sides, arrays))
+    pairs = list(_decode(*sides, arrays))
     if not pairs:
         return None
     _check_decoding(task, decoder, found.decoder, [same for same, _ in pairs])
@@ -99,7 +99,7 @@ def _source_facts(source: OpenedSource, folder: Path | None, inputs: ConversionI
         task=inputs.task,
         rate=inputs.rate,
     )
-    return facts_of(artifact, inspected(artifact, folder), hints, _nothing)
+    return facts_of(artifact, inspect_file(artifact, folder), hints, _nothing)
 
 
 def _nothing() -> Specs:
@@ -109,7 +109,7 @@ def _nothing() -> Specs:
 _Side = tuple[Task[Any], Decoder[Any], Sequence[TensorSpec]]
 
 
-def _decoded(source: _Side, result: _Side, arrays: Arrays) -> Iterator[tuple[Agreement, Agreement]]:
+def _decode(source: _Side, result: _Side, arrays: Arrays) -> Iterator[tuple[Agreement, Agreement]]:
     """Yield for each input whether both decoders agree on the source's numbers, and the result with the source."""
     task = source[0]
     count = min(_MAX_INPUTS, *(len(values) for values in arrays.values()))

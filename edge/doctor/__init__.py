@@ -20,13 +20,13 @@ _OF_BOARDS = (cpu, disk, board, deployment, accelerators)  # `edge deploy` insta
 
 def examine(situation: Snapshot) -> list[Finding]:
     """Return the findings of all checks, the worst last: right above the prompt."""
-    return _sorted(one for family in _FAMILIES for check in family.CHECKS for one in check(situation))
+    return _sort(one for family in _FAMILIES for check in family.CHECKS for one in check(situation))
 
 
 def examine_board(situation: Snapshot) -> list[Finding]:
     """Return the findings about a board that models are deployed to."""
-    return _sorted(one for family in _OF_BOARDS for check in family.CHECKS for one in check(situation))
+    return _sort(one for family in _OF_BOARDS for check in family.CHECKS for one in check(situation))
 
 
-def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+def _sort(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda one: LEVELS.index(one.level))

@@ -29,7 +29,7 @@ _AT_ONCE = 64  # inputs in memory as floats: 40 MB at 224 × 224
 _SLACK = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Labeled inputs of the source.
 
@@ -85,7 +85,7 @@ class Evaluation:
         return notes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccuracyGate:
     """A limit on the loss of accuracy.
 
@@ -117,7 +117,7 @@ class AccuracyGate:
         return self.evaluation.notes(self.allowed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """The accuracy of a source and its conversion.
 
@@ -179,7 +179,7 @@ def read_evaluation(path: Path, reference: Reference) -> Evaluation:
     if len(labels) != 1 or not arrays:
         raise InputError(f"{path} contains no labeled inputs", f"it needs inputs and '{CLASSES}', one number for each")
     key, values = next(iter(labels.items()))
-    evaluation = Evaluation(reference, arrays, _rows(path, key, values, reference))
+    evaluation = Evaluation(reference=reference, arrays=arrays, rows=_rows(path, key, values, reference))
     if any(len(array) != len(values) for array in arrays.values()):
         raise InputError(
             f"{path} has {len(values)} labels for a different number of inputs", "write one for each input"
@@ -200,7 +200,7 @@ def accuracy_gate(path: Path, allowed: float, reference: Reference, session: Ses
     if not (answered == evaluation.rows).any():
         what = f"the source itself classifies none of the {len(evaluation)} evaluation inputs correctly"
         raise InputError(what, "check the classes (counted from 0, without a background), --label-offset, --preprocess")
-    return AccuracyGate(evaluation, answered, allowed)
+    return AccuracyGate(evaluation=evaluation, source=answered, allowed=allowed)
 
 
 def _rows(path: Path, key: str, values: Array, reference: Reference) -> Array:

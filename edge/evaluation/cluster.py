@@ -58,7 +58,7 @@ class Cluster:
         cannot be reached, has no workers, or runs other versions of edge, Dask or Python.
         """
         self._address = address
-        self._client = _connected(address)
+        self._client = _connect(address)
         try:
             self._client.wait_for_workers(1, timeout=_CONNECT_S)
             _check_versions(self._client.get_versions(packages=[_DISTRIBUTION]))
@@ -90,7 +90,7 @@ class Cluster:
 
         Raises what the workers raise, and HostError if the cluster is lost.
         """
-        installed = self._installed(files)
+        installed = self._install(files)
         threads = max(1, sum(self._client.nthreads().values()))
         run, done, pending = uuid.uuid4().hex[:8], Queue[Any](), dict[str, list[LabeledInput]]()
         for number, chunk in enumerate(_chunks(inputs, threads)):
@@ -116,7 +116,7 @@ class Cluster:
         while pending:
             yield from self._next(done, pending)
 
-    def _installed(self, files: Mapping[str, Path]) -> Future:
+    def _install(self, files: Mapping[str, Path]) -> Future:
         """Send the model's files, unless the cluster has them."""
         import dask
 
@@ -183,7 +183,7 @@ def portable_files(artifact: Artifact) -> Mapping[str, Path]:
     return files if tokenizer is None else {**files, TOKENIZER: tokenizer}
 
 
-def _connected(address: str) -> Client:
+def _connect(address: str) -> Client:
     if find_spec("distributed") is None:
         raise EngineMissingError("--cluster needs Dask's distributed, which is not installed", install_hint("cluster"))
     scheme, separator, place = address.partition("://")

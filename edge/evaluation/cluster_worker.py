@@ -122,31 +122,31 @@ def score_chunk(installed: InstalledModel, chunk: Chunk) -> list[ScoredInput | U
     An error is an answer: Dask would have to pickle an exception with all that it refers to.
     """
     try:
-        return _scored(installed, chunk)
+        return _score(installed, chunk)
     except EdgeError as error:
         return error.as_dict()
     except Exception as error:
         return WorkerCrashedError(f"a worker failed: {type(error).__name__}: {error}", "see its log").as_dict()
 
 
-def _scored(installed: InstalledModel, chunk: Chunk) -> list[ScoredInput | Unreadable]:
+def _score(installed: InstalledModel, chunk: Chunk) -> list[ScoredInput | Unreadable]:
     from distributed import get_worker
 
     artifact = replace(chunk.model.artifact, path=installed.folder)
     model = replace(chunk.model, artifact=artifact)
     choice = EngineChoice(runtime=chunk.runtime, threads=chunk.threads, timeout_s=chunk.timeout_s)
     with tempfile.TemporaryDirectory(prefix="edge-inputs-") as folder, installed.engine() as worker:
-        inputs = [_written(one, Path(folder, str(number))) for number, one in enumerate(chunk.inputs)]
+        inputs = [_write_input(one, Path(folder, str(number))) for number, one in enumerate(chunk.inputs)]
         try:
             answers = predict(model, [path for path, _ in inputs], worker, choice)
-            return [_renamed(one, chunk, folder) for one in score(model.task.id, inputs, answers)]
+            return [_rename(one, chunk, folder) for one in score(model.task.id, inputs, answers)]
         except EdgeError as error:
             where = "" if isinstance(error, InputError) else f", on the worker {get_worker().address}"
             error.message = f"{_original(error.message, chunk, folder)}{where}"
             raise
 
 
-def _written(one: SentInput, place: Path) -> LabeledInput:
+def _write_input(one: SentInput, place: Path) -> LabeledInput:
     """Write the file of an input, and that of its label."""
     label = one.label
     if isinstance(label, LabeledMask):
@@ -160,7 +160,7 @@ def _file(place: Path, content: bytes) -> Path:
     return place
 
 
-def _renamed(one: ScoredInput | Unreadable, chunk: Chunk, folder: str) -> ScoredInput | Unreadable:
+def _rename(one: ScoredInput | Unreadable, chunk: Chunk, folder: str) -> ScoredInput | Unreadable:
     if isinstance(one, ScoredInput):
         return one
     error = InputError(_original(one.error.message, chunk, folder), one.error.hint)

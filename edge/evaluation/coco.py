@@ -61,7 +61,7 @@ def average_precision(
         what = "computing average precision needs faster-coco-eval, which is not installed"
         raise EngineMissingError(what, install_hint("evaluate")) from None
     has_points = sigmas is not None
-    objects = [_labeled(row, number, has_points) for number, rows in enumerate(labeled, 1) for row in rows]
+    objects = [_annotation(row, number, has_points) for number, rows in enumerate(labeled, 1) for row in rows]
     every = {*classes, *(int(row[CLASS]) for record in records for row in record)}
     truth = COCO(
         {
@@ -70,7 +70,9 @@ def average_precision(
             "categories": [{"id": _category(one), "name": str(one)} for one in sorted(every)],
         }
     )
-    found = [_found(row, number, has_points) for number, rows in enumerate(records, 1) for row in rows if row[FOUND]]
+    found = [
+        _detection(row, number, has_points) for number, rows in enumerate(records, 1) for row in rows if row[FOUND]
+    ]
     names = _MASK_NAMES if of_masks else _BOX_NAMES if sigmas is None else _POINT_NAMES
     if not found:  # all is missed; the library's own answer differs between versions
         return CocoScores({next(iter(names.values())): 0.0}, dict.fromkeys(classes, 0.0))
@@ -121,7 +123,7 @@ def _box(row: Array) -> list[float]:
     return [left, top, right - left, bottom - top]
 
 
-def _labeled(row: Array, image: int, has_points: bool) -> JsonObject:
+def _annotation(row: Array, image: int, has_points: bool) -> JsonObject:
     points = row[POINTS:].tolist() if has_points else []
     return {
         "image_id": image,
@@ -133,7 +135,7 @@ def _labeled(row: Array, image: int, has_points: bool) -> JsonObject:
     }
 
 
-def _found(row: Array, image: int, has_points: bool) -> JsonObject:
+def _detection(row: Array, image: int, has_points: bool) -> JsonObject:
     points = row[POINTS:].tolist() if has_points else []
     found: JsonObject = {
         "image_id": image,

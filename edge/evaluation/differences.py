@@ -26,7 +26,7 @@ _T = 2.093024  # of Student's distribution with 19 degrees of freedom at 95 %, t
 _STEPS = 60  # halvings of the interval 1, down to the precision of a double
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """A metric of one model minus that of the baseline, on the inputs that both answered.
 
@@ -56,7 +56,9 @@ def difference(
         found: Interval | None = difference_of_shares(lost, gained, len(baseline))
     else:
         found = jackknife(view, metric, baseline, other)
-    return Difference(metric, value, (found.low, found.high) if found else None, _verdict(found))
+    return Difference(
+        metric=metric, value=value, interval=(found.low, found.high) if found else None, verdict=_verdict(found)
+    )
 
 
 def _verdict(found: Interval | None) -> str:

@@ -19,7 +19,7 @@ _MAX_SIDE = 32_768  # pixels, as of a picture
 Polygon = tuple[float, ...]  # x and y of each corner, one after the other
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunLengths:
     """A mask as COCO stores those of crowds: the lengths of runs of pixels outside and inside, column by column.
 
@@ -57,10 +57,10 @@ def _run_lengths(one: Fields, key: str, value: Mapping[str, object]) -> RunLengt
         raise one.reject(key, "has no 'size' of height and width")
     height, width = size
     if isinstance(counts, str):
-        return RunLengths(height, width, counts)
+        return RunLengths(height=height, width=width, counts=counts)
     if not _are_whole(counts) or sum(counts) != height * width:
         raise one.reject(key, f"has no 'counts' of {width} × {height} pixels")
-    return RunLengths(height, width, tuple(counts))
+    return RunLengths(height=height, width=width, counts=tuple(counts))
 
 
 def _are_whole(value: object) -> TypeGuard[list[int]]:

@@ -25,7 +25,7 @@ class Journal:
     """Reads and extends a journal; a context manager. Without a path it keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._stream = path, None if path is None else _opened(path)
+        self._path, self._stream = path, None if path is None else _open(path)
 
     def __enter__(self) -> Journal:
         return self
@@ -64,7 +64,7 @@ class Journal:
             self._stream.flush()
 
 
-def _opened(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     """Open a journal to extend it, without what follows its last complete line. Raises UsageError for another file."""
     try:
         if path.exists():

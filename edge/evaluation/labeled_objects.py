@@ -55,7 +55,7 @@ class LabeledObject:
     outline: Outline = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabeledObjects:
     """The objects in a picture.
 
@@ -68,7 +68,7 @@ class LabeledObjects:
     size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Picture:
     """A picture, and its objects with the place of their class in the data set's list."""
 
@@ -99,7 +99,9 @@ def read_objects(data: Path, names: Names, has_poses: bool = False) -> LabeledIn
         (
             picture.path,
             LabeledObjects(
-                tuple(replace(one, index=indices[one.index]) for one in picture.objects), known, picture.size
+                objects=tuple(replace(one, index=indices[one.index]) for one in picture.objects),
+                classes=known,
+                size=picture.size,
             ),
         )
         for picture in pictures
@@ -160,7 +162,7 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         raise InputError(f"{document}: an annotation is of image {lost}, which is not in 'images'", _FORMAT_HINT)
     folder = _folder_of(document, list(images.values()))
     pictures = [
-        _Picture(folder / name, tuple(objects.get(number, ())), sizes.get(number))
+        _Picture(path=folder / name, objects=tuple(objects.get(number, ())), size=sizes.get(number))
         for number, name in sorted(images.items())
     ]
     return pictures, [name for _, name in categories]
@@ -212,7 +214,7 @@ def _yolo_picture(picture: Path, document: Path, has_poses: bool) -> _Picture:
     text = _text(document) if document.is_file() else ""  # without one, there are no objects in it
     rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not rows:
-        return _Picture(picture, ())
+        return _Picture(path=picture, objects=())
     size = picture_size(picture)
     width, height = size or (1, 1)  # what cannot be read is reported when it is its turn
     found = []
@@ -226,7 +228,7 @@ def _yolo_picture(picture: Path, document: Path, has_poses: bool) -> _Picture:
                 "write class, center x, center y, width and height, then key points; or class, and x and y of corners"
             )
             raise InputError(what, hint) from None
-    return _Picture(picture, tuple(found), size)
+    return _Picture(path=picture, objects=tuple(found), size=size)
 
 
 def _yolo_object(index: int, shares: Sequence[float], size: tuple[int, int], has_poses: bool) -> LabeledObject:
@@ -261,7 +263,7 @@ def _voc(pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str]]:
     classes = sorted({name for _, objects in read for name, _ in objects})
     place = {name: position for position, name in enumerate(classes)}
     found = [
-        _Picture(one, tuple(LabeledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
+        _Picture(path=one, objects=tuple(LabeledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
         for one, objects in read
     ]
     return found, classes

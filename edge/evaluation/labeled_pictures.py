@@ -30,16 +30,16 @@ _TWO_WAYS = (
 
 
 @dataclass(frozen=True)
-class Labeled:
+class LabeledPictures:
     """Pictures and the class of each, as written in the data set: a number or a label."""
 
     pictures: tuple[Path, ...]
     classes: tuple[str, ...]
 
-    def spread(self, most: int) -> Labeled:
+    def spread(self, most: int) -> LabeledPictures:
         """Return at most `most` of the pictures, evenly spaced."""
         chosen = spread(len(self.pictures), most)
-        return Labeled(tuple(self.pictures[i] for i in chosen), tuple(self.classes[i] for i in chosen))
+        return LabeledPictures(tuple(self.pictures[i] for i in chosen), tuple(self.classes[i] for i in chosen))
 
 
 def read_pictures(data: Path, names: Names) -> LabeledInputs:
@@ -55,13 +55,13 @@ def of_classes(sources: Sequence[Source], indices: Sequence[int]) -> LabeledInpu
     return LabeledInputs(tuple(zip(sources, indices, strict=True)), notes if len(set(indices)) == 1 else ())
 
 
-def find_labeled(place: Path, files: Callable[[Path], list[Path]] = picture_files) -> Labeled:
+def find_labeled(place: Path, files: Callable[[Path], list[Path]] = picture_files) -> LabeledPictures:
     """Find labeled pictures, or other files. Raises InputError if there are none, or if the class of one is missing.
 
     files: Finds the files in a folder, like `picture_files`.
     """
     if place.suffix.lower() == ".csv":
-        return _listed(place)
+        return _read_list(place)
     pictures = files(place)
     for folder in (place, place.resolve().parent):
         if (folder / LABELS_FILE).is_file():
@@ -69,25 +69,25 @@ def find_labeled(place: Path, files: Callable[[Path], list[Path]] = picture_file
     alone = [picture for picture in pictures if picture.parent == place]
     if alone:
         raise InputError(f"the class of {alone[0]} is not specified", _TWO_WAYS)
-    return Labeled(tuple(pictures), tuple(picture.relative_to(place).parts[0] for picture in pictures))
+    return LabeledPictures(tuple(pictures), tuple(picture.relative_to(place).parts[0] for picture in pictures))
 
 
-def _listed(document: Path) -> Labeled:
+def _read_list(document: Path) -> LabeledPictures:
     classes = _read(document)
     missing = next((path for path in classes if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"{document} lists {missing}, which does not exist", "files are relative to the CSV's folder")
     if not classes:
         raise InputError(f"{document} lists no files", "write a row with file and class_index for each")
-    return Labeled(tuple(classes), tuple(classes.values()))
+    return LabeledPictures(tuple(classes), tuple(classes.values()))
 
 
-def _by_file(pictures: Sequence[Path], document: Path) -> Labeled:
+def _by_file(pictures: Sequence[Path], document: Path) -> LabeledPictures:
     classes = _read(document)
     for picture in pictures:
         if picture.resolve() not in classes:
             raise InputError(f"{document} has no class for {picture}", "add a row for it, or move the picture away")
-    return Labeled(tuple(pictures), tuple(classes[picture.resolve()] for picture in pictures))
+    return LabeledPictures(tuple(pictures), tuple(classes[picture.resolve()] for picture in pictures))
 
 
 def _read(document: Path) -> Mapping[Path, str]:

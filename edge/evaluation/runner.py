@@ -127,7 +127,7 @@ def run_evaluation(
         unreadable=max(len(one.unreadable) for one in answers),
         names=names,
         models=[
-            _evaluated(one, found, answers[0].scored if place else None)
+            _evaluate(one, found, answers[0].scored if place else None)
             for place, (one, found) in enumerate(zip(candidates, answers, strict=True))
         ],
     )
@@ -143,7 +143,7 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
     if artifact.manifest.preprocess is not None:  # another format than that of the model that the layout is given for
         hints = replace(hints, preprocess_options=replace(hints.preprocess_options, layout=None))
     model = stack.enter_context(Model(artifact, hints, engine, decode, shapes=shapes))
-    prepared = _prepared(model)
+    prepared = _prepare(model)
     labeled = read_labeled(prepared, data).spread(options.limit)
     return _Candidate(
         name=str(path),
@@ -155,7 +155,7 @@ def _candidate(path: Path, data: Path, options: EvaluateOptions, stack: ExitStac
     )
 
 
-def _prepared(model: Model) -> PreparedModel:
+def _prepare(model: Model) -> PreparedModel:
     """Determine the model's task first: only a model that takes pictures needs their preprocessing."""
     found = model.prepare(takes_pictures=False)
     return found if found.task.id in _NO_PICTURES else model.prepare(takes_pictures=True)
@@ -181,7 +181,7 @@ def _answers(
     todo = [(path, label) for path, label in one.data.inputs if str(path) not in found.scored]
     start = before + len(one.data.inputs) - len(todo)
     on_progress(ProgressEvent(text=one.name, done=start, total=total))
-    for number, ((path, _), answer) in enumerate(_scored(one, todo, cluster), 1):
+    for number, ((path, _), answer) in enumerate(_score_inputs(one, todo, cluster), 1):
         if isinstance(answer, Unreadable):
             _report_unreadable(found, answer)
         else:
@@ -196,7 +196,7 @@ def _answers(
     return found
 
 
-def _scored(one: _Candidate, inputs: Sequence[LabeledInput], cluster: Cluster | None) -> Iterator[Answer]:
+def _score_inputs(one: _Candidate, inputs: Sequence[LabeledInput], cluster: Cluster | None) -> Iterator[Answer]:
     """Yield what each input gives: here in their order, on a cluster as its workers answer."""
     if not inputs:  # the journal has them all
         return iter(())
@@ -212,7 +212,7 @@ def _report_unreadable(found: _Answers, answer: Unreadable) -> None:
         _log.warning("%s", answer.error.message)
 
 
-def _evaluated(one: _Candidate, found: _Answers, baseline: Mapping[str, ScoredInput] | None) -> EvaluatedModel:
+def _evaluate(one: _Candidate, found: _Answers, baseline: Mapping[str, ScoredInput] | None) -> EvaluatedModel:
     scored = [found.scored[str(path)] for path, _ in one.data.inputs if str(path) in found.scored]
     metrics = task_view(one.prepared.task.id).metrics([given.record for given in scored])
     return EvaluatedModel(

@@ -162,7 +162,7 @@ def task_gate(request: ConvertRequest, source: OpenedSource, truth: Reference, s
     Raises InputError if the data cannot be read or does not fit the model, and if the source finds nothing.
     """
     assert request.evaluation is not None
-    model = _prepared(request, source, truth)
+    model = _prepare_source(request, source, truth)
     inputs = read_labeled(model, request.evaluation).inputs
     records = _records(model, truth, inputs, session)
     if not next(iter(task_view(model.task.id).metrics(records).values.values()), 0.0):
@@ -171,7 +171,7 @@ def task_gate(request: ConvertRequest, source: OpenedSource, truth: Reference, s
     return TaskGate(model=model, truth=truth, inputs=inputs, source=records, allowed=request.max_drop)
 
 
-def _prepared(request: ConvertRequest, source: OpenedSource, truth: Reference) -> PreparedModel:
+def _prepare_source(request: ConvertRequest, source: OpenedSource, truth: Reference) -> PreparedModel:
     known = source.artifact.manifest
     outputs = tuple(_real(spec) for spec in truth.outputs)
     manifest = replace(known, inputs=truth.inputs, outputs=outputs, preprocess=truth.preprocess, task=request.task)

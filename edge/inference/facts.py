@@ -47,7 +47,7 @@ def facts_of(
     return _with_labels(_with_hints(facts, hints), artifact, found, hints)
 
 
-def inspected(artifact: Artifact, folder: Path | None = None) -> Inspection | None:
+def inspect_file(artifact: Artifact, folder: Path | None = None) -> Inspection | None:
     """Inspect the model file; None for formats that only an engine can read. Raises InputError for a broken file.
 
     folder: The Hugging Face folder that it was exported from, if it does not stand there.

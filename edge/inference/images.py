@@ -53,10 +53,10 @@ def load_pixels(path: Path, preprocess: Preprocess) -> Array:
 
 def load_picture(path: Path, preprocess: Preprocess) -> tuple[Array, Placement]:
     """Load a picture like `load_pixels`, and return its pixels and the placement of the upright picture in them."""
-    picture = decoded(path)
+    picture = decode(path)
     if preprocess.resize == "letterbox":
-        return _letterboxed(picture, preprocess)
-    resized = _resized(picture, path, preprocess)
+        return _letterbox(picture, preprocess)
+    resized = _resize(picture, path, preprocess)
     left, top = _corner(resized, preprocess.crop, path)
     height, width = preprocess.crop
     pixels = np.asarray(resized.crop((left, top, left + width, top + height)), np.uint8)
@@ -69,7 +69,7 @@ def load_all(paths: Sequence[Path], preprocess: Preprocess) -> Array:
     return np.stack([load_pixels(path, preprocess) for path in paths])
 
 
-def _letterboxed(picture: Image, preprocess: Preprocess) -> tuple[Array, Placement]:
+def _letterbox(picture: Image, preprocess: Preprocess) -> tuple[Array, Placement]:
     """Scale a picture to fit into the input, centered on a gray background."""
     height, width = preprocess.crop
     factor = min(width / picture.width, height / picture.height)
@@ -82,9 +82,9 @@ def _letterboxed(picture: Image, preprocess: Preprocess) -> tuple[Array, Placeme
     return pixels, Placement(picture.size, scale, (float(left), float(top)))
 
 
-def decoded(path: Path) -> Image:
+def decode(path: Path) -> Image:
     """Decode a picture in RGB, rotated upright. Raises InputError as in `load_pixels`."""
-    return decoded_from(path, str(path))
+    return decode_from(path, str(path))
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
@@ -95,15 +95,15 @@ def picture_size(path: Path) -> tuple[int, int] | None:
         with Image.open(path, formats=_DECODERS) as image:
             is_sideways = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
             return (image.height, image.width) if is_sideways else image.size
-    except Exception:  # as in `decoded_from`, which says why
+    except Exception:  # as in `decode_from`, which says why
         return None
 
 
-def decoded_from(source: Path | IO[bytes], name: str) -> Image:
-    """Decode the picture `name`, a file or its content, like `decoded`."""
+def decode_from(source: Path | IO[bytes], name: str) -> Image:
+    """Decode the picture `name`, a file or its content, like `decode`."""
     from PIL import ImageOps
 
-    return _opened(source, name, lambda image: _rgb(ImageOps.exif_transpose(image)))
+    return _open(source, name, lambda image: _rgb(ImageOps.exif_transpose(image)))
 
 
 def indexed_pixels(path: Path) -> Array:
@@ -117,10 +117,10 @@ def indexed_pixels(path: Path) -> Array:
             raise InputError(f"{path} has colors, not one index for each pixel", "save it in gray or with a palette")
         return np.asarray(image)
 
-    return _opened(path, str(path), read)
+    return _open(path, str(path), read)
 
 
-def _opened(source: Path | IO[bytes], name: str, read: Callable[[Image], T]) -> T:
+def _open(source: Path | IO[bytes], name: str, read: Callable[[Image], T]) -> T:
     """Apply `read` to an open picture. Raises InputError if it is too large, or anything that Pillow raises."""
     if find_spec("PIL") is None:
         raise EngineMissingError("reading pictures needs Pillow, which is not installed", install_hint("pictures"))
@@ -165,7 +165,7 @@ def _rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def _resized(image: Image, path: Path, preprocess: Preprocess) -> Image:
+def _resize(image: Image, path: Path, preprocess: Preprocess) -> Image:
     height, width = preprocess.crop
     if preprocess.resize == "shorter_side":
         width, height = _by_shorter_side(image.size, preprocess.size, path)

@@ -52,7 +52,7 @@ def preprocess_of(
     _check_picture(artifact, spec)
     stated = artifact.manifest.preprocess
     if stated is not None:
-        return _checked(artifact, spec, override(stated, options, spec))
+        return _check_fit(artifact, spec, override(stated, options, spec))
     author = pictures_of(found.properties if found else {})
     if options.preset is None or options.preset == "none":
         mean, scale = _mean_and_scale(artifact, spec, options, found, assumptions, usual)
@@ -64,7 +64,7 @@ def preprocess_of(
     preprocess = replace(preprocess, pad=usual.pad if author.pad is None else author.pad)
     if options.resize is None and author.resize is None:
         assumptions.append(_resize_assumption(preprocess))
-    return _checked(artifact, spec, preprocess)
+    return _check_fit(artifact, spec, preprocess)
 
 
 def _resize_assumption(preprocess: Preprocess) -> str:
@@ -79,7 +79,7 @@ def _resize_assumption(preprocess: Preprocess) -> str:
     )
 
 
-def _checked(artifact: Artifact, spec: TensorSpec, preprocess: Preprocess) -> Preprocess:
+def _check_fit(artifact: Artifact, spec: TensorSpec, preprocess: Preprocess) -> Preprocess:
     if spec.shape[1:] != ((*preprocess.crop, 3) if preprocess.layout == "NHWC" else (3, *preprocess.crop)):
         raise InputError(
             f"{artifact.model} takes {format_shape(spec.shape)}; pictures of {format_shape(preprocess.crop)} "

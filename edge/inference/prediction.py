@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from edge.inference.images import decoded
+from edge.inference.images import decode
 from edge.inference.inputs import Sample, Source, array_samples, is_array_file, is_text, picture_sample
 from edge.inference.prepared_model import EngineChoice, PreparedModel
 from edge.inference.sounds import is_sound_file, sound_samples
@@ -26,7 +26,7 @@ from runtimes.errors import InputError, UsageError
 from runtimes.jobs import RunAnswer
 from runtimes.session import concrete_shape
 from runtimes.task import Result, named_outputs
-from runtimes.tasks.sound import Sound, joined
+from runtimes.tasks.sound import Sound, join_windows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +77,7 @@ class Prediction:
         """
         if self.picture is None:
             raise UsageError(f"{self.input} is not a picture to draw on", "pass pictures")
-        drawn: Image = task_view(self.task).draw(decoded(self.picture), self.result)
+        drawn: Image = task_view(self.task).draw(decode(self.picture), self.result)
         return drawn
 
     def to_json(self) -> JsonObject:
@@ -199,7 +199,7 @@ def _from_sound(
     answers = predict_samples(model, samples, worker, engine, windows.states)
     yield replace(
         answers[0],
-        result=joined([one.result for one in answers if isinstance(one.result, Sound)]),
+        result=join_windows([one.result for one in answers if isinstance(one.result, Sound)]),
         latency_ms=float(np.median([answer.latency_ms for answer in answers])),
         preprocess_ms=sum(answer.preprocess_ms for answer in answers),
         decode_ms=sum(answer.decode_ms for answer in answers),

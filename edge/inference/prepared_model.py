@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge.inference.facts import Specs, facts_of, inspected
+from edge.inference.facts import Specs, facts_of, inspect_file
 from edge.inference.input_defaults import preprocess_of
 from edge.inference.preprocessing import ModelHints
 from edge.inference.texts import MAX_TOKENS_KEY
@@ -140,7 +140,7 @@ def prepared_model(
     """
     manifest = artifact.manifest
     is_complete = manifest.output is not None and (manifest.preprocess is not None or not takes_pictures)
-    found = None if is_complete else inspected(artifact)
+    found = None if is_complete else inspect_file(artifact)
     facts = facts_of(artifact, found, hints, describe)
     facts = replace(facts, inputs=with_shapes(facts.inputs, shapes))
     assumptions = list[str]()

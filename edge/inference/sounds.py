@@ -51,10 +51,10 @@ def sound_samples(artifact: Artifact, path: Path, windows: SoundWindows) -> list
     count = -(-len(wave) * windows.rate // (rate * windows.step))
     if count > MAX_WINDOWS:  # before the sound is resampled, which may take many times its memory
         raise InputError(f"{path} has {count:,} windows; the limit is {MAX_WINDOWS:,}", "cut it into pieces")
-    wave = resampled(wave, rate, windows.rate)
+    wave = resample(wave, rate, windows.rate)
     spec = next(spec for spec in artifact.manifest.inputs if spec.name == windows.input)
     others = [one for one in artifact.manifest.inputs if one.name not in (windows.input, *windows.states)]
-    extra = {one.name: _filled(one, windows.rate) for one in others if one.name == windows.rate_input}
+    extra = {one.name: _fill(one, windows.rate) for one in others if one.name == windows.rate_input}
     feeds = [{**extra, windows.input: values} for values in _windows(wave, spec, windows)]
     milliseconds = (perf_counter() - start) * 1000 / len(feeds)
     return [Sample(source=str(path), feeds=one, preprocess_ms=milliseconds) for one in feeds]
@@ -126,7 +126,7 @@ def _numbers(data: bytes, form: _Format) -> Array:
     return np.frombuffer(data, f"<i{width}").astype(np.float64) / 2.0 ** (8 * width - 1)
 
 
-def resampled(wave: Array, rate: int, wanted: int) -> Array:
+def resample(wave: Array, rate: int, wanted: int) -> Array:
     """Return a sound with another number of samples per second, without what the new rate cannot hold."""
     if rate == wanted:
         return wave
@@ -170,5 +170,5 @@ def _shape(spec: TensorSpec, length: int) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else other for size, other in zip(spec.shape, free, strict=True))
 
 
-def _filled(spec: TensorSpec, value: int) -> Array:
+def _fill(spec: TensorSpec, value: int) -> Array:
     return np.full(concrete_shape(spec), value, spec.dtype)

@@ -39,7 +39,7 @@ def spectrum(samples: Array) -> Array:
     power = np.abs(np.fft.rfft(frames, _FFT) / _FFT) ** 2
     # The filter's weights have 12 bits below the point, of which the square root leaves 6.
     bands = np.floor(np.sqrt(power @ _filters() * 2**_FILTER_BITS))
-    return (np.stack(_adapted(bands)) * _TO_FLOAT).astype(np.float32)
+    return (np.stack(_suppress_noise(bands)) * _TO_FLOAT).astype(np.float32)
 
 
 def _filters() -> Array:
@@ -56,7 +56,7 @@ def _mel(hertz: Array | float) -> Array:
     return np.asarray(1127.0 * np.log1p(np.asarray(hertz) / 700.0))
 
 
-def _adapted(bands: Array) -> list[Array]:
+def _suppress_noise(bands: Array) -> list[Array]:
     """Reduce noise, even out loudness and take the logarithm, row after row: each depends on those before."""
     follow = np.where(np.arange(BANDS) % 2, _ODD, _EVEN)
     noise, rows = np.zeros(BANDS), []

@@ -38,7 +38,7 @@ def read(path: Path) -> Inspection:
         inputs=tuple(_spec(info) for info in graph.messages(11) if info.text(1) not in initial),
         outputs=tuple(_spec(info) for info in graph.messages(12)),
         ops=Counter(_op(node) for node in nodes),
-        precision=precision_of(parameter_bytes, _quantized_activations(nodes, initial)),
+        precision=precision_of(parameter_bytes, _has_quantized_activations(nodes, initial)),
         parameter_bytes=parameter_bytes,
         size_bytes=path.stat().st_size + sum(file.stat().st_size for file in external if file.is_file()),
         producers=_producers(graph),
@@ -107,7 +107,7 @@ def _parameter_bytes(constants: list[Message]) -> Counter[str]:
     return sizes
 
 
-def _quantized_activations(nodes: list[Message], constants: set[str]) -> bool:
+def _has_quantized_activations(nodes: list[Message], constants: set[str]) -> bool:
     return any(
         node.text(4) in _INTEGER_OPS
         or (node.text(4) == "QuantizeLinear" and next(iter(node.texts(1)), "") not in constants)

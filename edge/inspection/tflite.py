@@ -34,7 +34,7 @@ def read(path: Path) -> Inspection:
         outputs=graph.specs(graph.outputs),
         ops=Counter(operator.name for one in model.graphs for operator in one.operators),
         # The compiler accepts only int8 models, and stores the weights in its own package.
-        precision="int8" if compiled else precision_of(parameter_bytes, _quantized_activations(graph)),
+        precision="int8" if compiled else precision_of(parameter_bytes, _has_quantized_activations(graph)),
         parameter_bytes=parameter_bytes,
         producers=tuple(_producer(graph, makers, index) for index in graph.outputs),
         metadata={
@@ -68,7 +68,7 @@ def _parameter_bytes(model: TfliteModel) -> Counter[str]:
     return sizes
 
 
-def _quantized_activations(graph: Graph) -> bool:
+def _has_quantized_activations(graph: Graph) -> bool:
     return any(
         tensor.spec.quantization is not None and tensor.spec.dtype in _QUANTIZED
         for tensor in graph.tensors

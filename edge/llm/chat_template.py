@@ -91,13 +91,13 @@ class ChatTemplate:
         """
         _check_roles(messages)
         if self.folds_system:
-            messages = _folded(messages)
+            messages = _fold(messages)
         try:
-            return self._rendered(messages, answer, more)
+            return self._render(messages, answer, more)
         except InputError:
             if self.folds_system or not any(message["role"] == "system" for message in messages):
                 raise
-            text = self._or_none(_folded(messages), answer, more)
+            text = self._or_none(_fold(messages), answer, more)
             if text is None:
                 raise
             self.folds_system = True
@@ -155,7 +155,7 @@ class ChatTemplate:
 
     def _or_none(self, messages: Sequence[Message], answer: bool, more: Mapping[str, JsonValue]) -> str | None:
         try:
-            return self._rendered(messages, answer, more)
+            return self._render(messages, answer, more)
         except InputError:
             return None
 
@@ -189,7 +189,7 @@ class ChatTemplate:
             self._marked[content] = has_marks
         return has_marks
 
-    def _rendered(self, messages: Sequence[Message], answer: bool, more: Mapping[str, JsonValue]) -> str:
+    def _render(self, messages: Sequence[Message], answer: bool, more: Mapping[str, JsonValue]) -> str:
         values = {**self._marks, "messages": list(messages), "add_generation_prompt": answer, **more}
         if self._is_builtin:
             return render(self.source, values)
@@ -244,7 +244,7 @@ def _check_roles(messages: Sequence[Message]) -> None:
             raise InputError(f"{message.get('role')!r} is not a role", "use system, user or assistant")
 
 
-def _folded(messages: Sequence[Message]) -> list[Message]:
+def _fold(messages: Sequence[Message]) -> list[Message]:
     """Move the text of the system messages in front of the first question."""
     system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
     rest = [message for message in messages if message["role"] != "system"]

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.inference.images import decoded, decoded_from
+from edge.inference.images import decode, decode_from
 from runtimes.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def load_picture(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}", "pass a picture file") from None
     if size > MAX_FILE_BYTES:
         raise InputError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB", "make it smaller")
-    return _png(decoded(path))
+    return _png(decode(path))
 
 
 def png_of(content: bytes) -> bytes:
     """Return a picture that a client sent, like `load_picture`. Raises InputError as well."""
-    return _png(decoded_from(io.BytesIO(content), "it"))
+    return _png(decode_from(io.BytesIO(content), "it"))
 
 
 def _png(picture: Image) -> bytes:

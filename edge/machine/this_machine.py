@@ -72,7 +72,7 @@ def report(machine: MachineFacts, conditions: Conditions, engine_reports: Sequen
 
 def _profiles(machine: MachineFacts) -> list[ProfileReport]:
     raw = machine["accelerators"]
-    here = profiles.recognized(
+    here = profiles.recognize_devices(
         usb=[device["id"] for device in raw["usb"]],
         pci=[device["id"] for device in raw["pci"]],
         nodes=raw["nodes"],
@@ -88,24 +88,24 @@ def load_profile(device: str) -> Profile:
 
     Raises UsageError, with similar names, for an unknown device, and InputError for an invalid profile file.
     """
-    with _translated():
+    with _translate_errors():
         return profiles.load(device)
 
 
 def published_row(setup: str) -> PublishedRow:
     """Find a row of the published table by its id or setup. Raises UsageError for an unknown one."""
-    with _translated():
+    with _translate_errors():
         return published.published_row(setup)
 
 
 def all_profiles() -> list[Profile]:
     """Load the profile of every device. Raises InputError for an invalid profile file."""
-    with _translated():
+    with _translate_errors():
         return [profiles.load(profile_id) for profile_id in profiles.profile_ids()]
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except UnknownProfileError as error:

@@ -20,7 +20,7 @@ from edge.remote import packages
 from edge.remote.install import Installer
 from edge.remote.probe import ROOT, Probe, Python, probe, usable_python
 from edge.remote.recovered_samples import save
-from edge.remote.ssh import ConnectionLostError, SshConnection, quoted, skip_shell_banner
+from edge.remote.ssh import ConnectionLostError, SshConnection, quote, skip_shell_banner
 from edge.workers.failures import describe_job, error_from_exit
 from runtimes.artifact import Artifact
 from runtimes.board.agent import RecoveredSamples
@@ -136,7 +136,7 @@ class Board:
         remote_files: dict[str, str | None] = {"artifact": self._remote_path(self.installer.artifact(path))}
         if isinstance(job, (RunJob, MeasureJob)):
             if job.outputs:
-                self.line.run(f"mkdir -p {quoted([folder])}")
+                self.line.run(f"mkdir -p {quote([folder])}")
                 remote_files["outputs"] = f"{folder}/outputs.npz"
             if job.inputs:
                 remote_files["inputs"] = self._upload_file(Path(job.inputs))
@@ -150,7 +150,7 @@ class Board:
         folder = self._sent[_key(job)]
         outputs = job.outputs if isinstance(job, (RunJob, MeasureJob)) else None
         if outputs:
-            status, content = self.line.read("exec cat " + quoted([f"~/{ROOT}/{folder}/outputs.npz"]), timeout_s=600.0)
+            status, content = self.line.read("exec cat " + quote([f"~/{ROOT}/{folder}/outputs.npz"]), timeout_s=600.0)
             if status != 0:
                 raise HostError(f"{self.host} no longer has the job's outputs", "run the command again")
             Path(outputs).write_bytes(content)
@@ -174,21 +174,21 @@ class Board:
             if not self.line.is_open:
                 self._reconnect()
             try:
-                return self._recovered(job, folder)
+                return self._recover(job, folder)
             except ConnectionLostError:  # ssh was still ending when it was asked whether it is open
                 self._reconnect()
-                return self._recovered(job, folder)
+                return self._recover(job, folder)
         except EdgeError:  # the first error is the one to report; the samples stay for the next connection
             return {}
 
-    def _recovered(self, job: Job[Any], folder: str) -> MeasureAnswer:
+    def _recover(self, job: Job[Any], folder: str) -> MeasureAnswer:
         _, session, name = folder.split("/")
         for samples in self._agent(["left", f"~/{ROOT}", session, name]):
             values: MeasureAnswer = {**samples["values"], "artifact": job.subject}
             is_cut = values.get("status") != "ok"
             self.download(job.with_files(outputs=None) if is_cut and isinstance(job, MeasureJob) else job)
             obsolete = folder if session == self._session else f"kept/{session}"
-            self.line.run(f"rm -rf {quoted([f'~/{ROOT}/{obsolete}'])}")
+            self.line.run(f"rm -rf {quote([f'~/{ROOT}/{obsolete}'])}")
             return values
         return {}
 
@@ -206,12 +206,12 @@ class Board:
         """Remove these leftovers from the board."""
         folders = sorted({f"~/{ROOT}/kept/{samples['session']}" for samples in leftovers})
         if folders:
-            self.line.run(f"rm -rf {quoted(folders)}")
+            self.line.run(f"rm -rf {quote(folders)}")
 
     def ask(self, module: str) -> Any:
         """Run `python -m module` on the board, with every engine we installed, and return the JSON that it prints."""
         status, out = self.line.run(
-            self._environment(self.installer.engines()) + quoted([self.python.path, "-m", module])
+            self._environment(self.installer.engines()) + quote([self.python.path, "-m", module])
         )
         if status != 0:
             raise HostError(
@@ -244,7 +244,7 @@ class Board:
         return f"{self.survey.home}/{path}"
 
     def _agent_command(self, words: Sequence[str], folders: Sequence[str], before: Sequence[str] = ()) -> str:
-        return self._environment(folders) + quoted([*before, self.python.path, "-m", "runtimes.board.agent", *words])
+        return self._environment(folders) + quote([*before, self.python.path, "-m", "runtimes.board.agent", *words])
 
     def _environment(self, folders: Sequence[str]) -> str:
         path = ":".join(f'"$HOME"/{folder}' for folder in (self._runtimes, *folders) if folder)

@@ -71,7 +71,7 @@ class Camera:
 
     def frame(self) -> bytes:
         """Take one frame, as JPEG. Raises HostError if no program is installed or none returns a picture."""
-        programs = [self._program] if self._program else self._installed()
+        programs = [self._program] if self._program else self._install()
         failures = []
         for program in programs:
             status, content = self._run(_script(_PROGRAMS[program][1].format(number=self._number)))
@@ -110,7 +110,7 @@ class Camera:
         names = (name.removeprefix("/dev/video") for name in out.decode("utf-8", "replace").split())
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def _installed(self) -> list[str]:
+    def _install(self) -> list[str]:
         script = "\n".join(f"{test} >/dev/null 2>&1 && echo {program}" for program, (test, _) in _PROGRAMS.items())
         _, out = self._run(f"{script}\ntrue")
         return [program for program in out.decode("utf-8", "replace").split() if program in _PROGRAMS]

@@ -7,7 +7,7 @@ import json
 from edge.remote.install import archive, runtimes_files
 from edge.remote.packages import engine_folders, folder_of
 from edge.remote.probe import ROOT, Probe, Python, probe, usable_python
-from edge.remote.ssh import SshConnection, quoted
+from edge.remote.ssh import SshConnection, quote
 from runtimes.board.report import BoardReport
 from runtimes.errors import HostError
 
@@ -36,7 +36,7 @@ def remote_facts(host: str) -> BoardReport:
     with SshConnection(host) as line:
         found = probe(line)
         python = usable_python(found, host)
-        script = _environment(found, python) + quoted([python.path, "-c", _REPORT_SCRIPT])
+        script = _environment(found, python) + quote([python.path, "-c", _REPORT_SCRIPT])
         status, out = line.run(script, archive(list(runtimes_files()), compressed=True))
     if status != 0 or not out.strip():
         raise HostError(f"{host} returned no report", f"check that its Python works: ssh {host} python3 -c 1")

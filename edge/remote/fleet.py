@@ -20,6 +20,7 @@ def measure_on(
     setups: Mapping[str, Sequence[Setup]],
     rounds: int = 2,
     timeout_s: float | None = 300.0,
+    *,
     on_progress: OnProgress | None = None,
     on_leftovers: Leftovers = save,
     is_decided: IsDecided | None = None,
@@ -34,7 +35,15 @@ def measure_on(
 
     def measure(host: str) -> None:
         try:
-            on_one = _on_one(boards[host], setups[host], rounds, timeout_s, on_progress, on_leftovers, is_decided)
+            on_one = _on_one(
+                boards[host],
+                setups[host],
+                rounds,
+                timeout_s,
+                on_progress=on_progress,
+                on_leftovers=on_leftovers,
+                is_decided=is_decided,
+            )
             for measurement in on_one:
                 results.put(measurement)
             results.put(None)
@@ -66,17 +75,22 @@ def _on_one(
     setups: Sequence[Setup],
     rounds: int,
     timeout_s: float | None,
+    *,
     on_progress: OnProgress | None,
     on_leftovers: Leftovers,
     is_decided: IsDecided | None,
 ) -> Iterator[Measurement]:
     try:
-        setups = yield from _measure_by_trtexec(board, setups, rounds, timeout_s, on_progress, is_decided)
+        setups = yield from _measure_by_trtexec(
+            board, setups, rounds, timeout_s, on_progress=on_progress, is_decided=is_decided
+        )
         if not setups:
             return
         with closing(board):
             board.connect(on_leftovers)
-            yield from measure_all(setups, rounds, timeout_s, on_progress, place=board, is_decided=is_decided)
+            yield from measure_all(
+                setups, rounds, timeout_s, on_progress=on_progress, place=board, is_decided=is_decided
+            )
     except EdgeError as error:
         for setup in setups:
             yield Measurement(setup, 0, failure(error))
@@ -87,6 +101,7 @@ def _measure_by_trtexec(
     setups: Sequence[Setup],
     rounds: int,
     timeout_s: float | None,
+    *,
     on_progress: OnProgress | None,
     is_decided: IsDecided | None,
 ) -> Generator[Measurement, None, Sequence[Setup]]:
@@ -98,7 +113,9 @@ def _measure_by_trtexec(
         found = probe(board.line)
         if not trtexec.is_needed(found):
             return setups
-        yield from trtexec.measure_all(board.line, found, wanted, rounds, timeout_s, on_progress, is_decided)
+        yield from trtexec.measure_all(
+            board.line, found, wanted, rounds, timeout_s, on_progress=on_progress, is_decided=is_decided
+        )
     return [setup for setup in setups if setup not in wanted]
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import runtimes
 from edge.remote import packages
 from edge.remote.probe import ROOT, Probe, Python
-from edge.remote.ssh import Feed, SshConnection, quoted
+from edge.remote.ssh import Feed, SshConnection, quote
 from runtimes.artifact import Artifact
 from runtimes.errors import HostError, from_dict
 from runtimes.registry import engine, engine_ids
@@ -113,7 +113,7 @@ class Installer:
 
     def forget_below(self, name: str) -> None:
         """Remove our folder `name` and everything in it."""
-        self._line.run(f"rm -rf {quoted([f'~/{ROOT}/{name}'])}")
+        self._line.run(f"rm -rf {quote([f'~/{ROOT}/{name}'])}")
         self._have = {one for one in self._have if one != name and not one.startswith(f"{name}/")}
 
     def _copy_wheels(self, name: str, wanted: tuple[str, ...]) -> None:
@@ -131,7 +131,7 @@ class Installer:
 
     def _receive(self, words: list[str], feed: Feed | None, timeout_s: float) -> None:
         text = Path(receive.__file__).read_text(encoding="utf-8")
-        script = "exec " + quoted([self._python.path, "-c", text, *words])
+        script = "exec " + quote([self._python.path, "-c", text, *words])
         status, out = self._line.run(script, feed, hear=None if feed else self._note, timeout_s=timeout_s)
         _check_answer(self._line.host, status, out)
 

@@ -286,7 +286,7 @@ def skip_shell_banner(lines: Iterable[AnyStr]) -> Iterator[AnyStr]:
     yield from output
 
 
-def quoted(words: Sequence[str]) -> str:
+def quote(words: Sequence[str]) -> str:
     """Quote a command line for `/bin/sh` on the board; a leading `~/` of a word is the home folder."""
     return " ".join(
         f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word) for word in words

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
-from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, failure, identified, model_sha256
+from edge.benchmark.harness import IsDecided, Measurement, OnProgress, Setup, add_identity, failure, model_sha256
 from edge.remote import conditions, packages, power_sensors
 from edge.remote.conditions import BoardState
 from edge.remote.install import Installer
 from edge.remote.power_sensors import PowerReadings
 from edge.remote.probe import ROOT, Probe
-from edge.remote.ssh import RemoteTimeoutError, SshConnection, quoted
+from edge.remote.ssh import RemoteTimeoutError, SshConnection, quote
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import EdgeError, EngineError, HostError, WorkerTimeoutError
@@ -92,6 +92,7 @@ def measure_all(
     setups: Sequence[Setup],
     rounds: int,
     timeout_s: float | None,
+    *,
     on_progress: OnProgress | None,
     is_decided: IsDecided | None,
 ) -> Iterator[Measurement]:
@@ -105,7 +106,7 @@ def measure_all(
                 digest = model_sha256(setup.artifact)
                 note = _note(setup, number, on_progress)
                 once = replace(setup, profile=setup.profile and number == 0)
-                values = identified(setup.artifact, tool.measured(once, timeout_s, note), digest)
+                values = add_identity(setup.artifact, tool.measured(once, timeout_s, note), digest)
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)
@@ -160,7 +161,7 @@ class _Trtexec:
 
     def _ask(self) -> dict[str, list[str]]:
         """Return {"os": […], "cores": […], "engine": [lines that name TensorRT, CUDA and the GPU]}."""
-        _, text = self._line.run(_FACTS.format(trtexec=quoted([self._program])))
+        _, text = self._line.run(_FACTS.format(trtexec=quote([self._program])))
         facts: dict[str, list[str]] = {"os": [], "cores": [], "engine": []}
         for entry in text.splitlines():
             key, _, value = entry.partition(" ")
@@ -180,12 +181,12 @@ class _Trtexec:
     def _build(self, place: str, built: str, engine: str, note: Note) -> None:
         """Build the engine unless it exists. It is renamed from `built` when finished, so it is never incomplete."""
         script = _WATCHED.format(
-            folder=quoted([place]),
+            folder=quote([place]),
             root=ROOT,
-            first=f"[ ! -f {quoted([engine])} ] || exit 0",
-            command=quoted(["sh", _SCRIPT]),
+            first=f"[ ! -f {quote([engine])} ] || exit 0",
+            command=quote(["sh", _SCRIPT]),
             beside="",
-            then=f"mv -f {quoted([built, engine])}",
+            then=f"mv -f {quote([built, engine])}",
         )
         self._run(script, "build the engine", _BUILD_S, [_progress(lambda text: note(f"building: {text}"))])
 
@@ -196,10 +197,10 @@ class _Trtexec:
         times = f"times-{uuid.uuid4().hex[:12]}.json"
         readings = f"{times}.power"
         script = _WATCHED.format(
-            folder=quoted([place]),
+            folder=quote([place]),
             root=ROOT,
             first=f"trap 'rm -f {times} {readings}' EXIT\n{power_sensors.function()}",
-            command=quoted([self._program, *options, f"--exportTimes={times}"]),
+            command=quote([self._program, *options, f"--exportTimes={times}"]),
             beside=power_sensors.sampling_script(readings),
             then=f"{power_sensors.report_script(readings)}; echo 'edge: times'; head -c {_MAX_TIMES_BYTES} {times}",
         )
@@ -212,10 +213,10 @@ class _Trtexec:
         times, layers = f"times-{name}.json", f"layers-{name}.json"
         words = [self._program, f"--loadEngine={engine}", f"--iterations={RUNS}", "--duration=0", "--warmUp=200"]
         script = _WATCHED.format(
-            folder=quoted([place]),
+            folder=quote([place]),
             root=ROOT,
             first=f"trap 'rm -f {times} {layers}' EXIT",
-            command=quoted([*words, f"--exportTimes={times}", f"--exportProfile={layers}"]),
+            command=quote([*words, f"--exportTimes={times}", f"--exportProfile={layers}"]),
             beside="",
             then=f"echo 'edge: times'; cat {times}; echo 'edge: layers'; cat {layers}",
         )

@@ -15,7 +15,7 @@ from edge.reporting.svg import (
     free_positions,
     number,
     scale_of,
-    shortened,
+    shorten,
     text_width,
 )
 from runtimes.arrays import Array
@@ -65,9 +65,9 @@ class _Rows:
         """Write the label of a line, and return the vertical position of its mark."""
         y = place * self.step + self.step / 2 + 4
         if self.is_narrow:
-            drawing.text(0, y - 6, shortened(text, drawing.width))
+            drawing.text(0, y - 6, shorten(text, drawing.width))
             return y + 8
-        drawing.text(self.label_width, y + 4, shortened(text, self.label_width), anchor="end")
+        drawing.text(self.label_width, y + 4, shorten(text, self.label_width), anchor="end")
         return y
 
 

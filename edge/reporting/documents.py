@@ -73,7 +73,7 @@ class Content:
     notes: Sequence[str] = ()
 
 
-class _Evaluated(NamedTuple):
+class _EvaluatedModel(NamedTuple):
     """The accuracy of a model, as `edge evaluate` printed it."""
 
     artifact: str
@@ -81,11 +81,11 @@ class _Evaluated(NamedTuple):
     accuracy: MeasuredAccuracy
 
 
-@dataclass
-class _Collected:
+@dataclass(kw_only=True)
+class _FileContents:
     results: list[ReportedResult] = field(default_factory=list)
     conversions: list[ProvenConversion] = field(default_factory=list)
-    evaluated: list[_Evaluated] = field(default_factory=list)
+    evaluated: list[_EvaluatedModel] = field(default_factory=list)
     artifacts: list[Path] = field(default_factory=list)
 
 
@@ -96,7 +96,7 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
 
     Raises InputError for a file that is none of those that a report shows.
     """
-    found = _Collected()
+    found = _FileContents()
     sources = [_read_file(path, found) for path in files]
     kept = _kept(history.entries() if with_history or not files else [])
     entries, recorded = [entry for entry, _ in kept], [row for _, row in kept]
@@ -136,20 +136,20 @@ def measured(rows: Sequence[Row]) -> list[ReportedResult]:
 
 def of_rows(rows: Sequence[JsonObject], notes: Sequence[str] = ()) -> Content:
     """Return the content of rows of `edge bench` or `edge table`, and the proofs of their artifacts."""
-    found = _Collected()
+    found = _FileContents()
     for place, values in enumerate(rows):
         _read_row(Fields(values, "the rows", f"[{place}]"), found)
     return Content(results=found.results, conversions=_proofs(found), notes=notes)
 
 
-def _proofs(found: _Collected) -> list[ProvenConversion]:
+def _proofs(found: _FileContents) -> list[ProvenConversion]:
     """Return the conversions, and the proofs of measured artifacts that are still there."""
     proven = (_proof_of(path) for path in dict.fromkeys(found.artifacts))
     conversions = [*found.conversions, *(one for one in proven if one is not None)]
     return list({(one.name, one.command): one for one in conversions}.values())
 
 
-def _read_file(path: Path, found: _Collected) -> str:
+def _read_file(path: Path, found: _FileContents) -> str:
     """Add what a file holds; returns its name and digest."""
     if path.is_dir():
         conversion = _proof_of(path)
@@ -172,8 +172,8 @@ def _read_file(path: Path, found: _Collected) -> str:
     return f"{path}, sha256 {hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def _read_object(fields: Fields, path: Path, found: _Collected) -> None:
-    readers: Mapping[str, Callable[[Fields, _Collected], None]] = {
+def _read_object(fields: Fields, path: Path, found: _FileContents) -> None:
+    readers: Mapping[str, Callable[[Fields, _FileContents], None]] = {
         "models": _read_evaluation,
         "estimates": _read_estimates,
         "proof": _read_conversion,
@@ -184,17 +184,17 @@ def _read_object(fields: Fields, path: Path, found: _Collected) -> None:
     reader(fields, found)
 
 
-def _read_row(fields: Fields, found: _Collected) -> None:
+def _read_row(fields: Fields, found: _FileContents) -> None:
     """Read a row of `edge bench` or `edge table`."""
     kind = fields.optional_text("kind")
     if kind == "published":
-        found.results.append(_published(fields))
+        found.results.append(_read_published(fields))
         return
     if kind == "absent":
         found.results.append(ReportedResult(kind=MISSING, setup=fields.text("setup"), reason=fields.text("source")))
         return
     if kind == "estimated":
-        found.results.append(_estimated(fields))
+        found.results.append(_read_estimate(fields))
         return
     row = Row.from_json(fields)
     command = ""
@@ -210,7 +210,7 @@ def _read_row(fields: Fields, found: _Collected) -> None:
         found.artifacts.append(Path(row.artifact))
 
 
-def _published(fields: Fields) -> ReportedResult:
+def _read_published(fields: Fields) -> ReportedResult:
     """Return the published row that the table's row names."""
     name = fields.text("id")
     row = next((one for one in published_rows() if one.id == name), None)
@@ -244,12 +244,12 @@ def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
         yield "place", f"{place.whole('place')}{' (tied)' if place.flag('tied') else ''} among the setups of this run"
 
 
-def _estimated(fields: Fields) -> ReportedResult:
+def _read_estimate(fields: Fields) -> ReportedResult:
     """Read an estimated row of the table."""
     return replace(of_estimate("mobilenet-v2-1.0-224", _estimate(fields.child("estimate"))), setup=fields.text("setup"))
 
 
-def _read_estimates(fields: Fields, found: _Collected) -> None:
+def _read_estimates(fields: Fields, found: _FileContents) -> None:
     model = fields.text("model")
     found.results += [of_estimate(model, _estimate(item)) for item in fields.children("estimates")]
 
@@ -275,7 +275,7 @@ def _estimate(item: Fields) -> Estimate:
     )
 
 
-def _read_evaluation(fields: Fields, found: _Collected) -> None:
+def _read_evaluation(fields: Fields, found: _FileContents) -> None:
     """Read the first metric of each model, which is the one that models are compared by."""
     data = fields.text("data")
     for model in fields.children("models"):
@@ -283,10 +283,10 @@ def _read_evaluation(fields: Fields, found: _Collected) -> None:
         metric = next(iter(metrics), None)
         if metric is not None:
             accuracy = MeasuredAccuracy(metric=metric, value=metrics[metric], count=model.whole("inputs"), data=data)
-            found.evaluated.append(_Evaluated(model.text("artifact"), model.text("runtime"), accuracy))
+            found.evaluated.append(_EvaluatedModel(model.text("artifact"), model.text("runtime"), accuracy))
 
 
-def _with_accuracy(result: ReportedResult, evaluated: Sequence[_Evaluated]) -> ReportedResult:
+def _with_accuracy(result: ReportedResult, evaluated: Sequence[_EvaluatedModel]) -> ReportedResult:
     """Add the accuracy of the same artifact and engine, if it was evaluated."""
     if result.accuracy is not None or result.kind in (PUBLISHED, ESTIMATED):
         return result
@@ -297,7 +297,7 @@ def _with_accuracy(result: ReportedResult, evaluated: Sequence[_Evaluated]) -> R
     return result
 
 
-def _read_conversion(fields: Fields, found: _Collected) -> None:
+def _read_conversion(fields: Fields, found: _FileContents) -> None:
     """Read what `edge convert --json` printed: the artifact itself if it is still there."""
     name = fields.text("artifact")
     found.conversions.append(

@@ -97,7 +97,7 @@ def code(command: str) -> str:
     return f"<code>{html(command)}</code>"
 
 
-def linked(text: str) -> str:
+def link(text: str) -> str:
     """Return a text whose words that are web addresses are links."""
     words = text.split(" ")
     return " ".join(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from edge.benchmark.tables import NONE
 from edge.reporting.charts import Line, Point, bars, best_points, distributions, intervals, scatter
-from edge.reporting.page import Cell, Section, code, definitions, figure, linked, table
+from edge.reporting.page import Cell, Section, code, definitions, figure, link, table
 from edge.reporting.results import ESTIMATED, KINDS, MEASURED, MISSING, PUBLISHED, ReportedResult
 from edge.reporting.svg import Drawing, html, number
 
@@ -59,7 +59,7 @@ def made_section(results: Sequence[ReportedResult]) -> Section:
     for place, one in enumerate(results, start=1):
         pairs = [
             ("kind", html(one.kind)),
-            *((name, linked(value)) for name, value in one.facts),
+            *((name, link(value)) for name, value in one.facts),
             *(("doubt", html(doubt)) for doubt in one.doubts),
             *([("not measured", html(one.reason))] if one.reason else []),
             *([("repeat", code(one.command))] if one.command else []),
@@ -107,7 +107,7 @@ def _line(place: int, one: ReportedResult, columns: Sequence[_Column]) -> list[C
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return "".join(f"<p>{linked(note)}</p>\n" for note in notes)
+    return "".join(f"<p>{link(note)}</p>\n" for note in notes)
 
 
 def _label(place: int, one: ReportedResult, results: Numbered) -> str:

@@ -21,7 +21,7 @@ def text_width(text: str) -> float:
     return _CHARACTER * len(text)
 
 
-def shortened(text: str, width: float) -> str:
+def shorten(text: str, width: float) -> str:
     """Return the text, cut in its middle to a width: names often differ at their ends."""
     most = max(int(width / _CHARACTER), 3)
     if len(text) <= most:

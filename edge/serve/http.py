@@ -16,7 +16,7 @@ _BODY_S = 30.0  # between two pieces of a body
 _DRAIN_S = 5.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Record:
     """What the access log and the metrics report about an exchange.
 

@@ -32,9 +32,9 @@ def choose_key(host: str, file: Path | None, *, is_upstreams: bool = False) -> K
     is_upstreams: EDGE_API_KEY is the key of another server, and does not apply to the clients of this one.
     """
     if file is not None:
-        return Key(_checked(_read(file), str(file)), is_new=False)
+        return Key(_check_key(_read(file), str(file)), is_new=False)
     if not is_upstreams and os.environ.get(_VARIABLE):
-        return Key(_checked(os.environ[_VARIABLE].strip(), _VARIABLE), is_new=False)
+        return Key(_check_key(os.environ[_VARIABLE].strip(), _VARIABLE), is_new=False)
     return None if is_loopback(host, subdomains=True) else Key(secrets.token_urlsafe(24), is_new=True)
 
 
@@ -46,7 +46,7 @@ def _read(file: Path) -> str:
         raise InputError(f"{file}: the API key cannot be read: {error}", "its first line is the key") from None
 
 
-def _checked(key: str, place: str) -> str:
+def _check_key(key: str, place: str) -> str:
     if len(key) < _MIN_KEY_CHARACTERS or not (key.isascii() and key.isprintable()) or " " in key:
         raise UsageError(
             f"{place} is not an API key",

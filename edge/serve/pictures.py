@@ -50,7 +50,7 @@ def with_checked_pictures(body: bytes) -> bytes:
     for place, part in _media(fields):
         found += _replace(part, place)
     for place, prompt in _prompts(fields):
-        media = [_checked(str(text), f"{place}.multimodal_data") for text in prompt["multimodal_data"]]
+        media = [_convert_to_png(str(text), f"{place}.multimodal_data") for text in prompt["multimodal_data"]]
         found += len(media)
         prompt["multimodal_data"] = media
         if _MARKER_AT_END.search(str(prompt.get("prompt_string"))):
@@ -82,7 +82,7 @@ def _replace(part: JsonObject, place: str) -> int:
         return 1
     source = part.get("source")
     if part.get("type") == "image" and isinstance(source, dict) and isinstance(source.get("data"), str):
-        source["data"], source["media_type"] = _checked(source["data"], place), "image/png"
+        source["data"], source["media_type"] = _convert_to_png(source["data"], place), "image/png"
         return 1
     return 0
 
@@ -92,10 +92,10 @@ def _address(url: str, place: str) -> str:
     if match is None:
         what = f"'{place}' is not a picture: send it as data:image/png;base64,... or data:image/jpeg;base64,..."
         raise ApiError(400, what, param=place, code="invalid_value")
-    return f"data:image/png;base64,{_checked(match[1], place)}"
+    return f"data:image/png;base64,{_convert_to_png(match[1], place)}"
 
 
-def _checked(text: str, place: str) -> str:
+def _convert_to_png(text: str, place: str) -> str:
     """Return a picture in base64 as PNG in base64."""
     from edge.llm.pictures import png_of
 

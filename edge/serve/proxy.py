@@ -58,7 +58,7 @@ _OPENAI_CODES = {
 }  # llama-server's type of an error → OpenAI's code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The facts about the model that clients see.
 
@@ -76,7 +76,7 @@ class Facts:
     meta: JsonObject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProxyContext:
     """What the routes share."""
 

@@ -42,7 +42,7 @@ _HEADERS = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """Who may access the server.
 

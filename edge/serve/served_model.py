@@ -31,7 +31,7 @@ _PREBUILT_NOTE = (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ServedModel:
     """A model that can be served: start `engine`, then call `facts`; `close` releases all resources.
 
@@ -96,7 +96,7 @@ def remote_model(source: LlmSource, template: str | None, words: Sequence[str]) 
     for name, value in (("--template", template), ("options after --", words)):
         if value:
             raise UsageError(f"{name} cannot be set on a running server", f"leave out {name}")
-    return ServedModel(RemoteServer(source.source, os.environ.get(_KEY)), TemplateGuard(None))
+    return ServedModel(engine=RemoteServer(source.source, os.environ.get(_KEY)), template=TemplateGuard(None))
 
 
 def local_model(source: LlmSource, template: str | None, words: Sequence[str], name: str | None = None) -> ServedModel:
@@ -135,7 +135,14 @@ def local_model(source: LlmSource, template: str | None, words: Sequence[str], n
         engine = LlamaServer(program, [*arguments, *words], path.name)
         notes = [*([guard.problem] if guard.problem else []), *([_PREBUILT_NOTE] if program.is_prebuilt else [])]
         facts = _facts(file, path, source, context)
-        return ServedModel(engine, guard, notes, encoder is not None, facts, stack.pop_all())
+        return ServedModel(
+            engine=engine,
+            template=guard,
+            notes=notes,
+            sees_pictures=encoder is not None,
+            _facts=facts,
+            _stack=stack.pop_all(),
+        )
 
 
 def _word_behind(option: str, words: Sequence[str]) -> str | None:
@@ -155,7 +162,9 @@ def _facts(file: Any, path: Path, source: LlmSource, context: int) -> Facts:
         "bytes": file.size,
         "slots": source.options.slots,
     }
-    return Facts(path.stem, context, source.options.slots, quantization(file), meta)
+    return Facts(
+        name=path.stem, context=context, slots=source.options.slots, quantization=quantization(file), meta=meta
+    )
 
 
 async def _facts_of(upstream: Upstream) -> Facts:
@@ -177,7 +186,7 @@ async def _facts_of(upstream: Upstream) -> Facts:
         "bytes": theirs.get("size"),
         "slots": slots,
     }
-    return Facts(name, context, slots, quantization, meta)
+    return Facts(name=name, context=context, slots=slots, quantization=quantization, meta=meta)
 
 
 async def _json(upstream: Upstream, path: str) -> Any:

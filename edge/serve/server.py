@@ -32,7 +32,7 @@ _POLL_S = 0.1  # how often signals are checked while the model is loaded
 _GRACE_S = 5  # for running responses to end with an error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """How to serve.
 
@@ -60,7 +60,7 @@ class ServeOptions:
     stalled_s: float = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """The report once the server answers; `notes` are remarks for the user."""
 
@@ -100,15 +100,23 @@ def serve(opener: Callable[[], ServedModel], options: ServeOptions, on_ready: Ca
             meters = Meters(model.engine, places, facts.context, options.quiet)
             app.places = places
             app.inner = _application(
-                ProxyContext(facts, model.engine, places, meters, page, model.template, model.sees_pictures),
+                ProxyContext(
+                    facts=facts,
+                    engine=model.engine,
+                    places=places,
+                    meters=meters,
+                    page=page,
+                    template=model.template,
+                    sees_pictures=model.sees_pictures,
+                ),
                 options,
             )
-            app.ready = Ready(address_of(listening, options.host), facts, tuple(model.notes))
+            app.ready = Ready(address=address_of(listening, options.host), facts=facts, notes=tuple(model.notes))
 
         _server(uvicorn, config, model, app, load, on_ready).run([listening])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _DeferredApplication:
     """A placeholder for uvicorn's application, which is created once the model is loaded."""
 
@@ -123,7 +131,9 @@ class _DeferredApplication:
 
 def _application(context: ProxyContext, options: ServeOptions) -> Guard:
     key = None if options.key is None else options.key.value
-    rules = Rules(key, is_loopback(options.host, subdomains=True), options.origins, options.hosts)
+    rules = Rules(
+        key=key, only_loopback=is_loopback(options.host, subdomains=True), origins=options.origins, hosts=options.hosts
+    )
     return Guard(Proxy(context), rules, context.page, context.meters)
 
 

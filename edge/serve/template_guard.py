@@ -123,14 +123,14 @@ def guard_template(file: GgufFile, path: Path, asked: str | None, passed_on: str
     Raises UsageError for an unknown name. For a broken or harmful template, `problem` is set,
     and chats are rejected.
     """
-    guard = _chosen(file, path, asked) if passed_on is None else _passed_on(passed_on)
+    guard = _choose(file, path, asked) if passed_on is None else _pass_on(passed_on)
     if guard.problem:
         guard.source = SAFE
     guard.marks = control_texts(path)
     return guard
 
 
-def _chosen(file: GgufFile, path: Path, asked: str | None) -> TemplateGuard:
+def _choose(file: GgufFile, path: Path, asked: str | None) -> TemplateGuard:
     if asked in NAMED:
         return TemplateGuard(NAMED[asked].text, stops=NAMED[asked].stops)
     own = file.text("tokenizer.chat_template")
@@ -144,7 +144,7 @@ def _chosen(file: GgufFile, path: Path, asked: str | None) -> TemplateGuard:
     return guard
 
 
-def _passed_on(template: str) -> TemplateGuard:
+def _pass_on(template: str) -> TemplateGuard:
     guard = TemplateGuard(None)
     if "{" in template:
         guard.watch(template)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to llama-server over a Unix socket or the network, with one connection for each request.
+"""HTTP/1.1 to llama-server over a Unix socket (POSIX) or the network, with one connection for each request.
 
 A client library would parse, copy and wrap every event of a stream. Here the bytes are forwarded as they arrive,
 because every microsecond is taken from the threads that compute the model (tests/benchmarks/serve.py measures it).
@@ -35,7 +35,7 @@ class UpstreamError(Exception):
         self.was_connected = was_connected
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A response of llama-server.
 
@@ -127,11 +127,11 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> Answer:
     status = int(head[0].split(" ", 2)[1])
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
     if method == "HEAD" or status in (204, 304):
-        return Answer(status, headers, _nothing())
+        return Answer(status=status, headers=headers, parts=_nothing())
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        return Answer(status, headers, _cut(_chunks(reader)))
+        return Answer(status=status, headers=headers, parts=_cut(_chunks(reader)))
     length = headers.get("content-length")
-    return Answer(status, headers, _cut(_counted(reader, int(length) if length else None)))
+    return Answer(status=status, headers=headers, parts=_cut(_read_counted(reader, int(length) if length else None)))
 
 
 async def _cut(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -176,7 +176,7 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
             yield b"".join(content)
 
 
-async def _counted(reader: asyncio.StreamReader, length: int | None) -> AsyncIterator[bytes]:
+async def _read_counted(reader: asyncio.StreamReader, length: int | None) -> AsyncIterator[bytes]:
     while length is None or length:
         part = await reader.read(_PART_BYTES if length is None else min(length, _PART_BYTES))
         if not part:

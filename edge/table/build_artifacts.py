@@ -105,7 +105,7 @@ class ArtifactBuilder:
         if recipe.source is not None:
             return self._source(recipe)
         if recipe.file is not None:
-            return _published(recipe.file)
+            return _find_published(recipe.file)
         build = work / "build"
         build.mkdir()
         weights = str(self._weights.path) if self._weights.path else None
@@ -135,14 +135,14 @@ class ArtifactBuilder:
         """Write the artifact of a published Edge TPU file, with the self-check of the file it was compiled from."""
         assert recipe.file is not None
         source = Artifact.open(self._bundle.folder("tflite-2019"))
-        model = _published(recipe.file)
+        model = _find_published(recipe.file)
         shutil.copyfile(model, out / model.name)
         shutil.copyfile(source.path / LABELS, out / LABELS)
         manifest = replace(source.manifest, name=model.stem, format="edgetpu", model=model.name, files={})
         artifacts.write(out, manifest, *source.selfcheck())
 
 
-def _published(file: Path) -> Path:
+def _find_published(file: Path) -> Path:
     data = data_folder()
     if data is None or not (data / file).is_file():
         raise InputError(f"{file.name} is not on this machine", f"set EDGE_DATA to a folder that has {file}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from device_profiles.published import published_rows
-from edge.benchmark.energy import metered
+from edge.benchmark.energy import add_energy
 from edge.benchmark.harness import ENGINE_WORKER, Measurement, OnProgress, Setup, measure_all
 from edge.benchmark.rows import rows_of
 from edge.console.progress import Progress
@@ -129,7 +129,7 @@ def make_table(
         inputs = _Inputs(bundle, scratch)
         jobs = [inputs.job(setup, plan) for setup in ready]
         measurements, stopped = _measure(jobs, plan.rounds_of(ready), plan)
-        found = {row.setup: row for row in rows_of(metered(measurements, plan.meter))}
+        found = {row.setup: row for row in rows_of(add_energy(measurements, plan.meter))}
         answered = {setup.id: inputs.answered(setup) for setup in ready}
         agreed = agreements(answered, bundle.pictures)
         alike: dict[str, OutputDiff] = {}
@@ -150,13 +150,13 @@ def choose(setups: Sequence[TableSetup], only: Collection[str] | None) -> list[T
     """Select the default setups, or those named; a name selects all boards and thread counts of its setup."""
     if not only:
         return [setup for setup in setups if setup.default]
-    unknown = [name for name in only if not any(_named(setup, name) for setup in setups)]
+    unknown = [name for name in only if not any(_is_named(setup, name) for setup in setups)]
     if unknown:
         raise UsageError(f"this machine has no setup '{unknown[0]}'", "`edge table --list` names them")
-    return [setup for setup in setups if any(_named(setup, name) for name in only)]
+    return [setup for setup in setups if any(_is_named(setup, name) for name in only)]
 
 
-def _named(setup: TableSetup, name: str) -> bool:
+def _is_named(setup: TableSetup, name: str) -> bool:
     own = setup.id.partition("@")[0]
     return name in (setup.id, own, own.rsplit("-", 1)[0])
 
@@ -204,12 +204,13 @@ def _measurements(
 ) -> Iterator[Measurement]:
     hosts = list(dict.fromkeys(job.host for job in jobs if job.host))
     if not hosts:
-        return measure_all(jobs, rounds, plan.timeout_s, on_phase)
+        return measure_all(jobs, rounds, plan.timeout_s, on_progress=on_phase)
     from edge.remote.fleet import boards_of, measure_on
     from edge.remote.recovered_samples import save
 
     by_host = {name: [job for job in jobs if job.host == name] for name in hosts}
-    return measure_on(boards_of(by_host, plan.offline, on_phase), by_host, rounds, plan.timeout_s, on_phase, save)
+    fleet = boards_of(by_host, plan.offline, on_phase)
+    return measure_on(fleet, by_host, rounds, plan.timeout_s, on_progress=on_phase, on_leftovers=save)
 
 
 class _Inputs:

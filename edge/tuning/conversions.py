@@ -15,7 +15,7 @@ from runtimes.registry import for_format
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def converted(
+def convert_all(
     model: Path, folder: Path, calibration: Path | None, on_text: Callable[[str], None]
 ) -> Iterator[tuple[str, Path | str]]:
     """Yield a name for each conversion, with its artifact or the reason why there is none.
@@ -23,7 +23,7 @@ def converted(
     Artifacts that are in `folder` already, from an earlier call with the same model, are taken as they are. A
     conversion whose proof fails is a reason.
     """
-    for target, precision in _wanted(model, with_int8=calibration is not None):
+    for target, precision in _other_formats(model, with_int8=calibration is not None):
         name = f"{model.stem}-{target}-{precision}"
         out = folder / name
         if (out / "manifest.json").is_file():
@@ -38,7 +38,7 @@ def converted(
             yield name, found.artifact or out
 
 
-def _wanted(model: Path, *, with_int8: bool) -> Iterator[tuple[str, str]]:
+def _other_formats(model: Path, *, with_int8: bool) -> Iterator[tuple[str, str]]:
     """Yield formats that an installed engine opens, and precisions, except for the model's own."""
     own = _own(model)
     for target in sorted({one.target for one in all_converters()}):

@@ -99,7 +99,7 @@ def run_tuning(models: Sequence[Path], options: TuneOptions, on_progress: OnProg
             threads = options.threads or thread_counts(cores)
             candidates = board_candidates(models, options.runtimes, threads)
         screening = _Screening(place, options, on_progress, stack)
-        measure = partial(_measured, what="comparing", place=place, options=options, on_progress=on_progress)
+        measure = partial(_measure, what="comparing", place=place, options=options, on_progress=on_progress)
         search = Search(look=screening.measure, measure=measure, prove=screening.verify)
         search.run(candidates)
     trials, winner = search.trials(), search.winner
@@ -138,7 +138,7 @@ class _Screening:
     def measure(self, setups: Sequence[Setup]) -> Iterator[Measurement]:
         """Measure each setup for a fraction of the time of a comparison."""
         for setup in setups:
-            yield from _measured(
+            yield from _measure(
                 [setup],
                 what="looking at",
                 place=self._place,
@@ -168,7 +168,7 @@ class _Screening:
         return self._workers[setup.runtime]
 
 
-def _measured(
+def _measure(
     setups: Sequence[Setup],
     *,
     what: str,

@@ -86,7 +86,7 @@ class Search:
         """The fastest row whose outputs are right; None if there is none."""
         if self.ranks:
             return self.rows[self.ranks[0].setup]
-        return next((row for row in self._measured() if row.setup in self._finalists), None)
+        return next((row for row in self._sort_by_speed() if row.setup in self._finalists), None)
 
     def trials(self) -> list[TuneTrial]:
         """Return every way that was tried, fastest first, those that failed last."""
@@ -133,7 +133,7 @@ class Search:
                 break
             best = min(best, _speed(row)) if row.samples_ms else best
 
-    def _measured(self) -> list[Row]:
+    def _sort_by_speed(self) -> list[Row]:
         return sorted((row for row in self.rows.values() if row.samples_ms), key=_speed)
 
     def _best_of_each_kind(self) -> Iterator[Setup]:
@@ -146,7 +146,7 @@ class Search:
 
     def _fast(self, factor: float) -> list[Setup]:
         """Return the setups that take at most `factor` × the time of the fastest one whose outputs are right."""
-        measured = self._measured()
+        measured = self._sort_by_speed()
         best = next((_speed(row) for row in measured if not self._is_wrong(self.setups[row.setup])), 0.0)
         return [self.setups[row.setup] for row in measured if _speed(row) <= factor * best]
 

@@ -25,7 +25,7 @@ from runtimes.job_server import Handler, handler, serve
 from runtimes.jobs import EngineOptions, MeasureJob, Report, VerifyAnswer, VerifyJob
 from runtimes.measurement.answer import MeasureAnswer
 from runtimes.measurement.tensor_model import digest_of, machine, scores
-from runtimes.verification.rows import padded
+from runtimes.verification.rows import pad
 from runtimes.verification.selfcheck import Verdict, judge
 
 SETTINGS = {"browser": "the program of Chromium or Chrome"}
@@ -36,7 +36,7 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
     """Verify an artifact in a browser: digests, and the first, second and 100th inference."""
     artifact = _artifact(job.artifact, job.runtime)
     answer = _run(artifact, PageJob(kind="verify", threads=job.options.threads), job.options, report)
-    verdict = _judged(artifact, answer)
+    verdict = _judge(artifact, answer)
     return VerifyAnswer(
         verdict.passed,
         verdict.metrics,
@@ -59,14 +59,14 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
         evaluate=Path(job.evaluate) if job.evaluate else None,
     )
     answer = _run(artifact, page_job, job.options, report)
-    verdict = _judged(artifact, answer)
+    verdict = _judge(artifact, answer)
     if not verdict.passed:
         raise ProofError(
             f"the answers in the browser are not those of the source: {verdict.message}", "convert it again"
         )
     if job.evaluate and job.outputs:
-        save_arrays(Path(job.outputs), _stacked(artifact, answer["outputs"]))
-    last = _stacked(artifact, [answer["last"]])
+        save_arrays(Path(job.outputs), _stack(artifact, answer["outputs"]))
+    last = _stack(artifact, [answer["last"]])
     feeds, kind = _inputs(job, artifact)
     keys = (
         "runtime",
@@ -127,22 +127,22 @@ def _run(artifact: Artifact, job: PageJob, options: EngineOptions, report: Repor
     )
 
 
-def _judged(artifact: Artifact, answer: Any) -> Verdict:
+def _judge(artifact: Artifact, answer: Any) -> Verdict:
     """Check the page's outputs for the self-check, in every inference that it ran; the first failure counts."""
     rule = artifact.manifest.selfcheck
     if rule is None:
         raise InputError(f"{artifact.model} has no self-check", "write the artifact again with edge convert")
     _, expected = artifact.selfcheck()
-    verdict = Verdict(False, {}, "the page did not run its self-check")
+    verdict = Verdict(passed=False, message="the page did not run its self-check")
     for outputs in answer["proofs"]:
         rows = [list(row) for row in zip(*outputs, strict=True)]
-        verdict = judge(rule, expected, _stacked(artifact, rows), artifact.manifest.precision)
+        verdict = judge(rule, expected, _stack(artifact, rows), artifact.manifest.precision)
         if not verdict.passed:
             break
     return verdict
 
 
-def _stacked(artifact: Artifact, rows: Sequence[Sequence[str]]) -> Arrays:
+def _stack(artifact: Artifact, rows: Sequence[Sequence[str]]) -> Arrays:
     """Return outputs by name, stacked, from the values of each output of each sample in base64."""
     found = {}
     for place, spec in enumerate(artifact.manifest.outputs):
@@ -151,7 +151,7 @@ def _stacked(artifact: Artifact, rows: Sequence[Sequence[str]]) -> Arrays:
         if free:
             sizes[free[-1]] = -1  # whatever the values fill, such as rows whose number depends on the picture
         values = [np.frombuffer(base64.b64decode(row[place]), "<f4").reshape(sizes) for row in rows]
-        found[spec.name] = padded(values, free[-1]) if free else np.stack(values)
+        found[spec.name] = pad(values, free[-1]) if free else np.stack(values)
     return found
 
 

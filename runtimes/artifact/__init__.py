@@ -88,7 +88,7 @@ class Artifact:
         if manifest.output and manifest.output.labels:
             names.append(manifest.output.labels)
         for name in names:
-            _confined(folder, name)
+            _check_confined(folder, name)
         return cls(folder, manifest)
 
     def verify_digests(self) -> None:
@@ -171,7 +171,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _confined(folder: Path, name: str) -> None:
+def _check_confined(folder: Path, name: str) -> None:
     """Resolve a path of the manifest, which is untrusted: no path may leave the artifact's folder."""
     resolved, root = (folder / name).resolve(), folder.resolve()
     if root not in resolved.parents:

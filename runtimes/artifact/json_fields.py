@@ -90,11 +90,11 @@ class Fields:
 
     def words(self, key: str) -> Mapping[str, str]:
         """An optional object of strings; empty if absent."""
-        return {name: str(self._checked(item, str, f"{self._at(key)}.{name}")) for name, item in self._pairs(key)}
+        return {name: str(self._check(item, str, f"{self._at(key)}.{name}")) for name, item in self._pairs(key)}
 
     def numbers_by_name(self, key: str) -> Mapping[str, float]:
         """An optional object of numbers; empty if absent."""
-        return {name: float(self._checked(item, float, f"{self._at(key)}.{name}")) for name, item in self._pairs(key)}
+        return {name: float(self._check(item, float, f"{self._at(key)}.{name}")) for name, item in self._pairs(key)}
 
     def value(self, key: str) -> Any:
         """A required value of any type."""
@@ -124,15 +124,15 @@ class Fields:
         return self._error(self._at(key), reason)
 
     def _typed(self, key: str, kind: Any) -> Any:
-        return self._checked(self.value(key), kind, self._at(key))
+        return self._check(self.value(key), kind, self._at(key))
 
     def _pairs(self, key: str) -> Iterator[tuple[str, Any]]:
         yield from self.mapping(key).items()
 
     def _items(self, key: str, kind: Any) -> Sequence[Any]:
-        return [self._checked(item, kind, f"{self._at(key)}[{i}]") for i, item in enumerate(self._typed(key, list))]
+        return [self._check(item, kind, f"{self._at(key)}[{i}]") for i, item in enumerate(self._typed(key, list))]
 
-    def _checked(self, value: Any, kind: Any, path: str) -> Any:
+    def _check(self, value: Any, kind: Any, path: str) -> Any:
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
             raise self._error(path, f"is {_describe(value)}, not {_NAMES[kind]}")

@@ -1,6 +1,7 @@
 """Print everything that `edge devices` and `edge doctor` check about this machine, as JSON.
 
-The host calls the same functions directly; for a board, they run there and the JSON is sent over ssh.
+The host calls the same functions directly; for a board, they run there and the JSON is sent over ssh. glibc's version
+comes from POSIX's `confstr`, which Windows lacks.
 """
 
 from __future__ import annotations

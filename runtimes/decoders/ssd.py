@@ -77,7 +77,7 @@ class PostProcessedSsd(BoxDecoder[Detections]):
         found = model.produced_by(_POST_PROCESS) or _converted(model)
         if {0, 1, 2} <= set(found):
             return cls(found[0], found[1], found[2], size, 0, labels, assumptions=words)
-        named = {role: _named(model, f"detection_{role}") for role in ("boxes", "classes", "scores")}
+        named = {role: _find_output(model, f"detection_{role}") for role in ("boxes", "classes", "scores")}
         boxes, classes, scores = (named[role] for role in ("boxes", "classes", "scores"))
         if boxes is None or classes is None or scores is None:
             return None
@@ -299,5 +299,5 @@ def _converted(model: ModelFacts) -> dict[int, TensorSpec]:
     return {place: specs[name] for place, name in enumerate(names) if name in specs}
 
 
-def _named(model: ModelFacts, name: str) -> TensorSpec | None:
+def _find_output(model: ModelFacts, name: str) -> TensorSpec | None:
     return next((spec for spec in model.outputs if spec.name.split(":")[0] == name), None)

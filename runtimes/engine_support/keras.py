@@ -44,7 +44,7 @@ def load_any_model(path: Path) -> Any:
         try:
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
         except Exception as error:
-            explained = _explained(error, path)
+            explained = _explain(error, path)
             if explained is None:
                 raise
             raise explained from error
@@ -52,7 +52,7 @@ def load_any_model(path: Path) -> Any:
     return model
 
 
-def _explained(error: Exception, path: Path) -> InputError | None:
+def _explain(error: Exception, path: Path) -> InputError | None:
     """Return an error of Keras about code that the file does not contain as an InputError; None for any other."""
     found = _UNKNOWN.search(str(error))
     if found:

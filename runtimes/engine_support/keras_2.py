@@ -78,7 +78,7 @@ def _rewrite_hdf5(path: Path, copy: Path) -> None:
 
     with h5py.File(copy, "r+") as file:
         config = json.loads(_text(file.attrs["model_config"]))
-        file.attrs["model_config"] = json.dumps(_rewritten(config, path)).encode()
+        file.attrs["model_config"] = json.dumps(_rewrite(config, path)).encode()
 
 
 def _rewrite_archive(path: Path, copy: Path) -> None:
@@ -86,7 +86,7 @@ def _rewrite_archive(path: Path, copy: Path) -> None:
         for entry in source.infolist():
             content = source.read(entry)
             if entry.filename == _CONFIG:
-                content = json.dumps(_rewritten(json.loads(content), path)).encode()
+                content = json.dumps(_rewrite(json.loads(content), path)).encode()
             result.writestr(entry.filename, content)
 
 
@@ -94,10 +94,10 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _rewritten(config: Any, path: Path) -> Any:
+def _rewrite(config: Any, path: Path) -> Any:
     """Return the configuration in the form of Keras 3. Raises InputError for a layer that Keras 3 does not have."""
     names = {name: name.replace("/", "_") for name in _layer_names(config) if "/" in name}
-    return _renamed(_layer(config, path), names) if names else _layer(config, path)
+    return _rename(_layer(config, path), names) if names else _layer(config, path)
 
 
 def _layer(value: Any, path: Path) -> Any:
@@ -151,12 +151,12 @@ def _layer_names(value: Any) -> Iterator[str]:
             yield from _layer_names(one)
 
 
-def _renamed(value: Any, names: dict[str, str]) -> Any:
+def _rename(value: Any, names: dict[str, str]) -> Any:
     """Replace the names of layers wherever they are referred to. Weights are found by position, not by name."""
     if isinstance(value, list):
-        return [_renamed(one, names) for one in value]
+        return [_rename(one, names) for one in value]
     if isinstance(value, dict):
-        return {key: _renamed(one, names) for key, one in value.items()}
+        return {key: _rename(one, names) for key, one in value.items()}
     return names.get(value, value) if isinstance(value, str) else value
 
 

@@ -38,7 +38,7 @@ class Adapter(TensorEngine):
         keras, tensorflow = _import(self, options.threads)
         with opening(self.id, artifact.model, _summary):
             model = load_model(artifact.model)
-            run = _predict(keras, model) if call == "predict" else _compiled(tensorflow, model)
+            run = _predict(keras, model) if call == "predict" else _compile(tensorflow, model)
             return _KerasSession(model, run, effective_threads(tensorflow))
 
 
@@ -78,7 +78,7 @@ def _predict(keras: Any, model: Any) -> _Call:
     return call
 
 
-def _compiled(tensorflow: Any, model: Any) -> _Call:
+def _compile(tensorflow: Any, model: Any) -> _Call:
     signature = [tensorflow.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     def graph(*tensors: Any) -> Any:

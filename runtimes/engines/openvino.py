@@ -191,12 +191,12 @@ def _read_quantization(model: Any, source: str) -> dict[str, Quantization]:
     # OpenVINO before 2023.0 has no such information.
     if not hasattr(model, "has_rt_info") or not model.has_rt_info(list(QUANTIZATION)):
         return {}
-    fields = Fields({"quantization": _parsed(str(model.get_rt_info(list(QUANTIZATION)).value))}, source)
+    fields = Fields({"quantization": _parse(str(model.get_rt_info(list(QUANTIZATION)).value))}, source)
     entries = fields.mapping("quantization")
     return {name: Quantization.read(Fields(entry, f"the quantization of '{name}'")) for name, entry in entries.items()}
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -138,7 +138,7 @@ def _operations(graph: Any) -> Iterator[str]:
         function = library.get(pending.pop())
         for node in function.node_def if function is not None else ():
             yield node.op
-            called = {node.op, *_called(node)} & library.keys() - seen
+            called = {node.op, *_called_functions(node)} & library.keys() - seen
             seen |= called
             pending.extend(called)
 
@@ -149,7 +149,7 @@ def _functions(node: Any) -> Iterator[str]:
         yield node.bare_concrete_function.concrete_function_name
 
 
-def _called(node: Any) -> Iterator[str]:
+def _called_functions(node: Any) -> Iterator[str]:
     for value in node.attr.values():
         yield value.func.name
         yield from (function.name for function in value.list.func)

@@ -56,11 +56,11 @@ class Adapter(TensorEngine):
         trt = import_engine(self, "tensorrt")
         with _own_errors():
             driver = Driver()
-            path = artifact.model if artifact.model.suffix in _BUILT else _built(trt, artifact, driver, options)
+            path = artifact.model if artifact.model.suffix in _BUILT else _build_once(trt, artifact, driver, options)
             return _TensorrtSession(trt, driver, path)
 
 
-def _built(trt: Any, artifact: Artifact, driver: Driver, options: RunOptions) -> Path:
+def _build_once(trt: Any, artifact: Artifact, driver: Driver, options: RunOptions) -> Path:
     known = artifact.manifest.conversion.get("tensorrt")
     cache = known.get("cache") if isinstance(known, Mapping) else None
     plan = Plan(artifact.model, artifact.manifest.precision, artifact.path / Path(str(cache)).name if cache else None)

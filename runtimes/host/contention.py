@@ -1,6 +1,7 @@
 """Measure how much CPU time other processes used during a measurement.
 
-The load average cannot be used: it is a mean over a minute, which includes our own earlier work.
+The load average cannot be used: it is a mean over a minute, which includes our own earlier work. The times are those of
+Linux' /proc/stat, in the ticks of POSIX's `sysconf`; elsewhere nothing is measured.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def performance_cores(root: Path = Path("/")) -> int:
     performance cores, by `cpu_capacity` (ARM), else by clock.
     """
     devices = root / "sys/devices"
-    fast = _listed(read_text(devices / "cpu_core/cpus") or "")
+    fast = _parse_list(read_text(devices / "cpu_core/cpus") or "")
     cores = entries(devices / "system/cpu", "cpu[0-9]*")
     strength = {
         core: read_int(core / "cpu_capacity") or read_int(core / "cpufreq/cpuinfo_max_freq") or 0 for core in cores
@@ -122,7 +122,7 @@ def performance_cores(root: Path = Path("/")) -> int:
     return len(physical) or physical_cores(root)
 
 
-def _listed(text: str) -> set[int]:
+def _parse_list(text: str) -> set[int]:
     """Parse a Linux CPU list: `0-3,8`."""
     numbers: set[int] = set()
     for part in filter(None, text.split(",")):

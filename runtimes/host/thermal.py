@@ -43,7 +43,7 @@ def throttling(root: Path = Path("/")) -> Throttling | None:
     match = re.fullmatch(r"throttled=(0x[0-9a-fA-F]+)", word)
     if match:
         bits = int(match.group(1), 16)
-        now, since_boot = _raised(bits), _raised(bits >> 16)
+        now, since_boot = _flag_names(bits), _flag_names(bits >> 16)
         return {"source": "vcgencmd", "now": now, "since_boot": since_boot, "events": None}
     events = _throttle_events(root)
     if events is not None:
@@ -65,7 +65,7 @@ def _hottest(sensors: list[tuple[Path, str]]) -> Temperature | None:
     return max(readings, default=None)
 
 
-def _raised(bits: int) -> list[str]:
+def _flag_names(bits: int) -> list[str]:
     return [name for bit, name in _PI_FLAGS.items() if bits >> bit & 1]
 
 

@@ -68,7 +68,7 @@ def ratio(before: Array, after: Array) -> UncertainValue:
     return UncertainValue(value, value * _error(after - before))
 
 
-def compared(before: Path, after: Path, text: Path, wanted: str | None, report: Report) -> PerplexityAnswer:
+def compare_perplexity(before: Path, after: Path, text: Path, wanted: str | None, report: Report) -> PerplexityAnswer:
     """Compute the perplexity of both models on a text file, and report progress in percent."""
     try:
         content = text.read_text(encoding="utf-8")

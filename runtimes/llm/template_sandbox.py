@@ -35,14 +35,14 @@ _HINT = "choose another template with --template"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedPrompt:
     """The text that a template rendered."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class RenderJob(Job[Rendered]):
+class RenderJob(Job[RenderedPrompt]):
     """Render `template` with `values`; `now` is its current time, None uses the clock."""
 
     name = "render"
@@ -62,9 +62,9 @@ class RenderJob(Job[Rendered]):
         return cls(fields.text("template"), fields.mapping("values"), now)
 
     @staticmethod
-    def answer_from_json(fields: Fields) -> Rendered:
+    def answer_from_json(fields: Fields) -> RenderedPrompt:
         """Parse the answer."""
-        return Rendered(fields.text("text"))
+        return RenderedPrompt(fields.text("text"))
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,17 @@ def render(source: str, values: Mapping[str, Any], now: datetime | None = None) 
     question = _last_question(plain)
     typed = {**values, "messages": _with_typed_parts(plain)} if question else values
     try:
-        text = _rendered(source, values, now)
+        text = _render(source, values, now)
     except InputError:
         if not question:
             raise
         with suppress(InputError):
-            return _rendered(source, typed, now)
+            return _render(source, typed, now)
         raise
     if question in text:
         return text
     with suppress(InputError):
-        other = _rendered(source, typed, now)
+        other = _render(source, typed, now)
         if question in other:
             return other
     return text
@@ -137,7 +137,7 @@ def _with_typed_parts(messages: Any) -> Any:
     ]
 
 
-def _rendered(source: str, values: Mapping[str, JsonValue], now: datetime | None) -> str:
+def _render(source: str, values: Mapping[str, JsonValue], now: datetime | None) -> str:
     if len(source) > MAX_TEMPLATE_CHARACTERS:
         limit = f"the limit is {MAX_TEMPLATE_CHARACTERS}"
         raise InputError(f"the chat template has {len(source)} characters; {limit}", _HINT)
@@ -252,7 +252,9 @@ def main() -> None:
     _bound_memory()
     serve(
         {
-            "render": handler(RenderJob, lambda job, _report: Rendered(render(job.template, job.values, job.now))),
+            "render": handler(
+                RenderJob, lambda job, _report: RenderedPrompt(render(job.template, job.values, job.now))
+            ),
             "measure": handler(TrialJob, lambda job, _report: measure(job.template, job.values)),
         }
     )

@@ -105,7 +105,7 @@ class _Server:
     def _generate(self, message: Fields) -> None:
         number = message.whole("id")
         try:
-            for token in self._continued(message, self._cancels[number]):
+            for token in self._continue(message, self._cancels[number]):
                 if token.finish is None:
                     self._send(message, token=[token.id, token.text])
                 else:
@@ -113,7 +113,7 @@ class _Server:
         finally:
             self._cancels.pop(number, None)
 
-    def _continued(self, message: Fields, cancel: threading.Event) -> Iterator[Token]:
+    def _continue(self, message: Fields, cancel: threading.Event) -> Iterator[Token]:
         options = TextOptions(**message.mapping("options"))
         if not message.has("parts"):
             return self._model.generate(list(message.wholes("tokens")), options, cancel)

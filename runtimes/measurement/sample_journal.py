@@ -48,7 +48,7 @@ class SampleJournal:
         """Allocate a zeroed buffer for `count` clock readings."""
         if self._folder is not None:
             try:
-                return self._mapped(self._folder / f"{self._loops:04d}.times", count)
+                return self._map_file(self._folder / f"{self._loops:04d}.times", count)
             except OSError:
                 self._folder = None
         return array("q", bytes(_INT64 * count))
@@ -61,7 +61,7 @@ class SampleJournal:
         """Record the answer."""
         self._write("answer.json", answer)
 
-    def _mapped(self, path: Path, count: int) -> Any:
+    def _map_file(self, path: Path, count: int) -> Any:
         self._loops += 1
         # Write zeros instead of truncating to size: with a sparse file, a full disk would raise SIGBUS later.
         path.write_bytes(bytes(_INT64 * count))

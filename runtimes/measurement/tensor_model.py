@@ -50,7 +50,7 @@ from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredCla
 from runtimes.measurement.operator_times import RUNS
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
 from runtimes.measurement.sample_journal import SampleJournal
-from runtimes.measurement.throughput import ThroughputSummary, batched, measure_throughput
+from runtimes.measurement.throughput import ThroughputSummary, batch_feeds, measure_throughput
 from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
 from runtimes.shapes import free_axes, suggestion, with_shapes
@@ -83,7 +83,7 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
             # Values that are not known yet keep their state so far, in case the measurement is interrupted.
             keep.begin({**known, "conditions": {"before": before, "after": before}, **_unfinished(warmup)})
 
-        timed = _timed(protocol, session, feeds, report, begin, keep)
+        timed = _time(protocol, session, feeds, report, begin, keep)
         found: MeasureAnswer = {
             "status": "ok",
             **known,
@@ -124,10 +124,10 @@ def _feeds(job: MeasureJob, artifact: Artifact, session: Session) -> tuple[Array
     else:
         inputs = with_shapes(session.inputs, job.shapes)
         _check_sizes(inputs)
-        return batched(example_feeds(inputs), inputs, job.batch), "synthetic"
+        return batch_feeds(example_feeds(inputs), inputs, job.batch), "synthetic"
     named, _ = stacked(samples, session)
     feeds = {name: np.asarray(array[0], order="C") for name, array in named.items()}
-    return batched(feeds, session.inputs, job.batch), kind
+    return batch_feeds(feeds, session.inputs, job.batch), kind
 
 
 def _check_sizes(inputs: Sequence[TensorSpec]) -> None:
@@ -139,7 +139,7 @@ def _check_sizes(inputs: Sequence[TensorSpec]) -> None:
         raise UsageError(what, f"name the size to measure, such as {sizes}, or give real inputs with --input")
 
 
-def _timed(
+def _time(
     protocol: Protocol, session: Session, feeds: Arrays, report: Report, begin: Before, keep: SampleJournal
 ) -> MeasureAnswer:
     # The garbage collector stays on, as in production: the reference cycles that a binding creates are part of its

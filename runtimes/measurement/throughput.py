@@ -63,7 +63,7 @@ def measure_throughput(
     return {"streams": streams, "threads": threads, "seconds": took, "runs": runs, "fps": runs * batch / took}
 
 
-def batched(feeds: Arrays, inputs: Sequence[TensorSpec], batch: int | None) -> Arrays:
+def batch_feeds(feeds: Arrays, inputs: Sequence[TensorSpec], batch: int | None) -> Arrays:
     """Repeat the first item of each input to a batch. Raises UsageError for an input whose batch is fixed."""
     if batch is None:
         return feeds

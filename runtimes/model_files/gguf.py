@@ -230,7 +230,7 @@ class _Reader:
         tensors, entries = self._count("tensors", 24), self._count("metadata entries", 13)
         metadata = dict(self._entry() for _ in range(entries))
         infos = [self._tensor() for _ in range(tensors)]
-        return GgufFile(int(version), metadata, self._placed(infos, metadata), len(self._view))
+        return GgufFile(int(version), metadata, self._place_all(infos, metadata), len(self._view))
 
     def _entry(self) -> tuple[str, Value]:
         key = self._text(_LONGEST_KEY)
@@ -271,7 +271,7 @@ class _Reader:
         shape = tuple(int(self._number("Q")) for _ in range(dimensions))
         return name, int(self._number("I")), shape, int(self._number("Q"))
 
-    def _placed(
+    def _place_all(
         self, infos: list[tuple[str, int, tuple[int, ...], int]], metadata: Mapping[str, Value]
     ) -> tuple[TensorInfo, ...]:
         """Compute the tensors' positions, and check that they are inside the file and do not overlap."""
@@ -279,7 +279,7 @@ class _Reader:
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1) or alignment > 2**20:
             self._unsupported(f"an alignment of {alignment!r}")
         start = -(-self._at // alignment) * alignment
-        placed = [self._placed_one(info, start, alignment) for info in infos]
+        placed = [self._place(info, start, alignment) for info in infos]
         if len({one.name for one in placed}) != len(placed):
             self._fail("two of its tensors have the same name", _COMPARE)
         end, before = 0, ""
@@ -291,7 +291,7 @@ class _Reader:
             self._fail(f"it ends before its tensor '{before}' does: {len(self._view):,} of {end:,} bytes are there")
         return tuple(placed)
 
-    def _placed_one(self, info: tuple[str, int, tuple[int, ...], int], start: int, alignment: int) -> TensorInfo:
+    def _place(self, info: tuple[str, int, tuple[int, ...], int], start: int, alignment: int) -> TensorInfo:
         name, kind, shape, offset = info
         if kind not in TENSOR_TYPES:
             self._unsupported(f"the unknown type {kind} of tensor '{name}'")

@@ -4,7 +4,7 @@
 
 FOLDER is an artifact of the format `tensorrt`, by default the one that contains this file. The engine's name ends in a
 key of everything it depends on: the model, TensorRT, CUDA, the GPU's compute capability, precision and batch. If an
-engine of that name exists, nothing is built.
+engine of that name exists, nothing is built. Memory is asked with POSIX's `sysconf`, which boards have.
 
 This file is self-contained and runs under Python 3.6, the only version that the Jetson Nano's TensorRT supports. Every
 artifact for TensorRT contains a copy of it. It needs NVIDIA's `tensorrt` module and the driver's libcuda.
@@ -333,14 +333,14 @@ def main(arguments: List[str]) -> int:
         return 0 if arguments in (["-h"], ["--help"]) else 2
     folder = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:
-        print(_built(folder))
+        print(_build_once(folder))
     except BuildError as error:
         print(f"{error.message}\n  {error.hint}", file=sys.stderr)
         return 4
     return 0
 
 
-def _built(folder: Path) -> Path:
+def _build_once(folder: Path) -> Path:
     plan = plan_of(folder)
     try:
         import tensorrt

@@ -19,16 +19,16 @@ _FALLBACK = "tensors"
 
 def task_ids() -> list[str]:
     """Return all task ids, including extensions', sorted."""
-    return sorted((*_built_in(), *_extensions().found))
+    return sorted((*_built_in_names(), *_extensions().found))
 
 
 @lru_cache(maxsize=None)
-def _built_in() -> tuple[str, ...]:
+def _built_in_names() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def _extensions() -> Extensions:
-    return load("edge.tasks", _built_in(), _check_task)
+    return load("edge.tasks", _built_in_names(), _check_task)
 
 
 def _check_task(found: object) -> None:

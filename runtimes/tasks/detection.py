@@ -32,7 +32,7 @@ class DetectionTask(Task[Detections]):
 
         Metrics: the share of matched boxes, their mean IoU, and the largest difference of scores.
         """
-        pairs, lonely = _matched(expected, actual)
+        pairs, lonely = _match(expected, actual)
         scores = [abs(one.score - other.score) for one, other, _ in pairs]
         ious = [iou for *_, iou in pairs]
         lowest = min((one.score for one in (*expected.boxes, *actual.boxes)), default=0.0)
@@ -48,7 +48,7 @@ class DetectionTask(Task[Detections]):
         return Agreement(agrees, metrics, f"{words}, mean IoU {metrics['mean_iou']:.3f}")
 
 
-def _matched(
+def _match(
     expected: Detections, actual: Detections
 ) -> tuple[list[tuple[Detection, Detection, float]], list[Detection]]:
     """Match boxes of the same class, most confident first: (expected, actual, IoU), and the boxes without a partner."""

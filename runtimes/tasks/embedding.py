@@ -98,9 +98,7 @@ class FeatureVector(Decoder[Embedding]):
 
     def decode(self, outputs: Mapping[str, Array]) -> Embedding:
         """Return the vector. Raises InputError for an output of another layout."""
-        return _checked(
-            dequantize(outputs[self.output.name], self.output.quantization), self.output, self.is_normalized
-        )
+        return _check(dequantize(outputs[self.output.name], self.output.quantization), self.output, self.is_normalized)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class TokenVectors(Decoder[Embedding]):
         if mask.size != tokens.shape[1] or not mask.any():
             raise InputError(f"'{self.text.mask}' masks {mask.size} tokens of {tokens.shape[1]}", "give one text")
         vector = tokens[0, 0] if self.takes_first else tokens[0, mask > 0].mean(axis=0, dtype=np.float64)
-        return _checked(vector, self.output, self.is_normalized)
+        return _check(vector, self.output, self.is_normalized)
 
 
 class EmbeddingTask(Task[Embedding]):
@@ -167,7 +165,7 @@ class EmbeddingTask(Task[Embedding]):
         """Results agree with a cosine of at least 0.95."""
         if expected.vector.shape != actual.vector.shape:
             sizes = " and ".join(str(one.vector.size) for one in (expected, actual))
-            return Agreement(False, {}, f"the embeddings have {sizes} numbers")
+            return Agreement(agrees=False, message=f"the embeddings have {sizes} numbers")
         cosine = 1.0 if np.array_equal(expected.vector, actual.vector) else expected.cosine(actual)  # both may be 0
         return Agreement(cosine >= _COSINE, {"cosine": cosine}, f"cosine {cosine:.4f}")
 
@@ -182,7 +180,7 @@ def _is_vector(spec: TensorSpec) -> bool:
     return len(sizes) == 1 and isinstance(sizes[0], int) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
 
 
-def _checked(vector: Array, spec: TensorSpec, is_normalized: bool) -> Embedding:
+def _check(vector: Array, spec: TensorSpec, is_normalized: bool) -> Embedding:
     wanted = next(size for size in reversed(spec.shape) if size != 1)
     values = np.asarray(vector, np.float32).reshape(-1)
     if values.size != wanted:

@@ -153,14 +153,14 @@ class YoloInstances(YoloDecoder[Instances]):
         rows = rows if is_selected or rows.shape[0] > rows.shape[1] else rows.T
         if rows.shape[1] <= _BOX + self.weights or len(planes) != self.weights:
             raise layout_error(name, rows, "boxes with masks")
-        kept = self._kept(rows, is_selected)
+        kept = self._keep(rows, is_selected)
         boxes = kept.detections(self.limits, self.labels).boxes
         chosen = rows[kept.points[:, 0, 0].astype(np.intp)] if kept.points is not None else rows[:0]
         masks = (self._polygon(box, row[-self.weights :], planes) for box, row in zip(boxes, chosen))
         found = tuple(Instance(replace(box, points=()), mask) for box, mask in zip(boxes, masks))
         return Instances(found, self.size)
 
-    def _kept(self, rows: Array, is_selected: bool) -> Candidates:
+    def _keep(self, rows: Array, is_selected: bool) -> Candidates:
         """Return the boxes to keep; the number of each one's row stands in place of its key points."""
         boxes = rows[:, :_BOX] if is_selected else corners_of_centers(rows[:, :_BOX])
         boxes = in_pixels(boxes, self.size) if are_shares(rows[:, :_BOX]) else boxes
@@ -187,14 +187,14 @@ class YoloInstances(YoloDecoder[Instances]):
         if (high <= low).any():
             return ()
         mask = np.tensordot(weights, planes, 1)
-        mask = _interpolated(mask, np.arange(low[1], high[1]), 0)
-        mask = _interpolated(mask, np.arange(low[0], high[0]), 1)
+        mask = _interpolate(mask, np.arange(low[1], high[1]), 0)
+        mask = _interpolate(mask, np.arange(low[0], high[0]), 1)
         points = (outline(mask > 0) + low) / _FINER * step
         points = np.clip(points, box.box[:2], box.box[2:])
         return tuple(map(tuple, points.tolist()))
 
 
-def _interpolated(grid: Array, places: Array, axis: int) -> Array:
+def _interpolate(grid: Array, places: Array, axis: int) -> Array:
     """Interpolate linearly along an axis at the centers of the finer grid's pixels `places`."""
     centers = np.clip((places + 0.5) / _FINER - 0.5, 0, grid.shape[axis] - 1)
     low = np.floor(centers).astype(np.intp)

@@ -228,12 +228,12 @@ class PoseTask(Task[Poses]):
     def compare(self, expected: Poses, actual: Poses) -> Agreement:
         """Results agree if they hold the same persons, with visible key points within 5 % of the box's diagonal."""
         if len(expected.poses) != len(actual.poses):
-            return Agreement(False, {}, f"persons: {len(expected.poses)}, and here {len(actual.poses)}")
+            return Agreement(agrees=False, message=f"persons: {len(expected.poses)}, and here {len(actual.poses)}")
         distances = [0.0]
         for one in expected.poses:
             ious = overlap(np.asarray(one.box), np.asarray([other.box for other in actual.poses]).reshape(-1, 4))
             if ious.max() < _SAME_PERSON:
-                return Agreement(False, {}, "a person is in another place")
+                return Agreement(agrees=False, message="a person is in another place")
             distances.append(_distance(one, actual.poses[int(ious.argmax())]))
         largest = max(distances)
         words = f"{len(expected.poses)} persons, key points differ by up to {largest:.1%} of the box"

@@ -106,7 +106,7 @@ class ClassMap(Decoder[Segmentation]):
         sides = [side for side in found.shape if side != 1]
         if len(sides) != 2 or found.min(initial=0) < 0:
             raise InputError(f"'{self.output.name}' is {list(found.shape)}, not one map of classes", "give one input")
-        return _checked(Segmentation(found.reshape(sides).astype(np.intp), self.size, self.labels))
+        return _check(Segmentation(found.reshape(sides).astype(np.intp), self.size, self.labels))
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class ClassScoreMap(Decoder[Segmentation]):
             raise InputError(f"the model computed NaN or infinity in '{self.output.name}'", "check the input's values")
         is_single = scores.shape[self.axis] == 1
         found = scores.max(axis=self.axis) > self.threshold if is_single else scores.argmax(axis=self.axis)
-        return _checked(Segmentation(found[0].astype(np.intp), self.size, self.labels))
+        return _check(Segmentation(found[0].astype(np.intp), self.size, self.labels))
 
 
 class SegmentationTask(Task[Segmentation]):
@@ -173,7 +173,7 @@ class SegmentationTask(Task[Segmentation]):
         """Results agree with 95 % equal pixels and a mean IoU of 0.8 over the classes of the expected map."""
         if expected.classes.shape != actual.classes.shape:
             sizes = " and ".join(str(list(one.classes.shape)) for one in (expected, actual))
-            return Agreement(False, {}, f"the maps differ in size: {sizes}")
+            return Agreement(agrees=False, message=f"the maps differ in size: {sizes}")
         same = float((expected.classes == actual.classes).mean())
         ious = {index: _iou(expected.classes, actual.classes, index) for index in expected.shares}
         shares = expected.shares
@@ -202,7 +202,7 @@ def _covers(sides: Sequence[int | str], size: tuple[int, int]) -> bool:
     return strides[0] == strides[1] and 1 <= strides[0] <= _MAX_STRIDE
 
 
-def _checked(found: Segmentation) -> Segmentation:
+def _check(found: Segmentation) -> Segmentation:
     """Return the map. Raises InputError if it holds a class beyond the names."""
     check_named(int(found.classes.max(initial=0)), found.labels)
     return found

@@ -92,7 +92,7 @@ class Sound(Result):
         return [to_json(one) for one in self.classes]
 
 
-def joined(windows: Sequence[Sound]) -> Sound:
+def join_windows(windows: Sequence[Sound]) -> Sound:
     """Join the results of windows that follow one another."""
     return replace(windows[0], scores=np.concatenate([one.scores for one in windows]))
 
@@ -228,7 +228,7 @@ class SoundTask(Task[Sound]):
         """Results agree if in 95 % of the rows the same classes are heard, or the scores differ by at most 0.1."""
         if expected.scores.shape != actual.scores.shape:
             sizes = " and ".join(format_shape(one.scores.shape) for one in (expected, actual))
-            return Agreement(False, {}, f"the scores differ in size: {sizes}")
+            return Agreement(agrees=False, message=f"the scores differ in size: {sizes}")
         off = np.abs(expected.scores - actual.scores)
         heard = (expected.scores >= expected.min_score) == (actual.scores >= expected.min_score)
         equal = float((heard | (off <= _SCORE_DIFFERENCE)).all(axis=1).mean())

@@ -58,13 +58,13 @@ class TensorsTask(Task[Tensors]):
         """Results agree with equal names, shapes, dtypes and integers, and floats within 1/32 of the output's range."""
         if set(expected.arrays) != set(actual.arrays):
             names = " and ".join(", ".join(sorted(one.arrays)) or "none" for one in (expected, actual))
-            return Agreement(False, {}, f"the outputs have different names: {names}")
+            return Agreement(agrees=False, message=f"the outputs have different names: {names}")
         worst, message = 0.0, "all outputs agree"
         for name, wanted in expected.arrays.items():
             found = actual.arrays[name]
             if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
                 kinds = " and ".join(f"{one.dtype.name}{list(one.shape)}" for one in (wanted, found))
-                return Agreement(False, {}, f"'{name}' is {kinds}")
+                return Agreement(agrees=False, message=f"'{name}' is {kinds}")
             off = _difference(wanted, found)
             if off > worst:
                 worst, message = off, f"'{name}' differs by {off:.4g} of its range"

@@ -129,19 +129,19 @@ class EngineContract:
         with self._session() as session:
             feeds = self.feeds(session)
             name, _ = feeds.popitem()
-            assert _refused(session, feeds) == f"input '{name}' is missing"
+            assert _refusal_of_feeds(session, feeds) == f"input '{name}' is missing"
 
     def test_an_unknown_input_is_refused(self) -> None:
         with self._session() as session:
             feeds = {**self.feeds(session), "nobody": np.zeros(1, np.float32)}
-            assert _refused(session, feeds) == "the model has no input 'nobody'"
+            assert _refusal_of_feeds(session, feeds) == "the model has no input 'nobody'"
 
     def test_a_wrong_dtype_is_refused(self) -> None:
         with self._session() as session:
             feeds = self.feeds(session)
             name = next(iter(feeds))
             feeds[name] = feeds[name].astype(np.float64)
-            assert f"input '{name}' is float64" in _refused(session, feeds)
+            assert f"input '{name}' is float64" in _refusal_of_feeds(session, feeds)
 
     def test_a_wrong_shape_is_refused(self) -> None:
         changes: list[Callable[[Array], Array]] = [
@@ -153,7 +153,7 @@ class EngineContract:
             name, array = next(iter(self.feeds(session).items()))
             for change in changes:
                 feeds = {**self.feeds(session), name: np.asarray(change(array))}
-                assert f"input '{name}' is {array.dtype.name}[" in _refused(session, feeds)
+                assert f"input '{name}' is {array.dtype.name}[" in _refusal_of_feeds(session, feeds)
 
     def test_a_closed_session_says_so(self) -> None:
         session = self.engine.open(Artifact.open(self.model), RunOptions())
@@ -171,15 +171,15 @@ class EngineContract:
 
     def test_an_unknown_setting_is_refused(self) -> None:
         options = RunOptions(settings={"color": "red"})
-        assert f"{self.engine.id} has no setting 'color'" in self._refused_options(options)
+        assert f"{self.engine.id} has no setting 'color'" in self._refusal_of_options(options)
 
     def test_an_unknown_word_for_a_setting_is_refused(self) -> None:
         for name in self.engine.settings:
-            assert f"{name} is 'perhaps'" in self._refused_options(RunOptions(settings={name: "perhaps"}))
+            assert f"{name} is 'perhaps'" in self._refusal_of_options(RunOptions(settings={name: "perhaps"}))
 
     def test_an_unknown_device_is_refused(self) -> None:
         if self.has_devices:
-            assert f"{self.engine.id} has no device 'abacus'" in self._refused_options(RunOptions(device="abacus"))
+            assert f"{self.engine.id} has no device 'abacus'" in self._refusal_of_options(RunOptions(device="abacus"))
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -194,11 +194,11 @@ class EngineContract:
         for name, right in self.expected(feeds).items():
             np.testing.assert_allclose(outputs[name], right, rtol=self.tolerance, atol=self.tolerance)
 
-    def _refused_options(self, options: RunOptions) -> str:
+    def _refusal_of_options(self, options: RunOptions) -> str:
         return caught(UsageError, lambda: self.engine.open(Artifact.open(self.model), options)).message
 
 
-def _refused(session: Session, feeds: Mapping[str, Array]) -> str:
+def _refusal_of_feeds(session: Session, feeds: Mapping[str, Array]) -> str:
     error = caught(InputError, lambda: session.run(feeds))
     assert "\n" not in error.message + error.hint
     assert error.hint

@@ -76,7 +76,7 @@ def probe(source: Array, artifact: Array) -> str | None:
         return "is finite where the source's is not (NaN or infinity)"
     if is_constant(actual) and not is_constant(expected):
         return "is the same for every input"
-    clipped = _clipped(expected, actual)
+    clipped = _clipped_share(expected, actual)
     if clipped > _TOP_TIES:
         return f"is clipped: the top value is tied in {clipped:.0%} of the samples, where the source's differ"
     if sums_to_one(expected) and abs(float(actual.sum(axis=1).mean()) - 1) > _SUM_LOST:
@@ -135,7 +135,7 @@ def _cosine(expected: Array, actual: Array) -> float:
     return float((cosines * weights).sum() / weights.sum())
 
 
-def _clipped(expected: Array, actual: Array) -> float:
+def _clipped_share(expected: Array, actual: Array) -> float:
     """Return the share of samples whose top value is the global maximum although the source's top values differ.
 
     Values differ if they are further apart than a share of the source's output range: nearly equal ones tie in 8 bits

@@ -44,7 +44,7 @@ class RowReport:
         return {"matched": self.share, "limit": self.limit}
 
 
-def padded(samples: Sequence[Array], axis: int) -> Array:
+def pad(samples: Sequence[Array], axis: int) -> Array:
     """Stack float arrays that differ in the size of `axis`; absent rows are NaN, and values that are NaN infinite."""
     size = max(sample.shape[axis] for sample in samples)
     return np.stack([_longer(np.where(np.isnan(one), np.inf, one), axis, size) for one in samples])
@@ -112,7 +112,7 @@ def _judge(precision: str, group: Sequence[OutputCheck], expected: Arrays, given
     if uneven:
         return RowReport(0.0, limit, ("outputs of one row each differ in their number of rows",))
     tolerance = np.concatenate([_tolerance(check, output[0].shape[1], off) for check, output in zip(group, wanted)])
-    counts = [(_joined(wanted, i), _joined(found, i)) for i in samples]
+    counts = [(_join(wanted, i), _join(found, i)) for i in samples]
     matched = [count_matching(mine, other, tolerance) for mine, other in counts]
     total = sum(max(len(mine), len(other)) for mine, other in counts)
     share = sum(matched) / total if total else 1.0
@@ -193,7 +193,7 @@ def _tolerance(check: OutputCheck, width: int, off: float) -> Array:
     return allowed
 
 
-def _joined(outputs: Sequence[Sequence[Array]], sample: int) -> Array:
+def _join(outputs: Sequence[Sequence[Array]], sample: int) -> Array:
     return np.concatenate([output[sample] for output in outputs], axis=1)
 
 

@@ -18,7 +18,7 @@ from runtimes.session import RunOptions, Session, TensorEngine, format_shape
 from runtimes.tensors import dequantize
 from runtimes.verification.labels import judge_labels
 from runtimes.verification.metrics import LABELS_EQUAL, METRICS, ROWS_MATCHED, comparable, compare, meets, probe
-from runtimes.verification.rows import judge_rows, padded
+from runtimes.verification.rows import judge_rows, pad
 from runtimes.verification.slices import judge_slices, limits_of
 
 _FIX_SIZE = "end the model before what decides the size, or let it keep a fixed number of rows, as TopK does"
@@ -84,7 +84,7 @@ def judge(rule: SelfCheck, expected: Arrays, outputs: Arrays, precision: str = "
     sources = {name: expected[_match(name, place, expected)] for place, name in enumerate(outputs)}
     for names, report in judge_rows(precision, _row_checks(rule, outputs), sources, outputs).items():
         if report.failures:
-            return Verdict(False, {}, f"{quoted(names)}: {report.failures[0]}")
+            return Verdict(passed=False, message=f"{quote(names)}: {report.failures[0]}")
         worst = merge_worst(worst, {ROWS_MATCHED: report.share})
     for place, (name, values) in enumerate(outputs.items()):
         source = sources[name]
@@ -97,16 +97,16 @@ def judge(rule: SelfCheck, expected: Arrays, outputs: Arrays, precision: str = "
         if look is not None and look.kind == "labels":
             labels = judge_labels(precision, source, values)
             if labels.failures:
-                return Verdict(False, {}, f"output '{name}', {labels.failures[0]}")
+                return Verdict(passed=False, message=f"output '{name}', {labels.failures[0]}")
             worst = merge_worst(worst, {LABELS_EQUAL: labels.share})
             continue
         source, values = comparable(source, values)
         broken = probe(source, values)
         if broken:
-            return Verdict(False, {}, f"output '{name}' {broken}")
+            return Verdict(passed=False, message=f"output '{name}' {broken}")
         slices = judge_slices(look, source, values, limits_of(precision)) if look is not None else None
         if slices is not None and slices.failed:
-            return Verdict(False, {}, slices.describe()[0])
+            return Verdict(passed=False, message=slices.describe()[0])
         worst = merge_worst(worst, compare(source, values))
     if rule.metric not in worst and worst.keys() & {LABELS_EQUAL, ROWS_MATCHED}:
         shares = {LABELS_EQUAL: "labels are equal", ROWS_MATCHED: "rows match"}
@@ -117,7 +117,7 @@ def judge(rule: SelfCheck, expected: Arrays, outputs: Arrays, precision: str = "
     return Verdict(passed, worst, describe(rule.metric, worst[rule.metric], rule.tolerance))
 
 
-def quoted(names: Sequence[str]) -> str:
+def quote(names: Sequence[str]) -> str:
     """Format the names of outputs: `outputs 'boxes', 'scores'`."""
     return f"output{'s' if len(names) > 1 else ''} " + ", ".join(f"'{name}'" for name in names)
 
@@ -154,7 +154,7 @@ def _real(rows: list[Mapping[str, Array]], spec: TensorSpec) -> Array:
     if len({len(shape) for shape in shapes}) == 1:
         axes = [axis for axis, sizes in enumerate(zip(*shapes)) if len(set(sizes)) > 1]
         if len(axes) == 1:
-            return padded(real, axes[0])
+            return pad(real, axes[0])
     what = f"output '{spec.name}' has another size for each input ({format_shape(first)}, then {format_shape(second)})"
     raise InputError(
         f"{what} on more than one axis, so its rows cannot be compared", _FIX_SIZE, {"uneven_output": spec.name}

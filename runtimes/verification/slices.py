@@ -111,7 +111,7 @@ def measured(check: OutputCheck, expected: Array, given: Array, scale: float = 0
     """
     expected, given = _few(expected, given)
     whole = _added_step(expected, given, scale)
-    return replace(check, parts=tuple(_measured(part, expected, given, scale, whole) for part in check.parts))
+    return replace(check, parts=tuple(_measure(part, expected, given, scale, whole) for part in check.parts))
 
 
 def _added_step(expected: Array, given: Array, scale: float) -> float:
@@ -120,7 +120,7 @@ def _added_step(expected: Array, given: Array, scale: float) -> float:
     return step if step and observed_step(expected) < step / 2 else 0.0
 
 
-def _measured(part: Part, expected: Array, given: Array, scale: float, whole: float) -> Part:
+def _measure(part: Part, expected: Array, given: Array, scale: float, whole: float) -> Part:
     mine = _cut(part, expected)
     low, high = float(mine.min()), float(mine.max())
     natural, span = part.natural, part.span
@@ -167,7 +167,7 @@ def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: 
         if size == 1 and axis != part.axis:
             continue
         failed, faint = elements.slices(axis).defects(part, limits, few=size <= FEW)
-        found = _folded(output, shape, axis, part.start if axis == part.axis else 0, failed)
+        found = _fold(output, shape, axis, part.start if axis == part.axis else 0, failed)
         report += SliceReport(size, (), _faint(output, shape, axis, faint, part.step))
         if found:
             candidates.append((sum(one.last - one.first + 1 for one in found) / size, found))
@@ -288,7 +288,7 @@ def _by(moved: float, step: float) -> str:
     return f"moves by {moved:.3g}" + (f", {moved / step:.3g} steps of it" if step else "")
 
 
-def _folded(
+def _fold(
     output: str, shape: Sequence[int], axis: int, offset: int, failed: Mapping[int, tuple[str, float]]
 ) -> tuple[SliceDefect, ...]:
     """Join adjacent slices with the same defect, with the words of the worst of them."""

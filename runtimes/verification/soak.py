@@ -1,7 +1,8 @@
 """Soak test: the answer to an input stays the same at later inferences, and after other inputs in between.
 
 Browser engines have failed in exactly this way: correct at the first inference, wrong from the second on
-(https://github.com/google-ai-edge/LiteRT/issues/8065).
+(https://github.com/google-ai-edge/LiteRT/issues/8065). The growth of memory is measured where Linux' /proc and POSIX's
+`sysconf` tell it.
 """
 
 from __future__ import annotations
@@ -131,12 +132,12 @@ def _difference(outputs: Sequence[TensorSpec], first: Row, again: Row, is_half: 
         if not np.array_equal(np.isfinite(real), np.isfinite(other)):
             return f"output '{spec.name}' holds values that are not finite"
         apart = np.abs(np.where(np.isfinite(real), other - real, 0.0)).max(initial=0.0)
-        if apart > _allowed(spec, before, is_half):
+        if apart > _tolerance(spec, before, is_half):
             return f"output '{spec.name}' by {apart:.3g}"
     return ""
 
 
-def _allowed(spec: TensorSpec, values: Array, is_half: bool) -> float:
+def _tolerance(spec: TensorSpec, values: Array, is_half: bool) -> float:
     if values.dtype.kind != "f":
         return 1.0 if spec.quantization is not None else 0.0
     share = _HALF_ROUNDING if is_half or values.dtype.itemsize == 2 else _ROUNDING

@@ -29,7 +29,7 @@ from pathlib import Path
 import gguf
 from converters.gguf.folder_model import open_folder
 from converters.gguf.hugging_face import hugging_face_name, read_config, read_network
-from converters.gguf.language_model import LanguageModel, Renamed
+from converters.gguf.language_model import LanguageModel, RenamedWeights
 from converters.gguf.vocabulary import Vocabulary
 from converters.gguf.weights import SafetensorsFolder
 from converters.gguf.writer import write_model
@@ -43,9 +43,10 @@ if sys.argv[2] == "llama.cpp":
     sys.exit()
 stored = SafetensorsFolder(folder)
 network = read_network(folder, stored)
-weights = Renamed(stored, hugging_face_name, set(network.tensors()))
-vocabulary = Vocabulary("llama", ("<unk>",), (2,), (0.0,))
-write_model(LanguageModel("model", network, vocabulary, weights, lambda _text: []), folder / "model.gguf", "fp16")
+weights = RenamedWeights(stored, hugging_face_name, set(network.tensors()))
+vocabulary = Vocabulary(kind="llama", tokens=("<unk>",), types=(2,), scores=(0.0,))
+parts = {"network": network, "vocabulary": vocabulary, "weights": weights, "encode": lambda _text: []}
+write_model(LanguageModel(name="model", **parts), folder / "model.gguf", "fp16")
 print(before, peak_rss_bytes())
 """
 
@@ -87,7 +88,19 @@ def _write_zeros(path: Path, layers: int) -> int:
     from converters.gguf.hyperparameters import Network
 
     network = Network(
-        "llama", layers, WIDTH, HIDDEN, HEADS, HEADS, WIDTH // HEADS, VOCABULARY, 2048, 1e-6, 1e4, True, False
+        architecture="llama",
+        layers=layers,
+        width=WIDTH,
+        hidden=HIDDEN,
+        heads=HEADS,
+        kv_heads=HEADS,
+        head=WIDTH // HEADS,
+        vocabulary=VOCABULARY,
+        context=2048,
+        epsilon=1e-6,
+        rope_base=1e4,
+        halves=True,
+        tied=False,
     )
     header, at = {}, 0
     for name, shape in network.tensors().items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.layer_errors import Layer, Node, describe_layers, growing, rank, short, stacked
+from converters.layer_errors import Layer, Node, describe_layers, growing, rank, short, stack_rows
 
 CHAIN = [Node(("image", "w1"), "conv"), Node(("conv",), "relu"), Node(("relu", "w2"), "dense")]
 SIGNAL = np.random.default_rng(0).normal(size=(16, 1, 3, 3, 4)).astype(np.float32)
@@ -92,4 +92,4 @@ def test_layers_in_words():
 
 def test_stacked_leaves_out_what_is_no_float():
     rows = [{"a": np.zeros((1, 2), np.float32), "b": np.zeros(3, np.int64)}] * 2
-    assert {name: values.shape for name, values in stacked(rows).items()} == {"a": (2, 1, 2)}
+    assert {name: values.shape for name, values in stack_rows(rows).items()} == {"a": (2, 1, 2)}

@@ -169,7 +169,7 @@ def test_the_legacy_exporter_is_the_second_way(tmp_path, monkeypatch):
     def free(_program, _opset):
         pytest.fail("the legacy exporter fixes all sizes")
 
-    monkeypatch.setattr(owner, "_exported", fails)
+    monkeypatch.setattr(owner, "_export", fails)
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU()).eval()
     fixed, batches = tmp_path / "fixed.pt2", tmp_path / "free.pt2"
     torch.export.save(torch.export.export(module, (torch.ones(2, 4),)), fixed)
@@ -181,6 +181,6 @@ def test_the_legacy_exporter_is_the_second_way(tmp_path, monkeypatch):
     assert session.get_inputs()[0].shape == [2, 4]
     (given,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
     np.testing.assert_allclose(given, module(values).detach().numpy(), atol=1e-5)
-    monkeypatch.setattr(owner, "_traced", free)
+    monkeypatch.setattr(owner, "_trace", free)
     with pytest.raises(EngineError, match="the current exporter failed"):
         owner.Pt2ToOnnx().convert(batches, tmp_path, ConvertOptions(batch=None), None)

@@ -234,8 +234,8 @@ def test_a_success_without_a_file_is_a_failure(tmp_path, compiler):
 def test_one_operator_may_stand_in_several_rows():
     text = LOG.format(name="m", softmax="Operation is otherwise supported, but not mapped due to some limitation")
     rows = read_log(text + "CONV_2D                        2          More than one subgraph is not supported\n\nend\n")
-    assert rows[0] == LogRow("CONV_2D", 15, "Mapped to Edge TPU")
-    assert rows[-1] == LogRow("CONV_2D", 2, "More than one subgraph is not supported")
+    assert rows[0] == LogRow(operation="CONV_2D", count=15, status="Mapped to Edge TPU")
+    assert rows[-1] == LogRow(operation="CONV_2D", count=2, status="More than one subgraph is not supported")
     assert rows[-2].status.endswith("some limitation")
     assert read_log("nothing of the kind\n3 4 5\n") == ()
 

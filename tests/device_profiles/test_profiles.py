@@ -5,7 +5,14 @@ import pytest
 
 import device_profiles
 from device_profiles import facts
-from device_profiles.profiles import ProfileError, UnknownProfileError, load, profile_ids, read_profile, recognized
+from device_profiles.profiles import (
+    ProfileError,
+    UnknownProfileError,
+    load,
+    profile_ids,
+    read_profile,
+    recognize_devices,
+)
 from device_profiles.testing import ProfileContract
 from runtimes.model_files.detect import FORMATS
 
@@ -140,7 +147,7 @@ def test_a_name_that_does_not_exist_is_answered_with_near_ones(unknown: str, mes
     ],
 )
 def test_devices_are_recognized_by_what_they_show(facts: dict[str, Any], expected: list[str]) -> None:
-    assert recognized(**facts) == expected
+    assert recognize_devices(**facts) == expected
 
 
 def test_a_profile_with_the_older_spelling_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def read_cpu(**changes: Any) -> Cpu | None:
 
 
 def test_reads_a_table_into_a_value() -> None:
-    assert read_cpu() == Cpu("Cortex-A53", 4, None, "armv8.0-a", ("asimd",), "https://a.b")
+    assert read_cpu() == Cpu(
+        name="Cortex-A53", cores=4, max_mhz=None, isa="armv8.0-a", features=("asimd",), source="https://a.b"
+    )
 
 
 @pytest.mark.parametrize(

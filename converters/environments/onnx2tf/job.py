@@ -78,7 +78,7 @@ def run(job: Job) -> dict[str, str]:
         converter.target_spec.supported_types = [tf.float16]
     if job["precision"] == "int8":
         _set_int8(converter, job, specs)
-    Path(job["out"]).write_bytes(_kept(converter, job) if job["keep"] else converter.convert())
+    Path(job["out"]).write_bytes(_quantize_except(converter, job) if job["keep"] else converter.convert())
     return {}
 
 
@@ -144,7 +144,7 @@ class _Network:
         found = []
         for name, one, port in zip(self._job["shapes"], given, self.model.inputs):
             is_unmoved = self._inputs is _Inputs.UNMOVED and _hides_layout(port)
-            found.append(_moved(one, tuple(port.shape)) if name in self._job["kept"] and not is_unmoved else one)
+            found.append(_move_axes(one, tuple(port.shape)) if name in self._job["kept"] and not is_unmoved else one)
         return found
 
     def compute(self, tensors: list[Any], feeds: dict[str, _Array]) -> list[Any]:
@@ -271,7 +271,7 @@ def _function(network: _Network, job: Job, feeds: dict[str, _Array] | None) -> t
     return forward.get_concrete_function(), specs
 
 
-def _moved(tensor: Any, wanted: tuple[int, ...]) -> Any:
+def _move_axes(tensor: Any, wanted: tuple[int, ...]) -> Any:
     """Return the tensor in the network's layout: a scalar as [1], and the second axis last."""
     shape, rank = tuple(tensor.shape), len(tensor.shape)
     if rank != len(wanted):
@@ -367,7 +367,7 @@ def _fix_shapes(model: Any, shapes: dict[str, list[int]]) -> None:
 
 def _set_int8(converter: Any, job: Job, inputs: Any) -> None:
     samples = np.load(job["samples"])
-    turned = [_turned(samples[name], tensor.shape) for name, tensor in zip(samples.files, inputs)]
+    turned = [_transpose_samples(samples[name], tensor.shape) for name, tensor in zip(samples.files, inputs)]
     converter.representative_dataset = lambda: ([values[i] for values in turned] for i in range(len(turned[0])))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.dtypes.as_dtype(job["io_dtype"])
@@ -376,7 +376,7 @@ def _set_int8(converter: Any, job: Job, inputs: Any) -> None:
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
-def _kept(converter: Any, job: Job) -> Any:
+def _quantize_except(converter: Any, job: Job) -> Any:
     """Return the int8 model with the layers of job["keep"] in float32, as in converters.tensorflow."""
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -393,7 +393,7 @@ def _kept(converter: Any, job: Job) -> Any:
     )
 
 
-def _turned(samples: Any, shape: Any) -> Any:
+def _transpose_samples(samples: Any, shape: Any) -> Any:
     """Transpose samples [n, *shape of the source] to the axes of the converted model."""
     if samples.shape[1:] == tuple(shape):
         return samples

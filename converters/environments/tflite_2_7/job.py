@@ -36,7 +36,7 @@ def run(job: Job) -> Answer:
     Returns {"outputs": [{"name", "scale", "zero_point"}, …]}, with scale 0 for unquantized outputs. Raises ValueError
     if this runtime cannot read the file.
     """
-    interpreter = _opened(job["model"])
+    interpreter = _open(job["model"])
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     samples = np.load(job["inputs"])
     rows: dict[str, list[Any]] = {f"{place:04d}": [] for place, _ in enumerate(outputs)}
@@ -48,10 +48,10 @@ def run(job: Job) -> Answer:
             row.append(interpreter.get_tensor(detail["index"]))
     stacked: Any = {name: np.stack(row) for name, row in rows.items()}
     np.savez(job["outputs"], **stacked)
-    return {"outputs": [_described(detail) for detail in outputs]}
+    return {"outputs": [_describe(detail) for detail in outputs]}
 
 
-def _opened(model: str) -> Any:
+def _open(model: str) -> Any:
     try:
         interpreter = Interpreter(model, num_threads=1)
         interpreter.allocate_tensors()
@@ -60,6 +60,6 @@ def _opened(model: str) -> Any:
     return interpreter
 
 
-def _described(detail: Any) -> Output:
+def _describe(detail: Any) -> Output:
     scale, zero_point = detail["quantization"]
     return {"name": detail["name"], "scale": float(scale), "zero_point": int(zero_point)}

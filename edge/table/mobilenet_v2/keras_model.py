@@ -119,16 +119,16 @@ def _stable(name: str, content: bytes) -> bytes:
     document = json.loads(content)
     if name == "metadata.json":
         document["date_saved"] = "1980-01-01@00:00:00"
-    return json.dumps(_renumbered(document, {}), sort_keys=True).encode()
+    return json.dumps(_renumber(document, {}), sort_keys=True).encode()
 
 
-def _renumbered(value: Any, numbers: dict[int, int]) -> Any:
+def _renumber(value: Any, numbers: dict[int, int]) -> Any:
     """Number shared objects 1, 2, … by first appearance instead of by address."""
     if isinstance(value, list):
-        return [_renumbered(item, numbers) for item in value]
+        return [_renumber(item, numbers) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: numbers.setdefault(item, len(numbers) + 1) if key == "shared_object_id" else _renumbered(item, numbers)
+        key: numbers.setdefault(item, len(numbers) + 1) if key == "shared_object_id" else _renumber(item, numbers)
         for key, item in value.items()
     }

@@ -6,7 +6,7 @@ layers also amplify the rounding errors of int8 until they dominate. Weak branch
 and few likely classes keep the network about as robust as a trained one, so that its conversions can be proven.
 
 The same seed gives the same bytes on every machine. The last bits of a matrix product depend on the number of threads,
-so the signal is computed in float64, and weights derived from it are rounded (`_rounded`) far more coarsely.
+so the signal is computed in float64, and weights derived from it are rounded (`_round`) far more coarsely.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _layer(
     """Draw a layer's weights, scale them so that each output channel has this deviation over the batch, and run it."""
     weight = generator.standard_normal(layer.shape).astype(np.float32)
     result = _convolve(layer, weight, signal)
-    factor = _rounded(deviation / (result.std(axis=(0, 1, 2)) + 1e-3))
-    bias = _rounded((_MEAN if layer.relu6 else 0.0) - result.mean(axis=(0, 1, 2)) * factor)
+    factor = _round(deviation / (result.std(axis=(0, 1, 2)) + 1e-3))
+    bias = _round((_MEAN if layer.relu6 else 0.0) - result.mean(axis=(0, 1, 2)) * factor)
     weights[f"{layer.name}.weight"] = weight * factor[:, np.newaxis, np.newaxis, np.newaxis]
     weights[f"{layer.name}.bias"] = bias
     normal: Array = result * factor + bias
@@ -78,14 +78,14 @@ def _layer(
 def _classifier(classes: int, features: Array, weights: Arrays, generator: np.random.Generator) -> None:
     weight = generator.standard_normal((classes, FEATURES)).astype(np.float32)
     center = features.mean(axis=0)
-    weight *= _rounded(_SPREAD / ((features - center) @ weight.T).std())
-    bias = _rounded(-(weight @ center))
+    weight *= _round(_SPREAD / ((features - center) @ weight.T).std())
+    bias = _round(-(weight @ center))
     bias[generator.permutation(classes)[_LIKELY:]] -= 8
     weights[f"{classifier(classes).name}.weight"] = weight
     weights[f"{classifier(classes).name}.bias"] = bias
 
 
-def _rounded(values: Array) -> Array:
+def _round(values: Array) -> Array:
     """Round `values` to float32 numbers with `_BITS` bits of mantissa."""
     mantissa, exponent = np.frexp(values)
     rounded: Array = np.ldexp(np.rint(mantissa * 2**_BITS) / 2**_BITS, exponent)

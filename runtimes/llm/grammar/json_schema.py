@@ -104,7 +104,7 @@ class _Translation:
         if schema is True or schema == {}:
             return "value"
         if not isinstance(schema, dict):
-            raise _refused(place, f"{json.dumps(schema)[:40]} is not a schema that has an answer")
+            raise _refusal(place, f"{json.dumps(schema)[:40]} is not a schema that has an answer")
         _check_words(schema, place)
         words = {name for name in schema if name not in _ANNOTATIONS and not name.startswith("x-")}
         if "$ref" in words:
@@ -139,21 +139,21 @@ class _Translation:
 
     def _reference(self, schema: Schema, words: Any, place: str) -> str:
         if words != {"$ref"}:
-            raise _refused(place, f"{_quoted(words - {'$ref'})} next to '$ref' cannot be enforced")
+            raise _refusal(place, f"{_quote(words - {'$ref'})} next to '$ref' cannot be enforced")
         target = str(schema["$ref"])
         if target not in self._references:
             name = self._references[target] = self._rule("")
-            self._rules[name] = self._value(self._resolved(target, place), target)
+            self._rules[name] = self._value(self._resolve(target, place), target)
         return self._references[target]
 
-    def _resolved(self, target: str, place: str) -> Any:
+    def _resolve(self, target: str, place: str) -> Any:
         if not target.startswith("#"):
-            raise _refused(place, f"'$ref' to {target[:80]} cannot be followed: only parts of the schema itself can")
+            raise _refusal(place, f"'$ref' to {target[:80]} cannot be followed: only parts of the schema itself can")
         found = self._document
         for part in target[1:].split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(found, dict) or key not in found:
-                raise _refused(place, f"'$ref' names {target[:80]}, which does not exist")
+                raise _refusal(place, f"'$ref' names {target[:80]}, which does not exist")
             found = found[key]
         return found
 
@@ -161,53 +161,53 @@ class _Translation:
         outer = {name: value for name, value in schema.items() if name != word and name not in _ANNOTATIONS}
         branches = schema[word]
         if not isinstance(branches, list) or not branches:
-            raise _refused(place, f"'{word}' is not a list of schemas")
-        options = [_merge([outer, self._followed(branch, place)], place) if outer else branch for branch in branches]
+            raise _refusal(place, f"'{word}' is not a list of schemas")
+        options = [_merge([outer, self._follow(branch, place)], place) if outer else branch for branch in branches]
         if word == "oneOf":
-            _check_apart([self._followed(option, place) for option in options], place)
+            _check_apart([self._follow(option, place) for option in options], place)
         return self._union([self._value(option, f"{place}/{word}") for option in options])
 
     def _merged(self, schema: Schema, place: str) -> Schema:
         parts = schema["allOf"]
         if not isinstance(parts, list) or not parts:
-            raise _refused(place, "'allOf' is not a list of schemas")
+            raise _refusal(place, "'allOf' is not a list of schemas")
         outer = {name: value for name, value in schema.items() if name != "allOf"}
-        return _merge([outer, *(self._followed(part, place) for part in parts)], place)
+        return _merge([outer, *(self._follow(part, place) for part in parts)], place)
 
-    def _followed(self, schema: Any, place: str) -> Schema:
+    def _follow(self, schema: Any, place: str) -> Schema:
         for _ in range(16):
             if not (isinstance(schema, dict) and "$ref" in schema):
                 break
-            schema = self._resolved(str(schema["$ref"]), place)
+            schema = self._resolve(str(schema["$ref"]), place)
         if not isinstance(schema, dict):
-            raise _refused(place, f"{json.dumps(schema)[:40]} cannot be combined with other schemas")
+            raise _refusal(place, f"{json.dumps(schema)[:40]} cannot be combined with other schemas")
         return schema
 
     def _constant(self, schema: Schema, words: Any, place: str) -> str:
         if words - {"const", "enum", "type"}:
-            raise _refused(
-                place, f"{_quoted(words - {'const', 'enum', 'type'})} next to fixed values cannot be enforced"
+            raise _refusal(
+                place, f"{_quote(words - {'const', 'enum', 'type'})} next to fixed values cannot be enforced"
             )
         values = [schema["const"]] if "const" in schema else schema["enum"]
         if not isinstance(values, list) or ("const" in schema and "enum" in schema and values[0] not in schema["enum"]):
-            raise _refused(place, "'enum' leaves no value")
+            raise _refusal(place, "'enum' leaves no value")
         kinds = schema.get("type", list(_BY_TYPE))
         kinds = kinds if isinstance(kinds, list) else [kinds]
         fitting = [value for value in values if any(_is_of(value, kind) for kind in kinds)]
         if not fitting:
-            raise _refused(place, "'enum' leaves no value")
+            raise _refusal(place, "'enum' leaves no value")
         return self._union([literal(json.dumps(value, ensure_ascii=False)) for value in fitting])
 
     def _object(self, schema: Schema, place: str) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
-            raise _refused(place, "'properties' is not an object, or 'required' not a list")
+            raise _refusal(place, "'properties' is not an object, or 'required' not a list")
         others = schema.get("additionalProperties", not properties)
         undeclared = [str(name) for name in required if name not in properties]
         if undeclared and schema.get("additionalProperties") is False:
-            raise _refused(place, f"'required' names {undeclared[0]}, which 'additionalProperties' forbids")
+            raise _refusal(place, f"'required' names {undeclared[0]}, which 'additionalProperties' forbids")
         if schema.get("minProperties", 0) > len(set(required)):
-            raise _refused(place, "'minProperties' cannot be enforced beyond the required ones")
+            raise _refusal(place, "'minProperties' cannot be enforced beyond the required ones")
         fields = {**properties, **dict.fromkeys(undeclared, True if others is True else others or True)}
         if not fields and others is True:
             return "object"
@@ -238,11 +238,11 @@ class _Translation:
     def _array(self, schema: Schema, place: str) -> str:
         least, most = _counts(schema, "Items", place)
         if schema.get("uniqueItems") and (most is None or most > 1):
-            raise _refused(place, "'uniqueItems' cannot be enforced")
+            raise _refusal(place, "'uniqueItems' cannot be enforced")
         first = schema.get("prefixItems", schema.get("items") if isinstance(schema.get("items"), list) else [])
         if first:
             if least > len(first) or (most is not None and most < len(first)):
-                raise _refused(place, "'minItems' and 'maxItems' do not fit 'prefixItems'")
+                raise _refusal(place, "'minItems' and 'maxItems' do not fit 'prefixItems'")
             items = [self._value(item, f"{place}/{number}") for number, item in enumerate(first)]
             return f"""\"[" ws {' "," ws '.join(items)} ws "]\""""
         item = self._rule(self._value(schema.get("items", True), f"{place}/items"))
@@ -257,16 +257,16 @@ def _string(schema: Schema, place: str) -> str:
     least, most = _counts(schema, "Length", place)
     pattern, form = schema.get("pattern"), schema.get("format")
     if form is not None and form not in _FORMATS:
-        raise _refused(place, f"'format' {form} cannot be enforced (what works: {', '.join(_FORMATS)})")
+        raise _refusal(place, f"'format' {form} cannot be enforced (what works: {', '.join(_FORMATS)})")
     if (pattern is not None) + (form is not None) + ("minLength" in schema or "maxLength" in schema) > 1:
-        raise _refused(place, "'pattern', 'format' and a length cannot be enforced together")
+        raise _refusal(place, "'pattern', 'format' and a length cannot be enforced together")
     if form is not None:
         return string_matching(f"^{_FORMATS[form]}$")
     if pattern is not None:
         try:
             return string_matching(pattern)
         except (ValueError, TypeError) as error:
-            raise _refused(place, f"'pattern' cannot be enforced: {error}") from None
+            raise _refusal(place, f"'pattern' cannot be enforced: {error}") from None
     if least or most is not None:
         return f'"\\"" char{{{least},{"" if most is None else most}}} "\\""'
     return "string"
@@ -274,7 +274,7 @@ def _string(schema: Schema, place: str) -> str:
 
 def _integer(schema: Schema, place: str) -> str:
     if schema.get("multipleOf", 1) != 1:
-        raise _refused(place, f"'multipleOf' {schema['multipleOf']} cannot be enforced")
+        raise _refusal(place, f"'multipleOf' {schema['multipleOf']} cannot be enforced")
     bounds = {word: _bound(schema, word, place) for word in _BY_TYPE["integer"] - {"multipleOf"}}
     lows = [math.ceil(bounds["minimum"])] if bounds["minimum"] is not None else []
     lows += [math.floor(bounds["exclusiveMinimum"]) + 1] if bounds["exclusiveMinimum"] is not None else []
@@ -282,9 +282,9 @@ def _integer(schema: Schema, place: str) -> str:
     highs += [math.ceil(bounds["exclusiveMaximum"]) - 1] if bounds["exclusiveMaximum"] is not None else []
     low, high = max(lows, default=None), min(highs, default=None)
     if max(low or 0, -(high or 0)) >= MAX_INTEGER:
-        raise _refused(place, f"integers of more than {len(str(MAX_INTEGER)) - 1} digits cannot be enforced")
+        raise _refusal(place, f"integers of more than {len(str(MAX_INTEGER)) - 1} digits cannot be enforced")
     if low is not None and high is not None and low > high:
-        raise _refused(place, f"no integer is at least {low} and at most {high}")
+        raise _refusal(place, f"no integer is at least {low} and at most {high}")
     return integer(low, high)
 
 
@@ -292,11 +292,11 @@ def _number(schema: Schema, place: str) -> str:
     """Return an expression for numbers, which have no bounds in a grammar except zero."""
     for word in ("maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
         if schema.get(word) is not None:
-            raise _refused(place, f"'{word}' of a number cannot be enforced; of an integer most can")
+            raise _refusal(place, f"'{word}' of a number cannot be enforced; of an integer most can")
     if schema.get("minimum") is None:
         return "number"
     if schema["minimum"] != 0:
-        raise _refused(place, "'minimum' of a number cannot be enforced unless it is 0; of an integer it can")
+        raise _refusal(place, "'minimum' of a number cannot be enforced unless it is 0; of an integer it can")
     return "whole fraction"
 
 
@@ -305,7 +305,7 @@ def _bound(schema: Schema, word: str, place: str) -> Any:
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
     ):
-        raise _refused(place, f"'{word}' is not a number")
+        raise _refusal(place, f"'{word}' is not a number")
     return value
 
 
@@ -315,9 +315,9 @@ def _counts(schema: Schema, what: str, place: str) -> tuple[int, int | None]:
     for word, value in ((f"min{what}", least), (f"max{what}", most)):
         is_whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_REPEATED
         if value is not None and not is_whole:
-            raise _refused(place, f"'{word}' is not a whole number up to {_MAX_REPEATED}")
+            raise _refusal(place, f"'{word}' is not a whole number up to {_MAX_REPEATED}")
     if least is not None and most is not None and least > most:
-        raise _refused(place, f"'min{what}' {least} is more than 'max{what}' {most}")
+        raise _refusal(place, f"'min{what}' {least} is more than 'max{what}' {most}")
     return least or 0, most
 
 
@@ -325,7 +325,7 @@ def _type_of(schema: Schema, place: str) -> str | None:
     """Return the type, or that which the words are about; None for any value."""
     if "type" in schema:
         if schema["type"] not in _BY_TYPE:
-            raise _refused(place, f"'type' is {json.dumps(schema['type'])[:40]}")
+            raise _refusal(place, f"'type' is {json.dumps(schema['type'])[:40]}")
         return str(schema["type"])
     return next((kind for kind, words in _BY_TYPE.items() if words & set(schema)), None)
 
@@ -333,7 +333,7 @@ def _type_of(schema: Schema, place: str) -> str | None:
 def _check_words(schema: Schema, place: str) -> None:
     unknown = {word for word in schema if word not in _KNOWN and not word.startswith("x-")}
     if unknown:
-        raise _refused(place, f"{_quoted(unknown)} cannot be enforced")
+        raise _refusal(place, f"{_quote(unknown)} cannot be enforced")
 
 
 def _merge(parts: Sequence[Schema], place: str) -> Schema:
@@ -345,16 +345,16 @@ def _merge(parts: Sequence[Schema], place: str) -> Schema:
             if word in _ANNOTATIONS:
                 continue
             if word == "additionalProperties" and value is False and objects > 1:
-                raise _refused(place, "'additionalProperties' next to other schemas' properties cannot be enforced")
+                raise _refusal(place, "'additionalProperties' next to other schemas' properties cannot be enforced")
             if word == "required":
                 value = [*found.get(word, []), *(name for name in value if name not in found.get(word, []))]
             elif word == "properties":
                 twice = [name for name in value if found.get(word, {}).get(name, value[name]) != value[name]]
                 if twice:
-                    raise _refused(place, f"'{twice[0]}' is described twice, which cannot be enforced")
+                    raise _refusal(place, f"'{twice[0]}' is described twice, which cannot be enforced")
                 value = {**found.get(word, {}), **value}
             elif found.get(word, value) != value:
-                raise _refused(place, f"'{word}' occurs twice, which cannot be enforced")
+                raise _refusal(place, f"'{word}' occurs twice, which cannot be enforced")
             found[word] = value
     return found
 
@@ -363,7 +363,7 @@ def _check_apart(options: Sequence[Schema], place: str) -> None:
     """Raise InputError unless no value can match two options: 'oneOf' demands exactly one."""
     for index, one in enumerate(options):
         if any(not _are_apart(one, other) for other in options[:index]):
-            raise _refused(place, "'oneOf' cannot be enforced where a value may match two of its schemas: use 'anyOf'")
+            raise _refusal(place, "'oneOf' cannot be enforced where a value may match two of its schemas: use 'anyOf'")
 
 
 def _are_apart(one: Schema, other: Schema) -> bool:
@@ -404,10 +404,10 @@ def _key(name: str) -> str:
     return literal(json.dumps(name, ensure_ascii=False))
 
 
-def _quoted(words: Any) -> str:
+def _quote(words: Any) -> str:
     return ", ".join(f"'{word}'" for word in sorted(words))
 
 
-def _refused(place: str, what: str) -> InputError:
+def _refusal(place: str, what: str) -> InputError:
     hint = "leave it out, or check the answer yourself; docs/guides/chat.md lists the words that are enforced"
     return InputError(f"the JSON schema at {place[:120]}: {what}", hint)

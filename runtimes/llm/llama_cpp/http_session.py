@@ -138,7 +138,7 @@ class ServerSession(TextOnly):
         if cancel is not None:  # the server stops when the client disconnects, also while it processes the prompt
             threading.Thread(target=_watch, args=(cancel, over, connection), daemon=True).start()
         try:
-            for part in self._received(connection, request, cancel):
+            for part in self._receive(connection, request, cancel):
                 if cancel is not None and cancel.is_set():
                     break  # skip parts that were generated before the cancellation
                 if first is None:
@@ -166,7 +166,7 @@ class ServerSession(TextOnly):
             over.set()
             self._leave(connection)
 
-    def _received(
+    def _receive(
         self, connection: http.client.HTTPConnection, request: JsonObject, cancel: threading.Event | None
     ) -> Iterator[_Part]:
         """Yield the parts of a response; none if the request was cancelled before it began."""

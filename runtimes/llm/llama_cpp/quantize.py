@@ -56,6 +56,7 @@ def quantize_file(
     source: Path,
     target: Path,
     kind: str,
+    *,
     threads: int | None = None,
     again: bool = False,
     importance: Importance | None = None,

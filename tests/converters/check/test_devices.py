@@ -19,9 +19,11 @@ onnx = pytest.importorskip("onnx")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
 FLOAT, DOUBLE, INT64 = 1, 11, 7
 
-NANO = TensorrtTarget((8, 2), 13, {"int8": CompatibilityIssue("its GPU has no int8", "what works: fp16")})
-XAVIER = TensorrtTarget((8, 5), 17)
-ORIN = TensorrtTarget((10, 3), 20)
+NANO = TensorrtTarget(
+    release=(8, 2), max_opset=13, refused={"int8": CompatibilityIssue("its GPU has no int8", "what works: fp16")}
+)
+XAVIER = TensorrtTarget(release=(8, 5), max_opset=17)
+ORIN = TensorrtTarget(release=(10, 3), max_opset=20)
 
 
 def constant(name: str, values: Any) -> Any:
@@ -216,7 +218,7 @@ def test_suppression_and_new_opsets_are_warned_of(tmp_path: Path) -> None:
 
 
 def layer(kind: str, version: str = "opset1", static: bool = True) -> IrLayer:
-    return IrLayer(kind, version, f"{kind}_0", static)
+    return IrLayer(type=kind, version=version, name=f"{kind}_0", is_static=static)
 
 
 @pytest.mark.parametrize(

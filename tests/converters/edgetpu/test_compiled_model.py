@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.edgetpu.compiled_model import CUSTOM_OP, Compiled, read_compiled
+from converters.edgetpu.compiled_model import CUSTOM_OP, CompiledModel, read_compiled
 from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
 from converters.wire.buffer import ByteSource
 from converters.wire.flatbuffer import flexbuffer_blob, flexbuffer_number
@@ -16,7 +16,7 @@ STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY = 0, 1, 2
 NARROW_MEMORY = 192 * 1024  # bytes in each tile of the chip
 
 
-def compiled(path: Path) -> Compiled:
+def compiled(path: Path) -> CompiledModel:
     found = read_compiled(read_tflite(path))
     assert found is not None
     return found
@@ -135,12 +135,18 @@ def source(content: bytes) -> ByteSource:
 
 
 def operator(options: bytes) -> Operator:
-    return Operator(CUSTOM_OP, 1, True, (), (), source(options), None)
+    return Operator(
+        name=CUSTOM_OP, version=1, is_custom=True, inputs=(), outputs=(), options=source(options), builtin_options=None
+    )
 
 
 def model_of(*operators: Operator) -> TfliteModel:
-    softmax = Operator("SOFTMAX", 1, False, (), (), source(b""), None)
-    return TfliteModel("", (Graph((), (*operators, softmax), (), ()),), {})
+    softmax = Operator(
+        name="SOFTMAX", version=1, is_custom=False, inputs=(), outputs=(), options=source(b""), builtin_options=None
+    )
+    return TfliteModel(
+        description="", graphs=(Graph(tensors=(), operators=(*operators, softmax), inputs=(), outputs=()),), metadata={}
+    )
 
 
 def package(runtime: int, *executables: bytes) -> bytes:

@@ -648,7 +648,11 @@ def test_a_conversion_between_two_layers_is_not_called_the_models_input(operator
         SimpleNamespace(spec=SimpleNamespace(dtype=dtype, shape=(1, 4)), constant_bytes=0, is_variable=False)
         for dtype in dtypes
     ]
-    op = TfliteOp(SimpleNamespace(name=operator, inputs=(0,), outputs=(1,)), tuple(tensors), frozenset(borders))
+    op = TfliteOp(
+        operator=SimpleNamespace(name=operator, inputs=(0,), outputs=(1,)),
+        tensors=tuple(tensors),
+        borders=frozenset(borders),
+    )
     issue = eight_bit(op)
     assert issue is not None
     assert issue.reason == reason

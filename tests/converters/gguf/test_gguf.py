@@ -16,7 +16,7 @@ import pytest
 
 from converters.gguf.base import GgufOptions
 from converters.gguf.bpe_merges import _letters, read_ranks
-from converters.gguf.detect import recognized
+from converters.gguf.detect import recognize
 from converters.gguf.language_model import LanguageModel
 from converters.gguf.reference import _numpy, source_scores
 from converters.gguf.token_check import LANGUAGES
@@ -164,7 +164,7 @@ def test_a_random_network_answers_as_transformers_does(name: str, folders: dict[
 
 
 def test_the_proof_notices_a_wrong_rotation(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("converters.gguf.writer.paired", lambda values, _heads: values)
+    monkeypatch.setattr("converters.gguf.writer.pair_up", lambda values, _heads: values)
     model = HuggingFaceStep().open(folders["llama3"], GgufOptions())
     made = HuggingFaceStep().convert(folders["llama3"], tmp_path, ConvertOptions(precision="fp32"), None)
     with opened(made.model, model) as session:
@@ -235,7 +235,7 @@ def test_metas_shards_are_put_together(llm: Path, tmp_path: Path) -> None:
     said = {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "vocab_size": -1, "norm_eps": 1e-5}
     (folder / "params.json").write_text(json.dumps(said), encoding="utf-8")
     (folder / "tokenizer.model").write_bytes((llm / "stories260K-hf" / "tokenizer.model").read_bytes())
-    assert recognized(folder) == "meta"
+    assert recognize(folder) == "meta"
     made = MetaStep().convert(folder, tmp_path, ConvertOptions(precision="fp32"), None)
     assert greedy(made.model, "", 100) == greedy(llm / "stories260K.gguf", "", 100)
 
@@ -407,4 +407,4 @@ def test_a_file_of_2023_is_recognized_and_refused(tmp_path: Path) -> None:
     path = tmp_path / "ggml-model-q4_0.bin"
     path.write_bytes(b"tjgg" + bytes(100))
     with pytest.raises(InputError, match="ggml file of 2023"):
-        recognized(path)
+        recognize(path)

@@ -17,7 +17,7 @@ from converters.gguf import encoder_name
 from converters.gguf.base import GgufOptions
 from converters.gguf.folder_model import converter_environment
 from converters.gguf.hugging_face import read_config
-from converters.gguf.pictures import _compared, prove_pictures, seeded_picture, takes_pictures, why_not
+from converters.gguf.pictures import _compare, prove_pictures, seeded_picture, takes_pictures, why_not
 from converters.gguf.staging import stage
 from converters.pipeline.language_model import convert_text
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
@@ -74,8 +74,8 @@ def test_scores_that_do_not_depend_on_the_picture_prove_nothing() -> None:
     generator = np.random.default_rng(0)
     text, noise = generator.normal(size=(2, 500)).astype(np.float32)
     with pytest.raises(InputError, match="does not depend on the picture"):
-        _compared([text, text], [text, text])
-    seen, blind = _compared([text, text + noise], [text, text + noise]), _compared([text, text + noise], [text, text])
+        _compare([text, text], [text, text])
+    seen, blind = _compare([text, text + noise], [text, text + noise]), _compare([text, text + noise], [text, text])
     assert seen["change_snr_db"] > 60
     assert blind["change_snr_db"] < 3
 

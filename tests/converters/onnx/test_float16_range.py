@@ -12,7 +12,7 @@ import edge
 from converters.calibration.dataset import Calibration
 from converters.onnx.float16_fit import fit_to_float16
 from converters.onnx.float16_range import clamp_masks
-from converters.onnx.float16_rounding import rounded_to_float16
+from converters.onnx.float16_rounding import round_to_float16
 from converters.onnx_to_onnx import OnnxToOnnx
 from converters.onnx_to_openvino import OnnxToOpenvino
 from converters.onnx_to_tensorrt import SCRIPT, OnnxToTensorrt
@@ -114,7 +114,7 @@ def test_a_tensor_that_overflows_is_refused_by_name_and_a_smaller_one_passes(tmp
 def test_the_rounded_graph_overflows_as_a_device_does(tmp_path):
     proto = onnx.load(root_mean_square(tmp_path / "loud.onnx", 300))
     fit = fit_to_float16(tmp_path / "loud.onnx", proto, Calibration({"x": SAMPLES}))
-    onnx.save(rounded_to_float16(fit.folded), tmp_path / "rounded.onnx")
+    onnx.save(round_to_float16(fit.folded), tmp_path / "rounded.onnx")
     half = SAMPLES[0].astype(np.float16).astype(np.float32) @ (300 * WIDE).astype(np.float16).astype(np.float32)
     with np.errstate(over="ignore"):
         half = half.astype(np.float16)
@@ -159,7 +159,7 @@ def test_a_mask_that_hides_everything_stays_finite(tmp_path):
     samples = Calibration({"x": SAMPLES[:1], "mask": np.zeros((1, 1, 4), np.float32)})
     fit = fit_to_float16(source, onnx.load(source), samples)
     assert fit.beyond == ()
-    onnx.save(rounded_to_float16(fit.folded), tmp_path / "rounded.onnx")
+    onnx.save(round_to_float16(fit.folded), tmp_path / "rounded.onnx")
     given = run(tmp_path / "rounded.onnx", x=SAMPLES[0], mask=np.zeros((1, 4), np.float32))
     assert np.isfinite(given).all()
 
@@ -251,5 +251,5 @@ def test_an_epsilon_that_fp16_rounds_to_zero_becomes_its_smallest_number(tmp_pat
     silence = np.zeros((1, 1, 8), np.float32)
     fit = fit_to_float16(source, onnx.load(source), Calibration({"x": silence}))
     assert [(one.name, one.written) for one in fit.clamped] == [("epsilon", 2.0**-24)]
-    onnx.save(rounded_to_float16(fit.folded), tmp_path / "rounded.onnx")
+    onnx.save(round_to_float16(fit.folded), tmp_path / "rounded.onnx")
     np.testing.assert_allclose(run(tmp_path / "rounded.onnx", x=silence[0]), np.log(2.0**-24), rtol=1e-3)

@@ -9,7 +9,7 @@ import pytest
 
 from converters.onnx.older_opset import at_least_opset, at_most_opset
 from converters.onnx.opset import opset_of
-from converters.onnx.opset_downgrade import OpsetDowngradeError, lowered
+from converters.onnx.opset_downgrade import OpsetDowngradeError, lower_opset
 from converters.onnx.softmax import softmax_over_last_axis
 from converters.onnx_to_openvino import OnnxToOpenvino
 from converters.options import ConvertOptions
@@ -51,7 +51,7 @@ def test_a_softmax_over_any_axis_means_the_same_in_opset_12(op, axis):
 
 def test_a_softmax_that_would_flatten_is_not_lowered_as_it_is():
     with pytest.raises(OpsetDowngradeError, match="Softmax 'y' flattens"):
-        lowered(model(helper.make_node("Softmax", ["x"], ["y"], axis=1), opset=13), 12)
+        lower_opset(model(helper.make_node("Softmax", ["x"], ["y"], axis=1), opset=13), 12)
 
 
 def test_operators_that_came_later_are_written_in_older_ones():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.onnx.op_rewrites import rewritten
-from converters.onnx.opset_downgrade import OpsetDowngradeError, lowered
+from converters.onnx.op_rewrites import rewrite
+from converters.onnx.opset_downgrade import OpsetDowngradeError, lower_opset
 from converters.options import ConvertOptions
 from converters.tensorrt.compatibility import REWRITTEN, TensorrtTarget, check_tensorrt, is_rewritten
 from converters.tensorrt.releases import Release
@@ -68,7 +68,7 @@ def test_an_operator_in_others_computes_the_same(case):
     opset, node, constant = case
     shape, values = ("4,2,2", X.reshape(-1)[:16].reshape(4, 2, 2)) if "2,2" in constant else ("2,4,5,5", X)
     model = model_of(opset, node, constant, shape)
-    found = rewritten(model, lambda op: is_rewritten(op, (8, 2)))
+    found = rewrite(model, lambda op: is_rewritten(op, (8, 2)))
     assert not ops(found) & set(REWRITTEN)
     np.testing.assert_allclose(answer(found, values), answer(model, values), rtol=2e-5, atol=2e-6)
 
@@ -84,25 +84,25 @@ def test_the_oldest_board_gets_each_of_them_at_its_opset(name, tmp_path):
     onnx.save(model, path)
     made = onnx.load(OnnxToTensorrt().convert(path, out, ConvertOptions(release="8.2.1"), None).model)
     assert made.opset_import[0].version == 13
-    assert check_tensorrt(out / "m.onnx", TensorrtTarget((8, 2), 13, rewrites=False)).faults == []
+    assert check_tensorrt(out / "m.onnx", TensorrtTarget(release=(8, 2), max_opset=13, rewrites=False)).faults == []
     np.testing.assert_allclose(answer(made), answer(model), rtol=2e-5, atol=2e-6)
 
 
 def test_layer_normalization_keeps_its_digits_far_from_zero():
     """Where E[x²] − E[x]², as in ONNX's own formula, has none left."""
     model = model_of(17, "y = LayerNormalization(x, s, s)")
-    found = rewritten(model, lambda op: op == "LayerNormalization")
+    found = rewrite(model, lambda op: op == "LayerNormalization")
     np.testing.assert_allclose(answer(found, X + 1024), answer(model, X + 1024), atol=0.01)
 
 
 def test_a_node_that_says_more_than_can_be_written_stays_and_is_refused(tmp_path):
-    from converters.tensorrt.graph_preparation import refuse_unsupported, shaped, write
+    from converters.tensorrt.graph_preparation import fix_shapes, refuse_unsupported, write
 
     model = model_of(17, "y, mean = LayerNormalization(x, s)")
     onnx.save(model, tmp_path / "m.onnx")
     release = Release.read("8.2.1")
     with pytest.raises(RefusedError, match="LayerNormalization"):
-        refuse_unsupported(write(shaped(tmp_path / "m.onnx", release, None, 1), tmp_path / "n.onnx"), release, True)
+        refuse_unsupported(write(fix_shapes(tmp_path / "m.onnx", release, None, 1), tmp_path / "n.onnx"), release, True)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_node_that_says_more_than_can_be_written_stays_and_is_refused(tmp_path
 @pytest.mark.parametrize("opset", [20, 18])
 def test_a_graph_goes_down_without_a_difference(node, opset):
     model = model_of(opset, node)
-    found = lowered(model, 13)
+    found = lower_opset(model, 13)
     assert found.opset_import[0].version == 13
     assert np.array_equal(answer(found), answer(model))
     assert model.opset_import[0].version == opset
@@ -134,4 +134,4 @@ def test_a_graph_goes_down_without_a_difference(node, opset):
 )
 def test_what_an_older_opset_cannot_say_is_named(node, words):
     with pytest.raises(OpsetDowngradeError, match=words):
-        lowered(model_of(20, node), 13)
+        lower_opset(model_of(20, node), 13)

@@ -19,7 +19,7 @@ TRUTH = {"scores": np.random.default_rng(0).dirichlet(np.ones(5), 20).astype(np.
 
 
 def _testimony(answers, name="other"):
-    return CrossCheckResult("the old engine", {name: answers}, ("it was asked",))
+    return CrossCheckResult(engine="the old engine", answers={name: answers}, notes=("it was asked",))
 
 
 def test_both_engines_have_to_be_right():

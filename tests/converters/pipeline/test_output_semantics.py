@@ -37,12 +37,14 @@ def test_the_file_shows_what_rounded_outputs_do_not():
 
 def test_the_manifest_knows_and_the_user_knows_better():
     assert output_semantics(OutputHint(), KNOWN, LOGITS, None) == OutputMeaning("logit", 1)
-    assert output_semantics(OutputHint("probability", 0), KNOWN, LOGITS, None) == OutputMeaning("probability", 0)
+    assert output_semantics(OutputHint(kind="probability", label_offset=0), KNOWN, LOGITS, None) == OutputMeaning(
+        "probability", 0
+    )
 
 
 @pytest.mark.parametrize(("first", "offset"), [("background", 1), ("Background", 1), ("tench", 0)])
 def test_a_background_row_is_read_from_the_labels(first, offset):
-    assert output_semantics(OutputHint("logit"), BARE, LOGITS, [first, "cat"]) == OutputMeaning(
+    assert output_semantics(OutputHint(kind="logit"), BARE, LOGITS, [first, "cat"]) == OutputMeaning(
         "logit", offset, "labels.txt"
     )
 

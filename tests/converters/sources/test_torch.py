@@ -116,7 +116,7 @@ def is_same(program: Path, module) -> bool:
     ],
 )
 def test_inputs_are_read(text, name, shape, dtype):
-    assert read_input(text) == TorchInput(name, shape, dtype)
+    assert read_input(text) == TorchInput(name=name, shape=shape, dtype=dtype)
 
 
 @pytest.mark.parametrize("text", ["", "axb", "1x", "1x3:string", "=1x3", "1,3", "a b=1", "-1x3", "1x3:int64:"])

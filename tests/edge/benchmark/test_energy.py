@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.benchmark import Setup, rows_of
-from edge.benchmark.energy import awaited_meter, metered, read_meter, with_meter
+from edge.benchmark.energy import add_energy, read_meter, wait_for_meter, with_meter
 from edge.benchmark.harness import Measurement, _by_our_clock
 from edge.cli import main
 from runtimes.errors import InputError
@@ -66,14 +66,14 @@ def test_a_meter_that_writes_late_is_waited_for(tmp_path: Path) -> None:
     path = file(tmp_path, "time,watts\n100,2\n101,2\n")
     later = threading.Timer(0.2, path.write_text, ("time,watts\n100,2\n105,2\n",))
     later.start()
-    assert awaited_meter(path, [measured(101.0, 2.0)], patience_s=20).seconds.tolist() == [100, 105]
+    assert wait_for_meter(path, [measured(101.0, 2.0)], patience_s=20).seconds.tolist() == [100, 105]
     later.join()
-    assert awaited_meter(path, [measured(104.0, 2.0)], patience_s=0).seconds.tolist() == [100, 105]
+    assert wait_for_meter(path, [measured(104.0, 2.0)], patience_s=0).seconds.tolist() == [100, 105]
 
 
 def test_a_meter_that_turned_bad_loses_its_energy_and_nothing_else(tmp_path: Path, caplog) -> None:
     kept = [measured(101.0, 2.0)]
-    assert metered(kept, file(tmp_path, "time,watts\n100,2\nwhat,is\n105,2\n")) == kept
+    assert add_energy(kept, file(tmp_path, "time,watts\n100,2\nwhat,is\n105,2\n")) == kept
     assert "lacks a time or a power; energy is left out" in caplog.text
 
 

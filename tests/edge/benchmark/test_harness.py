@@ -127,7 +127,7 @@ def built(tmp_path, monkeypatch):
         (folder / "m.onnx").write_bytes(b"x")
         write(folder, Manifest("m", "tensorrt", "fp16", "m.onnx"), {}, {})
         setup, heard = Setup("m", "m", folder, worker="builder_worker"), []
-        found = list(measure_all([setup], 2, 60, lambda _, number, phase: heard.append(phase)))
+        found = list(measure_all([setup], 2, 60, on_progress=lambda _, number, phase: heard.append(phase)))
         return found, heard
 
     return measured

@@ -11,7 +11,7 @@ import pytest
 from edge.chat import sampling_settings, saved_chat
 from edge.chat.commands import Chat, Commands
 from edge.chat.conversation import Conversation
-from edge.chat.input_line import is_unfinished, joined
+from edge.chat.input_line import is_unfinished, join_lines
 from edge.llm.chat_template import ChatTemplate
 from runtimes.errors import InputError, UsageError
 from runtimes.llm.session import TextOptions
@@ -228,4 +228,4 @@ def test_the_newest_chat_is_resumed(chat) -> None:
 def test_several_lines_are_one_question(typed, is_open, said) -> None:
     assert is_unfinished(typed) is is_open
     if said is not None:
-        assert joined(typed) == said
+        assert join_lines(typed) == said

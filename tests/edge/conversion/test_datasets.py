@@ -9,7 +9,7 @@ import pytest
 
 from edge.cli import main
 from edge.conversion.datasets import MAX_PICTURES, write_evaluation
-from edge.evaluation.labeled_pictures import Labeled, find_labeled
+from edge.evaluation.labeled_pictures import LabeledPictures, find_labeled
 from runtimes.arrays import load_arrays
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import InputError, UsageError
@@ -93,7 +93,7 @@ def test_numbers_count_classes_and_names_count_rows(folder, tmp_path):
     assert arrays["classes"].tolist() == [0, 0, 4, 4]
     assert arrays["pixels"].shape == (4, 4, 4, 3)
 
-    named = Labeled(labeled.pictures, ("tench", "Tinca_tinca", "Black-Swan", "background"))
+    named = LabeledPictures(labeled.pictures, ("tench", "Tinca_tinca", "Black-Swan", "background"))
     write_evaluation(tmp_path / "names.npz", named, WAY, ANIMALS)
     assert load_arrays(tmp_path / "names.npz")["rows"].tolist() == [1, 1, 2, 0]
 
@@ -108,14 +108,14 @@ def test_numbers_count_classes_and_names_count_rows(folder, tmp_path):
     ],
 )
 def test_names_that_are_no_class(folder, tmp_path, name, labels, kind, message, hint):
-    labeled = Labeled(find_labeled(folder).pictures[:1], (name,))
+    labeled = LabeledPictures(find_labeled(folder).pictures[:1], (name,))
     with pytest.raises(kind, match=message) as caught:
         write_evaluation(tmp_path / "x.npz", labeled, WAY, labels)
     assert hint in caught.value.hint
 
 
 def test_more_pictures_than_needed_are_spread():
-    many = Labeled(tuple(map(str, range(10))), tuple(map(str, range(10))))
+    many = LabeledPictures(tuple(map(str, range(10))), tuple(map(str, range(10))))
     assert many.spread(4).classes == ("0", "3", "6", "9")
     assert many.spread(MAX_PICTURES).classes == many.classes
 

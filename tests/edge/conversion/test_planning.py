@@ -19,7 +19,9 @@ from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
 
 
 def source(model_format: str = "keras", precision: str = "fp32") -> OpenedSource:
-    return OpenedSource(Artifact(Path(), Manifest("m", model_format, precision, f"m.{model_format}")), "0" * 64)
+    return OpenedSource(
+        artifact=Artifact(Path(), Manifest("m", model_format, precision, f"m.{model_format}")), sha256="0" * 64
+    )
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,17 @@ def truth_of(classifier, meaning=None, calibration=None) -> Reference:
     with open_session(Artifact.open(classifier)) as session:
         samples = Samples(synthetic(session.inputs, WAY), "synthetic")
         inputs, outputs = tuple(session.inputs), tuple(session.outputs)
-        return Reference(inputs, outputs, samples, calibration, {}, WAY, None, meaning, ())
+        return Reference(
+            inputs=inputs,
+            outputs=outputs,
+            samples=samples,
+            calibration=calibration,
+            answers={},
+            preprocess=WAY,
+            labels=None,
+            meaning=meaning,
+            notes=(),
+        )
 
 
 @pytest.mark.parametrize(
@@ -199,9 +209,11 @@ def test_what_is_odd_about_the_labeled_inputs_is_noted(request_for, step, labele
 
 
 def test_a_drop_is_allowed_up_to_its_limit():
-    assert Accuracy(100, 90, 89, 1, 98, 0.01, 1).passed
-    assert not Accuracy(100, 90, 88, 2, 97, 0.01, 1).passed
-    assert Accuracy(100, 90, 91, 0, 99, 0.0, 1).drop == pytest.approx(-0.01)
+    assert Accuracy(samples=100, source=90, result=89, lost=1, alike=98, allowed=0.01, size=1).passed
+    assert not Accuracy(samples=100, source=90, result=88, lost=2, alike=97, allowed=0.01, size=1).passed
+    assert Accuracy(samples=100, source=90, result=91, lost=0, alike=99, allowed=0.0, size=1).drop == pytest.approx(
+        -0.01
+    )
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,9 @@ def test_key_points_are_scored_by_their_distance():
     pytest.importorskip("faster_coco_eval")
     places = [(float(3 * number), float(10 * number)) for number in range(len(COCO))]
     points = tuple(number for x, y in places for number in (x, y, 2.0))
-    label = LabeledObjects((LabeledObject(0, (0.0, 0.0, 100.0, 200.0), 12000.0, points=points),), frozenset({0}))
+    label = LabeledObjects(
+        objects=(LabeledObject(0, (0.0, 0.0, 100.0, 200.0), 12000.0, points=points),), classes=frozenset({0})
+    )
     view = PoseView()
     assert view.score([(Poses((person(places),)), label)]).values["oks_map"] == pytest.approx(1)
     far = [(x + 40, y + 40) for x, y in places]

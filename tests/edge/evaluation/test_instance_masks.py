@@ -49,7 +49,9 @@ def made(kind: str) -> list[tuple[Instances, LabeledObjects]]:
             if is_crowd:
                 left, width = int(draw.integers(0, 200)), 60
                 before, inside = left * SIZE[1], width * SIZE[1]
-                outline = RunLengths(SIZE[1], SIZE[0], (before, inside, SIZE[0] * SIZE[1] - before - inside))
+                outline = RunLengths(
+                    height=SIZE[1], width=SIZE[0], counts=(before, inside, SIZE[0] * SIZE[1] - before - inside)
+                )
             area = float(draw.uniform(0.5, 1) * radii.prod() * 3)
             objects.append(LabeledObject(index, bounds(parts[0]), area, is_crowd, outline=outline))
             for _ in range(int(draw.choice([0, 1, 1, 2]))):
@@ -58,7 +60,7 @@ def made(kind: str) -> list[tuple[Instances, LabeledObjects]]:
                 score = draw.integers(1, 4) / 4 if kind == "ties" else draw.random()
                 box = bounds(tuple(polygon.reshape(-1).tolist()))
                 found.append(Instance(Detection(index, None, float(score), box), tuple(map(tuple, polygon.tolist()))))
-        label = LabeledObjects(tuple(objects), frozenset(range(CLASSES)), SIZE)
+        label = LabeledObjects(objects=tuple(objects), classes=frozenset(range(CLASSES)), size=SIZE)
         pairs.append((Instances(tuple(sorted(found, key=lambda one: -one.detection.score))), label))
     return pairs
 
@@ -131,7 +133,7 @@ def test_a_mask_that_is_shifted_in_its_box_is_worse():
 
 def test_labels_without_outlines_give_the_metrics_of_boxes():
     pytest.importorskip("faster_coco_eval")
-    label = LabeledObjects((LabeledObject(0, (0.0, 0.0, 9.0, 9.0), 81.0),), frozenset({0}))
+    label = LabeledObjects(objects=(LabeledObject(0, (0.0, 0.0, 9.0, 9.0), 81.0),), classes=frozenset({0}))
     found = Instances((Instance(Detection(0, None, 0.9, (0.0, 0.0, 9.0, 9.0)), ()),))
     values = VIEW.score([(found, label)]).values
     assert values["map"] == pytest.approx(1)
@@ -154,8 +156,8 @@ def write_coco(folder: Path, segmentation: object) -> Path:
     ("segmentation", "outline"),
     [
         ([[0, 0, 2, 0, 2, 2]], ((0, 0, 2, 0, 2, 2),)),
-        ({"size": [2, 4], "counts": [2, 4, 2]}, RunLengths(2, 4, (2, 4, 2))),
-        ({"size": [2, 4], "counts": "222"}, RunLengths(2, 4, "222")),
+        ({"size": [2, 4], "counts": [2, 4, 2]}, RunLengths(height=2, width=4, counts=(2, 4, 2))),
+        ({"size": [2, 4], "counts": "222"}, RunLengths(height=2, width=4, counts="222")),
         ([], ()),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 import edge
 from edge.cli import main
 from edge.inference import sounds
-from edge.inference.sounds import read_wav, resampled
+from edge.inference.sounds import read_wav, resample
 from edge.inference.spectrum import BANDS, spectrum
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UsageError
@@ -93,7 +93,7 @@ def test_an_artifact_hears_what_its_source_hears(data, tmp_path):
 @pytest.mark.data
 def test_sounds_of_other_rates_and_channels_are_resampled(data, tmp_path):
     samples, _ = read_wav(OKAY_NABU)
-    both = np.stack([resampled(samples, 16_000, 44_100)] * 2, axis=1)
+    both = np.stack([resample(samples, 16_000, 44_100)] * 2, axis=1)
     with edge.open(data / "real" / "silero_vad_16k_op15.onnx") as opened:
         expected, found = opened.predict(OKAY_NABU), opened.predict(write(tmp_path / "cd.wav", both, 44_100))
     assert np.abs(found.scores - expected.scores).mean() < 0.01
@@ -102,11 +102,11 @@ def test_sounds_of_other_rates_and_channels_are_resampled(data, tmp_path):
 
 def test_a_tone_survives_resampling_and_one_above_the_new_rate_does_not():
     time = np.arange(44_100 * 20) / 44_100
-    found = resampled(np.sin(2 * np.pi * 440 * time), 44_100, 16_000)
+    found = resample(np.sin(2 * np.pi * 440 * time), 44_100, 16_000)
     assert len(found) == 16_000 * 20
     inner = slice(1000, -1000)
     np.testing.assert_allclose(found[inner], np.sin(2 * np.pi * 440 * np.arange(len(found)) / 16_000)[inner], atol=0.01)
-    assert np.abs(resampled(np.sin(2 * np.pi * 12_000 * time), 44_100, 16_000)[inner]).max() < 0.01
+    assert np.abs(resample(np.sin(2 * np.pi * 12_000 * time), 44_100, 16_000)[inner]).max() < 0.01
 
 
 def test_the_spectrum_is_that_of_the_library_in_fixed_point():
@@ -174,7 +174,7 @@ def test_a_broken_sound_is_one_clear_line(tmp_path, content, words):
 
 def test_a_sound_that_is_too_long_is_refused_before_it_is_resampled(monkeypatch, tmp_path):
     (tmp_path / "days.wav").write_bytes(riff(form(1, 8, rate=1_000), bytes(2**18 * 512 // 16 + 1)))
-    monkeypatch.setattr(sounds, "resampled", lambda *_: pytest.fail("the sound is resampled"))
+    monkeypatch.setattr(sounds, "resample", lambda *_: pytest.fail("the sound is resampled"))
     with pytest.raises(InputError, match=r"has 262,145 windows; the limit is 262,144"):
         sounds.sound_samples(Artifact.open(MODEL), tmp_path / "days.wav", SoundWindows("x", 16_000, 512))
 

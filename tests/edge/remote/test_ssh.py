@@ -6,7 +6,7 @@ import pytest
 import sshd
 
 from edge.remote.probe import probe
-from edge.remote.ssh import ConnectionLostError, SshConnection, quoted
+from edge.remote.ssh import ConnectionLostError, SshConnection, quote
 from runtimes.errors import UsageError
 
 
@@ -118,6 +118,6 @@ def test_a_channel_never_connects_by_itself(boards):
 
 def test_words_reach_the_shell_as_they_are():
     words = ["a b", "it's", "$HOME", "~/a $x"]
-    out = subprocess.run(["sh", "-c", "printf '%s\\n' " + quoted(words)], capture_output=True, text=True, check=True)
+    out = subprocess.run(["sh", "-c", "printf '%s\\n' " + quote(words)], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines()[:3] == words[:3]
     assert out.stdout.splitlines()[3].endswith("/a $x")

@@ -209,10 +209,10 @@ def main(given: dict) -> None:
     if given.get("key"):
         given["key"] = Key(given["key"], is_new=False)
     lists = {name: tuple(given.pop(name, ())) for name in ("origins", "hosts")}
-    facts = Facts("scripted", 4096, slots, "Q4_0", {**META, "slots": slots})
+    facts = Facts(name="scripted", context=4096, slots=slots, quantization="Q4_0", meta={**META, "slots": slots})
 
     def opener() -> ServedModel:
-        return ServedModel(Engine(slots, fails_again), TemplateGuard(None), [], _facts=facts)
+        return ServedModel(engine=Engine(slots, fails_again), template=TemplateGuard(None), notes=[], _facts=facts)
 
     options = ServeOptions(**{"name": "scripted", "port": 0, **lists, **given})
     serve(

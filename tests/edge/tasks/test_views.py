@@ -39,12 +39,14 @@ SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.
 NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)), 3.5)
 
 
-CAT = LabeledObjects((LabeledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), frozenset({0, 80}))
-NOTHING = LabeledObjects((), frozenset({0, 80}))
+CAT = LabeledObjects(objects=(LabeledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), classes=frozenset({0, 80}))
+NOTHING = LabeledObjects(objects=(), classes=frozenset({0, 80}))
 BODY = tuple(KeyPoint(name, 1.0, index / 3, 0.9) for index, name in enumerate(COCO))
 
 POINTS = tuple(number for one in BODY for number in (one.x, one.y, 2.0))
-STANDING = LabeledObjects((LabeledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), frozenset({0}))
+STANDING = LabeledObjects(
+    objects=(LabeledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), classes=frozenset({0})
+)
 
 
 class Mask(LabeledMask):

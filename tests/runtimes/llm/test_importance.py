@@ -18,7 +18,7 @@ from runtimes.llm.llama_cpp.importance import (
 )
 from runtimes.llm.llama_cpp.quantize import quantize_file
 from runtimes.llm.llama_cpp.weight_errors import weight_errors
-from runtimes.llm.perplexity import compared
+from runtimes.llm.perplexity import compare_perplexity
 from runtimes.quantization_jobs import ImportanceJob
 
 gguf = pytest.importorskip("gguf")
@@ -131,11 +131,11 @@ def test_the_errors_of_tensors_are_those_of_gguf(kind: str, tmp_path: Path) -> N
 
 def test_a_model_does_not_diverge_from_itself_and_a_quantized_one_does(text: Path, tmp_path: Path) -> None:
     quantize_file(MODEL, tmp_path / "q.gguf", "q4_0")
-    same = compared(MODEL, MODEL, text, "llama_cpp", lambda _progress: None)
+    same = compare_perplexity(MODEL, MODEL, text, "llama_cpp", lambda _progress: None)
     assert same.kl_divergence.value == pytest.approx(0, abs=1e-9)
     assert same.same_top == 1
     assert same.kl_tokens == same.tokens
-    other = compared(MODEL, tmp_path / "q.gguf", text, "llama_cpp", lambda _progress: None)
+    other = compare_perplexity(MODEL, tmp_path / "q.gguf", text, "llama_cpp", lambda _progress: None)
     assert other.kl_divergence.value > 0
 
 

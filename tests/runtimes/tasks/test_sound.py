@@ -12,7 +12,7 @@ from runtimes.errors import InputError
 from runtimes.model_files.facts import GIVEN, Labels, ModelFacts
 from runtimes.task import DecodeOptions
 from runtimes.tasks import recognize
-from runtimes.tasks.sound import Sound, SoundClassScores, SoundTask, VoiceActivity, WakeWord, joined
+from runtimes.tasks.sound import Sound, SoundClassScores, SoundTask, VoiceActivity, WakeWord, join_windows
 from runtimes.testing.task_contract import TaskContract, TaskExample
 
 PROBABILITIES = Quantization((1 / 256,), (0,))
@@ -104,7 +104,7 @@ def test_several_rows_share_the_time_of_a_window():
 
 def test_windows_are_joined_and_a_class_is_heard_in_segments():
     rows = [[0.1, 0.9], [0.2, 0.6], [0.9, 0.1], [0.1, 0.1], [0.5, 0.1]]
-    whole = joined([Sound(np.float32([row]), 0.5, ("cat", "dog")) for row in rows])
+    whole = join_windows([Sound(np.float32([row]), 0.5, ("cat", "dog")) for row in rows])
     assert [(one.label, round(one.score, 3)) for one in whole.classes] == [("cat", 0.9), ("dog", 0.9)]
     assert [(one.label, one.start_s, one.end_s) for one in whole.segments] == [
         ("dog", 0.0, 1.0),

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from runtimes.verification.rows import count_matching, judge_rows, padded, padded_axis, row_check
+from runtimes.verification.rows import count_matching, judge_rows, pad, padded_axis, row_check
 
 RNG = np.random.default_rng(0)
 COUNTS = (6, 9, 4, 8, 7)
@@ -17,10 +17,10 @@ PRECISIONS = ["fp32", "fp16", "int8"]
 
 
 def failures(precision, change_boxes=lambda rows: rows, change_scores=lambda rows: rows):
-    expected = {"boxes": padded(BOXES, 0), "scores": padded(SCORES, 0)}
+    expected = {"boxes": pad(BOXES, 0), "scores": pad(SCORES, 0)}
     given = {
-        "boxes": padded([change_boxes(rows) for rows in BOXES], 0),
-        "scores": padded([change_scores(rows) for rows in SCORES], 0),
+        "boxes": pad([change_boxes(rows) for rows in BOXES], 0),
+        "scores": pad([change_scores(rows) for rows in SCORES], 0),
     }
     checks = [row_check(name, 0, values, exact=False) for name, values in expected.items()]
     (report,) = judge_rows(precision, checks, expected, given).values()
@@ -89,9 +89,9 @@ def test_values_that_are_not_numbers_fail():
 
 def test_indices_must_be_equal():
     places = [np.argwhere(RNG.uniform(size=(5, 5)) > 0.5).astype(np.float32) for _ in range(5)]
-    expected = {"y": padded(places, 0)}
+    expected = {"y": pad(places, 0)}
     check = row_check("y", 0, expected["y"], exact=True)
-    given = {"y": padded([rows + (rows == rows.max()) for rows in places], 0)}
+    given = {"y": pad([rows + (rows == rows.max()) for rows in places], 0)}
     (report,) = judge_rows("int8", [check], expected, given).values()
     assert report.failures
     (report,) = judge_rows("fp32", [check], expected, expected).values()
@@ -100,7 +100,7 @@ def test_indices_must_be_equal():
 
 def test_rows_along_the_last_axis():
     places = [np.stack(np.nonzero(RNG.uniform(size=(5, 5)) > 0.5)).astype(np.float32) for _ in range(5)]
-    values = padded(places, 1)
+    values = pad(places, 1)
     assert padded_axis(values) == 1
     check = row_check("y", 1, values, exact=True)
     (report,) = judge_rows("fp32", [check], {"y": values}, {"y": values[:, :, ::-1]}).values()
@@ -110,7 +110,7 @@ def test_rows_along_the_last_axis():
 
 
 def test_samples_without_any_row():
-    values = padded([np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)], 0)
+    values = pad([np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)], 0)
     check = row_check("y", 0, values, exact=False)
     (report,) = judge_rows("fp32", [check], {"y": values}, {"y": values}).values()
     assert (report.share, report.failures) == (1.0, ())
