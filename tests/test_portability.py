@@ -14,9 +14,11 @@ MODULES = ("fcntl", "termios", "resource", "pwd", "grp", "tty", "pty", "syslog")
 CALLS = {
     "os": (
         *("killpg", "setsid", "setpgid", "getpgid", "fork", "wait3", "wait4", "getuid", "geteuid", "uname", "mkfifo"),
-        *("getloadavg", "sched_getaffinity", "sched_setaffinity"),
+        *("getloadavg", "sched_getaffinity", "sched_setaffinity", "sysconf", "confstr", "sync"),
     ),
     "signal": ("SIGKILL", "SIGHUP", "SIGALRM", "SIGSTOP", "SIGUSR1", "setitimer", "alarm"),
+    "socket": ("AF_UNIX",),
+    "asyncio": ("open_unix_connection", "start_unix_server"),
 }
 ARGUMENTS = ("start_new_session", "preexec_fn", "process_group")
 
@@ -52,10 +54,13 @@ def test_what_posix_alone_has_is_used_in_modules_that_say_so() -> None:
 
 
 def test_a_call_that_posix_alone_has_is_found(tmp_path: Path) -> None:
-    text = "import fcntl\nfrom os import fork\nos.killpg(1, signal.SIGKILL)\nf(start_new_session=True)\n"
+    text = (
+        "import fcntl\nfrom os import fork\nos.killpg(1, signal.SIGKILL)\nf(start_new_session=True)\nsocket.AF_UNIX\n"
+    )
     path = tmp_path / "a.py"
     path.write_text(text)
-    assert sorted(posix_only(path)) == ["fcntl", "os.fork", "os.killpg", "signal.SIGKILL", "start_new_session"]
+    found = ["fcntl", "os.fork", "os.killpg", "signal.SIGKILL", "socket.AF_UNIX", "start_new_session"]
+    assert sorted(posix_only(path)) == found
     path.write_text(f'"""Uses POSIX."""\n{text}')
     assert posix_only(path) == []
 
