@@ -36,25 +36,25 @@ def _rewrite(proto: Any, place: int, node: Any) -> None:
         proto.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{rows}/{name}"))
         return f"{rows}/{name}"
 
-    def made(op: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+    def make(op: str, inputs: list[str], output: str, **attributes: Any) -> Any:
         return helper.make_node(op, inputs, [output], name=f"{output}/{op}", **attributes)
 
     best, best_class, found = (f"{rows}/{part}" for part in ("best", "class_of_box", "found"))
     columns = [f"{rows}/{part}" for part in ("picture", "class", "box")]
     if opset_of(proto) < _AXES_AS_INPUT:
-        largest = made("ReduceMax", [scores], best, axes=[1], keepdims=1)
+        largest = make("ReduceMax", [scores], best, axes=[1], keepdims=1)
     else:
-        largest = made("ReduceMax", [scores, constant("axes", [1])], best, keepdims=1)
+        largest = make("ReduceMax", [scores, constant("axes", [1])], best, keepdims=1)
     before = [
         largest,
-        made("ArgMax", [scores], f"{rows}/classes", axis=1, keepdims=0),  # [1, boxes]
-        made("Reshape", [f"{rows}/classes", constant("flat", [-1])], best_class),
+        make("ArgMax", [scores], f"{rows}/classes", axis=1, keepdims=0),  # [1, boxes]
+        make("Reshape", [f"{rows}/classes", constant("flat", [-1])], best_class),
     ]
     after = [
-        made("Gather", [found, constant("first", [0])], columns[0], axis=1),
-        made("Gather", [found, constant("last", [2])], columns[2], axis=1),
-        made("Gather", [best_class, columns[2]], columns[1], axis=0),
-        made("Concat", columns, rows, axis=1),
+        make("Gather", [found, constant("first", [0])], columns[0], axis=1),
+        make("Gather", [found, constant("last", [2])], columns[2], axis=1),
+        make("Gather", [best_class, columns[2]], columns[1], axis=0),
+        make("Concat", columns, rows, axis=1),
     ]
     node.input[1], node.output[0] = best, found
     for offset, one in enumerate(after):

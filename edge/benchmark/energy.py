@@ -103,11 +103,11 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text.strip()).timestamp()
 
 
-def wait_for_meter(path: Path, measurements: Sequence[Measurement], patience_s: float = 5.0) -> Meter:
-    """Read the file once it covers the last loop, or after `patience_s`: meters write when their buffer is full."""
+def wait_for_meter(path: Path, measurements: Sequence[Measurement], timeout_s: float = 5.0) -> Meter:
+    """Read the file once it covers the last loop, or after `timeout_s`: meters write when their buffer is full."""
     ends = [_end(one) for one in measurements]
     last = max((end for end in ends if end is not None), default=None)
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     while True:
         meter = read_meter(path)
         if last is None or (len(meter.seconds) and meter.seconds[-1] >= last) or time.monotonic() >= until:

@@ -168,7 +168,7 @@ def _check_decoding(
     names = type(source).__name__, type(result).__name__
     how = f"by {names[0]} and {names[1]}" if names[0] != names[1] else f"both by {names[0]}"
     raise ProofError(
-        f"the same numbers mean another {task.id} result as the source's outputs than as the artifact's ({how}): "
+        f"the same numbers are decoded to another {task.id} result in the artifact than in the source ({how}): "
         f"{wrong.message}",
         _REPORT,
     )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Answer = tuple[LabeledInput, ScoredInput | Unreadable]
 
 _CONNECT_S = 15.0  # also for the first worker
-_PATIENCE_S = 60.0  # without any worker, while inputs wait
+_WORKER_TIMEOUT_S = 60.0  # without any worker, while inputs wait
 _CHUNK_INPUTS = 16  # a task costs Dask some milliseconds; a worker that dies costs the chunk that it was working on
 _CHUNKS_EACH = 4  # at least, for each thread: the less a worker takes at once, the less a slow one delays the end
 _CHUNK_BYTES = 8 << 20  # Dask warns of tasks of 10 MB
@@ -132,7 +132,7 @@ class Cluster:
         """Wait for a chunk, and yield its answers."""
         while True:
             try:
-                future = done.get(timeout=_PATIENCE_S)
+                future = done.get(timeout=_WORKER_TIMEOUT_S)
                 break
             except Empty:
                 if not self._has_workers():

@@ -66,9 +66,9 @@ def test_a_meter_that_writes_late_is_waited_for(tmp_path: Path) -> None:
     path = file(tmp_path, "time,watts\n100,2\n101,2\n")
     later = threading.Timer(0.2, path.write_text, ("time,watts\n100,2\n105,2\n",))
     later.start()
-    assert wait_for_meter(path, [measured(101.0, 2.0)], patience_s=20).seconds.tolist() == [100, 105]
+    assert wait_for_meter(path, [measured(101.0, 2.0)], timeout_s=20).seconds.tolist() == [100, 105]
     later.join()
-    assert wait_for_meter(path, [measured(104.0, 2.0)], patience_s=0).seconds.tolist() == [100, 105]
+    assert wait_for_meter(path, [measured(104.0, 2.0)], timeout_s=0).seconds.tolist() == [100, 105]
 
 
 def test_a_meter_that_turned_bad_loses_its_energy_and_nothing_else(tmp_path: Path, caplog) -> None:

@@ -111,7 +111,7 @@ def test_a_result_that_is_decoded_otherwise_is_a_fault_though_its_numbers_are_eq
     monkeypatch.setattr(agreement, "prepared_model", wrong)
     with pytest.raises(ProofError) as caught:
         compared(model, request)
-    assert "the same numbers mean another pose result" in caught.value.message
+    assert "the same numbers are decoded to another pose result" in caught.value.message
 
 
 def test_a_result_of_another_task_is_a_fault(model, tmp_path):

@@ -260,7 +260,7 @@ def test_the_end_of_the_scheduler_is_an_error(tmp_path, segmenter, labeled, unti
     pytest.importorskip("distributed")
     from edge.evaluation import cluster
 
-    monkeypatch.setattr(cluster, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(cluster, "_WORKER_TIMEOUT_S", 1.0)
     ended = []
 
     def end(event) -> None:
