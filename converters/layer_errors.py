@@ -16,7 +16,7 @@ from runtimes.arrays import Array, Arrays
 
 SAMPLES = 8  # enough for a stable ranking; all values inside two networks are held in memory for each
 _NAMED = 5  # in an error message
-_TOLD = 0.1  # share of the worst layer's noise below which a layer is not mentioned
+_MENTIONED_SHARE = 0.1  # share of the worst layer's noise below which a layer is not mentioned
 _MAX_KEPT_SHARE = 0.5  # of all layers: beyond that, the result is no longer an int8 model
 
 
@@ -80,7 +80,9 @@ def growing(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
 
 def describe_layers(layers: Sequence[Layer]) -> str:
     """Describe the worst layers: `conv1 (93 % noise), conv2 (40 % noise)`."""
-    worst = [layer for layer in layers[:_NAMED] if layer.noise > 0 and layer.noise >= _TOLD * layers[0].noise]
+    worst = [
+        layer for layer in layers[:_NAMED] if layer.noise > 0 and layer.noise >= _MENTIONED_SHARE * layers[0].noise
+    ]
     return ", ".join(f"{short(layer.name)} ({100 * layer.noise:.2g} % noise)" for layer in worst)
 
 

@@ -78,11 +78,11 @@ def deploy(
 
 
 def _verify(board: Board, job: VerifyJob, note: Callable[[str], None]) -> VerifyAnswer:
-    def hear(progress: Progress) -> None:
+    def show(progress: Progress) -> None:
         note(str(progress.get("phase", "")))
 
     note("verifying")
-    return run_job(job, timeout_s=_VERIFY_S, on_progress=hear, place=board)
+    return run_job(job, timeout_s=_VERIFY_S, on_progress=show, place=board)
 
 
 def uninstall(host: str) -> bool:

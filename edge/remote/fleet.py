@@ -119,11 +119,11 @@ def _measure_by_trtexec(
     return [setup for setup in setups if setup not in wanted]
 
 
-def boards_of(setups: Mapping[str, Sequence[Setup]], offline: bool, hear: OnProgress) -> dict[str, Board]:
+def boards_of(setups: Mapping[str, Sequence[Setup]], offline: bool, on_progress: OnProgress) -> dict[str, Board]:
     """Create a board for each host. Its messages are reported as progress of the host's first setup."""
 
     def board(host: str, first: Setup) -> Board:
-        return Board(host, offline=offline, note=lambda text: hear(first, 0, text))
+        return Board(host, offline=offline, note=lambda text: on_progress(first, 0, text))
 
     return {host: board(host, group[0]) for host, group in setups.items()}
 

@@ -58,7 +58,7 @@ class Installer:
         """Install an engine, and return its folder; "" if the board's own system has the engine."""
         if engine == "edgetpu":
             packages.check_edgetpu(self._python, self._survey.libedgetpu)
-        if packages.is_there(engine, self._python):
+        if packages.has_engine(engine, self._python):
             return ""
         wanted = packages.packages(engine, self._python, self._survey.libedgetpu)
         name = packages.folder_of(engine, self._python, self._survey.libedgetpu)
@@ -132,7 +132,7 @@ class Installer:
     def _receive(self, words: list[str], feed: Feed | None, timeout_s: float) -> None:
         text = Path(receive.__file__).read_text(encoding="utf-8")
         script = "exec " + quote([self._python.path, "-c", text, *words])
-        status, out = self._line.run(script, feed, hear=None if feed else self._note, timeout_s=timeout_s)
+        status, out = self._line.run(script, feed, on_line=None if feed else self._note, timeout_s=timeout_s)
         _check_answer(self._line.host, status, out)
 
 

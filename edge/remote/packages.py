@@ -116,7 +116,7 @@ def users_openvino(found: Probe, host: str) -> list[str]:
     return ["bash", "-c", '. "$0" -pyver "$1" >/dev/null 2>&1; shift; exec "$@"', found.openvino, version]
 
 
-def is_there(engine: str, python: Python) -> bool:
+def has_engine(engine: str, python: Python) -> bool:
     """Whether the board's own system has the engine: NVIDIA's builds, Google's pycoral, Intel's archive, or others."""
     return "numpy" in python.modules and any(name in python.modules for name in _MODULES.get(engine, (engine,)))
 

@@ -38,7 +38,7 @@ def sampling_script(file: str) -> str:
 
 
 def report_script(file: str) -> str:
-    """Return a script that prints all readings, a last one, and the board's clock, for `PowerReadings.hear`."""
+    """Return a script that prints all readings, a last one, and the board's clock, for `PowerReadings.read_line`."""
     return f'power >> {file}; echo "{_MARK}"; cat {file}; echo "{_NOW}$(date +%s.%N)"'
 
 
@@ -50,7 +50,7 @@ class PowerReadings:
         self._has_mark = False
         self._ahead: float | None = None  # seconds by which this machine's clock is ahead of the board's
 
-    def hear(self, text: str) -> None:
+    def read_line(self, text: str) -> None:
         """Parse a line; lines before the mark belong to other programs."""
         if text == _MARK:
             self._has_mark = True

@@ -177,11 +177,11 @@ class SshConnection:
         script: str,
         feed: Feed | None = None,
         *,
-        hear: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
         timeout_s: float = _ANSWER_S,
     ) -> tuple[int, str]:
         """Run a script on the board and return its exit status and stdout as text; see `read`."""
-        status, out = self.read(script, feed, hear=hear, timeout_s=timeout_s)
+        status, out = self.read(script, feed, on_line=on_line, timeout_s=timeout_s)
         return status, out.decode("utf-8", "replace")
 
     def read(
@@ -189,12 +189,12 @@ class SshConnection:
         script: str,
         feed: Feed | None = None,
         *,
-        hear: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
         timeout_s: float = _ANSWER_S,
     ) -> tuple[int, bytes]:
         """Run a script on the board and return its exit status and stdout.
 
-        `feed` writes its stdin; `hear` receives each line of stdout as it arrives. Without `feed`, stdin stays open
+        `feed` writes its stdin; `on_line` receives each line of stdout as it arrives. Without `feed`, stdin stays open
         until the script ends; if it closes earlier, the board knows that we have disconnected.
 
         Raises ConnectionLostError if the connection breaks, RemoteTimeoutError after `timeout_s`. The script's stderr
@@ -204,7 +204,7 @@ class SshConnection:
             process = start(self.command(script), log)
             try:
                 with deadline(timeout_s, lambda: end(process)) as expired:
-                    out = _exchange(process, feed, hear)
+                    out = _exchange(process, feed, on_line)
             finally:
                 end(process)  # after an exception such as Ctrl+C; otherwise it has ended
                 process.wait()
@@ -293,7 +293,7 @@ def quote(words: Sequence[str]) -> str:
     )
 
 
-def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, hear: Callable[[str], None] | None) -> bytes:
+def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, on_line: Callable[[str], None] | None) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
     if feed is not None:
@@ -303,8 +303,8 @@ def _exchange(process: subprocess.Popen[bytes], feed: Feed | None, hear: Callabl
     lines = []
     for line in skip_shell_banner(process.stdout):
         lines.append(line)
-        if hear is not None:
-            hear(line.decode("utf-8", "replace").rstrip())
+        if on_line is not None:
+            on_line(line.decode("utf-8", "replace").rstrip())
     process.stdout.close()
     _close(process.stdin)
     process.wait()

@@ -83,7 +83,7 @@ def is_wanted(setup: Setup) -> bool:
 def is_needed(found: Probe) -> bool:
     """Return whether the board has trtexec but no Python with TensorRT that could run a worker."""
     python = found.python
-    return found.trtexec is not None and (python is None or not packages.is_there("tensorrt", python))
+    return found.trtexec is not None and (python is None or not packages.has_engine("tensorrt", python))
 
 
 def measure_all(
@@ -146,7 +146,7 @@ class _Trtexec:
         options, loop, power = _options(setup.protocol), _Loop(), PowerReadings()
         before = self._state()
         samples = self._times(
-            place, [f"--loadEngine={engine}", *options], timeout_s, [_progress(note), loop.hear, power.hear]
+            place, [f"--loadEngine={engine}", *options], timeout_s, [_progress(note), loop.read_line, power.read_line]
         )
         return {
             **self._row(setup, artifact, before, self._state()),
@@ -229,12 +229,12 @@ class _Trtexec:
             return {"profile": None, "profile_note": f"{error.message}: {error.hint}"}
 
     def _run(self, script: str, what: str, timeout_s: float, hearers: Sequence[Note]) -> str:
-        def hear(text: str) -> None:
+        def on_line(text: str) -> None:
             for hearer in hearers:
                 hearer(text)
 
         try:
-            status, output = self._line.run(script, hear=hear, timeout_s=timeout_s)
+            status, output = self._line.run(script, on_line=on_line, timeout_s=timeout_s)
         except RemoteTimeoutError:
             hint = "allow it more time: --timeout" if timeout_s < _BUILD_S else "choose a smaller model"
             raise WorkerTimeoutError(
@@ -284,11 +284,11 @@ class _Trtexec:
 def _progress(note: Note) -> Note:
     """Return a function that passes the lines worth showing on to `note`."""
 
-    def hear(text: str) -> None:
+    def on_line(text: str) -> None:
         if _STAMP.match(text) or text.startswith("another measurement"):
             note(_STAMP.sub("", text)[:200])
 
-    return hear
+    return on_line
 
 
 class _Loop:
@@ -298,7 +298,7 @@ class _Loop:
         self.began: float | None = None
         self.seconds: float | None = None
 
-    def hear(self, text: str) -> None:
+    def read_line(self, text: str) -> None:
         match = _LOOP.match(_STAMP.sub("", text))
         if match:
             self.seconds = float(match.group(1))

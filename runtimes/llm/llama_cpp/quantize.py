@@ -113,7 +113,7 @@ def _listening(library: Any, on_tensor: OnTensor) -> Iterator[list[str]]:
     """Read llama.cpp's log while it works, one line per tensor, and yield its errors."""
     complaints: list[str] = []
 
-    def hear(level: int, text: bytes, _data: Any) -> None:
+    def log(level: int, text: bytes, _data: Any) -> None:
         line = text.decode("utf-8", "replace")
         match = _TENSOR.match(line.strip())
         if match:
@@ -121,7 +121,7 @@ def _listening(library: Any, on_tensor: OnTensor) -> Iterator[list[str]]:
         elif level == llama.ERROR and line.strip():
             complaints.append(line.strip()[:200])
 
-    callback = library.llama_log_callback(hear)
+    callback = library.llama_log_callback(log)
     library.llama_log_set(callback, ctypes.c_void_p(0))
     try:
         yield complaints

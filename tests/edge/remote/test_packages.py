@@ -12,7 +12,7 @@ import pytest
 
 from edge.remote import probe as surveying
 from edge.remote.board import Board as Place
-from edge.remote.packages import check_edgetpu, engine_folders, fetch, folder_of, is_there, packages
+from edge.remote.packages import check_edgetpu, engine_folders, fetch, folder_of, has_engine, packages
 from edge.remote.probe import Python
 from runtimes.errors import EngineMissingError, HostError, RefusedError
 
@@ -55,7 +55,7 @@ def test_a_32_bit_python_that_is_too_new_is_refused_before_pip_is_asked(engine) 
 @pytest.mark.parametrize(("version", "numpy"), [((3, 8), "numpy<1.24"), ((3, 10), "numpy<1.24"), ((3, 12), "numpy")])
 def test_a_jetson_whose_tensorrt_has_no_numpy_beside_it_gets_one(version, numpy) -> None:
     there = python(*version, modules=("tensorrt",))
-    assert not is_there("tensorrt", there)
+    assert not has_engine("tensorrt", there)
     assert packages("tensorrt", there) == (numpy,)
 
 
@@ -94,7 +94,7 @@ def test_an_engine_is_fetched_for_the_boards_processor_and_python(tmp_path, ther
     assert machines(tmp_path) == {processor}
     tag = f"cpython-3{there.version[1]}-"
     assert all(tag in path.name for path in tmp_path.rglob("*.cpython-*.so"))
-    assert is_there("litert", python(3, modules=tuple(path.name for path in tmp_path.iterdir())))
+    assert has_engine("litert", python(3, modules=tuple(path.name for path in tmp_path.iterdir())))
 
 
 def test_a_32_bit_board_has_its_own_numpy(tmp_path) -> None:

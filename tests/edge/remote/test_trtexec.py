@@ -232,10 +232,10 @@ def test_the_boards_own_sensors_measure_trtexecs_loop(jetson, prepared, tmp_path
 def test_a_sensor_that_stops_sending_is_reported():
     power = PowerReadings()
     for line in ("edge: power", "100.0 A=1000 B=500", "101.0 A=1000", "now 101.5"):
-        power.hear(line)
+        power.read_line(line)
     assert power.energy(time.time() - 1.4, 0.8)["energy_note"] == "the board's power sensors stopped reporting"
     silent = PowerReadings()
-    silent.hear("100.0 A=1000")  # before the mark: trtexec's
+    silent.read_line("100.0 A=1000")  # before the mark: trtexec's
     assert "no INA sensor" in silent.energy(1.0, 1.0)["energy_note"]
 
 
@@ -243,7 +243,7 @@ def test_a_loop_that_is_reported_late_is_measured():
     power = PowerReadings()
     heard = time.time()
     for line in ("edge: power", "100.0 A=2000", "101.0 A=2000", "101.9 A=2000", "now 102.0"):
-        power.hear(line)  # with the line of the loop's end, all at once: the last reading seems to be before it
+        power.read_line(line)  # with the line of the loop's end, all at once: the last reading seems to be before it
     assert power.energy(heard - 0.5, 0.5)["energy_j"] == pytest.approx(1.0)
 
 
