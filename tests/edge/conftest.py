@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from tests.converters.conftest import write_classifier
 
 _BROWSER_FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -25,24 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture
 def classifier(tmp_path) -> Path:
     """`classifier.onnx`: a dense softmax classifier of pictures, [1, 4, 4, 3] → [1, 5], opset 13."""
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    weights = np.random.default_rng(5).normal(0, 0.6, (48, 5)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["image"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-            helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
-        ],
-        "classifier",
-        [helper.make_tensor_value_info("image", kind, [1, 4, 4, 3])],
-        [helper.make_tensor_value_info("scores", kind, [1, 5])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path = tmp_path / "classifier.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
+    return write_classifier(tmp_path / "classifier.onnx")
 
 
 @pytest.fixture(scope="module")
