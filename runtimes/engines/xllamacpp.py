@@ -52,7 +52,7 @@ class Adapter(TextEngine):
         key, memory = secrets.token_hex(16), memory_mode(file, options)
         with opening(self.id, path):
             server = library.Server(
-                _parameters(library, path, context, threads, key, options, memory_mode(file, options))
+                _parameters(library, path, options, context=context, threads=threads, key=key, memory=memory)
             )
         session = _Session(server, key)
         session.facts = replace(
@@ -86,7 +86,7 @@ class _Session(ServerSession):
 
 
 def _parameters(
-    library: Any, path: Path, context: int, threads: int, key: str, options: LoadOptions, memory: str
+    library: Any, path: Path, options: LoadOptions, *, context: int, threads: int, key: str, memory: str
 ) -> Any:
     parameters = library.CommonParams()
     parameters.model.path = str(path)
