@@ -21,7 +21,7 @@ from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from converters.registry import converter
 from runtimes.artifact import Manifest, TensorSpec, sha256, write
 from runtimes.artifact.json_fields import JsonObject
-from runtimes.errors import InputError, UsageError
+from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.jobs import Report
 from runtimes.llm.selfcheck import SCORES, TOKENS
 from runtimes.registry import engine, is_installed, missing, text_runtime
@@ -151,9 +151,9 @@ def _with_pictures(result: _Result, model: FolderModel) -> _Result:
             limit = LIMITS[result.precision]
             proof = prove_pictures(model.folder, model.config, result.file, encoder, limit)
             return replace(result, pictures=proof, facts={**result.facts, "pictures": encoder.name})
-        except InputError as error:  # the converter, transformers or llama.cpp does not support it
+        except (InputError, EngineError) as error:  # the converter, transformers or llama.cpp does not support it
             encoder.unlink(missing_ok=True)
-            reason = error.message
+            reason = error.message.replace(f"{encoder.parent}/", "")
     return replace(result, notes=(*result.notes, f"the result only reads text, its pictures are left out: {reason}"))
 
 

@@ -23,7 +23,7 @@ from typing import IO
 from edge.serve.upstream import Upstream, UpstreamError
 from edge.workers.failures import error_from_exit
 from runtimes.errors import EdgeError, InputError, UsageError, WorkerError
-from runtimes.llm.llama_cpp.server_program import Program, die_with_parent
+from runtimes.llm.llama_cpp.server_program import Program, die_with_parent, last_error
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -173,12 +173,11 @@ class LlamaServer:
     def _reason(self, status: int) -> EdgeError:
         if status < 0:
             return error_from_exit(status, f"'serving' of {self._name}", "\n".join(self._log))
-        line = next((line for line in reversed(self._log) if "error" in line.lower()), "")
-        line = line or next((line for line in reversed(self._log) if line.strip()), "it printed nothing")
+        line = last_error(list(self._log)) or "it printed nothing"
         if "argument" in line:
-            return UsageError(f"llama-server rejects its options: {line[:300]}", "llama-server --help lists them")
+            return UsageError(f"llama-server rejects its options: {line}", "llama-server --help lists them")
         hint = "a newer llama.cpp may support this model; edge inspect shows whether the file itself can be read"
-        return InputError(f"llama-server cannot load {self._name}: {line[:300]}", hint)
+        return InputError(f"llama-server cannot load {self._name}: {line}", hint)
 
     def _keep_log(self, stream: IO[bytes], is_shown: bool) -> None:
         for line in stream:

@@ -97,6 +97,7 @@ class Proxy:
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
+        self._has_tools: bool | None = None  # whether the chat template supports tools; None if that is not known yet
         self._routes: dict[tuple[str, str], Callable[[Send], Awaitable[None]]] = {
             ("GET", "/health"): self._health,
             ("GET", "/metrics"): self._metrics,
@@ -176,6 +177,8 @@ class Proxy:
                 await asyncio.to_thread(template.check_picture_at_end, request.conversation)
         if self._context.places.is_stopping:
             raise _stopping_error()
+        if request.requires_call:
+            await self._check_tools()
 
         async def work() -> None:
             if path in GENERATING:
@@ -185,6 +188,20 @@ class Proxy:
                 await self._relay(scope, request, send)
 
         await run_until_disconnected(receive, work())
+
+    async def _check_tools(self) -> None:
+        """Raise ApiError 400 if the template has no calls of tools: llama-server then ignores that one is required."""
+        if self._has_tools is None:
+            await self._ready()
+            try:
+                async with self._context.engine.upstream.ask("GET", "/props") as answer:
+                    able = json.loads(await answer.body(_MAX_ANSWER_BYTES)).get("chat_template_caps") or {}
+            except (UpstreamError, ValueError):
+                return  # forwarding the request reports why
+            self._has_tools = able.get("supports_tool_calls") is not False
+        if not self._has_tools:
+            message = "'tool_choice' requires a call, but the model's chat template does not support tools"
+            raise ApiError(400, message, param="tool_choice", code="unsupported_value")
 
     async def _relay(self, scope: Scope, request: Request, send: Send) -> None:
         """Forward the request and its response; a failure before the response begins gets the right status."""

@@ -92,6 +92,7 @@ class Request:
     conversation: The messages that the template will render, as far as they are known here.
     tools: The tools that the template will render.
     ends_with_picture: Whether no text follows the last picture of the last message.
+    requires_call: Whether the response has to be a call of a tool.
     """
 
     content: bytes
@@ -99,6 +100,7 @@ class Request:
     conversation: tuple[JsonObject, ...] = ()
     tools: tuple[JsonValue, ...] = ()
     ends_with_picture: bool = False
+    requires_call: bool = False
 
 
 def read_request(
@@ -129,8 +131,14 @@ def read_request(
         changed = _escape_marks(fields, marks) or changed
     content = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") if changed else body
     tools = tuple(fields.get("tools") or ())
-    is_stream = fields.get("stream") is True
-    return Request(content, is_stream, tuple(_conversation(fields)), tools, _ends_with_picture(fields))
+    return Request(
+        content,
+        streams=fields.get("stream") is True,
+        conversation=tuple(_conversation(fields)),
+        tools=tools,
+        ends_with_picture=_ends_with_picture(fields),
+        requires_call=_requires_call(fields),
+    )
 
 
 def _check(fields: JsonObject, path: str) -> None:
@@ -308,6 +316,15 @@ def _choose_tool(fields: JsonObject, path: str) -> bool:
         _reject(message, "tool_choice", "invalid_value")
     fields["tools"], fields["tool_choice"] = chosen, {"type": "any"} if path.startswith("/v1/messages") else "required"
     return True
+
+
+def _requires_call(fields: JsonObject) -> bool:
+    """Return whether a call is required. Raises ApiError 400 if one is, and there are no tools to call."""
+    choice = fields.get("tool_choice")
+    is_required = choice == "required" or _object(choice).get("type") in ("any", "tool", "function")
+    if is_required and not fields.get("tools"):
+        _reject("'tool_choice' requires a call, but there are no tools", "tool_choice", "invalid_value")
+    return is_required
 
 
 def _tool_name(tool: Mapping[str, JsonValue]) -> Any:

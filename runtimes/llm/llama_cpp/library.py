@@ -12,6 +12,7 @@ from runtimes.errors import EngineError, first_line
 
 _KEPT_LINES = 20
 ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_CONSEQUENCE = ": failed to load model"  # logged after the reason
 # The log callback must live as long as the library, which stores its address.
 _alive: list[Any] = []
 _errors: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -38,7 +39,8 @@ def listen(library: Any) -> None:
 
 def last_error() -> str:
     """Return the last error that llama.cpp logged as ": …", for a message; empty if there is none."""
-    return f": {_errors[-1][:200]}" if _errors else ""
+    reasons = [line for line in _errors if not line.endswith(_CONSEQUENCE)] or [*_errors]
+    return f": {reasons[-1][:200]}" if reasons else ""
 
 
 def _log(level: int, text: bytes, _data: Any) -> None:

@@ -11,11 +11,12 @@ import base64
 import http.client
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -26,11 +27,11 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.child_process import last_words
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, HostError, InputError
 from runtimes.llm.llama_cpp.http_session import ServerSession
 from runtimes.llm.llama_cpp.memory import context_size, memory_mode, trained_context
 from runtimes.llm.llama_cpp.server_arguments import server_arguments
-from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, die_with_parent
+from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, die_with_parent, last_error
 from runtimes.llm.session import LoadOptions, Part, TextOptions, Token
 from runtimes.model_files.gguf import control_texts, read_gguf
 
@@ -38,6 +39,7 @@ from runtimes.model_files.gguf import control_texts, read_gguf
 _TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 _POLL_S = 0.05
 _END_S = 2.0
+_EXIT_S = 10.0  # from the end of a crashed process's connections to its own: it may write its memory to a file first
 _PICTURE_ENCODER = "clip"  # general.architecture of every file with one
 # The projectors of the encoders that tools/mtmd/models/llava.cpp computes, and the tensor that it puts last.
 _LLAVA, _CLASS_EMBEDDING = ("mlp", "mlp_norm", "ldp", "ldpv2", "adapter"), "v.class_embd"
@@ -122,6 +124,16 @@ class PictureSession(ServerSession):
         """See `TextSession`."""
         return self.generate_prompt(self.prompt(parts), length, options, cancel)
 
+    def generate_prompt(
+        self, prompt: JsonValue, length: int, options: TextOptions, cancel: Event | None
+    ) -> Iterator[Token]:
+        """See `ServerSession`. Raises EngineError if the process has died."""
+        return self._watched(super().generate_prompt(prompt, length, options, cancel))
+
+    def _watched(self, tokens: Iterator[Token]) -> Iterator[Token]:
+        with self._process.watched():
+            yield from tokens
+
     def prompt(self, parts: Sequence[Part]) -> JsonObject:
         """Return the prompt of a request to `/completion`."""
         texts = [
@@ -164,6 +176,10 @@ class PictureSession(ServerSession):
         super().close()
         self._process.close()
 
+    def _json(self, method: str, path: str, body: JsonObject | None = None) -> Any:
+        with self._process.watched():
+            return super()._json(method, path, body)
+
     def _connection(self) -> http.client.HTTPConnection:
         connection = _UnixConnection(self._process.socket)
         self._open.add(connection)
@@ -185,6 +201,7 @@ class _ServerProcess:
     """A llama-server that listens on `socket` with `key`. Raises InputError if it cannot load the model."""
 
     def __init__(self, program: Program, words: Sequence[str], name: str) -> None:
+        self._name = name
         self._folder = tempfile.TemporaryDirectory(prefix="edge-pictures-")  # mode 700
         self.socket = Path(self._folder.name) / "llama.sock"
         self.key = secrets.token_hex(24)
@@ -201,7 +218,7 @@ class _ServerProcess:
             preexec_fn=die_with_parent(),
         )
         try:
-            self._wait(name)
+            self._wait()
         except BaseException:
             self.close()
             raise
@@ -221,13 +238,32 @@ class _ServerProcess:
         self._log.close()
         self._folder.cleanup()
 
-    def _wait(self, name: str) -> None:
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Explain the error of a connection that ended with the process."""
+        try:
+            yield
+        except HostError:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_S)
+            if self._process.poll() is None:
+                raise
+            hint = "close other programs if memory is short; a newer llama.cpp may support the model"
+            raise EngineError(f"llama-server {self._end()}, while it ran {self._name}", hint) from None
+
+    def _wait(self) -> None:
         while not self._answers():
             if self._process.poll() is not None:
-                lines = [line for line in last_words(self._log).splitlines() if line.strip()]
-                line = next((line for line in reversed(lines) if "error" in line.lower()), (lines or ["no output"])[-1])
-                raise InputError(f"llama-server cannot load {name}: {line[:300]}", "check that both belong together")
+                what = f"llama-server cannot load {self._name}: it {self._end()}"
+                raise InputError(what, "check that both belong together")
             time.sleep(_POLL_S)
+
+    def _end(self) -> str:
+        """Return how the process ended, and the error that it printed last."""
+        status = self._process.returncode
+        how = f"crashed with {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        line = last_error(last_words(self._log).splitlines())
+        return f"{how} ({line})" if line else how
 
     def _answers(self) -> bool:
         connection: Any = _UnixConnection(self.socket)

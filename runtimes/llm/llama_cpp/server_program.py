@@ -8,7 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Iterable, Mapping
 
 import runtimes
 from runtimes.errors import EngineMissingError, UsageError
@@ -21,6 +21,7 @@ CLIP_REASON = (
     " pictures wrongly (tools/mtmd/models/llava.cpp)"
 )
 CLIP_HINT = "`make llama` compiles a corrected one"
+_CONSEQUENCES = ("failed to load model", "exiting due to")  # printed after the reason
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,10 @@ def die_with_parent() -> Callable[[], None] | None:
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork; little is safe between fork and exec
     return lambda: prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def last_error(lines: Iterable[str]) -> str:
+    """Return the line of llama-server's output that says why it ended; empty if it printed nothing."""
+    printed = [line for line in lines if line.strip() and not any(text in line for text in _CONSEQUENCES)]
+    errors = [line for line in printed if "error" in line.lower() or "ASSERT" in line]
+    return (errors or printed or [""])[-1][:300]

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
+import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ from converters.gguf.folder_model import converter_environment
 from converters.gguf.hugging_face import read_config
 from converters.gguf.pictures import prove_pictures
 from converters.pipeline.request import ConvertResult
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 from runtimes.llm.llama_cpp import server_program
-from runtimes.llm.llama_cpp.picture_session import check_picture_encoder
+from runtimes.llm.llama_cpp.picture_session import check_picture_encoder, open_with_pictures
 from runtimes.llm.llama_cpp.server_program import Program, find_program
+from runtimes.llm.session import LoadOptions, Part, TextOptions
 from tests.converters.gguf import vision_folders
 from tests.converters.gguf.test_pictures import check_scores, convert, files_of, folder_of
 from tests.edge.serve.conftest import Server
@@ -67,6 +71,19 @@ def test_the_uncorrected_llama_cpp_is_found_and_refused(
     proof = prove_pictures(folder, read_config(folder), model, encoder, 50.0, uncorrected)
     assert not proof.passed
     assert proof.facts["metrics"]["snr_db"] < 20
+
+
+def test_a_server_that_dies_is_named_with_its_end(llava: tuple[Path, ConvertResult], corrected: Program) -> None:
+    model, encoder = files_of(llava[0].with_name("artifact"), "llava")
+    options = LoadOptions(kv_type="f32", mmproj=str(encoder))
+    with closing(open_with_pictures(str(model), options, corrected)) as session:
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        (server,) = [one for one in children if b"--mmproj" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        os.kill(int(server), signal.SIGABRT)
+        with pytest.raises(EngineError, match=f"llama-server crashed with SIGABRT.*ran {re.escape(str(model))}"):
+            session.next_scores([Part("a")], 5)
+        with pytest.raises(EngineError, match="crashed with SIGABRT"):
+            list(session.generate([1], TextOptions(max_tokens=4)))
 
 
 def test_edge_serve_answers_a_request_with_a_photograph(llava: tuple[Path, ConvertResult], tmp_path: Path) -> None:

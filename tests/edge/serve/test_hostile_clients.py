@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -225,3 +226,12 @@ def test_a_broken_model_is_one_line(stories, tmp_path, harm) -> None:
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_model_that_llama_server_does_not_know_is_refused_with_its_reason(stories, tmp_path) -> None:
+    path, entry = tmp_path / "model.gguf", b"general.architecture" + struct.pack("<IQ", 8, 5)
+    path.write_bytes(stories.read_bytes().replace(entry + b"llama", entry + b"lluma"))
+    command = [sys.executable, "-m", "edge", "serve", str(path), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (3, ""), done.stderr
+    assert "unknown model architecture: 'lluma'" in done.stderr

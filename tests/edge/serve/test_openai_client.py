@@ -168,6 +168,24 @@ def test_a_tool_is_called_and_its_result_taken_up(chats, streams, choice) -> Non
     assert done.usage.completion_tokens > 0
 
 
+NAMED = {"type": "function", "function": {"name": "add"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [USER], "tools": [TOOL], "tool_choice": "required"}),
+        ("/v1/chat/completions", {"messages": [USER], "tools": [TOOL], "tool_choice": NAMED}),
+        ("/v1/responses", {"input": "add", "tools": [{"type": "function", "name": "add"}], "tool_choice": "required"}),
+        ("/v1/messages", {"messages": [USER], "tools": [{"name": "add"}], "tool_choice": {"type": "any"}}),
+    ],
+)
+def test_a_call_cannot_be_required_of_a_template_without_tools(real, path, body) -> None:
+    status, _, answer = real.post(path, {**body, "max_tokens": 2})
+    assert (status, answer["error"]["param"]) == (400, "tool_choice"), answer
+    assert "does not support tools" in answer["error"]["message"]
+
+
 def test_an_answer_that_was_begun_is_gone_on_with(chats) -> None:
     begun = {"role": "assistant", "content": "Once upon a time"}
     done = chats.chat.completions.create(model="x", messages=[USER, begun], max_tokens=8, temperature=0)
