@@ -17,6 +17,7 @@ environment is never changed. Its folder's name contains the digest of the pins,
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class Environment(Definition):
                 raise WorkerError(f"{subject}: it exceeded {timeout_s:g} s", "choose a smaller model") from None
             if "status" in reply:
                 raise _exit_error(subject, reply["status"], process.last_words)
+            if "error" in reply:
+                sys.stderr.write(f"{process.last_words}\n")  # shown with --debug
         if "answer" in reply:
             return reply["answer"]
         kind = InputError if reply["kind"] == "ValueError" else EngineError

@@ -21,6 +21,7 @@ import numpy as np
 
 from converters.environments import Environment, environment
 from converters.gguf.clip_encoder import is_clip, write_clip_encoder
+from converters.gguf.converter_failure import Failure, explain
 from converters.gguf.dequantization import METHODS, dequantize
 from converters.gguf.hugging_face import ModelConfig, quantization, read_config
 from converters.gguf.lora import Lora, write_plain
@@ -35,11 +36,10 @@ from converters.gguf.weights import SafetensorsFolder, weight_files
 from converters.gguf.writer import general_name
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
-from runtimes.errors import HostError, InputError
+from runtimes.errors import EdgeError, HostError, InputError
 
 ENVIRONMENT = "llama_cpp_converter"
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-_HINT = "this is the error of llama.cpp's converter, or of transformers; --debug shows its full output"
 _DEFAULT_CONTEXT = 2048
 _LONG_FACTORS = (
     "the proof uses contexts of at most {0} tokens, where the short factors of the positions apply (longrope);"
@@ -88,7 +88,8 @@ class FolderModel:
             ask(
                 f"llama.cpp's converter cannot convert {self.folder}",
                 "convert",
-                folder=str(staged),
+                self.config,
+                staged,
                 out=str(path.resolve()),
                 precision=_TYPES[precision],
                 name=general_name(self.name, self.tokenizer),
@@ -106,7 +107,8 @@ class FolderModel:
             ask(
                 f"llama.cpp's converter cannot convert the picture encoder of {self.folder}",
                 "pictures",
-                folder=str(staged),
+                self.config,
+                staged,
                 out=str(path.resolve()),
                 precision=_TYPES[precision],
                 name=name,
@@ -120,7 +122,11 @@ class FolderModel:
         if quantization(self.config) in METHODS:
             with tempfile.TemporaryDirectory(prefix="edge-") as place:
                 plain = dequantize(self.folder, self.config, Path(place) / "model")
-                return replace(self, folder=plain, config=read_config(plain)).scores(texts)
+                try:
+                    return replace(self, folder=plain, config=read_config(plain)).scores(texts)
+                except EdgeError as error:
+                    error.message = error.message.replace(str(plain), str(self.folder))
+                    raise
         size = sum(file.stat().st_size for file in weight_files(self.folder))
         if not fits_in_memory(size // 2):
             what = f"{self.folder} is too large to be compared with transformers on this machine"
@@ -129,8 +135,7 @@ class FolderModel:
             return transformers_scores(self.base or self.folder, texts, self.adapter), "transformers"
         with self._stage() as staged:
             out = staged.with_name("scores.npz")
-            subject = f"transformers cannot run {self.folder}"
-            ask(subject, "scores", folder=str(staged), texts=texts, out=str(out))
+            ask(f"transformers cannot run {self.folder}", "scores", self.config, staged, texts=texts, out=str(out))
             with np.load(out) as arrays:
                 return [arrays[name] for name in sorted(arrays.files)], "transformers 4"
 
@@ -172,13 +177,21 @@ def write_adapter(base: Path, adapter: Path, path: Path) -> Lora:
         plain = write_plain(lora, Path(place) / "adapter")
         staged = stage(base, Path(place) / "model")
         subject = f"llama.cpp's converter of adapters cannot convert {adapter}"
-        ask(subject, "adapter", folder=str(staged), adapter=str(plain), out=str(path.resolve()))
+        ask(subject, "adapter", read_config(base), staged, adapter=str(plain), out=str(path.resolve()))
     return lora
 
 
-def ask(subject: str, do: str, **job: Any) -> None:
-    """Run one task of the environment's job, without a time limit, because a large model takes hours."""
-    converter_environment().run({"do": do, **job}, None, subject, _HINT)
+def ask(subject: str, do: str, config: ModelConfig, staged: Path, **more: Any) -> None:
+    """Run one task of the environment's job, without a time limit, because a large model takes hours.
+
+    staged: The copy of the folder of `config`. Raises InputError about `subject` if the task fails.
+    """
+    job = {"do": do, "folder": str(staged), **more}
+    answer = converter_environment().run(job, None, subject, "--debug shows its full output")
+    if "failure" in answer:
+        sys.stderr.write(answer["traceback"])  # shown with --debug
+        what, hint = explain(Failure(kind=answer["failure"], text=answer["text"], line=answer["line"]), config, staged)
+        raise InputError(f"{subject}: {what}", hint)
 
 
 def converter_environment() -> Environment:
@@ -204,7 +217,7 @@ def _tokenizer(folder: Path) -> tuple[SourceTokenizer, Vocabulary | None, str | 
         staged = stage(folder, Path(place) / "model")
         converted = Path(place) / "tokenizer"
         converted.mkdir()
-        out = str(converted / "tokenizer.json")
-        ask(f"{folder}: its tokenizer cannot be read", "tokenizer", folder=str(staged), out=out)
+        subject, out = f"the tokenizer of {folder} cannot be read", str(converted / "tokenizer.json")
+        ask(subject, "tokenizer", read_config(folder), staged, out=out)
         document = read_tokenizer_file(converted / "tokenizer.json")
         return read_source_tokenizer(converted, folder), None, pre_of(document)

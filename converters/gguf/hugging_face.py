@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.gguf.hyperparameters import MAX_LAYERS, MAX_SIZE, Network, RopeScaling
+from converters.gguf.staging import OTHER_NAMES, text_class
 from converters.gguf.tokenizer_json import is_sentencepiece, pre_of, read_tokenizer_file
 from converters.gguf.weights import Weights, read_json
 from runtimes.artifact.json_fields import Fields
@@ -117,7 +118,7 @@ def read_config(folder: Path) -> ModelConfig:
 def check_architecture(folder: Path) -> str:
     """Return the name of the folder's architecture. Raises InputError, with the reason, if it is not supported."""
     config = read_config(folder)
-    name, inner = config.architecture, config.text.architecture if config.text else ""
+    name, inner = config.architecture, text_class(config.content)
     if name in _REFUSED:
         raise InputError(f"{folder} is {name}: {_REFUSED[name]}", _KNOWN)
     if config.get("is_encoder_decoder") and not inner:
@@ -162,7 +163,8 @@ def _is_plain_tokenizer(folder: Path) -> bool:
 @cache
 def known_architectures() -> frozenset[str]:
     """Return the architectures that the pinned llama.cpp converts and generates text with."""
-    return frozenset(Path(__file__).with_name("architectures.txt").read_text(encoding="utf-8").split())
+    listed = Path(__file__).with_name("architectures.txt").read_text(encoding="utf-8").split()
+    return frozenset([*listed, *OTHER_NAMES])
 
 
 def quantization(config: ModelConfig) -> str | None:

@@ -177,7 +177,7 @@ def transformers_picture_scores(folder: Path, config: ModelConfig, cases: Sequen
             folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32
         )
         model.eval()
-        place = getattr(processor, _PLACES.get(str(config.get("model_type")), "image_token"))
+        place = _place(processor, config)
         found = []
         for case in cases:
             inputs = dict(processor(images=[Image.open(io.BytesIO(case.picture))], text=[place], return_tensors="pt"))
@@ -191,6 +191,16 @@ def transformers_picture_scores(folder: Path, config: ModelConfig, cases: Sequen
             with torch.no_grad():
                 found.append((model(input_ids=tokens, **inputs).logits[0, -1].float().numpy(), len(ids)))
         return found
+
+
+def _place(processor: Any, config: ModelConfig) -> str:
+    """Return the text that marks the place of a picture, with the tokens around it that llama.cpp adds by itself."""
+    mark = str(getattr(processor, _PLACES.get(str(config.get("model_type")), "image_token")))
+    around = [config.get(f"vision_{end}_token_id") for end in ("start", "end")]  # of Qwen-VL
+    if None in around:
+        return mark
+    start, end = processor.tokenizer.convert_ids_to_tokens(around)
+    return f"{start}{mark}{end}"
 
 
 def _span(ids: list[int], image: int, tokenizer: Any) -> list[int]:

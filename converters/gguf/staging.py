@@ -35,6 +35,22 @@ _DATA = (
 )
 # Keys that refer to code, other files or the network.
 _LEADING = ("auto_map", "_name_or_path", "custom_pipelines", "backend", "is_local", "local_files_only")
+# transformers' own names of architectures that the converter only knows by the names of their makers.
+OTHER_NAMES = {"MptForCausalLM": "MPTForCausalLM"}
+# Models that the converter knows by the class of their text part, and for pictures by their own.
+_BY_TEXT_PART = (
+    "Idefics3ForConditionalGeneration",
+    "Lfm2VlForConditionalGeneration",
+    "SmolVLMForConditionalGeneration",
+)
+# The class of a text part that has only a `model_type`, as transformers saves it.
+_TEXT_CLASSES = {
+    "lfm2": "Lfm2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 # Tokenizer classes of transformers 5, which 4 does not have.
 _GENERIC = (None, "TokenizersBackend", "PythonBackend")
 
@@ -66,7 +82,10 @@ def stage(folder: Path, place: Path, without_template: bool = False, renewed: bo
             _write(place / name, index)
     for name in _DATA:
         if (folder / name).is_file() and not (without_template and name.startswith("chat_template")):
-            check_size(folder / name, _MAX_DATA)
+            if name.endswith(".json") and name != "tokenizer.json":  # which has been read before
+                read_json(folder / name, _MAX_DATA)  # the converter's error for a broken one does not name the file
+            else:
+                check_size(folder / name, _MAX_DATA)
             (place / name).symlink_to((folder / name).resolve())
     for name in _CONFIGS:
         if not (folder / name).is_file():
@@ -99,7 +118,24 @@ def older_config(config: Mapping[str, JsonValue]) -> JsonObject:
         found |= _older_rope(rope, str(found.get("model_type")))
     if found.get("model_type") == "gpt2" and "n_positions" in found:
         found.setdefault("n_ctx", found["n_positions"])  # transformers 5 leaves it out
+    if found.get("model_type") == "cohere2":
+        found.setdefault("rotary_pct", 1.0)  # transformers always rotates whole heads, and leaves it out
+    names = found.get("architectures")
+    if isinstance(names, list):
+        found["architectures"] = [OTHER_NAMES.get(str(name), name) for name in names]
+    if name := text_class(found):
+        found["text_config"] = {**_object(found["text_config"]), "architectures": [name]}
     return found
+
+
+def text_class(config: Mapping[str, JsonValue]) -> str:
+    """Return the class of the text part of a model that sees pictures; empty for other models, and if it is unknown."""
+    text, names = _object(config.get("text_config")), config.get("architectures")
+    named = text.get("architectures")
+    if isinstance(named, list) and named:
+        return str(named[0])
+    is_needed = isinstance(names, list) and bool(names) and names[0] in _BY_TEXT_PART
+    return _TEXT_CLASSES.get(str(text.get("model_type")), "") if is_needed else ""
 
 
 def _older_rope(rope: Mapping[str, JsonValue], model_type: str) -> JsonObject:
@@ -113,7 +149,8 @@ def _older_rope(rope: Mapping[str, JsonValue], model_type: str) -> JsonObject:
         names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
         found |= {names[key]: value for key, value in found.items()}
     kind = rest.get("rope_type", rest.get("type", "default"))
-    return found | ({"rope_scaling": rest} if kind not in ("default", None) else {})
+    is_plain = kind in ("default", None) and "mrope_section" not in rest  # which Qwen-VL has
+    return found | ({} if is_plain else {"rope_scaling": rest})
 
 
 def older_tokenizer_config(config: Mapping[str, JsonValue], place: Path) -> JsonObject:

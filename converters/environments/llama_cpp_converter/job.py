@@ -9,16 +9,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 _SOURCE = Path(sys.prefix) / "source"
+# By model type: keys of config.json that the converter's class does not read, because all published models have the
+# same ratio, and the writer's methods for them.
+_FEED_FORWARD = "add_feed_forward_length"
+_ASSUMED = {
+    "falcon": {"ffn_hidden_size": _FEED_FORWARD},
+    "gpt2": {"n_inner": _FEED_FORWARD},
+    "gpt_bigcode": {"n_inner": _FEED_FORWARD},
+    "phi": {"intermediate_size": _FEED_FORWARD, "num_key_value_heads": "add_head_count_kv"},
+}
 
 
 def run(job: dict[str, str | list[list[int]] | None]) -> dict[str, str]:
     """Run job["do"]: "convert", "pictures", "adapter", "tokenizer" or "scores".
 
-    Raises ValueError if the model is not supported.
+    An exception becomes a part of the answer, from which converters/gguf/converter_failure.py explains it.
     """
     _block_network_and_code()
     sys.path[:0] = [str(_SOURCE), str(_SOURCE / "gguf-py")]
@@ -26,11 +36,12 @@ def run(job: dict[str, str | list[list[int]] | None]) -> dict[str, str]:
         known = {"convert": _convert, "pictures": _pictures, "adapter": _adapter, "tokenizer": _tokenizer}
         do: Any = {**known, "scores": _scores}[str(job["do"])]
         return {"result": str(do(**{key: value for key, value in job.items() if key != "do"}))}
-    except (MemoryError, ValueError):
+    except MemoryError:
         raise
-    except Exception as error:
-        text = str(error).strip()
-        raise ValueError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+    except (Exception, SystemExit) as error:  # some of the converter's classes call sys.exit
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        found = {"failure": type(error).__name__, "text": str(error).strip(), "line": line}
+        return {**found, "traceback": traceback.format_exc()}
 
 
 def _block_network_and_code() -> None:
@@ -138,6 +149,12 @@ def _with_vocabulary(base_class: Any, vocabulary: str | None, pre: str | None) -
     class Converted(base_class):  # type: ignore[misc, unused-ignore]
         model_arch = base_class.model_arch
 
+        def set_gguf_parameters(self) -> None:
+            super().set_gguf_parameters()
+            for key, add in _ASSUMED.get(str(self.hparams.get("model_type")), {}).items():
+                if self.hparams.get(key):
+                    getattr(self.gguf_writer, add)(self.hparams[key])
+
         def get_vocab_base_pre(self, tokenizer: Any) -> str:
             try:
                 return str(super().get_vocab_base_pre(tokenizer))
@@ -146,10 +163,19 @@ def _with_vocabulary(base_class: Any, vocabulary: str | None, pre: str | None) -
                     raise
                 return pre
 
-        if vocabulary is not None:
-
-            def set_vocab(self) -> None:
+        def set_vocab(self) -> None:
+            if vocabulary is not None:
                 _write_vocabulary(self, json.loads(Path(vocabulary).read_text("utf-8")))
+                return
+            try:
+                super().set_vocab()
+            # Some classes only read tokenizer.model, or need tokens that only the published tokenizers have.
+            except (FileNotFoundError, KeyError, ValueError, SystemExit):
+                if not (self.dir_model / "tokenizer.json").is_file() or (self.dir_model / "tokenizer.model").is_file():
+                    raise
+                self._set_vocab_gpt2()
+
+        if vocabulary is not None:
 
             def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Any:
                 # Gemma 3's class cuts the embedding to the vocabulary that it would have written itself.

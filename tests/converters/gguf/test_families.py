@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,31 @@ def test_gpt_2_converts_from_the_files_of_2019(place: Path, tmp_path: Path) -> N
     changed_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
     proof, _ = converted(folder, tmp_path)
     assert proof.passed, proof.message
+
+
+def _more_weights(folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = {**load_file(folder / "model.safetensors"), "gpt_neox.layers.0.more.weight": np.zeros(4, np.float32)}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a tensor": (_more_weights, "the weights contain gpt_neox.layers.0.more.weight"),
+    "more tokens": (lambda folder: changed_json(folder / "config.json", vocab_size=9), "more tokens than config.json"),
+    "a file": (lambda folder: (folder / "added_tokens.json").write_text("{"), "model/added_tokens.json is not JSON"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_wrong_with_a_folder_is_told_by_its_own_names(what: str, place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(written(place, "gpt-neox"), tmp_path / "model")
+    harm, told = BROKEN[what]
+    harm(folder)
+    with pytest.raises(InputError, match=re.escape(told)) as caught:
+        converted(folder, tmp_path)
+    assert str(folder) in caught.value.message
+    assert "/edge-" not in caught.value.message
 
 
 HOSTILE = """

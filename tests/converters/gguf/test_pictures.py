@@ -172,3 +172,13 @@ def test_a_planted_fault_in_the_encoder_is_found(folder: Path, converted: tuple[
     proof = prove_pictures(folder, read_config(folder), model, wrong, limit=50.0)
     assert not proof.passed
     assert "dB" in proof.message
+
+
+@pytest.mark.slow
+def test_a_model_that_is_only_known_by_its_text_part_converts(tmp_path: Path) -> None:
+    converter_environment().create()
+    folder = vision_folders.smolvlm(tmp_path / "smolvlm")
+    assert json.loads((folder / "config.json").read_text())["text_config"].get("architectures") is None
+    result = convert(folder)
+    assert result.proof["passed"]
+    assert any("no preprocessor_config.json" in note for note in result.notes)

@@ -116,3 +116,57 @@ def llava(folder: Path, seed: int = 0, **own: Any) -> Path:
         processor |= {"vision_feature_select_strategy": "default"}
         (folder / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     return folder
+
+
+_QWEN = {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
+_QWEN |= {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+
+
+def qwen2_vl(folder: Path, seed: int = 0) -> Path:
+    """A Qwen2-VL, whose pictures have positions in three dimensions."""
+    with suppress_output():
+        import torch
+        import transformers
+
+        folder.mkdir(parents=True)
+        tokenizer = _tokenizer(*_QWEN.values())
+        tokenizer.save(str(folder / "tokenizer.json"))
+        settings = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": _TEMPLATE}), "utf-8")
+        torch.manual_seed(seed)
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+        text = {**_SIZES, "num_hidden_layers": 2, "num_key_value_heads": 2, "max_position_embeddings": 256}
+        text |= {"vocab_size": tokenizer.get_vocab_size() + 5, "bos_token_id": 1, "eos_token_id": 2}
+        vision = {"depth": 4, "embed_dim": 64, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 4, "patch_size": 14}
+        config = transformers.Qwen2VLConfig(
+            text_config={**text, "rope_parameters": rope},
+            vision_config={**vision, "initializer_range": 0.2},
+            **{name: tokenizer.token_to_id(token) for name, token in _QWEN.items()},
+        )
+        _seeded(config).save_pretrained(folder)
+        pictures = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2}
+        pictures |= {"image_mean": [0.5, 0.45, 0.4], "image_std": [0.5, 0.4, 0.3]}
+        (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
+        (folder / "processor_config.json").write_text('{"processor_class": "Qwen2VLProcessor"}', encoding="utf-8")
+    return folder
+
+
+def smolvlm(folder: Path, seed: int = 0) -> Path:
+    """A SmolVLM, whose text part names no class, without the files that its pictures need."""
+    with suppress_output():
+        import torch
+        import transformers
+
+        folder.mkdir(parents=True)
+        tokenizer = _tokenizer("<image>")
+        tokenizer.save(str(folder / "tokenizer.json"))
+        settings = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": _TEMPLATE}), "utf-8")
+        torch.manual_seed(seed)
+        text = {**_SIZES, "num_hidden_layers": 2, "num_key_value_heads": 2, "max_position_embeddings": 256}
+        text |= {"vocab_size": tokenizer.get_vocab_size() + 5, "model_type": "llama", "bos_token_id": 1}
+        vision = {**_SIZES, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 14}
+        image = tokenizer.token_to_id("<image>")
+        config = transformers.SmolVLMConfig(text_config=text, vision_config=vision, image_token_id=image)
+        _seeded(config).save_pretrained(folder)
+    return folder
