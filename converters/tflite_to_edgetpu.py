@@ -117,7 +117,8 @@ def _inside(model: Path, options: ConvertOptions) -> tuple[Path, tuple[str, ...]
 def _refuse(model: Path, report: Report) -> None:
     if report.refusals:
         first = report.refusals[0]
-        raise RefusedError(f"the Edge TPU compiler does not take {model.name}: {first.reason}", first.fix)
+        what = "would compute wrong values with" if report.accelerated else "does not take"
+        raise RefusedError(f"the Edge TPU {what} {model.name}: {first.reason}", first.fix)
     if not report.accelerated:
         cause = report.first_break
         words = f": node {cause.index} {cause.op}: {cause.reason}" if cause else ""

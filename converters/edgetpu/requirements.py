@@ -126,7 +126,7 @@ def _channels(op: TfliteOp) -> CompatibilityIssue | None:
         return None
     return CompatibilityIssue(
         "its weights are quantized per channel, which the compiler maps, and runtimes of its age silently misread",
-        "convert with one scale for each dense layer, as `edge convert --for coral-usb` does",
+        "convert the float model: `edge convert --for coral-usb` writes one scale for each dense layer",
     )
 
 

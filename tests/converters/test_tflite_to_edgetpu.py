@@ -167,6 +167,13 @@ def test_a_float_model_is_refused_with_what_to_do(tmp_path, without_compiler):
     assert caught.value.hint
 
 
+@data_test
+def test_a_model_that_would_compute_wrong_values_is_refused_as_that(data, tmp_path, without_compiler):
+    with pytest.raises(RefusedError, match=r"would compute wrong values with dense_256\.tflite: node 1") as caught:
+        convert(data / "real" / "edgetpu" / "dense_256.tflite", tmp_path / "out")
+    assert "one scale for each dense layer" in caught.value.hint
+
+
 @pytest.mark.parametrize("floor", [-0.1, 1.5])
 def test_a_floor_that_is_no_share_is_refused(tmp_path, floor):
     with pytest.raises(UsageError, match="--min-mapped"):
