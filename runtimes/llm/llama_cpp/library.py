@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections import deque
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import Any
 
 from runtimes.errors import EngineError, first_line
 
+# Without this variable, llama.cpp starts gdb when it aborts, whose output hides the reason.
+NO_BACKTRACE = "GGML_NO_BACKTRACE"
 _KEPT_LINES = 20
 ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _CONSEQUENCE = ": failed to load model"  # logged after the reason
@@ -20,6 +23,7 @@ _errors: deque[str] = deque(maxlen=_KEPT_LINES)
 
 def load() -> Any:
     """Import `llama_cpp.llama_cpp`, with its errors on stderr. Raises EngineError if that fails."""
+    os.environ.setdefault(NO_BACKTRACE, "1")
     try:
         library = import_module("llama_cpp.llama_cpp")
     except Exception as error:

@@ -24,6 +24,7 @@ _MAX_CACHE_SHARE = 0.5  # of the memory that the weights leave free, if no conte
 _SHORTEST = 256
 _CELLS = 256  # llama.cpp rounds the cache of each slot up to a multiple of these
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+_MAX_LAYERS = 512  # LLAMA_MAX_LAYERS in src/llama-hparams.h; with more, or none, llama.cpp aborts
 _UNKNOWN_CONTEXT = 2048
 # Bits per weight of the usual quantizations of a LLaMA of 7 billion, largest first; other models are close to these.
 # Source: the tables of tools/quantize/README.md of github.com/ggml-org/llama.cpp (Llama 3.1 8B).
@@ -96,6 +97,10 @@ def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
     """
     if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
         raise InputError(f"{path} is not a language model", "a LoRA adapter is passed with --lora, after its model")
+    layers = file.whole("block_count")
+    if layers is not None and not 1 <= layers <= _MAX_LAYERS:
+        what = f"{path} is not a usable GGUF file: it claims {layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
+        raise InputError(what, "compare its `sha256sum` with the original's")
     _check_kv_type(file, path, options.kv_type)
     free = None if options.workers else free_memory()
     if options.context is None:

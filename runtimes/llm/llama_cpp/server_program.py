@@ -12,6 +12,7 @@ from typing import Callable, Iterable, Mapping
 
 import runtimes
 from runtimes.errors import EngineMissingError, UsageError
+from runtimes.llm.llama_cpp.library import NO_BACKTRACE
 
 PROGRAM_VARIABLE = "EDGE_LLAMA_SERVER"
 # The correction that `make llama` compiles llama.cpp with; a copy of it is next to the program.
@@ -42,7 +43,7 @@ class Program:
 
     def environment(self, key: str) -> Mapping[str, str]:
         """Return the environment variables of its process, whose API key is `key`."""
-        variables = {**os.environ, "LLAMA_API_KEY": key}
+        variables = {NO_BACKTRACE: "1", **os.environ, "LLAMA_API_KEY": key}
         if self.is_prebuilt:
             root = str(Path(runtimes.__file__).parents[1])
             variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

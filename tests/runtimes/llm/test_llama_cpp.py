@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from runtimes.llm.llama_cpp.memory import largest_quantization, need
 from runtimes.llm.llama_cpp.sequence import Reuse, plan
 from runtimes.llm.session import MAX_SLOTS, LoadOptions, TextOptions
 from runtimes.model_files.gguf import read_gguf
+from runtimes.registry import text_runtime
 
 MODEL = Path(__file__).parents[1] / "models" / "llama_cpp.gguf"
 HEAD, GAP, TAIL = list(range(20)), list(range(100, 150)), list(range(200, 260))
@@ -224,3 +228,24 @@ def test_the_trained_model_tells_its_story(data):
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
         " One day, she saw a big, red ball."
     )
+
+
+@pytest.mark.parametrize("layers", [0, 1000, 2**32 - 1])
+def test_a_file_that_lies_about_its_layers_is_refused(layers, tmp_path):
+    key = b"llama.block_count" + struct.pack("<I", 4)  # the type: uint32
+    before, found, after = MODEL.read_bytes().partition(key)
+    (tmp_path / "lie.gguf").write_bytes(before + found + struct.pack("<I", layers) + after[4:])
+    with pytest.raises(InputError, match=f"claims {layers:,} layers"):
+        text_runtime("m.gguf", "llama_cpp").open_text(str(tmp_path / "lie.gguf"), LoadOptions())
+
+
+def test_an_abort_ends_with_its_reason():
+    code = """
+from runtimes.llm.llama_cpp import library
+library.load()
+from llama_cpp._ggml import libggml
+libggml.ggml_abort(b"a.c", 1, b"the reason")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode < 0
+    assert done.stderr.strip().splitlines()[-1] == "a.c:1: the reason"
