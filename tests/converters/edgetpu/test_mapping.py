@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections import Counter
@@ -22,12 +21,12 @@ from converters.edgetpu.requirements import newest_known
 from converters.tflite.op import TfliteOp
 from converters.tflite.reader import Graph, Operator, read_tflite
 from runtimes.errors import InputError
+from tests.real_data import real_data
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 flatbuffers = pytest.importorskip("flatbuffers")
 _OUTSIDE = 4096  # where the data of buffers begin that do not stand inline
 
-DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[3] / "../shared/data"))
 CHANNELS = 16
 
 
@@ -154,7 +153,7 @@ def pairs() -> list[tuple[Path, Path]]:
     """Sources in the data folder that lie beside what the compiler made of them."""
     found = []
     for suffix in ("_edgetpu.tflite", ".compiled.tflite"):
-        for compiled in sorted(DATA.rglob(f"*{suffix}")):
+        for compiled in sorted(real_data().rglob(f"*{suffix}")):
             source = compiled.with_name(compiled.name.replace(suffix, ".tflite"))
             if source.exists():
                 found.append((source, compiled))
@@ -169,8 +168,6 @@ def key(graph: Graph, operator: Operator) -> tuple[Any, ...]:
 
 @pytest.mark.data
 def test_every_pair_splits_as_the_compiler_split_it() -> None:
-    if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip(f"no data at {DATA}")
     found = pairs()
     assert len(found) >= 9
     for source, compiled in found:
@@ -190,8 +187,6 @@ def assert_same_split(path: Path, compiled_path: Path) -> None:
 
 @pytest.mark.data
 def test_chip_bytes_are_estimated_within_a_few_percent() -> None:
-    if not DATA.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip(f"no data at {DATA}")
     for path, compiled_path in pairs():
         compiled = read_compiled(read_tflite(compiled_path))
         assert compiled is not None
@@ -203,9 +198,7 @@ def test_chip_bytes_are_estimated_within_a_few_percent() -> None:
 
 @pytest.mark.data
 def test_per_channel_dense_weights_are_split_as_compiled_and_refused() -> None:
-    path = DATA / "real" / "edgetpu" / "dense_256.tflite"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
+    path = real_data("real/edgetpu/dense_256.tflite")
     report = check_edgetpu(path)
     assert [node.placement for node in report.nodes] == [ACCELERATOR] * 3
     (refusal,) = report.refusals

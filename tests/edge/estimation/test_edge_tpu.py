@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +27,10 @@ from edge.estimation.edge_tpu_split import EdgeTpuSplit
 from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR
 from edge.estimation.regression import band, median_error
 from runtimes.errors import RefusedError
+from tests.real_data import real_data
 from tests.tools.edge_tpu_graphs import NETWORKS
 
 ARTIFACTS = Path(__file__).parents[2] / "compatibility" / "artifacts"
-DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SPLIT = EdgeTpuSplit(
     operators=66,
     mapped=66,
@@ -226,9 +225,7 @@ def test_what_an_edge_tpu_does_not_take_is_refused(capsys, model, words, status,
 
 @pytest.mark.data
 def test_the_parts_of_a_model_that_the_cpu_finishes(capsys):
-    model = DATA / "edgetpu" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
-    if not model.is_file():
-        pytest.skip(f"no {model}")
+    model = real_data("edgetpu/deeplabv3_mnv2_dm05_pascal_quant.tflite")
     assert main(["estimate", str(model), "--for", "coral-usb"]) == 5
     err = capsys.readouterr().err
     assert "8 operators would run on the CPU" in err

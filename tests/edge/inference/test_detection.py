@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,20 +12,13 @@ import pytest
 import edge
 from edge.cli import main
 from runtimes.tasks.detection import Detections
+from tests.real_data import real_data
 
-ROOT = Path(__file__).parents[3]
 SIZE = 64
 CELLS = 8 * 8 + 4 * 4 + 2 * 2
 NAMES = "{0: 'cat', 1: 'dog', 2: 'bird'}"
 ULTRALYTICS = {"task": "detect", "names": NAMES, "stride": "32", "imgsz": "[64, 64]", "args": "{'nms': False}"}
 BOX = (16.0, 20.0, 48.0, 40.0)  # in pixels of the input
-
-
-def real(name: str) -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir() and "EDGE_DATA" not in os.environ:
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder / "real" / name
 
 
 def answering(
@@ -293,7 +285,7 @@ def test_the_properties_of_a_tflite_file_are_packed_with_it(tmp_path):
 
 @pytest.mark.data
 def test_both_faces_are_found(capsys, tmp_path):
-    model, picture = real("face_detection_short_range.tflite"), real("face.jpg")
+    model, picture = real_data("real/face_detection_short_range.tflite"), real_data("real/face.jpg")
     assert main(["run", str(model), str(picture), "--json", "--draw", str(tmp_path)]) == 0
     first, second = json.loads(capsys.readouterr().out)[0]["result"]
     assert first["score"] == pytest.approx(0.968, abs=0.01)
@@ -306,7 +298,8 @@ def test_both_faces_are_found(capsys, tmp_path):
 
 @pytest.mark.data
 def test_cars_are_found_by_an_ssd_that_takes_states_beside_the_picture():
-    found = edge.run(real("traffic_model.tflite"), [real("traffic_0001.bmp"), real("traffic_0002.bmp")], confidence=0.3)
+    pictures = [real_data(f"real/traffic_000{number}.bmp") for number in (1, 2)]
+    found = edge.run(real_data("real/traffic_model.tflite"), pictures, confidence=0.3)
     boxes = [[(one.index, round(one.score, 3)) for one in answer.result.boxes] for answer in found]
     assert boxes == [[(1, 0.414), (0, 0.395), (1, 0.316)], [(1, 0.457), (0, 0.375), (1, 0.336), (0, 0.301)]]
     assert isinstance(found[0].result, Detections)

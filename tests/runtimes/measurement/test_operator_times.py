@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from runtimes.artifact import Artifact
 from runtimes.engine_support import litert_profiler
 from runtimes.errors import UsageError
 from runtimes.session import RunOptions, TensorEngine, example_feeds
+from tests.real_data import real_data
 
 MODELS = Path(__file__).parents[1] / "models"
 # The operators that each engine runs of the same small model, after fusion.
@@ -24,7 +24,6 @@ KNOWN = {
     "torch": ("torch.pt2", "aten::matmul"),
 }
 COUNT_MICROSECONDS = ("litert", "openvino")
-DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.mark.parametrize("engine", KNOWN)
@@ -95,8 +94,6 @@ def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.M
 
 @pytest.mark.data
 def test_a_detector_with_boxes_of_a_size_that_its_file_does_not_say_has_a_profile() -> None:
-    model = DATA / "real" / "traffic_model.tflite"
-    if not model.is_file():
-        pytest.skip(f"no {model}")
+    model = real_data("real/traffic_model.tflite")
     found = litert().profile(Artifact.open(model), RunOptions(), {}, 1).to_json()
     assert "TFLite_Detection_PostProcess" in {one["type"] for one in found["operators"]}
