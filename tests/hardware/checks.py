@@ -304,9 +304,10 @@ _CUDA = Kind(
             expect=(table_row("torch-cuda"), table_row("onnxruntime-cuda"), table_row("onnxruntime-tensorrt")),
         ),
         Check(
-            name="llama.cpp with CUDA",
+            name="a llama.cpp that was built with CUDA runs on the CPU, which is what edge asks it for",
             simulated="a build without CUDA",
             words=("bench", "{artifacts}/gguf-fp16", "--prompt-tokens", "16", "--gen-tokens", "16"),
+            expect=(measured("llama_cpp", device="cpu"),),
         ),
     ),
 )

@@ -132,14 +132,26 @@ def _judged(check: Check, done: Done) -> tuple[str, Any]:
         return f"it did not print JSON: {done.out[:200]}", None
     is_finding = check.words[0] == "doctor" and done.status == 7 and answer is not None
     if done.status != 0 and not is_finding:
-        last = (done.err.strip().splitlines() or ["nothing on stderr"])[-1]
-        return f"status {done.status}: {last[:500]}", answer
+        return f"status {done.status}: {_why(done, answer)[:500]}", answer
     if check.expect and answer is None:
         return "it printed nothing", None
     try:
         return next(filter(None, (expect(answer) for expect in check.expect)), ""), answer
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         return f"its answer lacks something: {type(error).__name__}: {error}", answer
+
+
+def _why(done: Done, answer: Any) -> str:
+    """Return the error that a command printed with its remedy, else that of a row that was not measured."""
+    last = (done.err.strip().splitlines() or [""])[-1]
+    try:
+        error = json.loads(last)
+    except ValueError:
+        error = {"message": last}
+    if not last and isinstance(answer, list):
+        error = next((row for row in answer if row.get("message")), {})
+    found = [error.get("message"), error.get("hint")] if isinstance(error, dict) else [last]
+    return " → ".join(filter(None, found)) or "nothing on stderr"
 
 
 def _outcome(

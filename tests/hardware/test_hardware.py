@@ -15,7 +15,7 @@ from edge.cli import COMMANDS, _parser
 from edge.conversion.target import target_of
 from edge.table.setups import _CORAL, _CPU, _CUDA, _JETSON
 from tests.hardware.__main__ import main
-from tests.hardware.checks import KINDS, found, has_conditions, has_energy, measured, passed, table_row
+from tests.hardware.checks import KINDS, Check, Kind, found, has_conditions, has_energy, measured, passed, table_row
 from tests.hardware.runner import ROOT, Done, Outcome, outcomes, report
 
 ARTIFACTS = ROOT / "tests" / "compatibility" / "artifacts"
@@ -142,6 +142,30 @@ def test_the_report_names_no_machine_and_no_user() -> None:
         assert f"{Path.home()} " not in text
     document = json.loads(report("pi", KINDS["pi"], [one])[1])
     assert document["outcomes"][0]["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "err", "reason"),
+    [
+        (
+            None,
+            '{"error": "engine", "message": "no library", "hint": "install it"}',
+            "status 4: no library → install it",
+        ),
+        (None, "Killed", "status 4: Killed"),
+        (
+            [{**ROW, "status": "engine missing", "message": "no stick", "hint": "plug it in"}],
+            "",
+            "no stick → plug it in",
+        ),
+        (None, "", "status 4: nothing on stderr"),
+    ],
+)
+def test_what_is_missing_is_said_with_its_remedy(answer: Any, err: str, reason: str) -> None:
+    check = Check(name="n", simulated="", words=("bench",), expect=(measured("litert"),))
+    kind = Kind(title="k", on_board=False, checks=[check])
+    (found,) = outcomes(kind, {"host": ""}, lambda _: done(answer, status=4, err=err))
+    assert found.reason.endswith(reason)
 
 
 def test_the_command_writes_both_reports_and_its_status_says_whether_one_failed(
