@@ -12,7 +12,7 @@ from converters.base import ConversionOutput
 from converters.calibration.dataset import to_model_dtypes
 from converters.calibration.synthetic import value_range
 from converters.pipeline.execute import verify_device_model
-from converters.pipeline.explanation import FailedProof, explained
+from converters.pipeline.explanation import FailedProof, disagreement_with_itself, explained
 from converters.pipeline.gate import Gate, Score
 from converters.pipeline.output_split import SplitSource
 from converters.pipeline.reference import Reference, opened
@@ -194,6 +194,9 @@ class Candidate:
             )
         kept = request.kept or str(request.out)
         error = verdict.proof.error(precision, kept, self.reference.samples.are_made_up, divergence)
+        undecided = disagreement_with_itself(self.source, self.reference, precision)
+        if undecided:
+            error = ProofError(f"{error.message}; {undecided}", error.hint, error.details)
         if verdict.accuracy is None or verdict.accuracy.passed:
             return error
         return ProofError(f"{error.message}; {verdict.accuracy.error('', '').message}", error.hint, error.details)

@@ -1,4 +1,4 @@
-"""Explain a failed proof by the first tensor in the graph that differs from the source's."""
+"""Explain a failed proof: by the first tensor that differs from the source's, or by inputs that decide nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from converters.base import ConversionOutput
 from converters.calibration.dataset import to_model_dtypes
 from converters.pipeline.execute import inputs_of
 from converters.pipeline.reference import Reference
-from converters.pipeline.verification import map_tensors
+from converters.pipeline.verification import map_tensors, verify
 from converters.proof.divergence import Divergence, LostSlice
 from converters.proof.explain import ModelWithInput, explain
+from converters.sources.source import OpenedSource
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import first_line
 from runtimes.registry import open_session
+from runtimes.tensors import dequantize
 from runtimes.verification.slices import SliceDefect
 
 _log = logging.getLogger(__name__)
@@ -91,6 +93,47 @@ def _with_feeds(reference: Reference, path: Path, model_format: str, sample: int
     return ModelWithInput(
         path=path, format=model_format, feeds={name: values[sample] for name, values in arrays.items()}
     )
+
+
+def disagreement_with_itself(source: OpenedSource, reference: Reference, precision: str) -> str:
+    """Return how a TFLite source fails the proof with LiteRT's other kernels, as a sentence; "" if it passes.
+
+    Synthetic pictures show nothing to a model whose ArgMax or TopK then chooses among nearly equal values.
+    """
+    if source.format != "tflite" or reference.stateful:
+        return ""
+    try:
+        verdict = verify(precision, reference.answers, _answers_of_other_kernels(source.model, reference))
+    except Exception as error:  # any failure to explain leaves the verdict as it is
+        _log.debug("the other kernels do not run the source: %s", first_line(error))
+        return ""
+    if verdict.passed:
+        return ""
+    return (
+        "the source does not agree with itself on these inputs: with LiteRT's reference kernels instead of XNNPACK, "
+        f"{verdict.message.split('; ')[0]}, as where an ArgMax or TopK chooses among nearly equal values"
+    )
+
+
+def _answers_of_other_kernels(model: Path, reference: Reference) -> Arrays:
+    """Return the answers of a TFLite model to the inputs of the proof in LiteRT without XNNPACK, as real numbers."""
+    from converters.tflite.interpreter import inspecting_interpreter
+
+    interpreter = inspecting_interpreter(model)
+    interpreter.allocate_tensors()
+    ports = [one["index"] for one in interpreter.get_input_details()]
+    outputs = [one["index"] for one in interpreter.get_output_details()]
+    feeds = to_model_dtypes(reference.inputs, reference.samples.inputs.samples)
+    rows = []
+    for place in range(len(reference.samples.inputs)):
+        for port, spec in zip(ports, reference.inputs, strict=True):
+            interpreter.set_tensor(port, feeds[spec.name][place])
+        interpreter.invoke()
+        rows.append([interpreter.get_tensor(index) for index in outputs])
+    return {
+        spec.name: dequantize(np.stack([row[place] for row in rows]), spec.quantization)
+        for place, spec in enumerate(reference.outputs)
+    }
 
 
 def _worst_sample(truth: Arrays, given: Arrays) -> int:

@@ -127,11 +127,15 @@ def keeps_state(source: OpenedSource) -> bool:
 
 def _is_quantized(source: OpenedSource) -> bool:
     """Return whether the source is quantized already, so that few samples suffice: they are for verification only."""
-    if source.format != "onnx":
-        return False
-    from converters.onnx.quantized_graph import is_quantized
+    if source.format == "tflite":
+        from converters.tflite.reader import is_quantized as is_quantized_tflite
 
-    return is_quantized(source.model)
+        return is_quantized_tflite(source.model)
+    if source.format == "onnx":
+        from converters.onnx.quantized_graph import is_quantized
+
+        return is_quantized(source.model)
+    return False
 
 
 def check_sizes(request: ConvertRequest, source: OpenedSource, inputs: Sequence[TensorSpec]) -> None:
