@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from runtimes.arrays import Arrays
     from runtimes.artifact.json_fields import JsonValue
 
+NEXT_STATE = "/next"  # follows the name of a state in that of the output that gives its next value
+
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
@@ -86,6 +88,8 @@ class ConversionOutput:
     max_selfcheck_bytes: The limit for the inputs of the self-check, of which two samples are always kept; None if there
         is no limit.
     witness: Also runs the result on an engine as old as the device's; its outputs must be correct there too.
+    states: Inputs that take what an output gave for the sample before, for what the source keeps in variables; zero at
+        first. If empty, those of the converter's source stay.
     """
 
     model: Path
@@ -97,6 +101,7 @@ class ConversionOutput:
     device_model: ProxyModel | None = None
     witness: CrossCheck | None = None
     max_selfcheck_bytes: int | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 class Converter(ABC):

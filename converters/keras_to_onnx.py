@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class KerasToOnnx(OnnxConverter):
-    """Inputs and outputs keep their Keras names."""
+    """Inputs and outputs keep their Keras names. The states of stateful layers become inputs and outputs."""
 
     source = "keras"
     requires = (
@@ -28,4 +28,4 @@ class KerasToOnnx(OnnxConverter):
         """See `TracingConverter`."""
         from converters.tensorflow.models import traced_keras
 
-        return traced_keras(model, batch, shapes, unroll=unroll)
+        return traced_keras(model, batch, shapes, unroll=unroll, explicit_states=True)

@@ -26,6 +26,8 @@ _INSTEAD = "what works: --to openvino reads TFLite itself; or convert from the m
 class TfliteToOnnx(Converter):
     """Inputs and outputs keep the names and the layout of the source. Those of a quantized file become float32.
 
+    What the source keeps in variables becomes inputs and outputs.
+
     ONNX has no scales at the ends of a graph: only QDQ pairs say what an integer means. TensorRT takes no bytes either.
     """
 
@@ -43,7 +45,9 @@ class TfliteToOnnx(Converter):
             self.check_precision(options.precision)
         self.check_libraries()
         from converters.tflite.reader import read_tflite
+        from converters.tflite.states import with_explicit_states
 
+        model, states = with_explicit_states(model, options)
         graphs = read_tflite(model).graphs
         ends = [graphs[0].tensors[place].spec for place in (*graphs[0].inputs, *graphs[0].outputs)]
         opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
@@ -61,7 +65,7 @@ class TfliteToOnnx(Converter):
         check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
-        return ConversionOutput(model=path)
+        return ConversionOutput(model=path, states=states)
 
 
 def _make_ends_float(graph: Any, quantizations: Mapping[str, Quantization]) -> None:

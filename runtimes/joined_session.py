@@ -1,4 +1,4 @@
-"""Join the parts of an output that a conversion split, so that a session answers like the source.
+"""Open an artifact so that its session answers like the source: split outputs are joined, and states passed on.
 
 In int8 an output has one scale. If its parts have different ones, such as boxes in pixels and scores, the model ends
 before the last Concat, each part is an output with its own scale, and the manifest describes how to join them.
@@ -14,6 +14,7 @@ from runtimes.arrays import Array
 from runtimes.artifact import Artifact, Join, TensorSpec
 from runtimes.errors import InputError
 from runtimes.session import RunOptions, Session, TensorEngine
+from runtimes.stateful_session import StatefulSession
 from runtimes.tensors import dequantize
 
 
@@ -73,8 +74,9 @@ class JoinedSession:
         self._session.close()
 
 
-def open_joined(engine: TensorEngine, artifact: Artifact, options: RunOptions) -> Session:
-    """Open an artifact; its split outputs are joined as the manifest says. Raises what `TensorEngine.open` raises."""
-    session = engine.open(artifact, options)
-    joins = artifact.manifest.join
-    return JoinedSession(session, joins) if joins else session
+def open_like_source(engine: TensorEngine, artifact: Artifact, options: RunOptions) -> Session:
+    """Open an artifact as its manifest describes it (`join`, `states`). Raises what `TensorEngine.open` raises."""
+    session, manifest = engine.open(artifact, options), artifact.manifest
+    if manifest.states:
+        session = StatefulSession(session, manifest.states)
+    return JoinedSession(session, manifest.join) if manifest.join else session

@@ -9,7 +9,7 @@ from typing import Iterator
 
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact
-from runtimes.joined_session import open_joined
+from runtimes.joined_session import open_like_source
 from runtimes.session import RunOptions, Session, TensorEngine
 
 
@@ -46,7 +46,7 @@ class ModelCache:
         key = _key(artifact, engine, options)
         if self._model is None or key != self._key:
             self.close()  # first: memory may not hold two models, and a USB stick serves one process
-            self._model, self._key = WarmSession(open_joined(engine, artifact, options)), key
+            self._model, self._key = WarmSession(open_like_source(engine, artifact, options)), key
         try:
             yield self._model
         except BaseException:

@@ -16,7 +16,7 @@ import runtimes.engines
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineError, EngineMissingError, UsageError
 from runtimes.extensions import Extensions, load
-from runtimes.joined_session import open_joined
+from runtimes.joined_session import open_like_source
 from runtimes.model_files.detect import FORMATS
 from runtimes.session import Engine, RunOptions, Session, TensorEngine
 
@@ -182,7 +182,7 @@ def _wanted(model_format: str, adapter: Engine) -> Engine:
 
 def new_session(artifact: Artifact) -> Session:
     """Open a session of the format's preferred engine. The caller closes it."""
-    return open_joined(for_format(artifact.manifest.format), artifact, RunOptions())
+    return open_like_source(for_format(artifact.manifest.format), artifact, RunOptions())
 
 
 @contextmanager

@@ -21,10 +21,8 @@ from typing import Mapping
 
 import numpy as np
 
-from runtimes import tensors
-from runtimes.arrays import Array, Arrays, load_arrays, save_arrays
-from runtimes.artifact import Artifact, TensorSpec
-from runtimes.errors import InputError
+from runtimes.arrays import Arrays, load_arrays, save_arrays
+from runtimes.artifact import Artifact
 from runtimes.job_server import _OPEN, Handler, engine_of, handler, run_options, serve, stacked
 from runtimes.jobs import (
     Bandwidth,
@@ -40,7 +38,7 @@ from runtimes.jobs import (
     VerifyAnswer,
     VerifyJob,
 )
-from runtimes.joined_session import open_joined
+from runtimes.joined_session import open_like_source
 from runtimes.measurement.answer import MeasureAnswer
 from runtimes.model_cache import WarmSession
 from runtimes.quantization_jobs import (
@@ -52,12 +50,13 @@ from runtimes.quantization_jobs import (
     QuantizeJob,
 )
 from runtimes.session import Session
+from runtimes.stateful_session import StatefulSession
 
 
 def describe(job: DescribeJob, report: Report) -> Description:
     """Open the model and describe its inputs and outputs."""
     artifact, engine = engine_of(job.artifact, job.runtime)
-    with closing(open_joined(engine, artifact, run_options(job.options, report))) as session:
+    with closing(open_like_source(engine, artifact, run_options(job.options, report))) as session:
         return Description(engine.id, engine.version(), tuple(session.inputs), tuple(session.outputs))
 
 
@@ -71,12 +70,16 @@ def run(job: RunJob, report: Report) -> RunAnswer:
     samples = load_arrays(Path(job.inputs))
     if job.sequence:
         _OPEN.close()  # frees its memory and accelerator
-        with closing(open_joined(engine, artifact, run_options(job.options, report))) as session:
+        with closing(open_like_source(engine, artifact, run_options(job.options, report))) as session:
             outputs, latency_ms = _run_sequence(session, samples, job.states, report)
         save_arrays(Path(job.outputs), outputs)
         return RunAnswer(engine.id, engine.version(), latency_ms[0], latency_ms)
     with _OPEN.using(artifact, engine, run_options(job.options, report)) as model:
-        outputs, first_ms, latency_ms = _run_samples(model, samples, report)
+        if artifact.keeps_state:  # a warm-up would be a step of the sequence
+            outputs, latency_ms = _run_sequence(model.session, samples, {}, report)
+            first_ms = model.first_ms = model.first_ms or latency_ms[0]
+        else:
+            outputs, first_ms, latency_ms = _run_samples(model, samples, report)
     save_arrays(Path(job.outputs), outputs)
     return RunAnswer(engine.id, engine.version(), first_ms, latency_ms)
 
@@ -95,7 +98,7 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
     artifact, engine = engine_of(job.artifact, job.runtime)
 
     def reopen() -> Session:
-        return open_joined(engine, artifact, run_options(job.options, report))
+        return open_like_source(engine, artifact, run_options(job.options, report))
 
     with closing(reopen()) as session:
         soaked = soak_artifact(artifact, session, reopen, job.soak)
@@ -196,29 +199,16 @@ def _run_sequence(
     session: Session, samples: Arrays, states: Mapping[str, str], report: Report
 ) -> tuple[Arrays, list[float]]:
     """Run samples that follow one another, and pass the states on; returns the other outputs, and each duration."""
-    inputs, outputs = ({spec.name: spec for spec in specs} for specs in (session.inputs, session.outputs))
-    unknown = [*sorted(set(states) - set(inputs)), *sorted(set(states.values()) - set(outputs))]
-    if unknown:
-        raise InputError(f"the model has no state '{unknown[0]}'", "convert it again with `edge convert`")
-    named, count = stacked(samples, session)
-    held = {name: tensors.zeros(inputs[name]) for name in states}
+    model = StatefulSession(session, states)
+    named, count = stacked(samples, model)
     rows, latency = [], []
     for index in range(count):
-        feeds = {**held, **{name: np.asarray(array[index]) for name, array in named.items()}}
+        feeds = {name: np.asarray(array[index]) for name, array in named.items()}
         start = time.perf_counter_ns()
-        row = session.run(feeds)
+        rows.append(model.run(feeds))
         latency.append((time.perf_counter_ns() - start) / 1e6)
-        held = {name: _held(row[output], outputs[output], inputs[name]) for name, output in states.items()}
-        rows.append({name: array for name, array in row.items() if name not in states.values()})
         report({"done": index + 1, "total": count})
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, latency
-
-
-def _held(state: Array, source: TensorSpec, spec: TensorSpec) -> Array:
-    """Return an output as the input `spec` takes it: as a real number if the quantization differs."""
-    if source.quantization == spec.quantization:
-        return state
-    return tensors.quantize(tensors.dequantize(state, source.quantization), spec)
+    return {spec.name: np.stack([row[spec.name] for row in rows]) for spec in model.outputs}, latency
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ class Candidate:
         if self.output.device_model is None:
             return proof
         precision = self.request.options.precision
-        return combine(proof, verify_device_model(self.output.device_model, precision, self.reference, self.graphs))
+        return combine(proof, verify_device_model(self.output, precision, self.reference, self.graphs))
 
     def _rounding_responses(self, outputs: tuple[TensorSpec, ...]) -> Arrays:
         """Return how far the source's own answers move by rounding, by the result's names; empty if it has a state."""
@@ -257,7 +257,9 @@ class Candidate:
             if stand_in is None:
                 raise
         model = stand_in.model
-        known = Manifest(model.stem, stand_in.format, manifest.precision, model.name, join=manifest.join)
+        known = Manifest(
+            model.stem, stand_in.format, manifest.precision, model.name, join=manifest.join, states=manifest.states
+        )
         return new_session(Artifact(model.parent, known)), stand_in.format
 
     def _manifest(self, precision: str) -> Manifest:
@@ -269,6 +271,7 @@ class Candidate:
             precision=precision,
             model=self.output.model.name,
             source=self.request.origin or self.source.origin(),
+            states=self.output.states,
             conversion={
                 "steps": list(self.request.steps),
                 "options": {key: value for key, value in options.items() if value},

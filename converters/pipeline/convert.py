@@ -27,6 +27,7 @@ from converters.registry import converter
 from converters.sources.artifact import open_source
 from converters.sources.source import OpenedSource
 from runtimes.arrays import save_arrays
+from runtimes.errors import RefusedError
 from runtimes.jobs import Report
 
 _MAX_ANSWERS_BYTES = 2**27
@@ -49,7 +50,8 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
     seconds |= {one.task.step.id: one.seconds for one in done}
     with _timed(seconds, "proof"):
         report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
-        output = done[-1].output if done else ConversionOutput(model=copy_source(source, request.out))
+        output = done[-1].output if done else _packed(source, request.out)
+        _check_states(request, output)
         candidate = Candidate(request, source, reference, output, gate, graphs=_graphs(source, done, output))
         result = Attempt(candidate, candidate.write(), done)
     if result.verdict.proof.slices.failed and not request.options.no_repair:
@@ -78,6 +80,19 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
         left=candidate.output.remaining_commands,
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )
+
+
+def _check_states(request: ConvertRequest, output: ConversionOutput) -> None:
+    """Raise RefusedError for states as inputs and outputs where they are not passed on: in a page, and by a witness."""
+    if output.states and (request.format == "browser" or output.witness is not None):
+        who = "the page of ONNX Runtime Web" if request.format == "browser" else "the older engine of that device"
+        what = f"{request.source.name} keeps a state, which edge does not pass on in {who}"
+        raise RefusedError(what, "what works: --to tflite from a .keras or .tflite file, --to onnx or --to openvino")
+
+
+def _packed(source: OpenedSource, out: Path) -> ConversionOutput:
+    """Return the source as it is, copied to `out`."""
+    return ConversionOutput(model=copy_source(source, out), states=source.artifact.manifest.states)
 
 
 def _save_answers(place: Path, reference: Reference, verdict: CandidateVerdict) -> None:

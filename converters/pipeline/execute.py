@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from converters.base import ConversionOutput, Converter, ProxyModel
+import numpy as np
+
+from converters.base import ConversionOutput, Converter
 from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.options import ConvertOptions
 from converters.pipeline.reference import Reference
@@ -21,23 +23,26 @@ from runtimes.artifact import Artifact, Manifest, TensorSpec
 from runtimes.jobs import Report
 from runtimes.model_files.detect import FORMATS
 from runtimes.registry import open_session
+from runtimes.stateful_session import StatefulSession
 from runtimes.verification.selfcheck import answers
 
 
 @dataclass(frozen=True)
 class ConversionTask:
-    """One step with its inputs; `calibration` only if the step loses precision."""
+    """One step with its inputs; `calibration` only if the step loses precision, `states` are those of `model`."""
 
     step: Converter
     model: Path
     folder: Path
     options: ConvertOptions
     calibration: Calibration | None
+    states: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> ConversionOutput:
         """Convert, creating the folder if necessary."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.step.convert(self.model, self.folder, self.options, self.calibration)
+        output = self.step.convert(self.model, self.folder, self.options, self.calibration)
+        return output if output.states else replace(output, states=self.states)
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,33 @@ def _task(
     step = steps[len(done)]
     last = len(done) == len(steps) - 1
     model = done[-1].output.model if done else source.model
+    states = done[-1].output.states if done else source.artifact.manifest.states
     options = request.options if last else _options_before(request, steps[len(done) + 1])
     calibration = None
     # fp16 does not calibrate; it uses the samples to check that all values fit in fp16.
     known = reference.samples.inputs if options.precision == "fp16" else reference.calibration
     if options.precision != step.reads(options.precision) and known is not None:
-        specs = inputs_of(model, step.source) if done else reference.inputs
-        calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
+        if states:
+            calibration = _with_states(_as_artifact(model, step.source, states), reference, known)
+        else:
+            specs = inputs_of(model, step.source) if done else reference.inputs
+            calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
     options = replace(options, scratch=str(request.scratch))
-    return ConversionTask(step, model, request.out if last else request.scratch / step.id, options, calibration)
+    folder = request.out if last else request.scratch / step.id
+    return ConversionTask(step, model, folder, options, calibration, states)
+
+
+def _with_states(artifact: Artifact, reference: Reference, known: Calibration) -> Calibration:
+    """Return the samples as the model of a step takes them, with its states while they follow one another."""
+    with open_session(artifact) as session:
+        assert isinstance(session, StatefulSession)
+        specs = session.inputs
+        feeds = to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples))
+        rows = []
+        for place in range(len(known)):
+            rows.append(session.held)
+            session.run({name: values[place] for name, values in feeds.items()})
+    return Calibration({**feeds, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}})
 
 
 def _options_before(request: ConvertRequest, following: Converter) -> ConvertOptions:
@@ -107,19 +130,28 @@ def _options_before(request: ConvertRequest, following: Converter) -> ConvertOpt
 
 def inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
     """Open a model file and return its inputs."""
-    with open_session(Artifact(model.parent, Manifest(model.stem, model_format, "fp32", model.name))) as session:
+    with open_session(_as_artifact(model, model_format)) as session:
         return tuple(session.inputs)
 
 
-def verify_device_model(
-    model: ProxyModel, precision: str, reference: Reference, graphs: Sequence[tuple[Path, str]]
-) -> Verification:
-    """Run the model on the reference samples and compare its outputs with the source's, in its own axes and names.
+def _as_artifact(
+    model: Path, model_format: str, states: Mapping[str, str] | None = None, precision: str = "fp32"
+) -> Artifact:
+    """Return a model file as an artifact; `states` are those of the model."""
+    return Artifact(model.parent, Manifest(model.stem, model_format, precision, model.name, states=states or {}))
 
-    `graphs` are the models that tell the parts of the outputs; see `converters.proof.output_checks`.
+
+def verify_device_model(
+    output: ConversionOutput, precision: str, reference: Reference, graphs: Sequence[tuple[Path, str]]
+) -> Verification:
+    """Run the device model of a conversion on the reference samples, and compare its outputs with the source's.
+
+    They are compared in its own axes and names. `graphs` are the models that tell the parts of the outputs; see
+    `converters.proof.output_checks`.
     """
-    artifact = Artifact(model.model.parent, Manifest(model.model.stem, model.format, precision, model.model.name))
-    with open_session(artifact) as session:
+    model = output.device_model
+    assert model is not None
+    with open_session(_as_artifact(model.model, model.format, output.states, precision)) as session:
         feeds = to_model_dtypes(
             session.inputs, map_tensors(reference.inputs, session.inputs, reference.samples.inputs.samples)
         )

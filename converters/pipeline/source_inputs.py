@@ -115,7 +115,9 @@ def _is_calibrated(request: ConvertRequest) -> bool:
 
 
 def keeps_state(source: OpenedSource) -> bool:
-    """Return whether the file has variables, which keep their values from one inference to the next."""
+    """Return whether the model keeps a state from one inference to the next, as its manifest or its variables say."""
+    if source.artifact.manifest.states:
+        return True
     if source.format != "tflite":
         return False
     from converters.tflite.reader import read_tflite

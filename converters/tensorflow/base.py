@@ -60,7 +60,7 @@ class OnnxConverter(TracingConverter):
         check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
-        return ConversionOutput(model=path)
+        return ConversionOutput(model=path, states=source.states)
 
 
 class TfliteConverter(TracingConverter):

@@ -6,16 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from converters.base import NEXT_STATE
 from converters.library_calls import loading
-from converters.tensorflow.recurrent import stateful_layers, unrolled
+from converters.tensorflow.recurrent import (
+    assigning_operators,
+    call_with_states,
+    state_variables,
+    stateful_layers,
+    unrolled,
+)
 from converters.tensorflow.tracing import Traced, inlined, traced_shapes
 
 
-def traced_keras(path: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+def traced_keras(
+    path: Path,
+    batch: int | None,
+    shapes: Sequence[str] = (),
+    *,
+    unroll: bool = False,
+    explicit_states: bool = False,
+) -> Traced:
     """Trace the model in a file as a function of its inputs in order, with batch size `batch` (None: any).
 
     The arguments have the names of the model's inputs; outputs are in the model's order. `unroll` writes recurrent
-    layers out step by step. Raises UsageError for `shapes` (`runtimes.shapes`) that do not fit the inputs.
+    layers out step by step, `explicit_states` adds an input and an output for each state. Raises UsageError for
+    `shapes` (`runtimes.shapes`) that do not fit the inputs.
     """
     with loading(path, "a Keras model"):
         import tensorflow as tf
@@ -23,23 +38,36 @@ def traced_keras(path: Path, batch: int | None, shapes: Sequence[str] = (), *, u
         from runtimes.engine_support.keras import call_in_order, load_model, output_names
 
         model = load_model(path)
-        names, states = tuple(output_names(model)), stateful_layers(model)
+        names, stateful = tuple(output_names(model)), stateful_layers(model)
         if unroll:
             model = unrolled(model, path)
+        variables = state_variables(model) if explicit_states else {}
         inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in model.inputs}
         fixed = traced_shapes(inputs, batch, shapes)
         signature = [
             tf.TensorSpec(shape, tensor.dtype, name=tensor.name)
             for shape, tensor in zip(fixed, model.inputs, strict=True)
         ]
+        signature += [tf.TensorSpec(one.shape, one.dtype, name=name) for name, one in variables.items()]
+        count = len(model.inputs)
 
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator, unused-ignore]
-        def forward(inputs: list[Any]) -> list[Any]:
+        def forward(tensors: list[Any]) -> list[Any]:
             with inlined():
-                return call_in_order(model, inputs)
+                if not variables:
+                    return call_in_order(model, tensors)
+                values = list(variables.values())
+                return call_with_states(lambda: call_in_order(model, tensors[:count]), values, tensors[count:])
 
         forward.source = model  # a state is kept in its variables
-        return Traced(forward, tuple(tensor.name for tensor in model.inputs), names, states)
+        states = {name: f"{name}{NEXT_STATE}" for name in variables}
+        return Traced(
+            function=forward,
+            inputs=(*(tensor.name for tensor in model.inputs), *states),
+            outputs=(*names, *states.values()),
+            stateful=() if explicit_states else stateful,
+            states=states,
+        )
 
 
 def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ()) -> Traced:
@@ -68,4 +96,5 @@ def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ())
             return [answer[name] for name in outputs]
 
         forward.source = model  # keeps the model's variables alive
-        return Traced(forward, tuple(inputs), tuple(outputs))
+        stateful = tuple(name.rpartition("/")[0] or name for name in assigning_operators(signature))
+        return Traced(forward, tuple(inputs), tuple(outputs), stateful)

@@ -1,15 +1,23 @@
-"""Recurrent layers of Keras: unrolled for int8, and reset where they keep their state between calls."""
+"""Recurrent layers of Keras: unrolled for int8, and with states that become inputs and outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from runtimes.errors import UsageError
 
 MAX_UNROLLED_STEPS = 256  # each step adds some 15 to 45 operators; TensorFlow's converter takes minutes beyond that
+_Variable = Any  # a keras.Variable; Keras is imported inside functions
+_NOT_IN_A_NAME = r"\W"  # of an input of a TensorFlow function
 _LOOPS = ("While", "StatelessWhile")
+_ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
+_WITH_STATES = (
+    "what works: --to tflite in fp32, fp16 or w8; from a .keras or .tflite file, --to onnx or openvino; or build it"
+    " with stateful=False"
+)
 _INSTEAD = "what works: --precision w8 (int8 weights), fp16 or fp32"
 
 
@@ -42,11 +50,38 @@ def stateful_layers(model: Any) -> tuple[str, ...]:
     return tuple(layer.name for layer in _layers(model) if _value(layer.get_config(), "stateful"))
 
 
+def state_variables(model: Any) -> dict[str, _Variable]:
+    """Return the variables of stateful layers, those inside wrappers too, by names that an input can have."""
+    import keras
+
+    found: dict[str, _Variable] = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            for variable in keras.tree.flatten(layer.states):
+                found[f"{re.sub(_NOT_IN_A_NAME, '_', layer.name)}_state_{len(found)}"] = variable
+    return found
+
+
+def call_with_states(call: Callable[[], list[Any]], variables: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """Return the outputs of `call` if the variables have these values, and then what it assigns to the variables.
+
+    The variables themselves keep their values.
+    """
+    import keras
+
+    with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+        outputs = call()
+        return [*outputs, *(scope.get_current_value(one) for one in variables)]
+
+
+def assigning_operators(function: Any) -> tuple[str, ...]:
+    """Return the names of the operators of a concrete function, and of those that it calls, that assign variables."""
+    return _named(function, _ASSIGNMENTS)
+
+
 def loops(function: Any) -> tuple[str, ...]:
     """Return the names of the loops in a concrete function, and in the functions that it calls."""
-    definition = function.graph.as_graph_def()
-    nodes = [*definition.node, *(node for one in definition.library.function for node in one.node_def)]
-    return tuple(dict.fromkeys(node.name for node in nodes if node.op in _LOOPS))
+    return _named(function, _LOOPS)
 
 
 def check_no_loops(function: Any) -> None:
@@ -60,8 +95,15 @@ def check_no_loops(function: Any) -> None:
 def check_stateless(states: tuple[str, ...], target: str) -> None:
     """Raise UsageError for layers that keep their state, if the target cannot."""
     if states:
-        what = f"layer '{states[0]}' keeps its state between calls (stateful), which {target} cannot"
-        raise UsageError(what, "what works: --to tflite in fp32, fp16 or w8; or build it with stateful=False")
+        what = f"layer '{states[0]}' keeps its state between calls (stateful), which edge cannot convert to {target}"
+        raise UsageError(what, _WITH_STATES)
+
+
+def _named(function: Any, operators: Collection[str]) -> tuple[str, ...]:
+    """Return the names of these operators in a concrete function, and in the functions that it calls."""
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for one in definition.library.function for node in one.node_def)]
+    return tuple(dict.fromkeys(node.name for node in nodes if node.op in operators))
 
 
 def _layers(model: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 class Traced:
     """A `tf.function` from a list of tensors to a list of tensors, and their names in order.
 
-    states: The layers that keep their state from one call to the next.
+    stateful: The layers that keep their state from one call to the next, in variables.
+    states: For each variable with a state, its input and the output that gives its next value, if it has them.
     """
 
     function: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    states: tuple[str, ...] = ()
+    stateful: tuple[str, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def to_onnx(traced: Traced, opset: int) -> Any:
     """Convert with tf2onnx to an `onnx.ModelProto` with the source's output names and the same bytes on every run."""
     import tf2onnx
 
-    check_stateless(traced.states, "ONNX")
+    check_stateless(traced.stateful, "ONNX")
     function = traced.function
     proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
     _hold_captured(proto, function.get_concrete_function())
@@ -86,10 +88,10 @@ def to_tflite(traced: Traced, options: ConvertOptions, calibration: Calibration 
     """Convert with TensorFlow's TFLite converter. `io_dtype` defaults to uint8, the type of image pixels."""
     function = traced.function.get_concrete_function()
     if options.precision == "int8":
-        check_stateless(traced.states, "int8 TFLite")
+        check_stateless(traced.stateful, "int8 TFLite")
         check_no_loops(function)
     with tempfile.TemporaryDirectory() as folder:
-        converter = _stateful_converter(traced, Path(folder)) if traced.states else _converter(function)
+        converter = _stateful_converter(traced, Path(folder)) if traced.stateful else _converter(function)
         _set_precision(converter, options)
         if options.precision == "int8" and calibration is not None:
             _set_int8(converter, options, traced.inputs, calibration)

@@ -11,6 +11,7 @@ from copy import copy
 from typing import Any
 
 from converters.tflite.reader import DTYPES
+from converters.tflite.writer import operator_code
 
 # A tensor with a scale: dtype → the dtype that has the same steps, and what is added to the zero point.
 _SAME_STEPS = {"int8": ("uint8", 128), "int16": ("int32", 0)}
@@ -82,23 +83,10 @@ def _operator(network: Any, source: int, target: int, *, has_scale: bool) -> Any
 
     operator, kinds = schema.OperatorT(), schema.BuiltinOperator
     operator.inputs, operator.outputs = [source], [target]
-    operator.opcodeIndex = _code(network, kinds.QUANTIZE if has_scale else kinds.CAST)
+    operator.opcodeIndex = operator_code(network, kinds.QUANTIZE if has_scale else kinds.CAST)
     if not has_scale:
         operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.CastOptions, schema.CastOptionsT()
         tensors = network.subgraphs[0].tensors
         operator.builtinOptions.inDataType = tensors[source].type
         operator.builtinOptions.outDataType = tensors[target].type
     return operator
-
-
-def _code(network: Any, kind: int) -> int:
-    """Return the index of an operator's code, which is added if the network has none."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    for place, code in enumerate(network.operatorCodes):
-        if code.builtinCode == kind:
-            return place
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = kind
-    network.operatorCodes.append(code)
-    return len(network.operatorCodes) - 1

@@ -23,11 +23,7 @@ def write_signature(model: Path, name: str, out: Path) -> Path:
         what = f"{model} stores its weights behind the FlatBuffer, and edge cannot extract a signature from such a file"
         raise InputError(what, "export the signature as a separate model from its source")
     signature = next(one for one in network.signatureDefs if one.signatureKey.decode() == name)
-    kept = _reached(network, signature.subgraphIndex)
-    places = {old: new for new, old in enumerate(kept)}
-    network.subgraphs = [network.subgraphs[old] for old in kept]
-    for options, field in _references(network.subgraphs):
-        setattr(options, field, places[vars(options)[field]])
+    keep_graph(network, signature.subgraphIndex)
     signature.subgraphIndex, signature.signatureKey = 0, SIGNATURE.encode()
     network.signatureDefs = [signature]
     graph = network.subgraphs[0]
@@ -36,6 +32,15 @@ def write_signature(model: Path, name: str, out: Path) -> Path:
     names = [[one.name.decode() for one in tensors] for tensors in (signature.inputs, signature.outputs)]
     out.write_bytes(with_names(packed(network), *names))
     return out
+
+
+def keep_graph(network: Any, first: int) -> None:
+    """Leave a `ModelT` the graph `first`, as its main graph, and those that it calls."""
+    kept = _reached(network, first)
+    places = {old: new for new, old in enumerate(kept)}
+    network.subgraphs = [network.subgraphs[old] for old in kept]
+    for options, field in _references(network.subgraphs):
+        setattr(options, field, places[vars(options)[field]])
 
 
 def _reached(network: Any, first: int) -> list[int]:

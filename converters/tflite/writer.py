@@ -70,6 +70,19 @@ def write_inline(model: Path, out: Path) -> Path:
     return out
 
 
+def operator_code(network: Any, kind: int) -> int:
+    """Return the index of an operator's code, which is added if the network has none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    for place, code in enumerate(network.operatorCodes):
+        if code.builtinCode == kind:
+            return place
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = kind
+    network.operatorCodes.append(code)
+    return len(network.operatorCodes) - 1
+
+
 def _raise_versions(network: Any, graphs: Any) -> None:
     for graph, objects in zip(graphs, network.subgraphs, strict=True):
         for operator, packed_operator in zip(graph.operators, objects.operators, strict=True):

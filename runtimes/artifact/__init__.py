@@ -66,6 +66,12 @@ class Artifact:
         """Whether this is only a model file, without digests and self-check."""
         return not self.manifest.files
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the model is known to keep a state from one inference to the next."""
+        rule = self.manifest.selfcheck
+        return bool(self.manifest.states) or (rule is not None and rule.stateful)
+
     @classmethod
     def open(cls, path: Path) -> Artifact:
         """Open an artifact folder or a bare model file. Raises InputError if it is neither."""

@@ -167,7 +167,10 @@ class Join:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`; `files` maps each file of the artifact to its sha256."""
+    """The content of `manifest.json`; `files` maps each file of the artifact to its sha256.
+
+    `states` maps inputs of the model to the outputs whose last values they take; see `stateful_session`.
+    """
 
     name: str
     format: str
@@ -184,6 +187,7 @@ class Manifest:
     conversion: Mapping[str, JsonValue] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
     join: tuple[Join, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str, document: str) -> Manifest:
@@ -210,6 +214,7 @@ class Manifest:
             conversion=fields.mapping("conversion"),
             proof=fields.mapping("proof"),
             join=tuple(Join.read(item) for item in fields.children("join")) if fields.has("join") else (),
+            states=fields.words("states"),
         )
 
     def to_json(self) -> str:

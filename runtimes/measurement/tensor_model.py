@@ -45,7 +45,7 @@ from runtimes.host import EnergyMeter, conditions, facts, peak_rss_bytes, usable
 from runtimes.host.contention import cores_of_others, cpu_clock
 from runtimes.job_server import engine_of, run_options, stacked
 from runtimes.jobs import MeasureJob, Report
-from runtimes.joined_session import open_joined
+from runtimes.joined_session import open_like_source
 from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredClass
 from runtimes.measurement.operator_times import RUNS
 from runtimes.measurement.protocols import Before, Protocol, Timings, as_dict, protocol_from_dict
@@ -54,6 +54,7 @@ from runtimes.measurement.throughput import ThroughputSummary, batch_feeds, meas
 from runtimes.registry import is_found, is_installed, missing
 from runtimes.session import Engine, RunOptions, Session, TensorEngine, example_feeds, format_shape
 from runtimes.shapes import free_axes, suggestion, with_shapes
+from runtimes.stateful_session import StatefulSession
 from runtimes.tasks.classification import ClassScores
 from runtimes.verification.selfcheck import answers
 
@@ -68,7 +69,7 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
     report({"phase": "loading", "at": time.time()})
     import_ms = time_import(engine)
     start = time.perf_counter_ns()
-    with closing(open_joined(engine, artifact, options)) as session:
+    with closing(open_like_source(engine, artifact, options)) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
         feeds, kind = _feeds(job, artifact, session)
         known: MeasureAnswer = {
@@ -93,7 +94,8 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
         }
         _evaluate(job, session, report)
     if job.profile:
-        found = {**found, **_profile(engine, artifact, options, feeds, report)}
+        states = session.held if isinstance(session, StatefulSession) else {}
+        found = {**found, **_profile(engine, artifact, options, {**feeds, **states}, report)}
     if job.streams is not None:
         found = {**found, "throughput": _throughput(job, engine, artifact, options, feeds, report)}
     if job.batch is not None:
@@ -269,7 +271,7 @@ def _throughput(
     threads = options.threads or max(1, usable_cores() // streams)
     report({"phase": f"running {streams} streams"})
     each = replace(options, threads=threads)
-    return measure_throughput(lambda: open_joined(engine, artifact, each), feeds, streams, threads, job.batch or 1)
+    return measure_throughput(lambda: open_like_source(engine, artifact, each), feeds, streams, threads, job.batch or 1)
 
 
 def _evaluate(job: MeasureJob, session: Session, report: Report) -> None:

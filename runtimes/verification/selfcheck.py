@@ -13,7 +13,7 @@ from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import REWRITE
 from runtimes.artifact.self_check import OutputCheck
 from runtimes.errors import InputError
-from runtimes.joined_session import open_joined
+from runtimes.joined_session import open_like_source
 from runtimes.session import RunOptions, Session, TensorEngine, format_shape
 from runtimes.tensors import dequantize
 from runtimes.verification.labels import judge_labels
@@ -35,7 +35,7 @@ class Verdict:
 
 def verify(artifact: Artifact, engine: TensorEngine, options: RunOptions) -> JsonObject:
     """Open the artifact and `check` it; returns JSON: {"passed", "metrics", "message"}."""
-    session = open_joined(engine, artifact, options)
+    session = open_like_source(engine, artifact, options)
     try:
         return asdict(check(artifact, session))
     finally:

@@ -1,7 +1,7 @@
 """Does a converted file give the same outputs as its source? Both are opened by their own engines, without edge's code.
 
 The result's files are opened directly with ONNX Runtime, OpenVINO and LiteRT. Its manifest is only read for the name of
-the file; names and axes are matched here.
+the file and those of its states; names and axes are matched here.
 """
 
 from __future__ import annotations
@@ -323,9 +323,30 @@ def model_file(artifact: Path) -> Path:
     return artifact / str(manifest["model"])
 
 
+def open_artifact(artifact: Path) -> Engine:
+    """Open the file of an artifact; the states that its manifest names are passed on, as any program would do it."""
+    engine, states = open_engine(model_file(artifact)), json.loads((artifact / "manifest.json").read_text())["states"]
+    if not states:
+        return engine
+    held = {one.name: np.full(one.shape, one.zero, one.dtype) for one in engine.inputs if one.name in states}
+    plain = Engine()
+    plain.inputs = [one for one in engine.inputs if one.name not in states]
+    plain.outputs = [one for one in engine.outputs if one.name not in states.values()]
+
+    def run(values: list[np.ndarray]) -> list[np.ndarray]:
+        given = {**held, **{one.name: value for one, value in zip(plain.inputs, values, strict=True)}}
+        found = engine.run([given[one.name] for one in engine.inputs])
+        answer = {one.name: value for one, value in zip(engine.outputs, found, strict=True)}
+        held.update({name: answer[output] for name, output in states.items()})
+        return [answer[one.name] for one in plain.outputs]
+
+    plain.run = run
+    return plain
+
+
 def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets: bool = False) -> tuple[bool, str]:
     """Return whether the artifact's outputs for `inputs` equal the source's, and how closely."""
-    original, result = open_engine(source), open_engine(model_file(artifact))
+    original, result = open_engine(source), open_artifact(artifact)
     expected = answers(original, inputs)
     # Inputs that are quantized in the source are passed unchanged if the result has the same type, else as real values.
     alike = [port.scale or port.dtype.kind in "iub" for port in result.inputs]
