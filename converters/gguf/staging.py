@@ -35,6 +35,11 @@ _DATA = (
 )
 # Keys that refer to code, other files or the network.
 _LEADING = ("auto_map", "_name_or_path", "custom_pipelines", "backend", "is_local", "local_files_only")
+# By model type: what transformers always computes and does not write into config.json, and the converter asks for.
+_LEFT_OUT: dict[str, JsonObject] = {
+    "cohere2": {"rotary_pct": 1.0},
+    "deepseek_v3": {"scoring_func": "sigmoid"},
+}
 # transformers' own names of architectures that the converter only knows by the names of their makers.
 OTHER_NAMES = {"MptForCausalLM": "MPTForCausalLM"}
 # Models that the converter knows by the class of their text part, and for pictures by their own.
@@ -118,8 +123,7 @@ def older_config(config: Mapping[str, JsonValue]) -> JsonObject:
         found |= _older_rope(rope, str(found.get("model_type")))
     if found.get("model_type") == "gpt2" and "n_positions" in found:
         found.setdefault("n_ctx", found["n_positions"])  # transformers 5 leaves it out
-    if found.get("model_type") == "cohere2":
-        found.setdefault("rotary_pct", 1.0)  # transformers always rotates whole heads, and leaves it out
+    found = {**_LEFT_OUT.get(str(found.get("model_type")), {}), **found}
     names = found.get("architectures")
     if isinstance(names, list):
         found["architectures"] = [OTHER_NAMES.get(str(name), name) for name in names]

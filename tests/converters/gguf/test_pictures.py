@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,14 @@ def test_a_model_that_is_only_known_by_its_text_part_converts(tmp_path: Path) ->
     result = convert(folder)
     assert result.proof["passed"]
     assert any("no preprocessor_config.json" in note for note in result.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_qwen_with_positions_in_three_dimensions_converts_and_the_library_for_its_pictures_is_named(
+    tmp_path: Path,
+) -> None:
+    converter_environment().create()
+    result = convert(vision_folders.qwen2_vl(tmp_path / "qwen2-vl"))
+    assert result.proof["passed"]
+    assert any("requires the Torchvision library" in note for note in result.notes)
