@@ -115,8 +115,8 @@ def _library(version: str) -> Path:
     return path
 
 
-def main(library: str, model: str, threads: str, runs: str, folder: str) -> int:
-    """Write the times of the operators of a model to a file in `folder`, which has its inputs."""
+def main(library: str, model: str, threads: str, runs: str, folder: str) -> str | None:
+    """Write the times of the operators of a model to a file in `folder`, which has its inputs; or return an error."""
     try:
         with ExitStack() as stack:
             feeds = load_arrays(Path(folder) / _FEEDS)
@@ -128,14 +128,13 @@ def main(library: str, model: str, threads: str, runs: str, folder: str) -> int:
         if sum(one.ms for one in operators) > total_ms / len(found):
             raise UsageError("it counts the operators of loops and branches twice", _HINT)
     except UsageError as error:
-        print(error.message, file=sys.stderr)
-        return 1
+        return error.message
     result = {
         "total_ms": total_ms / len(found),
         "operators": [(one.name, one.type, one.placement, one.ms) for one in operators],
     }
     (Path(folder) / _RESULT).write_text(json.dumps(result), encoding="utf-8")
-    return 0
+    return None
 
 
 def _operators(runs: Sequence[Sequence[_Timed]]) -> list[OperatorTime]:
