@@ -15,10 +15,11 @@ from typing import Any
 
 _SOURCE = Path(sys.prefix) / "source"
 # By model type: keys of config.json that the converter's class does not read, because all published models have the
-# same ratio, and the writer's methods for them.
+# same ratio, or because it looks for the names of an older format, and the writer's methods for them.
 _FEED_FORWARD = "add_feed_forward_length"
 _ASSUMED = {
     "falcon": {"ffn_hidden_size": _FEED_FORWARD},
+    "glm": {"max_position_embeddings": "add_context_length"},
     "gpt2": {"n_inner": _FEED_FORWARD},
     "gpt_bigcode": {"n_inner": _FEED_FORWARD},
     "phi": {"intermediate_size": _FEED_FORWARD, "num_key_value_heads": "add_head_count_kv"},

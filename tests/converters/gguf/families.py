@@ -159,6 +159,7 @@ FAMILIES = {
             "topk_group": 1,
         },
     ),
+    "glm": Family(config="GlmConfig", vocabulary="gpt-2", own={"head_dim": 16, "pad_token_id": 0}, least_db=GELU_DB),
     "glm-4": Family(config="Glm4Config", vocabulary="gpt-2", own={"head_dim": 16, "pad_token_id": 0}),
     "gemma": Family(config="GemmaConfig", vocabulary="llama-spm", own={"head_dim": 16}, least_db=GELU_DB),
     "seed-oss": Family(config="SeedOssConfig", vocabulary="gpt-2", own={"head_dim": 16}),
