@@ -348,9 +348,9 @@ def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets:
     """Return whether the artifact's outputs for `inputs` equal the source's, and how closely."""
     original, result = open_engine(source), open_artifact(artifact)
     expected = answers(original, inputs)
-    # Inputs that are quantized in the source are passed unchanged if the result has the same type, else as real values.
-    alike = [port.scale or port.dtype.kind in "iub" for port in result.inputs]
-    stored = inputs if all(alike) else real_inputs(original, inputs)
+    # Inputs that are quantized in the source are passed unchanged if the result has the same types, else as real ones.
+    types = [sorted(port.dtype.name for port in engine.inputs) for engine in (original, result)]
+    stored = inputs if types[0] == types[1] else real_inputs(original, inputs)
     pairs = paired(original, result, expected, answers(result, stored, [port.name for port in original.inputs]))
     lines = []
     if sets:

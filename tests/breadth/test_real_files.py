@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.breadth import real_files
+from tests.breadth import real_files, real_judge
 from tests.breadth.real_inputs import MODELS
-from tests.breadth.real_judge import same_detections, verdict
+from tests.breadth.real_judge import Engine, Port, same_detections, verdict
 from tests.real_data import real_data
 
 GENERATOR = np.random.default_rng(8)
@@ -96,3 +96,19 @@ def test_the_table_says_what_each_cell_is(tmp_path):
     assert "- ncs2: refused. too / ‹large›" in text
     assert "1 conversions: 0 right, 1 refused, 0 not proven, 0 WRONG, 0 failed." in text
     assert dataclasses.replace(BY_NAME["magika.onnx"], path="a/b.onnx").name == "b.onnx"
+
+
+@pytest.mark.parametrize(("zero", "is_right"), [(0, True), (3, False)])
+def test_the_judge_gives_a_result_of_another_type_the_same_real_values(zero, is_right, monkeypatch, tmp_path):
+    def identity(dtype, zero):
+        engine = Engine()
+        engine.inputs = engine.outputs = [Port("x", (4,), np.dtype(dtype), 0.1, zero)]
+        engine.run = lambda values: values
+        return engine
+
+    result = identity("uint8", 0)
+    result.outputs = [Port("x", (4,), np.dtype("uint8"), 0.1, 60 * zero)]
+    monkeypatch.setattr(real_judge, "open_engine", lambda _path: identity("int8", -128))
+    monkeypatch.setattr(real_judge, "open_artifact", lambda _path: result)
+    samples = {"x": np.arange(-128, 128, dtype=np.int8).reshape(-1, 4)}
+    assert real_judge.judge(tmp_path, tmp_path, samples, "int8")[0] is is_right
