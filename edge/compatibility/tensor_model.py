@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from edge.inspection import inspect
 from edge.machine.this_machine import load_profile
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonObject
-from runtimes.errors import InputError, RefusedError, UsageError
+from runtimes.errors import EngineMissingError, RefusedError, UsageError
 from runtimes.model_files.detect import FORMATS, format_of, layout_of
 from runtimes.shapes import with_shapes
 
@@ -175,6 +176,9 @@ def _tensorrt(source: OpenedSource, profile: Profile) -> Report:
 def _plain(source: OpenedSource, profile: Profile) -> Report:
     if profile.takes(source.format) is None:
         raise _not_readable(source, profile, f"it takes {', '.join(one.format for one in profile.formats)}", "onnx")
+    if source.format not in _GRAPHS:
+        with suppress(UsageError, EngineMissingError):
+            inspect(source.artifact)  # of which only the format is checked: raises InputError if it is broken
     report = check_plain(source.model, source.format)
     return replace(report, warnings=(*report.warnings, *_cpu_warnings(report, profile)))
 
@@ -202,14 +206,14 @@ def _not_readable(
 
 
 def _leads_to(source: OpenedSource, target: str, precision: str) -> bool:
-    """Return whether `edge convert` would take the source to `target`, so that no refused command is suggested."""
+    """Return whether `edge convert` would take the source to `target`, so that no refused command is suggested.
+
+    Raises InputError if the file is broken.
+    """
     from converters.registry import all_converters
     from edge.conversion.planning import QUANTIZED, find_route, with_inspected_specs
 
-    try:
-        known = with_inspected_specs(source)
-    except InputError:  # the conversion reports what is wrong with it
-        known = source
+    known = with_inspected_specs(source)
     precision = known.precision if precision == "fp32" and known.precision in QUANTIZED else precision
     return find_route(known, target, precision, all_converters()) is not None
 

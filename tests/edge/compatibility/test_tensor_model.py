@@ -64,6 +64,19 @@ def keras_file(path: Path, *layers: tuple[str, dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("device", [CORAL, "raspberry-pi-3b-plus"])
+@pytest.mark.parametrize("name", ["cut.h5", "cut/saved_model.pb"])
+def test_a_broken_file_is_named_and_no_conversion_of_it_suggested(ask, tmp_path, name, device):
+    path = tmp_path / "models" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(32) if name.endswith(".h5") else b"\x12\xff\xff\x03")
+    model = path if name.endswith(".h5") else path.parent
+    status, _, err = ask(model, device)
+    assert status == 3
+    assert str(model) in err.splitlines()[0]
+    assert "edge convert" not in err
+
+
 # --- Edge TPU --------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +163,7 @@ def test_models_within_models_are_followed_to_a_limit(tmp_path):
 def test_other_formats_are_to_be_converted_first(tmp_path):
     folder = tmp_path / "saved"
     folder.mkdir()
-    (folder / "saved_model.pb").write_bytes(b"\x08\x01")
+    (folder / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")  # one empty graph
     with pytest.raises(RefusedError, match="TFLite") as caught:
         check(folder, CORAL)
     assert "edge convert saved --for coral-usb --calibration" in caught.value.hint
