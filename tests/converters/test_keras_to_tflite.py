@@ -8,6 +8,7 @@ import pytest
 from converters.calibration.dataset import Calibration
 from converters.keras_to_tflite import KerasToTflite
 from converters.options import ConvertOptions
+from converters.savedmodel_to_onnx import SavedmodelToOnnx
 from converters.savedmodel_to_tflite import SavedmodelToTflite
 from converters.tensorflow import recurrent
 from runtimes.errors import UsageError
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def save(model, folder):
     model.save(folder / "model.keras")
     return folder / "model.keras"
+
+
+def export(model, folder):
+    """Write a SavedModel with the batch of the model, which a stateful layer needs."""
+    signature = [tensorflow.TensorSpec(one.shape, one.dtype, name=one.name) for one in model.inputs]
+    model.export(folder, verbose=False, input_signature=signature)
 
 
 def convert(path, out, samples=None, step=KerasToTflite, **options):
@@ -91,11 +98,23 @@ def test_a_stateful_layer_keeps_its_state_over_the_steps(tmp_path, precision):
     assert np.abs(alone - expected)[1:].max() > 0.05  # the test would see a state that is lost
 
 
+def test_a_stateful_savedmodel_keeps_its_state_over_the_steps(tmp_path):
+    model = keras.Sequential([keras.Input(batch_shape=(1, 5, 6)), layers.LSTM(8, stateful=True, name="memory")])
+    samples = np.random.default_rng(3).normal(size=(6, 1, 5, 6)).astype(np.float32)
+    export(model, tmp_path / "saved")
+    path = convert(tmp_path / "saved", tmp_path, step=SavedmodelToTflite)
+    expected = np.stack([np.asarray(model(sample)) for sample in samples])
+    assert np.abs(run(path, samples) - expected).max() < 1e-5
+
+
 def test_a_state_is_refused_by_its_layer_where_the_target_has_none(tmp_path):
     model = keras.Sequential([keras.Input(batch_shape=(1, 5, 6)), layers.LSTM(8, stateful=True, name="memory")])
     samples = {"x": np.zeros((2, 1, 5, 6), np.float32)}
     with pytest.raises(UsageError, match="layer 'memory' keeps its state"):
         convert(save(model, tmp_path), tmp_path, samples, precision="int8")
+    export(model, tmp_path / "saved")
+    with pytest.raises(UsageError, match=r"memory\w*' keeps its state"):
+        convert(tmp_path / "saved", tmp_path, step=SavedmodelToOnnx)
 
 
 @pytest.fixture

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 import edge
+from converters.options import ConvertOptions
+from converters.pipeline import convert as pipeline
+from converters.pipeline.request import ConvertRequest
+from converters.tensorflow import models
+from converters.tflite import states
 from edge.conversion.datasets import ConversionInputs
 from runtimes.artifact import Artifact
-from runtimes.errors import RefusedError
+from runtimes.errors import ProofError, RefusedError
 from runtimes.registry import open_session
 from tests.npm import need_engines
 
@@ -43,6 +48,21 @@ def convert(source, folder, target, precision="fp32"):
     inputs = ConversionInputs(calibration=source.with_name("steps.npz"))
     edge.convert(source, folder, format=target, precision=precision, inputs=inputs)
     return Artifact.open(folder)
+
+
+def convert_here(source, folder, steps, precision="fp32", samples=None):
+    """Convert in this process, in which a fault can be planted."""
+    (folder / "out").mkdir()
+    request = ConvertRequest(
+        source=source,
+        steps=steps,
+        format=steps[-1].rpartition("_")[2],
+        options=ConvertOptions(precision=precision),
+        out=folder / "out",
+        scratch=folder / "scratch",
+        samples=samples,
+    )
+    pipeline.convert(request, lambda _: None)
 
 
 def run(artifact):
@@ -104,3 +124,34 @@ def test_a_page_that_would_lose_the_states_is_refused(source, tmp_path):
     convert(source[0], tmp_path / "first", "onnx")
     with pytest.raises(RefusedError, match="does not pass on"):
         edge.convert(tmp_path / "first", tmp_path / "page", format="browser", precision="fp32")
+
+
+def test_a_state_that_is_lost_is_found(source, tmp_path, monkeypatch):
+    call = models.call_with_states
+
+    def forgetful(compute, variables, values):
+        return [*call(compute, variables, values)[: -len(values)], *values]
+
+    monkeypatch.setattr(models, "call_with_states", forgetful)
+    with pytest.raises(ProofError):
+        convert_here(source[0], tmp_path, ("keras_to_onnx",), samples=source[0].with_name("steps.npz"))
+
+
+def test_two_states_that_are_exchanged_are_found(source, tmp_path, monkeypatch):
+    call = models.call_with_states
+
+    def exchanged(compute, variables, values):
+        *others, hidden, cell = call(compute, variables, values)
+        return [*others, cell, hidden]
+
+    monkeypatch.setattr(models, "call_with_states", exchanged)
+    with pytest.raises(ProofError):
+        convert_here(source[0], tmp_path, ("keras_to_onnx",), samples=source[0].with_name("steps.npz"))
+
+
+@pytest.mark.data
+def test_a_wake_word_that_forgets_is_found(data, tmp_path, monkeypatch):
+    add = states._Variables._add_output
+    monkeypatch.setattr(states._Variables, "_add_output", lambda self, state, _value: add(self, state, state))
+    with pytest.raises(ProofError):
+        convert_here(data / "real" / "okay_nabu.tflite", tmp_path, ("tflite_to_openvino",), "int8")

@@ -91,6 +91,23 @@ def test_an_artifact_hears_what_its_source_hears(data, tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_wake_word_whose_state_became_an_input_hears_the_same(data, tmp_path, target):
+    pytest.importorskip("tf2onnx" if target == "onnx" else "openvino")
+    source, rows = data / "real" / "okay_nabu.tflite", spectrum(read_wav(OKAY_NABU)[0])
+    steps = rows[: len(rows) // 3 * 3].reshape(-1, 1, 3, BANDS).astype(np.float32)
+    np.savez(tmp_path / "steps.npz", steps)
+    words = ["--to", target, "--calibration", str(tmp_path / "steps.npz"), "--out", str(tmp_path / "word")]
+    assert main(["convert", str(source), *words]) == 0
+    manifest = json.loads((tmp_path / "word" / "manifest.json").read_text())
+    assert (len(manifest["states"]), len(manifest["inputs"]), len(manifest["outputs"])) == (6, 1, 1)
+    with edge.open(source) as one, edge.open(tmp_path / "word") as other:
+        expected, found = one.predict(OKAY_NABU), other.predict(OKAY_NABU)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.05)
+    assert len(found.segments) == 1
+
+
+@pytest.mark.data
 def test_sounds_of_other_rates_and_channels_are_resampled(data, tmp_path):
     samples, _ = read_wav(OKAY_NABU)
     both = np.stack([resample(samples, 16_000, 44_100)] * 2, axis=1)
