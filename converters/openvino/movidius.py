@@ -7,7 +7,7 @@ without a stick. Its CPU plugin computes the reference for the cross-check.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +100,14 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
 def _add_instead_of_subtracting(proto: Any) -> None:
     """Write -b of a computed b as h + h with h = b · -1/2, and a - b as a + (h + h), in place, which is exact.
 
-    The MYRIAD plugin reports its Subtract as unsupported, and the model optimizer turns a + b · -1 back into one.
+    b · -1 is written like -b. The MYRIAD plugin reports its Subtract as unsupported, and the model optimizer turns
+    a + b · -1 back into one.
     """
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
+
+    from converters.onnx.op_rewrites import attribute_of
 
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     computed = {
@@ -112,9 +115,21 @@ def _add_instead_of_subtracting(proto: Any) -> None:
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     } - {tensor.name for tensor in proto.graph.initializer}
+    written = [node for node in proto.graph.node if node.op_type == "Constant"]
+    constants = {node.output[0]: attribute_of(node, "value", None) for node in written}
+    constants |= {tensor.name: tensor for tensor in proto.graph.initializer}
+    minus_one = {
+        name
+        for name, one in constants.items()
+        if one is not None
+        and one.data_type == onnx.TensorProto.FLOAT
+        and list(one.dims) in ([], [1])
+        and numpy_helper.to_array(one) == -1
+    }
     nodes: list[Any] = []
     for node in proto.graph.node:
-        if node.op_type not in ("Sub", "Neg") or node.input[-1] not in computed:
+        subtracted = _subtracted(node, minus_one)
+        if subtracted not in computed:
             nodes.append(node)
             continue
         result = node.output[0]
@@ -122,7 +137,7 @@ def _add_instead_of_subtracting(proto: Any) -> None:
         negative = f"{result}/negative" if node.op_type == "Sub" else result
         proto.graph.initializer.append(numpy_helper.from_array(np.array(-0.5, np.float32), factor))
         nodes += [
-            helper.make_node("Mul", [node.input[-1], factor], [part]),
+            helper.make_node("Mul", [subtracted, factor], [part]),
             helper.make_node("Add", [part, part], [negative]),
         ]
         if node.op_type == "Sub":
@@ -130,6 +145,15 @@ def _add_instead_of_subtracting(proto: Any) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
+
+
+def _subtracted(node: Any, minus_one: Collection[str]) -> str:
+    """Return the tensor that a node subtracts or negates; "" for other nodes. `minus_one` are the constants -1."""
+    if node.op_type in ("Sub", "Neg"):
+        return str(node.input[-1])
+    if node.op_type != "Mul" or not set(node.input) & set(minus_one):
+        return ""
+    return next((str(name) for name in node.input if name not in minus_one), "")
 
 
 def _check_layers(refused: list[list[str]], layers: int, model: Path) -> None:

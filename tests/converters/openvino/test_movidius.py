@@ -153,7 +153,7 @@ def test_two_inputs_of_a_free_batch_and_a_scalar_reach_the_stick(difference, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operators", [("Sub",), ("Neg", "Add"), ("Sub", "Neg")])
+@pytest.mark.parametrize("operators", [("Sub",), ("Neg", "Add"), ("Sub", "Neg"), ("Mul", "Add")])
 def test_corners_that_are_anchors_less_distances_reach_the_stick(tmp_path, operators):
     """As the heads of YOLO compute them; the plugin reports that it does not support a Subtract from a constant."""
     onnx = pytest.importorskip("onnx")
@@ -163,8 +163,10 @@ def test_corners_that_are_anchors_less_distances_reach_the_stick(tmp_path, opera
     anchors = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
     one, other = ("sides", "anchors") if operators == ("Sub", "Neg") else ("anchors", "sides")
     nodes = [helper.make_node("Relu", ["x"], ["sides"])]
-    if operators[0] == "Neg":
-        nodes += [helper.make_node("Neg", ["sides"], ["n"]), helper.make_node("Add", ["anchors", "n"], ["corner"])]
+    if operators[1:] == ("Add",):
+        inputs = ["sides", "minus_one"][: 1 if operators[0] == "Neg" else 2]
+        nodes.append(helper.make_node(operators[0], inputs, ["n"]))
+        nodes.append(helper.make_node("Add", ["anchors", "n"], ["corner"]))
     else:
         last = "d" if len(operators) == 2 else "corner"
         nodes += [helper.make_node("Sub", [one, other], [last])]
@@ -172,7 +174,8 @@ def test_corners_that_are_anchors_less_distances_reach_the_stick(tmp_path, opera
     nodes.append(helper.make_node("Concat", ["corner", "sides"], ["y"], axis=1))
     values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4])]
-    graph = helper.make_graph(nodes, "g", values, outputs, [numpy_helper.from_array(anchors, "anchors")])
+    constants = [numpy_helper.from_array(anchors, "anchors"), numpy_helper.from_array(np.float32(-1), "minus_one")]
+    graph = helper.make_graph(nodes, "g", values, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
     onnx.save(model, tmp_path / "head.onnx")
     made = OnnxToOpenvino().convert(tmp_path / "head.onnx", tmp_path, OPTIONS, None)
