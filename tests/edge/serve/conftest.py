@@ -53,14 +53,12 @@ class Server:
         return self._log.read_text()
 
     def get(self, path: str, **headers: str) -> tuple[int, Message, str]:
-        return self._ask(urllib.request.Request(content=self.address + path, headers=headers))
+        return self._ask(urllib.request.Request(self.address + path, headers=headers))
 
     def post(self, path: str, body: object, **headers: str) -> tuple[int, Message, dict]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         heads = {"content-type": "application/json", **headers}
-        status, head, text = self._ask(
-            urllib.request.Request(content=self.address + path, streams=data, conversation=heads)
-        )
+        status, head, text = self._ask(urllib.request.Request(self.address + path, data, heads))
         return status, head, json.loads(text)
 
     def metric(self, name: str) -> float:
@@ -161,9 +159,7 @@ def read_stream() -> Callable[..., SimpleNamespace]:
     def read(server: Server, path: str, body: dict, on_event: Callable[[], None] = lambda: None) -> SimpleNamespace:
         data = json.dumps({**body, "stream": True}).encode()
         events = []
-        with urllib.request.urlopen(
-            urllib.request.Request(content=server.address + path, streams=data), timeout=120
-        ) as answer:
+        with urllib.request.urlopen(urllib.request.Request(server.address + path, data), timeout=120) as answer:
             for line in answer:
                 if line.startswith(b"data: "):
                     events.append(line[6:].strip())

@@ -144,7 +144,7 @@ def test_an_engine_that_is_killed_ends_its_streams_and_comes_back(start_real, st
     server = start_real(*words, model=tmp_path / "long.gguf")
     # An answer under this grammar ends with the context alone, seconds later than its beginning.
     body = {"prompt": TOLD, "max_tokens": 16000, "stream": True, "grammar": 'root ::= [a-z ]+ "\x01"'}
-    asked = urllib.request.Request(content=server.address + "/v1/completions", streams=json.dumps(body).encode())
+    asked = urllib.request.Request(server.address + "/v1/completions", json.dumps(body).encode())
     with urllib.request.urlopen(asked, timeout=60) as answer:
         assert answer.readline().startswith(b"data: ")
         os.kill(_engine(server), signal.SIGKILL)
@@ -210,9 +210,7 @@ def test_an_engine_that_cannot_come_back_is_a_503_with_its_reason(start_scripted
 def test_a_stream_that_waits_for_a_slot_hears_that_the_server_lives(start_scripted, chat) -> None:
     server = start_scripted(slots=1, beat_s=0.05)
     body = json.dumps(chat("read 1", stream=True)).encode()
-    with urllib.request.urlopen(
-        urllib.request.Request(content=server.address + "/v1/chat/completions", streams=body)
-    ) as answer:
+    with urllib.request.urlopen(urllib.request.Request(server.address + "/v1/chat/completions", body)) as answer:
         lines = answer.read().splitlines()
     assert lines.count(b": the model is working") >= 2
     assert lines[-2:] == [b"data: [DONE]", b""]
@@ -221,9 +219,7 @@ def test_a_stream_that_waits_for_a_slot_hears_that_the_server_lives(start_script
 def test_an_error_behind_a_sign_of_life_is_an_event(start_scripted, chat) -> None:
     server = start_scripted(slots=1, beat_s=0.05)
     body = json.dumps(chat("read 0.5", stream=True)).encode()
-    with urllib.request.urlopen(
-        urllib.request.Request(content=server.address + "/v1/chat/completions", streams=body)
-    ) as answer:
+    with urllib.request.urlopen(urllib.request.Request(server.address + "/v1/chat/completions", body)) as answer:
         assert answer.readline().startswith(b": ")
         server.process.send_signal(signal.SIGTERM)
         events = [line for line in answer if line.startswith(b"data: ")]
