@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,10 @@ import edge
 from edge.cli import main
 from runtimes.tasks.detection import DetectionTask
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
-def real() -> Path:
-    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip("no real data: set EDGE_DATA")
-    return folder / "real"
+def real(data) -> Path:
+    return data / "real"
 
 
 @pytest.fixture
