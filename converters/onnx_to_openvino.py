@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _NNCF = Requirement("nncf", "table")
 
+_RECURRENT = re.compile(r"(LSTM|GRU|RNN)(Sequence|Cell)")
 # OpenVINO operations that do not exist in ONNX. Fusing a batch normalization leaves a convolution whose output keeps
 # the source's name but which itself is called `Multiply_` plus a number, which is not a name of the source.
-_RECURRENT = re.compile(r"(LSTM|GRU|RNN)(Sequence|Cell)")
 _NOT_ONNX = frozenset({"Convolution", "Divide", "GroupConvolution", "Multiply", "Subtract"})
 
 
@@ -132,15 +132,16 @@ def save_network(network: Any, path: Path, in_float16: bool, source: str = ".onn
 def read_network(model: Path, options: ConvertOptions) -> Any:
     """Read the float network and set the requested batch."""
     with loading(model, "TFLite" if model.suffix == ".tflite" else "ONNX"):
-        network = _load(model)
+        network, own = _load(model), None
         if model.suffix == ".onnx":
             import onnx
 
             graph = onnx.load(model, load_external_data=False).graph
+            own = {name for node in graph.node for name in (node.name, *node.output)}
             _keep_names(network, graph)
             _keep_ranks(network, graph)
         _fix_batch(network, options.batch)
-        _name_by_place(network, model.suffix)  # before NNCF, which derives names from these
+        _name_by_place(network, model.suffix, own)  # before NNCF, which derives names from these
         return network
 
 
@@ -233,13 +234,17 @@ def _normalizes_layers(network: Any) -> bool:
     return any(operation.get_type_name() == "MVN" for operation in network.get_ops())
 
 
-def _name_by_place(network: Any, source: str) -> None:
+def _name_by_place(network: Any, source: str, own: Collection[str] | None = None) -> None:
     """Rename operations that OpenVINO named by a process-wide counter to their position in the network.
 
-    `source` is the suffix of the source. In a TFLite file, only tensors have names, not operations.
+    `source` is the suffix of the source. In a TFLite file, only tensors have names, not operations. `own` are the names
+    in the source, if they are known.
     """
     for place, operation in enumerate(network.get_ordered_ops()):
         counted = re.fullmatch(r"([A-Za-z]+)_\d+", operation.get_friendly_name())
+        if counted is None:
+            continue
         from_source = any(port.get_names() for port in operation.outputs())
-        if counted and (not from_source or counted[1] in _NOT_ONNX or source == ".tflite"):
+        is_own = counted[1] not in _NOT_ONNX and source != ".tflite" if own is None else counted[0] in own
+        if not (from_source and is_own):
             operation.set_friendly_name(f"{counted[1]}_{place}")

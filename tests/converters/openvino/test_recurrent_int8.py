@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.calibration.dataset import Calibration
-from converters.onnx_to_openvino import OnnxToOpenvino
+from converters.onnx_to_openvino import OnnxToOpenvino, read_network
 from converters.options import ConvertOptions
 
 GENERATOR = np.random.default_rng(6)
@@ -53,3 +53,32 @@ def test_states_stay_alive_whatever_the_plugin_does_with_int8(tmp_path, operator
             truth = np.stack([row[place] for row in expected])
             given = np.stack([compiled([one])[name] for one in SEQUENCES])
             assert 10 * np.log10(np.var(truth) / np.mean(np.square(truth - given))) > 8, (name, config)
+
+
+def test_operations_that_openvino_rewrites_have_the_same_names_each_time(tmp_path):
+    """Layers to keep in float are named after one conversion, and found by these names in the next one."""
+    pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    constants = {"first": np.int64(0), "axis": np.int64([0]), "width": np.int64([3]), "zero": np.float32([[0]])}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], name="shape"),
+        helper.make_node("Gather", ["shape", "first"], ["rows"], name="rows"),
+        helper.make_node("Unsqueeze", ["rows", "axis"], ["rows_1d"], name="rows_1d"),
+        helper.make_node("Concat", ["rows_1d", "width"], ["sizes"], name="sizes", axis=0),
+        helper.make_node("Expand", ["zero", "sizes"], ["state"], name="state"),
+        helper.make_node("Add", ["x", "state"], ["y"], name="y"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", kind.FLOAT, ["n", 3])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    source = tmp_path / "state.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8), source)
+    networks = [read_network(source, ConvertOptions()) for _ in range(2)]
+    first, second = ([one.get_friendly_name() for one in network.get_ordered_ops()] for network in networks)
+    assert any(name.startswith("Gather_") for name in first)
+    assert first == second
