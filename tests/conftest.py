@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import parallel
-from tests.real_data import real_data
+from tests.real_data import data  # noqa: F401 - a fixture
 
 os.environ.setdefault("EDGE_HISTORY", "off")  # tests measure, and the user's history is not theirs
 parallel.share_cores()  # before an engine is imported
 
 _COLLECTED = pytest.StashKey[int]()
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder with real models, pictures and weights."""
-    return real_data()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real models, pictures and weights."""
+    return real_data()
+
+
 def real_data(name: str | Path = "") -> Path:
     """Return the path of `name` in EDGE_DATA, or that folder itself; skip the test where EDGE_DATA is not set.
 

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def send(board: Board, *folders: str, to: str = ".") -> None:
-    """Folders of this repository, such as `runtimes`, below `to` in the board's home."""
+    """Folders and files of this repository, such as `runtimes`, below `to` in the board's home."""
     tar = ["tar", "-c", "--exclude=__pycache__", "-C", REPOSITORY, *folders]
     with subprocess.Popen(tar, stdout=subprocess.PIPE) as files:
         done = board.ssh(f"mkdir -p {to} && tar -x -C {to}", stdin=files.stdout)

@@ -22,7 +22,7 @@ TIME_OUT_S = 3000
 
 def run_tests(board: Board, *files: str) -> str:
     """Run them there; the last lines that pytest printed."""
-    send(board, "runtimes", "tests/runtimes", to="tested")
+    send(board, "runtimes", "tests/runtimes", "tests/real_data.py", to="tested")
     done = board.ssh(
         "cd tested && python3 -m pytest -q -p no:cacheprovider -c tests/runtimes/pytest.ini " + " ".join(files),
         timeout=TIME_OUT_S,

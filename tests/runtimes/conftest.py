@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.real_data import data  # noqa: F401 - a fixture
+
 MODELS = Path(__file__).parent / "models"
 WEIGHTS = np.arange(-6, 6, dtype=np.float32).reshape(4, 3)
 

@@ -80,7 +80,7 @@ def test_a_picture_goes_in_as_the_librarys_processor_makes_it(folder, name, opti
 
 
 def test_labels_and_the_kind_of_the_output(folder):
-    assert read_folder(folder()) == SourceHints(NAMES, None, "logit", ("3 labels come from config.json",))
+    assert read_folder(folder()) == SourceHints(labels=NAMES, kind="logit", notes=("3 labels come from config.json",))
     assert read_folder(folder(architectures=["BertModel"])) == SourceHints()
     assert read_folder(folder(id2label={"0": "LABEL_0", "1": "LABEL_1"})).labels is None
     assert read_folder(folder(id2label=None)).labels is None

@@ -11,6 +11,7 @@ from edge.benchmark import Measurement, Setup, measure_all, rows_of
 from edge.benchmark.profile_report import MAX_ROWS, OUTSIDE, text_sections
 from edge.benchmark.report import as_json, as_text
 from edge.benchmark.rows import read_rows
+from runtimes.engine_support import litert_profiler
 from runtimes.measurement.operator_times import OperatorTime, Profile
 
 MODELS = Path(__file__).parents[2] / "runtimes" / "models"
@@ -28,6 +29,18 @@ def test_a_row_has_the_profile_of_its_first_round_only_if_it_is_asked_for(tmp_pa
     assert "with: operators in the mean of 30 runs" in as_text([asked, other])
     (tmp_path / "rows.json").write_text(as_json([asked, other]))
     assert read_rows(tmp_path / "rows.json")[0].profile == json.loads(json.dumps(asked.profile))
+
+
+@pytest.mark.data
+def test_a_detector_with_boxes_of_a_size_that_its_file_does_not_say_has_a_profile(data: Path) -> None:
+    litert = pytest.importorskip("ai_edge_litert")
+    if litert.__version__ not in litert_profiler.KNOWN:
+        pytest.skip(f"the profiler of LiteRT {litert.__version__} is not known")
+    model = data / "real" / "traffic_model.tflite"
+    setup = Setup("m", "m", model, runtime="litert", protocol=FEW, profile=True)
+    (row,) = rows_of(measure_all([setup], rounds=1))
+    assert row.profile is not None
+    assert "TFLite_Detection_PostProcess" in {one["type"] for one in row.profile["operators"]}
 
 
 def test_a_setup_without_a_profiler_is_measured_and_reported() -> None:

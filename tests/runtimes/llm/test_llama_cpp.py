@@ -232,6 +232,7 @@ def test_the_trained_model_tells_its_story(data):
 
 @pytest.mark.parametrize("layers", [0, 1000, 2**32 - 1])
 def test_a_file_that_lies_about_its_layers_is_refused(layers, tmp_path):
+    pytest.importorskip("llama_cpp")
     key = b"llama.block_count" + struct.pack("<I", 4)  # the type: uint32
     before, found, after = MODEL.read_bytes().partition(key)
     (tmp_path / "lie.gguf").write_bytes(before + found + struct.pack("<I", layers) + after[4:])
@@ -240,6 +241,7 @@ def test_a_file_that_lies_about_its_layers_is_refused(layers, tmp_path):
 
 
 def test_an_abort_ends_with_its_reason():
+    pytest.importorskip("llama_cpp")
     code = """
 from runtimes.llm.llama_cpp import library
 library.load()

@@ -13,7 +13,6 @@ from runtimes.artifact import Artifact
 from runtimes.engine_support import litert_profiler
 from runtimes.errors import UsageError
 from runtimes.session import RunOptions, TensorEngine, example_feeds
-from tests.real_data import real_data
 
 MODELS = Path(__file__).parents[1] / "models"
 # The operators that each engine runs of the same small model, after fusion.
@@ -90,10 +89,3 @@ def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.M
     monkeypatch.setattr(litert_profiler, "_library", lambda _: Path(library))
     with pytest.raises(UsageError, match=r"does not take this model .*LiteRtCreateEnvironment"):
         litert_profiler.profile(MODELS / "litert.tflite", "2.3.0", 1, {}, 3)
-
-
-@pytest.mark.data
-def test_a_detector_with_boxes_of_a_size_that_its_file_does_not_say_has_a_profile() -> None:
-    model = real_data("real/traffic_model.tflite")
-    found = litert().profile(Artifact.open(model), RunOptions(), {}, 1).to_json()
-    assert "TFLite_Detection_PostProcess" in {one["type"] for one in found["operators"]}
