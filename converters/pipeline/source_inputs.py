@@ -93,10 +93,11 @@ def source_inputs(
     pictures = set(arrays) == {PIXELS}
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
     kind, notes, calibration = "pictures" if pictures else "arrays", list[str](), None
-    if _is_calibrated(request) and not (len(given) < FEWEST and _is_quantized(source)):
+    is_sequence = keeps_state(source)  # every fifth step of one would be no sequence
+    if _is_calibrated(request) and not (_is_quantized(source) and (is_sequence or len(given) < FEWEST)):
         notes = lint(given, preprocess)
         calibration, given = split(given)
-    samples = Samples(sequence(given) if keeps_state(source) else spread(given), kind)
+    samples = Samples(sequence(given) if is_sequence else spread(given), kind)
     found = source_answers(session, samples)
     tried = (_resized(samples, session.inputs, sizes) for sizes in others(session.inputs, given.samples))
     resized_samples = _first_that_runs(session, tried)

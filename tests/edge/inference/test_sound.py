@@ -103,7 +103,7 @@ def test_a_wake_word_whose_state_became_an_input_hears_the_same(data, tmp_path, 
     assert (len(manifest["states"]), len(manifest["inputs"]), len(manifest["outputs"])) == (6, 1, 1)
     with edge.open(source) as one, edge.open(tmp_path / "word") as other:
         expected, found = one.predict(OKAY_NABU), other.predict(OKAY_NABU)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=0.05)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.1)  # of int8 steps, computed in float
     assert len(found.segments) == 1
 
 
