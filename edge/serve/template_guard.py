@@ -7,9 +7,11 @@ request's conversation before that is forwarded. The built-in templates need no 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.llm.builtin_templates import NAMED
@@ -101,7 +103,7 @@ class TemplateGuard:
             self._worker.close()
 
     def _measure(self, source: str, messages: Sequence[JsonObject], tools: Sequence[JsonValue]) -> tuple[str, str]:
-        values = {**_values(messages), **({"tools": list(tools)} if tools else {})}
+        values = _values(messages, tools)
         try:
             with self._lock:
                 trial = self._worker.run(TrialJob(source, values), timeout_s=RENDER_S)
@@ -112,8 +114,17 @@ class TemplateGuard:
         return trial.harm, trial.refusal
 
 
-def _values(messages: Sequence[JsonObject]) -> JsonObject:
-    return {"messages": list(messages), "add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>"}
+def _values(messages: Sequence[JsonObject], tools: Sequence[JsonValue] = ()) -> JsonObject:
+    """Return what llama-server passes to a template, also the text and the time for those of FireFunction."""
+    return {
+        "messages": list(messages),
+        "add_generation_prompt": True,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        **({"tools": list(tools)} if tools else {}),
+        "functions": json.dumps(tools, indent=2) if tools else "",
+        "datetime": datetime.now(UTC).strftime("%b %d %Y %H:%M:%S GMT"),
+    }
 
 
 def guard_template(file: GgufFile, path: Path, asked: str | None, passed_on: str | None = None) -> TemplateGuard:

@@ -227,6 +227,18 @@ def test_a_picture_at_the_end_is_known(parts, is_at_end) -> None:
     assert read({"messages": [{"role": "user", "content": parts}]}).ends_with_picture is is_at_end
 
 
+def test_a_template_has_the_functions_and_the_time_that_llama_server_passes() -> None:
+    guard = TemplateGuard(None)
+    try:
+        guard.watch("{{ 'You may call ' + functions + '. Today is ' + datetime + messages[0].content }}")
+        assert not guard.problem
+        guard.check(({"role": "user", "content": "what?"},), ({"type": "function"},))
+        guard.watch("{{ messages[0].content + unknown }}")
+        assert "unknown" in guard.problem
+    finally:
+        guard.close()
+
+
 def test_only_a_template_that_writes_nothing_after_it_refuses_it() -> None:
     question = ({"role": "user", "content": "what?"},)
     for name, named in NAMED.items():
