@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from converters.base import Converter
 from converters.options import ConvertOptions, flags
@@ -297,6 +298,14 @@ def _most_helpful(reasons: Sequence[EdgeError]) -> EdgeError:
 
 
 def _no_route(source: OpenedSource, model_format: str, precision: str, steps: Sequence[Converter]) -> EdgeError:
+    for kind, word, known in (
+        ("format", model_format, {step.target for step in steps}),
+        ("precision", precision, {one for step in steps for one in step.precisions}),
+    ):
+        if word not in known:
+            near = get_close_matches(word, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"what works: {', '.join(sorted(known))}"
+            return UsageError(f"edge writes no {kind} '{word}'", hint)
     reachable = _reachable(source, steps)
     what = f"edge cannot convert {source.format} {source.precision} to {model_format} {precision}"
     if source.precision in QUANTIZED:

@@ -139,7 +139,7 @@ def test_the_default_place_is_named_after_what_it_holds(tmp_path, classifier, ca
     ("words", "status", "message", "hint"),
     [
         (["--to", "onnx", "--precision", "int8"], 2, "onnx int8 needs calibration data", "--calibration"),
-        (["--to", "gold"], 2, "to gold fp32", "what works"),
+        (["--to", "gold"], 2, "no format 'gold'", "what works"),
         (["--for", "raspberry-pi-999"], 2, "raspberry-pi-999", "raspberry-pi"),
         (["--for", "jetson-nano", "--to", "tensorrt", "--precision", "int8"], 5, "cannot take int8", "fp16"),
         (["--to", "openvino", "--calibration", "nowhere"], 3, "nowhere is not a folder", "folder"),

@@ -279,8 +279,15 @@ def test_what_is_quantized_already_needs_no_calibration_data():
         (
             ConversionRequest(format="gold"),
             UsageError,
-            "edge cannot convert keras fp32 to gold fp32",
-            "tflite fp32",
+            "edge writes no format 'gold'",
+            "openvino",
+        ),
+        (ConversionRequest(format="openvinoo"), UsageError, "no format 'openvinoo'", "did you mean openvino?"),
+        (
+            ConversionRequest(format="onnx", precision="itn8"),
+            UsageError,
+            "no precision 'itn8'",
+            "did you mean int8?",
         ),
         (
             ConversionRequest(format="onnx", precision="q4_0"),
