@@ -42,11 +42,8 @@ _FIRST_POINT = 4  # of the numbers of a box
 
 
 @dataclass(frozen=True)
-class PostProcessedSsd(BoxDecoder[Detections]):
-    """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that contain it.
-
-    Boxes [1, n, 4] are top, left, bottom and right as shares of the input, classes [1, n] floats without a background
-    class, then scores [1, n]; suppressed already, but not cut at any score.
+class _SelectingDecoder(BoxDecoder[Detections]):
+    """The fields of decoders for models that select the boxes themselves.
 
     boxes, classes, scores: The outputs' specs.
     size: Height and width of the input.
@@ -63,6 +60,15 @@ class PostProcessedSsd(BoxDecoder[Detections]):
     labels: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PostProcessedSsd(_SelectingDecoder):
+    """Decodes the four outputs of TFLite_Detection_PostProcess, and of TensorFlow's detection models that contain it.
+
+    Boxes [1, n, 4] are top, left, bottom and right as shares of the input, classes [1, n] floats without a background
+    class, then scores [1, n]; suppressed already, but not cut at any score.
+    """
 
     @classmethod
     def recognize(cls, model: ModelFacts) -> PostProcessedSsd | None:
@@ -98,27 +104,12 @@ class PostProcessedSsd(BoxDecoder[Detections]):
 
 
 @dataclass(frozen=True)
-class SelectedBoxes(BoxDecoder[Detections]):
+class SelectedBoxes(_SelectingDecoder):
     """Decodes boxes that the model has selected itself, and their classes and scores, as TorchVision's detectors do.
 
     Boxes [n, 4] are left, top, right and bottom in pixels of the input or shares of it, classes [n] integers, and
     scores [n]; all may have a first axis of 1.
-
-    boxes, classes, scores: The outputs' specs.
-    size: Height and width of the input.
-    first_class: The number of the first class in `classes`.
-    labels: The class names.
-    limits: Which boxes to keep.
     """
-
-    boxes: TensorSpec
-    classes: TensorSpec
-    scores: TensorSpec
-    size: tuple[int, int]
-    first_class: int = 0
-    labels: tuple[str, ...] | None = None
-    limits: Limits = field(default_factory=Limits)
-    assumptions: tuple[str, ...] = ()
 
     @classmethod
     def recognize(cls, model: ModelFacts) -> SelectedBoxes | None:

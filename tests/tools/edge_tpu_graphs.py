@@ -22,7 +22,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from tests.tools.estimation_tables import write_table
 
 PUBLISHED = Path(__file__).parents[2] / "device_profiles" / "published"
 GRAPH_KEYS = ("model", "family", "macs", "activations", "parameters", "input_bytes")
@@ -356,7 +357,7 @@ def write_graphs() -> None:
         network = build()
         counts = (network.macs, network.activations, network.parameters, network.input_bytes)
         rows.append(dict(zip(GRAPH_KEYS, (name, family, *counts), strict=True)))
-    _write(PUBLISHED / "edge_tpu_graphs.csv", GRAPH_KEYS, rows)
+    write_table(PUBLISHED / "edge_tpu_graphs.csv", GRAPH_KEYS, rows)
 
 
 def write_latency(source: Path) -> None:
@@ -375,15 +376,7 @@ def write_latency(source: Path) -> None:
         value = median(float(row["latency_ms"]) for row in rows)
         sources = " ".join(dict.fromkeys(row["source"] for row in rows))
         written.append(dict(zip(LATENCY_KEYS, (*key, f"{value:.4g}", len(rows), sources), strict=True)))
-    _write(PUBLISHED / "edge_tpu_latency.csv", LATENCY_KEYS, written)
-
-
-def _write(path: Path, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, keys, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{path.name}: {len(rows)} rows")
+    write_table(PUBLISHED / "edge_tpu_latency.csv", LATENCY_KEYS, written)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def models() -> Any:
 
 def write_graphs() -> None:
     rows = [{"model": name, "family": family, **facts_of(model)} for name, family, model in models()]
-    _write(PUBLISHED / "graphs.csv", ("model", "family", *FACTS), rows)
+    write_table(PUBLISHED / "graphs.csv", ("model", "family", *FACTS), rows)
 
 
 def model_id(name: str) -> str | None:
@@ -151,10 +151,11 @@ def write_latency(source: Path) -> None:
             energy = f"{median(energies):.5g}" if energies else ""
             values = dict(zip(keys, key, strict=True))
             written.append({**values, "model": name, "latency_ms": f"{median(times):.5g}", "energy_mj": energy})
-    _write(PUBLISHED / "latency.csv", (*keys, "model", "latency_ms", "energy_mj"), written)
+    write_table(PUBLISHED / "latency.csv", (*keys, "model", "latency_ms", "energy_mj"), written)
 
 
-def _write(path: Path, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def write_table(path: Path, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Write a CSV, and print how many rows it has."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, keys, lineterminator="\n")
         writer.writeheader()
