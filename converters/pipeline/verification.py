@@ -62,7 +62,7 @@ _REMEDIES = {
     "fp16": "some values may not fit in fp16: try --precision fp32",
 }
 _REMEDY = (
-    "calibrate with more pictures of the real task (100 or more), or try --precision fp16 or fp32 (TFLite and ONNX: w8)"
+    "calibrate with more inputs of the real task (100 or more), or try --precision fp16 or fp32 (TFLite and ONNX: w8)"
 )
 _REMEDY_FOR_SLICES = (
     "put values of another scale into a separate output, or scale them to the same range; or try --precision fp16"
