@@ -16,6 +16,7 @@ MAX_ELEMENTS = 2**30  # of one input: 4 GiB of float32
 _SIDE, _LENGTH, _SECOND = 224, 128, 16_000
 _MAX_CHANNELS = 4  # an array with more channels is not a picture
 _PICTURE_RANK = 4
+_STATE_RANK = 3
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?")
 _UNNAMED = re.compile(r"d(im)?\d+")  # what readers call an axis without a name, so two of them need not be equal
 
@@ -79,13 +80,13 @@ def suggestion(spec: TensorSpec, metadata: Mapping[str, str]) -> str:
     """Return a `--shape` for an input with free axes, from its type and rank.
 
     Pictures have the size in the file's metadata (`imgsz`), else 224x224; floats of which only a length is free are
-    sound; all else, such as token ids, has a length of 128.
+    sound; all else, such as token ids, has a length of 128. The second axis of a state (2xNx128) is the batch.
     """
     listed = metadata.get("imgsz", "").strip("[]() ").replace(" ", "").split(",")
     sides = [int(one) for one in listed if one.isdecimal()] or [_SIDE]
     of_picture = [axis for axis in range(len(spec.shape)) if axis and is_picture_side(spec, axis)]
     usual = dict(zip(of_picture, (sides * 2)[:2]))
-    length = _SECOND if _is_sound(spec) else _LENGTH
+    length = 1 if _is_state(spec) else _SECOND if _is_sound(spec) else _LENGTH
     sizes = [
         size if isinstance(size, int) else 1 if axis == 0 else usual.get(axis, length)
         for axis, size in enumerate(spec.shape)
@@ -109,6 +110,12 @@ def _is_sound(spec: TensorSpec) -> bool:
     """Return whether an input is a row of numbers, with one free length."""
     fixed = [size for size in spec.shape[1:] if isinstance(size, int)]
     return spec.dtype.startswith("float") and len(free_axes(spec)) == 1 and all(size == 1 for size in fixed)
+
+
+def _is_state(spec: TensorSpec) -> bool:
+    """Return whether an input looks like the state of recurrent layers: layers x batch x units, of several layers."""
+    leading = spec.shape[0] if len(spec.shape) == _STATE_RANK else ""
+    return isinstance(leading, int) and leading > 1 and free_axes(spec) == [1]
 
 
 def _named(name: str, specs: Mapping[str, TensorSpec], text: str) -> TensorSpec:

@@ -79,6 +79,8 @@ def test_sizes_by_name_are_written_as_on_the_command_line():
         ("float32", ("batch", 1, "samples"), "1x1x16000"),
         ("float32", ("batch", "steps", 80), "1x128x80"),
         ("float32", ("batch", 80, "steps"), "1x80x128"),
+        ("float32", (1, "steps", 80), "1x128x80"),
+        ("float32", (2, "batch", 128), "2x1x128"),
     ],
 )
 def test_a_suggested_size_is_one_of_the_inputs_kind(dtype, shape, sizes):
