@@ -12,6 +12,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 from typing import Any, TextIO
 
@@ -62,6 +63,8 @@ def _answer(job: _Job, request: Any, answers: TextIO) -> None:
 def _in_fork(job: _Job, request: Any, answers: TextIO) -> None:
     child = os.fork()
     if child == 0:
+        # The fork ends without its libraries' clean-up (TensorFlow writes modules to the temporary folder).
+        tempfile.tempdir = os.environ["TMPDIR"] = request["folder"]
         _answer(job, request, answers)
         os._exit(0)
 

@@ -32,6 +32,10 @@ def run(job):
         raise {"value": ValueError, "runtime": RuntimeError, "exit": SystemExit}[job["kind"]](job["text"])
     if job["do"] == "die":
         os.kill(os.getpid(), job["signal"])
+    if job["do"] == "litter":
+        import tempfile
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            return {"left": file.name}
     if job["do"] == "sleep":
         import time
         time.sleep(60)
@@ -144,6 +148,12 @@ def test_a_kept_process_imports_once_and_forgets_what_a_job_does(small):
         assert (first["runs"], second["runs"]) == (1, 1)
     alone = _run(small)
     assert alone["imported_by"] == alone["process"]
+
+
+def test_a_kept_process_leaves_no_temporary_files_of_its_jobs(small):
+    with kept_processes():
+        left = small.run({"do": "litter"}, 60, "m.onnx", "look")["left"]
+    assert not Path(left).exists()
 
 
 def test_a_kept_process_tells_failures_as_others_do_and_the_next_job_runs(small):
