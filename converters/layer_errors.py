@@ -28,7 +28,7 @@ class Node:
     output: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """The noise that a layer adds.
 
@@ -65,7 +65,9 @@ def rank(
         noise[node.output] = _noise(exact[node.output], given[node.output], channels)
         readers = [other.output for other in nodes if node.output in other.inputs]
         together = _together(node, writers, set(writers) if rounded is None else rounded)
-        layers.append(Layer(node.output, max(0.0, noise[node.output] - before), (*together, *readers)))
+        layers.append(
+            Layer(name=node.output, noise=max(0.0, noise[node.output] - before), touching=(*together, *readers))
+        )
     return sorted(layers, key=lambda layer: -layer.noise)
 
 

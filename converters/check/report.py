@@ -21,7 +21,7 @@ class CompatibilityIssue:
     fix: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """An operation.
 
@@ -52,7 +52,7 @@ class Node:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The result of a check.
 

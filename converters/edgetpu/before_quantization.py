@@ -77,11 +77,27 @@ def _report(rows: list[tuple[str, str, CompatibilityIssue | None, int]]) -> Repo
     for index, (kind, name, issue, macs) in enumerate(rows):
         problem = issue or _NOT_TFLITE
         own = index if issue else None
-        nodes.append(Node(index, kind, name, HOST, problem.reason, problem.fix, macs, own))
+        nodes.append(
+            Node(
+                index=index,
+                op=kind,
+                name=name,
+                placement=HOST,
+                reason=problem.reason,
+                fix=problem.fix,
+                macs=macs,
+                breaks=own,
+            )
+        )
         after.append(_after_quantization(nodes[-1], issue))
-    return Report(EDGE_TPU, tuple(nodes), (_FLOAT,), quantized=Report(EDGE_TPU, tuple(after)))
+    return Report(
+        accelerator=EDGE_TPU,
+        nodes=tuple(nodes),
+        refusals=(_FLOAT,),
+        quantized=Report(accelerator=EDGE_TPU, nodes=tuple(after)),
+    )
 
 
 def _after_quantization(node: Node, issue: CompatibilityIssue | None) -> Node:
     """Return the node after quantization: on the accelerator, unless its type is known not to map."""
-    return node if issue else Node(node.index, node.op, node.name, ACCELERATOR, macs=node.macs)
+    return node if issue else Node(index=node.index, op=node.op, name=node.name, placement=ACCELERATOR, macs=node.macs)

@@ -118,13 +118,22 @@ def _node(
     index: int, op: TfliteOp, placement: str, problem: CompatibilityIssue | None = None, breaks: int | None = None
 ) -> Node:
     reason, fix = (problem.reason, problem.fix) if problem else ("", "")
-    return Node(index, op.type, op.name, placement, reason, fix, macs(op), breaks)
+    return Node(
+        index=index, op=op.type, name=op.name, placement=placement, reason=reason, fix=fix, macs=macs(op), breaks=breaks
+    )
 
 
 def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[CompatibilityIssue, ...]) -> Report:
     mapped = [ops[node.index] for node in nodes if node.placement == ACCELERATOR]
     cache = estimate(mapped)
-    report = Report(EDGE_TPU, nodes, refusals, (), _parameter_bytes(mapped), extra={"cache": cache.as_dict()})
+    report = Report(
+        accelerator=EDGE_TPU,
+        nodes=nodes,
+        refusals=refusals,
+        warnings=(),
+        parameter_bytes=_parameter_bytes(mapped),
+        extra={"cache": cache.as_dict()},
+    )
     return report if refusals else replace(report, warnings=tuple(advice(ops, report, cache)))
 
 

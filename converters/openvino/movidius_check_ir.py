@@ -67,7 +67,9 @@ def check_ir(layers: Iterable[IrLayer], precision: str, parameter_bytes: int) ->
         refusals.append(
             CompatibilityIssue("an input has a free dimension; the plugin supports only static shapes", _STATIC)
         )
-    return Report(MOVIDIUS, nodes, tuple(refusals), (), parameter_bytes)
+    return Report(
+        accelerator=MOVIDIUS, nodes=nodes, refusals=tuple(refusals), warnings=(), parameter_bytes=parameter_bytes
+    )
 
 
 _STATIC = "convert it again: edge fixes the batch at 1"
@@ -80,8 +82,17 @@ def _works(layer: IrLayer) -> bool:
 def _node(index: int, layer: IrLayer) -> Node:
     problem = _problem(layer)
     if problem is None:
-        return Node(index, layer.type, layer.name, ACCELERATOR)
-    return Node(index, layer.type, layer.name, HOST, problem.reason, problem.fix, 0, index)
+        return Node(index=index, op=layer.type, name=layer.name, placement=ACCELERATOR)
+    return Node(
+        index=index,
+        op=layer.type,
+        name=layer.name,
+        placement=HOST,
+        reason=problem.reason,
+        fix=problem.fix,
+        macs=0,
+        breaks=index,
+    )
 
 
 def _problem(layer: IrLayer) -> CompatibilityIssue | None:

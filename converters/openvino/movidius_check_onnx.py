@@ -58,7 +58,14 @@ def check_movidius(path: Path) -> Report:
     macs = macs_of_nodes(graph)
     nodes = tuple(_node(index, node, graph, macs[index] if macs else 0) for index, node in enumerate(graph.nodes))
     refusals, warnings = tuple(_refusals(graph)), tuple(_warnings(graph))
-    return Report(MOVIDIUS, nodes, refusals, warnings, graph.parameter_bytes, extra={"opset": graph.opset})
+    return Report(
+        accelerator=MOVIDIUS,
+        nodes=nodes,
+        refusals=refusals,
+        warnings=warnings,
+        parameter_bytes=graph.parameter_bytes,
+        extra={"opset": graph.opset},
+    )
 
 
 def node_problem(node: OnnxNode, graph: OnnxGraph) -> CompatibilityIssue | None:
@@ -90,8 +97,17 @@ def _node(index: int, node: OnnxNode, graph: OnnxGraph, macs: int) -> Node:
     problem = node_problem(node, graph)
     if problem is None:
         how = "" if node.op in _SUPPORTED else "edge convert writes it in basic operations"
-        return Node(index, node.op, node.name, ACCELERATOR, how, macs=macs)
-    return Node(index, node.op, node.name, HOST, problem.reason, problem.fix, macs, index)
+        return Node(index=index, op=node.op, name=node.name, placement=ACCELERATOR, reason=how, macs=macs)
+    return Node(
+        index=index,
+        op=node.op,
+        name=node.name,
+        placement=HOST,
+        reason=problem.reason,
+        fix=problem.fix,
+        macs=macs,
+        breaks=index,
+    )
 
 
 def _refusals(graph: OnnxGraph) -> Iterator[CompatibilityIssue]:

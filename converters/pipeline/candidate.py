@@ -73,7 +73,7 @@ class CandidateVerdict:
         return self.proof.passed and (self.accuracy is None or self.accuracy.passed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """The converted model and its source, before it becomes an artifact.
 

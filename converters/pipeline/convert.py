@@ -52,8 +52,15 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
         report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
         output = done[-1].output if done else _packed(source, request.out)
         _check_states(request, output)
-        candidate = Candidate(request, source, reference, output, gate, graphs=_graphs(source, done, output))
-        result = Attempt(candidate, candidate.write(), done)
+        candidate = Candidate(
+            request=request,
+            source=source,
+            reference=reference,
+            output=output,
+            gate=gate,
+            graphs=_graphs(source, done, output),
+        )
+        result = Attempt(candidate=candidate, verdict=candidate.write(), done=done)
     if result.verdict.proof.slices.failed and not request.options.no_repair:
         with _timed(seconds, "repair"):
             result = with_last_layers_in_float(result, report)

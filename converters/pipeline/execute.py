@@ -27,7 +27,7 @@ from runtimes.stateful_session import StatefulSession
 from runtimes.verification.selfcheck import answers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionTask:
     """One step with its inputs; `calibration` only if the step loses precision, `states` are those of `model`."""
 
@@ -45,7 +45,7 @@ class ConversionTask:
         return output if output.states else replace(output, states=self.states)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompletedTask:
     """A task, its output and its duration."""
 
@@ -64,7 +64,7 @@ def run_conversions(
         start = time.perf_counter()
         task = _task(request, source, steps, reference, done)
         output = task.run()
-        done.append(CompletedTask(task, output, time.perf_counter() - start))
+        done.append(CompletedTask(task=task, output=output, seconds=time.perf_counter() - start))
     return tuple(done)
 
 
@@ -106,7 +106,9 @@ def _task(
             calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
     options = replace(options, scratch=str(request.scratch))
     folder = request.out if last else request.scratch / step.id
-    return ConversionTask(step, model, folder, options, calibration, states)
+    return ConversionTask(
+        step=step, model=model, folder=folder, options=options, calibration=calibration, states=states
+    )
 
 
 def _with_states(artifact: Artifact, reference: Reference, known: Calibration) -> Calibration:

@@ -23,7 +23,7 @@ _REMEDY = "calibrate with more inputs of the real task, try --precision fp16, or
 _ALL_INT8 = "this target needs every layer in int8: train with quantization in mind, or allow more with --max-drop"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A candidate, its verdict, and the conversions that made it."""
 

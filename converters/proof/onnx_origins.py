@@ -53,7 +53,7 @@ class OnnxOrigins(OriginReader):
         if node is None or node.op == "Constant":
             return None
         if node.op in _PASS:
-            return Step(node.inputs[:1], _first)
+            return Step(inputs=node.inputs[:1], move=_first)
         if node.op in _WIDTHS:
             return Step(width=_WIDTHS[node.op])
         if node.op in _LABELS or (node.op == "TopK" and tensor != node.outputs[0]):
@@ -79,30 +79,30 @@ class OnnxOrigins(OriginReader):
         """Return the step for a constant: factors scale the range, summands keep it; gates of 0 to 1 multiply."""
         first, second = (self._graph.constants.get(name) for name in node.inputs)
         if first is None and second is None:
-            return Step(node.inputs, scale=_product) if node.op == "Mul" else Step()
+            return Step(inputs=node.inputs, scale=_product) if node.op == "Mul" else Step()
         known, moving = (second, node.inputs[0]) if second is not None else (first, node.inputs[1])
         assert known is not None
         if node.op in ("Add", "Sub"):
             shape = known.shape
-            return Step((moving,), scale=lambda widths: widths[0] + np.zeros(shape, np.float32))
+            return Step(inputs=(moving,), scale=lambda widths: widths[0] + np.zeros(shape, np.float32))
         values = np.array(known.reals(_MAX_CONSTANT), np.float32)
         if not values.size or (node.op == "Div" and second is None):
             return Step()
         factor = np.abs(values.reshape(known.shape))
         if node.op == "Div":
             factor = 1 / np.where(factor == 0, np.nan, factor)
-        return Step((moving,), scale=lambda widths: widths[0] * factor)
+        return Step(inputs=(moving,), scale=lambda widths: widths[0] * factor)
 
     def _moving(self, node: OnnxNode, tensor: str) -> Step | None:
         """Return the step of an operator that only moves elements; None for another, or if an operand is unknown."""
         if node.op == "Concat":
             axis = node.integer("axis", 0)
-            return Step(node.inputs, lambda arrays: np.concatenate(arrays, axis=axis))
+            return Step(inputs=node.inputs, move=lambda arrays: np.concatenate(arrays, axis=axis))
         if node.op == "Transpose":
             order = node.integers("perm") or None
-            return Step(node.inputs[:1], lambda arrays: arrays[0].transpose(order))
+            return Step(inputs=node.inputs[:1], move=lambda arrays: arrays[0].transpose(order))
         if node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-            return Step(node.inputs[:1], lambda arrays: arrays[0].reshape(self._wanted(tensor)))
+            return Step(inputs=node.inputs[:1], move=lambda arrays: arrays[0].reshape(self._wanted(tensor)))
         if node.op == "Slice":
             return self._slice(node)
         if node.op == "Split":
@@ -113,7 +113,7 @@ class OnnxOrigins(OriginReader):
                 return None
             chosen = places[0] if self._graph.constants[node.inputs[1]].shape == () else np.array(places)
             axis = node.integer("axis", 0)
-            return Step(node.inputs[:1], lambda arrays: np.take(arrays[0], chosen, axis=axis))
+            return Step(inputs=node.inputs[:1], move=lambda arrays: np.take(arrays[0], chosen, axis=axis))
         return None
 
     def _wanted(self, tensor: str) -> tuple[int, ...]:
@@ -136,7 +136,7 @@ class OnnxOrigins(OriginReader):
                 index[axis] = slice(start, end if end >= -arrays[0].shape[axis] else None, step)
             return arrays[0][tuple(index)]
 
-        return Step(node.inputs[:1], cut)
+        return Step(inputs=node.inputs[:1], move=cut)
 
     def _split(self, node: OnnxNode, tensor: str) -> Step:
         axis, place = node.integer("axis", 0), node.outputs.index(tensor)
@@ -149,7 +149,7 @@ class OnnxOrigins(OriginReader):
             start = sum(lengths[:place])
             return np.take(arrays[0], range(start, min(start + lengths[place], total)), axis=axis)
 
-        return Step(node.inputs[:1], cut)
+        return Step(inputs=node.inputs[:1], move=cut)
 
     def _integers(self, node: OnnxNode, place: int) -> tuple[int, ...] | None:
         constant = self._graph.constants.get(self._graph.input(node, place))

@@ -26,7 +26,7 @@ class UnknownOriginError(Exception):
     """A shape or an operand is not known; the output is then one part."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """An operation, as far as the tracer needs to know it.
 

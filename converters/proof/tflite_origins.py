@@ -42,14 +42,14 @@ class TfliteOrigins(OriginReader):
             return None
         first = tuple(str(index) for index in operator.inputs[:1])
         if operator.name in _PASS:
-            return Step(first, lambda arrays: arrays[0])
+            return Step(inputs=first, move=lambda arrays: arrays[0])
         if operator.name in _WIDTHS:
             return Step(width=_WIDTHS[operator.name])
         if operator.name in _LABELS or (operator.name == "TOPK_V2" and int(tensor) != operator.outputs[0]):
             return Step(labels=True)
         if operator.name in _RESHAPING:
             wanted = self.shape(tensor) or ()
-            return Step(first, lambda arrays: arrays[0].reshape(wanted))
+            return Step(inputs=first, move=lambda arrays: arrays[0].reshape(wanted))
         if operator.name in ("MUL", "ADD", "SUB") and len(operator.inputs) == 2:
             return self._arithmetic(operator)
         return self._moving(operator, int(tensor), first) or Step()
@@ -63,20 +63,24 @@ class TfliteOrigins(OriginReader):
         for place, values in enumerate(constants):
             if values is not None:
                 factor = np.abs(values) if operator.name == "MUL" else np.ones(values.shape, np.float32)
-                return Step((str(operator.inputs[1 - place]),), scale=partial(_scale, factor))
+                return Step(inputs=(str(operator.inputs[1 - place]),), scale=partial(_scale, factor))
         return Step()
 
     def _moving(self, operator: Operator, tensor: int, first: tuple[str, ...]) -> Step | None:
         options = operator.builtin_options
         if operator.name == "CONCATENATION":
             axis = options.number(0, "i") if options else 0
-            return Step(tuple(str(index) for index in operator.inputs), lambda arrays: np.concatenate(arrays, axis))
+            return Step(
+                inputs=tuple(str(index) for index in operator.inputs), move=lambda arrays: np.concatenate(arrays, axis)
+            )
         if operator.name == "TRANSPOSE":
             order = self._integers(operator, 1)
-            return Step(first, lambda arrays: arrays[0].transpose(order)) if order else None
+            return Step(inputs=first, move=lambda arrays: arrays[0].transpose(order)) if order else None
         if operator.name == "SLICE":
             begin, sizes = self._integers(operator, 1), self._integers(operator, 2)
-            return Step(first, lambda arrays: _slice_box(arrays[0], begin, sizes)) if begin and sizes else None
+            return (
+                Step(inputs=first, move=lambda arrays: _slice_box(arrays[0], begin, sizes)) if begin and sizes else None
+            )
         if operator.name == "STRIDED_SLICE":
             return self._strided(operator, tensor, first)
         if operator.name in ("SPLIT", "SPLIT_V"):
@@ -94,7 +98,7 @@ class TfliteOrigins(OriginReader):
             for i in range(len(begin))
         )
         wanted = self.shape(str(tensor)) or ()
-        return Step(first, lambda arrays: arrays[0][index].reshape(wanted))
+        return Step(inputs=first, move=lambda arrays: arrays[0][index].reshape(wanted))
 
     def _split(self, operator: Operator, tensor: int) -> Step | None:
         """Return the step of SPLIT (axis first) or SPLIT_V (the sizes and the axis after the input)."""
@@ -106,7 +110,7 @@ class TfliteOrigins(OriginReader):
         start = sum(lengths[: operator.outputs.index(tensor)])
         stop = start + lengths[operator.outputs.index(tensor)]
         moved = str(operator.inputs[1 if is_plain else 0])
-        return Step((moved,), lambda arrays: np.take(arrays[0], range(start, stop), axis=axis[0]))
+        return Step(inputs=(moved,), move=lambda arrays: np.take(arrays[0], range(start, stop), axis=axis[0]))
 
     def _integers(self, operator: Operator, place: int) -> tuple[int, ...] | None:
         if place >= len(operator.inputs) or operator.inputs[place] < 0:

@@ -97,4 +97,4 @@ def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ())
 
         forward.source = model  # keeps the model's variables alive
         stateful = tuple(name.rpartition("/")[0] or name for name in assigning_operators(signature))
-        return Traced(forward, tuple(inputs), tuple(outputs), stateful)
+        return Traced(function=forward, inputs=tuple(inputs), outputs=tuple(outputs), stateful=stateful)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Traced:
     """A `tf.function` from a list of tensors to a list of tensors, and their names in order.
 

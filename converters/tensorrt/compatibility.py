@@ -191,8 +191,17 @@ def _constants(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Comp
 def _node(index: int, node: OnnxNode, problem: CompatibilityIssue | None, macs: int, target: TensorrtTarget) -> Node:
     if problem is None:
         how = f"edge convert writes it as {REWRITTEN[node.op]}" if is_rewritten(node.op, target.release) else ""
-        return Node(index, node.op, node.name, ACCELERATOR, how, macs=macs)
-    return Node(index, node.op, node.name, HOST, problem.reason, problem.fix, macs, index)
+        return Node(index=index, op=node.op, name=node.name, placement=ACCELERATOR, reason=how, macs=macs)
+    return Node(
+        index=index,
+        op=node.op,
+        name=node.name,
+        placement=HOST,
+        reason=problem.reason,
+        fix=problem.fix,
+        macs=macs,
+        breaks=index,
+    )
 
 
 def _refusals(

@@ -2,7 +2,8 @@
 
     from edge.benchmark import Setup, measure_all, rows_of
 
-    setups = [Setup("mobilenet 1", "MobileNetV2, 1 thread", Path("mobilenet.onnx"), options=EngineOptions(threads=1))]
+    one_thread = EngineOptions(threads=1)
+    setups = [Setup(id="mobilenet 1", title="MobileNetV2", artifact=Path("mobilenet.onnx"), options=one_thread)]
     rows = rows_of(measure_all(setups, rounds=2))
 
 `measure_all` yields one `Measurement` per setup and round as soon as it is available; `rows_of` combines them into one

@@ -50,7 +50,7 @@ Stamp = tuple[tuple[Path, int, int], ...]  # path, size and time of each file
 _BUILD_S = 3600.0  # a Jetson Nano takes many minutes for a large network
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """What is measured, and how.
 
@@ -109,7 +109,7 @@ class Setup:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One setup in one round.
 
@@ -158,7 +158,7 @@ def measure_all(
             if digest and digests.setdefault(setup.id, digest) != digest:
                 hint = "measure again when nothing writes the file"
                 values = failure(InputError(f"{setup.artifact} has changed between two rounds", hint))
-            measurement = Measurement(setup, number, values)
+            measurement = Measurement(setup=setup, round=number, values=values)
             if not measurement.is_ok:
                 failed.add(setup.id)
             done.append(measurement)

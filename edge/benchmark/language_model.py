@@ -41,7 +41,7 @@ _REPEATS = 5
 _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextSetup(Setup):
     """A language model to measure; `load` holds `runtimes.llm.session.LoadOptions` by name, the sizes are in tokens."""
 

@@ -44,7 +44,9 @@ def check_text(path: Path, profile: Profile, memory: int | None, context: int | 
         "device_bytes": total,
         "context": tokens,
     }
-    return Report("", (), refusals, parameter_bytes=wanted.weights, extra={"memory": memory_report})
+    return Report(
+        accelerator="", nodes=(), refusals=refusals, parameter_bytes=wanted.weights, extra={"memory": memory_report}
+    )
 
 
 def size(text: str) -> int:

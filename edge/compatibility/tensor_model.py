@@ -263,24 +263,33 @@ def _layers(model: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str, st
 def check_plain(path: Path, model_format: str) -> Report:
     """Report every node as running on the host; only tflite and onnx are reported with their nodes."""
     read = _GRAPHS.get(model_format)
-    return read(path) if read is not None else Report("", ())
+    return read(path) if read is not None else Report(accelerator="", nodes=())
 
 
 def _tflite(path: Path) -> Report:
     graph = read_tflite(path).graphs[0]
     ops = graph_ops(graph)
-    nodes = tuple(Node(index, op.type, op.name, HOST, macs=macs(op)) for index, op in enumerate(ops))
+    nodes = tuple(
+        Node(index=index, op=op.type, name=op.name, placement=HOST, macs=macs(op)) for index, op in enumerate(ops)
+    )
     int8 = any(tensor.spec.dtype in ("int8", "uint8") for op in ops for tensor in op.outputs)
-    return Report("", nodes, parameter_bytes=sum(one.constant_bytes for one in graph.tensors), extra={"int8": int8})
+    return Report(
+        accelerator="",
+        nodes=nodes,
+        parameter_bytes=sum(one.constant_bytes for one in graph.tensors),
+        extra={"int8": int8},
+    )
 
 
 def _onnx(path: Path) -> Report:
     graph = read_onnx(path)
     counts = macs_of_nodes(graph) or [0] * len(graph.nodes)
     rows = enumerate(zip(graph.nodes, counts, strict=True))
-    nodes = tuple(Node(index, node.op, node.name, HOST, macs=count) for index, (node, count) in rows)
+    nodes = tuple(
+        Node(index=index, op=node.op, name=node.name, placement=HOST, macs=count) for index, (node, count) in rows
+    )
     int8 = any(node.op.startswith(("QLinear", "QuantizeLinear")) or node.op.endswith("Integer") for node in graph.nodes)
-    return Report("", nodes, parameter_bytes=graph.parameter_bytes, extra={"int8": int8})
+    return Report(accelerator="", nodes=nodes, parameter_bytes=graph.parameter_bytes, extra={"int8": int8})
 
 
 # Format → the function that reports the nodes of its graphs.

@@ -35,7 +35,7 @@ _YOLO_HINT = "write class, center x, center y, width and height, then key points
 _FORMAT_HINT = "see docs/guides/evaluate.md for the formats"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabeledObject:
     """An object in a picture.
 
@@ -179,7 +179,14 @@ def _coco_object(one: Fields, index: int) -> LabeledObject:
         raise one.reject("keypoints", "is not x, y and visibility of each key point")
     is_crowd = one.has("iscrowd") and bool(one.whole("iscrowd"))
     outline = read_outline(one, "segmentation") if one.has("segmentation") and one.value("segmentation") else ()
-    return LabeledObject(index, (left, top, left + width, top + height), area, is_crowd, points, outline)
+    return LabeledObject(
+        index=index,
+        box=(left, top, left + width, top + height),
+        area=area,
+        is_crowd=is_crowd,
+        points=points,
+        outline=outline,
+    )
 
 
 def _folder_of(document: Path, names: Sequence[str]) -> Path:
@@ -241,11 +248,15 @@ def _yolo_object(index: int, shares: Sequence[float], size: tuple[int, int], has
     scaled = [share * size[place % 2] for place, share in enumerate(shares)]
     if is_outline:
         box = min(scaled[::2]), min(scaled[1::2]), max(scaled[::2]), max(scaled[1::2])
-        return LabeledObject(index, box, abs(area(np.reshape(scaled, (-1, 2)))), outline=(tuple(scaled),))
+        return LabeledObject(
+            index=index, box=box, area=abs(area(np.reshape(scaled, (-1, 2)))), outline=(tuple(scaled),)
+        )
     x, y, w, h = scaled[:4]
     pixels = tuple(number for x, y, seen in points for number in (x * size[0], y * size[1], seen))
     covered = _PERSON if has_poses else 1.0
-    return LabeledObject(index, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), w * h * covered, points=pixels)
+    return LabeledObject(
+        index=index, box=(x - w / 2, y - h / 2, x + w / 2, y + h / 2), area=w * h * covered, points=pixels
+    )
 
 
 def _yolo_points(numbers: Sequence[float]) -> list[tuple[float, float, float]]:
@@ -263,7 +274,12 @@ def _voc(pictures: Sequence[Path]) -> tuple[list[_Picture], Sequence[str]]:
     classes = sorted({name for _, objects in read for name, _ in objects})
     place = {name: position for position, name in enumerate(classes)}
     found = [
-        _Picture(path=one, objects=tuple(LabeledObject(place[name], o.box, o.area, o.is_crowd) for name, o in objects))
+        _Picture(
+            path=one,
+            objects=tuple(
+                LabeledObject(index=place[name], box=o.box, area=o.area, is_crowd=o.is_crowd) for name, o in objects
+            ),
+        )
         for one, objects in read
     ]
     return found, classes
@@ -290,7 +306,9 @@ def _voc_objects(document: Path) -> list[tuple[str, LabeledObject]]:
             area = (right - left) * (bottom - top)
             is_difficult = (one.findtext("difficult") or "0").strip() == "1"
             name = (one.findtext("name") or "").strip()
-            found.append((name, LabeledObject(0, (left, top, right, bottom), area, is_difficult)))
+            found.append(
+                (name, LabeledObject(index=0, box=(left, top, right, bottom), area=area, is_crowd=is_difficult))
+            )
     except (ParseError, ValueError) as error:
         raise InputError(f"{document} is not a VOC annotation: {error}", _FORMAT_HINT) from None
     return found

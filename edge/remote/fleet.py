@@ -93,7 +93,7 @@ def _on_one(
             )
     except EdgeError as error:
         for setup in setups:
-            yield Measurement(setup, 0, failure(error))
+            yield Measurement(setup=setup, round=0, values=failure(error))
 
 
 def _measure_by_trtexec(

@@ -47,8 +47,8 @@ def _measurement(host: str, place: int, found: RecoveredSamples) -> Measurement:
     path = Path(str(values.get("artifact") or "unknown"))
     threads = values.get("threads")
     title = f"{host}, {path.name}" + (f", {threads} threads" if threads else "")
-    setup = Setup(f"{title}, {values.get('runtime')}, {place + 1}", title, path, host=host)
-    return Measurement(setup, 0, values if values.get("status") == "ok" else {**_CUT, **values})
+    setup = Setup(id=f"{title}, {values.get('runtime')}, {place + 1}", title=title, artifact=path, host=host)
+    return Measurement(setup=setup, round=0, values=values if values.get("status") == "ok" else {**_CUT, **values})
 
 
 def _free(folder: Path, name: str) -> Path:

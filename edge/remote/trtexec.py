@@ -110,7 +110,7 @@ def measure_all(
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)
-            done.append(Measurement(setup, number, values))
+            done.append(Measurement(setup=setup, round=number, values=values))
             yield done[-1]
         if is_decided is not None and is_decided(done):
             return

@@ -83,7 +83,7 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
 _DROPPED = ("echo", "best_of", "suffix", "functions", "function_call")  # llama-server rejects any value of these
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """A checked request.
 
@@ -112,7 +112,7 @@ def read_request(
     marks: The control tokens of the template, which are escaped in messages.
     """
     if path not in GENERATING and path not in RENDERING:
-        return Request(body)
+        return Request(content=body)
     try:
         fields: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -132,7 +132,7 @@ def read_request(
     content = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") if changed else body
     tools = tuple(fields.get("tools") or ())
     return Request(
-        content,
+        content=content,
         streams=fields.get("stream") is True,
         conversation=tuple(_conversation(fields)),
         tools=tools,

@@ -36,7 +36,7 @@ class Confusion(NamedTuple):
     times: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """The quality of the results on a data set.
 

@@ -57,7 +57,7 @@ class ClassificationView(TaskView[Classification, int]):
     def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute "top1" and "top5": the share of inputs whose correct class is the first, or among the first five."""
         if not records:
-            return Metrics(0)
+            return Metrics(count=0)
         table = np.concatenate(records).astype(np.int64)
         labels, first = table[:, 0], table[:, 1]
         among = (table[:, 1:] == labels[:, None]).any(axis=1)
@@ -65,7 +65,12 @@ class ClassificationView(TaskView[Classification, int]):
         classes = {int(one): float((first[labels == one] == one).mean()) for one in np.unique(labels)}
         wrong = Counter((label, other) for label, other in table[:, :2].tolist() if label != other)
         ordered = sorted(wrong.items(), key=lambda one: (-one[1], one))
-        return Metrics(len(table), values, classes, tuple(Confusion(*pair, times) for pair, times in ordered))
+        return Metrics(
+            count=len(table),
+            values=values,
+            classes=classes,
+            confusions=tuple(Confusion(*pair, times) for pair, times in ordered),
+        )
 
     def right(self, records: Sequence[Array]) -> Array:
         """Return whether the first class is the correct one."""

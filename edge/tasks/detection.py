@@ -56,7 +56,7 @@ class DetectionView(TaskView[Detections, LabeledObjects]):
     def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute COCO's "map" (IoU 0.50 to 0.95), "map50", "map75", those by size of the objects, and "recall"."""
         found = average_precision(records)
-        return Metrics(len(records), found.values, found.classes)
+        return Metrics(count=len(records), values=found.values, classes=found.classes)
 
 
 def _corners(one: Detection) -> str:

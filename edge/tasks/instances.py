@@ -56,9 +56,9 @@ class InstancesView(TaskView[Instances, LabeledObjects]):
         """Compute COCO's metrics of masks, such as "mask_map", if the labels have outlines; then those of boxes."""
         boxes = average_precision(records)
         if not any((record[record[:, FOUND] == 0, MASK] > 0).any() for record in records):
-            return Metrics(len(records), boxes.values, boxes.classes)
+            return Metrics(count=len(records), values=boxes.values, classes=boxes.classes)
         masks = average_precision(records, of_masks=True)
-        return Metrics(len(records), {**masks.values, **boxes.values}, masks.classes)
+        return Metrics(count=len(records), values={**masks.values, **boxes.values}, classes=masks.classes)
 
 
 def _corners(box: tuple[float, float, float, float]) -> tuple[tuple[float, ...]]:

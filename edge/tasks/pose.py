@@ -98,4 +98,4 @@ class PoseView(TaskView[Poses, LabeledObjects]):
         """
         count = max(((record.shape[1] - POINTS) // 3 for record in records if len(record)), default=len(COCO))
         found = average_precision(records, _SIGMAS if count == len(COCO) else (1 / count,) * count)
-        return Metrics(len(records), found.values, found.classes)
+        return Metrics(count=len(records), values=found.values, classes=found.classes)

@@ -69,7 +69,7 @@ class SegmentationView(TaskView[Segmentation, LabeledMask]):
         """Compute "miou", the mean IoU of the classes that are labeled, and "pixel_accuracy"."""
         rows = np.concatenate(records) if records else np.empty((0, 3))
         if not len(rows):
-            return Metrics(len(records))
+            return Metrics(count=len(records))
         pairs, places = np.unique(rows[:, :2], axis=0, return_inverse=True)
         pixels = np.bincount(places.reshape(-1), rows[:, 2])
         correct, found = pairs.astype(np.int64).T
@@ -84,4 +84,4 @@ class SegmentationView(TaskView[Segmentation, LabeledMask]):
         }
         order = np.argsort(-pixels, kind="stable")
         wrong = [Confusion(int(correct[i]), int(found[i]), int(pixels[i])) for i in order if not same[i]]
-        return Metrics(len(records), values, classes, tuple(wrong))
+        return Metrics(count=len(records), values=values, classes=classes, confusions=tuple(wrong))

@@ -41,7 +41,7 @@ def accuracy(records: Sequence[Array]) -> Metrics:
     class stands for none of them.
     """
     if not records:
-        return Metrics(0)
+        return Metrics(count=0)
     labels, found = np.concatenate(records).astype(np.int64).T
     classes = {int(one): float((found[labels == one] == one).mean()) for one in np.unique(labels)}
     wrong = Counter(
@@ -57,4 +57,4 @@ def accuracy(records: Sequence[Array]) -> Metrics:
     ]
     if scores:
         values["f1"] = float(np.mean(scores))
-    return Metrics(len(labels), values, classes, confusions)
+    return Metrics(count=len(labels), values=values, classes=classes, confusions=confusions)

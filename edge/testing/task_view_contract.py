@@ -62,7 +62,7 @@ class TaskViewContract:
         assert metrics.count == len(self.results)
         assert metrics.values
         assert all(isinstance(value, float) and value == value for value in metrics.values.values())
-        assert self.view.score([]) == Metrics(0)
+        assert self.view.score([]) == Metrics(count=0)
 
 
 def _check_hint(error: EdgeError) -> None:

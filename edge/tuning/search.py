@@ -47,7 +47,7 @@ class TuneTrial:
     reason: str = ""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Search:
     """The state of a search.
 

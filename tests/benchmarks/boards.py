@@ -36,7 +36,9 @@ def loopback(folder: Path) -> Iterator[str]:
 
 def seconds(host: str, model: Path) -> float:
     """Return the wall time of one measurement that takes no time on the board, so that all of it is overhead."""
-    setup = Setup("null", "null", model, protocol={"name": "published", "runs": 1, "pause_s": 0}, host=host)
+    setup = Setup(
+        id="null", title="null", artifact=model, protocol={"name": "published", "runs": 1, "pause_s": 0}, host=host
+    )
     start = time.perf_counter()
     (measurement,) = measure_on({host: Board(host, offline=True)}, {host: [setup]}, rounds=1)
     if not measurement.is_ok:

@@ -28,7 +28,10 @@ _OLD, _NEW = "old", "new"
 def verdict(artifact: Path, seconds: float, factor: float) -> str:
     """Compare an artifact with itself, with the times of the new half multiplied by `factor`."""
     protocol = {"name": "steady", "max_s": seconds}
-    setups = [Setup(name, name, artifact, options=EngineOptions(1), protocol=protocol) for name in (_NEW, _OLD)]
+    setups = [
+        Setup(id=name, title=name, artifact=artifact, options=EngineOptions(1), protocol=protocol)
+        for name in (_NEW, _OLD)
+    ]
     baselines = {_NEW: _OLD}
 
     def decided(done: list[Measurement]) -> bool:

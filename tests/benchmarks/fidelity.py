@@ -59,7 +59,14 @@ def with_tool(engine: str, model: Path, threads: int, runs: int) -> float:
 
 def with_edge(engine: str, model: Path, threads: int, runs: int) -> float:
     """Return the median in ms of `edge bench`."""
-    setup = Setup(engine, engine, model, engine, {"threads": threads}, {"name": "published", "runs": runs})
+    setup = Setup(
+        id=engine,
+        title=engine,
+        artifact=model,
+        runtime=engine,
+        options={"threads": threads},
+        protocol={"name": "published", "runs": runs},
+    )
     values = next(measure_all([setup], rounds=1)).values
     assert values["status"] == "ok", values
     return median(values["samples_ms"])

@@ -17,7 +17,7 @@ def null_call_us(folder: Path) -> float:
     """Return the median of a call to the engine that does nothing: session, checks, loop and clock."""
     model = folder / "nothing.null"
     model.write_bytes(b"x")
-    measurement = next(measure_all([Setup("null", "null", model)], rounds=1))
+    measurement = next(measure_all([Setup(id="null", title="null", artifact=model)], rounds=1))
     return median(measurement.values["samples_ms"]) * 1e3
 
 
@@ -27,7 +27,7 @@ def parent_share(folder: Path) -> float:
     model.write_bytes(b"x")
     protocol = {"name": "published", "runs": 1, "pause_s": WAIT_S}
     wall, used = time.perf_counter(), time.process_time()
-    next(measure_all([Setup("wait", "wait", model, protocol=protocol)], rounds=1))
+    next(measure_all([Setup(id="wait", title="wait", artifact=model, protocol=protocol)], rounds=1))
     return (time.process_time() - used) / (time.perf_counter() - wall)
 
 

@@ -77,16 +77,20 @@ def test_all_layers_around_a_tensor_have_to_be_kept():
 
 
 def test_more_and_more_is_kept_up_to_half_of_the_layers():
-    layers = [Layer(name, 1.0, (name,)) for name in "abcdefghij"]
+    layers = [Layer(name=name, noise=1.0, touching=(name,)) for name in "abcdefghij"]
     assert list(growing(layers)) == [("a",), ("a", "b"), ("a", "b", "c", "d")]
     assert list(growing(layers[:1])) == [("a",)]
     assert list(growing([])) == []
 
 
 def test_layers_in_words():
-    layers = [Layer("net/first/Relu;net/first/BiasAdd", 0.94, ()), Layer("second", 0.2, ()), Layer("third", 0.01, ())]
+    layers = [
+        Layer(name="net/first/Relu;net/first/BiasAdd", noise=0.94, touching=()),
+        Layer(name="second", noise=0.2, touching=()),
+        Layer(name="third", noise=0.01, touching=()),
+    ]
     assert describe_layers(layers) == "net/first/Relu (94 % noise), second (20 % noise)"
-    assert describe_layers([Layer("first", 0.0, ())]) == ""
+    assert describe_layers([Layer(name="first", noise=0.0, touching=())]) == ""
     assert short("a;b") == "a"
 
 

@@ -623,7 +623,7 @@ def outcome(path: Path) -> str:
 
 
 def test_a_node_is_what_machines_are_promised() -> None:
-    node = Node(3, "CONV_2D", "a", HOST, "because", "do that", 5, 3)
+    node = Node(index=3, op="CONV_2D", name="a", placement=HOST, reason="because", fix="do that", macs=5, breaks=3)
     assert list(node.to_json()) == ["index", "op", "name", "placement", "reason", "fix"]
 
 

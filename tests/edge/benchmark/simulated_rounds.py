@@ -94,4 +94,4 @@ def _measurement(name: str, number: int, log: float, random: Random, is_busy: bo
         "samples_ms": [float(time) for time in times],
         "other_cores": 1.5 if is_busy else 0.0,
     }
-    return Measurement(Setup(name, name, Path("m.onnx")), number, values)
+    return Measurement(setup=Setup(id=name, title=name, artifact=Path("m.onnx")), round=number, values=values)

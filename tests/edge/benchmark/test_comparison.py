@@ -26,9 +26,9 @@ def rows(other_cores: float = 0.0, **medians: list[float]) -> list[Row]:
     """Rows whose rounds have these medians, in ms; ten equal runs in each round."""
     found = [
         Measurement(
-            Setup(name, name.upper(), Path(f"{name}.onnx")),
-            number,
-            {"status": "ok", "samples_ms": [value] * 10, "other_cores": other_cores},
+            setup=Setup(id=name, title=name.upper(), artifact=Path(f"{name}.onnx")),
+            round=number,
+            values={"status": "ok", "samples_ms": [value] * 10, "other_cores": other_cores},
         )
         for name, values in medians.items()
         for number, value in enumerate(values)
@@ -161,7 +161,11 @@ def scripted(new: float, old: list[float]) -> tuple[list[Measurement], IsDecided
         return is_decided(done, {"new": "old"})
 
     measured = [
-        Measurement(Setup(name, name, Path("m.onnx")), number, {"status": "ok", "samples_ms": [value] * 10})
+        Measurement(
+            setup=Setup(id=name, title=name, artifact=Path("m.onnx")),
+            round=number,
+            values={"status": "ok", "samples_ms": [value] * 10},
+        )
         for number, before in enumerate(old)
         for name, value in (("new", before * new), ("old", before))
     ]
@@ -179,7 +183,9 @@ def test_rounds_go_on_while_nothing_is_decided():
     for number in range(LOOKS[0][0]):
         for name, value in (("new", random.uniform(5, 20)), ("old", random.uniform(5, 20))):
             answer = {"status": "ok", "samples_ms": [value] * 10}
-            measured.append(Measurement(Setup(name, name, Path("m.onnx")), number, answer))
+            measured.append(
+                Measurement(setup=Setup(id=name, title=name, artifact=Path("m.onnx")), round=number, values=answer)
+            )
     assert not decided(measured)
 
 
@@ -187,7 +193,7 @@ def test_the_harness_ends_the_rounds_when_it_is_told_that_all_is_decided(tmp_pat
     for name in ("a", "b"):
         (tmp_path / f"{name}.null").write_bytes(b"x")
     few = {"name": "published", "runs": 2, "pause_s": 0}
-    setups = [Setup(name, name, tmp_path / f"{name}.null", protocol=few) for name in ("a", "b")]
+    setups = [Setup(id=name, title=name, artifact=tmp_path / f"{name}.null", protocol=few) for name in ("a", "b")]
     found = list(measure_all(setups, 5, is_decided=lambda done: len(done) == 4))
     assert [one.round for one in found] == [0, 0, 1, 1]
 

@@ -40,7 +40,7 @@ def measured(began_at: float | None, total_s: float, runs: int = 10) -> Measurem
         "first_ms": 1.0,
         "peak_rss_bytes": 1,
     }
-    return Measurement(Setup("a", "a", Path("a.onnx")), 0, values)
+    return Measurement(setup=Setup(id="a", title="a", artifact=Path("a.onnx")), round=0, values=values)
 
 
 def row_of(began_at: float | None, path: Path):

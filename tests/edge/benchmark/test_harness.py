@@ -52,7 +52,7 @@ def setup(module, tmp_path):
     def make(name: str, **more) -> Setup:
         path = tmp_path / f"{name}.null"
         path.write_bytes(b"x")
-        return Setup(name, name.title(), path, protocol=FEW, worker=module, **more)
+        return Setup(id=name, title=name.title(), artifact=path, protocol=FEW, worker=module, **more)
 
     return make
 
@@ -126,7 +126,7 @@ def built(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "m.onnx").write_bytes(b"x")
         write(folder, Manifest("m", "tensorrt", "fp16", "m.onnx"), {}, {})
-        setup, heard = Setup("m", "m", folder, worker="builder_worker"), []
+        setup, heard = Setup(id="m", title="m", artifact=folder, worker="builder_worker"), []
         found = list(measure_all([setup], 2, 60, on_progress=lambda _, number, phase: heard.append(phase)))
         return found, heard
 
@@ -170,12 +170,12 @@ def test_every_error_has_its_word(error, status):
 
 def test_a_setup_becomes_the_job_of_its_round(tmp_path):
     setup = Setup(
-        "i",
-        "t",
-        Path("m.onnx"),
-        "onnxruntime",
-        EngineOptions(threads=2),
-        FEW,
+        id="i",
+        title="t",
+        artifact=Path("m.onnx"),
+        runtime="onnxruntime",
+        options=EngineOptions(threads=2),
+        protocol=FEW,
         inputs=tmp_path / "in.npz",
         input_kind="picture",
         evaluate=tmp_path / "eval.npz",
@@ -187,5 +187,5 @@ def test_a_setup_becomes_the_job_of_its_round(tmp_path):
     assert job.input_kind == "picture"
     assert job.evaluate == str(tmp_path / "eval.npz")
     assert setup.job(1).evaluate is None
-    assert Setup("i", "t", Path("m.onnx")).job(0).inputs is None
+    assert Setup(id="i", title="t", artifact=Path("m.onnx")).job(0).inputs is None
     assert MeasureJob.from_json(Fields(json.loads(json.dumps(job.to_json())), "the job")) == job

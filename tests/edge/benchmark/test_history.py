@@ -28,7 +28,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def row(name: str, status: str = "ok") -> Row:
     values = {"status": status, "samples_ms": [1.0, 2.0, 3.0], "runtime": "null", "model_sha256": "ab" * 32}
-    (found,) = rows_of([Measurement(Setup(name, name, Path(name)), 0, values)])
+    (found,) = rows_of([Measurement(setup=Setup(id=name, title=name, artifact=Path(name)), round=0, values=values)])
     return found
 
 
@@ -45,7 +45,9 @@ def test_rows_are_kept_in_order_with_every_sample() -> None:
 
 
 def test_what_was_not_measured_is_not_kept(file: Path) -> None:
-    failed = rows_of([Measurement(Setup("m", "m", Path("m")), 0, {"status": "crashed"})])
+    failed = rows_of(
+        [Measurement(setup=Setup(id="m", title="m", artifact=Path("m")), round=0, values={"status": "crashed"})]
+    )
     history.record(failed)
     assert not file.exists()
     assert history.entries() == []

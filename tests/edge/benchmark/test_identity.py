@@ -40,7 +40,7 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def measure(path: Path, rounds: int = 1) -> Row:
-    (row,) = rows_of(measure_all([Setup("a", "a", path, protocol=FEW)], rounds=rounds))
+    (row,) = rows_of(measure_all([Setup(id="a", title="a", artifact=path, protocol=FEW)], rounds=rounds))
     return row
 
 
@@ -93,7 +93,7 @@ def test_an_artifact_without_its_model_says_which_file_is_missing(artifact: Path
 
 def test_a_model_that_changes_between_two_rounds_is_reported(bare: Path) -> None:
     found = []
-    for one in measure_all([Setup("a", "a", bare, protocol=FEW)], rounds=2):
+    for one in measure_all([Setup(id="a", title="a", artifact=bare, protocol=FEW)], rounds=2):
         found.append(one)
         bare.write_bytes(b"another")
     (row,) = rows_of(found)

@@ -21,7 +21,9 @@ FEW = {"name": "published", "runs": 3, "pause_s": 0}
 def test_a_row_has_the_profile_of_its_first_round_only_if_it_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = MODELS / "onnxruntime.onnx"
-    setups = [Setup(name, name, model, protocol=FEW, profile=name == "with") for name in ("with", "without")]
+    setups = [
+        Setup(id=name, title=name, artifact=model, protocol=FEW, profile=name == "with") for name in ("with", "without")
+    ]
     asked, other = rows_of(measure_all(setups, rounds=2))
     assert asked.profile is not None
     assert len(asked.samples_ms) == 6
@@ -37,14 +39,14 @@ def test_a_detector_with_boxes_of_a_size_that_its_file_does_not_say_has_a_profil
     if litert.__version__ not in litert_profiler.KNOWN:
         pytest.skip(f"the profiler of LiteRT {litert.__version__} is not known")
     model = data / "real" / "traffic_model.tflite"
-    setup = Setup("m", "m", model, runtime="litert", protocol=FEW, profile=True)
+    setup = Setup(id="m", title="m", artifact=model, runtime="litert", protocol=FEW, profile=True)
     (row,) = rows_of(measure_all([setup], rounds=1))
     assert row.profile is not None
     assert "TFLite_Detection_PostProcess" in {one["type"] for one in row.profile["operators"]}
 
 
 def test_a_setup_without_a_profiler_is_measured_and_reported() -> None:
-    setup = Setup("m", "m", MODELS / "null.null", protocol=FEW, profile=True)
+    setup = Setup(id="m", title="m", artifact=MODELS / "null.null", protocol=FEW, profile=True)
     (row,) = rows_of(measure_all([setup], rounds=1))
     assert (row.status, row.profile, len(row.samples_ms)) == ("ok", None, 3)
     assert "m: no profile: null does not report the times of operators" in as_text([row])
@@ -54,7 +56,9 @@ def test_the_table_ends_with_what_is_outside_and_makes_the_sum_exact() -> None:
     operators = [OperatorTime(f"op{place}", "Conv", "CPU", 0.1) for place in range(MAX_ROWS + 5)]
     profile = Profile(10, 4.0, operators).to_json()
     values = {"status": "ok", "samples_ms": [4.0] * 10, "profile": profile}
-    (text,) = text_sections(rows_of([Measurement(Setup("m", "m", Path("m")), 0, values)]), None)
+    (text,) = text_sections(
+        rows_of([Measurement(setup=Setup(id="m", title="m", artifact=Path("m")), round=0, values=values)]), None
+    )
     *_, rest, outside = text.splitlines()
     assert rest.split() == ["5", "more", "operators", "0.5000", "12.5%", "62.5%"]
     assert outside.startswith(OUTSIDE)
@@ -67,9 +71,9 @@ def test_int8_beside_fp32_shows_which_types_of_operators_gain() -> None:
     rows = rows_of(
         [
             Measurement(
-                Setup(precision, precision, Path("m")),
-                0,
-                {
+                setup=Setup(id=precision, title=precision, artifact=Path("m")),
+                round=0,
+                values={
                     **{"status": "ok", "samples_ms": [4.0] * 10, "precision": precision, "runtime": "onnxruntime"},
                     "profile": Profile(10, 4.0, operators).to_json(),
                 },

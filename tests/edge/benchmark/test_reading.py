@@ -56,7 +56,7 @@ def measurement(name="m", number=0, samples=(10.0, 10.1) * 70, **more) -> Measur
         "raw": None,
         **more,
     }
-    return Measurement(Setup(name, name.title(), Path("m.onnx")), number, values)
+    return Measurement(setup=Setup(id=name, title=name.title(), artifact=Path("m.onnx")), round=number, values=values)
 
 
 def with_conditions(when="after", **conditions) -> list:
@@ -98,7 +98,11 @@ def test_energy_is_reported_for_each_run():
 
 
 def test_a_setup_that_failed_in_a_later_round_says_so_and_keeps_its_samples():
-    failed = Measurement(Setup("m", "M", Path("m.onnx")), 1, {"status": "timeout", "message": "late", "hint": "wait"})
+    failed = Measurement(
+        setup=Setup(id="m", title="M", artifact=Path("m.onnx")),
+        round=1,
+        values={"status": "timeout", "message": "late", "hint": "wait"},
+    )
     row = rows_of([measurement(), failed])[0]
     assert (row.status, row.message) == ("timeout", "late")
     assert len(row.samples_ms) == 140
@@ -232,7 +236,7 @@ def test_compare_needs_rounds_on_both_sides():
 
 def failed_row():
     values = {"status": "crashed", "error": "worker", "message": "it crashed", "hint": "try another"}
-    return rows_of([Measurement(Setup("bad", "Bad", Path("bad.onnx")), 0, values)])
+    return rows_of([Measurement(setup=Setup(id="bad", title="Bad", artifact=Path("bad.onnx")), round=0, values=values)])
 
 
 def test_the_text_shows_numbers_failures_origin_doubts_and_comparison():

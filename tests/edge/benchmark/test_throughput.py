@@ -17,7 +17,7 @@ FEW = {"name": "published", "runs": 3, "pause_s": 0}
 
 
 def measure(model: str, **more: object) -> Row:
-    (row,) = rows_of(measure_all([Setup("m", "m", MODELS / model, protocol=FEW, **more)], rounds=1))
+    (row,) = rows_of(measure_all([Setup(id="m", title="m", artifact=MODELS / model, protocol=FEW, **more)], rounds=1))
     return row
 
 
@@ -45,7 +45,9 @@ def test_a_fixed_batch_is_refused_with_what_to_do(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "fixed", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
-    (row,) = rows_of(measure_all([Setup("m", "m", tmp_path / "fixed.onnx", protocol=FEW, batch=4)], rounds=1))
+    (row,) = rows_of(
+        measure_all([Setup(id="m", title="m", artifact=tmp_path / "fixed.onnx", protocol=FEW, batch=4)], rounds=1)
+    )
     assert (row.status, row.message) == ("unsupported", "the batch of input 'x' is fixed: [1, 3]")
     assert "free batch" in row.hint
 

@@ -130,7 +130,8 @@ def test_key_points_are_scored_by_their_distance():
     places = [(float(3 * number), float(10 * number)) for number in range(len(COCO))]
     points = tuple(number for x, y in places for number in (x, y, 2.0))
     label = LabeledObjects(
-        objects=(LabeledObject(0, (0.0, 0.0, 100.0, 200.0), 12000.0, points=points),), classes=frozenset({0})
+        objects=(LabeledObject(index=0, box=(0.0, 0.0, 100.0, 200.0), area=12000.0, points=points),),
+        classes=frozenset({0}),
     )
     view = PoseView()
     assert view.score([(Poses((person(places),)), label)]).values["oks_map"] == pytest.approx(1)

@@ -47,7 +47,7 @@ class MeanView(TaskView):
         return ""
 
     def metrics(self, records):
-        return Metrics(len(records), {"mean": float(np.mean(records))} if records else {})
+        return Metrics(count=len(records), values={"mean": float(np.mean(records))} if records else {})
 
 
 def test_the_jackknife_of_a_mean_contains_the_truth_as_often_as_it_says():

@@ -53,7 +53,9 @@ def made(kind: str) -> list[tuple[Instances, LabeledObjects]]:
                     height=SIZE[1], width=SIZE[0], counts=(before, inside, SIZE[0] * SIZE[1] - before - inside)
                 )
             area = float(draw.uniform(0.5, 1) * radii.prod() * 3)
-            objects.append(LabeledObject(index, bounds(parts[0]), area, is_crowd, outline=outline))
+            objects.append(
+                LabeledObject(index=index, box=bounds(parts[0]), area=area, is_crowd=is_crowd, outline=outline)
+            )
             for _ in range(int(draw.choice([0, 1, 1, 2]))):
                 near = np.reshape(parts[0], (-1, 2)) + draw.normal(0, 0.06, 2) * radii
                 polygon = np.clip(near, 0, SIZE)
@@ -133,7 +135,9 @@ def test_a_mask_that_is_shifted_in_its_box_is_worse():
 
 def test_labels_without_outlines_give_the_metrics_of_boxes():
     pytest.importorskip("faster_coco_eval")
-    label = LabeledObjects(objects=(LabeledObject(0, (0.0, 0.0, 9.0, 9.0), 81.0),), classes=frozenset({0}))
+    label = LabeledObjects(
+        objects=(LabeledObject(index=0, box=(0.0, 0.0, 9.0, 9.0), area=81.0),), classes=frozenset({0})
+    )
     found = Instances((Instance(Detection(0, None, 0.9, (0.0, 0.0, 9.0, 9.0)), ()),))
     values = VIEW.score([(found, label)]).values
     assert values["map"] == pytest.approx(1)

@@ -85,7 +85,7 @@ def test_two_boards_are_measured_and_one_that_is_not_there_is_a_row(boards, inst
     model = tmp_path / "m.null"
     model.write_bytes(b"x")
     hosts = [first.name, "nowhere.invalid", second.name]
-    setups = {host: [Setup(f"{host} m", host, model, protocol=FEW, host=host)] for host in hosts}
+    setups = {host: [Setup(id=f"{host} m", title=host, artifact=model, protocol=FEW, host=host)] for host in hosts}
     found = measure_on({host: Board(host) for host in hosts}, setups, rounds=2)
     rows = {row.host: row for row in rows_of(found)}
     assert [rows[host].status for host in hosts] == ["ok", "host failed", "ok"]

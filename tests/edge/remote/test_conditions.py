@@ -79,7 +79,7 @@ def test_a_row_in_a_saving_mode_with_a_free_clock_is_doubted_with_the_remedy(nan
         "machine": {"board": "NVIDIA Jetson Nano", "emulated": False},
         "conditions": {"before": found, "after": found},
     }
-    row = rows_of([Measurement(Setup("m", "m", nano, host="nano"), 0, values)])
+    row = rows_of([Measurement(setup=Setup(id="m", title="m", artifact=nano, host="nano"), round=0, values=values)])
     doubts = {one.what: one.remedy for one in findings(row)}
     assert "nvpmodel -m 0" in doubts["nano: the power mode is number 1, in which cores and clocks are limited"]
     assert doubts["nano: the GPU's clock moves between 77 and 640 MHz"] == "sudo jetson_clocks"

@@ -60,7 +60,7 @@ def test_an_artifact_is_deployed_with_the_boards_own_engine(arm, artifact):
 
 def test_emulated_times_are_not_reported(arm, artifact):
     few = {"name": "published", "runs": 2, "pause_s": 0}
-    setup = Setup("m", "m", artifact, protocol=few, host=arm.name)
+    setup = Setup(id="m", title="m", artifact=artifact, protocol=few, host=arm.name)
     rows = rows_of(measure_on({arm.name: Board(arm.name)}, {arm.name: [setup]}, rounds=1))
     assert rows[0].status == "ok", rows[0]
     assert rows[0].machine["board"].startswith("Raspberry Pi 4")

@@ -60,7 +60,7 @@ def slow(tmp_path):
 
 
 def measured(board, model, protocol=FEW, **options):
-    setup = Setup("m", "m", model, protocol=protocol, host=board.name)
+    setup = Setup(id="m", title="m", artifact=model, protocol=protocol, host=board.name)
     place = Board(board.name)
     return rows_of(measure_on({board.name: place}, {board.name: [setup]}, rounds=1, **options))[0]
 
@@ -129,7 +129,7 @@ def test_a_board_that_dies_is_waited_for_once_and_the_other_setups_fail_at_once(
         if phase == "measuring":
             proxy.die()
 
-    setups = [Setup(name, name, slow, protocol=LONG, host=board.name) for name in "abcd"]
+    setups = [Setup(id=name, title=name, artifact=slow, protocol=LONG, host=board.name) for name in "abcd"]
     found = measure_on({board.name: Board(board.name)}, {board.name: setups}, rounds=2, on_progress=die)
     rows = rows_of(found)
     assert [row.status for row in rows] == ["host failed"] * 4
@@ -229,7 +229,7 @@ def test_an_engine_that_crashes_is_a_row_with_the_signal(board, model, monkeypat
             "import ctypes\nfrom runtimes.worker import serve\n"
             "serve({'measure': lambda job, report: ctypes.string_at(0)})\n"
         )
-        setup = Setup("m", "m", model, protocol=FEW, host=board.name, worker="moody")
+        setup = Setup(id="m", title="m", artifact=model, protocol=FEW, host=board.name, worker="moody")
         (found,) = measure_all([setup], 1, 60.0, place=place)
     assert found.values["status"] == "crashed"
     assert "SIGSEGV" in found.values["message"]
@@ -253,7 +253,7 @@ def test_a_clock_that_jumps_changes_no_sample(board, model):
             "import time\nreal = time.time\nstart = time.monotonic()\n"
             "time.time = lambda: real() - 1e9 * ((time.monotonic() - start) > 0.2)\n"
         )
-        setup = Setup("m", "m", model, protocol={"name": "steady", "max_s": 1.0}, host=board.name)
+        setup = Setup(id="m", title="m", artifact=model, protocol={"name": "steady", "max_s": 1.0}, host=board.name)
         (found,) = measure_all([setup], 1, 60.0, place=place)
     assert found.is_ok
     assert min(found.values["samples_ms"]) >= 0

@@ -220,7 +220,7 @@ def test_the_boards_own_sensors_measure_trtexecs_loop(jetson, prepared, tmp_path
         (sensor / f"rail_name_{number}").write_text(f"{name}\n")
         (sensor / f"in_power{number}_input").write_text(f"{mw}\n")
     monkeypatch.setattr(power_sensors, "_SENSORS", str(tmp_path / "ina3221x"))
-    setup = Setup("m", "m", prepared, protocol={"name": "published", "runs": 4}, host="nano")
+    setup = Setup(id="m", title="m", artifact=prepared, protocol={"name": "published", "runs": 4}, host="nano")
     (one,) = measure_on({"nano": Board("nano")}, {"nano": [setup]}, rounds=1)
     assert one.values["status"] == "ok"
     assert one.values["energy_j"] == pytest.approx(4.5 * 0.25, rel=1e-3)  # the loop lasted 0.25 s, says the stand-in
@@ -259,7 +259,7 @@ def test_a_build_that_fails_is_a_row_with_trtexecs_reason(jetson, tmp_path):
 def test_a_build_ends_when_we_leave(jetson, tmp_path):
     model = make(tmp_path / "endless-tensorrt", b"endless")
     board = Board("nano")
-    setup = Setup("m", "m", model, host="nano")
+    setup = Setup(id="m", title="m", artifact=model, host="nano")
 
     def leave():
         assert appears(jetson.home / "begun")

@@ -61,8 +61,12 @@ def test_the_same_engine_is_asked_here_once_for_setups_alike(tmp_path: Path) -> 
     for name, values in there.items():
         engine = "no-such-engine" if name.startswith("none") else "null"
         outputs = saved(tmp_path / f"{name}.npz", values)
-        asked[name] = Setup(name, name, model, engine, inputs=fed, evaluate=fed, outputs=outputs, host="pi")
-    asked["here"] = Setup("here", "here", model, "null", evaluate=fed, outputs=tmp_path / "same@pi.npz")
+        asked[name] = Setup(
+            id=name, title=name, artifact=model, runtime=engine, inputs=fed, evaluate=fed, outputs=outputs, host="pi"
+        )
+    asked["here"] = Setup(
+        id="here", title="here", artifact=model, runtime="null", evaluate=fed, outputs=tmp_path / "same@pi.npz"
+    )
     found = compare_with_local(asked, 60, tmp_path)
     assert {name: one.is_equal for name, one in found.items()} == {"same@pi": True, "other@pi": False}
     assert [path.name for path in tmp_path.glob("here-*.npz")] == ["here-0.npz"]

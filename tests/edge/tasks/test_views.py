@@ -39,13 +39,13 @@ SURE = Classification((ClassScore(1, "dog", 0.9), ClassScore(0, "cat", 0.1)), 0.
 NAMELESS = Classification((ClassScore(7, None, 0.5), ClassScore(1, None, 0.25)), 3.5)
 
 
-CAT = LabeledObjects(objects=(LabeledObject(0, (1.0, 1.0, 6.0, 5.0), 20.0),), classes=frozenset({0, 80}))
+CAT = LabeledObjects(objects=(LabeledObject(index=0, box=(1.0, 1.0, 6.0, 5.0), area=20.0),), classes=frozenset({0, 80}))
 NOTHING = LabeledObjects(objects=(), classes=frozenset({0, 80}))
 BODY = tuple(KeyPoint(name, 1.0, index / 3, 0.9) for index, name in enumerate(COCO))
 
 POINTS = tuple(number for one in BODY for number in (one.x, one.y, 2.0))
 STANDING = LabeledObjects(
-    objects=(LabeledObject(0, (1.0, 2.0, 7.0, 6.0), 20.0, points=POINTS),), classes=frozenset({0})
+    objects=(LabeledObject(index=0, box=(1.0, 2.0, 7.0, 6.0), area=20.0, points=POINTS),), classes=frozenset({0})
 )
 
 
@@ -66,7 +66,9 @@ class TestClassificationView(TaskViewContract):
 
     def test_accuracy_is_a_share_of_all(self):
         found = self.view.score(self.results)
-        assert found == Metrics(2, {"top1": 0.5, "top5": 1.0}, {1: 0.5}, (Confusion(1, 7, 1),))
+        assert found == Metrics(
+            count=2, values={"top1": 0.5, "top5": 1.0}, classes={1: 0.5}, confusions=(Confusion(1, 7, 1),)
+        )
 
     def test_a_class_without_a_name_is_shown_by_its_index(self):
         assert self.view.describe(NAMELESS).splitlines()[0] == "   0.5000  class (7)"

@@ -52,7 +52,7 @@ class Machine:
 
     def _measured(self, setup: Setup) -> Measurement:
         self.looks[setup.id] = self.looks.get(setup.id, 0) + 1
-        return Measurement(setup, 0, self._values(setup))
+        return Measurement(setup=setup, round=0, values=self._values(setup))
 
     def _values(self, setup: Setup) -> MeasureAnswer:
         if setup.id not in self.times:
@@ -64,7 +64,7 @@ class Machine:
 
 def setups(*names: str) -> list[Setup]:
     """Return setups of different models. Without an engine's id they have no variants."""
-    return [Setup(name, name, Path(name), options=EngineOptions(1)) for name in names]
+    return [Setup(id=name, title=name, artifact=Path(name), options=EngineOptions(1)) for name in names]
 
 
 def search(machine: Machine, candidates: Sequence[Setup], wrong: Sequence[str] = ()) -> Search:
@@ -135,7 +135,7 @@ def test_the_search_takes_a_fifth_of_the_time_of_the_grid() -> None:
         models = {name: float(10 * np.exp(random.uniform(0, 0.7))) for name in "abc"}
         times = {f"{name}{count}": ms * count**-0.7 for name, ms in models.items() for count in (1, 2, 4, 8)}
         candidates = [
-            Setup(f"{name}{count}", "", Path(name), options=EngineOptions(count))
+            Setup(id=f"{name}{count}", title="", artifact=Path(name), options=EngineOptions(count))
             for name in models
             for count in (1, 2, 4, 8)
         ]
@@ -148,7 +148,10 @@ def test_the_search_takes_a_fifth_of_the_time_of_the_grid() -> None:
 def test_fewer_threads_are_tried_until_they_are_far_slower() -> None:
     times = {16: 12.0, 8: 10.0, 4: 11.0, 2: 21.0, 1: 40.0}
     machine = Machine({str(count): ms for count, ms in times.items()})
-    search(machine, [Setup(str(count), "", Path("m"), options=EngineOptions(count)) for count in sorted(times)])
+    search(
+        machine,
+        [Setup(id=str(count), title="", artifact=Path("m"), options=EngineOptions(count)) for count in sorted(times)],
+    )
     assert set(machine.looks) == {"16", "8", "4", "2"}
 
 
@@ -161,7 +164,7 @@ def test_one_proof_serves_all_numbers_of_threads() -> None:
         return ""
 
     found = Search(look=machine.look, measure=machine.measure, prove=prove)
-    found.run([Setup(str(count), "", Path("m"), options=EngineOptions(count)) for count in (1, 2)])
+    found.run([Setup(id=str(count), title="", artifact=Path("m"), options=EngineOptions(count)) for count in (1, 2)])
     assert proven == ["2"]
 
 

@@ -263,7 +263,8 @@ def test_the_parent_imports_no_engine(tmp_path):
         "from edge.benchmark import Setup, measure_all\n"
         "from pathlib import Path\n"
         "few = {'name': 'published', 'runs': 2, 'pause_s': 0}\n"
-        "assert [m.is_ok for m in measure_all([Setup('a', 'a', Path('m.null'), protocol=few)], 1)] == [True]\n"
+        "setup = Setup(id='a', title='a', artifact=Path('m.null'), protocol=few)\n"
+        "assert [m.is_ok for m in measure_all([setup], 1)] == [True]\n"
         "engines = {'onnxruntime', 'ai_edge_litert', 'openvino', 'tensorflow', 'keras', 'torch'}\n"
         "print(sorted(engines & set(sys.modules)), 'runtimes.engines.null' in sys.modules)\n"
     )

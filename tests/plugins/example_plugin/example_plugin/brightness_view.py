@@ -20,4 +20,4 @@ class BrightnessView(TaskView[Brightness, float]):
     def score(self, results: Iterable[tuple[Brightness, float]]) -> Metrics:
         """The mean absolute error."""
         errors = [abs(result.value - label) for result, label in results]
-        return Metrics(len(errors), {"mean_error": sum(errors) / len(errors)} if errors else {})
+        return Metrics(count=len(errors), values={"mean_error": sum(errors) / len(errors)} if errors else {})
