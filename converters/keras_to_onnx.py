@@ -10,7 +10,7 @@ from converters.base import Requirement
 from converters.tensorflow.base import OnnxConverter
 
 if TYPE_CHECKING:
-    from converters.tensorflow.tracing import Traced
+    from converters.tensorflow.tracing import TracedFunction
 
 
 class KerasToOnnx(OnnxConverter):
@@ -24,8 +24,10 @@ class KerasToOnnx(OnnxConverter):
         Requirement("onnx", "table"),
     )
 
-    def traced(self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+    def trace(
+        self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False
+    ) -> TracedFunction:
         """See `TracingConverter`."""
-        from converters.tensorflow.models import traced_keras
+        from converters.tensorflow.models import trace_keras
 
-        return traced_keras(model, batch, shapes, unroll=unroll, explicit_states=True)
+        return trace_keras(model, batch, shapes, unroll=unroll, explicit_states=True)

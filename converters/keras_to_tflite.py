@@ -10,7 +10,7 @@ from converters.base import Requirement
 from converters.tensorflow.base import TfliteConverter
 
 if TYPE_CHECKING:
-    from converters.tensorflow.tracing import Traced
+    from converters.tensorflow.tracing import TracedFunction
 
 
 class KerasToTflite(TfliteConverter):
@@ -19,8 +19,10 @@ class KerasToTflite(TfliteConverter):
     source = "keras"
     requires = (Requirement("tensorflow"), Requirement("keras"))
 
-    def traced(self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+    def trace(
+        self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False
+    ) -> TracedFunction:
         """See `TracingConverter`."""
-        from converters.tensorflow.models import traced_keras
+        from converters.tensorflow.models import trace_keras
 
-        return traced_keras(model, batch, shapes, unroll=unroll)
+        return trace_keras(model, batch, shapes, unroll=unroll)

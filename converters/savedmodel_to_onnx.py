@@ -10,7 +10,7 @@ from converters.base import Requirement
 from converters.tensorflow.base import OnnxConverter
 
 if TYPE_CHECKING:
-    from converters.tensorflow.tracing import Traced
+    from converters.tensorflow.tracing import TracedFunction
 
 
 class SavedmodelToOnnx(OnnxConverter):
@@ -19,15 +19,15 @@ class SavedmodelToOnnx(OnnxConverter):
     source = "savedmodel"
     requires = (Requirement("tensorflow"), Requirement("tf2onnx", "table"), Requirement("onnx", "table"))
 
-    def traced(
+    def trace(
         self,
         model: Path,
         batch: int | None,
         shapes: Sequence[str] = (),
         *,
         unroll: bool = False,  # noqa: ARG002
-    ) -> Traced:
+    ) -> TracedFunction:
         """See `TracingConverter`."""
-        from converters.tensorflow.models import traced_savedmodel
+        from converters.tensorflow.models import trace_savedmodel
 
-        return traced_savedmodel(model, batch, shapes)
+        return trace_savedmodel(model, batch, shapes)

@@ -74,7 +74,7 @@ def _for_litert_js(model: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     if not (has_other_dtypes or has_open_sizes or has_free_sizes):
         return model, ()
     from converters.tflite.end_dtypes import with_end_dtypes
-    from converters.tflite.writer import packed, read_network, write_inline
+    from converters.tflite.writer import read_network, serialize, write_inline
 
     network = read_network(write_inline(model, out))
     if has_open_sizes:
@@ -82,7 +82,7 @@ def _for_litert_js(model: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     for tensor in network.subgraphs[0].tensors:
         tensor.shapeSignature = None  # it marks free sizes, which LiteRT.js does not take
     notes = with_end_dtypes(network, LITERT_JS.dtypes)
-    out.write_bytes(packed(network))
+    out.write_bytes(serialize(network))
     return out, notes
 
 

@@ -17,7 +17,7 @@ from converters.tflite import check_tflite
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
     from converters.layer_errors import Layer
-    from converters.tensorflow.tracing import Traced
+    from converters.tensorflow.tracing import TracedFunction
 
 # JetPack 5 and later, OpenVINO and ONNX Runtime read it; JetPack 4.6 needs 13.
 DEFAULT_OPSET = 17
@@ -28,7 +28,9 @@ class TracingConverter(Converter):
     """A converter whose source is traced into one TensorFlow function."""
 
     @abstractmethod
-    def traced(self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False) -> Traced:
+    def trace(
+        self, model: Path, batch: int | None, shapes: Sequence[str] = (), *, unroll: bool = False
+    ) -> TracedFunction:
         """Trace the model into a function, with a free batch at `batch` (None: free) and its inputs in `shapes`.
 
         Other free sizes stay free. `unroll` writes recurrent layers out step by step, if the source allows that. Raises
@@ -54,7 +56,7 @@ class OnnxConverter(TracingConverter):
 
         self.check(options, calibration)
         opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
-        source = self.traced(model, options.batch, options.shapes)
+        source = self.trace(model, options.batch, options.shapes)
         with converting(model, "tf2onnx"):
             proto = to_onnx(source, opset)
         check_opset(proto, opset, "tf2onnx")
@@ -86,7 +88,7 @@ class TfliteConverter(TracingConverter):
     ) -> ConversionOutput:
         from converters.tensorflow.tracing import to_tflite
 
-        source = self.traced(model, options.batch, options.shapes, unroll=unroll)
+        source = self.trace(model, options.batch, options.shapes, unroll=unroll)
         with converting(model, "TensorFlow's TFLite converter"):
             content = to_tflite(source, options, calibration)
         path = out / f"{model.stem}.tflite"

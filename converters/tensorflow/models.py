@@ -13,19 +13,19 @@ from converters.tensorflow.recurrent import (
     call_with_states,
     state_variables,
     stateful_layers,
-    unrolled,
+    unroll_recurrent,
 )
-from converters.tensorflow.tracing import Traced, inlined, traced_shapes
+from converters.tensorflow.tracing import TracedFunction, inline_functions, shapes_to_trace
 
 
-def traced_keras(
+def trace_keras(
     path: Path,
     batch: int | None,
     shapes: Sequence[str] = (),
     *,
     unroll: bool = False,
     explicit_states: bool = False,
-) -> Traced:
+) -> TracedFunction:
     """Trace the model in a file as a function of its inputs in order, with batch size `batch` (None: any).
 
     The arguments have the names of the model's inputs; outputs are in the model's order. `unroll` writes recurrent
@@ -40,10 +40,10 @@ def traced_keras(
         model = load_model(path)
         names, stateful = tuple(output_names(model)), stateful_layers(model)
         if unroll:
-            model = unrolled(model, path)
+            model = unroll_recurrent(model, path)
         variables = state_variables(model) if explicit_states else {}
         inputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in model.inputs}
-        fixed = traced_shapes(inputs, batch, shapes)
+        fixed = shapes_to_trace(inputs, batch, shapes)
         signature = [
             tf.TensorSpec(shape, tensor.dtype, name=tensor.name)
             for shape, tensor in zip(fixed, model.inputs, strict=True)
@@ -53,7 +53,7 @@ def traced_keras(
 
         @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator, unused-ignore]
         def forward(tensors: list[Any]) -> list[Any]:
-            with inlined():
+            with inline_functions():
                 if not variables:
                     return call_in_order(model, tensors)
                 values = list(variables.values())
@@ -61,7 +61,7 @@ def traced_keras(
 
         forward.source = model  # a state is kept in its variables
         states = {name: f"{name}{NEXT_STATE}" for name in variables}
-        return Traced(
+        return TracedFunction(
             function=forward,
             inputs=(*(tensor.name for tensor in model.inputs), *states),
             outputs=(*names, *states.values()),
@@ -70,7 +70,7 @@ def traced_keras(
         )
 
 
-def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ()) -> Traced:
+def trace_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ()) -> TracedFunction:
     """Trace the signature of a SavedModel as a function of its inputs, with batch size `batch` (None: any).
 
     Inputs and outputs are sorted by name. Raises InputError for a model that is broken or could do more than compute,
@@ -85,7 +85,7 @@ def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ())
         specs = signature.structured_input_signature[1]
         inputs, outputs = sorted(specs), sorted(signature.structured_outputs)
         known = {name: (specs[name].dtype.as_numpy_dtype, specs[name].shape.as_list()) for name in inputs}
-        fixed = traced_shapes(known, batch, shapes)
+        fixed = shapes_to_trace(known, batch, shapes)
         tensors = [
             tf.TensorSpec(shape, specs[name].dtype, name=name) for shape, name in zip(fixed, inputs, strict=True)
         ]
@@ -97,4 +97,4 @@ def traced_savedmodel(path: Path, batch: int | None, shapes: Sequence[str] = ())
 
         forward.source = model  # keeps the model's variables alive
         stateful = tuple(name.rpartition("/")[0] or name for name in assigning_operators(signature))
-        return Traced(function=forward, inputs=tuple(inputs), outputs=tuple(outputs), stateful=stateful)
+        return TracedFunction(function=forward, inputs=tuple(inputs), outputs=tuple(outputs), stateful=stateful)

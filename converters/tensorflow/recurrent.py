@@ -21,7 +21,7 @@ _WITH_STATES = (
 _INSTEAD = "what works: --precision w8 (int8 weights), fp16 or fp32"
 
 
-def unrolled(model: Any, path: Path) -> Any:
+def unroll_recurrent(model: Any, path: Path) -> Any:
     """Return the model with its recurrent layers written out step by step, with the same weights; itself if none.
 
     TensorFlow's converter crashes when it quantizes the loop of a recurrent layer. Raises UsageError, naming the layer,

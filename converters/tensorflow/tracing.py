@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traced:
+class TracedFunction:
     """A `tf.function` from a list of tensors to a list of tensors, and their names in order.
 
     stateful: The layers that keep their state from one call to the next, in variables.
@@ -41,7 +41,7 @@ class Traced:
 
 
 @contextmanager
-def inlined() -> Iterator[None]:
+def inline_functions() -> Iterator[None]:
     """Inline the functions that a model calls into the graph while it is traced.
 
     Keras puts grouped convolutions into separate functions for XLA, which tf2onnx does not support.
@@ -56,7 +56,7 @@ def inlined() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def traced_shapes(
+def shapes_to_trace(
     inputs: Mapping[str, tuple[Any, Sequence[int | None]]], batch: int | None, shapes: Sequence[str]
 ) -> list[tuple[int | None, ...]]:
     """Return the shape of each input {name: (dtype, sizes)}: in `shapes`, with a free batch set to `batch`.
@@ -70,7 +70,7 @@ def traced_shapes(
     ]
 
 
-def to_onnx(traced: Traced, opset: int) -> Any:
+def to_onnx(traced: TracedFunction, opset: int) -> Any:
     """Convert with tf2onnx to an `onnx.ModelProto` with the source's output names and the same bytes on every run."""
     import tf2onnx
 
@@ -84,7 +84,7 @@ def to_onnx(traced: Traced, opset: int) -> Any:
     return proto
 
 
-def to_tflite(traced: Traced, options: ConvertOptions, calibration: Calibration | None) -> bytes:
+def to_tflite(traced: TracedFunction, options: ConvertOptions, calibration: Calibration | None) -> bytes:
     """Convert with TensorFlow's TFLite converter. `io_dtype` defaults to uint8, the type of image pixels."""
     function = traced.function.get_concrete_function()
     if options.precision == "int8":
@@ -143,7 +143,7 @@ def _converter(function: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([freeze(function)])
 
 
-def _stateful_converter(traced: Traced, folder: Path) -> Any:
+def _stateful_converter(traced: TracedFunction, folder: Path) -> Any:
     """Return a converter that keeps variables: only a SavedModel holds what initializes them in the result."""
     import keras
     import tensorflow as tf

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converters.tflite.reader import OUTSIDE_FROM
-from converters.tflite.writer import packed
+from converters.tflite.writer import serialize
 
 SIGNATURE = "serving_default"
 
@@ -38,7 +38,7 @@ def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
             tensor.name = names[place].encode()
         elif tensor.name is not None and tensor.name.decode() in taken:
             tensor.name += b":inner"
-    return packed(network)
+    return serialize(network)
 
 
 def output_names(content: bytes) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.tflite.names import SIGNATURE, signature_of
 from converters.tflite.reader import OPERATORS
-from converters.tflite.writer import packed, read_network, write_inline
+from converters.tflite.writer import read_network, serialize, write_inline
 
 _DEQUANTIZE = OPERATORS.index("DEQUANTIZE")
 
@@ -31,7 +31,7 @@ def prepare(model: Path, folder: Path) -> bytes:
             {graph.tensors[place].name.decode(): place for place in ends} for ends in (graph.inputs, graph.outputs)
         ]
         network.signatureDefs = [signature_of(SIGNATURE, *places)]
-    return packed(network)
+    return serialize(network)
 
 
 def without_unused(model: Path) -> bytes:
@@ -46,7 +46,7 @@ def without_unused(model: Path) -> bytes:
     for place, buffer in enumerate(network.buffers):
         if place not in used:
             buffer.data = None
-    return packed(network)
+    return serialize(network)
 
 
 def _places(values: Any) -> list[int]:

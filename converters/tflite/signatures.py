@@ -8,7 +8,7 @@ from typing import Any
 
 from converters.tflite.names import SIGNATURE, with_names
 from converters.tflite.reader import OUTSIDE_FROM
-from converters.tflite.writer import packed, read_network
+from converters.tflite.writer import read_network, serialize
 from runtimes.errors import InputError
 
 
@@ -30,7 +30,7 @@ def write_signature(model: Path, name: str, out: Path) -> Path:
     graph.inputs = [one.tensorIndex for one in signature.inputs]
     graph.outputs = [one.tensorIndex for one in signature.outputs]
     names = [[one.name.decode() for one in tensors] for tensors in (signature.inputs, signature.outputs)]
-    out.write_bytes(with_names(packed(network), *names))
+    out.write_bytes(with_names(serialize(network), *names))
     return out
 
 

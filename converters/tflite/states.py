@@ -18,7 +18,7 @@ from converters.library_calls import loading
 from converters.options import ConvertOptions
 from converters.tflite.reader import DTYPES, OPERATORS, read_tflite
 from converters.tflite.signatures import keep_graph
-from converters.tflite.writer import operator_code, packed, read_network, write_inline
+from converters.tflite.writer import operator_code, read_network, serialize, write_inline
 from runtimes.errors import EngineError
 
 _OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
@@ -41,7 +41,7 @@ def with_explicit_states(model: Path, options: ConvertOptions) -> tuple[Path, di
         network = read_network(path)
         states = _Variables(network, model).replace()
         network.signatureDefs = None  # they do not list the states
-        path.write_bytes(packed(network))
+        path.write_bytes(serialize(network))
     return path, states
 
 

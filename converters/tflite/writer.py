@@ -32,7 +32,7 @@ def read_network(model: Path) -> Any:
     return schema.ModelT.InitFromPackedBuf(content, 0)
 
 
-def packed(network: Any) -> bytes:
+def serialize(network: Any) -> bytes:
     """Return the bytes of a `ModelT`. The same network gives the same bytes."""
     import flatbuffers
 
@@ -66,7 +66,7 @@ def write_inline(model: Path, out: Path) -> Path:
         what = f"{model} contains {size / 2**30:.1f} GiB of weights, more than fit in one FlatBuffer"
         raise InputError(what, "use a smaller model")
     _raise_versions(network, source.graphs)
-    out.write_bytes(packed(network))
+    out.write_bytes(serialize(network))
     return out
 
 

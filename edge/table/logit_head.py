@@ -15,7 +15,7 @@ from typing import Any
 
 from converters.base import Requirement
 from converters.library_calls import loading
-from converters.tflite.writer import packed, read_network
+from converters.tflite.writer import read_network, serialize
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, SelfCheck, write
 from runtimes.artifact.json_fields import JsonObject
@@ -97,7 +97,7 @@ def cut_softmax(model: Path, out: Path) -> Path:
         network = read_network(model)
         logits = _cut(network, model)
         _retarget(network, logits)
-        content = packed(network)
+        content = serialize(network)
     out.write_bytes(content)
     return out
 

@@ -10,7 +10,7 @@ from converters.library_calls import suppress_output
 from converters.options import ConvertOptions
 from converters.registry import converter
 from converters.tflite.reader import read_tflite
-from converters.tflite.writer import packed, read_network
+from converters.tflite.writer import read_network, serialize
 from runtimes.artifact import Artifact
 from runtimes.engines.openvino import QUANTIZATION
 from runtimes.errors import EdgeError, InputError, UsageError
@@ -96,7 +96,7 @@ def test_a_file_of_the_first_converters_is_quantized_too(tmp_path, network):
     for code in old.operatorCodes:
         code.deprecatedBuiltinCode, code.builtinCode = max(code.deprecatedBuiltinCode, code.builtinCode), 0
     old.signatureDefs = None
-    (tmp_path / "old.tflite").write_bytes(packed(old))
+    (tmp_path / "old.tflite").write_bytes(serialize(old))
     path = convert("tflite_to_tflite", tmp_path / "old.tflite", tmp_path / "", precision="w8")
     dtypes = [one.spec.dtype for one in read_tflite(path).graphs[0].tensors if one.constant_bytes]
     assert "int8" in dtypes
@@ -199,6 +199,6 @@ def test_an_operator_without_an_onnx_counterpart_is_named(tmp_path, network):
     odd.operatorCodes[odd.subgraphs[0].operators[0].opcodeIndex].builtinCode = 32  # CUSTOM
     odd.operatorCodes[odd.subgraphs[0].operators[0].opcodeIndex].deprecatedBuiltinCode = 32
     odd.operatorCodes[odd.subgraphs[0].operators[0].opcodeIndex].customCode = b"MyOwn"
-    (tmp_path / "odd.tflite").write_bytes(packed(odd))
+    (tmp_path / "odd.tflite").write_bytes(serialize(odd))
     with pytest.raises(EdgeError, match="MyOwn"):
         convert("tflite_to_onnx", tmp_path / "odd.tflite", tmp_path)

@@ -9,7 +9,7 @@ from converters.sources import source_of
 from converters.sources.artifact import ArtifactSource, signature_names
 from converters.sources.source import SourceOptions
 from converters.tflite.names import signature_of
-from converters.tflite.writer import packed
+from converters.tflite.writer import serialize
 from runtimes.errors import InputError, UsageError
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
@@ -81,7 +81,7 @@ def several(tmp_path):
         one.subgraphIndex = place
         model.signatureDefs.append(one)
     path = tmp_path / "several.tflite"
-    path.write_bytes(packed(model))
+    path.write_bytes(serialize(model))
     return path
 
 
@@ -140,7 +140,7 @@ def test_a_model_with_one_signature_has_nothing_to_choose(several, tmp_path):
 def test_a_signature_of_a_graph_that_does_not_exist_is_refused(several):
     network = schema.ModelT.InitFromPackedBuf(several.read_bytes(), 0)
     network.signatureDefs[1].subgraphIndex = 9
-    several.write_bytes(packed(network))
+    several.write_bytes(serialize(network))
     from converters.tflite.reader import read_tflite
 
     with pytest.raises(InputError, match="a signature names a graph"):

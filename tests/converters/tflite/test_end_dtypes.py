@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from converters.browser.engines import LITERT_JS
 from converters.tflite.end_dtypes import with_end_dtypes
 from converters.tflite.reader import DTYPES, read_tflite
-from converters.tflite.writer import packed, read_network
+from converters.tflite.writer import read_network, serialize
 
 KINDS = schema.BuiltinOperator
 SIZE = 4
@@ -46,7 +46,7 @@ def network(
     graph.tensors = [_tensor(name, dtype, scale, zero_point) for name in ("x", "y")]
     graph.operators, graph.inputs, graph.outputs = [step], [0], list(outputs)
     model.subgraphs = [graph]
-    return packed(model)
+    return serialize(model)
 
 
 def _tensor(name: str, dtype: str, scale: float | None, zero_point: int) -> Any:
@@ -64,7 +64,7 @@ def changed(content: bytes, folder: Path) -> tuple[Path, tuple[str, ...]]:
     source.write_bytes(content)
     model = read_network(source)
     notes = with_end_dtypes(model, LITERT_JS.dtypes)
-    result.write_bytes(packed(model))
+    result.write_bytes(serialize(model))
     return result, notes
 
 
@@ -122,7 +122,7 @@ def test_other_ends_keep_their_values(tmp_path, dtype, wanted) -> None:
 
 def test_a_dtype_that_nothing_holds_stays_and_is_left_to_the_caller(tmp_path) -> None:
     result, _ = changed(network("uint64"), tmp_path)
-    assert result.read_bytes() == packed(read_network(tmp_path / "source.tflite"))
+    assert result.read_bytes() == serialize(read_network(tmp_path / "source.tflite"))
 
 
 def test_an_input_that_is_an_output_too(tmp_path) -> None:
@@ -141,5 +141,5 @@ def test_an_output_that_holds_a_constant(tmp_path) -> None:
     constant = _tensor("c", "int64", None, 0)
     constant.buffer = len(model.buffers) - 1
     model.subgraphs[0].tensors.append(constant)
-    result, _ = changed(packed(model), tmp_path)
+    result, _ = changed(serialize(model), tmp_path)
     assert answers(result, np.int32([[1, 2, 3, 4]]))[1].tolist() == [[5, 6, 7, 8]]

@@ -8,7 +8,7 @@ import pytest
 from converters.keras_to_tflite import KerasToTflite
 from converters.options import ConvertOptions
 from converters.tflite.states import with_explicit_states
-from converters.tflite.writer import packed, read_network, write_inline
+from converters.tflite.writer import read_network, serialize, write_inline
 from runtimes.errors import EngineError
 
 keras = pytest.importorskip("keras")
@@ -75,7 +75,7 @@ def test_a_state_that_begins_with_other_values_is_refused_by_its_name(source, tm
         for tensor in graph.tensors:
             if network.buffers[tensor.buffer].data is not None and list(tensor.shape) == [1, 8]:
                 network.buffers[tensor.buffer].data = np.frombuffer(np.ones(8, np.float32).tobytes(), np.uint8)
-    (tmp_path / "model.tflite").write_bytes(packed(network))
+    (tmp_path / "model.tflite").write_bytes(serialize(network))
     with pytest.raises(EngineError, match="does not begin at zero") as raised:
         with_explicit_states(tmp_path / "model.tflite", ConvertOptions(scratch=str(tmp_path)))
     assert "model.tflite keeps a state" in raised.value.message
