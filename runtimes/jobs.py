@@ -108,7 +108,11 @@ class EngineOptions:
     @classmethod
     def from_json(cls, fields: Fields) -> EngineOptions:
         """Parse the options. Absent ones are left to the engine."""
-        return cls(fields.optional_whole("threads"), fields.optional_text("device") or "cpu", fields.words("settings"))
+        return cls(
+            fields.optional_integer("threads"),
+            fields.optional_text("device") or "cpu",
+            fields.texts_by_name("settings"),
+        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class RunJob(EngineJob[RunAnswer]):
             runtime=fields.optional_text("runtime"),
             options=_options(fields),
             sequence=fields.flag("sequence") if fields.has("sequence") else False,
-            states=fields.words("states"),
+            states=fields.texts_by_name("states"),
         )
 
     @staticmethod
@@ -208,7 +212,7 @@ class SoakAnswer:
     @classmethod
     def read(cls, fields: Fields) -> SoakAnswer:
         """Parse from JSON."""
-        return cls(fields.whole("inferences"), fields.optional_whole("memory_growth_bytes"))
+        return cls(fields.integer("inferences"), fields.optional_integer("memory_growth_bytes"))
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ class VerifyJob(EngineJob[VerifyAnswer]):
     @classmethod
     def from_json(cls, fields: Fields) -> VerifyJob:
         """Parse the job."""
-        runtime, soak = fields.optional_text("runtime"), fields.optional_whole("soak") or 0
+        runtime, soak = fields.optional_text("runtime"), fields.optional_integer("soak") or 0
         return cls(fields.text("artifact"), runtime, _options(fields), soak)
 
     @staticmethod
@@ -309,8 +313,8 @@ class MeasureJob(EngineJob[MeasureAnswer]):
             keep=fields.optional_text("keep"),
             shapes=fields.texts("shapes") if fields.has("shapes") else (),
             profile=fields.flag("profile") if fields.has("profile") else False,
-            batch=fields.optional_whole("batch"),
-            streams=fields.optional_whole("streams"),
+            batch=fields.optional_integer("batch"),
+            streams=fields.optional_integer("streams"),
         )
 
     @staticmethod
@@ -341,7 +345,7 @@ class MeasureTextJob(ModelJob[MeasureAnswer]):
     @classmethod
     def from_json(cls, fields: Fields) -> MeasureTextJob:
         """Parse the job."""
-        counts = {key: fields.whole(key) for key in ("prompt_tokens", "gen_tokens", "repeats") if fields.has(key)}
+        counts = {key: fields.integer(key) for key in ("prompt_tokens", "gen_tokens", "repeats") if fields.has(key)}
         return cls(fields.text("artifact"), fields.optional_text("runtime"), fields.mapping("load"), **counts)
 
     @staticmethod
@@ -368,7 +372,7 @@ class BandwidthJob(Job[Bandwidth]):
     @classmethod
     def from_json(cls, fields: Fields) -> BandwidthJob:
         """Parse the job."""
-        return cls(fields.whole("threads"))
+        return cls(fields.integer("threads"))
 
     @staticmethod
     def answer_from_json(fields: Fields) -> Bandwidth:

@@ -62,7 +62,7 @@ class QuantizeJob(Job[QuantizeAnswer]):
             artifact=fields.text("artifact"),
             out=fields.text("out"),
             type=fields.text("type"),
-            threads=fields.optional_whole("threads"),
+            threads=fields.optional_integer("threads"),
             again=fields.has("again") and fields.flag("again"),
             imatrix=fields.optional_text("imatrix"),
         )
@@ -71,7 +71,7 @@ class QuantizeJob(Job[QuantizeAnswer]):
     def answer_from_json(fields: Fields) -> QuantizeAnswer:
         """Parse the answer."""
         errors = tuple(TensorError.from_json(child) for child in fields.children("errors"))
-        return QuantizeAnswer(fields.text("file"), errors, fields.whole("importance"))
+        return QuantizeAnswer(fields.text("file"), errors, fields.integer("importance"))
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class ImportanceJob(Job[ImportanceAnswer]):
             artifact=fields.text("artifact"),
             text=fields.text("text"),
             out=fields.text("out"),
-            threads=fields.optional_whole("threads"),
+            threads=fields.optional_integer("threads"),
         )
 
     @staticmethod
     def answer_from_json(fields: Fields) -> ImportanceAnswer:
         """Parse the answer."""
-        return ImportanceAnswer(fields.whole("tensors"), fields.whole("tokens"))
+        return ImportanceAnswer(fields.integer("tensors"), fields.integer("tokens"))
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ class PerplexityJob(ModelJob[PerplexityAnswer]):
             return UncertainValue.from_json(fields.child(key))
 
         return PerplexityAnswer(
-            tokens=fields.whole("tokens"),
+            tokens=fields.integer("tokens"),
             before=estimate("before"),
             after=estimate("after"),
             ratio=estimate("ratio"),
             kl_divergence=estimate("kl_divergence"),
-            kl_tokens=fields.whole("kl_tokens"),
+            kl_tokens=fields.integer("kl_tokens"),
             same_top=fields.number("same_top"),
         )

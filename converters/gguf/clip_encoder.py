@@ -94,17 +94,17 @@ def _entries(folder: Path, config: ModelConfig) -> Mapping[str, Entry]:
             raise InputError(message, _HINT)
     path = folder / "preprocessor_config.json"
     pixels = Fields(read_json(path, _MAX_JSON) if path.is_file() else {}, str(path))
-    layers, chosen = vision.whole("num_hidden_layers"), config.get("vision_feature_layer", -2)
+    layers, chosen = vision.integer("num_hidden_layers"), config.get("vision_feature_layer", -2)
     return {
         "projector_type": "mlp",
         "use_gelu": activation == "gelu",
-        "vision.image_size": vision.whole("image_size"),
-        "vision.patch_size": vision.whole("patch_size"),
-        "vision.embedding_length": vision.whole("hidden_size"),
-        "vision.feed_forward_length": vision.whole("intermediate_size"),
+        "vision.image_size": vision.integer("image_size"),
+        "vision.patch_size": vision.integer("patch_size"),
+        "vision.embedding_length": vision.integer("hidden_size"),
+        "vision.feed_forward_length": vision.integer("intermediate_size"),
         "vision.block_count": layers,
-        "vision.projection_dim": vision.optional_whole("projection_dim") or vision.whole("hidden_size"),
-        "vision.attention.head_count": vision.whole("num_attention_heads"),
+        "vision.projection_dim": vision.optional_integer("projection_dim") or vision.integer("hidden_size"),
+        "vision.attention.head_count": vision.integer("num_attention_heads"),
         "vision.attention.layer_norm_epsilon": vision.optional_number("layer_norm_eps") or 1e-5,
         # The hidden states that the projector gets; 0 is the input of the first layer.
         "vision.feature_layer": [

@@ -254,7 +254,7 @@ def _check_plain(config: ModelConfig, name: str, path: Path) -> None:
 
 
 def _size(fields: Fields, key: str, most: int = MAX_SIZE) -> int:
-    value = fields.whole(key)
+    value = fields.integer(key)
     if not 1 <= value <= most:
         raise fields.reject(key, f"is {value}, not between 1 and {most}")
     return value

@@ -123,7 +123,7 @@ def _network(folder: Path, parts: list[dict[str, Tensor]]) -> tuple[Network, tup
     path = folder / "params.json"
     params = read_json(path, 2**20)
     fields = Fields(params, str(path))
-    width, heads, layers = fields.whole("dim"), fields.whole("n_heads"), fields.whole("n_layers")
+    width, heads, layers = fields.integer("dim"), fields.integer("n_heads"), fields.integer("n_layers")
     if not (1 <= layers <= MAX_LAYERS and 1 <= width <= MAX_SIZE and heads >= 1 and width % heads == 0):
         raise fields.reject("dim", f"is {width}, with {heads} heads and {layers} layers")
     if params.get("moe"):
@@ -143,7 +143,7 @@ def _network(folder: Path, parts: list[dict[str, Tensor]]) -> tuple[Network, tup
         width=width,
         hidden=gate.shape[0] * len(parts),
         heads=heads,
-        kv_heads=fields.whole("n_kv_heads") if fields.has("n_kv_heads") else heads,
+        kv_heads=fields.integer("n_kv_heads") if fields.has("n_kv_heads") else heads,
         head=width // heads,
         vocabulary=rows if columns * len(parts) == width or len(parts) == 1 else rows * len(parts),
         context=context,

@@ -86,7 +86,7 @@ class ConvertRequest(Job["ConvertResult"]):
             preprocess=fields.optional("preprocess", Preprocess.read),
             kind=fields.text("kind") if fields.has("kind") else None,
             kind_in_file=fields.text("kind_in_file") if fields.has("kind_in_file") else None,
-            label_offset=fields.whole("label_offset") if fields.has("label_offset") else None,
+            label_offset=fields.integer("label_offset") if fields.has("label_offset") else None,
             labels=_path(fields, "labels"),
             kept=fields.text("kept") if fields.has("kept") else "",
             origin=fields.mapping("origin") if fields.has("origin") else None,
@@ -218,7 +218,9 @@ class SamplesJob(Job[SamplesAnswer]):
     @staticmethod
     def answer_from_json(fields: Fields) -> SamplesAnswer:
         """Parse the answer."""
-        return SamplesAnswer(count=fields.whole("count"), stopped=fields.text("stopped"), digest=fields.text("digest"))
+        return SamplesAnswer(
+            count=fields.integer("count"), stopped=fields.text("stopped"), digest=fields.text("digest")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ def _preprocess(family: str, fields: Fields) -> Preprocess:
         raise _UnknownError("is an image processor that edge does not know")
     if not _flag(fields, "do_resize", True):
         raise _UnknownError("does not resize")
-    method = _METHODS.get(fields.whole("resample") if fields.has("resample") else -1)
+    method = _METHODS.get(fields.integer("resample") if fields.has("resample") else -1)
     if method is None:
         raise _UnknownError("resizes with a filter other than nearest, bilinear or bicubic")
     resize, size, crop = (_convnext if family == _CONVNEXT else _plain)(family, fields)
@@ -140,10 +140,10 @@ def _convnext(_family: str, fields: Fields) -> tuple[str, int, tuple[int, int]]:
 def _sizes(fields: Fields, key: str, square: bool) -> Mapping[str, int]:
     """Return sizes by name; older files have one number, whose meaning depends on the processor."""
     if not isinstance(fields.value(key), dict):
-        side = fields.whole(key)
+        side = fields.integer(key)
         return {"height": side, "width": side} if square else {"shortest_edge": side}
     inner = fields.child(key)
-    return {name: inner.whole(name) for name in fields.mapping(key)}
+    return {name: inner.integer(name) for name in fields.mapping(key)}
 
 
 def _pair(sizes: Mapping[str, int]) -> tuple[int, int] | None:

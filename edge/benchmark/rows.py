@@ -52,15 +52,15 @@ class Round:
         """Read a round of an older run."""
         around: ConditionsAround | None = fields.values.get("conditions")
         return cls(
-            round=fields.optional_whole("round") or 0,
-            runs=fields.whole("runs"),
+            round=fields.optional_integer("round") or 0,
+            runs=fields.integer("runs"),
             median_ms=fields.optional_number("median_ms"),
             total_s=fields.optional_number("total_s"),
             import_ms=fields.optional_number("import_ms"),
             load_ms=fields.optional_number("load_ms"),
             first_ms=fields.optional_number("first_ms"),
             warmup_ms=fields.numbers("warmup_ms") if fields.has("warmup_ms") else None,
-            peak_rss_bytes=fields.optional_whole("peak_rss_bytes"),
+            peak_rss_bytes=fields.optional_integer("peak_rss_bytes"),
             energy_j=fields.optional_number("energy_j"),
             began_at=fields.optional_number("began_at"),
             other_cores=fields.optional_number("other_cores"),
@@ -194,9 +194,9 @@ class Row(Statistics):
             model_sha256=fields.optional_text("model_sha256"),
             edge_version=fields.optional_text("edge_version"),
             precision=fields.optional_text("precision"),
-            threads=fields.optional_whole("threads"),
+            threads=fields.optional_integer("threads"),
             device=fields.optional_text("device"),
-            settings=fields.words("settings") if fields.has("settings") else None,
+            settings=fields.texts_by_name("settings") if fields.has("settings") else None,
             protocol=fields.mapping("protocol") if fields.has("protocol") else None,
             machine=machine,
             browser=browser,
@@ -208,12 +208,12 @@ class Row(Statistics):
             raw=fields.optional_number("raw"),
             profile=profile,
             profile_note=fields.optional_text("profile_note"),
-            batch=fields.optional_whole("batch"),
+            batch=fields.optional_integer("batch"),
             throughput=throughput,
             samples_ms=list(fields.numbers("samples_ms")),
             rounds=tuple(map(Round.from_json, fields.children("rounds"))) if fields.has("rounds") else (),
             **{key: fields.optional_number(key) for key in _NUMBERS},
-            peak_rss_bytes=fields.optional_whole("peak_rss_bytes"),
+            peak_rss_bytes=fields.optional_integer("peak_rss_bytes"),
         )
         if len(row.samples_ms) != sum(part.runs for part in row.rounds):
             raise fields.reject("samples_ms", "does not match the number of runs in its rounds")

@@ -143,20 +143,20 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         fields = Fields(json.loads(document.read_bytes()), str(document), hint=_FORMAT_HINT)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{document} cannot be read as JSON: {error}", _FORMAT_HINT) from None
-    categories = sorted((one.whole("id"), one.text("name")) for one in fields.children("categories"))
+    categories = sorted((one.integer("id"), one.text("name")) for one in fields.children("categories"))
     place = {number: position for position, (number, _) in enumerate(categories)}
     objects: dict[int, list[LabeledObject]] = {}
     for one in fields.children("annotations"):
-        if one.whole("category_id") not in place:
+        if one.integer("category_id") not in place:
             raise one.reject("category_id", "is not the id of a category")
-        objects.setdefault(one.whole("image_id"), []).append(_coco_object(one, place[one.whole("category_id")]))
+        objects.setdefault(one.integer("image_id"), []).append(_coco_object(one, place[one.integer("category_id")]))
     images, sizes = dict[int, str](), dict[int, tuple[int, int]]()
     for one in fields.children("images"):
-        if one.whole("id") in images:
+        if one.integer("id") in images:
             raise one.reject("id", "is the id of an image before it")
-        images[one.whole("id")] = one.text("file_name")
+        images[one.integer("id")] = one.text("file_name")
         if one.has("width") and one.has("height"):
-            sizes[one.whole("id")] = one.whole("width"), one.whole("height")
+            sizes[one.integer("id")] = one.integer("width"), one.integer("height")
     lost = next((number for number in objects if number not in images), None)
     if lost is not None:
         raise InputError(f"{document}: an annotation is of image {lost}, which is not in 'images'", _FORMAT_HINT)
@@ -177,7 +177,7 @@ def _coco_object(one: Fields, index: int) -> LabeledObject:
     points = one.numbers("keypoints") if one.has("keypoints") else ()
     if len(points) % 3 or not all(map(math.isfinite, points)):
         raise one.reject("keypoints", "is not x, y and visibility of each key point")
-    is_crowd = one.has("iscrowd") and bool(one.whole("iscrowd"))
+    is_crowd = one.has("iscrowd") and bool(one.integer("iscrowd"))
     outline = read_outline(one, "segmentation") if one.has("segmentation") and one.value("segmentation") else ()
     return LabeledObject(
         index=index,

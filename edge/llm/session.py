@@ -77,11 +77,11 @@ class WorkerSession:
         answer = self._ask("open", model=self._model, runtime=runtime, options=asdict(options)).child("answer")
         self.runtime, self.runtime_version = answer.text("runtime"), answer.text("runtime_version")
         self.capabilities = frozenset(answer.texts("capabilities"))
-        self.facts = LlmFacts(**{**answer.mapping("facts"), "ends": answer.child("facts").wholes("ends")})
+        self.facts = LlmFacts(**{**answer.mapping("facts"), "ends": answer.child("facts").integers("ends")})
 
     def tokenize(self, text: str, *, special: bool = True, begin: bool = False) -> list[int]:
         """See `TextSession`."""
-        return list(self._ask("tokenize", text=text, special=special, begin=begin).wholes("answer"))
+        return list(self._ask("tokenize", text=text, special=special, begin=begin).integers("answer"))
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """See `TextSession`."""
@@ -94,7 +94,7 @@ class WorkerSession:
 
     def picture_tokens(self, picture: bytes) -> int:
         """See `TextSession`."""
-        return self._ask("picture_tokens", picture=_base64(picture)).whole("answer")
+        return self._ask("picture_tokens", picture=_base64(picture)).integer("answer")
 
     def generate_parts(
         self, parts: Sequence[Part], length: int, options: TextOptions, cancel: Event | None = None
@@ -125,7 +125,7 @@ class WorkerSession:
 
     def load_state(self, path: str) -> list[int]:
         """See `TextSession`."""
-        return list(self._ask("load_state", path=str(Path(path).resolve())).wholes("answer"))
+        return list(self._ask("load_state", path=str(Path(path).resolve())).integers("answer"))
 
     def close(self) -> None:
         """End the process; running generations end as cancelled. A second call does nothing."""
@@ -213,7 +213,7 @@ class WorkerSession:
         for line in self._process.stdout:
             if line.endswith("\n"):
                 answer = Fields(json.loads(line), "the worker's answer", hint=_HINT, error=WorkerError)
-                events = self._waiting.get(answer.whole("id"))
+                events = self._waiting.get(answer.integer("id"))
                 if events is not None:
                     events.put(answer)
         self._end = self._end_error()

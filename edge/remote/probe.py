@@ -176,13 +176,13 @@ def _pythons(lines: Iterable[str]) -> Iterable[Python]:
         answer = Fields(
             json.loads(line), "the answer of the board's Python", hint="check its Python: python3 -c 1", error=HostError
         )
-        major, minor, patch = answer.wholes("version")
+        major, minor, patch = answer.integers("version")
         modules = frozenset(answer.texts("modules"))
         libc = answer.optional_text("libc")
         yield Python(
             version=(major, minor, patch),
             path=answer.text("path"),
-            bits=answer.whole("bits"),
+            bits=answer.integer("bits"),
             modules=modules,
             libc=libc,
         )

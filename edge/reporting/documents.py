@@ -229,8 +229,8 @@ def _agreement(fields: Fields) -> MeasuredAccuracy | None:
     if not fields.has("agreement"):
         return None
     found = fields.child("agreement")
-    count, data = found.whole("pictures"), "the evaluation pictures of edge table"
-    return MeasuredAccuracy(metric="top1", value=found.whole("correct") / max(count, 1), count=count, data=data)
+    count, data = found.integer("pictures"), "the evaluation pictures of edge table"
+    return MeasuredAccuracy(metric="top1", value=found.integer("correct") / max(count, 1), count=count, data=data)
 
 
 def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
@@ -241,7 +241,7 @@ def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
         yield "compared", f"{found.text('verdict')}{times} of {found.optional_text('baseline') or 'the older run'}"
     if fields.has("rank"):
         place = fields.child("rank")
-        yield "place", f"{place.whole('place')}{' (tied)' if place.flag('tied') else ''} among the setups of this run"
+        yield "place", f"{place.integer('place')}{' (tied)' if place.flag('tied') else ''} among the setups of this run"
 
 
 def _read_estimate(fields: Fields) -> ReportedResult:
@@ -266,10 +266,10 @@ def _estimate(item: Fields) -> Estimate:
         high_ms=item.optional_number("high_ms"),
         fps=item.number("fps"),
         energy_mj=item.optional_number("energy_mj"),
-        memory_bytes=item.whole("memory_bytes"),
+        memory_bytes=item.integer("memory_bytes"),
         basis=item.text("basis"),
         error=item.optional_number("error"),
-        models=item.whole("models"),
+        models=item.integer("models"),
         source=item.text("source"),
         sending_ms=item.optional_number("sending_ms"),
     )
@@ -282,7 +282,7 @@ def _read_evaluation(fields: Fields, found: _FileContents) -> None:
         metrics = model.numbers_by_name("metrics")
         metric = next(iter(metrics), None)
         if metric is not None:
-            accuracy = MeasuredAccuracy(metric=metric, value=metrics[metric], count=model.whole("inputs"), data=data)
+            accuracy = MeasuredAccuracy(metric=metric, value=metrics[metric], count=model.integer("inputs"), data=data)
             found.evaluated.append(_EvaluatedModel(model.text("artifact"), model.text("runtime"), accuracy))
 
 
@@ -344,7 +344,7 @@ def _conversion(
         format=model_format,
         precision=precision,
         passed=proof.values.get("passed") is True,
-        samples=proof.optional_whole("samples") or 0,
+        samples=proof.optional_integer("samples") or 0,
         inputs=proof.optional_text("inputs") or "",
         metrics=_numbers(proof, "metrics"),
         limits=_numbers(proof, "limits"),

@@ -261,7 +261,7 @@ class Proxy:
     async def _send_back(self, scope: Scope, answer: Answer, response: _Response) -> None:
         if answer.status >= 400:
             status, body = _openai_error(answer.status, await answer.body(_MAX_ANSWER_BYTES))
-            await response.whole(status, [_JSON], body)
+            await response.send_whole(status, [_JSON], body)
             return
         tail = b""
         kind = answer.headers.get("content-type", "application/octet-stream")
@@ -312,7 +312,7 @@ class _Response:
         """Send the end of the response."""
         await more(self._send, b"", is_last=True)
 
-    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+    async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a complete response; as an event if a stream has begun."""
         if self.has_begun:
             await more(self._send, b"data: " + b" ".join(body.splitlines()) + b"\n\n", is_last=True)

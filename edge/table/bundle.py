@@ -71,8 +71,8 @@ def read(folder: Path) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}", _HINT) from None
     fields = Fields(document, str(path), hint=_HINT)
-    if fields.whole("schema") != SCHEMA:
-        raise fields.reject("schema", f"is {fields.whole('schema')}; this version of edge reads schema {SCHEMA}")
+    if fields.integer("schema") != SCHEMA:
+        raise fields.reject("schema", f"is {fields.integer('schema')}; this version of edge reads schema {SCHEMA}")
     missing = {name: str(reason) for name, reason in fields.mapping("missing").items()}
     return Bundle(
         path=folder,

@@ -135,7 +135,7 @@ class _Child:
             self._end_group()
             error = self._place.exit_error(self._process.wait(), job, last_words(self._log))
         elif answer.has("died"):  # sent by `runtimes.board.agent`, because the exit status is not visible here
-            error = error_from_exit(answer.whole("died"), what, answer.optional_text("words") or "")
+            error = error_from_exit(answer.integer("died"), what, answer.optional_text("words") or "")
         elif answer.has("error"):
             error = error_from_answer(answer.values, what)
         else:

@@ -48,7 +48,7 @@ class Fields:
         """A required string."""
         return str(self._typed(key, str))
 
-    def whole(self, key: str) -> int:
+    def integer(self, key: str) -> int:
         """A required integer."""
         return int(self._typed(key, int))
 
@@ -64,9 +64,9 @@ class Fields:
         """A string, or None if absent."""
         return self.text(key) if self.has(key) else None
 
-    def optional_whole(self, key: str) -> int | None:
+    def optional_integer(self, key: str) -> int | None:
         """An integer, or None if absent."""
-        return self.whole(key) if self.has(key) else None
+        return self.integer(key) if self.has(key) else None
 
     def optional_number(self, key: str) -> float | None:
         """A number, or None if absent."""
@@ -76,7 +76,7 @@ class Fields:
         """A required list of strings."""
         return tuple(self._items(key, str))
 
-    def wholes(self, key: str) -> tuple[int, ...]:
+    def integers(self, key: str) -> tuple[int, ...]:
         """A required list of integers."""
         return tuple(self._items(key, int))
 
@@ -88,7 +88,7 @@ class Fields:
         """An optional object whose content is not checked; empty if absent."""
         return self._typed(key, dict) if self.has(key) else {}
 
-    def words(self, key: str) -> Mapping[str, str]:
+    def texts_by_name(self, key: str) -> Mapping[str, str]:
         """An optional object of strings; empty if absent."""
         return {name: str(self._check(item, str, f"{self._at(key)}.{name}")) for name, item in self._pairs(key)}
 

@@ -30,10 +30,10 @@ class Quantization:
     @classmethod
     def read(cls, fields: Fields) -> Quantization:
         """Parse from JSON. Raises InputError if there are not as many scales as zero points."""
-        scales, zero_points = fields.numbers("scales"), fields.wholes("zero_points")
+        scales, zero_points = fields.numbers("scales"), fields.integers("zero_points")
         if len(scales) != len(zero_points) or not scales:
             raise fields.reject("scales", f"has {len(scales)} values for {len(zero_points)} zero points")
-        return cls(scales, zero_points, fields.whole("axis") if fields.has("axis") else None)
+        return cls(scales, zero_points, fields.integer("axis") if fields.has("axis") else None)
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ class Preprocess:
         for key, word in chosen.items():
             if word not in cls.ALLOWED[key]:
                 raise fields.reject(key, f"is {word!r}, not one of {', '.join(cls.ALLOWED[key])}")
-        crop, mean, scale = fields.wholes("crop"), fields.numbers("mean"), fields.numbers("scale")
+        crop, mean, scale = fields.integers("crop"), fields.numbers("mean"), fields.numbers("scale")
         if len(crop) != 2 or min(crop) < 1:
             raise fields.reject("crop", f"is {crop}, not a height and a width")
         if len(mean) != 3 or len(scale) != 3:
             raise fields.reject("mean", "and 'scale' need one value for each of three channels")
-        pad = fields.whole("pad") if fields.has("pad") else 0
+        pad = fields.integer("pad") if fields.has("pad") else 0
         if not 0 <= pad <= _WHITE:
             raise fields.reject("pad", f"is {pad}, not a gray from 0 to {_WHITE}")
-        return cls(size=fields.whole("size"), crop=(crop[0], crop[1]), mean=mean, scale=scale, pad=pad, **chosen)
+        return cls(size=fields.integer("size"), crop=(crop[0], crop[1]), mean=mean, scale=scale, pad=pad, **chosen)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class OutputMeaning:
         kind = fields.text("kind")
         if kind not in ("probability", "logit"):
             raise fields.reject("kind", f"is {kind!r}, not probability or logit")
-        return cls(kind, fields.whole("label_offset"), fields.text("labels") if fields.has("labels") else None)
+        return cls(kind, fields.integer("label_offset"), fields.text("labels") if fields.has("labels") else None)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Join:
     @classmethod
     def read(cls, fields: Fields) -> Join:
         """Parse from JSON. Raises InputError for a negative axis, and for fewer than two parts."""
-        axis, parts = fields.whole("axis"), fields.texts("parts")
+        axis, parts = fields.integer("axis"), fields.texts("parts")
         if axis < 0:
             raise fields.reject("axis", f"is {axis}, not an axis from 0")
         if len(parts) < 2 or len(set(parts)) != len(parts):
@@ -196,8 +196,8 @@ class Manifest:
             fields = Fields(json.loads(text), document, hint=REWRITE)
         except (ValueError, RecursionError) as error:  # Python raises ValueError for a number with thousands of digits
             raise InputError(f"{document} is not JSON: {error}", REWRITE) from None
-        if fields.whole("schema") != SCHEMA:
-            raise fields.reject("schema", f"is {fields.whole('schema')}; this version of edge reads schema {SCHEMA}")
+        if fields.integer("schema") != SCHEMA:
+            raise fields.reject("schema", f"is {fields.integer('schema')}; this version of edge reads schema {SCHEMA}")
         return cls(
             name=fields.text("name"),
             format=fields.text("format"),
@@ -214,7 +214,7 @@ class Manifest:
             conversion=fields.mapping("conversion"),
             proof=fields.mapping("proof"),
             join=tuple(Join.read(item) for item in fields.children("join")) if fields.has("join") else (),
-            states=fields.words("states"),
+            states=fields.texts_by_name("states"),
         )
 
     def to_json(self) -> str:

@@ -30,9 +30,9 @@ class Part:
     def read(cls, fields: Fields) -> Part:
         """Parse from JSON."""
         return cls(
-            axis=fields.whole("axis"),
-            start=fields.whole("start"),
-            stop=fields.whole("stop"),
+            axis=fields.integer("axis"),
+            start=fields.integer("start"),
+            stop=fields.integer("stop"),
             span=fields.number("span"),
             natural=fields.flag("natural"),
             step=fields.number("step"),

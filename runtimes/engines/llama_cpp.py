@@ -115,7 +115,7 @@ def _load_model(library: Any, path: Path, file: GgufFile, options: LoadOptions) 
     if options.workers:
         from runtimes.llm.llama_cpp.rpc import distribute_layers
 
-        alive.append(distribute_layers(library, parameters, options.workers, file.whole("block_count") or 0))
+        alive.append(distribute_layers(library, parameters, options.workers, file.integer("block_count") or 0))
     loaded = library.llama_model_load_from_file(str(path).encode(), parameters)
     if not loaded:
         hint = "a newer llama-cpp-python may support this model; edge inspect shows whether the file itself can be read"

@@ -44,7 +44,7 @@ class _Server:
             "tokenize": lambda m: self._model.tokenize(
                 m.text("text"), special=m.flag("special"), begin=m.flag("begin")
             ),
-            "detokenize": lambda m: self._model.detokenize(list(m.wholes("tokens")), special=m.flag("special")),
+            "detokenize": lambda m: self._model.detokenize(list(m.integers("tokens")), special=m.flag("special")),
             "picture_tokens": lambda m: self._model.picture_tokens(base64.b64decode(m.text("picture"))),
             "logits": self._logits,
             "save_state": self._save_state,
@@ -56,9 +56,9 @@ class _Server:
         for line in self._jobs:
             message = Fields(json.loads(line), "the parent's message", hint=_HINT, error=WorkerError)
             if message.text("do") == "cancel":
-                self._cancel(message.whole("what"))
+                self._cancel(message.integer("what"))
             elif message.text("do") == "generate":
-                self._cancels[message.whole("id")] = threading.Event()  # before a cancel can follow
+                self._cancels[message.integer("id")] = threading.Event()  # before a cancel can follow
                 threading.Thread(target=self._answer, args=(message, self._generate), daemon=True).start()
             else:
                 self._answer(message, self._simple)
@@ -103,7 +103,7 @@ class _Server:
         }
 
     def _generate(self, message: Fields) -> None:
-        number = message.whole("id")
+        number = message.integer("id")
         try:
             for token in self._continue(message, self._cancels[number]):
                 if token.finish is None:
@@ -116,7 +116,7 @@ class _Server:
     def _continue(self, message: Fields, cancel: threading.Event) -> Iterator[Token]:
         options = TextOptions(**message.mapping("options"))
         if not message.has("parts"):
-            return self._model.generate(list(message.wholes("tokens")), options, cancel)
+            return self._model.generate(list(message.integers("tokens")), options, cancel)
         parts = [
             Part(
                 text=part.text("text"),
@@ -125,14 +125,14 @@ class _Server:
             )
             for part in message.children("parts")
         ]
-        return self._model.generate_parts(parts, message.whole("length"), options, cancel)
+        return self._model.generate_parts(parts, message.integer("length"), options, cancel)
 
     def _save_state(self, message: Fields) -> None:
         self._model.save_state(message.text("path"))
 
     def _logits(self, message: Fields) -> None:
         """Write the scores to a file, because as JSON they would be a line of hundreds of megabytes."""
-        np.save(message.text("path"), self._model.logits(list(message.wholes("tokens"))), allow_pickle=False)
+        np.save(message.text("path"), self._model.logits(list(message.integers("tokens"))), allow_pickle=False)
 
     def _cancel(self, number: int) -> None:
         cancel = self._cancels.get(number)
@@ -140,7 +140,7 @@ class _Server:
             cancel.set()
 
     def _send(self, message: Fields, **content: JsonValue) -> None:
-        line = json.dumps({"id": message.whole("id"), **content}) + "\n"
+        line = json.dumps({"id": message.integer("id"), **content}) + "\n"
         with self._writing:
             self._answers.write(line)
             self._answers.flush()

@@ -130,7 +130,7 @@ class GgufFile:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
-    def whole(self, key: str) -> int | None:
+    def integer(self, key: str) -> int | None:
         """An integer entry of the architecture, or None if absent. `key` has no prefix: "block_count"."""
         value = self.metadata.get(f"{self.architecture}.{key}")
         return value if isinstance(value, int) and not isinstance(value, bool) else None

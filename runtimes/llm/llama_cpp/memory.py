@@ -63,16 +63,16 @@ def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") ->
 
 def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
     """Return the bytes of keys and values of one token in all layers."""
-    layers = model.whole("block_count") or 0
-    heads = model.whole("attention.head_count") or 1
-    kv_heads = model.whole("attention.head_count_kv") or heads
+    layers = model.integer("block_count") or 0
+    heads = model.integer("attention.head_count") or 1
+    kv_heads = model.integer("attention.head_count_kv") or heads
     block, size = _kv_block(kv_type)
     return layers * kv_heads * sum(_head_widths(model)) * size // block
 
 
 def trained_context(model: GgufFile) -> int:
     """Return the context length that the model was trained with; 2048 if the file does not contain it."""
-    return model.whole("context_length") or _UNKNOWN_CONTEXT
+    return model.integer("context_length") or _UNKNOWN_CONTEXT
 
 
 def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int | None) -> int:
@@ -97,7 +97,7 @@ def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
     """
     if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
         raise InputError(f"{path} is not a language model", "a LoRA adapter is passed with --lora, after its model")
-    layers = file.whole("block_count")
+    layers = file.integer("block_count")
     if layers is not None and not 1 <= layers <= _MAX_LAYERS:
         what = f"{path} is not a usable GGUF file: it claims {layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
         raise InputError(what, "compare its `sha256sum` with the original's")
@@ -184,8 +184,8 @@ def _check_kv_type(model: GgufFile, path: Path, kv_type: str) -> None:
 
 def _head_widths(model: GgufFile) -> tuple[int, int]:
     """Return the number of values in the key and in the value of one head."""
-    width = (model.whole("embedding_length") or 0) // (model.whole("attention.head_count") or 1)
-    return model.whole("attention.key_length") or width, model.whole("attention.value_length") or width
+    width = (model.integer("embedding_length") or 0) // (model.integer("attention.head_count") or 1)
+    return model.integer("attention.key_length") or width, model.integer("attention.value_length") or width
 
 
 def _kv_block(kv_type: str) -> tuple[int, int]:
@@ -200,7 +200,7 @@ def _tokens_in(model: GgufFile, room: int, slots: int = 1, kv_type: str = "f16")
 
 def _buffer_bytes(model: GgufFile, tokens: int) -> int:
     """Return the bytes for computing a batch: a few rows as wide as the network, the scores, and the attention mask."""
-    width, hidden = model.whole("embedding_length") or 0, model.whole("feed_forward_length") or 0
+    width, hidden = model.integer("embedding_length") or 0, model.integer("feed_forward_length") or 0
     output = next((tensor for tensor in model.tensors if tensor.name in ("output.weight", "token_embd.weight")), None)
     vocabulary = max(output.shape) if output else 0
     rows = UBATCH * 4 * (6 * width + 2 * hidden)

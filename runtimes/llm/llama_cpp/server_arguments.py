@@ -44,7 +44,7 @@ def server_arguments(path: Path, file: GgufFile, context: int, options: LoadOpti
     for adapter, strength in options.adapters.items():
         words += ["--lora-scaled", f"{_without_commas(adapter)}:{strength:g}"]
     if options.workers:
-        words += _workers(options.workers, file.whole("block_count") or 0)
+        words += _workers(options.workers, file.integer("block_count") or 0)
     if options.settings:
         name = next(iter(options.settings))
         raise UsageError(f"llama-server has no setting '{name}'", "pass llama-server's own option after --")
@@ -63,7 +63,7 @@ def _workers(workers: Sequence[str], layers: int) -> list[str]:
 
 def _kind(file: GgufFile) -> list[str]:
     """Return the options for a model's task; for embeddings and ranking a batch must hold a whole text."""
-    pooling = file.whole("pooling_type")
+    pooling = file.integer("pooling_type")
     if pooling == _RANK:
         return ["--reranking"]
     if pooling or file.architecture in _ENCODERS:

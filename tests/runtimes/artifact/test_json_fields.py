@@ -17,7 +17,7 @@ DOCUMENT = {
     "none": None,
     "words": ["a", "b"],
     "numbers": [1, 2.5],
-    "wholes": [1, 2],
+    "integers": [1, 2],
     "object": {"inner": {"deep": "down"}},
     "objects": [{"name": "first"}, {"name": 2}],
 }
@@ -30,11 +30,11 @@ def fields():
 
 def test_values_of_the_right_kind_are_returned(fields):
     assert fields.text("name") == "x"
-    assert fields.whole("count") == 3
+    assert fields.integer("count") == 3
     assert fields.number("ratio") == 0.5
     assert fields.number("whole_ratio") == 2.0
     assert fields.texts("words") == ("a", "b")
-    assert fields.wholes("wholes") == (1, 2)
+    assert fields.integers("integers") == (1, 2)
     assert fields.numbers("numbers") == (1.0, 2.5)
     assert fields.mapping("object") == {"inner": {"deep": "down"}}
     assert fields.mapping("absent") == {}
@@ -51,13 +51,13 @@ def test_values_of_the_right_kind_are_returned(fields):
         (lambda f: f.text("absent"), "missing value in 'absent'"),
         (lambda f: f.text("none"), "missing value in 'none'"),
         (lambda f: f.text("count"), "'count' is 3, not text"),
-        (lambda f: f.whole("name"), "'name' is 'x', not a whole number"),
-        (lambda f: f.whole("flag"), "'flag' is True, not a whole number"),
+        (lambda f: f.integer("name"), "'name' is 'x', not a whole number"),
+        (lambda f: f.integer("flag"), "'flag' is True, not a whole number"),
         (lambda f: f.number("flag"), "'flag' is True, not a number"),
-        (lambda f: f.wholes("numbers"), "'numbers[1]' is 2.5, not a whole number"),
+        (lambda f: f.integers("numbers"), "'numbers[1]' is 2.5, not a whole number"),
         (lambda f: f.texts("name"), "'name' is 'x', not a list"),
         (lambda f: f.child("words"), "'words' is a list, not an object"),
-        (lambda f: f.child("object").child("inner").whole("deep"), "'object.inner.deep' is 'down'"),
+        (lambda f: f.child("object").child("inner").integer("deep"), "'object.inner.deep' is 'down'"),
         (lambda f: [item.text("name") for item in f.children("objects")], "'objects[1].name' is 2, not text"),
         (lambda f: f.mapping("words"), "'words' is a list, not an object"),
     ],

@@ -47,7 +47,7 @@ def read(tmp_path):
 def test_a_model_says_what_it_is():
     file = read_gguf(MODEL)
     assert file.architecture == "llama"
-    assert file.whole("block_count") == 1
+    assert file.integer("block_count") == 1
     assert file.metadata["tokenizer.ggml.tokens"] == ArrayInfo(288)
     assert file.parameters == 288 * 16 + 3 * 16 + 4 * 256 + 3 * 512
     assert list(file.bytes_by_type()) == ["F16", "F32"]
