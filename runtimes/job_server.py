@@ -76,7 +76,7 @@ def engine_of(artifact: str, runtime: str | None) -> tuple[Artifact, TensorEngin
     return opened, for_format(opened.manifest.format, runtime)
 
 
-def stacked(samples: Arrays, session: Session) -> tuple[Arrays, int]:
+def samples_by_input(samples: Arrays, session: Session) -> tuple[Arrays, int]:
     """Return the samples by the model's input names, and the number of samples.
 
     For a model with one input, the only array is used whatever its name: engines name the same tensor differently.

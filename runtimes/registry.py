@@ -65,24 +65,24 @@ def _check_engine(found: object) -> None:
 
 
 @lru_cache(maxsize=None)
-def engine(runtime_id: str) -> Engine:
+def engine(engine_id: str) -> Engine:
     """Return the adapter of an engine. Raises UsageError, suggesting the nearest name, for an unknown id."""
     known, extensions = engine_ids(), _extensions()
-    if runtime_id in extensions.found:
-        return cast(Engine, extensions.found[runtime_id])
-    if runtime_id in extensions.refused and runtime_id not in known:
-        raise EngineError(extensions.refused[runtime_id], "update or uninstall that package")
-    if runtime_id not in known:
-        near = difflib.get_close_matches(runtime_id, known, 1)
+    if engine_id in extensions.found:
+        return cast(Engine, extensions.found[engine_id])
+    if engine_id in extensions.refused and engine_id not in known:
+        raise EngineError(extensions.refused[engine_id], "update or uninstall that package")
+    if engine_id not in known:
+        near = difflib.get_close_matches(engine_id, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"engines: {', '.join(known)}"
         raise UsageError(f"there is no engine '{runtime_id}'", hint)
     module = import_module(f"runtimes.engines.{runtime_id}")
     return cast(Engine, module.Adapter())
 
 
-def tensor_engine(runtime_id: str) -> TensorEngine:
+def tensor_engine(engine_id: str) -> TensorEngine:
     """Return the adapter of a tensor engine. Raises UsageError like `engine`, and for a language-model engine."""
-    found = engine(runtime_id)
+    found = engine(engine_id)
     if not isinstance(found, TensorEngine):
         raise UsageError(f"the engine '{runtime_id}' is for language models", _FOR_TEXT)
     return found
@@ -97,7 +97,7 @@ def for_format(model_format: str, wanted: str | None = None) -> TensorEngine:
     return tensor_engine(_for_format(model_format, wanted).id)
 
 
-def text_runtime(model: str, wanted: str | None = None) -> TextEngine:
+def text_engine(model: str, wanted: str | None = None) -> TextEngine:
     """Return the engine for a language model (a GGUF file or a server's URL); errors as in `for_format`."""
     is_address = model.startswith(("http://", "https://"))
     return cast("TextEngine", _for_format("llama-server" if is_address else "gguf", wanted))
@@ -117,9 +117,9 @@ def _for_format(model_format: str, wanted: str | None) -> Engine:
     return engine(ready[0])
 
 
-def status(runtime_id: str) -> EngineStatus:
+def status(engine_id: str) -> EngineStatus:
     """Return whether an engine is installed and its version, without importing the engine."""
-    adapter = engine(runtime_id)
+    adapter = engine(engine_id)
     installed = is_installed(adapter)
     try:
         version = adapter.version() if installed else None

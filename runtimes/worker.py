@@ -23,7 +23,7 @@ import numpy as np
 
 from runtimes.arrays import Arrays, load_arrays, save_arrays
 from runtimes.artifact import Artifact
-from runtimes.job_server import _OPEN, Handler, engine_of, handler, run_options, serve, stacked
+from runtimes.job_server import _OPEN, Handler, engine_of, handler, run_options, samples_by_input, serve
 from runtimes.jobs import (
     Bandwidth,
     BandwidthJob,
@@ -182,7 +182,7 @@ HANDLERS: Mapping[str, Handler] = {
 def _run_samples(model: WarmSession, samples: Arrays, report: Report) -> tuple[Arrays, float, list[float]]:
     """Run samples that have nothing to do with one another; returns outputs, the first duration and each one's."""
     session = model.session
-    named, count = stacked(samples, session)
+    named, count = samples_by_input(samples, session)
     first_ms = model.warm_up({name: np.asarray(array[0]) for name, array in named.items()})
     rows, latency = [], []
     for index in range(count):
@@ -200,7 +200,7 @@ def _run_sequence(
 ) -> tuple[Arrays, list[float]]:
     """Run samples that follow one another, and pass the states on; returns the other outputs, and each duration."""
     model = StatefulSession(session, states)
-    named, count = stacked(samples, model)
+    named, count = samples_by_input(samples, model)
     rows, latency = [], []
     for index in range(count):
         feeds = {name: np.asarray(array[index]) for name, array in named.items()}

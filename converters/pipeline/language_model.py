@@ -24,7 +24,7 @@ from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.jobs import Report
 from runtimes.llm.selfcheck import SCORES, TOKENS
-from runtimes.registry import engine, is_installed, missing, text_runtime
+from runtimes.registry import engine, is_installed, missing, text_engine
 
 _ENGINE = "llama_cpp"  # the engine for GGUF that returns scores, which the verification compares
 
@@ -120,7 +120,7 @@ def _model(request: LlmConvertRequest, step: GgufConverter, report: Report) -> _
         report({"doing": "llama.cpp's converter writes the model", "done": 1, "total": 3})
     written = make_gguf(model, request.out, request.options, on_tensor)
     with closing(
-        text_runtime(str(written.model), _ENGINE).open_text(str(written.model), load_options(model))
+        text_engine(str(written.model), _ENGINE).open_text(str(written.model), load_options(model))
     ) as session:
         proof = prove_text(model, session, precision)
     result = _Result(
@@ -172,7 +172,7 @@ def _adapter(request: LlmConvertRequest, step: GgufConverter) -> _Result:
     options = GgufOptions(drop_template=True, lora=request.source, scratch=str(request.scratch))
     merged = step.open(request.options.base, options)
     loading = load_options(base, {str(file): 1.0})
-    with closing(text_runtime(str(plain), _ENGINE).open_text(str(plain), loading)) as session:
+    with closing(text_engine(str(plain), _ENGINE).open_text(str(plain), loading)) as session:
         proof = prove_text(merged, session, "fp32")
     facts: JsonObject = {"architecture": session.facts.architecture, "rank": lora.rank, "tensors": len(lora.changes)}
     return _Result(

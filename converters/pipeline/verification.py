@@ -41,7 +41,7 @@ from runtimes.verification.metrics import (
 )
 from runtimes.verification.rows import RowReport, judge_rows, padded_axis
 from runtimes.verification.selfcheck import answers, describe, merge_worst, quote
-from runtimes.verification.slices import SliceReport, judge_slices, limits_of, measured
+from runtimes.verification.slices import SliceReport, complete_check, judge_slices, limits_of
 
 SELFCHECK_SAMPLES = 4
 SYNTHETIC = "synthetic"
@@ -235,7 +235,7 @@ def measured_checks(
         expected, values = comparable(truth[check.name], given[check.name])
         is_comparable = expected.shape == values.shape and values.size and np.isfinite(values).all()
         if check.kind == "values" and is_comparable and np.isfinite(expected).all():
-            check = measured(check, expected, values, scales.get(check.name, 0.0))
+            check = complete_check(check, expected, values, scales.get(check.name, 0.0))
         found.append(check)
     return tuple(found)
 
@@ -342,9 +342,9 @@ def _limits(precision: str, expected: Array) -> dict[str, float]:
     return limits
 
 
-def _below(name: str, measured: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
-    missed = [metric for metric, limit in limits.items() if not meets(metric, measured[metric], limit)]
-    words = ", ".join(describe(metric, measured[metric], limits[metric]) for metric in missed)
+def _below(name: str, complete_check: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+    missed = [metric for metric, limit in limits.items() if not meets(metric, complete_check[metric], limit)]
+    words = ", ".join(describe(metric, complete_check[metric], limits[metric]) for metric in missed)
     return [f"output '{name}' is too far from the source's: {words}"] if missed else []
 
 

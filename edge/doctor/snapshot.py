@@ -55,7 +55,7 @@ def trained_weights() -> Path | None:
 
 def engines() -> list[EngineStatus]:
     """Return the state of every engine that edge knows."""
-    return [registry.status(runtime_id) for runtime_id in registry.engine_ids()]
+    return [registry.status(engine_id) for engine_id in registry.engine_ids()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,22 +156,22 @@ class _CompiledModel:
 
     def __init__(self, library: CDLL, stack: ExitStack, model: Path, threads: int, feeds: Arrays) -> None:
         self._library, self._stack = library, stack
-        self._environment = self._created("Environment", c_int(0), None)
-        loaded = self._created("ModelFromFile", self._environment, c_char_p(str(model).encode()), destroy="Model")
-        options = self._created("Options")
+        self._environment = self._create("Environment", c_int(0), None)
+        loaded = self._create("ModelFromFile", self._environment, c_char_p(str(model).encode()), destroy="Model")
+        options = self._create("Options")
         self._call("SetOptionsHardwareAccelerators", options, c_int(_CPU))
         self._payloads = [
             self._option(options, "runtime_options_string", "enable_profiling = true\n"),
             self._option(options, "xnnpack", f"num_threads = {threads}\n"),
         ]
-        self._compiled = self._created("CompiledModel", self._environment, loaded, options)
+        self._compiled = self._create("CompiledModel", self._environment, loaded, options)
         self._signature, self._profiler = c_void_p(), c_void_p()
         self._call("GetModelSignature", loaded, c_size_t(0), byref(self._signature))
         self._call("CompiledModelGetProfiler", self._compiled, byref(self._profiler))
-        self._inputs = self._allocated_inputs(feeds)
-        self._outputs = self._allocated_outputs()
+        self._inputs = self._allocate_inputs(feeds)
+        self._outputs = self._allocate_outputs()
 
-    def _allocated_inputs(self, feeds: Arrays) -> Array[c_void_p]:
+    def _allocate_inputs(self, feeds: Arrays) -> Array[c_void_p]:
         """Give the inputs the sizes of `feeds`, and write them; an input without a feed of its name stays as it is."""
         tensors = self._tensors("Input")
         for place, (name, kind) in enumerate(tensors):
@@ -201,7 +201,7 @@ class _CompiledModel:
         memmove(address, values.ctypes.data, values.nbytes)
         self._call("UnlockTensorBuffer", buffer)
 
-    def _allocated_outputs(self) -> Array[c_void_p]:
+    def _allocate_outputs(self) -> Array[c_void_p]:
         kinds = [kind for _, kind in self._tensors("Output")]
         layouts = (_Layout * len(kinds))()
         count = c_size_t(len(kinds))
@@ -251,7 +251,7 @@ class _CompiledModel:
         for place, kind in enumerate(kinds):
             at, needs = (c_size_t(0), c_size_t(place)), c_void_p()
             self._call(f"GetCompiledModel{side}BufferRequirements", self._compiled, *at, byref(needs))
-            made = self._created(
+            made = self._create(
                 "ManagedTensorBufferFromRequirements", self._environment, byref(kind), needs, destroy="TensorBuffer"
             )
             buffers[place] = made.value
@@ -264,7 +264,7 @@ class _CompiledModel:
         self._call("AddOpaqueOptions", options, made)
         return payload
 
-    def _created(self, kind: str, *arguments: Any, destroy: str = "") -> c_void_p:
+    def _create(self, kind: str, *arguments: Any, destroy: str = "") -> c_void_p:
         """Create an object that is destroyed with the stack."""
         made = c_void_p()
         self._call(f"Create{kind}", *arguments, byref(made))

@@ -76,7 +76,7 @@ class Adapter(TextEngine):
         file = read_gguf(path)
         context = context_size(file, path, options)
         library = llama.load()
-        options = around_amx(library, options)
+        options = avoid_amx(library, options)
         loaded = _load_model(library, path, file, options)
         try:
             created = _create_context(library, loaded, context, options)
@@ -95,7 +95,7 @@ def quantization(file: GgufFile) -> str:
     return claimed if claimed and claimed.startswith(dominant) else _PLAIN.get(dominant, dominant)
 
 
-def around_amx(library: Any, options: LoadOptions) -> LoadOptions:
+def avoid_amx(library: Any, options: LoadOptions) -> LoadOptions:
     """Keep the file's weight layout by default on builds that would use AMX.
 
     GCC drops the tile configuration that llama.cpp has written, and the first matrix product crashes the process

@@ -37,7 +37,7 @@ from runtimes.jobs import MeasureTextJob, Report
 from runtimes.llm.session import LoadOptions, TextEngine, TextOptions, TextSession
 from runtimes.measurement.answer import MeasureAnswer, SpeedTest
 from runtimes.measurement.tensor_model import machine, time_import
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 
 _WARM_UP_TOKENS = 32
 _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
@@ -45,7 +45,7 @@ _COUNTS = ("prompt_tokens", "gen_tokens", "repeats")
 
 def measure_text(job: MeasureTextJob, report: Report) -> MeasureAnswer:
     """Measure a GGUF file."""
-    engine = text_runtime(job.artifact, job.runtime)
+    engine = text_engine(job.artifact, job.runtime)
     options = _load_options(job)
     before = conditions()
     report({"phase": "loading"})

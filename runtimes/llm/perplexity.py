@@ -15,7 +15,7 @@ from runtimes.errors import InputError
 from runtimes.jobs import Report
 from runtimes.llm.session import LoadOptions, TextSession
 from runtimes.quantization_jobs import PerplexityAnswer, UncertainValue
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 
 WINDOW = 512  # tokens evaluated at a time; only the second half is scored, so that every scored token has context
 FEWEST = 2 * WINDOW  # llama-perplexity's own limit
@@ -83,7 +83,7 @@ def compare_perplexity(before: Path, after: Path, text: Path, wanted: str | None
                 share = (index + done / total) / 2
                 report({"doing": f"{done} of {total} windows", "done": int(100 * share), "total": 100})
 
-            with closing(text_runtime(str(model), wanted).open_text(str(model), LoadOptions())) as session:
+            with closing(text_engine(str(model), wanted).open_text(str(model), LoadOptions())) as session:
                 by_model.append(losses(session, content, on_window, divergence.compare if index else divergence.keep))
     kl, same = divergence.values()
     return PerplexityAnswer(

@@ -10,7 +10,7 @@ from runtimes.artifact.manifest import REWRITE
 from runtimes.errors import InputError
 from runtimes.jobs import VerifyAnswer
 from runtimes.llm.session import LoadOptions
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from runtimes.verification.selfcheck import judge
 
 # Arrays of selfcheck.npz. Inputs: `tokens` int32 [1, length] and `last`, how many of its positions are compared.
@@ -26,7 +26,7 @@ def verify_text(artifact: Artifact, wanted: str | None) -> VerifyAnswer:
     inputs, expected = artifact.selfcheck()
     if set(inputs) != {TOKENS, LAST} or set(expected) != {SCORES} or inputs[TOKENS].ndim != 2 or not inputs[LAST].size:
         raise InputError(f"the self-check of {artifact.path} is not one of a language model", REWRITE)
-    engine = text_runtime(str(artifact.model), wanted)
+    engine = text_engine(str(artifact.model), wanted)
     tokens = [int(token) for token in inputs[TOKENS][0]]
     with closing(engine.open_text(str(artifact.model), LoadOptions(context=len(tokens) + 8, kv_type="f32"))) as session:
         scores = scores_of(session.logits(tokens), int(inputs[LAST][0]))

@@ -27,7 +27,7 @@ from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.errors import EdgeError, UsageError, WorkerError, first_line
 from runtimes.job_server import private_pipes
 from runtimes.llm.session import LoadOptions, Part, TextOptions, TextSession, Token
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 
 _HINT = "both sides must be of the same version of edge: update the older one"
 
@@ -91,7 +91,7 @@ class _Server:
 
     def _open(self, message: Fields) -> JsonObject:
         model = message.text("model")
-        engine = text_runtime(model, message.optional_text("runtime"))
+        engine = text_engine(model, message.optional_text("runtime"))
         values = message.mapping("options")
         options = LoadOptions(**{**values, "workers": tuple(values.get("workers", ()))})
         self._session = engine.open_text(model, options)

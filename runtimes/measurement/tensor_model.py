@@ -43,7 +43,7 @@ from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import UsageError
 from runtimes.host import EnergyMeter, conditions, facts, peak_rss_bytes, usable_cores
 from runtimes.host.contention import cores_of_others, cpu_clock
-from runtimes.job_server import engine_of, run_options, stacked
+from runtimes.job_server import engine_of, run_options, samples_by_input
 from runtimes.jobs import MeasureJob, Report
 from runtimes.joined_session import open_like_source
 from runtimes.measurement.answer import MachineSummary, MeasureAnswer, ScoredClass
@@ -127,7 +127,7 @@ def _feeds(job: MeasureJob, artifact: Artifact, session: Session) -> tuple[Array
         inputs = with_shapes(session.inputs, job.shapes)
         _check_sizes(inputs)
         return batch_feeds(example_feeds(inputs), inputs, job.batch), "synthetic"
-    named, _ = stacked(samples, session)
+    named, _ = samples_by_input(samples, session)
     feeds = {name: np.asarray(array[0], order="C") for name, array in named.items()}
     return batch_feeds(feeds, session.inputs, job.batch), kind
 

@@ -104,7 +104,7 @@ class SliceReport:
         return (*(f"{one.where}: {one.words}" for one in ordered[:_MAX_NAMED]), *rest)
 
 
-def measured(check: OutputCheck, expected: Array, given: Array, scale: float = 0.0) -> OutputCheck:
+def complete_check(check: OutputCheck, expected: Array, given: Array, scale: float = 0.0) -> OutputCheck:
     """Return the check with the spans of parts without a natural range, and the result's steps.
 
     `scale` is the quantization step in the file, 0 if it has none; then the step is observed.

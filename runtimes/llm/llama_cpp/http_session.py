@@ -20,7 +20,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import EngineError, HostError, InputError, UsageError, first_line
 from runtimes.llm.grammar.json_schema import grammar_of
-from runtimes.llm.llama_cpp.sampling import drawn_seed
+from runtimes.llm.llama_cpp.sampling import choose_seed
 from runtimes.llm.session import Finish, LlmFacts, TextOnly, TextOptions, Token
 
 _LONGEST_LINE = 16 * 2**20
@@ -103,7 +103,7 @@ class ServerSession(TextOnly):
         """Continue a prompt in any form that `/completion` accepts, of `length` tokens."""
         if self._is_closed:
             raise UsageError("the session is closed", "open the server again")
-        seed = drawn_seed(options)
+        seed = choose_seed(options)
         return self._tokens(length, _request(prompt, options, seed), seed, cancel)
 
     def logits(self, tokens: Sequence[int]) -> Array:

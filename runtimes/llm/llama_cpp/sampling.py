@@ -13,7 +13,7 @@ _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's value for "any seed", which must not be
 _MIN_KEEP = 1
 
 
-def drawn_seed(options: TextOptions) -> int:
+def choose_seed(options: TextOptions) -> int:
     """Return the requested seed, else a random one."""
     return options.seed if options.seed is not None else secrets.randbelow(_RANDOM_SEED)
 

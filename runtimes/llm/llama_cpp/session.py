@@ -20,7 +20,7 @@ from runtimes.arrays import Array
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.llm.llama_cpp.library import Pieces
 from runtimes.llm.llama_cpp.memory import LOGIT_ROWS, UBATCH
-from runtimes.llm.llama_cpp.sampling import chain, drawn_seed
+from runtimes.llm.llama_cpp.sampling import chain, choose_seed
 from runtimes.llm.llama_cpp.sequence import EvaluatedSequence
 from runtimes.llm.session import Finish, LlmFacts, TextOnly, TextOptions, Token
 
@@ -108,7 +108,7 @@ class LlamaSession(TextOnly):
         prompt = list(tokens)
         self._check(prompt)
         self._check_length(prompt)
-        return self._answer(_Answer(prompt, options, drawn_seed(options)), cancel)
+        return self._answer(_Answer(prompt, options, choose_seed(options)), cancel)
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """See `TextSession`."""

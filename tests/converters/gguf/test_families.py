@@ -19,7 +19,7 @@ from converters.gguf.folder_model import FolderModel, converter_environment, wri
 from converters.gguf.verification import TextProof, load_options, prove_text
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import EdgeError, HostError, InputError
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.converters.gguf import families, real_tokenizers
 from tests.converters.gguf.families import FAMILIES
 from tests.converters.gguf.test_gguf import changed_json
@@ -54,7 +54,7 @@ def converted(folder: Path, out: Path, precision: str = "fp32", **options: Any) 
     step, asked = HfToGguf(), GgufOptions(precision=precision, **options)
     model = step.open(folder, asked)
     made = step.convert(folder, out, asked, None)
-    with closing(text_runtime(str(made.model), "llama_cpp").open_text(str(made.model), load_options(model))) as session:
+    with closing(text_engine(str(made.model), "llama_cpp").open_text(str(made.model), load_options(model))) as session:
         return prove_text(model, session, precision), made.model
 
 
@@ -226,7 +226,7 @@ def test_an_adapter_is_applied_at_load(place: Path, tmp_path: Path) -> None:
     assert isinstance(merged, FolderModel)
     plain.write(tmp_path / "base.gguf", "fp32", lambda _done, _total: None)
     options = load_options(plain, {str(tmp_path / "adapter.gguf"): 1.0})
-    with closing(text_runtime("m.gguf", "llama_cpp").open_text(str(tmp_path / "base.gguf"), options)) as session:
+    with closing(text_engine("m.gguf", "llama_cpp").open_text(str(tmp_path / "base.gguf"), options)) as session:
         proof = prove_text(merged, session, "fp32")
     assert proof.passed, proof.message
 

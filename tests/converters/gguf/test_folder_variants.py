@@ -15,7 +15,7 @@ from converters.gguf.base import GgufOptions
 from converters.gguf.verification import TextProof, load_options, prove_text
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import ProofError
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.converters.gguf.test_gguf import NETWORKS, changed_json, write_folder
 
 for _name in ("gguf", "llama_cpp", "transformers", "tokenizers"):
@@ -38,7 +38,7 @@ def proof_of(folder: Path, out: Path) -> TextProof:
     options = GgufOptions(precision="fp32")
     model = HfToGguf().open(folder, options)
     made = HfToGguf().convert(folder, out, options, None)
-    with closing(text_runtime("m.gguf", "llama_cpp").open_text(str(made.model), load_options(model))) as session:
+    with closing(text_engine("m.gguf", "llama_cpp").open_text(str(made.model), load_options(model))) as session:
         return prove_text(model, session, "fp32")
 
 

@@ -30,7 +30,7 @@ from converters.meta_to_gguf import MetaToGguf as MetaStep
 from converters.options import ConvertOptions
 from runtimes.errors import EdgeError, InputError, ProofError
 from runtimes.llm.session import TextOptions
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.real_data import real_data
 
 pytestmark = pytest.mark.skipif(
@@ -136,13 +136,13 @@ def trained_tokenizer(cutting: str) -> Any:
 
 
 def opened(path: Path, model: LanguageModel, adapters: dict[str, float] | None = None) -> Any:
-    return closing(text_runtime(str(path)).open_text(str(path), load_options(model, adapters)))
+    return closing(text_engine(str(path)).open_text(str(path), load_options(model, adapters)))
 
 
 def greedy(path: Path, prompt: str, count: int) -> str:
     from runtimes.llm.session import LoadOptions
 
-    with closing(text_runtime(str(path)).open_text(str(path), LoadOptions(kv_type="f32"))) as session:
+    with closing(text_engine(str(path)).open_text(str(path), LoadOptions(kv_type="f32"))) as session:
         tokens = session.tokenize(prompt, begin=True)
         options = TextOptions(max_tokens=count, temperature=0.0, ignore_end=True)
         return "".join(token.text for token in session.generate(tokens, options))

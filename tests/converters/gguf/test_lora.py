@@ -16,7 +16,7 @@ from converters.gguf.verification import load_options, prove_text
 from converters.gguf.weights import SafetensorsFolder
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import InputError
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.converters.gguf.test_gguf import NETWORKS, write_folder
 
 for _name in ("gguf", "llama_cpp", "transformers", "tokenizers"):
@@ -79,7 +79,7 @@ def test_merged_it_answers_as_transformers_with_the_adapter_beside_it(kind: str,
     options = GgufOptions(precision="fp32", lora=adapter)
     model = HfToGguf().open(base, options)
     made = HfToGguf().convert(base, tmp_path, options, None)
-    with closing(text_runtime(str(made.model)).open_text(str(made.model), load_options(model))) as session:
+    with closing(text_engine(str(made.model)).open_text(str(made.model), load_options(model))) as session:
         proof = prove_text(model, session, "fp32")
     assert proof.passed, proof.message
     assert proof.facts["reference"] == "transformers"
@@ -96,7 +96,7 @@ def test_a_merge_with_another_strength_is_noticed(base: Path, tmp_path: Path, mo
     )
     made = HfToGguf().convert(base, tmp_path, options, None)
     monkeypatch.undo()
-    with closing(text_runtime(str(made.model)).open_text(str(made.model), load_options(model))) as session:
+    with closing(text_engine(str(made.model)).open_text(str(made.model), load_options(model))) as session:
         assert not prove_text(model, session, "fp32").passed
 
 

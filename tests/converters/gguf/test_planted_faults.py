@@ -24,7 +24,7 @@ from converters.gguf.vocabulary import NORMAL
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import ProofError
 from runtimes.model_files.gguf import GgufFile, read_gguf
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.converters.gguf import families
 from tests.converters.gguf.test_gguf import NETWORKS, changed_json, write_folder
 
@@ -146,7 +146,7 @@ FAULTS: dict[str, tuple[str, Callable[[LanguageModel], LanguageModel]]] = {
 
 
 def verdict(model: TextModel, file: Path) -> bool:
-    with closing(text_runtime(str(file), "llama_cpp").open_text(str(file), load_options(model))) as session:
+    with closing(text_engine(str(file), "llama_cpp").open_text(str(file), load_options(model))) as session:
         try:
             return prove_text(model, session, "fp32").passed
         except ProofError:

@@ -23,7 +23,7 @@ from converters.gguf.verification import load_options, prove_text
 from converters.gguf.weights import SafetensorsFolder
 from converters.hf_to_gguf import HfToGguf
 from runtimes.errors import EngineMissingError, HostError, InputError
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 from tests.converters.gguf.test_gguf import changed_json, write_folder
 
 for _name in ("gguf", "llama_cpp", "transformers", "tokenizers"):
@@ -133,7 +133,7 @@ def prove(folder: Path, out: Path) -> Any:
     options = GgufOptions(precision="fp32")
     model = HfToGguf().open(folder, options)
     made = HfToGguf().convert(folder, out, options, None)
-    with closing(text_runtime("m.gguf", "llama_cpp").open_text(str(made.model), load_options(model))) as session:
+    with closing(text_engine("m.gguf", "llama_cpp").open_text(str(made.model), load_options(model))) as session:
         return prove_text(model, session, "fp32")
 
 

@@ -205,11 +205,11 @@ def test_a_short_text_is_refused(llm: Path) -> None:
 
     from runtimes.llm.perplexity import losses
     from runtimes.llm.session import LoadOptions
-    from runtimes.registry import text_runtime
+    from runtimes.registry import text_engine
 
     model = str(llm / "stories260K.gguf")
     with (
-        closing(text_runtime(model).open_text(model, LoadOptions())) as session,
+        closing(text_engine(model).open_text(model, LoadOptions())) as session,
         pytest.raises(InputError, match="too few"),
     ):
         losses(session, STORY)

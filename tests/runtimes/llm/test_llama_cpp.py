@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from runtimes import registry
-from runtimes.engines.llama_cpp import around_amx
+from runtimes.engines.llama_cpp import avoid_amx
 from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.llm.llama_cpp import memory, rpc
 from runtimes.llm.llama_cpp.memory import largest_quantization, need
 from runtimes.llm.llama_cpp.sequence import Reuse, plan
 from runtimes.llm.session import MAX_SLOTS, LoadOptions, TextOptions
 from runtimes.model_files.gguf import read_gguf
-from runtimes.registry import text_runtime
+from runtimes.registry import text_engine
 
 MODEL = Path(__file__).parents[1] / "models" / "llama_cpp.gguf"
 HEAD, GAP, TAIL = list(range(20)), list(range(100, 150)), list(range(200, 260))
@@ -166,7 +166,7 @@ def test_the_chain_of_2023_draws_from_the_distribution_of_2023():
 )
 def test_a_build_with_amx_keeps_the_layout_of_the_file_unless_asked_otherwise(info, asked, used):
     library = SimpleNamespace(llama_print_system_info=lambda: b"CPU : " + info)
-    assert around_amx(library, LoadOptions(settings=asked)).settings.get("repack") == used
+    assert avoid_amx(library, LoadOptions(settings=asked)).settings.get("repack") == used
 
 
 def test_several_slots_are_for_servers():
@@ -237,7 +237,7 @@ def test_a_file_that_lies_about_its_layers_is_refused(layers, tmp_path):
     before, found, after = MODEL.read_bytes().partition(key)
     (tmp_path / "lie.gguf").write_bytes(before + found + struct.pack("<I", layers) + after[4:])
     with pytest.raises(InputError, match=f"claims {layers:,} layers"):
-        text_runtime("m.gguf", "llama_cpp").open_text(str(tmp_path / "lie.gguf"), LoadOptions())
+        text_engine("m.gguf", "llama_cpp").open_text(str(tmp_path / "lie.gguf"), LoadOptions())
 
 
 def test_an_abort_ends_with_its_reason():

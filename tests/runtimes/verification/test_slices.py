@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtimes.artifact.self_check import OutputCheck, Part
-from runtimes.verification.slices import judge_slices, limits_of, measured, observed_step
+from runtimes.verification.slices import complete_check, judge_slices, limits_of, observed_step
 
 INT8 = limits_of("int8")
 RANDOM = np.random.default_rng(8)
@@ -24,7 +24,7 @@ def rounded(values, step):
 def inside(truth, given, *parts, precision="int8", scale=0.0):
     shape = truth.shape[1:]
     check = OutputCheck("out", "values", parts or (Part(0, 0, shape[0] if shape else 1, 0.0),))
-    return judge_slices(measured(check, truth, given, scale), truth, given, limits_of(precision))
+    return judge_slices(complete_check(check, truth, given, scale), truth, given, limits_of(precision))
 
 
 def places(report):
