@@ -71,7 +71,7 @@ def rank(
     return sorted(layers, key=lambda layer: -layer.noise)
 
 
-def growing(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
+def growing_sets(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
     """Yield growing sets of layers to keep: around the worst tensor, the worst two, four, and so on."""
     count = 1
     while count <= max(1, int(len(layers) * _MAX_KEPT_SHARE)) and layers:
@@ -85,10 +85,10 @@ def describe_layers(layers: Sequence[Layer]) -> str:
     worst = [
         layer for layer in layers[:_NAMED] if layer.noise > 0 and layer.noise >= _MENTIONED_SHARE * layers[0].noise
     ]
-    return ", ".join(f"{short(layer.name)} ({100 * layer.noise:.2g} % noise)" for layer in worst)
+    return ", ".join(f"{short_name(layer.name)} ({100 * layer.noise:.2g} % noise)" for layer in worst)
 
 
-def short(name: str) -> str:
+def short_name(name: str) -> str:
     """Return a layer's name without the names of layers that a converter merged into it."""
     return name.split(";")[0]
 

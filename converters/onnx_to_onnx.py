@@ -101,13 +101,13 @@ def _to_float16(path: Path, samples: Calibration | None, io_dtype: str) -> tuple
     import onnx
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    from converters.onnx.float16_fit import IN_FP32, fit_to_float16, in_half
+    from converters.onnx.float16_fit import IN_FP32, fit_to_float16, to_float16
 
     model = onnx.load(path)
     fit = fit_to_float16(path, model, samples)
     if fit.beyond:
         raise EngineError(f"{path} does not fit in fp16: {fit.text()}", IN_FP32)
-    half = OnnxModel(in_half(model, keep_io_types=io_dtype == "float32"))
+    half = OnnxModel(to_float16(model, keep_io_types=io_dtype == "float32"))
     _sort_nodes(half.model.graph)  # the converter appends the casts of inputs at the end
     onnx.checker.check_model(half.model)
     return half.model, fit

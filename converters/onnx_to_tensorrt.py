@@ -150,14 +150,14 @@ def _to_float16(
 
     The shipped graph is the one that was verified: with its masks clamped, and rounded like on the device.
     """
-    from converters.onnx.float16_fit import fit_to_float16, in_half
+    from converters.onnx.float16_fit import fit_to_float16, to_float16
     from converters.tensorrt.graph_preparation import write
 
     fit = fit_to_float16(model, proto, samples)
     fit.check(model)
     device_model = fit.device_model(options.scratch, path.name)
     if release.is_strongly_typed:
-        shipped = ProxyModel(write(in_half(proto), path), "onnx")
+        shipped = ProxyModel(write(to_float16(proto), path), "onnx")
         return _PreparedModel(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
     write(proto, path)
     return _PreparedModel(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
@@ -183,14 +183,20 @@ def _quantize(
     """Write scales into the graph, or for implicit int8 into a cache, verified by a QDQ graph with the same ranges."""
     from converters.onnx.float16_fit import fit_to_float16
     from converters.tensorrt.graph_preparation import write
-    from converters.tensorrt.quantization import cache_text, input_names, largest_values, prepared, with_scales
+    from converters.tensorrt.quantization import (
+        cache_text,
+        input_names,
+        largest_values,
+        prepare_for_quantizer,
+        with_scales,
+    )
 
     names = input_names(proto)
     fit = None if release.is_strongly_typed else fit_to_float16(path, proto, calibration)  # of layers left in float
     found = _PreparedModel(stand_in=None) if fit is None else _other_layers(fit)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        float_model = prepared(write(proto, scratch / "float.onnx"), scratch)
+        float_model = prepare_for_quantizer(write(proto, scratch / "float.onnx"), scratch)
         with_qdq = with_scales(float_model, scratch / "qdq.onnx", calibration, names)
         if not options.implicit:
             return replace(found, stand_in=ProxyModel(write(with_qdq, path), "onnx"))

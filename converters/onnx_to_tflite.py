@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.base import ConversionOutput, Converter, Requirement, feeds_for
 from converters.environments import environment
 from converters.library_calls import converting, loading
-from converters.onnx.opset import fixed_shapes
+from converters.onnx.opset import shapes_for_batch
 from converters.options import ConvertOptions
 from converters.tflite import check_tflite
 
@@ -57,7 +57,7 @@ class OnnxToTflite(Converter):
         self.check(options, calibration)
         check_tflite(options)
         assert options.batch is not None
-        shapes = fixed_shapes(model, options.batch)
+        shapes = shapes_for_batch(model, options.batch)
         proto = _readable(model, shapes)
         fit = fit_to_float16(model, proto, calibration) if options.precision == "fp16" else None
         if fit is not None:

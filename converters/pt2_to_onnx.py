@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.base import ConversionOutput, Converter, Requirement
 from converters.library_calls import converting
-from converters.onnx.opset import check_opset, wanted_opset
+from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from converters.pytorch.exported_program import (
     example_inputs,
@@ -53,7 +53,7 @@ class Pt2ToOnnx(Converter):
     ) -> ConversionOutput:
         """Write `<model name>.onnx`; see `converters.base.Converter`."""
         self.check(options, calibration)
-        opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, _TOOL)
+        opset = choose_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, _TOOL)
         if options.batch is None and opset < _PRESENT:
             raise UsageError(f"{_TOOL} fixes the batch below opset {_PRESENT}", f"ask for opset {_PRESENT} or later")
         program = read_program(model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.base import ConversionOutput, Converter, Requirement
 from converters.library_calls import converting
-from converters.onnx.opset import check_opset, wanted_opset
+from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from runtimes.errors import EngineError
 
@@ -50,7 +50,7 @@ class TfliteToOnnx(Converter):
         model, states = with_explicit_states(model, options)
         graphs = read_tflite(model).graphs
         ends = [graphs[0].tensors[place].spec for place in (*graphs[0].inputs, *graphs[0].outputs)]
-        opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
+        opset = choose_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         with converting(model, "tf2onnx"):
             import tf2onnx
 

@@ -31,7 +31,7 @@ class TfliteToTflite(Converter):
         self, model: Path, out: Path, options: ConvertOptions, calibration: Calibration | None
     ) -> ConversionOutput:
         """Write `<model name>.tflite`; see `converters.base.Converter`."""
-        from converters.tflite.quantizer_source import prepare, without_unused
+        from converters.tflite.quantizer_source import drop_unused, prepare
         from converters.tflite.writer import write_inline
 
         self.check(options, calibration)
@@ -44,7 +44,7 @@ class TfliteToTflite(Converter):
             result = Path(folder) / "quantized.tflite"
             result.write_bytes(_quantize(content, options.precision, calibration))
             path = write_inline(result, out / f"{model.stem}.tflite")
-            path.write_bytes(without_unused(path))
+            path.write_bytes(drop_unused(path))
         return ConversionOutput(model=path)
 
 
@@ -86,9 +86,9 @@ def _ranges(tool: Any, content: bytes, calibration: Calibration) -> Any:
     """
     import numpy as np
 
-    from converters.tflite.interpreter import inspecting_interpreter
+    from converters.tflite.interpreter import inspection_interpreter
 
-    interpreter = inspecting_interpreter(content)
+    interpreter = inspection_interpreter(content)
     interpreter.allocate_tensors()
     key, signature = next(iter(interpreter.get_signature_list().items()))
     inputs = {one["name"]: one["index"] for one in interpreter.get_input_details()}

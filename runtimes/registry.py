@@ -75,8 +75,8 @@ def engine(engine_id: str) -> Engine:
     if engine_id not in known:
         near = difflib.get_close_matches(engine_id, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"engines: {', '.join(known)}"
-        raise UsageError(f"there is no engine '{runtime_id}'", hint)
-    module = import_module(f"runtimes.engines.{runtime_id}")
+        raise UsageError(f"there is no engine '{engine_id}'", hint)
+    module = import_module(f"runtimes.engines.{engine_id}")
     return cast(Engine, module.Adapter())
 
 
@@ -84,7 +84,7 @@ def tensor_engine(engine_id: str) -> TensorEngine:
     """Return the adapter of a tensor engine. Raises UsageError like `engine`, and for a language-model engine."""
     found = engine(engine_id)
     if not isinstance(found, TensorEngine):
-        raise UsageError(f"the engine '{runtime_id}' is for language models", _FOR_TEXT)
+        raise UsageError(f"the engine '{engine_id}' is for language models", _FOR_TEXT)
     return found
 
 

@@ -36,7 +36,7 @@ def free_names(inputs: Sequence[TensorSpec]) -> dict[str, bool]:
     }
 
 
-def candidates(inputs: Sequence[TensorSpec]) -> Iterator[Sizes]:
+def candidate_sizes(inputs: Sequence[TensorSpec]) -> Iterator[Sizes]:
     """Yield sizes to try, each set first with axes that differ, then with axes that are equal; {} if none is free."""
     names = free_names(inputs)
     if not names:
@@ -54,10 +54,10 @@ def candidates(inputs: Sequence[TensorSpec]) -> Iterator[Sizes]:
                 yield sizes
 
 
-def others(inputs: Sequence[TensorSpec], known: Arrays) -> Iterator[Sizes]:
+def other_sizes(inputs: Sequence[TensorSpec], known: Arrays) -> Iterator[Sizes]:
     """Yield sizes to try in which every free axis differs from the samples `known`, [n, *shape]."""
     used = sizes_of(known, inputs)
-    for sizes in candidates(inputs):
+    for sizes in candidate_sizes(inputs):
         if sizes and all(size != used.get(name) for name, size in sizes.items()):
             yield sizes
 
@@ -91,7 +91,7 @@ def sizes_of(arrays: Arrays, inputs: Sequence[TensorSpec]) -> Sizes:
     return sizes
 
 
-def resized(samples: Arrays, inputs: Sequence[TensorSpec], sizes: Sizes) -> Arrays:
+def resize(samples: Arrays, inputs: Sequence[TensorSpec], sizes: Sizes) -> Arrays:
     """Return samples [n, *shape] with their free axes in other sizes: cut, or repeated from the start."""
     arrays = {}
     for spec in inputs:

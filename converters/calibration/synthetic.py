@@ -51,7 +51,7 @@ DISTRIBUTIONS: Mapping[str, Change | None] = {
 }
 
 
-def synthetic(
+def make_inputs(
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
     pixels: tuple[float, float] | None = None,

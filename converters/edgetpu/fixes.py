@@ -16,7 +16,7 @@ _SMALL_MACS = 1_000_000
 _SMALL_SHARE = 0.9
 
 
-def advice(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator[str]:
+def suggest_fixes(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator[str]:
     """Generate warnings with numbers."""
     yield from _streaming(cache)
     yield from _small(report)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node, Report
 from converters.edgetpu import documented_rules, observed_rules
-from converters.edgetpu.fixes import advice
+from converters.edgetpu.fixes import suggest_fixes
 from converters.edgetpu.memory import estimate
 from converters.edgetpu.requirements import (
     has_outside,
@@ -134,7 +134,7 @@ def _report(ops: list[TfliteOp], nodes: tuple[Node, ...], refusals: tuple[Compat
         parameter_bytes=_parameter_bytes(mapped),
         extra={"cache": cache.as_dict()},
     )
-    return report if refusals else replace(report, warnings=tuple(advice(ops, report, cache)))
+    return report if refusals else replace(report, warnings=tuple(suggest_fixes(ops, report, cache)))
 
 
 def _parameter_bytes(ops: list[TfliteOp]) -> int:

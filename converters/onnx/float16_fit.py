@@ -16,7 +16,7 @@ from converters.onnx.float16_range import (
     clamp_facts,
     clamp_masks,
     clamp_notes,
-    folded,
+    fold_constants,
     save_model,
 )
 from converters.onnx.float16_rounding import round_to_float16
@@ -98,11 +98,11 @@ def fit_to_float16(model: Path, proto: Any, samples: Calibration | None) -> Floa
     """
     clamped = clamp_masks(proto)
     with converting(model, "ONNX Runtime"):
-        plain = folded(proto)
+        plain = fold_constants(proto)
         return Float16Fit(clamped=clamped, beyond=beyond_float16(plain, samples), folded=plain)
 
 
-def in_half(proto: Any, keep_io_types: bool = True) -> Any:
+def to_float16(proto: Any, keep_io_types: bool = True) -> Any:
     """Return a copy that computes in fp16; inputs and outputs stay float32 unless `keep_io_types` is False.
 
     Operators with a result that is float32 whatever their inputs are, or without a kernel for fp16, stay in float32.

@@ -19,7 +19,7 @@ import numpy as np
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration, to_model_dtypes
-from converters.calibration.synthetic import synthetic
+from converters.calibration.synthetic import make_inputs
 from converters.onnx.cleanup import all_nodes, all_nodes_inside, graphs_of
 from converters.onnx.layer_errors import inner_session
 from runtimes.arrays import Array, Arrays
@@ -51,7 +51,7 @@ class ClampedConstant:
     written: float
 
     def __str__(self) -> str:
-        return f"'{self.name}' {short(self.found)} → {self.written:.6g}"
+        return f"'{self.name}' {format_short(self.found)} → {self.written:.6g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class BeyondFloat16:
         what = (
             f"the {self.kind} '{self.name}'" if self.kind in ("constant", "input") else f"'{self.name}' ({self.kind})"
         )
-        return f"{what} reaches {short(self.reach)}; fp16 ends at {FLOAT16_MAX:.0f}"
+        return f"{what} reaches {format_short(self.reach)}; fp16 ends at {FLOAT16_MAX:.0f}"
 
 
-def short(value: float) -> str:
+def format_short(value: float) -> str:
     """Format a large number as people write it: 7.9e5."""
     mantissa, _, exponent = f"{value:.2g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
@@ -109,7 +109,7 @@ def clamp_notes(clamped: Sequence[ClampedConstant]) -> tuple[str, ...]:
 def beyond_float16(proto: Any, samples: Calibration | None) -> tuple[BeyondFloat16, ...]:
     """Return the constants and, for the samples, the tensors that fp16 cannot hold, in the order of computation.
 
-    `proto` is a folded `onnx.ModelProto` (see `folded`). With `samples` None, seeded random ones are used.
+    `proto` is a folded `onnx.ModelProto` (see `fold_constants`). With `samples` None, seeded random ones are used.
     """
     found = {}
     for name, tensor in _float_constants(proto.graph):
@@ -126,7 +126,7 @@ def beyond_float16(proto: Any, samples: Calibration | None) -> tuple[BeyondFloat
     return tuple(found.values())
 
 
-def folded(proto: Any) -> Any:
+def fold_constants(proto: Any) -> Any:
     """Return a copy with constants computed and BatchNorm folded, as builders do; fused nodes keep ONNX's operators."""
     import onnx
     import onnxruntime as ort
@@ -262,5 +262,5 @@ def _reach(values: Array) -> float:
 def _make_samples(path: Path) -> Calibration:
     artifact = Artifact(path.parent, Manifest(path.stem, "onnx", "fp32", path.name))
     with open_session(artifact) as session:
-        samples: Arrays = to_model_dtypes(session.inputs, synthetic(session.inputs, None).samples)
+        samples: Arrays = to_model_dtypes(session.inputs, make_inputs(session.inputs, None).samples)
         return Calibration(samples)

@@ -14,7 +14,7 @@ from runtimes.errors import EngineError, InputError, UsageError
 WRITTEN_OPSET = 17  # every exporter here can write it, and every engine reads it
 
 
-def wanted_opset(asked: int | None, default: int, oldest: int, newest: int, tool: str) -> int:
+def choose_opset(asked: int | None, default: int, oldest: int, newest: int, tool: str) -> int:
     """Return the opset to write: `asked`, or `default`.
 
     Raises UsageError if it is outside of `oldest` to `newest`, which `tool` can write.
@@ -45,7 +45,7 @@ def opset_of(model: Any) -> int:
     return next(found, WRITTEN_OPSET)
 
 
-def fixed_shapes(model: Path, batch: int, newest_opset: int | None = None) -> dict[str, list[int]]:
+def shapes_for_batch(model: Path, batch: int, newest_opset: int | None = None) -> dict[str, list[int]]:
     """Return the shapes of the inputs by name, with a free first dimension set to `batch`.
 
     Raises InputError for a broken file, for any other free dimension, and for an opset beyond `newest_opset`; None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from converters.base import ConversionOutput, CrossCheckResult
 from converters.environments import environment
 from converters.library_calls import converting, loading
-from converters.onnx.opset import fixed_shapes
+from converters.onnx.opset import shapes_for_batch
 from converters.options import ConvertOptions
 from runtimes.arrays import Arrays, load_arrays, save_arrays
 from runtimes.errors import RefusedError, UsageError
@@ -52,7 +52,7 @@ def convert_for_myriad(
         raise UsageError(f"OpenVINO {options.release} is not available here", f"available: {RELEASE}")
     if options.precision != "fp16" or options.batch is None:
         raise UsageError("a Movidius stick supports only fp16 and a fixed batch", "leave out --precision")
-    proto = _readable(model, fixed_shapes(model, options.batch))
+    proto = _readable(model, shapes_for_batch(model, options.batch))
     fit = fit_to_float16(model, proto, samples)
     fit.check(model, _TOO_LARGE)
     path = out / f"{model.stem}.xml"

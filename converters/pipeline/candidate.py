@@ -12,12 +12,12 @@ from converters.base import ConversionOutput
 from converters.calibration.dataset import to_model_dtypes
 from converters.calibration.synthetic import value_range
 from converters.pipeline.execute import verify_device_model
-from converters.pipeline.explanation import FailedProof, disagreement_with_itself, explained
+from converters.pipeline.explanation import FailedProof, disagreement_with_itself, explain_failure
 from converters.pipeline.gate import Gate, Score
 from converters.pipeline.output_split import SplitSource
-from converters.pipeline.reference import Reference, opened
+from converters.pipeline.reference import Reference, reopen_source
 from converters.pipeline.request import ConvertRequest
-from converters.pipeline.tensor_matching import pair_tensors, reshaped
+from converters.pipeline.tensor_matching import pair_tensors, reshape_answers
 from converters.pipeline.verification import (
     SELFCHECK_SAMPLES,
     Verification,
@@ -25,14 +25,14 @@ from converters.pipeline.verification import (
     combine,
     combine_sizes,
     combine_verdicts,
+    complete_checks,
     explain_by_rounding,
+    find_ties,
     map_tensors,
-    measured_checks,
     selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
     sequence_length,
-    ties,
     verify,
     with_soak,
 )
@@ -137,7 +137,7 @@ class Candidate:
         )
         self._write_further_files()
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
-        notes = (*notes, *ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
+        notes = (*notes, *find_ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
         return CandidateVerdict(
             artifact=write(self.request.out, manifest, *stored),
             proof=proof,
@@ -180,7 +180,7 @@ class Candidate:
         request, precision = self.request, self.request.options.precision
         divergence = None
         if not verdict.proof.unsteady:
-            divergence = explained(
+            divergence = explain_failure(
                 FailedProof(
                     reference=self.reference,
                     output=self.output,
@@ -239,7 +239,7 @@ class Candidate:
         """Return how far the source's own answers move by rounding, by the result's names; empty if it has a state."""
         if self.reference.stateful:
             return {}
-        with opened(self.source, self.reference, self.request) as session:
+        with reopen_source(self.source, self.reference, self.request) as session:
             found = rounding_responses(session, self.reference.samples.inputs.samples, self.reference.answers)
         pairs = pair_tensors(self.reference.outputs, outputs, "output")
         return {pair.other.name: found[pair.source.name] for pair in pairs if pair.source.name in found}
@@ -284,13 +284,13 @@ class Candidate:
     def _expected(self, outputs: tuple[TensorSpec, ...], given: Arrays) -> Arrays:
         """Return the source's outputs with the result's names, axes and shapes."""
         renamed = map_tensors(self.reference.outputs, outputs, self.reference.answers, "output")
-        return {name: reshaped(renamed[name], values) for name, values in given.items()}
+        return {name: reshape_answers(renamed[name], values) for name, values in given.items()}
 
     def _checks(self, outputs: tuple[TensorSpec, ...], truth: Arrays, given: Arrays) -> tuple[OutputCheck, ...]:
         """Return how each output is compared with the source's; the arrays have the result's names."""
         pairs = pair_tensors(self.reference.outputs, outputs, "output")
         checks = row_checks(output_checks(self.graphs, pairs), pairs, self.reference.inputs, self.graphs, truth, given)
-        return measured_checks(checks, truth, given, outputs)
+        return complete_checks(checks, truth, given, outputs)
 
     def _proof(self, proof: Verification, run_as: str, accuracy: Score | None) -> JsonObject:
         return {

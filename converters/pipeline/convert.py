@@ -14,7 +14,7 @@ from pathlib import Path
 from converters.base import ConversionOutput
 from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, copy_source, run_conversions
-from converters.pipeline.gate import MakeGate, gate_of
+from converters.pipeline.gate import MakeGate, choose_gate
 from converters.pipeline.reference import Reference, run_source, with_fixed_sizes
 from converters.pipeline.repair import (
     Attempt,
@@ -45,12 +45,12 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
     with _timed(seconds, "source"):
         report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})
         reference = run_source(request, source)
-        gate = gate_of(request, source, reference, make_gate)
+        gate = choose_gate(request, source, reference, make_gate)
     done = run_conversions(request, source, steps, reference, report)
     seconds |= {one.task.step.id: one.seconds for one in done}
     with _timed(seconds, "proof"):
         report({"doing": "comparing with the source", "done": len(steps) + 1, "total": len(steps) + 2})
-        output = done[-1].output if done else _packed(source, request.out)
+        output = done[-1].output if done else _copy_artifact(source, request.out)
         _check_states(request, output)
         candidate = Candidate(
             request=request,
@@ -97,7 +97,7 @@ def _check_states(request: ConvertRequest, output: ConversionOutput) -> None:
         raise RefusedError(what, "what works: --to tflite from a .keras or .tflite file, --to onnx or --to openvino")
 
 
-def _packed(source: OpenedSource, out: Path) -> ConversionOutput:
+def _copy_artifact(source: OpenedSource, out: Path) -> ConversionOutput:
     """Return the source as it is, copied to `out`."""
     return ConversionOutput(model=copy_source(source, out), states=source.artifact.manifest.states)
 

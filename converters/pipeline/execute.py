@@ -15,8 +15,8 @@ from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.options import ConvertOptions
 from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
-from converters.pipeline.tensor_matching import pair_tensors, reshaped
-from converters.pipeline.verification import Verification, map_tensors, measured_checks, verify
+from converters.pipeline.tensor_matching import pair_tensors, reshape_answers
+from converters.pipeline.verification import Verification, complete_checks, map_tensors, verify
 from converters.proof.output_checks import output_checks, row_checks
 from converters.sources.source import OpenedSource
 from runtimes.artifact import Artifact, Manifest, TensorSpec
@@ -102,7 +102,7 @@ def _task(
         if states:
             calibration = _with_states(_as_artifact(model, step.source, states), reference, known)
         else:
-            specs = inputs_of(model, step.source) if done else reference.inputs
+            specs = read_inputs(model, step.source) if done else reference.inputs
             calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
     options = replace(options, scratch=str(request.scratch))
     folder = request.out if last else request.scratch / step.id
@@ -130,7 +130,7 @@ def _options_before(request: ConvertRequest, following: Converter) -> ConvertOpt
     return replace(request.options, precision=following.reads(request.options.precision), io_dtype=None, opset=opset)
 
 
-def inputs_of(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
+def read_inputs(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
     """Open a model file and return its inputs."""
     with open_session(_as_artifact(model, model_format)) as session:
         return tuple(session.inputs)
@@ -160,7 +160,7 @@ def verify_device_model(
         given = answers(session, feeds)
         outputs = tuple(session.outputs)
     expected = map_tensors(reference.outputs, outputs, reference.answers, "output")
-    expected = {name: reshaped(expected[name], values) for name, values in given.items()}
+    expected = {name: reshape_answers(expected[name], values) for name, values in given.items()}
     pairs = pair_tensors(reference.outputs, outputs, "output")
     checks = row_checks(output_checks(graphs, pairs), pairs, reference.inputs, graphs, expected, given)
-    return verify(precision, expected, given, measured_checks(checks, expected, given, outputs))
+    return verify(precision, expected, given, complete_checks(checks, expected, given, outputs))

@@ -11,7 +11,7 @@ import numpy as np
 
 from converters.base import ConversionOutput
 from converters.calibration.dataset import to_model_dtypes
-from converters.pipeline.execute import inputs_of
+from converters.pipeline.execute import read_inputs
 from converters.pipeline.reference import Reference
 from converters.pipeline.verification import map_tensors, verify
 from converters.proof.divergence import Divergence, LostSlice
@@ -47,7 +47,7 @@ class FailedProof:
     worst: SliceDefect | None
 
 
-def explained(failed: FailedProof) -> Divergence | None:
+def explain_failure(failed: FailedProof) -> Divergence | None:
     """Return the first tensor that differs between the first graph that can be read and the result; None if unknown."""
     try:
         return _explain(failed)
@@ -88,7 +88,7 @@ def _lost(failed: FailedProof, source: tuple[Path, str]) -> LostSlice | None:
 
 
 def _with_feeds(reference: Reference, path: Path, model_format: str, sample: int) -> ModelWithInput:
-    specs = inputs_of(path, model_format)
+    specs = read_inputs(path, model_format)
     arrays = to_model_dtypes(specs, map_tensors(reference.inputs, specs, reference.samples.inputs.samples))
     return ModelWithInput(
         path=path, format=model_format, feeds={name: values[sample] for name, values in arrays.items()}
@@ -117,9 +117,9 @@ def disagreement_with_itself(source: OpenedSource, reference: Reference, precisi
 
 def _answers_of_other_kernels(model: Path, reference: Reference) -> Arrays:
     """Return the answers of a TFLite model to the inputs of the proof in LiteRT without XNNPACK, as real numbers."""
-    from converters.tflite.interpreter import inspecting_interpreter
+    from converters.tflite.interpreter import inspection_interpreter
 
-    interpreter = inspecting_interpreter(model)
+    interpreter = inspection_interpreter(model)
     interpreter.allocate_tensors()
     ports = [one["index"] for one in interpreter.get_input_details()]
     outputs = [one["index"] for one in interpreter.get_output_details()]

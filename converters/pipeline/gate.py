@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from converters.pipeline.reference import Reference, opened
+from converters.pipeline.reference import Reference, reopen_source
 from converters.pipeline.request import ConvertRequest
 from converters.sources.source import OpenedSource
 from runtimes.errors import ProofError, UsageError
@@ -47,7 +47,7 @@ class Gate(Protocol):
 MakeGate = Callable[[ConvertRequest, OpenedSource, Reference, Session], Gate]
 
 
-def gate_of(
+def choose_gate(
     request: ConvertRequest, source: OpenedSource, reference: Reference, make_gate: MakeGate | None
 ) -> Gate | None:
     """Return the gate of a request with labeled inputs; None for one without. Raises UsageError if none is made."""
@@ -55,5 +55,5 @@ def gate_of(
         return None
     if make_gate is None:
         raise UsageError("this process does not score conversions", "run the job in edge.evaluation.worker")
-    with opened(source, reference, request) as session:
+    with reopen_source(source, reference, request) as session:
         return make_gate(request, source, reference, session)

@@ -29,7 +29,7 @@ from runtimes.registry import engine, is_installed, missing, text_engine
 _ENGINE = "llama_cpp"  # the engine for GGUF that returns scores, which the verification compares
 
 
-def converter_of(kind: str) -> GgufConverter:
+def choose_converter(kind: str) -> GgufConverter:
     """Return the converter from `kind`; for an adapter, that of its base."""
     found = converter(f"{'hf' if kind == ADAPTER else kind}_to_gguf")
     assert isinstance(found, GgufConverter)
@@ -41,7 +41,7 @@ def convert_text(request: LlmConvertRequest, report: Report) -> ConvertResult:
 
     Raises ProofError if the result differs from its source; it is written anyway, for inspection.
     """
-    step = converter_of(request.kind)
+    step = choose_converter(request.kind)
     step.check_libraries()
     if not is_installed(engine(_ENGINE)):  # reported before anything is written
         raise missing(engine(_ENGINE))

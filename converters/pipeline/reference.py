@@ -99,7 +99,7 @@ def run_source(request: ConvertRequest, source: OpenedSource) -> Reference:
         notes += _assumptions(source.artifact, request, session.inputs, preprocess, meaning, found.answers[first.name])
         return Reference(
             inputs=tuple(session.inputs),
-            outputs=_shaped(session.outputs, found.answers) if shapes else tuple(session.outputs),
+            outputs=_reshape(session.outputs, found.answers) if shapes else tuple(session.outputs),
             samples=found.samples,
             calibration=found.calibration,
             answers=found.answers,
@@ -147,7 +147,7 @@ def _alike(first: Array, second: Array) -> bool:
     )
 
 
-def _shaped(outputs: Sequence[TensorSpec], answers: Arrays) -> tuple[TensorSpec, ...]:
+def _reshape(outputs: Sequence[TensorSpec], answers: Arrays) -> tuple[TensorSpec, ...]:
     """Return the outputs in the shapes of the answers [n, *shape]."""
     return tuple(replace(spec, shape=_shape_of(spec, answers[spec.name])) for spec in outputs)
 
@@ -236,7 +236,7 @@ def output_semantics(
 
 
 @contextmanager
-def opened(source: OpenedSource, reference: Reference, request: ConvertRequest) -> Iterator[Session]:
+def reopen_source(source: OpenedSource, reference: Reference, request: ConvertRequest) -> Iterator[Session]:
     """Open the source again, in the sizes of the request."""
     with open_source_session(source.artifact) as session:
         yield ShapedSession(session, reference.inputs, reference.outputs) if request.options.shapes else session

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from converters.base import ConversionOutput
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import SAMPLES, Layer, describe_layers, growing, short
+from converters.layer_errors import SAMPLES, Layer, describe_layers, growing_sets, short_name
 from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, run_conversions
 from converters.pipeline.output_split import split_source
@@ -71,7 +71,8 @@ def with_last_layers_in_float(first: Attempt, report: Report) -> Attempt:
         )
         verdict = candidate.write()
         if verdict.proof.passed:
-            note = f"the last layers stay in float, or int8 would lose {worst.where}: {', '.join(map(short, keep))}"
+            layers = ", ".join(map(short_name, keep))
+            note = f"the last layers stay in float, or int8 would lose {worst.where}: {layers}"
             again = Attempt(
                 candidate=candidate, verdict=verdict, done=(*done[:-1], replace(last, task=task, output=output))
             )
@@ -153,7 +154,7 @@ def _retry_with_layers_kept(
     last: CompletedTask, layers: list[Layer]
 ) -> Iterator[tuple[tuple[str, ...], ConversionOutput]]:
     """Repeat the last step with more and more layers kept, each time into an empty folder."""
-    for keep in growing(layers):
+    for keep in growing_sets(layers):
         _empty(last.task.folder)
         keep = tuple(dict.fromkeys((*last.task.options.keep, *keep)))
         yield keep, replace(last.task, options=replace(last.task.options, keep=keep)).run()

@@ -19,8 +19,8 @@ from converters.calibration.dataset import (
 )
 from converters.calibration.input_range import pixel_range
 from converters.calibration.input_roles import input_roles
-from converters.calibration.sizes import Sizes, candidates, free_names, others, resized, with_sizes
-from converters.calibration.synthetic import DISTRIBUTIONS, SAMPLES, Change, plain, synthetic
+from converters.calibration.sizes import Sizes, candidate_sizes, free_names, other_sizes, resize, with_sizes
+from converters.calibration.synthetic import DISTRIBUTIONS, SAMPLES, Change, make_inputs, plain
 from converters.library_calls import loading
 from converters.onnx.reference_session import open_source_session
 from converters.pipeline.request import ConvertRequest
@@ -99,7 +99,7 @@ def source_inputs(
         calibration, given = split(given)
     samples = Samples(sequence(given) if is_sequence else spread(given), kind)
     found = source_answers(session, samples)
-    tried = (_resized(samples, session.inputs, sizes) for sizes in others(session.inputs, given.samples))
+    tried = (_resize(samples, session.inputs, sizes) for sizes in other_sizes(session.inputs, given.samples))
     resized_samples = _first_that_runs(session, tried)
     return SourceInputs(
         samples=samples,
@@ -181,12 +181,12 @@ def _synthetic(
 
     def made_up(sizes: Sizes, change: Change | None, least: int) -> Samples:
         inputs = with_sizes(session.inputs, sizes)
-        return Samples(synthetic(inputs, preprocess, pixels, roles, change, least), SYNTHETIC)
+        return Samples(make_inputs(inputs, preprocess, pixels, roles, change, least), SYNTHETIC)
 
     has_numbers = any(role.bounds is not None for role in roles.values())
     refusals: list[EdgeError] = []
     counts = (SAMPLES, _SEQUENCE) if keeps_state(source) else (SAMPLES,)
-    for sizes in candidates(session.inputs):
+    for sizes in candidate_sizes(session.inputs):
         for least, (name, change) in product(counts, DISTRIBUTIONS.items()):
             samples = made_up(sizes, change, least)
             try:
@@ -201,7 +201,7 @@ def _synthetic(
                 if not sizes:
                     raise
                 break
-            tried = (made_up(other, change, least) for other in others(session.inputs, samples.inputs.samples))
+            tried = (made_up(other, change, least) for other in other_sizes(session.inputs, samples.inputs.samples))
             resized_samples = _first_that_runs(session, tried)
             what = "not finite, or always the same, for the usual synthetic inputs"
             note = f"the source's output is {what}: {name} values were used; pass real ones with --calibration"
@@ -265,8 +265,8 @@ def _batches(request: ConvertRequest, session: Session, samples: Samples) -> tup
         return ()
 
 
-def _resized(samples: Samples, inputs: Sequence[TensorSpec], sizes: Sizes) -> Samples:
-    return Samples(Calibration(resized(samples.inputs.samples, inputs, sizes)), samples.kind)
+def _resize(samples: Samples, inputs: Sequence[TensorSpec], sizes: Sizes) -> Samples:
+    return Samples(Calibration(resize(samples.inputs.samples, inputs, sizes)), samples.kind)
 
 
 def sizes_text(samples: Samples) -> str:

@@ -18,7 +18,7 @@ ARTIFACT = "artifact"  # the subfolder of the temporary folder that becomes the 
 def staging(out: Path, force: bool = False) -> Iterator[Path]:
     """Create a temporary folder whose subfolder `artifact` becomes `out` at the end of the block.
 
-    After a ProofError it becomes `failed_place(out)` instead; after anything else, including Ctrl+C, it is deleted.
+    After a ProofError it becomes `failed_path(out)` instead; after anything else, including Ctrl+C, it is deleted.
     Raises UsageError if `out` exists, unless `force`; with `force`, if it is not an artifact.
     """
     check_place(out, force)
@@ -34,13 +34,13 @@ def staging(out: Path, force: bool = False) -> Iterator[Path]:
         _move(work / ARTIFACT, out, work)
     except ProofError:
         if any((work / ARTIFACT).iterdir()):
-            _move(work / ARTIFACT, failed_place(out), work)
+            _move(work / ARTIFACT, failed_path(out), work)
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def failed_place(out: Path) -> Path:
+def failed_path(out: Path) -> Path:
     """Return the path for a result that failed verification."""
     return out.with_name(f"{out.name}.failed")
 

@@ -75,7 +75,7 @@ def _fill_free_sizes(shape: Sequence[int | str], other: Sequence[int | str]) -> 
     return tuple(a if isinstance(b, str) else b for a, b in zip(shape, other, strict=True))
 
 
-def reshaped(expected: Array, given: Array) -> Array:
+def reshape_answers(expected: Array, given: Array) -> Array:
     """Return the source's answers in the shape of the result's, if they hold as many values."""
     return expected.reshape(given.shape) if expected.size == given.size else expected
 

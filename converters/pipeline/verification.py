@@ -221,7 +221,7 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
     )
 
 
-def measured_checks(
+def complete_checks(
     checks: Sequence[OutputCheck], truth: Arrays, given: Arrays, outputs: Sequence[TensorSpec]
 ) -> tuple[OutputCheck, ...]:
     """Complete the checks with the ranges and quantization steps, which depend on the values."""
@@ -240,7 +240,7 @@ def measured_checks(
     return tuple(found)
 
 
-def ties(truth: Arrays, given: Arrays) -> tuple[str, ...]:
+def find_ties(truth: Arrays, given: Arrays) -> tuple[str, ...]:
     """Return a note for each classifier output whose top classes tie much more often than the source's."""
     lines = []
     for name, values in given.items():
@@ -342,9 +342,9 @@ def _limits(precision: str, expected: Array) -> dict[str, float]:
     return limits
 
 
-def _below(name: str, complete_check: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
-    missed = [metric for metric, limit in limits.items() if not meets(metric, complete_check[metric], limit)]
-    words = ", ".join(describe(metric, complete_check[metric], limits[metric]) for metric in missed)
+def _below(name: str, measured: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+    missed = [metric for metric, limit in limits.items() if not meets(metric, measured[metric], limit)]
+    words = ", ".join(describe(metric, measured[metric], limits[metric]) for metric in missed)
     return [f"output '{name}' is too far from the source's: {words}"] if missed else []
 
 

@@ -75,12 +75,12 @@ def _onnx(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
 
 
 def _tflite(path: Path, feeds: Mapping[str, Array]) -> list[InnerTensor]:
-    from converters.tflite.interpreter import inspecting_interpreter
+    from converters.tflite.interpreter import inspection_interpreter
     from converters.tflite.reader import read_tflite
     from runtimes.tensors import dequantize
 
     graph = read_tflite(path).graphs[0]
-    interpreter = inspecting_interpreter(path)
+    interpreter = inspection_interpreter(path)
     given = _rename(feeds, [spec.name for spec in graph.specs(graph.inputs)])
     places = dict(zip(graph.inputs, given.values(), strict=True))
     for place, values in places.items():

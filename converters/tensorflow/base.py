@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from converters.base import ConversionOutput, Converter
 from converters.library_calls import converting
-from converters.onnx.opset import check_opset, wanted_opset
+from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from converters.tflite import check_tflite
 
@@ -55,7 +55,7 @@ class OnnxConverter(TracingConverter):
         from converters.tensorflow.tracing import to_onnx
 
         self.check(options, calibration)
-        opset = wanted_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
+        opset = choose_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         source = self.trace(model, options.batch, options.shapes)
         with converting(model, "tf2onnx"):
             proto = to_onnx(source, opset)

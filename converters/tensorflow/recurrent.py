@@ -76,17 +76,17 @@ def call_with_states(call: Callable[[], list[Any]], variables: Sequence[Any], va
 
 def assigning_operators(function: Any) -> tuple[str, ...]:
     """Return the names of the operators of a concrete function, and of those that it calls, that assign variables."""
-    return _named(function, _ASSIGNMENTS)
+    return _names_of(function, _ASSIGNMENTS)
 
 
-def loops(function: Any) -> tuple[str, ...]:
+def find_loops(function: Any) -> tuple[str, ...]:
     """Return the names of the loops in a concrete function, and in the functions that it calls."""
-    return _named(function, _LOOPS)
+    return _names_of(function, _LOOPS)
 
 
 def check_no_loops(function: Any) -> None:
     """Raise UsageError for a function with a loop, which TensorFlow's converter crashes on when it quantizes it."""
-    found = loops(function)
+    found = find_loops(function)
     if found:
         what = f"'{found[0]}' loops over its input, which TensorFlow's converter cannot quantize to int8"
         raise UsageError(what, _INSTEAD)
@@ -99,7 +99,7 @@ def check_stateless(states: tuple[str, ...], target: str) -> None:
         raise UsageError(what, _WITH_STATES)
 
 
-def _named(function: Any, operators: Collection[str]) -> tuple[str, ...]:
+def _names_of(function: Any, operators: Collection[str]) -> tuple[str, ...]:
     """Return the names of these operators in a concrete function, and in the functions that it calls."""
     definition = function.graph.as_graph_def()
     nodes = [*definition.node, *(node for one in definition.library.function for node in one.node_def)]

@@ -95,7 +95,7 @@ def to_tflite(traced: TracedFunction, options: ConvertOptions, calibration: Cali
         _set_precision(converter, options)
         if options.precision == "int8" and calibration is not None:
             _set_int8(converter, options, traced.inputs, calibration)
-        content = _kept(converter, options.keep, traced.outputs) if options.keep else converter.convert()
+        content = _convert_and_keep(converter, options.keep, traced.outputs) if options.keep else converter.convert()
     return with_names(content, traced.inputs, traced.outputs)
 
 
@@ -172,7 +172,7 @@ def _set_int8(converter: Any, options: ConvertOptions, names: Sequence[str], cal
 
     io_dtype = tf.dtypes.as_dtype(options.io_dtype or "uint8")
 
-    converter.representative_dataset = lambda: (list(feed.values()) for feed in _ordered(calibration, names))
+    converter.representative_dataset = lambda: (list(feed.values()) for feed in _order_samples(calibration, names))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = io_dtype
     converter.inference_output_type = tf.float32 if options.float_outputs else io_dtype
@@ -180,11 +180,11 @@ def _set_int8(converter: Any, options: ConvertOptions, names: Sequence[str], cal
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
-def _ordered(calibration: Calibration, names: Sequence[str]) -> Iterator[Arrays]:
+def _order_samples(calibration: Calibration, names: Sequence[str]) -> Iterator[Arrays]:
     return ({name: feed[name] for name in names} for feed in feeds_for(calibration, names))
 
 
-def _kept(converter: Any, layers: tuple[str, ...], outputs: Sequence[str]) -> bytes:
+def _convert_and_keep(converter: Any, layers: tuple[str, ...], outputs: Sequence[str]) -> bytes:
     """Return the int8 model, keeping the layers that write the tensors `layers` in float32.
 
     `outputs` are the names that the outputs get after the conversion, which `layers` uses. This does the same as

@@ -30,7 +30,7 @@ def input_names(proto: Any) -> list[str]:
     return [value.name for value in proto.graph.input if value.name not in constants]
 
 
-def prepared(model: Path, folder: Path) -> Path:
+def prepare_for_quantizer(model: Path, folder: Path) -> Path:
     """Write the model with inferred shapes and folded BatchNorm into `folder`, as the quantizer needs it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.tflite.interpreter import inspecting_interpreter
+from converters.tflite.interpreter import inspection_interpreter
 from converters.tflite.op import graph_ops
 from converters.tflite.reader import read_tflite
 from runtimes.errors import RefusedError
@@ -29,7 +29,7 @@ def check_float16_range(path: Path, samples: Calibration | None) -> None:
     A single constant of minus infinity is a mask and stays. With `samples` None, only constants are checked.
     """
     graph = read_tflite(path).graphs[0]
-    interpreter = inspecting_interpreter(path)
+    interpreter = inspection_interpreter(path)
     interpreter.allocate_tensors()
     computed = {index for operator in graph.operators for index in operator.outputs}
     for index, tensor in enumerate(graph.tensors):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def inspecting_interpreter(model: Path | bytes) -> Any:
+def inspection_interpreter(model: Path | bytes) -> Any:
     """Return an interpreter, not allocated yet, whose inner tensors can be read after `invoke`.
 
     The operators run in LiteRT's own kernels: XNNPACK, the default delegate, joins operators, and what is between them

@@ -13,7 +13,7 @@ import numpy as np
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
 from converters.layer_errors import Layer, Node, rank, stack_rows
-from converters.tflite.interpreter import inspecting_interpreter
+from converters.tflite.interpreter import inspection_interpreter
 from converters.tflite.reader import read_tflite
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.manifest import TensorSpec
@@ -39,7 +39,7 @@ def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[La
 def _values(path: Path, samples: Calibration) -> Arrays:
     """Return every computed tensor as real numbers, by name."""
     graph = read_tflite(path).graphs[0]
-    interpreter = inspecting_interpreter(path)
+    interpreter = inspection_interpreter(path)
     interpreter.allocate_tensors()
     inputs = graph.specs(graph.inputs)
     computed = [index for operator in graph.operators for index in operator.outputs]

@@ -34,7 +34,7 @@ def prepare(model: Path, folder: Path) -> bytes:
     return serialize(network)
 
 
-def without_unused(model: Path) -> bytes:
+def drop_unused(model: Path) -> bytes:
     """Return the model without the data that no operator reads any more, such as weights in their old precision."""
     network = read_network(model)
     used = {0}

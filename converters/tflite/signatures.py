@@ -36,14 +36,14 @@ def write_signature(model: Path, name: str, out: Path) -> Path:
 
 def keep_graph(network: Any, first: int) -> None:
     """Leave a `ModelT` the graph `first`, as its main graph, and those that it calls."""
-    kept = _reached(network, first)
+    kept = _reachable_graphs(network, first)
     places = {old: new for new, old in enumerate(kept)}
     network.subgraphs = [network.subgraphs[old] for old in kept]
     for options, field in _references(network.subgraphs):
         setattr(options, field, places[vars(options)[field]])
 
 
-def _reached(network: Any, first: int) -> list[int]:
+def _reachable_graphs(network: Any, first: int) -> list[int]:
     """Return the graph `first` and those that it calls, directly or not, in the order in which they are found."""
     found = [first]
     for place in found:  # grows during iteration

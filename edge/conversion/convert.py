@@ -11,7 +11,7 @@ from pathlib import Path
 from converters.calibration.generator import is_reference
 from converters.environments import environment
 from converters.pipeline.request import SIZES, ConvertRequest, ConvertResult, ExportJob
-from converters.pipeline.staging import ARTIFACT, failed_place, staging
+from converters.pipeline.staging import ARTIFACT, failed_path, staging
 from converters.pytorch.hugging_face_config import PROCESSOR
 from converters.registry import converter
 from converters.sources import check_options, source_of
@@ -97,7 +97,7 @@ class Conversion:
                 kind_in_file=kind_in_file(source, inputs),
                 label_offset=inputs.label_offset,
                 labels=inputs.labels,
-                kept=str(failed_place(place)),
+                kept=str(failed_path(place)),
                 evaluation=inputs.evaluate if stated else evaluation_inputs(inputs, source, preprocess, work),
                 max_drop=inputs.max_drop,
                 origin=export.origin() if export else None,

@@ -9,7 +9,7 @@ from converters.gguf.base import GgufConverter, GgufOptions
 from converters.gguf.detect import ADAPTER, recognize
 from converters.gguf.hugging_face import check_architecture
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
-from converters.pipeline.staging import ARTIFACT, failed_place, staging
+from converters.pipeline.staging import ARTIFACT, failed_path, staging
 from edge.console.progress import OnProgress
 from edge.conversion.datasets import ConversionInputs
 from edge.conversion.planning import ConversionRequest
@@ -68,7 +68,7 @@ class LlmConversion:
                 options=replace(self.options, scratch=str(work / "steps")),
                 out=work / ARTIFACT,
                 scratch=work / "steps",
-                kept=str(failed_place(place)),
+                kept=str(failed_path(place)),
             )
             on_step = step_progress(on_progress, _STEPS)
             # No time limit: a large model takes hours, and progress is shown meanwhile.

@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.options import ConvertOptions
 from converters.pipeline.request import ConvertRequest
-from converters.pipeline.staging import ARTIFACT, failed_place, staging
+from converters.pipeline.staging import ARTIFACT, failed_path, staging
 from converters.registry import options_type
 from edge.table.bundle import Bundle
 from edge.table.mobilenet_v2 import LABELS, WeightsOrigin, data_folder, labels, meaning, preprocess
@@ -95,7 +95,7 @@ class ArtifactBuilder:
             out=work / ARTIFACT,
             scratch=work,
             samples=self._scratch / "calibration.npz",
-            kept=str(failed_place(self._bundle.folder(recipe.id))),
+            kept=str(failed_path(self._bundle.folder(recipe.id))),
         )
         request = request if recipe.source else self._with_meaning(request, recipe)
         self._worker.run(request, timeout_s=_TIMEOUT_S)

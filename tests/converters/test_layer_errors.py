@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.layer_errors import Layer, Node, describe_layers, growing, rank, short, stack_rows
+from converters.layer_errors import Layer, Node, describe_layers, growing_sets, rank, short_name, stack_rows
 
 CHAIN = [Node(("image", "w1"), "conv"), Node(("conv",), "relu"), Node(("relu", "w2"), "dense")]
 SIGNAL = np.random.default_rng(0).normal(size=(16, 1, 3, 3, 4)).astype(np.float32)
@@ -78,9 +78,9 @@ def test_all_layers_around_a_tensor_have_to_be_kept():
 
 def test_more_and_more_is_kept_up_to_half_of_the_layers():
     layers = [Layer(name=name, noise=1.0, touching=(name,)) for name in "abcdefghij"]
-    assert list(growing(layers)) == [("a",), ("a", "b"), ("a", "b", "c", "d")]
-    assert list(growing(layers[:1])) == [("a",)]
-    assert list(growing([])) == []
+    assert list(growing_sets(layers)) == [("a",), ("a", "b"), ("a", "b", "c", "d")]
+    assert list(growing_sets(layers[:1])) == [("a",)]
+    assert list(growing_sets([])) == []
 
 
 def test_layers_in_words():
@@ -91,7 +91,7 @@ def test_layers_in_words():
     ]
     assert describe_layers(layers) == "net/first/Relu (94 % noise), second (20 % noise)"
     assert describe_layers([Layer(name="first", noise=0.0, touching=())]) == ""
-    assert short("a;b") == "a"
+    assert short_name("a;b") == "a"
 
 
 def test_stacked_leaves_out_what_is_no_float():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converters.calibration.dataset import Calibration
-from converters.onnx.opset import fixed_shapes
+from converters.onnx.opset import shapes_for_batch
 from converters.onnx_to_tflite import OnnxToTflite, _readable, kept_inputs
 from converters.options import ConvertOptions
 from converters.tflite.reader import read_tflite
@@ -57,12 +57,12 @@ def _samples(shape) -> np.ndarray:
 
 
 def test_what_an_input_takes_is_read_without_the_environment(tmp_path):
-    assert fixed_shapes(_network(tmp_path / "n.onnx"), 1, 13) == {"image": [1, 3, 16, 16]}
-    assert fixed_shapes(_network(tmp_path / "free.onnx", batch="batch"), 2, 13) == {"image": [2, 3, 16, 16]}
+    assert shapes_for_batch(_network(tmp_path / "n.onnx"), 1, 13) == {"image": [1, 3, 16, 16]}
+    assert shapes_for_batch(_network(tmp_path / "free.onnx", batch="batch"), 2, 13) == {"image": [2, 3, 16, 16]}
     with pytest.raises(InputError, match="free dimension other than the batch"):
-        fixed_shapes(_network(tmp_path / "rows.onnx", shape=(1, 3, "rows", 16)), 1, 13)
+        shapes_for_batch(_network(tmp_path / "rows.onnx", shape=(1, 3, "rows", 16)), 1, 13)
     with pytest.raises(InputError, match="has opset 17, and 13 is the newest") as caught:
-        fixed_shapes(_network(tmp_path / "new.onnx", opset=17), 1, 13)
+        shapes_for_batch(_network(tmp_path / "new.onnx", opset=17), 1, 13)
     assert "opset 13 or lower" in caught.value.hint
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.onnx.opset import check_opset, wanted_opset
+from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from converters.pt2_to_onnx import Pt2ToOnnx
 from converters.pytorch.exported_program import write_program
@@ -109,7 +109,7 @@ def test_another_opset_than_asked_for_is_an_error(programs, tmp_path):
     model.graph.node[0].op_type = "Nonsense"
     with pytest.raises(EngineError, match="an invalid model"):
         check_opset(model, 18, "a tool")
-    assert wanted_opset(None, 18, 11, 22, "a tool") == 18
+    assert choose_opset(None, 18, 11, 22, "a tool") == 18
 
 
 def test_a_free_batch_is_fixed_or_left_free(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.calibration.input_roles import InputRole, input_roles
-from converters.calibration.synthetic import plain, synthetic
+from converters.calibration.synthetic import make_inputs, plain
 from runtimes.artifact import TensorSpec
 
 onnx = pytest.importorskip("onnx")
@@ -50,14 +50,14 @@ def test_lengths_of_keys_reach_from_one_to_all_of_them(tmp_path):
 
 def test_made_up_numbers_are_inside_the_bounds_and_zeros_and_ones_when_nothing_else_suits():
     role = {"x": InputRole(bounds=(-100, 100))}
-    usual = synthetic([X], None, roles=role).samples["x"]
+    usual = make_inputs([X], None, roles=role).samples["x"]
     assert usual.min() < 0 < usual.max()
     assert np.abs(usual).max() <= 100
-    assert set(np.unique(synthetic([X], None, roles=role, change=plain).samples["x"])) == {0, 1}
+    assert set(np.unique(make_inputs([X], None, roles=role, change=plain).samples["x"])) == {0, 1}
 
 
 def test_one_made_up_boolean_mask_hides_everything_and_none_does_when_that_does_not_suit():
     mask, role = TensorSpec("mask", "bool", (1, 6)), {"mask": InputRole(is_mask=True)}
-    lengths = synthetic([mask], None, roles=role).samples["mask"].sum(axis=(1, 2))
+    lengths = make_inputs([mask], None, roles=role).samples["mask"].sum(axis=(1, 2))
     assert (lengths[0], lengths[-1]) == (6, 0)
-    assert synthetic([mask], None, roles=role, change=plain).samples["mask"].sum(axis=(1, 2)).min() > 0
+    assert make_inputs([mask], None, roles=role, change=plain).samples["mask"].sum(axis=(1, 2)).min() > 0

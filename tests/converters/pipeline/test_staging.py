@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from converters.pipeline.staging import ARTIFACT, failed_place, staging
+from converters.pipeline.staging import ARTIFACT, failed_path, staging
 from runtimes.artifact import MANIFEST
 from runtimes.errors import HostError, ProofError, UsageError
 
@@ -37,7 +37,7 @@ def test_what_fails_its_proof_is_kept_aside(tmp_path):
         with pytest.raises(ProofError):
             stage(tmp_path / "out", attempt, ProofError("wrong"))
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
-    assert (failed_place(tmp_path / "out") / "model").read_text() == "second"
+    assert (failed_path(tmp_path / "out") / "model").read_text() == "second"
 
 
 def test_a_proof_that_fails_before_there_is_a_result_leaves_nothing(tmp_path):

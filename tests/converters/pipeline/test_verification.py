@@ -9,11 +9,11 @@ from converters.calibration.dataset import Calibration
 from converters.pipeline.verification import (
     LIMITS,
     Samples,
+    find_ties,
     selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
     source_answers,
-    ties,
     verify,
 )
 from runtimes.artifact import TensorSpec
@@ -197,12 +197,12 @@ def test_a_refusal_that_rests_on_made_up_inputs_says_so_and_how_to_give_real_one
 def test_best_answers_that_tie_are_reported_for_a_classifier_whose_source_has_one():
     source = np.array([[0.5, 0.498, 0.002], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]])
     eight_bits = np.round(source * 256) / 256
-    assert ties({"y": source}, {"y": eight_bits}) == ()  # one of three is few, and none ties that the source parts
+    assert find_ties({"y": source}, {"y": eight_bits}) == ()  # one of three is few, and none ties that the source parts
     coarse = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    (line,) = ties({"y": source}, {"y": coarse})
+    (line,) = find_ties({"y": source}, {"y": coarse})
     assert "'y' has a tie for the best answer in 67%" in line
-    assert ties({"y": source * 3}, {"y": coarse}) == ()  # a feature map may have equal maxima
-    assert ties({"y": coarse}, {"y": coarse}) == ()
+    assert find_ties({"y": source * 3}, {"y": coarse}) == ()  # a feature map may have equal maxima
+    assert find_ties({"y": coarse}, {"y": coarse}) == ()
 
 
 def test_a_selfcheck_that_visitors_load_keeps_to_its_limit():

@@ -12,7 +12,7 @@ import pytest
 from converters.options import ConvertOptions
 from converters.pipeline import explanation
 from converters.pipeline.convert import convert
-from converters.pipeline.execute import inputs_of
+from converters.pipeline.execute import read_inputs
 from converters.pipeline.request import ConvertRequest
 from converters.proof import explain
 from converters.proof.divergence import LostSlice, first_divergence
@@ -171,7 +171,7 @@ LIBRARIES = {"onnx": "onnxruntime", "tflite": "ai_edge_litert", "openvino": "ope
 
 
 def read(path, model_format):
-    feeds = {spec.name: TINY["wide" if spec.shape[-1] == 4 else "narrow"] for spec in inputs_of(path, model_format)}
+    feeds = {spec.name: TINY["wide" if spec.shape[-1] == 4 else "narrow"] for spec in read_inputs(path, model_format)}
     return inner_tensors(path, model_format, feeds)
 
 

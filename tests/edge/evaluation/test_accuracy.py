@@ -149,11 +149,11 @@ def right(judge) -> int:
 
 
 def truth_of(classifier, meaning=None, calibration=None) -> Reference:
-    from converters.calibration.synthetic import synthetic
+    from converters.calibration.synthetic import make_inputs
     from converters.pipeline.verification import Samples
 
     with open_session(Artifact.open(classifier)) as session:
-        samples = Samples(synthetic(session.inputs, WAY), "synthetic")
+        samples = Samples(make_inputs(session.inputs, WAY), "synthetic")
         inputs, outputs = tuple(session.inputs), tuple(session.outputs)
         return Reference(
             inputs=inputs,
