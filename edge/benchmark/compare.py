@@ -80,7 +80,7 @@ def compare(new: Sequence[Row], old: Sequence[Row]) -> list[Comparison]:
     return [_against_file(row, other) for row, other in pairs]
 
 
-def unmatched(new: Sequence[Row], old: Sequence[Row]) -> list[str]:
+def list_unmatched(new: Sequence[Row], old: Sequence[Row]) -> list[str]:
     """List the setups measured in `new` for which `old` has no measurement."""
     known = {row.setup for row in old if row.samples_ms}
     return [row.setup for row in new if row.samples_ms and row.setup not in known]

@@ -123,11 +123,11 @@ def rows(ids: Sequence[int]) -> list[JsonObject]:
             one = database and database.execute("SELECT row FROM measurements WHERE id = ?", [number]).fetchone()
             if not one:
                 raise InputError(f"the history has no measurement {number}", "`edge history list` shows them")
-            found.append(_unpacked(number, one[0]))
+            found.append(_unpack(number, one[0]))
     return found
 
 
-def _unpacked(number: int, content: bytes) -> JsonObject:
+def _unpack(number: int, content: bytes) -> JsonObject:
     try:
         values = json.loads(zlib.decompress(content))
     except (zlib.error, ValueError, TypeError) as error:

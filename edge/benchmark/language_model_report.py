@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from device_profiles.published.language_models import PublishedSpeed
 from edge.benchmark.bill import Bill, BillLine
 from edge.benchmark.language_model import TextRow
-from edge.benchmark.tables import NONE, Column, aligned, failed, machines, markdown
+from edge.benchmark.tables import NONE, Column, describe_machines, explain_failure, format_aligned, format_markdown
 from edge.benchmark.warnings import Finding
-from edge.console.text import wrapped
+from edge.console.text import wrap
 
 _MAX_PUBLISHED = 12
 _GB = 1e9
@@ -73,8 +73,8 @@ _COLUMNS: tuple[Column[TextRow], ...] = (
 
 def as_text(rows: Sequence[TextRow], found: Sequence[Finding], width: int | None = None) -> str:
     """Format for a terminal: a table, the origin of the ceiling, findings, and published speeds of the same class."""
-    table = aligned(_COLUMNS, _select_measured(rows), width)
-    notes = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found)]
+    table = format_aligned(_COLUMNS, _select_measured(rows), width)
+    notes = ["\n".join(wrap(line, width) for line in lines) for lines in _notes(rows, found)]
     published = [_published(row) for row in _select_measured(rows)]
     bills = [_bill(row.bill, width) for row in rows if row.bill is not None]
     return "\n\n".join(part for part in (table, *notes, *dict.fromkeys(published), *bills) if part)
@@ -84,11 +84,11 @@ def as_markdown(rows: Sequence[TextRow], found: Sequence[Finding]) -> str:
     """Format for a README: a table, followed by lists."""
     notes = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found)]
     bills = [
-        f"{_bill_heading(bill)}\n\n{markdown(_BILL_COLUMNS, bill.lines)}"
+        f"{_bill_heading(bill)}\n\n{format_markdown(_BILL_COLUMNS, bill.lines)}"
         for row in rows
         if (bill := row.bill) is not None
     ]
-    return "\n\n".join(part for part in (markdown(_COLUMNS, _select_measured(rows)), *notes, *bills) if part)
+    return "\n\n".join(part for part in (format_markdown(_COLUMNS, _select_measured(rows)), *notes, *bills) if part)
 
 
 def as_csv(rows: Sequence[TextRow]) -> str:
@@ -112,8 +112,8 @@ def _select_measured(rows: Sequence[TextRow]) -> list[TextRow]:
 
 def _notes(rows: Sequence[TextRow], found: Sequence[Finding]) -> Iterator[list[str]]:
     titles = {row.setup: row.title for row in rows}
-    yield [failed(row) for row in rows if row.status != "ok"]
-    yield [*machines(_select_measured(rows)), *_origin(_select_measured(rows))]
+    yield [explain_failure(row) for row in rows if row.status != "ok"]
+    yield [*describe_machines(_select_measured(rows)), *_origin(_select_measured(rows))]
     yield [f"{titles.get(item.setup or '', 'this machine')}: {item.what} → {item.remedy}" for item in found]
 
 
@@ -145,7 +145,7 @@ _HELD = {
 def _published(row: TextRow) -> str:
     """Format the speeds that others published for the same class, marked as theirs."""
     rows = row.published
-    size = f"{counted((row.model['parameters'] if row.model else None) or 0)} parameters"
+    size = f"{format_count((row.model['parameters'] if row.model else None) or 0)} parameters"
     if not rows:
         return f"Published speeds: edge knows none for a model of {size} with weights of this class."
     columns: tuple[Column[PublishedSpeed], ...] = (
@@ -160,7 +160,7 @@ def _published(row: TextRow) -> str:
     left = f", {len(rows) - len(picked)} more with --json" if len(rows) > len(picked) else ""
     sources = dict.fromkeys(one.source for one in picked)
     heading = f"Published by others for about {size} with weights of the same class [tok/s], not measured here{left}:"
-    return "\n".join([heading, aligned(columns, picked, None), *(f"  {source}" for source in sources)])
+    return "\n".join([heading, format_aligned(columns, picked, None), *(f"  {source}" for source in sources)])
 
 
 _BILL_COLUMNS: tuple[Column[BillLine], ...] = (
@@ -179,7 +179,7 @@ _BILL_COLUMNS: tuple[Column[BillLine], ...] = (
 def _bill(bill: Bill, width: int | None) -> str:
     """Format the bill: a table, and what each of its lines rests on."""
     sources = [f"  {line.name}: {line.note}" for line in bill.lines]
-    return "\n".join([_bill_heading(bill), aligned(_BILL_COLUMNS, bill.lines, width), *sources])
+    return "\n".join([_bill_heading(bill), format_aligned(_BILL_COLUMNS, bill.lines, width), *sources])
 
 
 def _bill_heading(bill: Bill) -> str:
@@ -199,7 +199,7 @@ def _time(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def counted(number: float) -> str:
+def format_count(number: float) -> str:
     """Format a large number for people: `6.74 billion`, `260 thousand`."""
     for unit, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
         if number >= unit:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from edge.benchmark.rows import Row
-from edge.benchmark.tables import NONE, Column, aligned, markdown
+from edge.benchmark.tables import NONE, Column, format_aligned, format_markdown
 from runtimes.measurement.operator_times import ProfileSummary
 
 MAX_ROWS = 20
@@ -40,14 +40,14 @@ _COLUMNS: tuple[Column[_Line], ...] = (
 
 def text_sections(rows: Sequence[Row], width: int | None) -> Iterator[str]:
     """Yield the profiles for a terminal."""
-    yield from _sections(rows, lambda lines: aligned(_COLUMNS, lines, width))
-    yield from _gain_sections(rows, lambda gains: aligned(_GAINS, gains, width))
+    yield from _sections(rows, lambda lines: format_aligned(_COLUMNS, lines, width))
+    yield from _gain_sections(rows, lambda gains: format_aligned(_GAINS, gains, width))
 
 
 def markdown_sections(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the profiles for a README."""
-    yield from _sections(rows, lambda lines: markdown(_COLUMNS, lines))
-    yield from _gain_sections(rows, lambda gains: markdown(_GAINS, gains))
+    yield from _sections(rows, lambda lines: format_markdown(_COLUMNS, lines))
+    yield from _gain_sections(rows, lambda gains: format_markdown(_GAINS, gains))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,17 @@ from edge.benchmark.compare import Comparison
 from edge.benchmark.profile_report import markdown_sections, text_sections
 from edge.benchmark.ranking import Rank, is_same
 from edge.benchmark.rows import Row
-from edge.benchmark.tables import NONE, Column, aligned, distinct, failed, machines, markdown
+from edge.benchmark.tables import (
+    NONE,
+    Column,
+    describe_machines,
+    distinct,
+    explain_failure,
+    format_aligned,
+    format_markdown,
+)
 from edge.benchmark.warnings import Finding
-from edge.console.text import wrapped
+from edge.console.text import wrap
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.measurement.statistics import Interval, fewest_runs
 
@@ -104,8 +112,8 @@ def as_text(
 
     If the columns do not fit into `width` characters, each setup is a block of lines, and notes are wrapped.
     """
-    table = aligned(_COLUMNS, _select_measured(rows), width)
-    sections = ["\n".join(wrapped(line, width) for line in lines) for lines in _notes(rows, found, compared, ranks)]
+    table = format_aligned(_COLUMNS, _select_measured(rows), width)
+    sections = ["\n".join(wrap(line, width) for line in lines) for lines in _notes(rows, found, compared, ranks)]
     return "\n\n".join(part for part in (table, *sections, *text_sections(rows, width)) if part)
 
 
@@ -116,7 +124,7 @@ def as_markdown(
     ranks: Sequence[Rank] = (),
 ) -> str:
     """Format for a README: a table, followed by lists."""
-    table = markdown(_COLUMNS, _select_measured(rows))
+    table = format_markdown(_COLUMNS, _select_measured(rows))
     sections = ["\n".join(f"* {line}" for line in lines) for lines in _notes(rows, found, compared, ranks)]
     return "\n\n".join(part for part in (table, *sections, *markdown_sections(rows)) if part)
 
@@ -198,7 +206,7 @@ def _notes(
 ) -> Iterator[list[str]]:
     """Yield the sections below the table: failures, origin of the numbers, findings, comparison, ranking."""
     titles = {row.setup: row.title for row in rows}
-    yield [failed(row) for row in rows if row.status != "ok"]
+    yield [explain_failure(row) for row in rows if row.status != "ok"]
     yield list(_origin(rows))
     yield [f"{titles.get(item.setup or '', 'this machine')}: {item.what} → {item.remedy}" for item in found]
     yield [f"{titles[item.setup]}: {_verdict(item, titles)}" for item in compared]
@@ -208,7 +216,7 @@ def _notes(
 def _origin(rows: Sequence[Row]) -> Iterator[str]:
     """Describe how the numbers were measured, once for all rows that share a description."""
     measured = _select_measured(rows)
-    yield from machines(measured)
+    yield from describe_machines(measured)
     for kind in distinct(row.input["kind"] for row in measured if row.input):
         yield f"input: {_INPUTS.get(kind, kind)}"
     for key, share in (("p90_ms", 0.90), ("p95_ms", 0.95)):

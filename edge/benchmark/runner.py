@@ -20,7 +20,7 @@ from edge.benchmark.compare import (
     compare_in_turn,
     confidence_at,
     is_decided,
-    unmatched,
+    list_unmatched,
 )
 from edge.benchmark.energy import add_energy, check_meter
 from edge.benchmark.harness import BROWSER_WORKER, ENGINE_WORKER, IsDecided, Measurement, Setup, measure_all, short_name
@@ -155,7 +155,7 @@ def run_benchmark(
         findings=findings(rows),
         comparisons=compare(rows, old) if baseline is None else _compare(rows, baselines, options),
         ranking=ranking(rows),
-        unmatched=unmatched(rows, old) if older and baseline is None else (),
+        unmatched=list_unmatched(rows, old) if older and baseline is None else (),
         measured=len(measurements),
         was_stopped=was_stopped,
     )

@@ -24,7 +24,7 @@ class Column(NamedTuple, Generic[T]):
     is_number: bool = True
 
 
-def aligned(columns: Sequence[Column[T]], rows: Sequence[T], width: int | None) -> str:
+def format_aligned(columns: Sequence[Column[T]], rows: Sequence[T], width: int | None) -> str:
     """Format the columns that have a value in at least one row; as blocks of lines if they do not fit into `width`."""
     columns = _select_columns(columns, rows)
     cells = _cells(columns, rows)
@@ -33,7 +33,7 @@ def aligned(columns: Sequence[Column[T]], rows: Sequence[T], width: int | None) 
     return _blocks(cells) if is_narrow else "\n".join(lines)
 
 
-def markdown(columns: Sequence[Column[T]], rows: Sequence[T]) -> str:
+def format_markdown(columns: Sequence[Column[T]], rows: Sequence[T]) -> str:
     """Format the same columns as a Markdown table; empty if there are no rows."""
     columns = _select_columns(columns, rows)
     cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(columns, rows)]
@@ -41,12 +41,12 @@ def markdown(columns: Sequence[Column[T]], rows: Sequence[T]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ruler, *cells[1:])) if len(cells) > 1 else ""
 
 
-def failed(row: Row) -> str:
+def explain_failure(row: Row) -> str:
     """Explain why a setup was not measured, and what to do."""
     return f"{row.title}: {row.status}: {row.message}" + (f" → {row.hint}" if row.hint else "")
 
 
-def machines(rows: Iterable[Row]) -> Iterator[str]:
+def describe_machines(rows: Iterable[Row]) -> Iterator[str]:
     """Yield a line for each machine that rows were measured on."""
     for machine in distinct(row.machine or {} for row in rows):
         name = machine.get("board") or machine.get("cpu")

@@ -34,9 +34,9 @@ class Chat:
     def save(self) -> None:
         """Save the chat if it has a file. An empty chat does not create one."""
         if self.save_as is not None and (self.conversation.messages or self.save_as.exists()):
-            saved_chat.save(self.save_as, self.saved())
+            saved_chat.save(self.save_as, self.to_saved_chat())
 
-    def saved(self) -> saved_chat.SavedChat:
+    def to_saved_chat(self) -> saved_chat.SavedChat:
         """Return the content of the file."""
         conversation = self.conversation
         template_name = None if conversation.template.name == "the model's own" else conversation.template.name

@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report(error, as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        return _stopped()
+        return _report_interrupt()
     except RuntimeError as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # it came while a class was being made
-            return _stopped()
+            return _report_interrupt()
         raise
     except BrokenPipeError:  # the reader of our output has exited: `edge table | head`
         return _without_stdout(141)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _without_stdout(HostError.exit_code)
 
 
-def _stopped() -> int:
+def _report_interrupt() -> int:
     """Report Ctrl+C, and return the shell's status for it."""
     print("edge: stopped", file=sys.stderr)
     # If it interrupted code that runs from a string, as when a dataclass is defined, CPython remembers that and at exit

@@ -67,10 +67,10 @@ def out_format(args: argparse.Namespace) -> str:
 
 def html_page(rows: Sequence[JsonObject], args: argparse.Namespace, title: str, notes: Sequence[str] = ()) -> str:
     """Return the page of the rows of `edge bench --json` or `edge table --json`, without the newline at its end."""
-    from edge.reporting.documents import of_rows
-    from edge.reporting.report import report_of
+    from edge.reporting.documents import content_of_rows
+    from edge.reporting.report import lay_out_report
 
-    return report_of(of_rows(rows, notes), title, shlex.join(["edge", *args.words])).html.rstrip("\n")
+    return lay_out_report(content_of_rows(rows, notes), title, shlex.join(["edge", *args.words])).html.rstrip("\n")
 
 
 def write(texts: Mapping[str, Callable[[], str]], written_as: str, out: Path | None) -> None:

@@ -32,13 +32,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _findings(host: str | None) -> list[Finding]:
-    from edge.doctor import examine, examine_board, observe, of_board
+    from edge.doctor import examine, examine_board, observe, snapshot_of_board
 
     if host is None:
         return examine(observe())
     from edge.remote.facts import remote_facts
 
-    return examine_board(of_board(remote_facts(host)))
+    return examine_board(snapshot_of_board(remote_facts(host)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:

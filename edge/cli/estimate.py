@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def language_model_text(report: LanguageModelEstimates, width: int | None = None) -> str:
     """Format a language model for a terminal: a row for each device, and what the band means."""
-    from edge.benchmark.tables import NONE, Column, aligned
-    from edge.console.text import wrapped
+    from edge.benchmark.tables import NONE, Column, format_aligned
+    from edge.console.text import wrap
     from runtimes.llm.llama_cpp.memory import gigabytes
 
     def fits(one: LanguageModelEstimate) -> str:
@@ -80,14 +80,14 @@ def language_model_text(report: LanguageModelEstimates, width: int | None = None
         f"memory: weights, a context of {report.context} tokens, and buffers",
     )
     title = f"{report.model}: {report.parameters / 1e9:.3g} billion parameters, {report.bits}-bit weights"
-    lines = "\n".join(wrapped(note, width) for note in notes)
-    return "\n\n".join((title, aligned(columns, report.estimates, width), lines))
+    lines = "\n".join(wrap(note, width) for note in notes)
+    return "\n\n".join((title, format_aligned(columns, report.estimates, width), lines))
 
 
 def as_text(report: EstimateReport, width: int | None = None) -> str:
     """Format for a terminal: the graph, a row for each device and engine, and what the band means."""
-    from edge.benchmark.tables import aligned
-    from edge.console.text import wrapped
+    from edge.benchmark.tables import format_aligned
+    from edge.console.text import wrap
 
     facts, split = report.facts, report.edge_tpu
     graph = (
@@ -95,9 +95,9 @@ def as_text(report: EstimateReport, width: int | None = None) -> str:
         f"{facts.parameters / 1e6:.2f} million parameters, {facts.layers} layers"
     )
     columns = _columns() if split is None else (*_columns(), _sending())
-    table = aligned(columns, report.estimates, width)
-    notes = "\n".join(wrapped(line, width) for line in _notes(report))
-    edge_tpu = () if split is None else (wrapped(f"with an Edge TPU: {split}", width),)
+    table = format_aligned(columns, report.estimates, width)
+    notes = "\n".join(wrap(line, width) for line in _notes(report))
+    edge_tpu = () if split is None else (wrap(f"with an Edge TPU: {split}", width),)
     return "\n\n".join((graph, *edge_tpu, table, notes))
 
 

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         with Progress(1, "evaluating", quiet=args.json) as bar:
             report = edge.evaluate(args.artifacts, args.data, _options(args), on_progress=show)
     except KeyboardInterrupt:
-        print(f"edge: {_stopped(last, args.journal)}", file=sys.stderr)
+        print(f"edge: {_describe_interrupt(last, args.journal)}", file=sys.stderr)
         return _STOPPED
     print(json.dumps(report.to_json(), indent=2) if args.json else as_text(report, width()))
     if args.max_drop is not None:
@@ -127,7 +127,7 @@ def _options(args: argparse.Namespace) -> EvaluateOptions:
     )
 
 
-def _stopped(last: list[ProgressEvent], journal: Path | None) -> str:
+def _describe_interrupt(last: list[ProgressEvent], journal: Path | None) -> str:
     from edge.console.text import quantity
 
     done = f"stopped after about {last[0].done} of {quantity(last[0].total, 'input')}" if last else "stopped"
@@ -138,13 +138,13 @@ def _stopped(last: list[ProgressEvent], journal: Path | None) -> str:
 
 def as_text(report: EvaluateReport, width: int | None = None) -> str:
     """Format for a terminal: a row for each model, the most frequent confusions, and notes."""
-    from edge.benchmark.tables import aligned
-    from edge.console.text import printable, quantity, wrapped
+    from edge.benchmark.tables import format_aligned
+    from edge.console.text import printable, quantity, wrap
 
     head = f"{report.data}: {quantity(report.count, 'input')}, {report.task}"
-    table = aligned(_columns(report), report.models, width)
+    table = format_aligned(_columns(report), report.models, width)
     lines = [printable(line) for line in _notes(report)]
-    return "\n\n".join(filter(None, (printable(head), table, "\n".join(wrapped(line, width) for line in lines))))
+    return "\n\n".join(filter(None, (printable(head), table, "\n".join(wrap(line, width) for line in lines))))
 
 
 def _columns(report: EvaluateReport) -> tuple[Column[EvaluatedModel], ...]:

@@ -90,10 +90,13 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _list(found: list[Entry]) -> str:
-    from edge.benchmark.tables import aligned
+    from edge.benchmark.tables import format_aligned
     from edge.console.text import width
 
-    return aligned(_columns(), found, width()) or "nothing was measured yet, or the history was moved: see EDGE_HISTORY"
+    return (
+        format_aligned(_columns(), found, width())
+        or "nothing was measured yet, or the history was moved: see EDGE_HISTORY"
+    )
 
 
 def _columns() -> list[Column[Entry]]:

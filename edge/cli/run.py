@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if args.reference:
             answers = _compare(answers, _references(model, args.reference))
         if args.draw is not None:
-            answers = _drawn(answers, args.draw)
+            answers = _draw_each(answers, args.draw)
         if args.save is not None:
             answers = _save_outputs(answers, args.save)
         rows, unreadable, total = [], list[Unreadable](), 0
@@ -157,23 +157,23 @@ def _check(args: argparse.Namespace) -> None:
 def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Prediction | Unreadable]:
     """Yield the answer to each frame; frames are named camera-0-frame-1.jpg and so on."""
     from edge.remote.board import Board
-    from edge.remote.camera import Camera, here, on_board
+    from edge.remote.camera import Camera, run_here, run_on_board
 
     board = model.place if isinstance(model.place, Board) else None
-    camera = Camera(on_board(board.line) if board else here, args.camera, args.on or "this machine")
+    camera = Camera(run_on_board(board.line) if board else run_here, args.camera, args.on or "this machine")
     most = args.frames or (1 if args.json else None)
     with tempfile.TemporaryDirectory(prefix="edge-camera-") as folder:
         for number in count(1) if most is None else range(1, most + 1):
             frame = Path(folder, f"camera-{args.camera}-frame-{number}.jpg")
             frame.write_bytes(camera.frame())
             for answer in model.predictions([frame]):
-                yield _named(answer, frame)
+                yield _rename(answer, frame)
             frame.unlink()
             if board:
                 board.forget_inputs()
 
 
-def _named(answer: Prediction | Unreadable, frame: Path) -> Prediction | Unreadable:
+def _rename(answer: Prediction | Unreadable, frame: Path) -> Prediction | Unreadable:
     """Return the answer to a frame under its name, without the folder that nobody can look into afterwards."""
     from edge.inference.prediction import Unreadable
 
@@ -235,7 +235,7 @@ def _print_each(
         yield answer
 
 
-def _drawn(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator[Prediction | Unreadable]:
+def _draw_each(answers: Iterable[Prediction | Unreadable], folder: Path) -> Iterator[Prediction | Unreadable]:
     """Yield the same answers, writing each picture with its result as `folder`/<name>.png."""
     from edge.inference.prediction import Unreadable
 

@@ -73,7 +73,7 @@ def _table(args: argparse.Namespace) -> int:
     from edge.benchmark import history
     from edge.benchmark.energy import check_meter
     from edge.cli.bench_common import html_page
-    from edge.console.text import width, wrapped
+    from edge.console.text import width, wrap
     from edge.table import report
     from edge.table.bundle import export
     from edge.table.estimates import with_estimates
@@ -107,7 +107,7 @@ def _table(args: argparse.Namespace) -> int:
     elif args.html:
         print(html_page([row.to_json() for row in rows], args, "MobileNetV2, one picture at a time", table.notes))
     else:
-        print(report.as_markdown(rows, [wrapped(note, width()) for note in table.notes]))
+        print(report.as_markdown(rows, [wrap(note, width()) for note in table.notes]))
     return 130 if table.stopped else table.exit_code
 
 

@@ -87,9 +87,9 @@ def _convert(args: argparse.Namespace, note: Callable[[str], None]) -> list[Path
 
 def as_text(report: TuneReport, width: int | None) -> str:
     """Format for a terminal: everything that was tried, the winner, and the command that measures it again."""
-    from edge.benchmark.tables import aligned
+    from edge.benchmark.tables import format_aligned
     from edge.benchmark.warnings import findings
-    from edge.console.text import wrapped
+    from edge.console.text import wrap
 
     row = report.winner
     interval = "" if row.low_ms is None or row.high_ms is None else f" [{row.low_ms:.4g}, {row.high_ms:.4g}]"
@@ -103,8 +103,8 @@ def as_text(report: TuneReport, width: int | None) -> str:
     lines.append(f"measure it again: {report.command}")
     lines.append(f"{len(report.trials)} ways were tried in {report.seconds:.0f} s")
     doubts = [f"{row.title if one.setup else 'this machine'}: {one.what} → {one.remedy}" for one in findings([row])]
-    blocks = ["\n".join(wrapped(line, width) for line in part) for part in (lines, doubts) if part]
-    return "\n\n".join((aligned(_columns(), report.trials, width), *blocks))
+    blocks = ["\n".join(wrap(line, width) for line in part) for part in (lines, doubts) if part]
+    return "\n\n".join((format_aligned(_columns(), report.trials, width), *blocks))
 
 
 def _columns() -> tuple[Column[TuneTrial], ...]:

@@ -34,7 +34,7 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def wrapped(line: str, columns: int | None) -> str:
+def wrap(line: str, columns: int | None) -> str:
     """Wrap a line between words, with two spaces before continuation lines; unchanged if `columns` is None."""
     if columns is None:
         return line

@@ -19,7 +19,7 @@ from converters.pipeline.request import EXPECTED, INPUT, RESULT, SOURCE, Convert
 from converters.sources.source import OpenedSource
 from edge.conversion.datasets import ConversionInputs
 from edge.inference.facts import Specs, facts_of, inspect_file
-from edge.inference.prepared_model import prepared_model
+from edge.inference.prepared_model import complete_model
 from edge.inference.preprocessing import ModelHints
 from runtimes.arrays import Arrays, load_arrays
 from runtimes.artifact import Artifact, TensorSpec
@@ -71,7 +71,7 @@ def task_agreement(
         return None  # the source cannot be run as it is, either
     if task.id == _UNDECODED:
         return None
-    found = prepared_model(Artifact.open(request.out), ModelHints(), _nothing, takes_pictures=False)
+    found = complete_model(Artifact.open(request.out), ModelHints(), _nothing, takes_pictures=False)
     sides = (task, decoder, facts.outputs), (found.task, found.decoder, found.artifact.manifest.outputs)
     pairs = list(_decode(*sides, arrays))
     if not pairs:

@@ -32,18 +32,18 @@ _INTERPRETERS = ("ai-edge-litert", "tflite-runtime")
 _LAST_FOR_GOOGLES = (2, 11)  # newer ones crash with Google's library: github.com/google-coral/edgetpu, issue 812
 
 
-def coral_library(situation: Snapshot) -> Iterator[Finding]:
+def coral_library(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for Google's driver library and an interpreter that calls it: a Coral needs both."""
-    if not _has_coral(situation):
+    if not _has_coral(snapshot):
         return
-    if not any(map(situation.find_library, ("edgetpu", "edgetpu.1"))):
+    if not any(map(snapshot.find_library, ("edgetpu", "edgetpu.1"))):
         yield Finding(
             level="error",
             what="a Coral is attached, but the library libedgetpu is not installed",
             why="nothing runs on the Edge TPU without it",
-            fix=_missing_library(situation),
+            fix=_missing_library(snapshot),
         )
-    elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(situation.packages):
+    elif not {"ai-edge-litert", "tflite-runtime", "pycoral"} & set(snapshot.packages):
         yield Finding(
             level="error",
             what="a Coral is attached, but no interpreter for TFLite is installed",
@@ -54,22 +54,22 @@ def coral_library(situation: Snapshot) -> Iterator[Finding]:
         yield Finding(level="ok", what="a Coral is attached, with libedgetpu and an interpreter")
 
 
-def _missing_library(situation: Snapshot) -> str:
-    name, version = interpreter(situation)
+def _missing_library(snapshot: Snapshot) -> str:
+    name, version = interpreter(snapshot)
     if name is not None and version is not None and is_newer_than_googles(name, version):
         return f"Google's build crashes with {name} {version}: {NEWER_LIBEDGETPU}"
-    if name is None and situation.python.version[:2] > GOOGLES_NEWEST_PYTHON:
+    if name is None and snapshot.python.version[:2] > GOOGLES_NEWEST_PYTHON:
         return f"no interpreter for this Python fits Google's build: {NEWER_LIBEDGETPU}"
     return "sudo apt-get install libedgetpu1-std, from the package source that coral.ai names"
 
 
-def coral_driver(situation: Snapshot) -> Iterator[Finding]:
+def coral_driver(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for the kernel modules gasket and apex, which create /dev/apex_0 for a PCIe or M.2 card."""
-    card = accelerators.pci_devices(CORAL_PCIE, situation.machine)
+    card = accelerators.pci_devices(CORAL_PCIE, snapshot.machine)
     if not card:
         return
-    kernel, pages = situation.machine["os"]["kernel"], situation.machine["os"]["page_bytes"]
-    is_pi_5 = str(situation.machine["board"]["model"]).startswith(_PI_5)
+    kernel, pages = snapshot.machine["os"]["kernel"], snapshot.machine["os"]["page_bytes"]
+    is_pi_5 = str(snapshot.machine["board"]["model"]).startswith(_PI_5)
     if pages is not None and pages > _DRIVERS_PAGE_BYTES:
         slot = card[0]["address"]
         yield Finding(
@@ -80,7 +80,7 @@ def coral_driver(situation: Snapshot) -> Iterator[Finding]:
             if is_pi_5
             else "start a kernel with pages of 4 KiB",
         )
-    elif not accelerators.nodes(CORAL_PCIE, situation.machine):
+    elif not accelerators.nodes(CORAL_PCIE, snapshot.machine):
         overlay = f"; in /boot/firmware/config.txt: {'; '.join(_PI_5_LINES)}" if is_pi_5 else ""
         yield Finding(
             level="error",
@@ -97,14 +97,14 @@ def _release(kernel: str | None) -> tuple[int, ...]:
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
-def coral_speed(situation: Snapshot) -> Iterator[Finding]:
+def coral_speed(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the USB speed of a stick: over USB 2, inputs and weights beyond 8 MB transfer ten times slower."""
-    for stick in accelerators.usb_devices(CORAL_USB, situation.machine):
+    for stick in accelerators.usb_devices(CORAL_USB, snapshot.machine):
         # Before its first use the stick is in its boot loader, whose speed is not that of the device.
         if stick["id"] != _CORAL_READY or stick["speed_mbps"] is None or stick["speed_mbps"] >= _USB3_MBPS:
             continue
         why = "its host interface then takes most of the time: MobileNetV2 needs 10 ms instead of 3"
-        if _has_usb3(situation):
+        if _has_usb3(snapshot):
             fix = "plug it into a blue (USB 3) port, with a USB 3 cable and no hub between"
             yield Finding(
                 level="warning", what=f"the Coral at port {stick['port']} runs at USB 2 speed", why=why, fix=fix
@@ -116,15 +116,15 @@ def coral_speed(situation: Snapshot) -> Iterator[Finding]:
             )
 
 
-def permission(situation: Snapshot) -> Iterator[Finding]:
+def permission(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the permissions of devices: they belong to root until a udev rule changes that."""
     for kind, name, vendors in ((CORAL_USB, "coral", "1a6e|18d1"), (MOVIDIUS, "movidius", "03e7")):
-        nodes = [one["node"] for one in accelerators.usb_devices(kind, situation.machine)]
+        nodes = [one["node"] for one in accelerators.usb_devices(kind, snapshot.machine)]
         for node in nodes:
-            if node is not None and not situation.may_write(node):
+            if node is not None and not snapshot.may_write(node):
                 yield _forbidden(node, kind.name, _udev_rule(name, f'SUBSYSTEM=="usb", ATTRS{{idVendor}}=="{vendors}"'))
-    for node in accelerators.nodes(CORAL_PCIE, situation.machine):
-        if not situation.may_write(node):
+    for node in accelerators.nodes(CORAL_PCIE, snapshot.machine):
+        if not snapshot.may_write(node):
             yield _forbidden(node, CORAL_PCIE.name, _udev_rule("apex", 'SUBSYSTEM=="apex"'))
 
 
@@ -141,9 +141,9 @@ def _udev_rule(name: str, match: str) -> str:
     )
 
 
-def movidius(situation: Snapshot) -> Iterator[Finding]:
+def movidius(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for an OpenVINO release that still supports Movidius sticks."""
-    sticks = accelerators.usb_devices(MOVIDIUS, situation.machine)
+    sticks = accelerators.usb_devices(MOVIDIUS, snapshot.machine)
     if not sticks:
         return
     if any(one["id"] == _MYRIAD_2 for one in sticks):
@@ -153,17 +153,17 @@ def movidius(situation: Snapshot) -> Iterator[Finding]:
             why="OpenVINO's releases of 2020 were the last to support it, and they are not on PyPI",
             fix="install OpenVINO 2020.3 from Intel's archive, in a separate Python 3.6 or 3.7; or use an NCS 2",
         )
-    elif _reaches_myriad(situation):
+    elif _reaches_myriad(snapshot):
         yield Finding(level="ok", what="a Movidius stick is attached, with an OpenVINO that supports it")
-    elif situation.myriad is not None:
+    elif snapshot.myriad is not None:
         yield Finding(
             level="error",
             what="a Movidius stick is attached, but the OpenVINO that supports it is not set up in this shell",
             why="a program finds it only if its script was run before in the same shell",
-            fix=f". {situation.myriad}, and run edge in the same shell",
+            fix=f". {snapshot.myriad}, and run edge in the same shell",
         )
     else:
-        version = situation.packages.version("openvino")
+        version = snapshot.packages.version("openvino")
         yield Finding(
             level="error",
             what="a Movidius stick is attached, but "
@@ -175,9 +175,9 @@ def movidius(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def nvidia_driver(situation: Snapshot) -> Iterator[Finding]:
+def nvidia_driver(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for NVIDIA's own driver, without which a GPU displays pictures but cannot compute."""
-    machine = situation.machine
+    machine = snapshot.machine
     cards = accelerators.pci_devices(NVIDIA_GPU, machine)
     loaded = machine["accelerators"]["nvidia_gpus"] or accelerators.nodes(NVIDIA_GPU, machine)
     if cards and not loaded and not accelerators.is_attached(JETSON, machine):
@@ -189,31 +189,31 @@ def nvidia_driver(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _has_coral(situation: Snapshot) -> bool:
-    return any(accelerators.is_attached(kind, situation.machine) for kind in (CORAL_USB, CORAL_PCIE))
+def _has_coral(snapshot: Snapshot) -> bool:
+    return any(accelerators.is_attached(kind, snapshot.machine) for kind in (CORAL_USB, CORAL_PCIE))
 
 
-def _has_usb3(situation: Snapshot) -> bool:
+def _has_usb3(snapshot: Snapshot) -> bool:
     """Return whether any hub, including the computer's own, offers USB 3."""
-    devices = situation.machine["accelerators"]["usb"]
+    devices = snapshot.machine["accelerators"]["usb"]
     return any((one["speed_mbps"] or 0) >= _USB3_MBPS for one in devices)
 
 
-def _reaches_myriad(situation: Snapshot) -> bool:
+def _reaches_myriad(snapshot: Snapshot) -> bool:
     """Return whether a worker finds the plugin.
 
     On a board, workers are started through the archive's script; here they inherit the environment of edge.
     """
-    if situation.is_board:
-        return situation.myriad is not None
-    is_set_up = situation.myriad is not None and "INTEL_OPENVINO_DIR" in situation.environ
-    return is_set_up or any(MYRIAD in name for name in situation.packages.file_names("openvino"))
+    if snapshot.is_board:
+        return snapshot.myriad is not None
+    is_set_up = snapshot.myriad is not None and "INTEL_OPENVINO_DIR" in snapshot.environ
+    return is_set_up or any(MYRIAD in name for name in snapshot.packages.file_names("openvino"))
 
 
-def interpreter(situation: Snapshot) -> tuple[str | None, str | None]:
+def interpreter(snapshot: Snapshot) -> tuple[str | None, str | None]:
     """Return the package and version of the first TFLite interpreter that is installed."""
-    name = next((name for name in _INTERPRETERS if name in situation.packages), None)
-    return name, situation.packages.version(name) if name else None
+    name = next((name for name in _INTERPRETERS if name in snapshot.packages), None)
+    return name, snapshot.packages.version(name) if name else None
 
 
 def is_newer_than_googles(name: str, version: str) -> bool:

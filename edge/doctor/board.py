@@ -13,9 +13,9 @@ from edge.remote.packages import NEWER_LIBEDGETPU
 _NEWEST_EDGETPU_RUNTIME = 14  # api/runtime_version.h of libedgetpu; of 2021, and the last
 
 
-def emulated(situation: Snapshot) -> Iterator[Finding]:
+def emulated(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for qemu's user mode, which runs programs of another processor."""
-    if situation.machine["os"].get("emulated"):
+    if snapshot.machine["os"].get("emulated"):
         yield Finding(
             level="note",
             what="this processor is emulated",
@@ -24,9 +24,9 @@ def emulated(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def power_mode(situation: Snapshot) -> Iterator[Finding]:
+def power_mode(snapshot: Snapshot) -> Iterator[Finding]:
     """Check a Jetson's power mode: by default it saves power by switching cores off."""
-    mode = situation.conditions.get("power_mode")
+    mode = snapshot.conditions.get("power_mode")
     if mode is None:
         return
     name = mode["name"] or f"number {mode['id']}"
@@ -41,9 +41,9 @@ def power_mode(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def gpu_clock(situation: Snapshot) -> Iterator[Finding]:
+def gpu_clock(snapshot: Snapshot) -> Iterator[Finding]:
     """Check whether the GPU's clock is fixed: if it follows the load, the first runs are slow and times vary."""
-    clock = situation.conditions.get("gpu_clock")
+    clock = snapshot.conditions.get("gpu_clock")
     if clock is not None and not clock["fixed"]:
         yield Finding(
             level="warning",
@@ -53,12 +53,12 @@ def gpu_clock(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def edgetpu_build(situation: Snapshot) -> Iterator[Finding]:
+def edgetpu_build(snapshot: Snapshot) -> Iterator[Finding]:
     """Check that libedgetpu was built for the interpreter; it crashes in others."""
-    build = situation.edgetpu_package
+    build = snapshot.edgetpu_package
     if build is None:
         return
-    name, version = interpreter(situation)
+    name, version = interpreter(snapshot)
     built_for = re.search(r"tf(\d+\.\d+)", build)
     if name is None or version is None or built_for:
         yield Finding(
@@ -75,9 +75,9 @@ def edgetpu_build(situation: Snapshot) -> Iterator[Finding]:
         yield Finding(level="ok", what=f"libedgetpu {build}, which fits {name} {version}")
 
 
-def edgetpu_runtime(situation: Snapshot) -> Iterator[Finding]:
+def edgetpu_runtime(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the Edge TPU runtime against the newest one that a compiled model may require; see `edge inspect`."""
-    version = situation.edgetpu_runtime
+    version = snapshot.edgetpu_runtime
     if version is not None and version < _NEWEST_EDGETPU_RUNTIME:
         yield Finding(
             level="warning",

@@ -11,9 +11,9 @@ from edge.machine.remedies import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON
 _HOT_C = 80.0  # a Raspberry Pi starts to throttle here; PCs between 90 and 105
 
 
-def int8(situation: Snapshot) -> Iterator[Finding]:
+def int8(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for an int8 dot product instruction. Without it, int8 is fast but inexact on x86, exact but slow on ARM."""
-    cpu = situation.machine["cpu"]
+    cpu = snapshot.machine["cpu"]
     if cpu["int8_dot_product"]:
         yield Finding(level="ok", what="the processor has an int8 dot product instruction")
     elif {"avx2", "sse4_1"} & set(cpu["features"]):
@@ -32,15 +32,15 @@ def int8(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def governor(situation: Snapshot) -> Iterator[Finding]:
+def governor(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the CPU governor: one that saves power changes the clock during a measurement."""
-    name = situation.conditions["governor"]
+    name = snapshot.conditions["governor"]
     if name is None:
         return
     if name == "performance":
         yield Finding(level="ok", what="the CPU governor is 'performance'")
         return
-    jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
+    jetson = accelerators.is_attached(accelerators.JETSON, snapshot.machine)
     yield Finding(
         level="warning",
         what=f"the CPU governor is '{name}'",
@@ -49,9 +49,9 @@ def governor(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def load(situation: Snapshot) -> Iterator[Finding]:
+def load(snapshot: Snapshot) -> Iterator[Finding]:
     """Check whether other processes keep the cores busy."""
-    processes, cores = situation.conditions["load_average"], situation.machine["cpu"]["usable_cores"]
+    processes, cores = snapshot.conditions["load_average"], snapshot.machine["cpu"]["usable_cores"]
     if processes is not None and processes >= 0.5 * cores:
         yield Finding(
             level="warning",
@@ -61,9 +61,9 @@ def load(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def share(situation: Snapshot) -> Iterator[Finding]:
+def share(snapshot: Snapshot) -> Iterator[Finding]:
     """Check whether a container's quota or an affinity mask withholds cores from this process."""
-    cpu = situation.machine["cpu"]
+    cpu = snapshot.machine["cpu"]
     if cpu["usable_cores"] < cpu["logical_cores"]:
         yield Finding(
             level="note",
@@ -73,9 +73,9 @@ def share(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def heat(situation: Snapshot) -> Iterator[Finding]:
+def heat(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the temperature: a hot processor is about to throttle."""
-    celsius = situation.conditions["temperature_c"]
+    celsius = snapshot.conditions["temperature_c"]
     if celsius is None:
         return
     if celsius < _HOT_C:
@@ -83,15 +83,15 @@ def heat(situation: Snapshot) -> Iterator[Finding]:
         return
     yield Finding(
         level="warning",
-        what=f"{celsius:.0f} °C at the sensor '{situation.conditions['temperature_sensor']}'",
+        what=f"{celsius:.0f} °C at the sensor '{snapshot.conditions['temperature_sensor']}'",
         why=f"processors throttle from about {_HOT_C:.0f} °C",
         fix="let the machine cool down, and give it a heat sink or a fan",
     )
 
 
-def throttling(situation: Snapshot) -> Iterator[Finding]:
+def throttling(snapshot: Snapshot) -> Iterator[Finding]:
     """Check whether the machine reports throttling."""
-    signs = situation.conditions["throttling"]
+    signs = snapshot.conditions["throttling"]
     if signs is None:
         return
     if signs["now"]:

@@ -12,22 +12,22 @@ _NEEDED_BYTES = 300 * 2**20  # LiteRT or ONNX Runtime with numpy, the artifact, 
 _OFFLINE = "or use --offline, which brings the packages from the other machine"
 
 
-def home(situation: Snapshot) -> Iterator[Finding]:
+def home(snapshot: Snapshot) -> Iterator[Finding]:
     """Check that files can be written where everything is installed."""
-    if situation.home_writable:
+    if snapshot.home_writable:
         return
     yield Finding(
         level="error",
-        what=f"nothing can be written in the home folder {situation.home}",
+        what=f"nothing can be written in the home folder {snapshot.home}",
         why="edge installs everything in ~/.edgeproof; the disk may be mounted read-only, or the folder may belong to "
         "root",
-        fix=f"sudo mount -o remount,rw / or sudo chown $USER {situation.home}; or link ~/.edgeproof to another disk",
+        fix=f"sudo mount -o remount,rw / or sudo chown $USER {snapshot.home}; or link ~/.edgeproof to another disk",
     )
 
 
-def space(situation: Snapshot) -> Iterator[Finding]:
+def space(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the free space for an engine."""
-    free = situation.free_bytes(situation.cache)
+    free = snapshot.free_bytes(snapshot.cache)
     if free is not None and free >= _NEEDED_BYTES:
         yield Finding(level="ok", what=f"{free / 2**30:.1f} GiB free in the home folder")
     elif free is not None:
@@ -39,9 +39,9 @@ def space(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def pip(situation: Snapshot) -> Iterator[Finding]:
+def pip(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for pip, which installs the engines."""
-    if not situation.python.has_pip:
+    if not snapshot.python.has_pip:
         yield Finding(
             level="error",
             what="the board's Python has no pip",
@@ -50,9 +50,9 @@ def pip(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def wheels(situation: Snapshot) -> Iterator[Finding]:
+def wheels(snapshot: Snapshot) -> Iterator[Finding]:
     """Check that engines are published for this Python: they are for glibc, and hardly any for 32 bits."""
-    python = situation.python
+    python = snapshot.python
     version = "{}.{}".format(*python.version)
     if python.glibc is None:
         yield Finding(
@@ -72,12 +72,12 @@ def wheels(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def jetson(situation: Snapshot) -> Iterator[Finding]:
+def jetson(snapshot: Snapshot) -> Iterator[Finding]:
     """Check a Jetson for TensorRT, the only engine that uses its GPU, and for numpy beside it."""
-    if not accelerators.is_attached(accelerators.JETSON, situation.machine):
+    if not accelerators.is_attached(accelerators.JETSON, snapshot.machine):
         return
-    modules = situation.python.modules
-    version = "{}.{}.{}".format(*situation.python.version)
+    modules = snapshot.python.modules
+    version = "{}.{}.{}".format(*snapshot.python.version)
     if "tensorrt" not in modules:
         yield Finding(
             level="error",

@@ -12,9 +12,9 @@ _LOW_MEMORY = 256 * _MIB  # a float MobileNetV2 takes about 100 MiB in an engine
 _LOW_DISK = 2 * _GIB  # the artifacts of `edge table` and pip's cache, with some reserve
 
 
-def swap(situation: Snapshot) -> Iterator[Finding]:
+def swap(snapshot: Snapshot) -> Iterator[Finding]:
     """Check a small board for swap: without it, a process that exceeds the memory is killed."""
-    memory = situation.machine["memory"]
+    memory = snapshot.machine["memory"]
     total = memory["total_bytes"]
     if total is not None and total < _SMALL_BOARD and not memory["swap_total_bytes"]:
         yield Finding(
@@ -26,9 +26,9 @@ def swap(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def available_memory(situation: Snapshot) -> Iterator[Finding]:
+def available_memory(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the memory that other programs leave free."""
-    free = situation.machine["memory"]["available_bytes"]
+    free = snapshot.machine["memory"]["available_bytes"]
     if free is None:
         return
     if free >= _LOW_MEMORY:
@@ -42,9 +42,9 @@ def available_memory(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def container_limit(situation: Snapshot) -> Iterator[Finding]:
+def container_limit(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for a container whose limit is below the machine's memory."""
-    memory = situation.machine["memory"]
+    memory = snapshot.machine["memory"]
     limit, total = memory["limit_bytes"], memory["total_bytes"]
     if limit is not None and total is not None:  # without the total, a limit says nothing
         yield Finding(
@@ -55,11 +55,11 @@ def container_limit(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def disk(situation: Snapshot) -> Iterator[Finding]:
+def disk(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the disk that stores converted models."""
-    folder = situation.cache
-    free = situation.free_bytes(folder)
-    if free is None or situation.is_board:  # where nothing is converted
+    folder = snapshot.cache
+    free = snapshot.free_bytes(folder)
+    if free is None or snapshot.is_board:  # where nothing is converted
         return
     if free >= _LOW_DISK:
         yield Finding(level="ok", what=f"{free / _GIB:.0f} GiB free for {folder}")

@@ -11,9 +11,9 @@ from edge.machine import accelerators
 from runtimes import registry
 
 
-def any_engine(situation: Snapshot) -> Iterator[Finding]:
+def any_engine(snapshot: Snapshot) -> Iterator[Finding]:
     """Check that at least one engine is installed."""
-    ready = [one for one in situation.engines() if one.installed and one.requires and not one.lacks]
+    ready = [one for one in snapshot.engines() if one.installed and one.requires and not one.lacks]
     if ready:
         yield Finding(
             level="ok", what="engines: " + ", ".join(f"{one.id} {one.version or ''}".strip() for one in ready)
@@ -27,11 +27,11 @@ def any_engine(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def pycoral(situation: Snapshot) -> Iterator[Finding]:
+def pycoral(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for PyPI's pycoral, a program for coral reefs that is not Google's package."""
-    version = situation.packages.version("pycoral")
+    version = snapshot.packages.version("pycoral")
     # Google's package is recognized by its files: importing it would run it.
-    if version is None or situation.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
+    if version is None or snapshot.packages.file("pycoral", "pycoral/utils/edgetpu.py"):
         return
     yield Finding(
         level="error",
@@ -41,12 +41,12 @@ def pycoral(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def tflite_runtime(situation: Snapshot) -> Iterator[Finding]:
+def tflite_runtime(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the numpy that tflite-runtime uses, which was built for numpy 1."""
-    version, numpy = situation.packages.version("tflite-runtime"), situation.packages.version("numpy")
+    version, numpy = snapshot.packages.version("tflite-runtime"), snapshot.packages.version("numpy")
     if version is None or numpy is None or major(numpy) < 2:
         return
-    replaced = "ai-edge-litert" in situation.packages
+    replaced = "ai-edge-litert" in snapshot.packages
     yield Finding(
         level="warning" if replaced else "error",
         what=f"tflite-runtime {version} does not work with numpy {numpy}",
@@ -56,29 +56,29 @@ def tflite_runtime(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def torch_build(situation: Snapshot) -> Iterator[Finding]:
+def torch_build(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for a CUDA build of PyTorch without a GPU: it has gigabytes of libraries that are never loaded."""
-    cuda = torch_cuda(situation)
-    if cuda is None or has_nvidia_gpu(situation):
+    cuda = torch_cuda(snapshot)
+    if cuda is None or has_nvidia_gpu(snapshot):
         return
     yield Finding(
         level="warning",
-        what=f"torch {situation.packages.version('torch')} is built for CUDA {cuda}, but there is no NVIDIA GPU",
+        what=f"torch {snapshot.packages.version('torch')} is built for CUDA {cuda}, but there is no NVIDIA GPU",
         why="it works, but takes gigabytes of disk and starts more slowly than the CPU build",
         fix="pip uninstall --yes torch, then install the CPU build as the page 'Start locally' of pytorch.org shows",
     )
 
 
-def gpu_unused(situation: Snapshot) -> Iterator[Finding]:
+def gpu_unused(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for a GPU that no installed engine can use."""
-    if not has_nvidia_gpu(situation):
+    if not has_nvidia_gpu(snapshot):
         return
-    able = [name for name in ("onnxruntime-gpu", "tensorrt") if name in situation.packages]
-    able += ["torch"] if torch_cuda(situation) else []
+    able = [name for name in ("onnxruntime-gpu", "tensorrt") if name in snapshot.packages]
+    able += ["torch"] if torch_cuda(snapshot) else []
     if able:
         yield Finding(level="ok", what=f"the NVIDIA GPU can be used by {', '.join(able)}")
         return
-    jetson = accelerators.is_attached(accelerators.JETSON, situation.machine)
+    jetson = accelerators.is_attached(accelerators.JETSON, snapshot.machine)
     yield Finding(
         level="warning",
         what="there is an NVIDIA GPU, but no installed engine uses it",
@@ -89,9 +89,9 @@ def gpu_unused(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def torch_cuda(situation: Snapshot) -> str | None:
+def torch_cuda(snapshot: Snapshot) -> str | None:
     """Return the CUDA release that the installed PyTorch was built for; None for a CPU build, or without PyTorch."""
-    source = situation.packages.file("torch", "torch/version.py")
+    source = snapshot.packages.file("torch", "torch/version.py")
     if source is None:
         return None
     text = source.read_text(encoding="utf-8", errors="replace")
@@ -99,10 +99,10 @@ def torch_cuda(situation: Snapshot) -> str | None:
     return match.group(1) if match else None
 
 
-def has_nvidia_gpu(situation: Snapshot) -> bool:
+def has_nvidia_gpu(snapshot: Snapshot) -> bool:
     """Return whether there is an NVIDIA GPU: in a slot, or a Jetson's own."""
     kinds = (accelerators.NVIDIA_GPU, accelerators.JETSON)
-    return any(accelerators.is_attached(kind, situation.machine) for kind in kinds)
+    return any(accelerators.is_attached(kind, snapshot.machine) for kind in kinds)
 
 
 CHECKS: tuple[Check, ...] = (any_engine, pycoral, tflite_runtime, torch_build, gpu_unused)

@@ -26,7 +26,7 @@ class Packages:
         return cls(distributions())
 
     @classmethod
-    def named(cls, versions: Mapping[str, str]) -> Packages:
+    def from_versions(cls, versions: Mapping[str, str]) -> Packages:
         """Return the packages of another machine, of which only names and versions are known."""
         return cls(_RemoteDistribution(name, version) for name, version in versions.items())
 

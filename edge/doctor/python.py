@@ -12,10 +12,10 @@ from edge.doctor.snapshot import Check, Finding, Snapshot
 _OLDEST = (3, 11)
 
 
-def version(situation: Snapshot) -> Iterator[Finding]:
+def version(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the version of Python: the host needs 3.11, a board 3.8."""
-    text = ".".join(map(str, situation.python.version))
-    if situation.python.version >= _OLDEST:
+    text = ".".join(map(str, snapshot.python.version))
+    if snapshot.python.version >= _OLDEST:
         yield Finding(level="ok", what=f"Python {text}")
         return
     yield Finding(
@@ -26,10 +26,10 @@ def version(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def operating_system(situation: Snapshot) -> Iterator[Finding]:
+def operating_system(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for an operating system other than Linux, the one this project is tested on."""
-    system = situation.machine["os"]["system"]
-    if situation.is_board or system in (None, "Linux"):
+    system = snapshot.machine["os"]["system"]
+    if snapshot.is_board or system in (None, "Linux"):
         return
     name = "macOS" if system == "Darwin" else system
     yield Finding(
@@ -41,9 +41,9 @@ def operating_system(situation: Snapshot) -> Iterator[Finding]:
     )
 
 
-def word_size(situation: Snapshot) -> Iterator[Finding]:
+def word_size(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for a 32-bit Python: most engines are published only for 64-bit systems."""
-    if situation.python.bits == 32:
+    if snapshot.python.bits == 32:
         yield Finding(
             level="warning",
             what="this Python is a 32-bit program",
@@ -52,9 +52,9 @@ def word_size(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def environment(situation: Snapshot) -> Iterator[Finding]:
+def environment(snapshot: Snapshot) -> Iterator[Finding]:
     """Check that pip may install into this Python, or that a virtual environment can be created."""
-    python = situation.python
+    python = snapshot.python
     if not python.in_environment and python.externally_managed:
         yield Finding(
             level="warning",
@@ -71,7 +71,7 @@ def environment(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def requirements(situation: Snapshot) -> Iterator[Finding]:
+def requirements(snapshot: Snapshot) -> Iterator[Finding]:
     """Check the declared requirements of each package against the installed versions."""
     packaging = _packaging()
     if packaging is None:
@@ -82,17 +82,17 @@ def requirements(situation: Snapshot) -> Iterator[Finding]:
             fix="pip install packaging",
         )
         return
-    lacking = {name: list(_unmet(situation.packages, name, packaging)) for name in situation.packages}
+    lacking = {name: list(_unmet(snapshot.packages, name, packaging)) for name in snapshot.packages}
     for name, missing in lacking.items():
         if missing:
             yield Finding(
                 level="warning",
-                what=f"{name} {situation.packages.version(name)} lacks {', '.join(missing)}",
+                what=f"{name} {snapshot.packages.version(name)} lacks {', '.join(missing)}",
                 why="the package requires these; it may fail when it is imported, or later",
                 fix="pip install " + " ".join(f"'{one}'" for one in missing),
             )
     if not any(lacking.values()):
-        yield Finding(level="ok", what=f"the requirements of all {len(situation.packages)} packages are satisfied")
+        yield Finding(level="ok", what=f"the requirements of all {len(snapshot.packages)} packages are satisfied")
 
 
 def _unmet(packages: Packages, name: str, packaging: Any) -> Iterator[str]:
@@ -132,10 +132,10 @@ _SAME_FOLDER = {
 }
 
 
-def conflicting_packages(situation: Snapshot) -> Iterator[Finding]:
+def conflicting_packages(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for several packages of TensorFlow, ONNX Runtime or OpenCV: each is published under several names."""
     for module, names in _SAME_FOLDER.items():
-        installed = [name for name in names if name in situation.packages]
+        installed = [name for name in names if name in snapshot.packages]
         if len(installed) > 1:
             yield Finding(
                 level="warning",

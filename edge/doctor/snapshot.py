@@ -126,14 +126,14 @@ def _status(answer: report.EngineReport) -> EngineStatus:
     )
 
 
-def of_board(answer: report.BoardReport) -> Snapshot:
+def snapshot_of_board(answer: report.BoardReport) -> Snapshot:
     """Return the snapshot of a board, from the output of `runtimes.board.report` there."""
     statuses = [_status(one) for one in answer["engines"]]
     return Snapshot(
         machine=answer["machine"],
         conditions=answer["conditions"],
         python=_interpreter(answer["python"]),
-        packages=Packages.named(answer["packages"]),
+        packages=Packages.from_versions(answer["packages"]),
         cache=Path("~"),
         edgetpu_package=answer["edgetpu_package"],
         edgetpu_runtime=answer["edgetpu_runtime"],

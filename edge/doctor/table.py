@@ -22,9 +22,9 @@ _PACKAGES = (
 )
 
 
-def packages(situation: Snapshot) -> Iterator[Finding]:
+def packages(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for the packages of the table's rows: rows without theirs are left out."""
-    missing = [names[0] for names in _PACKAGES if not any(name in situation.packages for name in names)]
+    missing = [names[0] for names in _PACKAGES if not any(name in snapshot.packages for name in names)]
     if missing:
         yield Finding(
             level="note",
@@ -37,9 +37,9 @@ def packages(situation: Snapshot) -> Iterator[Finding]:
         yield Finding(level="ok", what="all packages that edge table needs")
 
 
-def pictures(situation: Snapshot) -> Iterator[Finding]:
+def pictures(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for Pillow, which decodes pictures."""
-    if "pillow" not in situation.packages:
+    if "pillow" not in snapshot.packages:
         yield Finding(
             level="warning",
             what="Pillow is not installed",
@@ -48,10 +48,10 @@ def pictures(situation: Snapshot) -> Iterator[Finding]:
         )
 
 
-def weights(situation: Snapshot) -> Iterator[Finding]:
+def weights(snapshot: Snapshot) -> Iterator[Finding]:
     """Check for trained weights: without them the table measures speed, but answers are meaningless."""
     try:
-        path = situation.trained_weights()
+        path = snapshot.trained_weights()
     except InputError as error:
         yield Finding(
             level="error", what=error.message, why="edge table reads MobileNetV2's weights from there", fix=error.hint

@@ -55,7 +55,7 @@ class Evaluation:
             else:
                 yield from_arrays(arrays, self.reference.inputs)
 
-    def answered(self, session: Session) -> Array:
+    def predict(self, session: Session) -> Array:
         """Run the model in `session` and return the top row of its first output for each input, int [n]."""
         specs = self.reference.inputs, tuple(session.inputs)
         output = pair_tensors(self.reference.outputs, tuple(session.outputs), "output")[0].other.name
@@ -100,7 +100,7 @@ class AccuracyGate:
 
     def accuracy(self, session: Session, size: int) -> Accuracy:
         """Measure the accuracy of the result in `session`, whose files have `size` bytes."""
-        predicted = self.evaluation.answered(session)
+        predicted = self.evaluation.predict(session)
         sources, right = self.source == self.evaluation.rows, predicted == self.evaluation.rows
         return Accuracy(
             samples=len(right),
@@ -196,7 +196,7 @@ def accuracy_gate(path: Path, allowed: float, reference: Reference, session: Ses
     labels then do not belong to it.
     """
     evaluation = read_evaluation(path, reference)
-    answered = evaluation.answered(session)
+    answered = evaluation.predict(session)
     if not (answered == evaluation.rows).any():
         what = f"the source itself classifies none of the {len(evaluation)} evaluation inputs correctly"
         raise InputError(what, "check the classes (counted from 0, without a background), --label-offset, --preprocess")

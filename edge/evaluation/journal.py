@@ -34,7 +34,7 @@ class Journal:
         if self._stream is not None:
             self._stream.close()
 
-    def known(self, key: str) -> Mapping[str, ScoredInput]:
+    def recorded(self, key: str) -> Mapping[str, ScoredInput]:
         """Return what each input gave that this model has answered already, by the input's name."""
         found: dict[str, ScoredInput] = {}
         if self._stream is None or self._path is None:

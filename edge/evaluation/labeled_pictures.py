@@ -46,10 +46,10 @@ def read_pictures(data: Path, names: Names) -> LabeledInputs:
     """Read labeled pictures for a model whose classes have these names. Raises InputError and UsageError."""
     labeled = find_labeled(data)
     indices = indices_of(labeled.classes, names)
-    return of_classes(labeled.pictures, indices)
+    return label_inputs(labeled.pictures, indices)
 
 
-def of_classes(sources: Sequence[Source], indices: Sequence[int]) -> LabeledInputs:
+def label_inputs(sources: Sequence[Source], indices: Sequence[int]) -> LabeledInputs:
     """Return inputs with the model's index of the class of each."""
     notes = ("all inputs have the same class: a model that always predicts it is right",)
     return LabeledInputs(tuple(zip(sources, indices, strict=True)), notes if len(set(indices)) == 1 else ())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, same_name
-from edge.evaluation.labeled_pictures import find_labeled, of_classes, table
+from edge.evaluation.labeled_pictures import find_labeled, label_inputs, table
 from edge.inference.inputs import SOUND_SUFFIXES, TEXT_SUFFIX, InlineText
 from edge.inference.texts import MAX_TEXT_BYTES
 from runtimes.errors import InputError
@@ -26,16 +26,16 @@ def read_sounds(data: Path, names: Names) -> LabeledInputs:
     is_class = any(same_name(name or "") == _NONE for name in names.values())
     heard = [is_class or same_name(one) != _NONE for one in labeled.classes]
     found = iter(indices_of([one for one, is_heard in zip(labeled.classes, heard, strict=True) if is_heard], names))
-    return of_classes(labeled.pictures, [next(found) if is_heard else NOT_HEARD for is_heard in heard])
+    return label_inputs(labeled.pictures, [next(found) if is_heard else NOT_HEARD for is_heard in heard])
 
 
 def read_texts(data: Path, names: Names) -> LabeledInputs:
     """Read labeled texts for a model whose classes have these names. Raises InputError and UsageError."""
     if data.suffix.lower() == ".csv" and (rows := _texts(data)) is not None:
         texts = [InlineText(f"{data}, row {number}", text) for number, (text, _) in enumerate(rows, 1)]
-        return of_classes(texts, indices_of([one for _, one in rows], names))
+        return label_inputs(texts, indices_of([one for _, one in rows], names))
     labeled = find_labeled(data, _finder("texts", (TEXT_SUFFIX,)))
-    return of_classes(labeled.pictures, indices_of(labeled.classes, names))
+    return label_inputs(labeled.pictures, indices_of(labeled.classes, names))
 
 
 def _texts(document: Path) -> Sequence[tuple[str, str]] | None:

@@ -175,7 +175,7 @@ def _answers(
     one: _Candidate, journal: Journal, cluster: Cluster | None, on_progress: OnProgress, before: int, total: int
 ) -> _Answers:
     """Run the model on the inputs that the journal does not have."""
-    known, names = journal.known(one.key), {str(path) for path, _ in one.data.inputs}
+    known, names = journal.recorded(one.key), {str(path) for path, _ in one.data.inputs}
     found = _Answers({name: scored for name, scored in known.items() if name in names})
     every = -(-len(names) // _EVENTS)
     todo = [(path, label) for path, label in one.data.inputs if str(path) not in found.scored]

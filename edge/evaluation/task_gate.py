@@ -23,7 +23,7 @@ from edge.evaluation.labeled_inputs import LabeledInput
 from edge.evaluation.runner import CONFIDENCE, read_labeled
 from edge.evaluation.scoring import score
 from edge.inference.prediction import Unreadable, predict
-from edge.inference.prepared_model import EngineChoice, PreparedModel, prepared_model
+from edge.inference.prepared_model import EngineChoice, PreparedModel, complete_model
 from edge.inference.preprocessing import ModelHints
 from edge.tasks import task_view
 from edge.workers.process import OnProgress, Worker
@@ -177,7 +177,7 @@ def _prepare_source(request: ConvertRequest, source: OpenedSource, truth: Refere
     manifest = replace(known, inputs=truth.inputs, outputs=outputs, preprocess=truth.preprocess, task=request.task)
     artifact, options = replace(source.artifact, manifest=manifest), DecodeOptions(confidence=CONFIDENCE)
     takes_pictures = truth.preprocess is not None
-    return prepared_model(
+    return complete_model(
         artifact, ModelHints(), lambda: (truth.inputs, outputs), takes_pictures=takes_pictures, options=options
     )
 

@@ -114,7 +114,7 @@ class Model:
         return predict(prepared, sources, self._worker, self._engine)
 
     def prepare(self, *, takes_pictures: bool) -> PreparedModel:
-        """Return the model with its task, decoder and assumptions. Raises the errors of `prepared_model`."""
+        """Return the model with its task, decoder and assumptions. Raises the errors of `complete_model`."""
         if takes_pictures not in self._prepared:
             self._prepared[takes_pictures] = prepare(
                 self.artifact,

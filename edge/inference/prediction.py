@@ -232,7 +232,7 @@ def predict_samples(
         single = named_outputs({name: array[index] for name, array in outputs.items()}, specs)
         read = {name: sample.feeds[name] for name in model.decoder.reads()}
         start = perf_counter()
-        result = _decoded(model, {**single, **read}, sample.source)
+        result = _decode(model, {**single, **read}, sample.source)
         decode_ms = (perf_counter() - start) * 1000
         predictions.append(
             Prediction(
@@ -254,7 +254,7 @@ def predict_samples(
     return predictions
 
 
-def _decoded(model: PreparedModel, outputs: Arrays, source: str) -> Result:
+def _decode(model: PreparedModel, outputs: Arrays, source: str) -> Result:
     """Decode the outputs of an input. Raises InputError, which names it, for outputs that can be no such result."""
     if model.batch > 1:
         outputs = {name: array[:1] if array.shape[:1] == (model.batch,) else array for name, array in outputs.items()}

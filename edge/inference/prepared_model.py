@@ -111,16 +111,16 @@ def prepare(
     options: DecodeOptions | None = None,
     shapes: Sequence[str] = (),
 ) -> PreparedModel:
-    """Prepare an artifact or bare model file. Raises the errors of `prepared_model` and of the engine."""
+    """Prepare an artifact or bare model file. Raises the errors of `complete_model` and of the engine."""
 
     def describe() -> Specs:
         answer = engine.describe(artifact, worker)
         return tuple(answer.inputs), tuple(answer.outputs)
 
-    return prepared_model(artifact, hints, describe, takes_pictures=takes_pictures, options=options, shapes=shapes)
+    return complete_model(artifact, hints, describe, takes_pictures=takes_pictures, options=options, shapes=shapes)
 
 
-def prepared_model(
+def complete_model(
     artifact: Artifact,
     hints: ModelHints,
     describe: Callable[[], Specs],

@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.onnx.graph import dtype_name
 from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
-from edge.inspection.report import Inspection, chosen_from, precision_of, size_of
+from edge.inspection.report import Inspection, count_choices, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.errors import InputError
@@ -133,5 +133,5 @@ def _producer(makers: Mapping[str, Message], shapes: Mapping[str, tuple[int | st
     if node is None:
         return None
     is_argmax = node.text(4) == "ArgMax" and node.texts(1)
-    classes = chosen_from(shapes.get(node.texts(1)[0], ()), shapes.get(name, ())) if is_argmax else None
+    classes = count_choices(shapes.get(node.texts(1)[0], ()), shapes.get(name, ())) if is_argmax else None
     return Producer(node.text(4), list(node.texts(2)).index(name), classes)

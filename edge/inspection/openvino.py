@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge.inspection.openvino_xml import Layer, Net, Port, read_net
-from edge.inspection.report import Inspection, chosen_from, precision_of, size_of
+from edge.inspection.report import Inspection, count_choices, precision_of, size_of
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.manifest import TensorSpec
 from runtimes.model_files.facts import Producer
@@ -109,8 +109,8 @@ def _classes(layer: Layer) -> int | None:
     """Return of how many classes an operator chooses, if it is one that does."""
     inputs, outputs = ([port.shape for port in ports.values()] for ports in (layer.inputs, layer.outputs))
     if layer.type == "TopK" and inputs and outputs:  # ArgMax
-        return chosen_from(inputs[0], outputs[-1])
+        return count_choices(inputs[0], outputs[-1])
     if layer.type != "DetectionOutput" or len(inputs) < 2:
         return None
-    scores = chosen_from((_COORDINATES, *inputs[1]), inputs[0])  # of each box; the first is the background
+    scores = count_choices((_COORDINATES, *inputs[1]), inputs[0])  # of each box; the first is the background
     return scores - 1 if scores is not None and scores > 1 else None  # 1: every class has boxes of its own

@@ -142,8 +142,8 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
     return (bits + 7) // 8
 
 
-def chosen_from(scores: Sequence[int | str], chosen: Sequence[int | str]) -> int | None:
-    """Return of how many scores an operator chooses each index, by the shapes of both; None if one is not known."""
+def count_choices(scores: Sequence[int | str], chosen: Sequence[int | str]) -> int | None:
+    """Return the number of scores among which each index is chosen, from the shapes of both; None if one is unknown."""
     if not scores or not chosen:
         return None
     sizes = [size for size in (*scores, *chosen) if isinstance(size, int) and size > 0]

@@ -9,8 +9,8 @@ from pathlib import Path
 from converters.edgetpu.compiled_model import read_compiled
 from converters.tflite.reader import Graph, Operator, TfliteModel, read_tflite
 from converters.wire.flatbuffer import flexbuffer_number
-from edge.inspection.report import Inspection, chosen_from, precision_of
-from edge.inspection.tflite_metadata import packed_properties, read_labels, read_metadata
+from edge.inspection.report import Inspection, count_choices, precision_of
+from edge.inspection.tflite_metadata import read_labels, read_metadata, read_packed_properties
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.model_files.facts import Producer
 
@@ -26,7 +26,7 @@ def read(path: Path) -> Inspection:
     compiled = read_compiled(model)
     metadata = read_metadata(model)
     makers = {index: operator for operator in graph.operators for index in operator.outputs}
-    properties = packed_properties(path)
+    properties = read_packed_properties(path)
     parameter_bytes = _parameter_bytes(model)
     return Inspection(
         format="tflite",
@@ -93,5 +93,5 @@ def _classes(graph: Graph, operator: Operator) -> int | None:
         return flexbuffer_number(operator.options, "num_classes")
     if operator.name == "ARG_MAX":
         scores, chosen = (graph.tensors[index].spec for index in (operator.inputs[0], operator.outputs[0]))
-        return chosen_from(scores.shape, chosen.shape)
+        return count_choices(scores.shape, chosen.shape)
     return None

@@ -82,7 +82,7 @@ def read_labels(path: Path, metadata: TfliteMetadata) -> tuple[str, ...] | None:
     return tuple(parse_labels(content, errors="replace"))
 
 
-def packed_properties(path: Path) -> dict[str, JsonValue]:
+def read_packed_properties(path: Path) -> dict[str, JsonValue]:
     """Read the properties that ultralytics packs with a model, as JSON or as a Python dictionary; empty if none."""
     if not zipfile.is_zipfile(path):
         return {}

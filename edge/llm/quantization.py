@@ -151,7 +151,7 @@ def quantize(
             imatrix=str(matrix) if matrix else None,
         )
         with Progress(len(before.tensors), "quantizing", quiet=quiet) as bar, _write_errors(target):
-            written = worker.run(job, timeout_s=None, on_progress=_shown_on(bar))
+            written = worker.run(job, timeout_s=None, on_progress=_show_on(bar))
         after = read_gguf(place)
         perplexity = _perplexity(worker, model, place, text, quiet) if text else None
         place.replace(target)
@@ -182,7 +182,7 @@ def _importance_of(text: Path, worker: Worker, model: Path, scratch: Path, threa
     matrix = scratch / "imatrix.dat"
     job = ImportanceJob(artifact=str(model), text=str(text), out=str(matrix), threads=threads)
     with Progress(100, "importance", quiet=quiet) as bar:
-        worker.run(job, timeout_s=None, on_progress=_shown_on(bar))
+        worker.run(job, timeout_s=None, on_progress=_show_on(bar))
     return matrix
 
 
@@ -220,11 +220,11 @@ def _check_text(text: Path) -> None:
 def _perplexity(worker: Worker, model: Path, place: Path, text: Path, quiet: bool) -> TextPerplexity:
     job = PerplexityJob(artifact=str(place), before=str(model), text=str(text))
     with Progress(100, "perplexity", quiet=quiet) as bar:
-        answer = worker.run(job, timeout_s=None, on_progress=_shown_on(bar))
+        answer = worker.run(job, timeout_s=None, on_progress=_show_on(bar))
     return TextPerplexity(text=text.name, **vars(answer))
 
 
-def _shown_on(bar: Progress) -> OnProgress:
+def _show_on(bar: Progress) -> OnProgress:
     shown = 0
 
     def show(progress: JobProgress) -> None:

@@ -125,12 +125,12 @@ def _script(command: str) -> str:
     )
 
 
-def on_board(line: SshConnection) -> Run:
+def run_on_board(line: SshConnection) -> Run:
     """Return the `Run` for a camera on a board."""
     return lambda script: line.read(script, timeout_s=_FRAME_S)
 
 
-def here(script: str) -> tuple[int, bytes]:
+def run_here(script: str) -> tuple[int, bytes]:
     """The `Run` for a camera on this machine."""
     try:
         done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, timeout=_FRAME_S, check=False)

@@ -106,7 +106,7 @@ def measure_all(
                 digest = model_sha256(setup.artifact)
                 note = _note(setup, number, on_progress)
                 once = replace(setup, profile=setup.profile and number == 0)
-                values = add_identity(setup.artifact, tool.measured(once, timeout_s, note), digest)
+                values = add_identity(setup.artifact, tool.measure(once, timeout_s, note), digest)
             except EdgeError as error:
                 failed.add(setup.id)
                 values = failure(error)
@@ -133,7 +133,7 @@ class _Trtexec:
         self._installer = Installer(line, found, found.pythons[0])
         self._facts = self._ask()
 
-    def measured(self, setup: Setup, timeout_s: float | None, note: Note) -> MeasureAnswer:
+    def measure(self, setup: Setup, timeout_s: float | None, note: Note) -> MeasureAnswer:
         """Take one measurement, in the format of `runtimes.measurement.tensor_model` as far as trtexec supports it."""
         artifact = Artifact.open(setup.artifact)
         note(f"copying {artifact.path.name}")

@@ -23,9 +23,9 @@ from edge.reporting.results import (
     PUBLISHED,
     MeasuredAccuracy,
     ReportedResult,
-    of_estimate,
-    of_published,
-    of_row,
+    result_of_estimate,
+    result_of_published,
+    result_of_row,
 )
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import Fields, JsonObject
@@ -102,7 +102,7 @@ def read(files: Sequence[Path], *, with_history: bool) -> Content:
     entries, recorded = [entry for entry, _ in kept], [row for _, row in kept]
     if not files:
         newest = {(row.setup, row.host): row for row in recorded}
-        found.results += [*map(of_published, published_rows()), *measured(list(newest.values()))]
+        found.results += [*map(result_of_published, published_rows()), *results_of(list(newest.values()))]
         found.artifacts += [Path(row.artifact) for row in newest.values() if row.artifact]
     count = f"{len(entries)} measurement{'s' if len(entries) != 1 else ''}"
     return Content(
@@ -126,15 +126,16 @@ def _kept(entries: Sequence[Entry]) -> list[tuple[Entry, Row]]:
     return found
 
 
-def measured(rows: Sequence[Row]) -> list[ReportedResult]:
+def results_of(rows: Sequence[Row]) -> list[ReportedResult]:
     """Return measured rows with the reasons to doubt them."""
     doubts = findings(rows)
     return [
-        of_row(row, doubts=[f"{one.what} → {one.remedy}" for one in doubts if one.setup == row.setup]) for row in rows
+        result_of_row(row, doubts=[f"{one.what} → {one.remedy}" for one in doubts if one.setup == row.setup])
+        for row in rows
     ]
 
 
-def of_rows(rows: Sequence[JsonObject], notes: Sequence[str] = ()) -> Content:
+def content_of_rows(rows: Sequence[JsonObject], notes: Sequence[str] = ()) -> Content:
     """Return the content of rows of `edge bench` or `edge table`, and the proofs of their artifacts."""
     found = _FileContents()
     for place, values in enumerate(rows):
@@ -204,7 +205,7 @@ def _read_row(fields: Fields, found: _FileContents) -> None:
         command = f"edge table --setup {shlex.quote(fields.text('id').partition('@')[0])}{on}"
     doubts = [f"{one.text('what')} → {one.text('remedy')}" for one in _children(fields, "findings")]
     speeds = {one.text("test"): one.number("mean_tok_s") for one in _children(fields, "tests")}
-    result = of_row(row, command=command, accuracy=_agreement(fields), doubts=doubts, speeds=speeds)
+    result = result_of_row(row, command=command, accuracy=_agreement(fields), doubts=doubts, speeds=speeds)
     found.results.append(replace(result, facts=(*result.facts, *_comparison(fields))))
     if row.artifact:
         found.artifacts.append(Path(row.artifact))
@@ -216,7 +217,7 @@ def _read_published(fields: Fields) -> ReportedResult:
     row = next((one for one in published_rows() if one.id == name), None)
     if row is None:
         raise fields.reject("id", f"is '{name}', which is no published row (`edge table --json` writes their ids)")
-    return of_published(row)
+    return result_of_published(row)
 
 
 def _children(fields: Fields, key: str) -> Iterator[Fields]:
@@ -246,12 +247,14 @@ def _comparison(fields: Fields) -> Iterator[tuple[str, str]]:
 
 def _read_estimate(fields: Fields) -> ReportedResult:
     """Read an estimated row of the table."""
-    return replace(of_estimate("mobilenet-v2-1.0-224", _estimate(fields.child("estimate"))), setup=fields.text("setup"))
+    return replace(
+        result_of_estimate("mobilenet-v2-1.0-224", _estimate(fields.child("estimate"))), setup=fields.text("setup")
+    )
 
 
 def _read_estimates(fields: Fields, found: _FileContents) -> None:
     model = fields.text("model")
-    found.results += [of_estimate(model, _estimate(item)) for item in fields.children("estimates")]
+    found.results += [result_of_estimate(model, _estimate(item)) for item in fields.children("estimates")]
 
 
 def _estimate(item: Fields) -> Estimate:

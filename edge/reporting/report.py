@@ -49,10 +49,10 @@ class ReportPage:
 def make_report(files: Sequence[Path], *, with_history: bool = False, title: str = "Measurements") -> ReportPage:
     """Make the report of files; without any, of the published table and this machine's newest measurements."""
     command = ["edge", "report", *map(str, files), *(["--history"] if with_history else [])]
-    return report_of(read(files, with_history=with_history), title, shlex.join(command))
+    return lay_out_report(read(files, with_history=with_history), title, shlex.join(command))
 
 
-def report_of(content: Content, title: str, command: str) -> ReportPage:
+def lay_out_report(content: Content, title: str, command: str) -> ReportPage:
     """Lay out the report of some content; `command` is what makes it again."""
     results = sorted(content.results, key=lambda one: KINDS.index(one.kind))
     sections = [

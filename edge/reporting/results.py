@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from device_profiles.published import PublishedRow
 from edge.benchmark.rows import Row
-from edge.benchmark.tables import failed
+from edge.benchmark.tables import explain_failure
 from edge.estimation.results import Estimate
 from edge.table.setups import THIS_MACHINE
 from runtimes.measurement.operator_times import ProfileSummary
@@ -70,7 +70,7 @@ class ReportedResult:
     reason: str = ""
 
 
-def of_published(row: PublishedRow) -> ReportedResult:
+def result_of_published(row: PublishedRow) -> ReportedResult:
     """Return a row of the published table. Its energy and accuracy were not published."""
     return ReportedResult(
         kind=PUBLISHED,
@@ -89,7 +89,7 @@ def of_published(row: PublishedRow) -> ReportedResult:
     )
 
 
-def of_row(
+def result_of_row(
     row: Row,
     *,
     command: str = "",
@@ -122,11 +122,11 @@ def of_row(
         facts=(*_facts(row), *((test, f"{speed:.4g} tokens/s") for test, speed in speeds.items())),
         doubts=doubts,
         command=command or bench_command(row, speeds),
-        reason="" if row.is_ok else failed(row).removeprefix(f"{row.title}: "),
+        reason="" if row.is_ok else explain_failure(row).removeprefix(f"{row.title}: "),
     )
 
 
-def of_estimate(model: str, one: Estimate) -> ReportedResult:
+def result_of_estimate(model: str, one: Estimate) -> ReportedResult:
     """Return an estimate for a device that need not be at hand."""
     band = "no band: " + ("the model is unlike all published ones" if one.low_ms is None else "")
     if one.low_ms is not None and one.error is not None:

@@ -52,7 +52,7 @@ class ApiError(Exception):
             headers.append((b"www-authenticate", b"Bearer"))
         return headers
 
-    def encoded(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the body as bytes."""
         return json.dumps(self.body, ensure_ascii=False).encode()
 

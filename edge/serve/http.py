@@ -143,33 +143,33 @@ async def _until_closed(receive: Receive) -> None:
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Send a response of known length."""
-    await start(send, status, [*headers, (b"content-length", str(len(body)).encode())])
-    await more(send, body, is_last=True)
+    await start_response(send, status, [*headers, (b"content-length", str(len(body)).encode())])
+    await send_part(send, body, is_last=True)
 
 
-async def start(send: Send, status: int, headers: Headers) -> None:
+async def start_response(send: Send, status: int, headers: Headers) -> None:
     """Send the status and headers of a response."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def more(send: Send, body: bytes, *, is_last: bool = False) -> None:
+async def send_part(send: Send, body: bytes, *, is_last: bool = False) -> None:
     """Send a part of a response."""
     await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 async def send_error(problem: ApiError, receive: Receive, send: Send) -> None:
     """Send an error response; after 408 and 413, read and discard the rest of the body."""
-    body = problem.encoded()
+    body = problem.encode()
     headers = [*problem.headers, (b"content-length", str(len(body)).encode())]
     if problem.status not in (408, 413):
-        await start(send, problem.status, headers)
-        await more(send, body, is_last=True)
+        await start_response(send, problem.status, headers)
+        await send_part(send, body, is_last=True)
         return
-    await start(send, problem.status, [*headers, (b"connection", b"close")])
-    await more(send, body)
+    await start_response(send, problem.status, [*headers, (b"connection", b"close")])
+    await send_part(send, body)
     # If the connection were closed while the client is sending, it would be reset, and the client could not read this.
     with suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_S):
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
                 pass
-    await more(send, b"", is_last=True)
+    await send_part(send, b"", is_last=True)

@@ -103,7 +103,7 @@ class LlamaServer:
             self.is_ready = True
             self._watching = asyncio.ensure_future(self._watch(self._process))
 
-    async def ended(self) -> None:
+    async def wait_until_ended(self) -> None:
         """Wait a few seconds for the process to end, because it refuses connections: a killed one closes them first."""
         end = time.monotonic() + _ENDING_S
         while self._process is not None and self._process.poll() is None and time.monotonic() < end:

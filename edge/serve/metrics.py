@@ -54,7 +54,7 @@ class Meters:
 
         return generate_latest(self._registry)
 
-    def answered(self, method: str, path: str, status: int | None, seconds: float, record: Record) -> None:
+    def count_request(self, method: str, path: str, status: int | None, seconds: float, record: Record) -> None:
         """Count a request and log it; `status` is None if the client disconnected before the response began."""
         if record.has_left:
             self._cancelled.inc()

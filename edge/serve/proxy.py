@@ -16,12 +16,12 @@ from edge.serve.http import (
     Receive,
     Scope,
     Send,
-    more,
     read_body,
     record,
     run_until_disconnected,
+    send_part,
     send_whole,
-    start,
+    start_response,
 )
 from edge.serve.pictures import with_checked_pictures
 from edge.serve.requests import GENERATING, RENDERING, Request, read_request
@@ -236,7 +236,7 @@ class Proxy:
             except UpstreamError as error:
                 if is_last or error.was_connected:
                     raise
-                await self._context.engine.ended()
+                await self._context.engine.wait_until_ended()
         raise AssertionError
 
     async def _ready(self) -> None:
@@ -255,7 +255,7 @@ class Proxy:
         """
         if self._context.places.is_stopping:
             return _stopping_error()
-        await self._context.engine.ended()
+        await self._context.engine.wait_until_ended()
         return ApiError(503, f"the model's process has ended: {error}", code="engine_unavailable", retry_after=1)
 
     async def _send_back(self, scope: Scope, answer: Answer, response: _Response) -> None:
@@ -273,7 +273,7 @@ class Proxy:
         await response.begin(answer.status, headers)
         async for part in answer.parts:
             tail = (tail + part)[-_TAIL_BYTES:]
-            await response.more(part)
+            await response.send_part(part)
         record(scope).count(dict(_TIMING.findall(tail[max(tail.rfind(b'"timings"'), 0) :])))
         await response.end()
 
@@ -291,7 +291,7 @@ class _Response:
         try:
             while not (await asyncio.wait({asking}, timeout=_KEEP_ALIVE_S if self._streams else None))[0]:
                 await self.begin(200, _STREAM)
-                await more(self._send, _KEEP_ALIVE)
+                await send_part(self._send, _KEEP_ALIVE)
             return asking.result()
         except BaseException:
             asking.cancel()
@@ -302,20 +302,20 @@ class _Response:
         """Send the status and headers, unless they were sent before."""
         if not self.has_begun:
             self.has_begun = True
-            await start(self._send, status, headers)
+            await start_response(self._send, status, headers)
 
-    async def more(self, part: bytes) -> None:
+    async def send_part(self, part: bytes) -> None:
         """Send a part of the response."""
-        await more(self._send, part)
+        await send_part(self._send, part)
 
     async def end(self) -> None:
         """Send the end of the response."""
-        await more(self._send, b"", is_last=True)
+        await send_part(self._send, b"", is_last=True)
 
     async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a complete response; as an event if a stream has begun."""
         if self.has_begun:
-            await more(self._send, b"data: " + b" ".join(body.splitlines()) + b"\n\n", is_last=True)
+            await send_part(self._send, b"data: " + b" ".join(body.splitlines()) + b"\n\n", is_last=True)
         else:
             await send_whole(self._send, status, headers, body)
 
@@ -324,7 +324,7 @@ class _Response:
         if not self.has_begun:
             raise error
         if self._streams:
-            await more(self._send, b"\n\ndata: " + error.encoded() + b"\n\n", is_last=True)
+            await send_part(self._send, b"\n\ndata: " + error.encode() + b"\n\n", is_last=True)
             return
         raise ConnectionAbortedError  # the client sees from the length that the response is incomplete
 

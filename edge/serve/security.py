@@ -83,7 +83,7 @@ class Guard:
             record(scope).has_left = not record(scope).is_counted
         finally:
             seconds = time.monotonic() - began
-            self._meters.answered(scope["method"], scope["path"], exchange.status, seconds, record(scope))
+            self._meters.count_request(scope["method"], scope["path"], exchange.status, seconds, record(scope))
 
     async def _admit(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
         self._check_host(headers.get("host", ""))

@@ -74,7 +74,7 @@ class RemoteServer:
     async def ready(self) -> None:
         """Do nothing: the server cannot be started from here, and the request reports if it does not answer."""
 
-    async def ended(self) -> None:
+    async def wait_until_ended(self) -> None:
         """Do nothing: the server cannot be watched from here."""
 
     def stop(self) -> None:

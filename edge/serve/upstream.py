@@ -200,7 +200,7 @@ class Engine(Protocol):
     async def ready(self) -> None:
         """Wait until it answers. Raises EdgeError if it does not."""
 
-    async def ended(self) -> None:
+    async def wait_until_ended(self) -> None:
         """Wait for the end of a server that refuses connections, so that `ready` starts it again."""
 
     def stop(self) -> None:

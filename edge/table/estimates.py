@@ -36,10 +36,10 @@ def _with_estimates(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         yield row
         if row.published is not None:
-            yield estimated(row.published)
+            yield estimate_published(row.published)
 
 
-def estimated(published: PublishedRow) -> Row:
+def estimate_published(published: PublishedRow) -> Row:
     """Return the estimate of a published setup in its precision, or the reason why there is none."""
     name = f"{published.setup}, estimated"
     try:

@@ -23,7 +23,7 @@ from edge.table.bundle import Bundle
 from edge.table.compare_outputs import OutputDiff, compare_with_local
 from edge.table.footnotes import notes_of
 from edge.table.recipes import BY_ID
-from edge.table.rows import Row, absent, of_setup, published
+from edge.table.rows import Row, row_of_absent, row_of_published, row_of_setup
 from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, setups_in_browser, setups_of_board
 from edge.web.chromium import find_browser
 from runtimes import host, registry
@@ -130,7 +130,7 @@ def make_table(
         jobs = [inputs.job(setup, plan) for setup in ready]
         measurements, stopped = _measure(jobs, plan.rounds_of(ready), plan)
         found = {row.setup: row for row in rows_of(add_energy(measurements, plan.meter))}
-        answered = {setup.id: inputs.answered(setup) for setup in ready}
+        answered = {setup.id: inputs.answer_file(setup) for setup in ready}
         agreed = agreements(answered, bundle.pictures)
         alike: dict[str, OutputDiff] = {}
         with suppress(KeyboardInterrupt):  # the measured rows are shown even if the comparison is stopped
@@ -138,11 +138,11 @@ def make_table(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     here = [
-        of_setup(setup, found[setup.id], bundle.trained, agreed.get(setup.id), alike.get(setup.id))
+        row_of_setup(setup, found[setup.id], bundle.trained, agreed.get(setup.id), alike.get(setup.id))
         for setup in ready
         if setup.id in found
     ]
-    rows = [*map(published, published_rows()), *here, *map(absent, [*unready, *out_of_reach])]
+    rows = [*map(row_of_published, published_rows()), *here, *map(row_of_absent, [*unready, *out_of_reach])]
     return MeasuredTable(rows=rows, notes=notes_of(rows, bundle, agreed, alike), stopped=stopped)
 
 
@@ -221,7 +221,7 @@ class _Inputs:
         self._pictures = bundle.pictures
         self._files: dict[object, tuple[Path, Path | None]] = {}
 
-    def answered(self, setup: TableSetup) -> AnswerFile:
+    def answer_file(self, setup: TableSetup) -> AnswerFile:
         """Return the file with the outputs of a measured setup."""
         artifact = self._bundle.artifact(setup.artifact)
         return AnswerFile(

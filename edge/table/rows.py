@@ -96,7 +96,7 @@ class Row:
         }
 
 
-def published(row: PublishedRow) -> Row:
+def row_of_published(row: PublishedRow) -> Row:
     """Convert a published row. Its fps is computed from its time, which agrees with the article for all ten rows."""
     return Row(
         id=row.id,
@@ -112,12 +112,12 @@ def published(row: PublishedRow) -> Row:
     )
 
 
-def absent(what: Absent) -> Row:
+def row_of_absent(what: Absent) -> Row:
     """Return a row that states what the setup would need."""
     return Row(id=what.id, setup=what.title, kind="absent", source=f"needs {what.needs}", model=what.model)
 
 
-def of_setup(
+def row_of_setup(
     setup: TableSetup,
     measured: Measured,
     trained: bool,

@@ -81,12 +81,12 @@ class TaskView(ABC, Generic[R, L]):
         The records of a whole data set are kept in memory. Raises UsageError if the task cannot be scored.
         """
         del result, label
-        raise self._unscored()
+        raise self._no_score_error()
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute the metrics of the records of some inputs. Raises UsageError if the task cannot be scored."""
         del records
-        raise self._unscored()
+        raise self._no_score_error()
 
     def right(self, records: Sequence[Array]) -> Array | None:
         """Return for each input whether it is right, if the first metric is their share; None if it is not."""
@@ -97,7 +97,7 @@ class TaskView(ABC, Generic[R, L]):
         """Compute the metrics of results and their labels. Raises UsageError if the task cannot be scored."""
         return self.metrics([self.record(result, label) for result, label in results])
 
-    def _unscored(self) -> UsageError:
+    def _no_score_error(self) -> UsageError:
         return UsageError(f"results of the task '{self.id}' cannot be scored", "score them with your own program")
 
 

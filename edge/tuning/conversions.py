@@ -40,7 +40,7 @@ def convert_all(
 
 def _other_formats(model: Path, *, with_int8: bool) -> Iterator[tuple[str, str]]:
     """Yield formats that an installed engine opens, and precisions, except for the model's own."""
-    own = _own(model)
+    own = _format_and_precision(model)
     for target in sorted({one.target for one in all_converters()}):
         precisions = {
             one for converter in all_converters() if converter.target == target for one in converter.precisions
@@ -51,7 +51,7 @@ def _other_formats(model: Path, *, with_int8: bool) -> Iterator[tuple[str, str]]
                 yield target, precision
 
 
-def _own(model: Path) -> tuple[str, str] | None:
+def _format_and_precision(model: Path) -> tuple[str, str] | None:
     try:
         manifest = Artifact.open(model).manifest
     except EdgeError:  # a kind of source that is no artifact, such as a folder of Hugging Face

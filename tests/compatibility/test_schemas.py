@@ -131,9 +131,9 @@ def test_an_answer_holds_nothing_that_is_not_described(
 def test_an_estimated_row_of_the_table_is_as_its_schema_says() -> None:
     from device_profiles.published import published_rows
     from edge.table.estimates import with_estimates
-    from edge.table.rows import published
+    from edge.table.rows import row_of_published
 
-    rows = with_estimates([published(one) for one in published_rows()])
+    rows = with_estimates([row_of_published(one) for one in published_rows()])
     assert any(row.estimate is not None for row in rows)
     assert faults("table", [row.to_json() for row in rows], closed) == []
 

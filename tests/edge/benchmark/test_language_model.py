@@ -11,7 +11,7 @@ import pytest
 
 from device_profiles.published.language_models import published_speeds, speeds_of_class, weight_class
 from edge.benchmark.language_model import bytes_per_token
-from edge.benchmark.language_model_report import counted
+from edge.benchmark.language_model_report import format_count
 from edge.cli import main
 from runtimes.host.bandwidth import read_bandwidth
 from runtimes.model_files.gguf import read_gguf
@@ -135,7 +135,7 @@ def test_the_memory_is_read_at_some_speed():
 
 
 def test_large_numbers_for_people():
-    assert [counted(number) for number in (6.74e9, 260_032, 1.2e6, 12)] == [
+    assert [format_count(number) for number in (6.74e9, 260_032, 1.2e6, 12)] == [
         "6.74 billion",
         "260 thousand",
         "1.2 million",

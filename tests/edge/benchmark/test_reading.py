@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.benchmark import Measurement, Setup, compare, findings, read_rows, report, rows_of
-from edge.benchmark.compare import unmatched
+from edge.benchmark.compare import list_unmatched
 from runtimes.errors import InputError
 from runtimes.measurement.statistics import median_interval
 
@@ -231,7 +231,7 @@ def test_compare_says_what_else_differs():
 def test_compare_needs_rounds_on_both_sides():
     assert compare(rounds_of(1.0, 1), rounds_of(1.0))[0].verdict == "too few rounds"
     assert compare(rounds_of(1.0), []) == []
-    assert unmatched(rounds_of(1.0), []) == ["m"]
+    assert list_unmatched(rounds_of(1.0), []) == ["m"]
 
 
 def failed_row():

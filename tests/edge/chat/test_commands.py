@@ -209,7 +209,7 @@ def test_the_newest_chat_is_resumed(chat) -> None:
     _ask(chat, "first")
     chat.save()
     os.utime(chat.save_as, (1, 1))
-    saved_chat.save(saved_chat.path_of("later"), chat.saved())
+    saved_chat.save(saved_chat.path_of("later"), chat.to_saved_chat())
     assert saved_chat.newest().stem == "later"
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from edge.console.text import printable, width, wrapped
+from edge.console.text import printable, width, wrap
 
 
 def test_no_text_of_a_file_steers_the_terminal():
@@ -22,8 +22,8 @@ def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch):
 
 def test_lines_break_between_words_and_paths_stay_whole():
     line = "energy is not measured: no counters in /sys/class/powercap-of-this-machine"
-    assert wrapped(line, None) == line
-    assert wrapped(line, 30).splitlines() == [
+    assert wrap(line, None) == line
+    assert wrap(line, 30).splitlines() == [
         "energy is not measured: no",
         "  counters in",
         "  /sys/class/powercap-of-this-machine",

@@ -101,14 +101,14 @@ def test_rounding_in_the_result_is_not_blamed_on_the_decoder(model, tmp_path):
 
 def test_a_result_that_is_decoded_otherwise_is_a_fault_though_its_numbers_are_equal(model, tmp_path, monkeypatch):
     """The planted fault: the artifact's decoder takes y for x."""
-    whole = agreement.prepared_model
+    whole = agreement.complete_model
 
     def wrong(*arguments, **options):
         prepared = whole(*arguments, **options)
         return replace(prepared, decoder=replace(prepared.decoder, size=(16, 64)))
 
     request = request_of(model, tmp_path)
-    monkeypatch.setattr(agreement, "prepared_model", wrong)
+    monkeypatch.setattr(agreement, "complete_model", wrong)
     with pytest.raises(ProofError) as caught:
         compared(model, request)
     assert "the same numbers are decoded to another pose result" in caught.value.message

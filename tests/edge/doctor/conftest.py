@@ -56,8 +56,8 @@ def install(tmp_path: Path) -> Callable[..., Packages]:
 
 
 @pytest.fixture
-def situation(write: Callable[[Mapping[str, str]], Path]) -> Callable[..., Snapshot]:
-    """A healthy PC with the files given on top of its own; keyword arguments replace fields of the situation.
+def snapshot(write: Callable[[Mapping[str, str]], Path]) -> Callable[..., Snapshot]:
+    """A healthy PC with the files given on top of its own; keyword arguments replace fields of the snapshot.
 
     `cpu` and `conditions` are merged over the facts read, because load and affinity are the real machine's.
     """

@@ -40,16 +40,16 @@ def library(name):
     return "libedgetpu.so.1" if name == "edgetpu" else None
 
 
-def test_nothing_attached_nothing_reported(situation):
-    assert [one for check in accelerators.CHECKS for one in check(situation())] == []
+def test_nothing_attached_nothing_reported(snapshot):
+    assert [one for check in accelerators.CHECKS for one in check(snapshot())] == []
 
 
 @pytest.mark.parametrize("files", [usb(CORAL_NEW), usb(CORAL_USB3), APEX, pci("1ac1:089a", "0880ff")])
-def test_a_coral_without_libedgetpu_is_an_error(situation, files):
-    (found,) = accelerators.coral_library(situation(files))
+def test_a_coral_without_libedgetpu_is_an_error(snapshot, files):
+    (found,) = accelerators.coral_library(snapshot(files))
     assert (found.level, "libedgetpu" in found.what) == ("error", True)
     assert "16.0tf2.17" in found.fix  # nothing that fits Google's build runs on this Python
-    old = replace(situation(files), python=replace(situation().python, version=(3, 9, 2)))
+    old = replace(snapshot(files), python=replace(snapshot().python, version=(3, 9, 2)))
     (found,) = accelerators.coral_library(old)
     assert found.fix.startswith("sudo apt-get install libedgetpu1-std")
 
@@ -58,43 +58,43 @@ def test_a_coral_without_libedgetpu_is_an_error(situation, files):
     ("package", "version", "fix"),
     [("ai-edge-litert", "2.3.0", "16.0tf2.17"), ("tflite-runtime", "2.5.0.post1", "sudo apt-get install libedgetpu1")],
 )
-def test_a_coral_without_libedgetpu_is_sent_to_a_build_that_fits(situation, install, package, version, fix):
-    (found,) = accelerators.coral_library(situation(usb(CORAL_NEW), packages=install(package, version)))
+def test_a_coral_without_libedgetpu_is_sent_to_a_build_that_fits(snapshot, install, package, version, fix):
+    (found,) = accelerators.coral_library(snapshot(usb(CORAL_NEW), packages=install(package, version)))
     assert fix in found.fix
 
 
-def test_a_coral_with_libedgetpu_still_needs_an_interpreter(situation, install):
-    bare = situation(usb(CORAL_NEW), find_library=library)
+def test_a_coral_with_libedgetpu_still_needs_an_interpreter(snapshot, install):
+    bare = snapshot(usb(CORAL_NEW), find_library=library)
     (found,) = accelerators.coral_library(bare)
     assert (found.level, found.fix) == ("error", "pip install 'edgeproof[litert]'")
-    complete = situation(usb(CORAL_NEW), find_library=library, packages=install("ai-edge-litert", "2.3.0"))
+    complete = snapshot(usb(CORAL_NEW), find_library=library, packages=install("ai-edge-litert", "2.3.0"))
     assert [one.level for one in accelerators.coral_library(complete)] == ["ok"]
 
 
-def test_a_coral_card_without_its_kernel_module_is_an_error(situation):
+def test_a_coral_card_without_its_kernel_module_is_an_error(snapshot):
     card = pci("1ac1:089a", "0880ff")
-    machine = situation(card)
+    machine = snapshot(card)
     machine.machine["os"]["kernel"] = "5.15.0-100-generic"
     (found,) = accelerators.coral_driver(machine)
     assert found.fix == "sudo apt-get install gasket-dkms && sudo modprobe apex"
-    assert list(accelerators.coral_driver(situation({**card, **APEX}))) == []
+    assert list(accelerators.coral_driver(snapshot({**card, **APEX}))) == []
 
 
-def test_a_coral_at_usb_2_is_sent_to_usb_3_where_there_is_one(situation):
-    (found,) = accelerators.coral_speed(situation(usb(ROOT_HUB_USB3, CORAL_USB2)))
+def test_a_coral_at_usb_2_is_sent_to_usb_3_where_there_is_one(snapshot):
+    (found,) = accelerators.coral_speed(snapshot(usb(ROOT_HUB_USB3, CORAL_USB2)))
     assert (found.level, "blue" in found.fix) == ("warning", True)
 
 
-def test_a_coral_at_usb_2_is_only_noted_where_there_is_nothing_faster(situation):
-    assert [one.level for one in accelerators.coral_speed(situation(usb(CORAL_USB2)))] == ["note"]
+def test_a_coral_at_usb_2_is_only_noted_where_there_is_nothing_faster(snapshot):
+    assert [one.level for one in accelerators.coral_speed(snapshot(usb(CORAL_USB2)))] == ["note"]
 
 
-def test_a_coral_at_usb_3_is_fine(situation):
-    assert list(accelerators.coral_speed(situation(usb(ROOT_HUB_USB3, CORAL_USB3)))) == []
+def test_a_coral_at_usb_3_is_fine(snapshot):
+    assert list(accelerators.coral_speed(snapshot(usb(ROOT_HUB_USB3, CORAL_USB3)))) == []
 
 
-def test_a_coral_that_waits_for_its_first_use_is_not_judged_by_its_speed(situation):
-    assert list(accelerators.coral_speed(situation(usb(ROOT_HUB_USB3, CORAL_NEW)))) == []
+def test_a_coral_that_waits_for_its_first_use_is_not_judged_by_its_speed(snapshot):
+    assert list(accelerators.coral_speed(snapshot(usb(ROOT_HUB_USB3, CORAL_NEW)))) == []
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ def test_a_coral_that_waits_for_its_first_use_is_not_judged_by_its_speed(situati
         (APEX, "/dev/apex_0", 'SUBSYSTEM=="apex"'),
     ],
 )
-def test_a_stick_that_only_root_may_use_needs_a_udev_rule(situation, files, node, rule):
-    (found,) = accelerators.permission(situation(files, may_write=lambda asked: asked != node))
+def test_a_stick_that_only_root_may_use_needs_a_udev_rule(snapshot, files, node, rule):
+    (found,) = accelerators.permission(snapshot(files, may_write=lambda asked: asked != node))
     assert (found.level, node in found.what, rule in found.fix) == ("error", True, True)
-    assert list(accelerators.permission(situation(files, may_write=lambda asked: True))) == []
+    assert list(accelerators.permission(snapshot(files, may_write=lambda asked: True))) == []
 
 
-def test_an_ncs2_has_no_engine_without_openvino(situation):
-    (found,) = accelerators.movidius(situation(usb(NCS2)))
+def test_an_ncs2_has_no_engine_without_openvino(snapshot):
+    (found,) = accelerators.movidius(snapshot(usb(NCS2)))
     assert (found.level, "no OpenVINO that supports it" in found.what) == ("error", True)
     assert "pip install" not in found.fix
 
 
-def test_the_mend_is_what_a_measurement_on_a_board_asks_for(situation):
-    (found,) = accelerators.movidius(situation(usb(NCS2)))
+def test_the_mend_is_what_a_measurement_on_a_board_asks_for(snapshot):
+    (found,) = accelerators.movidius(snapshot(usb(NCS2)))
     with pytest.raises(RefusedError) as refused:
         users_openvino(
             Probe(
@@ -141,47 +141,47 @@ def test_the_mend_is_what_a_measurement_on_a_board_asks_for(situation):
 @pytest.mark.parametrize(
     ("version", "library"), [("2026.4.1", "libopenvino_intel_cpu_plugin.so"), ("2021.4.2", "libmyriadPlugin.so")]
 )
-def test_an_ncs2_has_no_engine_in_what_pypi_has(situation, install, version, library):
+def test_an_ncs2_has_no_engine_in_what_pypi_has(snapshot, install, version, library):
     packages = install("openvino", version, **{f"openvino__libs__{library}": ""})
-    (found,) = accelerators.movidius(situation(usb(NCS2), packages=packages))
+    (found,) = accelerators.movidius(snapshot(usb(NCS2), packages=packages))
     assert (found.level, f"OpenVINO {version} does not support it" in found.what) == ("error", True)
 
 
-def test_an_ncs2_is_fine_with_an_openvino_that_was_built_with_its_plugin(situation, install):
+def test_an_ncs2_is_fine_with_an_openvino_that_was_built_with_its_plugin(snapshot, install):
     packages = install("openvino", "2022.3.1", **{"openvino__libs__libopenvino_intel_myriad_plugin.so": ""})
-    assert [one.level for one in accelerators.movidius(situation(usb(NCS2), packages=packages))] == ["ok"]
+    assert [one.level for one in accelerators.movidius(snapshot(usb(NCS2), packages=packages))] == ["ok"]
 
 
-def test_an_ncs2_is_fine_with_intels_archive_once_that_is_set_up(situation):
+def test_an_ncs2_is_fine_with_intels_archive_once_that_is_set_up(snapshot):
     script = "/opt/intel/openvino_2022/setupvars.sh"
-    (found,) = accelerators.movidius(situation(usb(NCS2), myriad=script))
+    (found,) = accelerators.movidius(snapshot(usb(NCS2), myriad=script))
     assert (found.level, f". {script}" in found.fix) == ("error", True)
-    set_up = situation(usb(NCS2), myriad=script, environ={"INTEL_OPENVINO_DIR": "/opt/intel/openvino_2022"})
-    on_a_board = situation(usb(NCS2), myriad=script, is_board=True)  # a measurement there sets it up
+    set_up = snapshot(usb(NCS2), myriad=script, environ={"INTEL_OPENVINO_DIR": "/opt/intel/openvino_2022"})
+    on_a_board = snapshot(usb(NCS2), myriad=script, is_board=True)  # a measurement there sets it up
     for one in (set_up, on_a_board):
         assert [finding.level for finding in accelerators.movidius(one)] == ["ok"]
 
 
-def test_an_ncs1_ended_with_2020(situation, install):
+def test_an_ncs1_ended_with_2020(snapshot, install):
     packages = install("openvino", "2021.4.2", **{"openvino__libs__libmyriadPlugin.so": ""})
-    (found,) = accelerators.movidius(situation(usb(NCS1), packages=packages))
+    (found,) = accelerators.movidius(snapshot(usb(NCS1), packages=packages))
     assert (found.level, "2020" in found.why) == ("error", True)
 
 
-def test_a_gpu_without_nvidias_driver_is_an_error(situation):
+def test_a_gpu_without_nvidias_driver_is_an_error(snapshot):
     card = pci("10de:1b80", "030000")
-    (found,) = accelerators.nvidia_driver(situation(card))
+    (found,) = accelerators.nvidia_driver(snapshot(card))
     assert (found.level, "10de:1b80" in found.what) == ("error", True)
     driver = {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t NVIDIA GeForce GTX 1080\n"}
-    assert list(accelerators.nvidia_driver(situation({**card, **driver}))) == []
+    assert list(accelerators.nvidia_driver(snapshot({**card, **driver}))) == []
 
 
-def test_nvidias_sound_and_usb_controllers_are_no_gpu(situation):
-    assert list(accelerators.nvidia_driver(situation(pci("10de:10f0", "040300")))) == []
+def test_nvidias_sound_and_usb_controllers_are_no_gpu(snapshot):
+    assert list(accelerators.nvidia_driver(snapshot(pci("10de:10f0", "040300")))) == []
 
 
-def test_the_worst_findings_come_last(situation):
-    levels = [one.level for one in examine(situation(usb(CORAL_USB2), find_library=lambda name: None))]
+def test_the_worst_findings_come_last(snapshot):
+    levels = [one.level for one in examine(snapshot(usb(CORAL_USB2), find_library=lambda name: None))]
     order = ["ok", "note", "warning", "error"]
     assert levels == sorted(levels, key=order.index)
     assert levels[-1] == "error"

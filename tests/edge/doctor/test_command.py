@@ -22,7 +22,7 @@ BROKEN = Finding(level="error", what="no permission", why="only root may", fix="
 
 def run(monkeypatch, findings, as_json=False):
     monkeypatch.setattr(edge.doctor, "observe", lambda: None)
-    monkeypatch.setattr(edge.doctor, "examine", lambda situation: findings)
+    monkeypatch.setattr(edge.doctor, "examine", lambda snapshot: findings)
     return doctor.run(argparse.Namespace(json=as_json, on=None))
 
 

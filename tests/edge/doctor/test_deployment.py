@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edge.doctor import examine_board, of_board
+from edge.doctor import examine_board, snapshot_of_board
 from runtimes.board.report import collect_report
 
 JETSON = {"model": "NVIDIA Jetson Orin Nano Developer Kit", "jetson_l4t": "36.4.3"}
@@ -23,7 +23,7 @@ def told():
 
 
 def found(report):
-    return {one.what: one for one in examine_board(of_board(report)) if one.level in ("error", "warning")}
+    return {one.what: one for one in examine_board(snapshot_of_board(report)) if one.level in ("error", "warning")}
 
 
 def the_one(report, words):

@@ -224,11 +224,11 @@ def test_a_damaged_journal_is_named_with_its_line(tmp_path):
     with Journal(place) as journal:
         one = ScoredInput(runtime="r", runtime_version="1", latency_ms=1.0, record=np.eye(2))
         journal.add("key", "a.png", one)
-        assert np.array_equal(journal.known("key")["a.png"].record, np.eye(2))
-        assert journal.known("other") == {}
+        assert np.array_equal(journal.recorded("key")["a.png"].record, np.eye(2))
+        assert journal.recorded("other") == {}
     place.write_text(place.read_text(encoding="utf-8") + "[1, 2]\n", encoding="utf-8")
     with Journal(place) as journal, pytest.raises(InputError, match="line 3 of"):
-        journal.known("key")
+        journal.recorded("key")
 
 
 def test_ctrl_c_says_what_is_kept(classifier, pictures, tmp_path):

@@ -268,16 +268,16 @@ def test_the_raw_outputs_are_saved(capsys, tmp_path, picture):
 def test_the_properties_of_a_tflite_file_are_packed_with_it(tmp_path):
     import zipfile
 
-    from edge.inspection.tflite_metadata import packed_properties
+    from edge.inspection.tflite_metadata import read_packed_properties
 
     path = tmp_path / "m.tflite"
     path.write_bytes(b"TFL3" * 100)
-    assert packed_properties(path) == {}
+    assert read_packed_properties(path) == {}
     for name, text in (("metadata.json", json.dumps({"stride": 32})), ("temp_meta.txt", "{'stride': 32}")):
         path.write_bytes(b"TFL3" * 100)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(name, text)
-        assert packed_properties(path) == {"stride": "32"}
+        assert read_packed_properties(path) == {"stride": "32"}
 
 
 # ---- real models

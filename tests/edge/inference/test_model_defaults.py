@@ -9,7 +9,7 @@ import pytest
 
 from edge.inference.facts import facts_of
 from edge.inference.input_defaults import preprocess_of
-from edge.inference.prepared_model import prepared_model
+from edge.inference.prepared_model import complete_model
 from edge.inference.preprocessing import ModelHints, PreprocessOptions
 from edge.inspection import Inspection
 from runtimes.artifact import Artifact, Manifest, OutputMeaning, Preprocess, Quantization, TensorSpec
@@ -251,7 +251,7 @@ def complete(**changes: object) -> Artifact:
 
 
 def test_a_complete_manifest_needs_neither_file_nor_engine():
-    model = prepared_model(complete(), ModelHints(), never)
+    model = complete_model(complete(), ModelHints(), never)
     assert model.artifact == complete()
     assert model.decoder == ClassScores(answer(), OutputMeaning("logit"))
     assert model.assumptions == ()
@@ -259,7 +259,7 @@ def test_a_complete_manifest_needs_neither_file_nor_engine():
 
 def test_what_is_given_overrides_the_manifest():
     given = ModelHints(preprocess_options=PreprocessOptions(mean=(1.0,) * 3), output="probability", label_offset=1)
-    model = prepared_model(complete(), given, never)
+    model = complete_model(complete(), given, never)
     assert model.artifact.manifest.preprocess is not None
     assert model.artifact.manifest.preprocess.mean == (1.0,) * 3
     assert model.decoder.meaning == OutputMeaning("probability", 1)
@@ -267,7 +267,7 @@ def test_what_is_given_overrides_the_manifest():
 
 def test_the_engine_is_asked_where_the_manifest_has_no_shapes():
     artifact = complete(inputs=(), outputs=())
-    model = prepared_model(artifact, ModelHints(), lambda: ((FLOAT,), (answer(),)))
+    model = complete_model(artifact, ModelHints(), lambda: ((FLOAT,), (answer(),)))
     assert model.artifact.manifest.inputs == (FLOAT,)
 
 
@@ -282,11 +282,11 @@ def test_the_engine_is_asked_where_the_manifest_has_no_shapes():
 )
 def test_manifests_that_contradict_their_model_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
-        prepared_model(complete(**changes), ModelHints(), never)
+        complete_model(complete(**changes), ModelHints(), never)
 
 
 def test_a_map_of_scores_is_not_read_as_classes():
-    model = prepared_model(complete(outputs=(TensorSpec("y", "float32", (1, 8, 8, 4)),)), ModelHints(), never)
+    model = complete_model(complete(outputs=(TensorSpec("y", "float32", (1, 8, 8, 4)),)), ModelHints(), never)
     assert model.task.id == "segmentation"
 
 
@@ -303,7 +303,7 @@ def test_the_usual_fit_of_a_picture_is_the_tasks():
     [("mobilenet_v2_1.0_224_quant.tflite", 4), ("mobilenet_v2_1.0_224_quant_edgetpu.tflite", 5)],
 )
 def test_a_real_file_says_most_of_itself(name, assumed):
-    model = prepared_model(Artifact.open(real_data(f"mobilenet_v2/{name}")), ModelHints(), never)
+    model = complete_model(Artifact.open(real_data(f"mobilenet_v2/{name}")), ModelHints(), never)
     preprocess = model.artifact.manifest.preprocess
     assert preprocess is not None
     assert (preprocess.size, preprocess.crop) == (256, (224, 224))

@@ -7,7 +7,7 @@ import pytest
 from conftest import edge
 
 from edge.benchmark import Setup, findings, rows_of
-from edge.doctor import examine_board, of_board
+from edge.doctor import examine_board, snapshot_of_board
 from edge.remote.board import Board
 from edge.remote.facts import remote_facts
 from edge.remote.fleet import measure_on
@@ -73,7 +73,7 @@ def test_a_throttling_pi_and_a_jetson_are_seen_from_here(boards, monkeypatch):
         board = boards(face, name=name)
         monkeypatch.setenv("EDGE_SSH", f"ssh -F {board.config}")
         told = remote_facts(board.name)
-        whats = [one.what for one in examine_board(of_board(told))]
+        whats = [one.what for one in examine_board(snapshot_of_board(told))]
         assert any(word in what for what in whats), whats
         assert "this processor is emulated" in whats
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import edge
 
-from edge.doctor import examine_board, of_board
+from edge.doctor import examine_board, snapshot_of_board
 from edge.remote.facts import remote_facts
 from runtimes.board.report import collect_report
 from runtimes.host import conditions, facts
@@ -42,7 +42,7 @@ def told():
 
 
 def found(told):
-    return {one.what: one for one in examine_board(of_board(told))}
+    return {one.what: one for one in examine_board(snapshot_of_board(told))}
 
 
 def test_a_stick_on_a_board_needs_its_udev_rule_and_its_library(told):

@@ -90,7 +90,7 @@ def profile(count: int = 30) -> Any:
 
 def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
     """The ten published rows, as many measured ones, and one that is not there."""
-    found = [table.published(one) for one in published_rows()]
+    found = [table.row_of_published(one) for one in published_rows()]
     for place in range(measured):
         title = f"TFLite int8, variant {place} of a model with a long name, {1 + place % 2} threads"
         setup = TableSetup(
@@ -107,10 +107,10 @@ def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
             reference_correct=96,
             precision="int8",
         )
-        found.append(table.of_setup(setup, one, True, agreement))
+        found.append(table.row_of_setup(setup, one, True, agreement))
     return [
         *found,
-        table.absent(
+        table.row_of_absent(
             Absent(id="coral-usb", title="this machine + Coral", needs="a Coral USB Accelerator (none attached)")
         ),
     ]

@@ -14,8 +14,8 @@ import edge
 from edge.benchmark import history
 from edge.cli import _parser, main
 from edge.reporting.charts import best_points
-from edge.reporting.documents import of_rows
-from edge.reporting.report import report_of
+from edge.reporting.documents import content_of_rows
+from edge.reporting.report import lay_out_report
 from runtimes.errors import InputError
 from tests.edge.reporting.examples import bench_document, profile, row, table_document
 from tests.edge.reporting.valid_html import faults
@@ -35,7 +35,7 @@ def write(path: Path, document: object) -> Path:
 
 
 def page_of(*rows: object) -> str:
-    return report_of(of_rows(bench_document(rows)), "Test", "edge report").html  # type: ignore[arg-type]
+    return lay_out_report(content_of_rows(bench_document(rows)), "Test", "edge report").html  # type: ignore[arg-type]
 
 
 def commands(page: str) -> list[list[str]]:

@@ -67,7 +67,7 @@ class Engine:
             self._is_dying = False
             self._server = await asyncio.start_unix_server(self._serve, f"{self._folder.name}/a.sock")
 
-    async def ended(self) -> None:
+    async def wait_until_ended(self) -> None:
         if self._is_dying and self._server is not None:
             self._server.close()
             self._server = None

@@ -122,7 +122,7 @@ def test_a_killed_engine_that_refuses_connections_already_is_waited_for() -> Non
     engine = LlamaServer(Program(("llama-server",), is_prebuilt=False), [], "model.gguf")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         engine._process = process
-        asyncio.run(_end_while(engine.ended(), process))
+        asyncio.run(_end_while(engine.wait_until_ended(), process))
         assert process.returncode == -signal.SIGKILL
     engine._process = None
     engine.close()

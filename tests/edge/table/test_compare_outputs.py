@@ -14,7 +14,7 @@ from edge.benchmark.rows import Row as Measured
 from edge.table.compare_outputs import OutputDiff, compare_with_local, output_diff
 from edge.table.footnotes import _beside_here
 from edge.table.measure import TableOptions
-from edge.table.rows import of_setup
+from edge.table.rows import row_of_setup
 from edge.table.setups import TableSetup, setups_of_board
 from runtimes import artifact
 from runtimes.artifact import Manifest, Quantization, TensorSpec
@@ -89,9 +89,9 @@ def test_an_emulated_board_is_asked_for_little_and_its_rows_show_no_time() -> No
     ) == (2, 250, 9)
     assert (TableOptions().rounds_of(slow), TableOptions().rounds_of([*slow, *real])) == (1, 2)
     measured = Measured(setup="a", total_s=3.0, rounds=[Round(runs=2)])
-    row = of_setup(slow[0], measured, trained=True)
+    row = row_of_setup(slow[0], measured, trained=True)
     assert (row.kind, row.source, row.time_s, row.fps) == ("measured", "emulated", None, None)
-    assert of_setup(real[0], measured, trained=True).time_s == 3.0
+    assert row_of_setup(real[0], measured, trained=True).time_s == 3.0
 
 
 def test_the_notes_group_boards_by_how_much_their_outputs_differ() -> None:
@@ -99,7 +99,7 @@ def test_the_notes_group_boards_by_how_much_their_outputs_differ() -> None:
     setups = [
         TableSetup(id=name, title=name.upper(), artifact="m", runtime="litert", threads=1, host="pi") for name in "abc"
     ]
-    rows = [of_setup(setup, measured, trained=True) for setup in setups]
+    rows = [row_of_setup(setup, measured, trained=True) for setup in setups]
     alike = {
         "a": OutputDiff(
             architecture="x86_64",

@@ -17,7 +17,7 @@ from edge.table.footnotes import best_row, notes_of
 from edge.table.images import Pictures
 from edge.table.measure import MeasuredTable
 from edge.table.report import as_csv, as_json, as_markdown
-from edge.table.rows import Row, absent, of_setup, published
+from edge.table.rows import Row, row_of_absent, row_of_published, row_of_setup
 from edge.table.setups import Absent, TableSetup
 from runtimes.artifact.json_fields import Fields
 
@@ -58,7 +58,7 @@ def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -
 
 def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
     setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
-    return of_setup(setup, _measured(name, seconds, **more), trained)
+    return row_of_setup(setup, _measured(name, seconds, **more), trained)
 
 
 def _agreement(precision: str = "fp32", same: int = 100, difference: float = 1e-6) -> TableAgreement:
@@ -75,7 +75,7 @@ def test_a_browsers_row_names_it_and_its_time_beside_the_native_one() -> None:
 
 
 def test_the_published_rows_read_as_in_the_article() -> None:
-    lines = as_markdown([published(row) for row in published_rows()], []).splitlines()
+    lines = as_markdown([row_of_published(row) for row in published_rows()], []).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:12]]
     assert cells[0] == ["i7-4870HQ", "published 2019", "22.60", "11.06", "magpie", "0.9294", "0.9294"]
     assert cells[2] == ["i7-7700K (tflite)", "published 2019", "7.71", "32.43", "magpie", "–", "16.2184"]
@@ -97,14 +97,20 @@ def test_without_trained_weights_no_answer_is_shown() -> None:
 
 def test_a_crash_is_a_row_that_says_so() -> None:
     setup = TableSetup(id="ort", title="ORT", artifact="onnx-fp32", runtime="onnxruntime", threads=1)
-    row = of_setup(setup, Measured(setup="ort", status="crashed", message="SIGSEGV"), True)
+    row = row_of_setup(setup, Measured(setup="ort", status="crashed", message="SIGSEGV"), True)
     assert "crashed: SIGSEGV" in as_markdown([row], [])
     assert row.fps is None
 
 
 def test_json_keeps_the_keys_of_bench_and_adds_the_source() -> None:
     rows = json.loads(
-        as_json([published(published_rows()[0]), _row("ort", 2.0), absent(Absent(id="x", title="X", needs="a GPU"))])
+        as_json(
+            [
+                row_of_published(published_rows()[0]),
+                _row("ort", 2.0),
+                row_of_absent(Absent(id="x", title="X", needs="a GPU")),
+            ]
+        )
     )
     assert [row["source"] for row in rows] == ["published 2019", "measured", "needs a GPU"]
     assert [PROMISED - set(row) for row in rows] == [set(), set(), set()]
@@ -116,7 +122,7 @@ def test_csv_has_one_line_a_row_in_full_precision() -> None:
 
 
 def test_csv_contains_the_energy_of_one_classification() -> None:
-    rows = [_row("ort", 3.0, energy_per_run_j=0.25), published(published_rows()[0])]
+    rows = [_row("ort", 3.0, energy_per_run_j=0.25), row_of_published(published_rows()[0])]
     found = csv.DictReader(io.StringIO(as_csv(rows)))
     assert [row["energy_per_run_j"] for row in found] == ["0.25", ""]
 
@@ -174,7 +180,9 @@ def test_the_notes_say_why_a_model_is_missing() -> None:
         pictures=PICTURES,
         missing={"tflite-2019": "it is not here"},
     )
-    row = absent(Absent(id="tflite-2019-1t", title="X", needs="the model tflite-2019 (see below)", model="tflite-2019"))
+    row = row_of_absent(
+        Absent(id="tflite-2019-1t", title="X", needs="the model tflite-2019 (see below)", model="tflite-2019")
+    )
     assert "Not built here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
 
@@ -182,7 +190,9 @@ def test_the_notes_say_why_a_model_is_missing() -> None:
 def test_the_notes_give_each_reason_of_a_missing_source_once():
     missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
     rows = [
-        absent(Absent(id="onnxruntime-fp32-1t", title="X", needs="the model onnx-fp32 (see below)", model="onnx-fp32"))
+        row_of_absent(
+            Absent(id="onnxruntime-fp32-1t", title="X", needs="the model onnx-fp32 (see below)", model="onnx-fp32")
+        )
     ]
     notes = notes_of(
         rows, Bundle(path=Path("b"), weights="w", trained=True, picture="p", pictures=PICTURES, missing=missing), {}
@@ -196,7 +206,7 @@ def test_the_notes_give_each_reason_of_a_missing_source_once():
 def _failed(name: str, error: str = "worker") -> Row:
     setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
     measured = Measured(setup=name, status="timeout", error=error, message="out of time", hint="allow more")
-    return of_setup(setup, measured, True)
+    return row_of_setup(setup, measured, True)
 
 
 def test_setups_that_failed_the_same_way_share_their_hint():
@@ -226,7 +236,7 @@ def test_the_notes_report_the_state_of_the_machine_with_the_remedy():
     [
         ([_row("a", 1.0), _failed("b")], 0),
         ([_failed("b"), _failed("c", "engine")], 8),
-        ([absent(Absent(id="x", title="X", needs="a GPU"))], 4),
+        ([row_of_absent(Absent(id="x", title="X", needs="a GPU"))], 4),
     ],
 )
 def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows, status):
