@@ -13,7 +13,7 @@ from edge.cli import COMMANDS
 from runtimes.model_files.detect import FORMATS
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("edge", "converters", "runtimes", "device_profiles")
+PACKAGES = ("edge", "converters", "runtimes", "device_profiles")
 
 # What `edge --help` may load beyond bare Python and argparse with what argparse needs.
 HELP_MODULES = {"edge", "edge.cli", "runtimes", "runtimes.errors"}
@@ -51,7 +51,7 @@ def test_help_loads_the_command_line_alone() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_loads_no_engine_and_no_numpy(command: str) -> None:
-    foreign = {name for name in _ours_and_foreign(_cli(f"{command} --help")) if name.split(".")[0] not in ROOMS}
+    foreign = {name for name in _ours_and_foreign(_cli(f"{command} --help")) if name.split(".")[0] not in PACKAGES}
     assert foreign == set()
 
 
@@ -60,7 +60,7 @@ def test_importing_edge_loads_nothing_else() -> None:
 
 
 def _sources() -> list[Path]:
-    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def _top_level_imports(path: Path) -> set[str]:
@@ -81,7 +81,7 @@ def _imported() -> list[Path]:
 
 @pytest.mark.parametrize("path", _imported(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_engines_and_libraries_are_imported_inside_functions(path: Path) -> None:
-    allowed = sys.stdlib_module_names | {"numpy", *ROOMS}
+    allowed = sys.stdlib_module_names | {"numpy", *PACKAGES}
     assert _top_level_imports(path) - allowed == set()
 
 
@@ -98,7 +98,7 @@ LAYERS = {"edge": 2, "converters": 1, "runtimes": 0}  # `device_profiles` stands
 def modules(root: Path) -> dict[str, Path]:
     """Every file of the four packages, by its module's name."""
     found = {}
-    for path in (path for room in ROOMS for path in sorted((root / room).rglob("*.py"))):
+    for path in (path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))):
         parts = path.relative_to(root).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
@@ -190,7 +190,7 @@ def small_files(root: Path) -> list[str]:
     return found
 
 
-def confetti(root: Path) -> list[str]:
+def misplaced_files(root: Path) -> list[str]:
     """Small files that one other file alone imports: they belong in it."""
     graph = imports(root)
     names = {path.relative_to(root).as_posix(): name for name, path in modules(root).items()}
@@ -232,7 +232,7 @@ def test_few_files_are_small() -> None:
 
 
 def test_a_small_file_has_more_than_one_importer() -> None:
-    assert confetti(ROOT) == []
+    assert misplaced_files(ROOT) == []
 
 
 def plant(root: Path, files: Mapping[str, str]) -> Path:
@@ -294,9 +294,9 @@ def test_small_files_are_found_and_extensions_may_be_small(tmp_path: Path) -> No
 
 def test_a_small_file_with_one_importer_is_found(tmp_path: Path) -> None:
     plant(tmp_path, {"edge/small.py": LINE, "edge/user.py": "import edge.small\n" + LINE * 60})
-    assert confetti(tmp_path) == ["edge/small.py belongs in edge.user"]
+    assert misplaced_files(tmp_path) == ["edge/small.py belongs in edge.user"]
     plant(tmp_path, {"edge/other.py": "import edge.small\n" + LINE * 60})
-    assert confetti(tmp_path) == []
+    assert misplaced_files(tmp_path) == []
 
 
 def listed_formats(root: Path) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("edge", "converters", "runtimes", "device_profiles")
+PACKAGES = ("edge", "converters", "runtimes", "device_profiles")
 
 MODULES = ("fcntl", "termios", "resource", "pwd", "grp", "tty", "pty", "syslog")
 CALLS = {
@@ -45,7 +45,7 @@ def posix_only(path: Path) -> list[str]:
 
 
 def sources() -> list[Path]:
-    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    return [path for room in PACKAGES for path in sorted((ROOT / room).rglob("*.py"))]
 
 
 def test_what_posix_alone_has_is_used_in_modules_that_say_so() -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("edge", "converters", "runtimes", "device_profiles")
+PACKAGES = ("edge", "converters", "runtimes", "device_profiles")
 
 # Names of functions, classes and files; those that came back with a meaning of their own (Task, Plan) are not listed.
 _WORDS = """
@@ -25,7 +25,7 @@ _LIMIT = re.compile(r"_?(MOST|LARGEST)_[A-Z]")
 def replaced_names(root: Path) -> list[str]:
     """Where a replaced name is defined, or names a file."""
     found = []
-    for path in (path for room in ROOMS for path in sorted((root / room).rglob("*.py"))):
+    for path in (path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))):
         place = path.relative_to(root).as_posix()
         names = [path.stem]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -63,7 +63,7 @@ _SUFFIXES = {".py", ".md", ".toml", ".js", ".html", ".css", ".json"}
 def british_words(root: Path) -> list[str]:
     """Return words in British spelling, in texts and in the names of files."""
     found = []
-    folders = [root / name for name in (*ROOMS, "tests", "docs")]
+    folders = [root / name for name in (*PACKAGES, "tests", "docs")]
     for path in sorted(path for folder in (root, *folders) for path in folder.glob("*" if folder == root else "**/*")):
         place = path.relative_to(root).as_posix()
         if path.suffix not in _SUFFIXES or "compatibility/artifacts" in place or path == Path(__file__):

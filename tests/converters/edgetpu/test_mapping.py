@@ -1,11 +1,10 @@
-"""Which operators map to the Edge TPU: compared with compiled models, and each condition on a model built here."""
+"""Which operators map to the Edge TPU: compared with compiled models, and what a break does to the rest of a model."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,130 +20,24 @@ from converters.edgetpu.requirements import newest_known
 from converters.tflite.op import TfliteOp
 from converters.tflite.reader import Graph, Operator, read_tflite
 from runtimes.errors import InputError
+from tests.converters.edgetpu.graphs import (
+    CHANNELS,
+    Builder,
+    Op,
+    T,
+    checked,
+    concat,
+    constant,
+    conv,
+    dense,
+    depthwise,
+    lstm,
+    numbers,
+    placed,
+    pool,
+    weights,
+)
 from tests.real_data import real_data
-
-schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-flatbuffers = pytest.importorskip("flatbuffers")
-_OUTSIDE = 4096  # where the data of buffers begin that do not stand inline
-
-CHANNELS = 16
-
-
-@dataclass
-class T:
-    """A tensor to build: computed where it has no values, a constant otherwise."""
-
-    shape: tuple[int, ...] = (1, 8, 8, CHANNELS)
-    values: Any = None
-    dtype: str = "int8"
-    scales: tuple[float, ...] = (0.1,)
-    zero: int = 0
-    variable: bool = False
-    signature: tuple[int, ...] | None = None
-    inline: bool = True
-
-
-@dataclass
-class Op:
-    """An operator to build: inputs and outputs are tensors; the same object is the same tensor."""
-
-    name: str
-    inputs: list[T | None]
-    outputs: list[T] = field(default_factory=lambda: [T()])
-    options: Any = None
-    version: int = 1
-
-
-def numbers(*values: int, dtype: str = "int32") -> T:
-    return T((len(values),), np.array(values, dtype), dtype, ())
-
-
-def weights(*shape: int) -> T:
-    return T(shape, np.ones(shape, np.int8))
-
-
-def options(kind: str, **values: Any) -> Any:
-    made = getattr(schema, f"{kind}T")()
-    for name, value in values.items():
-        assert hasattr(made, name), name
-        setattr(made, name, value)
-    return made
-
-
-class Builder:
-    """Writes a TFLite file with LiteRT's own schema."""
-
-    def __init__(self, ops: list[Op]) -> None:
-        self.tensors: list[T] = []
-        self.ops = ops
-        self.outside = b""
-
-    def index(self, tensor: T | None) -> int:
-        if tensor is None:
-            return -1
-        for place, known in enumerate(self.tensors):
-            if known is tensor:
-                return place
-        self.tensors.append(tensor)
-        return len(self.tensors) - 1
-
-    def write(self, path: Path) -> Path:
-        model, graph = schema.ModelT(), schema.SubGraphT()
-        model.version, model.operatorCodes, model.buffers = 3, [], [schema.BufferT()]
-        graph.operators = [self.operator(model, op) for op in self.ops]
-        made = {id(tensor) for op in self.ops for tensor in op.outputs}
-        used = [tensor for op in self.ops for tensor in op.inputs if tensor]
-        graph.inputs = [self.index(one) for one in used if one.values is None and id(one) not in made]
-        graph.outputs = [self.index(one) for op in self.ops[-1:] for one in op.outputs]
-        graph.tensors = [self.tensor(model, one, place) for place, one in enumerate(self.tensors)]
-        model.subgraphs = [graph]
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        content = bytes(builder.Output())
-        path.write_bytes(content.ljust(_OUTSIDE, b"\0") + self.outside if self.outside else content)
-        return path
-
-    def operator(self, model: Any, op: Op) -> Any:
-        code, made = schema.OperatorCodeT(), schema.OperatorT()
-        builtin = getattr(schema.BuiltinOperator, op.name, schema.BuiltinOperator.CUSTOM)
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), op.version
-        if builtin == schema.BuiltinOperator.CUSTOM:
-            code.customCode = op.name
-        model.operatorCodes.append(code)
-        made.opcodeIndex = len(model.operatorCodes) - 1
-        made.inputs, made.outputs = [self.index(one) for one in op.inputs], [self.index(one) for one in op.outputs]
-        if op.options is not None:
-            made.builtinOptions = op.options
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, type(op.options).__name__[:-1])
-        return made
-
-    def tensor(self, model: Any, tensor: T, place: int) -> Any:
-        made, scale = schema.TensorT(), schema.QuantizationParametersT()
-        made.shape, made.type = list(tensor.shape), getattr(schema.TensorType, tensor.dtype.upper())
-        made.name, made.isVariable, made.shapeSignature = f"t{place}", tensor.variable, tensor.signature
-        if tensor.scales:
-            scale.scale, scale.zeroPoint = list(tensor.scales), [tensor.zero] * len(tensor.scales)
-            made.quantization = scale
-        if tensor.values is not None:
-            buffer = schema.BufferT()
-            content = np.ascontiguousarray(tensor.values)
-            if tensor.inline:
-                buffer.data = np.frombuffer(content.tobytes(), np.uint8)  # a list is packed byte by byte
-            else:
-                buffer.offset, buffer.size = _OUTSIDE, content.nbytes
-                self.outside = content.tobytes()
-            model.buffers.append(buffer)
-            made.buffer = len(model.buffers) - 1
-        return made
-
-
-def checked(tmp_path: Path, *ops: Op) -> Report:
-    return check_edgetpu(Builder(list(ops)).write(tmp_path / "model.tflite"))
-
-
-def placed(tmp_path: Path, *ops: Op) -> list[str]:
-    return [node.placement for node in checked(tmp_path, *ops).nodes]
-
 
 # --- Against the compiler itself -------------------------------------------------------------------------------------
 
@@ -204,159 +97,6 @@ def test_per_channel_dense_weights_are_split_as_compiled_and_refused() -> None:
     (refusal,) = report.refusals
     assert "quantized per channel, which the compiler maps" in refusal.reason
     assert not report.most_runs
-
-
-# --- Conditions ------------------------------------------------------------------------------------------------------
-
-
-def conv(dilation: tuple[int, int] = (1, 1), filters: T | None = None, bias: T | None = None, **more: Any) -> Op:
-    made = options("Conv2DOptions", dilationWFactor=dilation[0], dilationHFactor=dilation[1], strideW=1, strideH=1)
-    filters = filters or weights(CHANNELS, 3, 3, CHANNELS)
-    return Op(
-        "CONV_2D", [T(), filters, bias or T((CHANNELS,), np.zeros(CHANNELS, np.int32), "int32")], options=made, **more
-    )
-
-
-def depthwise(dilation: tuple[int, int], kernel: tuple[int, int] = (3, 3)) -> Op:
-    made = options("DepthwiseConv2DOptions", dilationWFactor=dilation[0], dilationHFactor=dilation[1])
-    return Op("DEPTHWISE_CONV_2D", [T(), weights(1, *kernel, CHANNELS)], options=made)
-
-
-def pool(fused: int, name: str = "MAX_POOL_2D") -> Op:
-    return Op(name, [T()], options=options("Pool2DOptions", fusedActivationFunction=fused))
-
-
-def dense(out: tuple[int, ...] = (1, 10), filters: T | None = None, **more: Any) -> Op:
-    made = options("FullyConnectedOptions", **{key: more.pop(key) for key in list(more) if key == "weightsFormat"})
-    return Op("FULLY_CONNECTED", [T((out[0], CHANNELS)), filters or weights(10, CHANNELS)], [T(out)], made, **more)
-
-
-def concat(inputs: list[T | None], fused: int = 0) -> Op:
-    made = options("ConcatenationOptions", axis=3, fusedActivationFunction=fused)
-    return Op("CONCATENATION", inputs, [T((1, 8, 8, 2 * CHANNELS))], made)
-
-
-def constant(value: int, zero: int = 0) -> T:
-    return T(values=np.full((1, 8, 8, CHANNELS), value, np.int8), zero=zero)
-
-
-def reduction(name: str, *axes: int, channels: int = CHANNELS) -> Op:
-    return Op(name, [T((1, 8, 8, channels)), numbers(*axes)], [T((1, channels))])
-
-
-def resize(name: str, old: int, new: int) -> Op:
-    return Op(name, [T((1, old, old, 8)), numbers(new, new)], [T((1, new, new, 8))])
-
-
-def strided(strides: tuple[int, ...], **masks: int) -> Op:
-    begin, end = numbers(0, 0, 0, 0), numbers(1, 8, 8, 8)
-    made = options("StridedSliceOptions", **masks)
-    return Op("STRIDED_SLICE", [T(), begin, end, numbers(*strides)], [T((1, 8, 8, 8))], made)
-
-
-def split(axis: int) -> Op:
-    return Op("SPLIT", [numbers(axis), T((1, 8, 8, 16))], [T((1, 8, 8, 8)), T((1, 8, 8, 8))])
-
-
-def lstm(state: str = "int16", dtype: str = "int8") -> Op:
-    inner: list[T | None] = [weights(4, 4) for _ in range(8)]
-    bias: list[T | None] = [T((4,), np.zeros(4, np.int32), "int32") for _ in range(4)]
-    states: list[T | None] = [T((1, 4), dtype=dtype, variable=True), T((1, 4), dtype=state, variable=True)]
-    nothing: list[T | None] = [None]
-    inputs: list[T | None] = [T((1, 6, 4)), *inner, *nothing * 3, *bias, *nothing * 2, *states]
-    return Op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [T((1, 6, 4))])
-
-
-def prelu(*shape: int) -> Op:
-    return Op("PRELU", [T(), weights(*shape)])
-
-
-CONDITIONS: dict[str, tuple[Op, str]] = {
-    # A word of the reason, or nothing where it maps.
-    "conv": (conv(), ""),
-    "conv, dilated alike": (conv((2, 2)), ""),
-    "conv, dilated unlike": (conv((2, 1)), "dilation is 2 in x and 1 in y"),
-    "conv, dilated along its only axis": (conv((1, 3), weights(CHANNELS, 3, 1, CHANNELS)), ""),
-    "conv, computed weights": (conv(filters=T((CHANNELS, 3, 3, CHANNELS))), "computed at run time"),
-    "conv, computed bias": (conv(bias=T((CHANNELS,))), "computed at run time"),
-    "conv, batch 4": (Op("CONV_2D", [T((4, 8, 8, 16)), weights(16, 1, 1, 16)], [T((4, 8, 8, 16))]), "4×8×8×16"),
-    "depthwise, dilated": (depthwise((2, 2)), ""),
-    "depthwise, dilated unlike": (depthwise((1, 3)), "dilation is 1 in x and 3 in y"),
-    "depthwise, dilated along its only axis": (depthwise((4, 1), (1, 5)), ""),
-    "max pool": (pool(0), ""),
-    "max pool, fused": (pool(1), "fused"),
-    "average pool": (pool(0, "AVERAGE_POOL_2D"), ""),
-    "average pool, fused": (pool(3, "AVERAGE_POOL_2D"), "fused"),
-    "dense": (dense(), ""),
-    "dense, shuffled": (dense(weightsFormat=1), "shuffled"),
-    "dense, many rows": (dense((7, 10)), "more than one dimension"),
-    "dense, computed weights": (dense(filters=T((10, CHANNELS))), "computed at run time"),
-    "concat": (concat([T(), T()]), ""),
-    "concat, fused": (concat([T(), T()], fused=1), "fused"),
-    "concat, zeros": (concat([T(), constant(-5, zero=-5)]), ""),
-    "concat, other constant": (concat([T(), constant(3)]), "not a padding by zeros"),
-    "concat, zeros and three inputs": (concat([T(), T(), constant(0)]), "not a padding by zeros"),
-    "mean over x and y": (reduction("MEAN", 1, 2), ""),
-    "mean over the batch": (reduction("MEAN", 0), "over the batch"),
-    "mean over z": (reduction("MEAN", 3), ""),
-    "mean over z, written from behind": (reduction("MEAN", -1, channels=6), "not a multiple of 4"),
-    "mean over z of 6": (reduction("MEAN", 3, channels=6), "not a multiple of 4"),
-    "sum": (reduction("SUM", 3, channels=6), ""),
-    "sum over the batch": (reduction("SUM", -4), "over the batch"),
-    "largest": (reduction("REDUCE_MAX", 1), ""),
-    "smallest over the batch": (reduction("REDUCE_MIN", 0), "over the batch"),
-    "softmax": (Op("SOFTMAX", [T((1, 16_384))], [T((1, 16_384))]), ""),
-    "softmax, too long": (Op("SOFTMAX", [T((1, 16_385))], [T((1, 16_385))]), "16,385 elements"),
-    "softmax, of rows": (Op("SOFTMAX", [T((1, 20, 4))], [T((1, 20, 4))]), "not a single vector"),
-    "resize by 2": (resize("RESIZE_BILINEAR", 12, 24), ""),
-    "resize by 4": (resize("RESIZE_NEAREST_NEIGHBOR", 8, 32), ""),
-    "resize by 1": (resize("RESIZE_BILINEAR", 33, 33), ""),
-    "resize down": (resize("RESIZE_BILINEAR", 64, 2), ""),
-    "resize from 1×1": (resize("RESIZE_BILINEAR", 1, 33), "1×1 to 33×33"),
-    "resize by 15.5": (resize("RESIZE_NEAREST_NEIGHBOR", 33, 513), "33×33 to 513×513"),
-    "prelu, a slope a channel": (prelu(1, 1, CHANNELS), ""),
-    "prelu, a slope an element": (prelu(8, 8, CHANNELS), "shared_axes"),
-    "pad": (Op("PAD", [T(), numbers(0, 0, 1, 1, 1, 1, 0, 0)]), ""),
-    "pad the batch": (Op("PAD", [T(), numbers(1, 0, 0, 0, 0, 0, 0, 0)]), "pads the batch"),
-    "pack": (Op("PACK", [T((1, 4)), T((1, 4))], [T((1, 2, 4))], options("PackOptions", axis=1)), ""),
-    "pack the batch": (Op("PACK", [T((4, 1)), T((4, 1))], [T((2, 4, 1))], options("PackOptions", axis=0)), "batch"),
-    "split": (split(3), ""),
-    "split the batch": (split(0), "splits the batch"),
-    "tile": (Op("TILE", [T((1, 1, 1, 8)), numbers(1, 9, 9, 1)], [T((1, 9, 9, 8))]), ""),
-    "tile the batch": (Op("TILE", [T((1, 1, 1, 8)), numbers(2, 1, 1, 1)], [T((2, 1, 1, 8))]), "repeats the batch"),
-    "tile, computed": (Op("TILE", [T((1, 1, 1, 8)), T((4,), dtype="int32")], [T((1, 9, 9, 8))]), "at run time"),
-    "slice with strides of 1": (strided((1, 1, 1, 1)), ""),
-    "slice with strides of 2": (strided((1, 2, 1, 1)), "every n-th"),
-    "slice with an ellipsis": (strided((1, 1, 1, 1), ellipsisMask=1), "ellipsis"),
-    "slice with a new axis": (strided((1, 1, 1, 1), newAxisMask=2), "new axis"),
-    "lstm": (lstm(), ""),
-    "lstm with a float state": (lstm("float32", "float32"), "state is float32"),
-    "transpose": (Op("TRANSPOSE", [T(), numbers(0, 2, 1, 3)]), ""),
-    "transpose, computed": (Op("TRANSPOSE", [T(), T((4,), dtype="int32")]), "at run time"),
-    "reshape": (Op("RESHAPE", [T(), numbers(1, 1024)], [T((1, 1024))]), ""),
-    "reshape, computed": (Op("RESHAPE", [T(), T((2,), dtype="int32")], [T((1, 1024))]), "at run time"),
-    "five dimensions": (Op("RESHAPE", [T(), numbers(1, 1)], [T((1, 2, 4, 8, 16))]), "three innermost"),
-    "five dimensions, two of them 1": (Op("RESHAPE", [T(), numbers(1, 1)], [T((1, 1, 8, 8, 16))]), ""),
-    "transposed conv": (Op("TRANSPOSE_CONV", [numbers(1, 16, 16, 8), weights(8, 2, 2, 16), T()]), ""),
-    "requantize": (Op("QUANTIZE", [T(dtype="uint8")]), ""),
-    "add": (Op("ADD", [T(), T()]), ""),
-    "add in 16 bits": (Op("ADD", [T(dtype="int16"), T(dtype="int16")], [T(dtype="int16")]), "int16"),
-    "leaky relu": (Op("LEAKY_RELU", [T()]), "shared_axes"),
-    "hard swish": (Op("HARD_SWISH", [T()]), "ReLU6"),
-    "division": (Op("DIV", [T(), T()]), "reciprocal"),
-    "custom": (Op("MyOp", [T()]), "custom operators"),
-}
-
-
-@pytest.mark.parametrize("name", CONDITIONS)
-def test_condition(tmp_path: Path, name: str) -> None:
-    op, words = CONDITIONS[name]
-    quantized = Op("RELU", [T()])  # so that the model is 8-bit whatever the operator under test is
-    node = checked(tmp_path, op, quantized).nodes[0]
-    assert node.op == op.name
-    assert (node.placement == ACCELERATOR) == (words == ""), node
-    assert words in f"{node.reason} {node.fix}"
-    assert bool(node.reason) == bool(node.fix) == bool(words)
 
 
 # --- The rule of ancestors -------------------------------------------------------------------------------------------
