@@ -157,21 +157,25 @@ def upward_imports(root: Path) -> list[str]:
 
 def long_files(root: Path) -> list[str]:
     return [
-        str(path.relative_to(root))
-        for path in modules(root).values()
-        if path.read_text(encoding="utf-8").count("\n") > MAX_FILE_LINES
+        place.relative_to(root).as_posix()
+        for place in _with_tests(root)
+        if place.read_text(encoding="utf-8").count("\n") > MAX_FILE_LINES
     ]
 
 
 def long_functions(root: Path) -> list[str]:
     found = []
-    for name, path in modules(root).items():
-        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
+    for place in _with_tests(root):
+        for node in ast.walk(parsed(place.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > MAX_FUNCTION_LINES:
-                    found.append(f"{name}.{node.name}: {lines} lines")
+                    found.append(f"{place.relative_to(root).as_posix()}: {node.name} has {lines} lines")
     return found
+
+
+def _with_tests(root: Path) -> list[Path]:
+    return [path for folder in (*PACKAGES, "tests") for path in sorted((root / folder).rglob("*.py"))]
 
 
 def small_files(root: Path) -> list[str]:
@@ -275,15 +279,15 @@ def test_an_import_that_goes_up_is_found(place: str, imported: str, is_down: boo
 
 
 def test_a_long_file_is_found(tmp_path: Path) -> None:
-    plant(tmp_path, {"edge/long.py": LINE * 501, "edge/short.py": LINE * 500})
-    assert long_files(tmp_path) == ["edge/long.py"]
+    plant(tmp_path, {"edge/long.py": LINE * 501, "edge/short.py": LINE * 500, "tests/test_long.py": LINE * 501})
+    assert long_files(tmp_path) == ["edge/long.py", "tests/test_long.py"]
 
 
 def test_a_long_function_is_found(tmp_path: Path) -> None:
     body = "    x = 1\n"
     text = "class A:\n    async def f(self):\n" + f"    {body}" * 60 + "def g():\n" + body * 59
     plant(tmp_path, {"edge/a.py": text})
-    assert long_functions(tmp_path) == ["edge.a.f: 61 lines"]
+    assert long_functions(tmp_path) == ["edge/a.py: f has 61 lines"]
 
 
 def test_small_files_are_found_and_extensions_may_be_small(tmp_path: Path) -> None:

@@ -82,9 +82,8 @@ def _corners(boxes: Array) -> Array:
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).astype(np.float32)
 
 
-def _crowds() -> list[tuple[ModelFacts, Arrays]]:
-    """Every layout, full of boxes, points and classes that are drawn at random."""
-    draw = np.random.default_rng(11)
+def _random_detections(draw: np.random.Generator) -> list[tuple[ModelFacts, Arrays]]:
+    """Every layout of detectors, full of random boxes and classes."""
     facts = test_detection.facts
     cells = np.concatenate([_boxes(draw, CELLS), draw.uniform(0, 1, (CELLS, 3)) ** 3], axis=1).astype(np.float32)
     old = np.concatenate([_boxes(draw, 3 * CELLS), draw.uniform(0, 1, (3 * CELLS, 4))], axis=1).astype(np.float32)
@@ -106,6 +105,25 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     queries = test_detection.queries()
     queries["pred_boxes"][0], queries["logits"][0] = _boxes(draw, 5) / SIZE, draw.normal(0, 3, (5, 4))
     shares = {**queries, "logits": np.float32(draw.uniform(0, 1, (1, 5, 4)))}
+    return [
+        (facts((1, 7, CELLS), labels=test_detection.NAMES), {"y0": cells.T[np.newaxis]}),
+        (facts((1, CELLS, 7)), {"y0": logits[np.newaxis]}),
+        (facts((1, 3 * CELLS, 8)), {"y0": old[np.newaxis]}),
+        (facts((1, "n", 8), labels=test_detection.NAMES, task="detection"), {"y0": old[np.newaxis]}),
+        (facts((1, 300, 6), operators={"TopK": 1}), {"y0": rows[np.newaxis]}),
+        (facts((1, "n", 6), operators={"NonMaxSuppression": 1}), {"y0": rows[np.newaxis, :7]}),
+        (facts((1, 300, 6), metadata={"head": "RTDETRDecoder"}, task="detection"), {"y0": centered[np.newaxis]}),
+        (facts((), (), (), (), **test_detection.SSD), ssd),
+        (facts(*test_detection.CHOSEN), test_detection.chosen(unit=1 / SIZE)),
+        (test_detection.BLAZE, anchored),
+        (facts(*test_detection.QUERIES), queries),
+        (facts(*(TensorSpec(one, "float32", (1, 5, 4)) for one in queries), labels=None), queries),
+        (facts(*test_detection.QUERIES, producers=(Producer("Sigmoid"), None)), shares),
+    ]
+
+
+def _random_poses_and_maps(draw: np.random.Generator) -> list[tuple[ModelFacts, Arrays]]:
+    """Every layout of poses, instances and segmentation, full of random values."""
     people = test_pose.cells()
     people[0, :4] = _boxes(draw, CELLS).T
     people[0, 4], people[0, 5:] = draw.uniform(0, 1, CELLS) ** 2, draw.uniform(0, SIZE, (51, CELLS))
@@ -124,19 +142,6 @@ def _crowds() -> list[tuple[ModelFacts, Arrays]]:
     last = masked.transpose(0, 2, 1), planes.transpose(0, 2, 3, 1)
     foreground = {"output_operator": "Sigmoid", "task": "segmentation"}
     return [
-        (facts((1, 7, CELLS), labels=test_detection.NAMES), {"y0": cells.T[np.newaxis]}),
-        (facts((1, CELLS, 7)), {"y0": logits[np.newaxis]}),
-        (facts((1, 3 * CELLS, 8)), {"y0": old[np.newaxis]}),
-        (facts((1, "n", 8), labels=test_detection.NAMES, task="detection"), {"y0": old[np.newaxis]}),
-        (facts((1, 300, 6), operators={"TopK": 1}), {"y0": rows[np.newaxis]}),
-        (facts((1, "n", 6), operators={"NonMaxSuppression": 1}), {"y0": rows[np.newaxis, :7]}),
-        (facts((1, 300, 6), metadata={"head": "RTDETRDecoder"}, task="detection"), {"y0": centered[np.newaxis]}),
-        (facts((), (), (), (), **test_detection.SSD), ssd),
-        (facts(*test_detection.CHOSEN), test_detection.chosen(unit=1 / SIZE)),
-        (test_detection.BLAZE, anchored),
-        (facts(*test_detection.QUERIES), queries),
-        (facts(*(TensorSpec(one, "float32", (1, 5, 4)) for one in queries), labels=None), queries),
-        (facts(*test_detection.QUERIES, producers=(Producer("Sigmoid"), None)), shares),
         (test_instances.facts(), {"y": masked, "p": planes}),
         (test_instances.facts((1, CELLS, 9), (1, 16, 16, 3)), {"y": last[0], "p": last[1]}),
         (test_instances.facts(), {**test_instances.outputs(), "p": checkered}),
@@ -158,7 +163,8 @@ def _cases() -> list[Case]:
         for example in module.TestContract.examples
         for outputs in (example.outputs, example.different)
     ]
-    pairs = [*known, *_crowds()]
+    draw = np.random.default_rng(11)
+    pairs = [*known, *_random_detections(draw), *_random_poses_and_maps(draw)]
     return [Case(model, outputs, PLACEMENTS[place % 3]) for place, (model, outputs) in enumerate(pairs)]
 
 
@@ -247,7 +253,7 @@ def test_a_planted_fault_is_seen(name, pages) -> None:
 
 
 def test_outputs_of_another_layout_end_in_a_sentence(pages) -> None:
-    model, outputs = _crowds()[0]
+    model, outputs = _random_detections(np.random.default_rng(11))[0]
     right = Case(model, outputs, PLACEMENTS[0])
     nan = np.full_like(outputs["y0"], np.nan)
     told = replace(right, outputs={"y0": outputs["y0"][:, :6]})
