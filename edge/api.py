@@ -121,10 +121,10 @@ def estimate(
     """
     from runtimes.artifact import Artifact
     from runtimes.errors import UsageError
-    from runtimes.model_files.detect import format_of
+    from runtimes.model_files.detect import format_of, is_language_model
 
     path = Path(model)
-    if format_of(Artifact.open(path).model) == "gguf":
+    if is_language_model(format_of(Artifact.open(path).model)):
         from edge.compatibility.language_model import size
         from edge.estimation.language_model import estimate_language_model
 

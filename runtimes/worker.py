@@ -41,6 +41,7 @@ from runtimes.jobs import (
 from runtimes.joined_session import open_like_source
 from runtimes.measurement.answer import MeasureAnswer
 from runtimes.model_cache import WarmSession
+from runtimes.model_files.detect import is_language_model
 from runtimes.quantization_jobs import (
     ImportanceAnswer,
     ImportanceJob,
@@ -91,7 +92,7 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
 
     artifact = Artifact.open(Path(job.artifact))
     artifact.verify_digests()
-    if artifact.manifest.format == "gguf":
+    if is_language_model(artifact.manifest.format):
         from runtimes.llm.selfcheck import verify_text
 
         return verify_text(artifact, job.runtime)

@@ -41,6 +41,7 @@ from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.jobs import EngineOptions
 from runtimes.measurement.protocols import as_dict, protocol_from_dict
+from runtimes.model_files.detect import is_language_model
 from runtimes.registry import PREFERRED, for_format, tensor_engine
 from runtimes.tensors import pixels_to_input
 
@@ -129,9 +130,10 @@ class BenchReport:
 def are_language_models(models: Sequence[Path]) -> bool:
     """Return whether all models are language models. Raises UsageError if only some are."""
     formats = {Artifact.open(path).manifest.format for path in models}
-    if "gguf" in formats and len(formats) > 1:
+    kinds = {is_language_model(one) for one in formats}
+    if len(kinds) > 1:
         raise UsageError("language models and other models cannot be measured together", "use two commands")
-    return "gguf" in formats
+    return True in kinds
 
 
 def run_benchmark(

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from converters.sources import all_sources
     from edge.cli.options import declared, model_hints
     from edge.cli.options.numbers import share
+    from runtimes.model_files.detect import is_language_model
 
     parser.add_argument("model", type=Path, help=_MODELS)
     parser.add_argument(
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     model_hints.add_preprocessing(parser)
     declared.add_arguments(parser, [one.Options for one in reversed(all_sources())])
-    kinds = [one.Options for one in sorted(all_converters(), key=lambda one: one.target == "gguf")]
+    kinds = [one.Options for one in sorted(all_converters(), key=lambda one: is_language_model(one.target))]
     declared.add_arguments(parser, [ConvertOptions, *kinds])
 
 
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, convert, and print the artifact and its proof."""
     import edge
     from edge.console.progress import Progress
+    from runtimes.model_files.detect import is_language_model
 
     if args.dry_run:
         print(_describe_plan(args))
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         )
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
-    is_text = result.format == "gguf"
+    is_text = is_language_model(result.format)
     print(json.dumps(result.to_json()) if args.json else _text_result(result) if is_text else _as_text(result))
     return 0
 
@@ -137,11 +139,12 @@ def _options(args: argparse.Namespace) -> ConvertOptions:
     from converters.gguf.detect import recognize
     from converters.registry import all_converters
     from edge.cli.options import declared
+    from runtimes.model_files.detect import is_language_model
 
     of_llm = declared.read(args, GgufOptions)
     if args.format == "gguf" or of_llm.own() or recognize(args.model):
         return of_llm
-    kinds = {one.target: one.Options for one in all_converters() if one.target != "gguf"}
+    kinds = {one.target: one.Options for one in all_converters() if not is_language_model(one.target)}
     return declared.convert_options(args, tuple(kinds.values()), kinds.get(args.format))
 
 
@@ -210,8 +213,9 @@ def _partings(proof: Mapping[str, Any]) -> list[str]:
 def _plan_as_dict(plan: ConversionPlan) -> JsonObject:
     """Return the JSON of a plan, with every option of every converter, as set or its default."""
     from converters.registry import all_converters
+    from runtimes.model_files.detect import is_language_model
 
-    owners = [one.Options for one in all_converters() if one.target != "gguf"]
+    owners = [one.Options for one in all_converters() if not is_language_model(one.target)]
     options = {name: value for kind in owners for name, value in kind().to_json().items() if name in kind.declared()}
     return {
         "format": plan.format,

@@ -29,7 +29,7 @@ from edge.machine.this_machine import load_profile
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EngineMissingError, RefusedError, UsageError
-from runtimes.model_files.detect import FORMATS, format_of, layout_of
+from runtimes.model_files.detect import FORMATS, format_of, is_language_model, layout_of
 from runtimes.shapes import with_shapes
 
 _MYRIAD_2 = "Myriad 2,"  # the chip of the first stick, which the releases that edge converts with no longer support
@@ -71,7 +71,7 @@ def check(
     take the format and edge cannot check the model in it.
     """
     profile = load_profile(device)
-    if format_of(Artifact.open(model).model) == "gguf":
+    if is_language_model(format_of(Artifact.open(model).model)):
         report = check_text(Artifact.open(model).model, profile, memory, context)
         return CheckResult(device=profile.id, device_name=profile.name, report=report, runs=not report.refusals)
     if memory is not None or context is not None:

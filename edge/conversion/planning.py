@@ -17,7 +17,7 @@ from converters.registry import all_converters, converter, target_of_options
 from converters.sources.source import OpenedSource
 from edge.conversion.target import NEWEST_RUNTIME, AllowedFormat, Target, target_of
 from runtimes.errors import EdgeError, InputError, RefusedError, UsageError
-from runtimes.model_files.detect import FORMATS
+from runtimes.model_files.detect import FORMATS, is_language_model
 
 DEFAULT_PRECISION = "fp32"
 QUANTIZED = ("int8", "w8", "w4")  # only steps that keep them accept them: the result would be quantized twice
@@ -313,7 +313,8 @@ def _no_route(source: OpenedSource, model_format: str, precision: str, steps: Se
         works = f", or keep its scales: --to {model_format} --precision {source.precision}" if kept else ""
         return UsageError(what, f"start from the float model that it was quantized from{works}")
     if not reachable:
-        sources = ", ".join(sorted({step.source for step in steps if step.target != "gguf" or model_format == "gguf"}))
+        is_for_text = is_language_model(model_format)
+        sources = ", ".join(sorted({one.source for one in steps if is_for_text or not is_language_model(one.target)}))
         return UsageError(what, f"what works: a source in {sources}; PyTorch and TensorFlow can export onnx")
     near = [found for found in reachable if model_format in found.split()] or sorted(
         reachable, key=lambda found: precision not in found.split()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtimes.errors import EngineMissingError, InputError, UsageError
+from runtimes.model_files.detect import is_language_model
 
 if TYPE_CHECKING:
     from edge.llm.session import WorkerSession
@@ -87,7 +88,7 @@ def model_file(given: str) -> str:
             f"{given} is a folder but not an artifact", f"convert it first: edge convert {given} --to gguf{base}"
         )
     artifact = Artifact.open(folder)
-    if artifact.manifest.format != "gguf":
+    if not is_language_model(artifact.manifest.format):
         raise InputError(
             f"{given} is not a language model: its format is {artifact.manifest.format}", "pass one in gguf"
         )

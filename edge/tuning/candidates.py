@@ -10,6 +10,7 @@ from edge.benchmark.harness import Setup, short_name
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, UsageError
 from runtimes.jobs import EngineOptions
+from runtimes.model_files.detect import is_language_model
 from runtimes.registry import PREFERRED, engine_ids, is_installed, missing, tensor_engine
 from runtimes.session import TensorEngine
 
@@ -70,7 +71,7 @@ def thread_counts(cores: int) -> list[int]:
 
 
 def _engines(model_format: str, wanted: Sequence[str]) -> list[TensorEngine]:
-    if model_format == "gguf":
+    if is_language_model(model_format):
         raise UsageError("language models are not tuned", "edge bench MODEL.gguf --threads 1 2 4 compares settings")
     named = {tensor_engine(name).id for name in wanted}
     able = [name for name in engine_ids() if model_format in _formats(name)]

@@ -30,6 +30,7 @@ class Format:
     compiled_for: What its files are compiled for, as text. A compiled model cannot be converted any further.
     compiled_from: What to convert instead.
     further_files: The names of further files of a model, relative to its folder. Raises InputError for one outside it.
+    is_for_text: Whether its models are language models, which other engines open and other commands run.
     """
 
     suffixes: tuple[str, ...]
@@ -39,6 +40,7 @@ class Format:
     compiled_for: str = ""
     compiled_from: str = ""
     further_files: Callable[[Path], AbstractSet[str]] = lambda _model: frozenset()
+    is_for_text: bool = False
 
     @property
     def is_compiled(self) -> bool:
@@ -113,8 +115,10 @@ FORMATS = {
         compiled_for="made for TensorRT",
         compiled_from="model that it was made from",
     ),
-    "gguf": Format((".gguf",), "llama_cpp", lambda _path, head: head.startswith(b"GGUF"), reader="gguf"),
-    "llama-server": Format((), "llama_server"),
+    "gguf": Format(
+        (".gguf",), "llama_cpp", lambda _path, head: head.startswith(b"GGUF"), reader="gguf", is_for_text=True
+    ),
+    "llama-server": Format((), "llama_server", is_for_text=True),
     "null": Format((".null",), "null"),
 }
 
@@ -135,6 +139,11 @@ _NOT_THE_FILE: tuple[tuple[bytes, str, str], ...] = (
 def layout_of(model_format: str) -> str:
     """Return the format whose files it shares: "tflite" for "edgetpu". "" if edge does not read its files."""
     return FORMATS[model_format].reader if model_format in FORMATS else ""
+
+
+def is_language_model(model_format: str) -> bool:
+    """Return whether models of this format are language models."""
+    return model_format in FORMATS and FORMATS[model_format].is_for_text
 
 
 def format_of(path: Path) -> str:
