@@ -22,7 +22,7 @@ from runtimes.errors import EngineMissingError, UsageError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
-    from converters.layer_errors import Layer
+    from converters.layer_errors import LayerError
     from runtimes.arrays import Arrays
     from runtimes.artifact.json_fields import JsonValue
 
@@ -181,7 +181,7 @@ class Converter(ABC):
 
     def layer_errors(
         self, _model: Path, _result: Path, _options: ConvertOptions, _samples: Calibration
-    ) -> Sequence[Layer]:
+    ) -> Sequence[LayerError]:
         """Rank the layers of `model` by the error they add in the quantized `result`, worst first."""
         return ()
 

@@ -21,7 +21,7 @@ _MAX_KEPT_SHARE = 0.5  # of all layers: beyond that, the result is no longer an 
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """An operation of the float network: the names of its input tensors and of its output tensor."""
 
     inputs: tuple[str, ...]
@@ -29,7 +29,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerError:
     """The noise that a layer adds.
 
     name: The name of its output.
@@ -44,8 +44,8 @@ class Layer:
 
 
 def rank(
-    nodes: Sequence[Node], exact: Arrays, given: Arrays, channels: int, rounded: Set[str] | None = None
-) -> list[Layer]:
+    nodes: Sequence[GraphNode], exact: Arrays, given: Arrays, channels: int, rounded: Set[str] | None = None
+) -> list[LayerError]:
     """Rank the layers, worst first.
 
     nodes: In the order of computation.
@@ -66,12 +66,12 @@ def rank(
         readers = [other.output for other in nodes if node.output in other.inputs]
         together = _together(node, writers, set(writers) if rounded is None else rounded)
         layers.append(
-            Layer(name=node.output, noise=max(0.0, noise[node.output] - before), touching=(*together, *readers))
+            LayerError(name=node.output, noise=max(0.0, noise[node.output] - before), touching=(*together, *readers))
         )
     return sorted(layers, key=lambda layer: -layer.noise)
 
 
-def growing_sets(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
+def growing_sets(layers: Sequence[LayerError]) -> Iterator[tuple[str, ...]]:
     """Yield growing sets of layers to keep: around the worst tensor, the worst two, four, and so on."""
     count = 1
     while count <= max(1, int(len(layers) * _MAX_KEPT_SHARE)) and layers:
@@ -80,7 +80,7 @@ def growing_sets(layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
         count *= 2
 
 
-def describe_layers(layers: Sequence[Layer]) -> str:
+def describe_layers(layers: Sequence[LayerError]) -> str:
     """Describe the worst layers: `conv1 (93 % noise), conv2 (40 % noise)`."""
     worst = [
         layer for layer in layers[:_NAMED] if layer.noise > 0 and layer.noise >= _MENTIONED_SHARE * layers[0].noise
@@ -99,7 +99,7 @@ def stack_rows(rows: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in kept}
 
 
-def _together(node: Node, writers: Mapping[str, Node], rounded: Set[str]) -> list[str]:
+def _together(node: GraphNode, writers: Mapping[str, GraphNode], rounded: Set[str]) -> list[str]:
     """Return the node and its predecessors whose outputs are not rounded, such as a convolution before its ReLU."""
     found, waiting = [], [node]
     while waiting:

@@ -15,7 +15,7 @@ from runtimes.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
-    from converters.layer_errors import Layer
+    from converters.layer_errors import LayerError
     from converters.onnx.float16_fit import Float16Fit
     from runtimes.arrays import Arrays
 
@@ -61,7 +61,7 @@ class OnnxToOnnx(Converter):
 
     def layer_errors(
         self, model: Path, result: Path, _options: ConvertOptions, samples: Calibration
-    ) -> Sequence[Layer]:
+    ) -> Sequence[LayerError]:
         """See `converters.base.Converter`."""
         from converters.onnx.layer_errors import onnx_layers
 

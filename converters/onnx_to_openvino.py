@@ -16,7 +16,7 @@ from converters.options import ConvertOptions
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
-    from converters.layer_errors import Layer
+    from converters.layer_errors import LayerError
 
 _NNCF = Requirement("nncf", "table")
 
@@ -88,7 +88,9 @@ class OnnxToOpenvino(Converter):
             network = read_network(save_model(proto, Path(folder) / model.name), options)
             return ConversionOutput(model=save_network(network, out / f"{model.stem}.xml", in_float16=False))
 
-    def layer_errors(self, model: Path, result: Path, options: ConvertOptions, samples: Calibration) -> Sequence[Layer]:
+    def layer_errors(
+        self, model: Path, result: Path, options: ConvertOptions, samples: Calibration
+    ) -> Sequence[LayerError]:
         """See `converters.base.Converter`."""
         from converters.openvino.layer_errors import openvino_layers
 

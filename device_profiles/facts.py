@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from device_profiles.reader import Table
+from device_profiles.reader import TomlTable
 
 KINDS = ("board", "computer", "accelerator", "browser")
 FORMATS = ("onnx", "tflite", "edgetpu", "openvino", "tensorrt", "gguf", "keras", "browser")
@@ -26,7 +26,7 @@ class Cpu:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Cpu:
+    def read(cls, table: TomlTable) -> Cpu:
         """Parse the table of a profile."""
         return cls(
             name=table.text("name"),
@@ -49,7 +49,7 @@ class Accelerator:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Accelerator:
+    def read(cls, table: TomlTable) -> Accelerator:
         """Parse the table of a profile."""
         return cls(
             name=table.text("name"),
@@ -70,7 +70,7 @@ class Memory:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Memory:
+    def read(cls, table: TomlTable) -> Memory:
         """Parse the table of a profile."""
         return cls(
             bytes=table.find("bytes", int),
@@ -81,7 +81,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class FormatSupport:
     """A model format that the device supports.
 
     precisions: Supported precisions, best first; `int8` needs calibration pictures.
@@ -102,7 +102,7 @@ class Format:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Format:
+    def read(cls, table: TomlTable) -> FormatSupport:
         """Parse the table of a profile."""
         return cls(
             format=table.word("format", FORMATS),
@@ -127,7 +127,7 @@ class Refusal:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Refusal:
+    def read(cls, table: TomlTable) -> Refusal:
         """Parse the table of a profile."""
         return cls(
             format=table.word("format", FORMATS),
@@ -139,7 +139,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognize:
+class Recognition:
     """How to recognize the device: `vendor:product` ids, and shell patterns for device nodes and names."""
 
     usb: tuple[str, ...]
@@ -151,7 +151,7 @@ class Recognize:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Recognize:
+    def read(cls, table: TomlTable) -> Recognition:
         """Parse the table of a profile."""
         return cls(
             usb=table.texts("usb"),
@@ -174,7 +174,7 @@ class Power:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Power:
+    def read(cls, table: TomlTable) -> Power:
         """Parse the table of a profile."""
         return cls(
             min_w=table.find("min_w", float),
@@ -193,7 +193,7 @@ class Price:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Price:
+    def read(cls, table: TomlTable) -> Price:
         """Parse the table of a profile."""
         return cls(usd=table.require("usd", float), note=table.find("note", str), source=table.text("source"))
 
@@ -208,7 +208,7 @@ class Peak:
     source: str
 
     @classmethod
-    def read(cls, table: Table) -> Peak:
+    def read(cls, table: TomlTable) -> Peak:
         """Parse the table of a profile."""
         return cls(
             fp32_gflops=table.find("fp32_gflops", float),

@@ -19,15 +19,15 @@ from device_profiles.facts import (
     KINDS,
     Accelerator,
     Cpu,
-    Format,
+    FormatSupport,
     Memory,
     Peak,
     Power,
     Price,
-    Recognize,
+    Recognition,
     Refusal,
 )
-from device_profiles.reader import ProfileError, Table, read_toml, suggestion
+from device_profiles.reader import ProfileError, TomlTable, read_toml, suggestion
 
 _LOG = logging.getLogger(__name__)
 EXTENSIONS = "edge.devices"  # the group of entry points, each of which names a package: its TOML files are devices
@@ -54,15 +54,15 @@ class Profile:
     cpu: Cpu | None
     accelerators: tuple[Accelerator, ...]
     memory: Memory | None
-    formats: tuple[Format, ...]
+    formats: tuple[FormatSupport, ...]
     refuses: tuple[Refusal, ...]
-    recognize: Recognize | None
+    recognize: Recognition | None
     power: Power | None
     price: Price | None
     peak: Peak | None
     parts: tuple[Profile, ...] = ()
 
-    def takes(self, format: str) -> Format | None:
+    def takes(self, format: str) -> FormatSupport | None:
         """Return the facts about `format` on this device; None if the device does not support it."""
         return next((known for known in self.formats if known.format == format), None)
 
@@ -123,7 +123,7 @@ def recognize_devices(
     return [known for known in profile_ids() if _shows(load(known).recognize, seen)]
 
 
-def _shows(marks: Recognize | None, seen: dict[str, list[str]]) -> bool:
+def _shows(marks: Recognition | None, seen: dict[str, list[str]]) -> bool:
     return marks is not None and any(
         fnmatchcase(found, pattern)
         for kind, values in seen.items()
@@ -154,7 +154,7 @@ def _join(parts: list[Profile]) -> Profile:
             "join one board or computer and its accelerators, as in raspberry-pi-4+coral-usb",
         )
     ordered = [*others, *hosts]
-    formats: dict[str, Format] = {}
+    formats: dict[str, FormatSupport] = {}
     for known in (known for part in ordered for known in part.formats):
         formats.setdefault(known.format, known)
     return replace(
@@ -172,7 +172,7 @@ def _join(parts: list[Profile]) -> Profile:
     )
 
 
-def _profile(profile_id: str, table: Table) -> Profile:
+def _profile(profile_id: str, table: TomlTable) -> Profile:
     accelerator = table.group("accelerator", Accelerator.read)
     return Profile(
         id=profile_id,
@@ -183,10 +183,10 @@ def _profile(profile_id: str, table: Table) -> Profile:
         cpu=table.group("cpu", Cpu.read),
         accelerators=() if accelerator is None else (accelerator,),
         memory=table.group("memory", Memory.read),
-        formats=table.groups("formats", Format.read),
+        formats=table.groups("formats", FormatSupport.read),
         refuses=table.groups("refuses", Refusal.read),
         # The second spelling is that of profiles which were written before 0.1.0.
-        recognize=table.group("recognize", Recognize.read) or table.group("recognise", Recognize.read),
+        recognize=table.group("recognize", Recognition.read) or table.group("recognise", Recognition.read),
         power=table.group("power", Power.read),
         price=table.group("price", Price.read),
         peak=table.group("peak", Peak.read),

@@ -31,7 +31,7 @@ class ProfileError(ValueError):
         self.hint = hint
 
 
-class Table:
+class TomlTable:
     """A TOML table that is read key by key. Use `read`, which rejects keys that the reader does not know."""
 
     def __init__(self, values: Mapping[str, TomlValue], document: str, path: str = "") -> None:
@@ -40,7 +40,7 @@ class Table:
         self._path = path
         self._asked: set[str] = set()
 
-    def read(self, reader: Callable[[Table], T]) -> T:
+    def read(self, reader: Callable[[TomlTable], T]) -> T:
         """Return `reader(self)`. Raises `ProfileError` if the table has a key that the reader did not read."""
         result = reader(self)
         for key in self._values:
@@ -85,17 +85,19 @@ class Table:
             raise self.error(key, "empty list")
         return tuple(self._check_allowed(word, f"{key}[{index}]", allowed) for index, word in enumerate(words))
 
-    def group(self, key: str, reader: Callable[[Table], T]) -> T | None:
+    def group(self, key: str, reader: Callable[[TomlTable], T]) -> T | None:
         """Parse the table at `key` with `reader`; None if absent."""
         values = self.find(key, dict)
-        return None if values is None else Table(values, self._document, self._at(key)).read(reader)
+        return None if values is None else TomlTable(values, self._document, self._at(key)).read(reader)
 
-    def groups(self, key: str, reader: Callable[[Table], T]) -> tuple[T, ...]:
+    def groups(self, key: str, reader: Callable[[TomlTable], T]) -> tuple[T, ...]:
         """Parse the list of tables at `key` with `reader`; empty if absent."""
         items = self.find(key, list) or []
         checked = [self._check(item, dict, f"{key}[{index}]") for index, item in enumerate(items)]
         paths = [self._at(f"{key}[{index}]") for index in range(len(items))]
-        return tuple(Table(item, self._document, path).read(reader) for item, path in zip(checked, paths, strict=True))
+        return tuple(
+            TomlTable(item, self._document, path).read(reader) for item, path in zip(checked, paths, strict=True)
+        )
 
     def error(self, key: str, reason: str, hint: str = "") -> ProfileError:
         """Build an error about `key`, for the caller to raise."""
@@ -118,13 +120,13 @@ class Table:
         return f"{self._path}.{key}" if self._path else key
 
 
-def read_toml(path: Path, reader: Callable[[Table], T]) -> T:
+def read_toml(path: Path, reader: Callable[[TomlTable], T]) -> T:
     """Parse the file at `path` with `reader`. Raises `ProfileError` if it is not TOML."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path.name}: not valid TOML: {error}") from error
-    return Table(values, path.name).read(reader)
+    return TomlTable(values, path.name).read(reader)
 
 
 def suggestion(word: str, known: Collection[str]) -> str:

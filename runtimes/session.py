@@ -13,7 +13,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
-from runtimes.measurement.operator_times import Profile
+from runtimes.measurement.operator_times import OperatorProfile
 
 # Engines accept any number: with a huge one LiteRT crashes, and others exhaust the system.
 MAX_THREADS = 512
@@ -106,7 +106,7 @@ class TensorEngine(Engine):
         Raises InputError for a broken file, EngineError if the engine fails, UsageError for invalid options.
         """
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:  # noqa: ARG002
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:  # noqa: ARG002
         """Run the model with the engine's profiler. Raises UsageError if the engine has none that edge can read."""
         raise UsageError(f"{self.id} does not report the times of operators", self.no_profile)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from converters.check.report import HOST, Report
 from converters.edgetpu import observed_rules
-from converters.edgetpu.memory import Cache, usb2_seconds
+from converters.edgetpu.memory import ParameterCache, usb2_seconds
 from converters.tflite.op import TfliteOp, elements, is_constant
 
 _MIB = 2**20
@@ -16,7 +16,7 @@ _SMALL_MACS = 1_000_000
 _SMALL_SHARE = 0.9
 
 
-def suggest_fixes(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator[str]:
+def suggest_fixes(ops: list[TfliteOp], report: Report, cache: ParameterCache) -> Iterator[str]:
     """Generate warnings with numbers."""
     yield from _streaming(cache)
     yield from _small(report)
@@ -25,7 +25,7 @@ def suggest_fixes(ops: list[TfliteOp], report: Report, cache: Cache) -> Iterator
     yield from _large_tensors(ops, report)
 
 
-def _streaming(cache: Cache) -> Iterator[str]:
+def _streaming(cache: ParameterCache) -> Iterator[str]:
     if not cache.fits:
         size, time = cache.streamed_bytes / _MIB, usb2_seconds(cache.streamed_bytes) * 1000
         yield (

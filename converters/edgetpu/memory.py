@@ -23,7 +23,7 @@ _OUTPUT_CHANNELS, _INPUT_CHANNELS, _DEPTHWISE_CHANNELS, _CHANNEL_BYTES = 32, 16,
 
 
 @dataclass(frozen=True)
-class Cache:
+class ParameterCache:
     """An estimate of the bytes of parameters cached on the chip, and streamed to it at every inference."""
 
     cached_bytes: int
@@ -43,12 +43,12 @@ class Cache:
         }
 
 
-def estimate(ops: Iterable[TfliteOp]) -> Cache:
+def estimate(ops: Iterable[TfliteOp]) -> ParameterCache:
     """Estimate the cached and streamed parameters of these operators. Shared constants are counted once."""
     layers = {op.operator.inputs[1]: op for op in ops if len(op.operator.inputs) > 1}
     total = sum(_chip_bytes(op) for op in layers.values())
     cached = min(total, USABLE_BYTES)
-    return Cache(cached, total - cached)
+    return ParameterCache(cached, total - cached)
 
 
 def usb2_seconds(streamed_bytes: int) -> float:

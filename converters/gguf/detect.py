@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.gguf.hugging_face import is_language_model
+from converters.gguf.hugging_face import generates_text
 from converters.gguf.lora import CONFIG
 from runtimes.errors import InputError
 
@@ -19,7 +19,7 @@ def recognize(path: Path) -> str | None:
     if path.is_dir():
         if (path / CONFIG).is_file():
             return ADAPTER
-        if is_language_model(path):
+        if generates_text(path):
             return "hf"
         return "meta" if any(path.glob(CONSOLIDATED)) else None
     if path.suffix.lower() == ".bin" and path.is_file():

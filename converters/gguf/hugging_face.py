@@ -104,7 +104,7 @@ class ModelConfig:
         return next((value for value in values if type(value) is int and value > 0), None)
 
 
-def is_language_model(folder: Path) -> bool:
+def generates_text(folder: Path) -> bool:
     """Return whether a folder's config.json names a network that generates text."""
     return (folder / "config.json").is_file() and read_config(folder).architecture.endswith(_ENDINGS)
 

@@ -26,7 +26,7 @@ from runtimes.arrays import Array
 from runtimes.errors import EngineMissingError, InputError, ProofError
 from runtimes.llm.llama_cpp.picture_session import PictureSession, open_with_pictures
 from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, find_program
-from runtimes.llm.session import LoadOptions, Part
+from runtimes.llm.session import LoadOptions, PromptPart
 from runtimes.verification.metrics import compare, meets
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Case:
 def _case(session: PictureSession, texts: tuple[str, str], picture: bytes) -> Case:
     before, after = texts
     forced = session.tokenize("a")[-1]
-    parts = [Part(before), Part(picture=picture), Part(after)]
+    parts = [PromptPart(before), PromptPart(picture=picture), PromptPart(after)]
     scores, length = session.next_scores([part for part in parts if part.text or part.picture], forced)
     tokens = session.tokenize(before, begin=True), session.tokenize(after)
     return Case(before=tokens[0], after=tokens[1], picture=picture, scores=scores, length=length)

@@ -10,7 +10,7 @@ from typing import Any
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stack_rows
+from converters.layer_errors import GraphNode, LayerError, rank, stack_rows
 from runtimes.arrays import Arrays
 
 _CHANNELS = 1  # of [batch, channels, height, width]
@@ -18,14 +18,14 @@ _CHANNELS = 1  # of [batch, channels, height, width]
 _ROUNDED = "_DequantizeLinear_Output"
 
 
-def onnx_layers(model: Path, quantized: Path, samples: Calibration) -> list[Layer]:
+def onnx_layers(model: Path, quantized: Path, samples: Calibration) -> list[LayerError]:
     """Return the layers of the float file `model`, those with the largest error in its QDQ file `quantized` first."""
     import onnx
 
     graph = onnx.load(model).graph
     constants = {tensor.name for tensor in graph.initializer}
     names = [value.name for value in graph.input if value.name not in constants]
-    nodes = [Node(tuple(node.input), node.output[0]) for node in graph.node if node.output]
+    nodes = [GraphNode(tuple(node.input), node.output[0]) for node in graph.node if node.output]
     wanted = {node.output for node in nodes}
     values = _values(quantized, names, samples, wanted | {name + _ROUNDED for name in wanted})
     rounded = {name.removesuffix(_ROUNDED) for name in values if name.endswith(_ROUNDED)}

@@ -10,14 +10,14 @@ from typing import Any
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stack_rows
+from converters.layer_errors import GraphNode, LayerError, rank, stack_rows
 from runtimes.arrays import Arrays
 
 _CHANNELS = 1  # of [batch, channels, height, width]
 _NO_LAYERS = ("Parameter", "Result", "Constant", "FakeQuantize", "FakeConvert", "Convert", "ShapeOf")
 
 
-def openvino_layers(network: Any, quantized: Path, samples: Calibration) -> list[Layer]:
+def openvino_layers(network: Any, quantized: Path, samples: Calibration) -> list[LayerError]:
     """Return the layers of the float `network`, those with the largest error in the IR `quantized` first.
 
     `network` is an `openvino.Model`; it is modified.
@@ -26,7 +26,7 @@ def openvino_layers(network: Any, quantized: Path, samples: Calibration) -> list
 
     twin = openvino.Core().read_model(quantized)
     computed = _computed_layers(network)
-    nodes = [Node(_sources(operation), operation.get_friendly_name()) for operation in computed]
+    nodes = [GraphNode(_sources(operation), operation.get_friendly_name()) for operation in computed]
     wanted = [node.output for node in nodes]
     exact = _values(network, {name: op.output(0) for name, op in zip(wanted, computed, strict=True)}, samples)
     operations = {operation.get_friendly_name(): operation for operation in twin.get_ordered_ops()}

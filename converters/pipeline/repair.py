@@ -12,7 +12,7 @@ from pathlib import Path
 
 from converters.base import ConversionOutput
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import SAMPLES, Layer, describe_layers, growing_sets, short_name
+from converters.layer_errors import SAMPLES, LayerError, describe_layers, growing_sets, short_name
 from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, run_conversions
 from converters.pipeline.output_split import split_source
@@ -135,7 +135,7 @@ def with_lossy_layers_in_float(first: Attempt, report: Report) -> Attempt:
     raise accuracy.error(describe_layers(layers), f"{remedy}; the result is kept in {request.kept or request.out}")
 
 
-def _worst_layers(done: tuple[CompletedTask, ...]) -> list[Layer]:
+def _worst_layers(done: tuple[CompletedTask, ...]) -> list[LayerError]:
     """Rank the layers of the quantizing step, worst first; empty if there is none or it does not support that."""
     for one in done:
         calibration = one.task.calibration
@@ -151,7 +151,7 @@ def _can_keep(done: tuple[CompletedTask, ...]) -> bool:
 
 
 def _retry_with_layers_kept(
-    last: CompletedTask, layers: list[Layer]
+    last: CompletedTask, layers: list[LayerError]
 ) -> Iterator[tuple[tuple[str, ...], ConversionOutput]]:
     """Repeat the last step with more and more layers kept, each time into an empty folder."""
     for keep in growing_sets(layers):

@@ -17,7 +17,7 @@ _TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))  # NHWC → NCHW, NCHW → NHWC
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class TensorPair:
     """A tensor in both models; `axes` permutes the source's axes into the other's, None if they are the same."""
 
     source: TensorSpec
@@ -31,7 +31,7 @@ class Pair:
         return np.ascontiguousarray(stacked.transpose(0, *(axis + 1 for axis in self.axes)))
 
 
-def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind: str) -> tuple[Pair, ...]:
+def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind: str) -> tuple[TensorPair, ...]:
     """Pair the `kind` ("input", "output") tensors of two models: by name if both use the same names, else in order.
 
     Inputs that the result lacks are left out if it has the others under their names: the source does not use them, or
@@ -49,17 +49,17 @@ def pair_tensors(source: Sequence[TensorSpec], other: Sequence[TensorSpec], kind
     return tuple(_pair(one, another, kind) for one, another in zip(source, ordered, strict=True))
 
 
-def _pair(source: TensorSpec, other: TensorSpec, kind: str) -> Pair:
+def _pair(source: TensorSpec, other: TensorSpec, kind: str) -> TensorPair:
     given, wanted = concrete_shape(source), concrete_shape(other)
     if given == wanted:
-        return Pair(source=source, other=other)
+        return TensorPair(source=source, other=other)
     for axes in _TURNS:
         if len(given) == len(axes) and tuple(given[axis] for axis in axes) == wanted:
-            return Pair(source=source, other=other, axes=axes)
+            return TensorPair(source=source, other=other, axes=axes)
     if _may_be_equal(source.shape, other.shape):
-        return Pair(source=source, other=replace(other, shape=_fill_free_sizes(source.shape, other.shape)))
+        return TensorPair(source=source, other=replace(other, shape=_fill_free_sizes(source.shape, other.shape)))
     if kind == "output" and prod(given) == prod(wanted):  # [1, 1001] and [1, 1, 1, 1001] hold the same
-        return Pair(source=source, other=other)
+        return TensorPair(source=source, other=other)
     sizes = f"{format_shape(source.shape)}, in the result {format_shape(other.shape)}"
     raise _changed_error(f"{kind} '{source.name}' is {sizes}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from converters.pipeline.tensor_matching import Pair
+from converters.pipeline.tensor_matching import TensorPair
 from converters.proof.onnx_origins import sizes_by_value
 from converters.proof.origins import Tracer, whole_output
 from runtimes.arrays import Arrays
@@ -21,7 +21,7 @@ from runtimes.verification.rows import padded_axis, row_check
 _log = logging.getLogger(__name__)
 
 
-def output_checks(graphs: Sequence[tuple[Path, str]], pairs: Sequence[Pair]) -> tuple[OutputCheck, ...]:
+def output_checks(graphs: Sequence[tuple[Path, str]], pairs: Sequence[TensorPair]) -> tuple[OutputCheck, ...]:
     """Return a check for each output.
 
     graphs: The models that compute these outputs and their formats, the source first. The first that can be read and
@@ -34,7 +34,7 @@ def output_checks(graphs: Sequence[tuple[Path, str]], pairs: Sequence[Pair]) -> 
 
 def row_checks(
     checks: Sequence[OutputCheck],
-    pairs: Sequence[Pair],
+    pairs: Sequence[TensorPair],
     inputs: Sequence[TensorSpec],
     graphs: Sequence[tuple[Path, str]],
     truth: Arrays,
@@ -55,7 +55,7 @@ def row_checks(
 
 
 def _row_axis(
-    pair: Pair, known: set[str], graphs: Sequence[tuple[Path, str]], truth: Arrays, given: Arrays
+    pair: TensorPair, known: set[str], graphs: Sequence[tuple[Path, str]], truth: Arrays, given: Arrays
 ) -> int | None:
     """Return the axis of rows: the one that is padded, that differs, or that an operator such as NonZero sizes."""
     expected, actual = truth[pair.other.name], given[pair.other.name]
@@ -89,7 +89,7 @@ def _tracer(path: Path, model_format: str) -> tuple[Tracer, tuple[str, ...]] | N
     return None
 
 
-def _check(place: int, pair: Pair, tracers: Sequence[tuple[Tracer, tuple[str, ...]]]) -> OutputCheck:
+def _check(place: int, pair: TensorPair, tracers: Sequence[tuple[Tracer, tuple[str, ...]]]) -> OutputCheck:
     parts: tuple[Part, ...] = ()
     is_label: bool | None = None
     for tracer, names in tracers:
@@ -110,7 +110,7 @@ def _holds_whole_numbers(spec: TensorSpec) -> bool:
     return spec.quantization is None and not spec.dtype.startswith(("float", "bfloat"))
 
 
-def _in_result(pair: Pair, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _in_result(pair: TensorPair, parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Return the parts on the axes of the result."""
     source, other = concrete_shape(pair.source), concrete_shape(pair.other)
     if len(parts) == 1 and parts[0].stop - parts[0].start == (source[parts[0].axis] if source else 1):

@@ -16,7 +16,7 @@ from converters.tflite import check_tflite
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
-    from converters.layer_errors import Layer
+    from converters.layer_errors import LayerError
     from converters.tensorflow.tracing import TracedFunction
 
 # JetPack 5 and later, OpenVINO and ONNX Runtime read it; JetPack 4.6 needs 13.
@@ -106,7 +106,9 @@ class TfliteConverter(TracingConverter):
 
         return tflite_head_layers(result)
 
-    def layer_errors(self, model: Path, result: Path, options: ConvertOptions, samples: Calibration) -> Sequence[Layer]:
+    def layer_errors(
+        self, model: Path, result: Path, options: ConvertOptions, samples: Calibration
+    ) -> Sequence[LayerError]:
         """See `converters.base.Converter`."""
         from converters.tflite.layer_errors import tflite_layers
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.base import feeds_for
 from converters.calibration.dataset import Calibration
-from converters.layer_errors import Layer, Node, rank, stack_rows
+from converters.layer_errors import GraphNode, LayerError, rank, stack_rows
 from converters.tflite.interpreter import inspection_interpreter
 from converters.tflite.reader import read_tflite
 from runtimes.arrays import Array, Arrays
@@ -22,7 +22,7 @@ from runtimes.tensors import dequantize, quantize
 _CHANNELS = 3  # of [batch, height, width, channels]
 
 
-def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[Layer]:
+def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[LayerError]:
     """Return the layers of the float file `model`, those with the largest error in the int8 file `quantized` first.
 
     Layers are named after their output tensors, whose names TensorFlow's converter keeps the same in both files.
@@ -30,7 +30,7 @@ def tflite_layers(model: Path, quantized: Path, samples: Calibration) -> list[La
     graph = read_tflite(model).graphs[0]
     names = [tensor.spec.name for tensor in graph.tensors]
     nodes = [
-        Node(tuple(names[index] for index in operator.inputs if index >= 0), names[operator.outputs[0]])
+        GraphNode(tuple(names[index] for index in operator.inputs if index >= 0), names[operator.outputs[0]])
         for operator in graph.operators
     ]
     return rank(nodes, _values(model, samples), _values(quantized, samples), _CHANNELS)

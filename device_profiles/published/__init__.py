@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device_profiles.facts import PRECISIONS
 from device_profiles.profiles import UnknownProfileError
-from device_profiles.reader import Table, read_toml, suggestion
+from device_profiles.reader import TomlTable, read_toml, suggestion
 
 SCORE_KINDS = ("softmax-float32", "softmax-uint8", "logit")
 
@@ -78,11 +78,11 @@ def published_row(name: str) -> PublishedRow:
     raise UnknownProfileError(f"no published setup is called '{name}'", suggestion(name, [row.id for row in rows]))
 
 
-def _table(table: Table) -> PublishedTable:
+def _table(table: TomlTable) -> PublishedTable:
     year, source = table.require("year", int), table.text("source")
     top1, runs, not_tried = table.text("top1"), table.require("runs", int), table.text("not_tried")
 
-    def row(values: Table) -> PublishedRow:
+    def row(values: TomlTable) -> PublishedRow:
         return PublishedRow(
             id=values.text("id"),
             setup=values.text("setup"),
@@ -111,5 +111,5 @@ def _table(table: Table) -> PublishedTable:
     )
 
 
-def _score_kinds(table: Table) -> dict[str, str]:
+def _score_kinds(table: TomlTable) -> dict[str, str]:
     return {kind: table.text(kind) for kind in SCORE_KINDS}

@@ -18,7 +18,7 @@ from edge.llm.chat_template import PICTURE_TOKEN, ChatTemplate, Message, Picture
 from edge.llm.pictures import load_picture
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 from runtimes.errors import EdgeError, UsageError
-from runtimes.llm.session import Finish, Part, TextOptions, TextSession, Token
+from runtimes.llm.session import Finish, PromptPart, TextOptions, TextSession, Token
 
 _STEP = 256  # prompt tokens between two progress events
 _PROMPT_END = 16  # tokens: enough to see whether the template has opened a thought
@@ -283,7 +283,7 @@ class Conversation:
             return self.session.generate([*prompt.tokens, *answer], options, cancel)
         parts = self.template.parts(self.session, prompt.kept, **self._values)
         if answer:
-            parts.append(Part(self.session.detokenize(answer, special=True)))
+            parts.append(PromptPart(self.session.detokenize(answer, special=True)))
         return self.session.generate_parts(parts, len(prompt.tokens) + len(answer), options, cancel)
 
     def _control_text(self, token: int | None) -> str:

@@ -9,7 +9,7 @@ from edge.chat.conversation import AnswerSummary, Conversation, PromptProgress, 
 from edge.chat.interrupt import stops_answer
 from edge.chat.terminal import dropped_line
 from edge.chat.thought_line import ThoughtLine
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 from edge.console.text import readable
 from runtimes.artifact.json_fields import JsonObject
 
@@ -30,10 +30,10 @@ def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> in
     answered: AnswerSummary | None = None
     line = ThoughtLine(sys.stderr)
     with stops_answer() as cancel:
-        bar: Progress | None = None
+        bar: ProgressBar | None = None
         for event in conversation.answer(cancel):
             if isinstance(event, PromptProgress):
-                bar = bar or Progress(event.total, "reading", quiet=True)
+                bar = bar or ProgressBar(event.total, "reading", quiet=True)
                 bar.note(f"{event.done} of {event.total} tokens")
                 continue
             if bar is not None:

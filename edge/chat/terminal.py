@@ -14,7 +14,7 @@ from edge.chat.interrupt import stops_answer
 from edge.chat.live_markdown import AnswerView, Markdown, PlainText
 from edge.chat.saved_chat import chats_folder
 from edge.chat.thought_line import ThoughtLine
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 from edge.console.text import readable
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EdgeError, EngineMissingError, HostError, InputError, UsageError
@@ -200,12 +200,12 @@ class _Bar:
     """The progress bar of a long prompt, shown only while it is evaluated."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
+        self._bar: ProgressBar | None = None
         self._done = 0
 
     def show(self, reading: PromptProgress) -> None:
         if self._bar is None:
-            self._bar = Progress(reading.total, "reading", stream=sys.stderr)
+            self._bar = ProgressBar(reading.total, "reading", stream=sys.stderr)
         self._bar.advance("tokens", reading.done - self._done)
         self._done = reading.done
 

@@ -23,9 +23,9 @@ _STOPPED = 130  # the shell's status of a program ended by Ctrl+C
 def measure(args: argparse.Namespace, options: BenchOptions | LlmBenchOptions) -> BenchReport:
     """Measure with a progress bar, keep the rows in the history, and return the report."""
     import edge
-    from edge.console.progress import Progress
+    from edge.console.progress import ProgressBar
 
-    with Progress(1, "measuring", quiet=args.json) as bar:
+    with ProgressBar(1, "measuring", quiet=args.json) as bar:
         return edge.bench(
             args.artifacts, options, compare=args.compare, history=not args.no_history, on_progress=bar.show
         )

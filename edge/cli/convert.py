@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, and print the artifact and its proof."""
     import edge
-    from edge.console.progress import Progress
+    from edge.console.progress import ProgressBar
     from runtimes.model_files.detect import is_language_model
 
     if args.dry_run:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.max_drop is not None and args.evaluate is None:
         raise edge.UsageError("--max-drop needs labeled inputs to measure accuracy on", "pass them with --evaluate")
-    with Progress(1, "converting", quiet=args.json) as bar:
+    with ProgressBar(1, "converting", quiet=args.json) as bar:
         result = edge.convert(
             args.model,
             args.out,

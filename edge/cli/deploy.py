@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Deploy or uninstall. Raises ProofError if the answers on the board are too far from the source's."""
     import edge
-    from edge.console.progress import Progress
+    from edge.console.progress import ProgressBar
     from edge.remote.deploy import uninstall
 
     if args.uninstall:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.artifact is None:
         raise edge.UsageError("no artifact is specified", f"edge deploy ARTIFACT {args.host}")
-    with Progress(1, f"deploying to {args.host}", quiet=args.json) as bar:
+    with ProgressBar(1, f"deploying to {args.host}", quiet=args.json) as bar:
         found = edge.deploy(args.artifact, args.host, runtime=args.runtime, offline=args.offline, on_progress=bar.show)
     print(json.dumps(found.to_json()) if args.json else as_text(found))
     if not found.verdict.passed:

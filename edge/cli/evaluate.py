@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report. Raises ProofError for a drop beyond --max-drop, and InputError for inputs that were skipped."""
     import edge
-    from edge.console.progress import Progress
+    from edge.console.progress import ProgressBar
     from edge.console.text import quantity, width
 
     last: list[ProgressEvent] = []
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         bar.show(event)
 
     try:
-        with Progress(1, "evaluating", quiet=args.json) as bar:
+        with ProgressBar(1, "evaluating", quiet=args.json) as bar:
             report = edge.evaluate(args.artifacts, args.data, _options(args), on_progress=show)
     except KeyboardInterrupt:
         print(f"edge: {_describe_interrupt(last, args.journal)}", file=sys.stderr)

@@ -117,7 +117,7 @@ def _open(args: argparse.Namespace) -> Model:
     """Open the model here or on the board of `--on`, with a progress bar for connecting to the board."""
     import edge
     from edge.cli.options.model_hints import model_hints_from
-    from edge.console.progress import Progress, ProgressEvent
+    from edge.console.progress import ProgressBar, ProgressEvent
 
     def show(event: ProgressEvent) -> None:
         if event.total:  # from the board
@@ -125,7 +125,7 @@ def _open(args: argparse.Namespace) -> Model:
         elif not args.json:  # from the engine, such as building
             print(printable(event.text), file=sys.stderr)
 
-    bar = Progress(1, f"connecting to {args.on}", quiet=args.json)
+    bar = ProgressBar(1, f"connecting to {args.on}", quiet=args.json)
     with bar if args.on else nullcontext():
         return edge.open(
             args.artifact,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.table.bundle import Bundle
-    from edge.table.setups import Absent, TableSetup
+    from edge.table.setups import AbsentSetup, TableSetup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +144,7 @@ def _fetch_weights() -> str:
     return "weights: not available here; the table will use seeded random weights and not evaluate answers"
 
 
-def _machines(hosts: list[str]) -> tuple[list[TableSetup], list[Absent]]:
+def _machines(hosts: list[str]) -> tuple[list[TableSetup], list[AbsentSetup]]:
     """Return the setups that can be measured and those that cannot, on the boards of `--on` or else here."""
     from edge.remote.fleet import distinct
     from edge.table.measure import boards, this_machine

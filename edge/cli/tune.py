@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Search and print. Returns 0."""
     import edge
     from edge.benchmark import history
-    from edge.console.progress import Progress
+    from edge.console.progress import ProgressBar
     from edge.console.text import width
 
     if args.calibration is not None and not args.convert:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         offline=args.offline,
         timeout_s=args.timeout,
     )
-    with Progress(1, "tuning", quiet=args.json) as bar:
+    with ProgressBar(1, "tuning", quiet=args.json) as bar:
         models = [*args.artifacts, *(_convert(args, bar.note) if args.convert else [])]
         found = edge.tune(models, options, on_progress=bar.show)
     if not args.no_history:

@@ -36,7 +36,7 @@ def ignore_progress(_event: ProgressEvent) -> None:
     """Do nothing with an event."""
 
 
-class Progress:
+class ProgressBar:
     """Show progress over `total` steps; a context manager that clears the bar at its end.
 
         with Progress(len(files), "converting") as bar:
@@ -77,7 +77,7 @@ class Progress:
         else:
             self.note(event.text)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self.note("")
         return self
 

@@ -20,7 +20,7 @@ from edge.llm.builtin_templates import NAMED
 from edge.workers.process import Worker
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import InputError, UsageError, WorkerError, WorkerTimeoutError
-from runtimes.llm.session import LlmFacts, Part, TextSession
+from runtimes.llm.session import LlmFacts, PromptPart, TextSession
 from runtimes.llm.template_sandbox import MAX_TEMPLATE_CHARACTERS, RENDER_S, RenderJob, render
 
 Message = Mapping[str, JsonValue]
@@ -112,16 +112,16 @@ class ChatTemplate:
         safe, spliced = self._without_marks(session, messages)
         return self.tokenized(session, self.render(safe, **more), spliced)
 
-    def parts(self, session: TextSession, messages: Sequence[Message], **more: Any) -> list[Part]:
+    def parts(self, session: TextSession, messages: Sequence[Message], **more: Any) -> list[PromptPart]:
         """Render a conversation that has pictures, for `TextSession.generate_parts`."""
         safe, spliced = self._without_marks(session, messages)
-        found: list[Part] = []
+        found: list[PromptPart] = []
         for index, part in enumerate(_SPLICED.split(self.render(safe, **more))):
             inserted = spliced[int(part)] if index % 2 else part
             if isinstance(inserted, Picture):
-                found.append(Part(picture=inserted.content))
+                found.append(PromptPart(picture=inserted.content))
             elif inserted:
-                found.append(Part(inserted, is_special=index % 2 == 0))
+                found.append(PromptPart(inserted, is_special=index % 2 == 0))
         return found
 
     def tokenized(self, session: TextSession, text: str, spliced: Sequence[str | Picture] = ()) -> list[int]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.gguf import encoder_name
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 from edge.llm.loading import model_file
 from edge.workers.process import OnProgress, Worker
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.errors import EngineError, HostError, InputError, UsageError
-from runtimes.jobs import Progress as JobProgress
+from runtimes.jobs import Progress
 from runtimes.llm.llama_cpp.quantize import histogram, type_of
 from runtimes.model_files.gguf import GgufFile, read_gguf
 from runtimes.quantization_jobs import ImportanceJob, PerplexityJob, QuantizeJob, TensorError, UncertainValue
@@ -150,7 +150,7 @@ def quantize(
             again=again,
             imatrix=str(matrix) if matrix else None,
         )
-        with Progress(len(before.tensors), "quantizing", quiet=quiet) as bar, _write_errors(target):
+        with ProgressBar(len(before.tensors), "quantizing", quiet=quiet) as bar, _write_errors(target):
             written = worker.run(job, timeout_s=None, on_progress=_show_on(bar))
         after = read_gguf(place)
         perplexity = _perplexity(worker, model, place, text, quiet) if text else None
@@ -181,7 +181,7 @@ def _importance_of(text: Path, worker: Worker, model: Path, scratch: Path, threa
     """Compute the importance matrix of a text, and return its file."""
     matrix = scratch / "imatrix.dat"
     job = ImportanceJob(artifact=str(model), text=str(text), out=str(matrix), threads=threads)
-    with Progress(100, "importance", quiet=quiet) as bar:
+    with ProgressBar(100, "importance", quiet=quiet) as bar:
         worker.run(job, timeout_s=None, on_progress=_show_on(bar))
     return matrix
 
@@ -219,15 +219,15 @@ def _check_text(text: Path) -> None:
 
 def _perplexity(worker: Worker, model: Path, place: Path, text: Path, quiet: bool) -> TextPerplexity:
     job = PerplexityJob(artifact=str(place), before=str(model), text=str(text))
-    with Progress(100, "perplexity", quiet=quiet) as bar:
+    with ProgressBar(100, "perplexity", quiet=quiet) as bar:
         answer = worker.run(job, timeout_s=None, on_progress=_show_on(bar))
     return TextPerplexity(text=text.name, **vars(answer))
 
 
-def _show_on(bar: Progress) -> OnProgress:
+def _show_on(bar: ProgressBar) -> OnProgress:
     shown = 0
 
-    def show(progress: JobProgress) -> None:
+    def show(progress: Progress) -> None:
         nonlocal shown
         steps = progress["done"] - shown
         if steps > 0:

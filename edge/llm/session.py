@@ -31,7 +31,7 @@ from runtimes.arrays import Array
 from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.child_process import end, last_words, start_text
 from runtimes.errors import EdgeError, UsageError, WorkerError
-from runtimes.llm.session import Finish, LlmFacts, LoadOptions, Part, TextOptions, Token
+from runtimes.llm.session import Finish, LlmFacts, LoadOptions, PromptPart, TextOptions, Token
 
 _LOOK_S = 0.03  # how often `cancel` is checked while no token arrives
 _HINT = "both sides must be of the same version of edge: update the older one"
@@ -97,7 +97,7 @@ class WorkerSession:
         return self._ask("picture_tokens", picture=_base64(picture)).integer("answer")
 
     def generate_parts(
-        self, parts: Sequence[Part], length: int, options: TextOptions, cancel: Event | None = None
+        self, parts: Sequence[PromptPart], length: int, options: TextOptions, cancel: Event | None = None
     ) -> Iterator[Token]:
         """See `TextSession`."""
         content: list[JsonValue] = [

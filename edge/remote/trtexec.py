@@ -30,7 +30,7 @@ from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import EdgeError, EngineError, HostError, WorkerTimeoutError
 from runtimes.measurement.answer import MeasureAnswer
-from runtimes.measurement.operator_times import RUNS, OperatorTime, Profile
+from runtimes.measurement.operator_times import RUNS, OperatorProfile, OperatorTime
 
 Note = Callable[[str], None]
 
@@ -224,7 +224,7 @@ class _Trtexec:
             output = self._run(script, "profile", timeout_s or _BUILD_S, [])
             latencies, _, text = output.partition("edge: times\n")[2].partition("edge: layers\n")
             total_ms = mean(read_times(latencies, self._line.host))
-            return {"profile": Profile(RUNS, total_ms, read_layers(text, self._line.host)).to_json()}
+            return {"profile": OperatorProfile(RUNS, total_ms, read_layers(text, self._line.host)).to_json()}
         except EngineError as error:  # the measurement counts all the same
             return {"profile": None, "profile_note": f"{error.message}: {error.hint}"}
 

@@ -11,17 +11,17 @@ from edge.serve.http import Record
 from edge.serve.requests import GENERATING, RENDERING
 
 if TYPE_CHECKING:
-    from edge.serve.upstream import Engine, Places
+    from edge.serve.upstream import ModelServer, RequestSlots
 
 _LOG = logging.getLogger(__name__)
 # Only these paths become labels: clients must not be able to create new ones.
 _PATHS = ("/", "/health", "/metrics", "/v1/models", *GENERATING, *RENDERING, "/tokenize", "/detokenize", "/props")
 
 
-class Meters:
+class RequestMetrics:
     """Counters in their own registry, and the access log, which `quiet` turns off."""
 
-    def __init__(self, engine: Engine, places: Places, context: int, quiet: bool = False) -> None:
+    def __init__(self, engine: ModelServer, places: RequestSlots, context: int, quiet: bool = False) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
         disable_created_metrics()  # type: ignore[no-untyped-call] # the library does not annotate it

@@ -25,12 +25,12 @@ from edge.serve.http import (
 )
 from edge.serve.pictures import with_checked_pictures
 from edge.serve.requests import GENERATING, RENDERING, Request, read_request
-from edge.serve.upstream import Answer, Engine, Places, UpstreamError
+from edge.serve.upstream import Answer, ModelServer, RequestSlots, UpstreamError
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.serve.metrics import Meters
+    from edge.serve.metrics import RequestMetrics
     from edge.serve.page import Page
     from edge.serve.template_guard import TemplateGuard
 
@@ -81,9 +81,9 @@ class ProxyContext:
     """What the routes share."""
 
     facts: Facts
-    engine: Engine
-    places: Places
-    meters: Meters
+    engine: ModelServer
+    places: RequestSlots
+    meters: RequestMetrics
     page: Page
     template: TemplateGuard
     sees_pictures: bool = False

@@ -30,7 +30,7 @@ from edge.serve.http import (
     send_error,
     send_whole,
 )
-from edge.serve.metrics import Meters
+from edge.serve.metrics import RequestMetrics
 from edge.serve.page import Page
 from runtimes.host.loopback import is_loopback
 
@@ -61,7 +61,7 @@ class Rules:
 class Guard:
     """An ASGI application that checks access to another one, turns errors into responses, and writes the log."""
 
-    def __init__(self, app: Application, rules: Rules, page: Page, meters: Meters) -> None:
+    def __init__(self, app: Application, rules: Rules, page: Page, meters: RequestMetrics) -> None:
         self._app = app
         self._rules = rules
         self._page = page

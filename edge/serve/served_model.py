@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge.serve.llama_server import LlamaServer, check_extra_arguments, check_prebuilt
 from edge.serve.proxy import Facts
 from edge.serve.template_guard import TemplateGuard, guard_template
-from edge.serve.upstream import Engine, Upstream, UpstreamError
+from edge.serve.upstream import ModelServer, Upstream, UpstreamError
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import HostError, UsageError
 from runtimes.llm.llama_cpp.server_program import find_program
@@ -38,7 +38,7 @@ class ServedModel:
     sees_pictures: Whether it may have a picture encoder, so that pictures of requests are checked.
     """
 
-    engine: Engine
+    engine: ModelServer
     template: TemplateGuard
     notes: list[str] = field(default_factory=list)
     sees_pictures: bool = True

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from edge.serve.client_timeouts import http_protocol
 from edge.serve.listening import Key, address_of, bind
-from edge.serve.metrics import Meters
+from edge.serve.metrics import RequestMetrics
 from edge.serve.page import LLAMA_PAGE, Page, load_page
 from edge.serve.proxy import Facts, Proxy, ProxyContext
 from edge.serve.security import Guard, Rules
-from edge.serve.upstream import Places
+from edge.serve.upstream import RequestSlots
 from runtimes.errors import EngineMissingError, WorkerError
 from runtimes.host.loopback import is_loopback
 
@@ -96,8 +96,8 @@ def serve(opener: Callable[[], ServedModel], options: ServeOptions, on_ready: Ca
             await model.engine.ready()
             facts = await model.facts(options.name)
             page = load_page() if options.page == "edge" else await _llama_page(model)
-            places = Places(facts.slots, options.queue)
-            meters = Meters(model.engine, places, facts.context, options.quiet)
+            places = RequestSlots(facts.slots, options.queue)
+            meters = RequestMetrics(model.engine, places, facts.context, options.quiet)
             app.places = places
             app.inner = _application(
                 ProxyContext(
@@ -121,7 +121,7 @@ class _DeferredApplication:
     """A placeholder for uvicorn's application, which is created once the model is loaded."""
 
     inner: Guard | None = None
-    places: Places | None = None
+    places: RequestSlots | None = None
     ready: Ready | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

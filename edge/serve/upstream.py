@@ -187,7 +187,7 @@ async def _read_counted(reader: asyncio.StreamReader, length: int | None) -> Asy
         yield part
 
 
-class Engine(Protocol):
+class ModelServer(Protocol):
     """The server of the model: edge's own llama-server, or a running one."""
 
     upstream: Upstream
@@ -210,7 +210,7 @@ class Engine(Protocol):
         """Release its resources."""
 
 
-class Places:
+class RequestSlots:
     """The requests in progress and the queue, whose length is limited."""
 
     def __init__(self, slots: int, queue: int) -> None:

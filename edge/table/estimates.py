@@ -18,7 +18,7 @@ from edge.estimation.edge_tpu_split import EdgeTpuSplit
 from edge.estimation.estimate import estimate_graph
 from edge.estimation.graph_facts import GraphFacts
 from edge.estimation.results import Estimate
-from edge.table.rows import Row
+from edge.table.rows import TableRow
 from runtimes.errors import RefusedError
 
 _MODEL = "mobilenet-v2-1.0-224"
@@ -27,19 +27,19 @@ _STEP_ELEMENTS = 112 * 112 * 96 + 56 * 56 * 96
 _OPERATORS, _CLASSES = 66, 1001  # of Google's file for the Edge TPU
 
 
-def with_estimates(rows: Sequence[Row]) -> list[Row]:
+def with_estimates(rows: Sequence[TableRow]) -> list[TableRow]:
     """Return the rows, with an estimated row after each published one."""
     return list(_with_estimates(rows))
 
 
-def _with_estimates(rows: Sequence[Row]) -> Iterator[Row]:
+def _with_estimates(rows: Sequence[TableRow]) -> Iterator[TableRow]:
     for row in rows:
         yield row
         if row.published is not None:
             yield estimate_published(row.published)
 
 
-def estimate_published(published: PublishedRow) -> Row:
+def estimate_published(published: PublishedRow) -> TableRow:
     """Return the estimate of a published setup in its precision, or the reason why there is none."""
     name = f"{published.setup}, estimated"
     try:
@@ -47,18 +47,18 @@ def estimate_published(published: PublishedRow) -> Row:
             return _row(name, published, estimate_edge_tpu(_split(), published.profile))
         found = estimate_graph(_MODEL, _facts(), published.profile, published.precision)
     except RefusedError as error:
-        return Row(id=f"{published.id}-estimated", setup=name, kind="absent", source=error.message)
+        return TableRow(id=f"{published.id}-estimated", setup=name, kind="absent", source=error.message)
     # Of the engine that the setup has, if rows of it were published, else of the fastest.
     same = [one for one in found.estimates if one.engine == published.runtime]
     return _row(name, published, (same or list(found.estimates))[0])
 
 
-def _row(name: str, published: PublishedRow, one: Estimate) -> Row:
+def _row(name: str, published: PublishedRow, one: Estimate) -> TableRow:
     scale = published.runs / 1000
     band = (
         "" if one.low_ms is None or one.high_ms is None else f", {one.low_ms * scale:.2f}…{one.high_ms * scale:.2f} s"
     )
-    return Row(
+    return TableRow(
         id=f"{published.id}-estimated",
         setup=name,
         kind="estimated",

@@ -11,7 +11,7 @@ from edge.table.agreement import FP32_DIFFERENCE, TableAgreement
 from edge.table.bundle import Bundle
 from edge.table.compare_outputs import OutputDiff
 from edge.table.recipes import with_sources
-from edge.table.rows import Row
+from edge.table.rows import TableRow
 from edge.table.setups import THIS_MACHINE
 
 _PUBLISHED_SETUP = "keras-predict"
@@ -23,7 +23,7 @@ _SCORES = (
 
 
 def notes_of(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     bundle: Bundle,
     agreed: Mapping[str, TableAgreement],
     alike: Mapping[str, OutputDiff] = MappingProxyType({}),
@@ -52,13 +52,13 @@ def notes_of(
     return [*lines, *_best(rows, agreed)]
 
 
-def best_row(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> Row | None:
+def best_row(rows: Sequence[TableRow], agreed: Mapping[str, TableAgreement]) -> TableRow | None:
     """Return the fastest measured row with correct predictions; if nothing was evaluated, the fastest row."""
     right = [row for row in rows if row.kind == "measured" and _gives_right_answers(row, agreed)]
     return max(right, key=lambda row: row.fps or 0.0, default=None)
 
 
-def _disturbances(rows: Sequence[Row]) -> list[str]:
+def _disturbances(rows: Sequence[TableRow]) -> list[str]:
     """List what made the measured times worse than they can be on this machine, each with its remedy."""
     measured = [row.measured for row in rows if row.kind == "measured" and row.measured]
     timed = [row.measured for row in rows if row.time_s is not None and row.kind == "measured" and row.measured]
@@ -78,7 +78,7 @@ def _disturbances(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _failures(rows: Sequence[Row]) -> dict[str, str]:
+def _failures(rows: Sequence[TableRow]) -> dict[str, str]:
     """Return hint → the setups that failed with it."""
     hints: dict[str, list[str]] = {}
     for row in rows:
@@ -87,7 +87,7 @@ def _failures(rows: Sequence[Row]) -> dict[str, str]:
     return {hint: "; ".join(names) for hint, names in hints.items()}
 
 
-def _not_built(rows: Sequence[Row], bundle: Bundle) -> dict[str, str]:
+def _not_built(rows: Sequence[TableRow], bundle: Bundle) -> dict[str, str]:
     """Return reason → the models that could not be built and that rows, or sources of their models, need."""
     lacking = {row.model for row in rows if row.model}
     reasons: dict[str, list[str]] = {}
@@ -97,7 +97,7 @@ def _not_built(rows: Sequence[Row], bundle: Bundle) -> dict[str, str]:
     return {reason: ", ".join(names) for reason, names in reasons.items()}
 
 
-def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
+def _protocol(rows: Sequence[TableRow], bundle: Bundle) -> str:
     by_host = {row.measured.host: row for row in rows if row.kind == "measured" and row.measured}
     measured = next(iter(by_host.values()), None)
     if measured is None or measured.measured is None:
@@ -111,7 +111,7 @@ def _protocol(rows: Sequence[Row], bundle: Bundle) -> str:
     )
 
 
-def _by_trtexec(rows: Sequence[Row]) -> list[str]:
+def _by_trtexec(rows: Sequence[TableRow]) -> list[str]:
     names = [_short(row) for row in rows if row.measured and (row.measured.protocol or {}).get("name") == "trtexec"]
     what = (
         "times reported by the board's own trtexec, with random inputs: copy to the GPU, compute, copy back. "
@@ -120,24 +120,24 @@ def _by_trtexec(rows: Sequence[Row]) -> list[str]:
     return [f"{'; '.join(names)}: {what}"] if names else []
 
 
-def _machine(row: Row, host: str | None) -> str:
+def _machine(row: TableRow, host: str | None) -> str:
     machine = (row.measured and row.measured.machine) or {}
     what = f"{machine.get('board') or machine.get('cpu')} ({machine.get('logical_cores')} cores, {machine.get('os')})"
     return f"{host}: {what}" if host else what
 
 
-def _host(row: Row) -> str | None:
+def _host(row: TableRow) -> str | None:
     return row.measured.host if row.measured else None
 
 
-def _short(row: Row) -> str:
+def _short(row: TableRow) -> str:
     """Return the setup's title, without the machine if that is this one."""
     return row.setup.removeprefix(f"{THIS_MACHINE}, ")
 
 
-def _answers(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> list[str]:
+def _answers(rows: Sequence[TableRow], agreed: Mapping[str, TableAgreement]) -> list[str]:
     """Describe the agreement with float Keras, one line for all setups with the same result."""
-    groups: dict[tuple[object, ...], list[Row]] = {}
+    groups: dict[tuple[object, ...], list[TableRow]] = {}
     for row in rows:
         if row.id in agreed:
             one = agreed[row.id]
@@ -156,9 +156,9 @@ def _answers(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> list[
     ]
 
 
-def _beside_here(rows: Sequence[Row], alike: Mapping[str, OutputDiff]) -> list[str]:
+def _beside_here(rows: Sequence[TableRow], alike: Mapping[str, OutputDiff]) -> list[str]:
     """Compare the outputs of boards with this machine's, one line for all setups with the same result."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[TableRow]] = {}
     for row in rows:
         if row.id in alike:
             result = _describe_diff(alike[row.id]) + _other_version(row, alike[row.id])
@@ -172,7 +172,7 @@ def _beside_here(rows: Sequence[Row], alike: Mapping[str, OutputDiff]) -> list[s
     return [head, *(f"- {result}: {_titles(group)}" for result, group in groups.items())]
 
 
-def _other_version(row: Row, one: OutputDiff) -> str:
+def _other_version(row: TableRow, one: OutputDiff) -> str:
     """Note that the versions of the engine differ: a board's own pip chooses the version."""
     there = row.measured.runtime_version if row.measured else None
     return "" if there == one.runtime_version else f" (the engine is {there} there, {one.runtime_version} here)"
@@ -193,7 +193,7 @@ def _describe_diff(one: OutputDiff) -> str:
     return f"{top}, by {one.max_difference:.1e} at most"
 
 
-def _describe_agreement(rows: Sequence[Row], agreed: Sequence[TableAgreement], most: int) -> str:
+def _describe_agreement(rows: Sequence[TableRow], agreed: Sequence[TableAgreement], most: int) -> str:
     one = agreed[0]
     of_fewer = "" if one.pictures == most else f" of {one.pictures}"
     parts = [
@@ -207,12 +207,12 @@ def _describe_agreement(rows: Sequence[Row], agreed: Sequence[TableAgreement], m
     return f"- {', '.join(filter(None, parts))}: {_titles(rows)}"
 
 
-def _titles(rows: Sequence[Row]) -> str:
+def _titles(rows: Sequence[TableRow]) -> str:
     """Join the titles without their thread counts, which do not change predictions."""
     return "; ".join(dict.fromkeys(re.sub(r", \d+ threads?$", "", _short(row)) for row in rows))
 
 
-def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:
+def _costs_of_right_answers(rows: Sequence[TableRow]) -> list[str]:
     """Say what the precise int8 kernels cost on a CPU whose fast kernels saturate."""
     by_id = {row.id: row for row in rows if row.kind == "measured"}
     lines = []
@@ -226,7 +226,7 @@ def _costs_of_right_answers(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _in_browser(rows: Sequence[Row]) -> list[str]:
+def _in_browser(rows: Sequence[TableRow]) -> list[str]:
     """Name the browser of each of its rows, and compare it with the native row of the same model and threads."""
     by_id = {row.id: row for row in rows if row.kind == "measured"}
     lines = []
@@ -241,19 +241,19 @@ def _in_browser(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _gives_right_answers(row: Row, agreed: Mapping[str, TableAgreement]) -> bool:
+def _gives_right_answers(row: TableRow, agreed: Mapping[str, TableAgreement]) -> bool:
     if not agreed:
         return True
     agreement = agreed.get(row.id)
     return agreement is not None and agreement.is_right and not agreement.own_weights
 
 
-def _best(rows: Sequence[Row], agreed: Mapping[str, TableAgreement]) -> list[str]:
+def _best(rows: Sequence[TableRow], agreed: Mapping[str, TableAgreement]) -> list[str]:
     hosts = dict.fromkeys(_host(row) for row in rows if row.kind == "measured")
     return [line for host in hosts for line in _best_of([row for row in rows if _host(row) == host], agreed, host)]
 
 
-def _best_of(rows: Sequence[Row], agreed: Mapping[str, TableAgreement], host: str | None) -> list[str]:
+def _best_of(rows: Sequence[TableRow], agreed: Mapping[str, TableAgreement], host: str | None) -> list[str]:
     if any(row.measured and (row.measured.machine or {}).get("emulated") for row in rows):
         return []  # times on an emulated processor are meaningless
     best = best_row(rows, agreed)

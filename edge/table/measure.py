@@ -16,15 +16,15 @@ from device_profiles.published import published_rows
 from edge.benchmark.energy import add_energy
 from edge.benchmark.harness import ENGINE_WORKER, Measurement, OnProgress, Setup, measure_all
 from edge.benchmark.rows import rows_of
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 from edge.machine.accelerators import known_accelerators
 from edge.table.agreement import AnswerFile, agreements
 from edge.table.bundle import Bundle
 from edge.table.compare_outputs import OutputDiff, compare_with_local
 from edge.table.footnotes import notes_of
 from edge.table.recipes import BY_ID
-from edge.table.rows import Row, row_of_absent, row_of_published, row_of_setup
-from edge.table.setups import Absent, TableSetup, absent_devices, setups_for, setups_in_browser, setups_of_board
+from edge.table.rows import TableRow, row_of_absent, row_of_published, row_of_setup
+from edge.table.setups import AbsentSetup, TableSetup, absent_devices, setups_for, setups_in_browser, setups_of_board
 from edge.web.chromium import find_browser
 from runtimes import host, registry
 from runtimes.arrays import Array, save_arrays
@@ -68,7 +68,7 @@ class MeasuredTable:
     stopped: Whether Ctrl+C ended the measurement early.
     """
 
-    rows: list[Row]
+    rows: list[TableRow]
     notes: list[str]
     stopped: bool
 
@@ -82,7 +82,7 @@ class MeasuredTable:
         return EngineError.exit_code if failed is None else failed.exit_code
 
 
-def this_machine() -> tuple[list[TableSetup], list[Absent]]:
+def this_machine() -> tuple[list[TableSetup], list[AbsentSetup]]:
     """Return the setups that this machine can run if the engines are installed, and the accelerators that it lacks."""
     machine = host.facts()
     attached = {one.id for one in known_accelerators(machine) if one.found}
@@ -97,19 +97,19 @@ def _browser() -> str | None:
         return None
 
 
-def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
+def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[AbsentSetup]]:
     """Return the same for boards; one that cannot be reached is a row with the reason. Raises HostError if none can."""
     from edge.remote.facts import remote_facts
 
     setups: list[TableSetup] = []
-    missing: list[Absent] = []
+    missing: list[AbsentSetup] = []
     unreachable: list[HostError] = []
     for name in hosts:
         try:
             machine = remote_facts(name)["machine"]
         except HostError as error:
             unreachable.append(error)
-            missing.append(Absent(id=f"@{name}", title=name, needs=f"a board that answers: {error.message}"))
+            missing.append(AbsentSetup(id=f"@{name}", title=name, needs=f"a board that answers: {error.message}"))
             continue
         attached = {one.id for one in known_accelerators(machine) if one.found}
         setups.extend(setups_of_board(name, machine, attached))
@@ -120,7 +120,7 @@ def boards(hosts: Sequence[str]) -> tuple[list[TableSetup], list[Absent]]:
 
 
 def make_table(
-    bundle: Bundle, setups: Sequence[TableSetup], plan: TableOptions, out_of_reach: Sequence[Absent] = ()
+    bundle: Bundle, setups: Sequence[TableSetup], plan: TableOptions, out_of_reach: Sequence[AbsentSetup] = ()
 ) -> MeasuredTable:
     """Measure `setups` with the artifacts of `bundle`, and return the rows below the published ones."""
     ready, unready = _split(setups, bundle)
@@ -161,17 +161,19 @@ def _is_named(setup: TableSetup, name: str) -> bool:
     return name in (setup.id, own, own.rsplit("-", 1)[0])
 
 
-def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetup], list[Absent]]:
+def _split(setups: Sequence[TableSetup], bundle: Bundle) -> tuple[list[TableSetup], list[AbsentSetup]]:
     """Separate the setups that can be measured from those that lack an engine or a model."""
     ready, unready = [], []
     for setup in setups:
         title = setup.full_title
         runs_here = setup.host is None and setup.worker == ENGINE_WORKER
         if runs_here and not registry.is_installed(registry.tensor_engine(setup.runtime)):
-            unready.append(Absent(id=setup.id, title=title, needs=_install(setup.runtime)))
+            unready.append(AbsentSetup(id=setup.id, title=title, needs=_install(setup.runtime)))
         elif not bundle.has(setup.artifact):
             unready.append(
-                Absent(id=setup.id, title=title, needs=f"the model {setup.artifact} (see below)", model=setup.artifact)
+                AbsentSetup(
+                    id=setup.id, title=title, needs=f"the model {setup.artifact} (see below)", model=setup.artifact
+                )
             )
         else:
             ready.append(setup)
@@ -185,7 +187,7 @@ def _install(runtime: str) -> str:
 def _measure(jobs: Sequence[Setup], rounds: int, plan: TableOptions) -> tuple[list[Measurement], bool]:
     """Return all measurements; the complete ones if Ctrl+C stops the rest."""
     done: list[Measurement] = []
-    with Progress(len(jobs) * rounds, "measuring", quiet=plan.quiet) as bar:
+    with ProgressBar(len(jobs) * rounds, "measuring", quiet=plan.quiet) as bar:
 
         def on_phase(setup: Setup, number: int, phase: str) -> None:
             bar.note(f"{setup.title}, round {number + 1}: {phase}")

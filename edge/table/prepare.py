@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import converters
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 from edge.table.build_artifacts import ArtifactBuilder
 from edge.table.bundle import Bundle
 from edge.table.images import Pictures, collect
@@ -64,7 +64,7 @@ def _make(bundle: Bundle, recipes: Collection[str], builder: ArtifactBuilder, qu
     missing: dict[str, str] = {}
     if not todo:
         return missing
-    with Progress(len(todo), "preparing", quiet=quiet) as bar:
+    with ProgressBar(len(todo), "preparing", quiet=quiet) as bar:
         for recipe in todo:
             bar.note(recipe.id)
             try:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from edge.table.rows import NOT_EVALUATED, Row
+from edge.table.rows import NOT_EVALUATED, TableRow
 
 HEADER = ("Setup", "Source", "Time [s]", "fps", "Top-1", "Score", "Raw")
 ENERGY = "Energy [J]"  # of one classification; the last column, if any row has it
@@ -15,7 +15,7 @@ _CSV_KEYS = ("id", "setup", "kind", "source", "time_s", "fps", "top1", "score", 
 _NUMBERS = (2, 3, 5, 6, 7)  # right-aligned columns
 
 
-def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+def as_markdown(rows: Sequence[TableRow], notes: Sequence[str]) -> str:
     """Format the table for people, in a terminal or a README: Markdown with aligned columns and the notes below."""
     has_energy = any(row.joules is not None for row in rows)
     header = (*HEADER, ENERGY) if has_energy else HEADER
@@ -28,7 +28,7 @@ def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     return "\n".join([lines[0], ruler, *lines[1:], "", *notes])
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[TableRow]) -> str:
     """Format one line per row, in full precision; cells without a value are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -38,12 +38,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(rows: Sequence[TableRow]) -> str:
     """Format a list of rows with the keys of `edge bench --json`, plus those of the table."""
     return json.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: TableRow) -> tuple[str, ...]:
     if row.kind in ("absent", "failed"):
         return (row.setup, row.source, "", "", "", "", "", "")
     unknown = NOT_EVALUATED if row.top1 == NOT_EVALUATED else "–"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from device_profiles.published import PublishedRow
-from edge.benchmark.rows import Row as Measured
+from edge.benchmark.rows import Row
 from edge.estimation.results import Estimate
 from edge.table.agreement import TableAgreement
 from edge.table.compare_outputs import OutputDiff
-from edge.table.setups import Absent, TableSetup
+from edge.table.setups import AbsentSetup, TableSetup
 from runtimes.artifact.json_fields import JsonObject, to_json
 
 NOT_EVALUATED = "not evaluated"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """A row of the table.
 
     id, setup: The setup's id and title.
@@ -44,7 +44,7 @@ class Row:
     top1: str | None = None
     score: float | None = None
     raw: float | None = None
-    measured: Measured | None = None
+    measured: Row | None = None
     published: PublishedRow | None = None
     estimate: Estimate | None = None
     model: str | None = None
@@ -63,7 +63,7 @@ class Row:
 
     def to_json(self) -> JsonObject:
         """Return the keys of `edge bench --json`, plus those of the table."""
-        measured = (self.measured or Measured(setup=self.id, status=self.kind)).to_json()
+        measured = (self.measured or Row(setup=self.id, status=self.kind)).to_json()
         if self.measured is None:
             for key in ("title", "host", "error", "message", "hint"):
                 del measured[key]
@@ -96,9 +96,9 @@ class Row:
         }
 
 
-def row_of_published(row: PublishedRow) -> Row:
+def row_of_published(row: PublishedRow) -> TableRow:
     """Convert a published row. Its fps is computed from its time, which agrees with the article for all ten rows."""
-    return Row(
+    return TableRow(
         id=row.id,
         setup=row.setup,
         kind="published",
@@ -112,23 +112,23 @@ def row_of_published(row: PublishedRow) -> Row:
     )
 
 
-def row_of_absent(what: Absent) -> Row:
+def row_of_absent(what: AbsentSetup) -> TableRow:
     """Return a row that states what the setup would need."""
-    return Row(id=what.id, setup=what.title, kind="absent", source=f"needs {what.needs}", model=what.model)
+    return TableRow(id=what.id, setup=what.title, kind="absent", source=f"needs {what.needs}", model=what.model)
 
 
 def row_of_setup(
     setup: TableSetup,
-    measured: Measured,
+    measured: Row,
     trained: bool,
     agreement: TableAgreement | None = None,
     beside_here: OutputDiff | None = None,
-) -> Row:
+) -> TableRow:
     """Convert a row of the benchmark. Without trained weights it has no class and no score.
 
     The row of a setup that failed states the reason, and keeps the rounds that were measured before the failure.
     """
-    row = Row(
+    row = TableRow(
         id=setup.id,
         setup=setup.full_title,
         kind="failed",

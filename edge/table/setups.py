@@ -57,7 +57,7 @@ class TableSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absent:
+class AbsentSetup:
     """A row that cannot be measured.
 
     id, title: The setup's id, and its name for people.
@@ -202,13 +202,15 @@ def setups_for(machine: MachineFacts, devices: Collection[str]) -> list[TableSet
     return setups
 
 
-def setups_in_browser(browser: str | None) -> tuple[list[TableSetup], list[Absent]]:
+def setups_in_browser(browser: str | None) -> tuple[list[TableSetup], list[AbsentSetup]]:
     """Return the setup of this machine's browser, or what it would need.
 
     browser: The program; None if there is none.
     """
     if browser is None:
-        return [], [Absent(id="browser", title=f"{THIS_MACHINE}, browser", needs="Chromium or Chrome (none found)")]
+        return [], [
+            AbsentSetup(id="browser", title=f"{THIS_MACHINE}, browser", needs="Chromium or Chrome (none found)")
+        ]
     return [_BROWSER], []
 
 
@@ -227,13 +229,15 @@ def setups_of_board(host: str, machine: MachineFacts, devices: Collection[str]) 
     ]
 
 
-def absent_devices(machine: MachineFacts, devices: Collection[str], where: str = THIS_MACHINE) -> list[Absent]:
+def absent_devices(machine: MachineFacts, devices: Collection[str], where: str = THIS_MACHINE) -> list[AbsentSetup]:
     """Return the accelerators of the published table that are not attached to the machine."""
     rows = []
     if not _has_nvidia(machine) and not _is_jetson(devices):
-        rows.append(Absent(id="cuda", title=f"{where} + NVIDIA GPU", needs="an NVIDIA GPU (none found)"))
+        rows.append(AbsentSetup(id="cuda", title=f"{where} + NVIDIA GPU", needs="an NVIDIA GPU (none found)"))
     if not _has_coral(devices):
-        rows.append(Absent(id="coral-usb", title=f"{where} + Coral", needs="a Coral USB Accelerator (none attached)"))
+        rows.append(
+            AbsentSetup(id="coral-usb", title=f"{where} + Coral", needs="a Coral USB Accelerator (none attached)")
+        )
     return rows
 
 

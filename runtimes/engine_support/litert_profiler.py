@@ -40,7 +40,7 @@ import numpy as np
 from runtimes.arrays import Array as AnyArray
 from runtimes.arrays import Arrays, load_arrays, save_arrays
 from runtimes.errors import UsageError
-from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorTime, Profile, means
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, OperatorTime, means
 
 KNOWN = ("2.3.0",)
 _LIBRARY = "libLiteRt.so"
@@ -83,7 +83,7 @@ class _Event(Structure):
     )
 
 
-def profile(model: Path, version: str, threads: int, feeds: Arrays, runs: int) -> Profile:
+def profile(model: Path, version: str, threads: int, feeds: Arrays, runs: int) -> OperatorProfile:
     """Run a model with LiteRT's profiler in a process of its own: `runs` times, after a warm-up.
 
     Raises UsageError for other releases and platforms, and for a model that the library does not run.
@@ -100,7 +100,7 @@ def profile(model: Path, version: str, threads: int, feeds: Arrays, runs: int) -
             why = lines[-1] if done.returncode > 0 and lines else "its process crashed"
             raise UsageError(f"LiteRT's profiler does not take this model ({why})", _HINT)
         found = json.loads((Path(folder) / _RESULT).read_text(encoding="utf-8"))
-    return Profile(runs, found["total_ms"], [OperatorTime(*one) for one in found["operators"]])
+    return OperatorProfile(runs, found["total_ms"], [OperatorTime(*one) for one in found["operators"]])
 
 
 def _library(version: str) -> Path:

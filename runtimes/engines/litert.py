@@ -14,7 +14,7 @@ from runtimes.engine_support.tflite import (
     open_model,
 )
 from runtimes.errors import InputError
-from runtimes.measurement.operator_times import Profile
+from runtimes.measurement.operator_times import OperatorProfile
 from runtimes.session import RunOptions, Session, TensorEngine
 
 
@@ -29,7 +29,7 @@ class Adapter(TensorEngine):
         """Return the version of the installed distribution."""
         return interpreter_version()
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:
         """Run the model with the profiler of LiteRT's C library; see `TensorEngine.profile`."""
         from runtimes.engine_support.litert_profiler import profile
 

@@ -15,7 +15,7 @@ from runtimes.artifact import Artifact, TensorSpec
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError
 from runtimes.host import has_int8_dot_product
-from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorTime, Profile, mean_ms, means
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, OperatorTime, mean_ms, means
 from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -59,7 +59,7 @@ class Adapter(TensorEngine):
         """Load the model; see `TensorEngine.open`."""
         return self._open(artifact, options, None)
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:
         """Run the model with ONNX Runtime's profiler; see `TensorEngine.profile`."""
         with tempfile.TemporaryDirectory(prefix="edge-profile-") as folder:
             session = self._open(artifact, options, Path(folder) / "run")
@@ -67,7 +67,7 @@ class Adapter(TensorEngine):
                 session.run(feeds)
             total_ms = mean_ms(lambda: session.run(feeds), runs)
             events = session.end_profiling()
-        return Profile(runs, total_ms, _operators(events, runs))
+        return OperatorProfile(runs, total_ms, _operators(events, runs))
 
     def _open(self, artifact: Artifact, options: RunOptions, profile: Path | None) -> _OnnxSession:
         check_options(self, options, _PROVIDERS)

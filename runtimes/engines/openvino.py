@@ -16,7 +16,7 @@ from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.errors import EngineError, UsageError
 from runtimes.host import int8_saturates
-from runtimes.measurement.operator_times import WARM_UP_RUNS, Profile, mean_ms, means
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, mean_ms, means
 from runtimes.model_files.onnx import check_external_data
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -52,7 +52,7 @@ class Adapter(TensorEngine):
         """Load the model; see `TensorEngine.open`."""
         return self._open(artifact, options, {})
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:
         """Run the model with OpenVINO's counters; see `TensorEngine.profile`."""
         if options.device != "cpu":
             raise UsageError("only the counters of OpenVINO's CPU plugin are read", self.no_profile)
@@ -68,7 +68,7 @@ class Adapter(TensorEngine):
             name: (kind, kernel, max(0.0, total - before[name][2] if name in before else total))
             for name, (kind, kernel, total) in after.items()
         }
-        return Profile(runs, total_ms, means(times, runs))
+        return OperatorProfile(runs, total_ms, means(times, runs))
 
     def _open(self, artifact: Artifact, options: RunOptions, more: JsonObject) -> _OpenvinoSession:
         check_options(self, options, _DEVICES)

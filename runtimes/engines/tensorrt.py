@@ -15,7 +15,7 @@ from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.engine_support.adapter import import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError, UsageError
-from runtimes.measurement.operator_times import WARM_UP_RUNS, Profile, mean_ms, means
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, mean_ms, means
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine, check_settings
 from runtimes.standalone.tensorrt_build import BuildError, Driver, Plan, build, engine_logger, engine_path
@@ -40,14 +40,14 @@ class Adapter(TensorEngine):
         """Load the engine, building it first if necessary, which takes minutes; see `TensorEngine.open`."""
         return self._open(artifact, options)
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:
         """Run the model with TensorRT's profiler, which times the layers of the engine; see `TensorEngine.profile`."""
         session = self._open(artifact, options)
         for _ in range(WARM_UP_RUNS):
             session.run(feeds)
         times = session.layer_times()
         total_ms = mean_ms(lambda: session.run(feeds), runs)
-        return Profile(runs, total_ms, means({name: ("", "GPU", total) for name, total in times.items()}, runs))
+        return OperatorProfile(runs, total_ms, means({name: ("", "GPU", total) for name, total in times.items()}, runs))
 
     def _open(self, artifact: Artifact, options: RunOptions) -> _TensorrtSession:
         check_settings(options.settings, self.settings, self.id)

@@ -16,7 +16,7 @@ from runtimes.artifact import Artifact, TensorSpec
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
 from runtimes.errors import EngineError, InputError, UsageError
-from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorTime, Profile, mean_ms, means
+from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, OperatorTime, mean_ms, means
 from runtimes.model_files.pt2 import pickles, unsafe_content
 from runtimes.registry import distribution_version
 from runtimes.session import CheckedSession, RunOptions, Session, TensorEngine
@@ -44,7 +44,7 @@ class Adapter(TensorEngine):
         """Load the model; see `TensorEngine.open`. The number of threads applies to the whole process."""
         return self._open(artifact, options)
 
-    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> Profile:
+    def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:
         """Run the model with PyTorch's profiler; see `TensorEngine.profile`."""
         if options.device != "cpu":
             raise UsageError("only the operators of the CPU are timed", self.no_profile)
@@ -54,7 +54,7 @@ class Adapter(TensorEngine):
         profiler = import_engine(self, "torch.profiler")
         with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as found:
             total_ms = mean_ms(lambda: session.run(feeds), runs)
-        return Profile(runs, total_ms, _operators(found.events(), runs))
+        return OperatorProfile(runs, total_ms, _operators(found.events(), runs))
 
     def _open(self, artifact: Artifact, options: RunOptions) -> _TorchSession:
         check_options(self, options, _DEVICES)

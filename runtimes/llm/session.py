@@ -123,7 +123,7 @@ class TextOptions:
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """A part of a prompt with pictures: a text, or a picture as PNG.
 
     is_special: Parse texts such as `<s>` as special tokens; False for the text of a user.
@@ -249,7 +249,7 @@ class TextSession(Protocol):
         """Return the number of tokens that a picture takes in the context. Raises UsageError without "pictures"."""
 
     def generate_parts(
-        self, parts: Sequence[Part], length: int, options: TextOptions, cancel: Event | None = None
+        self, parts: Sequence[PromptPart], length: int, options: TextOptions, cancel: Event | None = None
     ) -> Iterator[Token]:
         """Continue a prompt of `length` tokens that has pictures, like `generate`.
 

@@ -26,7 +26,7 @@ import numpy as np
 from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.errors import EdgeError, UsageError, WorkerError, first_line
 from runtimes.job_server import private_pipes
-from runtimes.llm.session import LoadOptions, Part, TextOptions, TextSession, Token
+from runtimes.llm.session import LoadOptions, PromptPart, TextOptions, TextSession, Token
 from runtimes.registry import text_engine
 
 _HINT = "both sides must be of the same version of edge: update the older one"
@@ -118,7 +118,7 @@ class _Server:
         if not message.has("parts"):
             return self._model.generate(list(message.integers("tokens")), options, cancel)
         parts = [
-            Part(
+            PromptPart(
                 text=part.text("text"),
                 is_special=part.flag("is_special"),
                 picture=base64.b64decode(part.text("picture")) if part.has("picture") else None,

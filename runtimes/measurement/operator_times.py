@@ -50,7 +50,7 @@ class OperatorTime:
 
 
 @dataclass(frozen=True)
-class Profile:
+class OperatorProfile:
     """The mean of `runs` inferences: `total_ms` of wall time, and the operators in it."""
 
     runs: int

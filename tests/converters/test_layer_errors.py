@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.layer_errors import Layer, Node, describe_layers, growing_sets, rank, short_name, stack_rows
+from converters.layer_errors import GraphNode, LayerError, describe_layers, growing_sets, rank, short_name, stack_rows
 
-CHAIN = [Node(("image", "w1"), "conv"), Node(("conv",), "relu"), Node(("relu", "w2"), "dense")]
+CHAIN = [GraphNode(("image", "w1"), "conv"), GraphNode(("conv",), "relu"), GraphNode(("relu", "w2"), "dense")]
 SIGNAL = np.random.default_rng(0).normal(size=(16, 1, 3, 3, 4)).astype(np.float32)
 NHWC = 3
 
@@ -77,7 +77,7 @@ def test_all_layers_around_a_tensor_have_to_be_kept():
 
 
 def test_more_and_more_is_kept_up_to_half_of_the_layers():
-    layers = [Layer(name=name, noise=1.0, touching=(name,)) for name in "abcdefghij"]
+    layers = [LayerError(name=name, noise=1.0, touching=(name,)) for name in "abcdefghij"]
     assert list(growing_sets(layers)) == [("a",), ("a", "b"), ("a", "b", "c", "d")]
     assert list(growing_sets(layers[:1])) == [("a",)]
     assert list(growing_sets([])) == []
@@ -85,12 +85,12 @@ def test_more_and_more_is_kept_up_to_half_of_the_layers():
 
 def test_layers_in_words():
     layers = [
-        Layer(name="net/first/Relu;net/first/BiasAdd", noise=0.94, touching=()),
-        Layer(name="second", noise=0.2, touching=()),
-        Layer(name="third", noise=0.01, touching=()),
+        LayerError(name="net/first/Relu;net/first/BiasAdd", noise=0.94, touching=()),
+        LayerError(name="second", noise=0.2, touching=()),
+        LayerError(name="third", noise=0.01, touching=()),
     ]
     assert describe_layers(layers) == "net/first/Relu (94 % noise), second (20 % noise)"
-    assert describe_layers([Layer(name="first", noise=0.0, touching=())]) == ""
+    assert describe_layers([LayerError(name="first", noise=0.0, touching=())]) == ""
     assert short_name("a;b") == "a"
 
 

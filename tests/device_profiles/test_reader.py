@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_profiles.facts import Cpu, Format, Refusal
-from device_profiles.reader import ProfileError, Table, read_toml, suggestion
+from device_profiles.facts import Cpu, FormatSupport, Refusal
+from device_profiles.reader import ProfileError, TomlTable, read_toml, suggestion
 
 CPU = {"name": "Cortex-A53", "cores": 4, "isa": "armv8.0-a", "features": ["asimd"], "source": "https://a.b"}
 
 
 def read_cpu(**changes: Any) -> Cpu | None:
     values = {key: value for key, value in {**CPU, **changes}.items() if value is not None}
-    return Table({"cpu": values}, "board.toml").group("cpu", Cpu.read)
+    return TomlTable({"cpu": values}, "board.toml").group("cpu", Cpu.read)
 
 
 def test_reads_a_table_into_a_value() -> None:
@@ -58,7 +58,7 @@ def test_a_missing_value_that_is_misspelt_is_found() -> None:
 def test_an_unknown_word_is_answered_with_the_nearest_known_one() -> None:
     formats = [{"format": "tflite", "precisions": ["int8", "fp8"], "source": "https://a.b"}]
     with pytest.raises(ProfileError) as raised:
-        Table({"formats": formats}, "board.toml").groups("formats", Format.read)
+        TomlTable({"formats": formats}, "board.toml").groups("formats", FormatSupport.read)
     assert raised.value.message == "board.toml: unknown word 'fp8' in 'formats[0].precisions[1]'"
     assert "fp16" in raised.value.hint
 
@@ -66,16 +66,16 @@ def test_an_unknown_word_is_answered_with_the_nearest_known_one() -> None:
 def test_a_list_of_words_may_not_be_empty() -> None:
     refusal = {"format": "tflite", "asked": [], "why": "a", "instead": "b", "source": "https://a.b"}
     with pytest.raises(ProfileError, match=r"empty list in 'refuses\[0\]\.asked'"):
-        Table({"refuses": [refusal]}, "board.toml").groups("refuses", Refusal.read)
+        TomlTable({"refuses": [refusal]}, "board.toml").groups("refuses", Refusal.read)
 
 
 def test_a_list_of_tables_holds_tables_only() -> None:
     with pytest.raises(ProfileError, match=r"wrong type \(text, not a table\) in 'formats\[0\]'"):
-        Table({"formats": ["tflite"]}, "board.toml").groups("formats", Format.read)
+        TomlTable({"formats": ["tflite"]}, "board.toml").groups("formats", FormatSupport.read)
 
 
 def test_a_whole_number_is_a_number() -> None:
-    number = Table({"usd": 35}, "board.toml").require("usd", float)
+    number = TomlTable({"usd": 35}, "board.toml").require("usd", float)
     assert (number, type(number)) == (35.0, float)
 
 
@@ -103,7 +103,7 @@ TABLES = st.fixed_dictionaries({}, optional=dict.fromkeys((*CPU, "max_mhz", "oth
 
 def read_or_message(values: dict[str, Any]) -> Cpu | str:
     try:
-        return Table(values, "board.toml").read(Cpu.read)
+        return TomlTable(values, "board.toml").read(Cpu.read)
     except ProfileError as error:
         return error.message
 
@@ -120,5 +120,5 @@ def test_whatever_a_table_holds_it_is_read_or_refused_with_a_path(values: dict[s
 
 @given(st.integers() | st.floats())
 def test_every_number_is_read_as_it_stands(value: float) -> None:
-    read = Table({"w": value}, "board.toml").require("w", float)
+    read = TomlTable({"w": value}, "board.toml").require("w", float)
     assert read == float(value) or math.isnan(read)

@@ -32,7 +32,7 @@ from runtimes.llm.llama_cpp.http_session import ServerSession
 from runtimes.llm.llama_cpp.memory import context_size, memory_mode, trained_context
 from runtimes.llm.llama_cpp.server_arguments import server_arguments
 from runtimes.llm.llama_cpp.server_program import CLIP_HINT, CLIP_REASON, Program, die_with_parent, last_error
-from runtimes.llm.session import LoadOptions, Part, TextOptions, Token
+from runtimes.llm.session import LoadOptions, PromptPart, TextOptions, Token
 from runtimes.model_files.gguf import control_texts, read_gguf
 
 # edge renders chats itself. For requests that only count tokens, and instead of the model's own untrusted template.
@@ -119,7 +119,7 @@ class PictureSession(ServerSession):
         return int(self._json("POST", "/v1/chat/completions/input_tokens", request)["input_tokens"])
 
     def generate_parts(
-        self, parts: Sequence[Part], length: int, options: TextOptions, cancel: Event | None = None
+        self, parts: Sequence[PromptPart], length: int, options: TextOptions, cancel: Event | None = None
     ) -> Iterator[Token]:
         """See `TextSession`."""
         return self.generate_prompt(self.prompt(parts), length, options, cancel)
@@ -134,7 +134,7 @@ class PictureSession(ServerSession):
         with self._process.watched():
             yield from tokens
 
-    def prompt(self, parts: Sequence[Part]) -> JsonObject:
+    def prompt(self, parts: Sequence[PromptPart]) -> JsonObject:
         """Return the prompt of a request to `/completion`."""
         texts = [
             self._marker
@@ -150,7 +150,7 @@ class PictureSession(ServerSession):
         pictures = [_base64(part.picture) for part in parts if part.picture is not None]
         return {"prompt_string": text, "multimodal_data": pictures}
 
-    def next_scores(self, parts: Sequence[Part], forced: int) -> tuple[Array, int]:
+    def next_scores(self, parts: Sequence[PromptPart], forced: int) -> tuple[Array, int]:
         """Return the log-probabilities of all tokens after `parts`, float32 [vocabulary], and the prompt's tokens.
 
         `forced`: a token with a text of its own, which is "generated"; the server reports scores only with a token,

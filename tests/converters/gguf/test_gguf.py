@@ -23,10 +23,10 @@ from converters.gguf.token_check import LANGUAGES
 from converters.gguf.tokenizer_json import _CASELESS, _REST
 from converters.gguf.verification import load_options, prove_text
 from converters.gguf.write_model_file import make_gguf
-from converters.hf_to_gguf import HfToGguf as HuggingFaceStep
+from converters.hf_to_gguf import HfToGguf
 from converters.library_calls import suppress_output
-from converters.llama2c_to_gguf import Llama2cToGguf as Llama2cStep
-from converters.meta_to_gguf import MetaToGguf as MetaStep
+from converters.llama2c_to_gguf import Llama2cToGguf
+from converters.meta_to_gguf import MetaToGguf
 from converters.options import ConvertOptions
 from runtimes.errors import EdgeError, InputError, ProofError
 from runtimes.llm.session import TextOptions
@@ -150,8 +150,8 @@ def greedy(path: Path, prompt: str, count: int) -> str:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_random_network_answers_as_transformers_does(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    model = HuggingFaceStep().open(folders[name], GgufOptions())
-    made = HuggingFaceStep().convert(folders[name], tmp_path, ConvertOptions(precision="fp32"), None)
+    model = HfToGguf().open(folders[name], GgufOptions())
+    made = HfToGguf().convert(folders[name], tmp_path, ConvertOptions(precision="fp32"), None)
     with opened(made.model, model) as session:
         proof = prove_text(model, session, "fp32")
     assert proof.passed, proof.message
@@ -165,14 +165,14 @@ def test_a_random_network_answers_as_transformers_does(name: str, folders: dict[
 
 def test_the_proof_notices_a_wrong_rotation(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("converters.gguf.writer.pair_up", lambda values, _heads: values)
-    model = HuggingFaceStep().open(folders["llama3"], GgufOptions())
-    made = HuggingFaceStep().convert(folders["llama3"], tmp_path, ConvertOptions(precision="fp32"), None)
+    model = HfToGguf().open(folders["llama3"], GgufOptions())
+    made = HfToGguf().convert(folders["llama3"], tmp_path, ConvertOptions(precision="fp32"), None)
     with opened(made.model, model) as session:
         assert not prove_text(model, session, "fp32").passed
 
 
 def test_the_proof_notices_wrong_tokens(folders: dict[str, Path], tmp_path: Path) -> None:
-    model = HuggingFaceStep().open(folders["llama"], GgufOptions())
+    model = HfToGguf().open(folders["llama"], GgufOptions())
     scores = tuple(-score for score in model.vocabulary.scores)  # the latest merges first
     made = make_gguf(
         replace(model, vocabulary=replace(model.vocabulary, scores=scores)), tmp_path, ConvertOptions(precision="fp32")
@@ -185,7 +185,7 @@ def test_the_same_folder_gives_the_same_bytes(folders: dict[str, Path], tmp_path
     digests = set()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        made = HuggingFaceStep().convert(folders["qwen3"], tmp_path / name, ConvertOptions(precision="q8_0"), None)
+        made = HfToGguf().convert(folders["qwen3"], tmp_path / name, ConvertOptions(precision="q8_0"), None)
         digests.add(hashlib.sha256(made.model.read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -193,7 +193,7 @@ def test_the_same_folder_gives_the_same_bytes(folders: dict[str, Path], tmp_path
 def test_the_trained_model_tells_its_story_from_every_form_it_has(llm: Path, tmp_path: Path) -> None:
     wanted = greedy(llm / "stories260K.gguf", "", 256)
     assert wanted.lstrip().startswith(STORY)
-    sources = [(HuggingFaceStep(), llm / "stories260K-hf"), (Llama2cStep(), llm / "stories260K.bin")]
+    sources = [(HfToGguf(), llm / "stories260K-hf"), (Llama2cToGguf(), llm / "stories260K.bin")]
     for step, source in sources:
         made = step.convert(source, tmp_path, ConvertOptions(precision="fp32"), None)
         assert greedy(made.model, "", 256) == wanted
@@ -201,7 +201,7 @@ def test_the_trained_model_tells_its_story_from_every_form_it_has(llm: Path, tmp
 
 @pytest.mark.parametrize("precision", ["q8_0", "q4_0", "q4_k_m"])
 def test_quantized_it_still_tells_a_story(precision: str, llm: Path, tmp_path: Path) -> None:
-    made = HuggingFaceStep().convert(llm / "stories260K-hf", tmp_path, ConvertOptions(precision=precision), None)
+    made = HfToGguf().convert(llm / "stories260K-hf", tmp_path, ConvertOptions(precision=precision), None)
     assert greedy(made.model, "", 40).lstrip().startswith("Once upon a time")
     assert [path.name for path in tmp_path.iterdir()] == ["stories260K-hf.gguf"]
 
@@ -211,14 +211,14 @@ def test_sentencepiece_without_its_own_file_has_the_scores_of_the_merges(llm: Pa
     from converters.gguf.vocabulary import sentencepiece
 
     encode = sentencepiece(read_model(llm / "stories260K-hf" / "tokenizer.model"))
-    other = HuggingFaceStep().open(llm / "stories260K-hf", GgufOptions()).encode
+    other = HfToGguf().open(llm / "stories260K-hf", GgufOptions()).encode
     lines = LANGUAGES.read_text(encoding="utf-8").splitlines()
     assert [encode(line) for line in lines] == [other(line) for line in lines]
 
 
 def test_metas_shards_are_put_together(llm: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    source = Llama2cStep().open(llm / "stories260K.bin", GgufOptions())
+    source = Llama2cToGguf().open(llm / "stories260K.bin", GgufOptions())
     shards: list[dict[str, Any]] = [{}, {}]
     for name in source.network.tensors():
         values = torch.tensor(source.weights.load(name))
@@ -236,7 +236,7 @@ def test_metas_shards_are_put_together(llm: Path, tmp_path: Path) -> None:
     (folder / "params.json").write_text(json.dumps(said), encoding="utf-8")
     (folder / "tokenizer.model").write_bytes((llm / "stories260K-hf" / "tokenizer.model").read_bytes())
     assert recognize(folder) == "meta"
-    made = MetaStep().convert(folder, tmp_path, ConvertOptions(precision="fp32"), None)
+    made = MetaToGguf().convert(folder, tmp_path, ConvertOptions(precision="fp32"), None)
     assert greedy(made.model, "", 100) == greedy(llm / "stories260K.gguf", "", 100)
 
 
@@ -268,14 +268,14 @@ def write_meta_llama3(folder: Path) -> Any:
 
 def test_metas_llama_3_has_its_tokenizer_of_ranks(tmp_path: Path) -> None:
     tokenizer = write_meta_llama3(tmp_path / "meta")
-    model = MetaStep().open(tmp_path / "meta", GgufOptions())
+    model = MetaToGguf().open(tmp_path / "meta", GgufOptions())
     lines = LANGUAGES.read_text(encoding="utf-8").splitlines()
     assert [model.encode(line) for line in lines] == [[n - 3 for n in tokenizer.encode(line).ids] for line in lines]
     merges = [" ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     assert list(model.vocabulary.merges) == merges
     names = {name: model.vocabulary.tokens[number] for name, number in model.vocabulary.special.items()}
     assert names == {"bos": "<|begin_of_text|>", "eos": "<|end_of_text|>", "eot": "<|eot_id|>"}
-    made = MetaStep().convert(tmp_path / "meta", tmp_path, ConvertOptions(precision="fp32"), None)
+    made = MetaToGguf().convert(tmp_path / "meta", tmp_path, ConvertOptions(precision="fp32"), None)
     with opened(made.model, model) as session:
         assert prove_text(model, session, "fp32").passed
 
@@ -382,7 +382,7 @@ def test_a_hostile_folder_is_refused_in_one_line(what: str, folders: dict[str, P
     change, message = HOSTILE[what]
     change(folder)
     with pytest.raises(InputError, match=message):
-        HuggingFaceStep().convert(folder, out, ConvertOptions(precision="fp32"), None)
+        HfToGguf().convert(folder, out, ConvertOptions(precision="fp32"), None)
     assert list(out.iterdir()) == []
 
 
@@ -392,7 +392,7 @@ def test_a_template_that_fails_can_be_dropped(folders: dict[str, Path], tmp_path
     folder = tmp_path / "model"
     shutil.copytree(folders["llama3"], folder)
     (folder / "chat_template.jinja").write_text("{% broken", encoding="utf-8")
-    HuggingFaceStep().convert(folder, tmp_path, GgufOptions(precision="fp32", drop_template=True), None)
+    HfToGguf().convert(folder, tmp_path, GgufOptions(precision="fp32", drop_template=True), None)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 28, 5000])
@@ -400,7 +400,7 @@ def test_a_broken_checkpoint_of_llama2c_is_refused(cut: int, llm: Path, tmp_path
     path = tmp_path / "stories260K.bin"
     path.write_bytes((llm / "stories260K.bin").read_bytes()[:cut])
     with pytest.raises(EdgeError, match=r"stories260K\.bin"):
-        Llama2cStep().open(path, GgufOptions())
+        Llama2cToGguf().open(path, GgufOptions())
 
 
 def test_a_file_of_2023_is_recognized_and_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from runtimes.errors import EngineError, InputError
 from runtimes.llm.llama_cpp import server_program
 from runtimes.llm.llama_cpp.picture_session import check_picture_encoder, open_with_pictures
 from runtimes.llm.llama_cpp.server_program import Program, find_program
-from runtimes.llm.session import LoadOptions, Part, TextOptions
+from runtimes.llm.session import LoadOptions, PromptPart, TextOptions
 from tests.converters.gguf import vision_folders
 from tests.converters.gguf.test_pictures import check_scores, convert, files_of, folder_of
 from tests.edge.serve.conftest import Server
@@ -81,7 +81,7 @@ def test_a_server_that_dies_is_named_with_its_end(llava: tuple[Path, ConvertResu
         (server,) = [one for one in children if b"--mmproj" in Path(f"/proc/{one}/cmdline").read_bytes()]
         os.kill(int(server), signal.SIGABRT)
         with pytest.raises(EngineError, match=f"llama-server crashed with SIGABRT.*ran {re.escape(str(model))}"):
-            session.next_scores([Part("a")], 5)
+            session.next_scores([PromptPart("a")], 5)
         with pytest.raises(EngineError, match="crashed with SIGABRT"):
             list(session.generate([1], TextOptions(max_tokens=4)))
 

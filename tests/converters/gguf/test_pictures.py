@@ -25,7 +25,7 @@ from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from runtimes.errors import InputError
 from runtimes.llm.llama_cpp.picture_session import open_with_pictures
 from runtimes.llm.llama_cpp.server_program import Program, find_program
-from runtimes.llm.session import LoadOptions, Part, TextOptions
+from runtimes.llm.session import LoadOptions, PromptPart, TextOptions
 from tests.converters.gguf import vision_folders
 
 for _name in ("gguf", "llama_cpp", "transformers", "tokenizers", "PIL"):
@@ -134,15 +134,17 @@ def check_scores(folder: Path, model: Path, encoder: Path, image: list[int], pro
     options = LoadOptions(kv_type="f32", mmproj=str(encoder))
     with closing(open_with_pictures(str(model), options, program)) as session:
         begin, after = session.tokenize("", begin=True), session.tokenize(text)
-        scores, length = session.next_scores([Part(picture=picture), Part(text)], after[0])
+        scores, length = session.next_scores([PromptPart(picture=picture), PromptPart(text)], after[0])
         assert session.picture_tokens(picture) == len(image)
         assert length == len(begin) + len(image) + len(after)
         answers = [
             [token.text for token in session.generate_parts(parts, length, TextOptions(max_tokens=4, temperature=0.0))]
-            for parts in ([Part(picture=picture), Part(text)], [Part(text)])
+            for parts in ([PromptPart(picture=picture), PromptPart(text)], [PromptPart(text)])
         ]
         assert answers[0] != answers[1]
-        other = session.next_scores([Part(picture=seeded_picture(vision_folders.SIDE, 8)), Part(text)], after[0])[0]
+        other = session.next_scores(
+            [PromptPart(picture=seeded_picture(vision_folders.SIDE, 8)), PromptPart(text)], after[0]
+        )[0]
         assert np.abs(scores - other).max() > 0.1
     expected = scores_of_transformers(folder, picture, image, begin, after)
     assert np.abs(scores[: len(expected)] - expected).max() < 0.02

@@ -12,7 +12,7 @@ from edge.benchmark.profile_report import MAX_ROWS, OUTSIDE, text_sections
 from edge.benchmark.report import as_json, as_text
 from edge.benchmark.rows import read_rows
 from runtimes.engine_support import litert_profiler
-from runtimes.measurement.operator_times import OperatorTime, Profile
+from runtimes.measurement.operator_times import OperatorProfile, OperatorTime
 
 MODELS = Path(__file__).parents[2] / "runtimes" / "models"
 FEW = {"name": "published", "runs": 3, "pause_s": 0}
@@ -54,7 +54,7 @@ def test_a_setup_without_a_profiler_is_measured_and_reported() -> None:
 
 def test_the_table_ends_with_what_is_outside_and_makes_the_sum_exact() -> None:
     operators = [OperatorTime(f"op{place}", "Conv", "CPU", 0.1) for place in range(MAX_ROWS + 5)]
-    profile = Profile(10, 4.0, operators).to_json()
+    profile = OperatorProfile(10, 4.0, operators).to_json()
     values = {"status": "ok", "samples_ms": [4.0] * 10, "profile": profile}
     (text,) = text_sections(
         rows_of([Measurement(setup=Setup(id="m", title="m", artifact=Path("m")), round=0, values=values)]), None
@@ -75,7 +75,7 @@ def test_int8_beside_fp32_shows_which_types_of_operators_gain() -> None:
                 round=0,
                 values={
                     **{"status": "ok", "samples_ms": [4.0] * 10, "precision": precision, "runtime": "onnxruntime"},
-                    "profile": Profile(10, 4.0, operators).to_json(),
+                    "profile": OperatorProfile(10, 4.0, operators).to_json(),
                 },
             )
             for precision, operators in (("fp32", fp32), ("int8", int8))

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from edge.console.progress import Progress
+from edge.console.progress import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -11,7 +11,7 @@ class Terminal(io.StringIO):
 
 
 def drive(stream: io.StringIO, quiet: bool = False) -> str:
-    with Progress(2, "working", quiet=quiet, stream=stream) as bar:
+    with ProgressBar(2, "working", quiet=quiet, stream=stream) as bar:
         bar.note("on the first")
         bar.advance("first")
         bar.advance()
@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(quiet: bool) -> None:
 def test_a_bar_never_overflows_its_total_or_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal()
-    with Progress(1, "working", stream=stream) as bar:
+    with ProgressBar(1, "working", stream=stream) as bar:
         bar.advance("x" * 100, steps=5)
     drawn = stream.getvalue().split("\r\x1b[K")
     assert max(len(line) for line in drawn) == 39
@@ -47,6 +47,6 @@ def test_a_bar_never_overflows_its_total_or_the_line(monkeypatch: pytest.MonkeyP
 
 def test_the_bar_is_gone_after_an_error_too() -> None:
     stream = Terminal()
-    with pytest.raises(RuntimeError), Progress(1, "working", stream=stream):
+    with pytest.raises(RuntimeError), ProgressBar(1, "working", stream=stream):
         raise RuntimeError
     assert stream.getvalue().endswith("\r\x1b[K")

@@ -12,8 +12,8 @@ from device_profiles.published import published_rows
 from edge.benchmark.rows import Round, Row, statistics
 from edge.table import rows as table
 from edge.table.agreement import TableAgreement
-from edge.table.setups import Absent, TableSetup
-from runtimes.measurement.operator_times import OperatorTime, Profile
+from edge.table.setups import AbsentSetup, TableSetup
+from runtimes.measurement.operator_times import OperatorProfile, OperatorTime
 
 NOON = 1796040000.0  # of a day in 2026, in Unix time
 CALM = {
@@ -85,10 +85,10 @@ def row(
 def profile(count: int = 30) -> Any:
     """A profile of that many operators, the k-th of which takes k microseconds."""
     operators = [OperatorTime(f"conv_{place}", "CONV_2D", "XNNPACK", place / 1000) for place in range(1, count + 1)]
-    return Profile(30, count * (count + 1) / 2000 * 1.05, operators).to_json()
+    return OperatorProfile(30, count * (count + 1) / 2000 * 1.05, operators).to_json()
 
 
-def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
+def table_rows(measured: int = 22, runs: int = 250) -> list[table.TableRow]:
     """The ten published rows, as many measured ones, and one that is not there."""
     found = [table.row_of_published(one) for one in published_rows()]
     for place in range(measured):
@@ -111,7 +111,7 @@ def table_rows(measured: int = 22, runs: int = 250) -> list[table.Row]:
     return [
         *found,
         table.row_of_absent(
-            Absent(id="coral-usb", title="this machine + Coral", needs="a Coral USB Accelerator (none attached)")
+            AbsentSetup(id="coral-usb", title="this machine + Coral", needs="a Coral USB Accelerator (none attached)")
         ),
     ]
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from edge.benchmark import Setup
-from edge.benchmark.rows import Round
-from edge.benchmark.rows import Row as Measured
+from edge.benchmark.rows import Round, Row
 from edge.table.compare_outputs import OutputDiff, compare_with_local, output_diff
 from edge.table.footnotes import _beside_here
 from edge.table.measure import TableOptions
@@ -88,14 +87,14 @@ def test_an_emulated_board_is_asked_for_little_and_its_rows_show_no_time() -> No
         TableOptions(runs=9).runs_of(slow[0]),
     ) == (2, 250, 9)
     assert (TableOptions().rounds_of(slow), TableOptions().rounds_of([*slow, *real])) == (1, 2)
-    measured = Measured(setup="a", total_s=3.0, rounds=[Round(runs=2)])
+    measured = Row(setup="a", total_s=3.0, rounds=[Round(runs=2)])
     row = row_of_setup(slow[0], measured, trained=True)
     assert (row.kind, row.source, row.time_s, row.fps) == ("measured", "emulated", None, None)
     assert row_of_setup(real[0], measured, trained=True).time_s == 3.0
 
 
 def test_the_notes_group_boards_by_how_much_their_outputs_differ() -> None:
-    measured = Measured(setup="a", total_s=3.0, rounds=[Round(runs=2)], runtime_version="2.3")
+    measured = Row(setup="a", total_s=3.0, rounds=[Round(runs=2)], runtime_version="2.3")
     setups = [
         TableSetup(id=name, title=name.upper(), artifact="m", runtime="litert", threads=1, host="pi") for name in "abc"
     ]

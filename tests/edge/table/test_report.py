@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from device_profiles.published import published_rows
-from edge.benchmark.rows import Row as Measured
+from edge.benchmark.rows import Row
 from edge.table.agreement import TableAgreement
 from edge.table.bundle import Bundle
 from edge.table.footnotes import best_row, notes_of
 from edge.table.images import Pictures
 from edge.table.measure import MeasuredTable
 from edge.table.report import as_csv, as_json, as_markdown
-from edge.table.rows import Row, row_of_absent, row_of_published, row_of_setup
-from edge.table.setups import Absent, TableSetup
+from edge.table.rows import TableRow, row_of_absent, row_of_published, row_of_setup
+from edge.table.setups import AbsentSetup, TableSetup
 from runtimes.artifact.json_fields import Fields
 
 PICTURES = Pictures(benchmark=np.zeros((1, 2, 2, 3), np.uint8), calibration=np.zeros((1, 2, 2, 3), np.uint8))
@@ -39,7 +39,7 @@ PROMISED = {
 }
 
 
-def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> Measured:
+def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -> Row:
     values: dict[str, Any] = {
         "setup": name,
         "status": "ok",
@@ -53,10 +53,10 @@ def _measured(name: str, seconds: float, precision: str = "fp32", **more: Any) -
         **more,
     }
     values["samples_ms"] = [seconds * 4] * sum(part["runs"] for part in values["rounds"])
-    return Measured.from_json(Fields(values, "the test"))
+    return Row.from_json(Fields(values, "the test"))
 
 
-def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> Row:
+def _row(name: str, seconds: float, trained: bool = True, **more: Any) -> TableRow:
     setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
     return row_of_setup(setup, _measured(name, seconds, **more), trained)
 
@@ -97,7 +97,7 @@ def test_without_trained_weights_no_answer_is_shown() -> None:
 
 def test_a_crash_is_a_row_that_says_so() -> None:
     setup = TableSetup(id="ort", title="ORT", artifact="onnx-fp32", runtime="onnxruntime", threads=1)
-    row = row_of_setup(setup, Measured(setup="ort", status="crashed", message="SIGSEGV"), True)
+    row = row_of_setup(setup, Row(setup="ort", status="crashed", message="SIGSEGV"), True)
     assert "crashed: SIGSEGV" in as_markdown([row], [])
     assert row.fps is None
 
@@ -108,7 +108,7 @@ def test_json_keeps_the_keys_of_bench_and_adds_the_source() -> None:
             [
                 row_of_published(published_rows()[0]),
                 _row("ort", 2.0),
-                row_of_absent(Absent(id="x", title="X", needs="a GPU")),
+                row_of_absent(AbsentSetup(id="x", title="X", needs="a GPU")),
             ]
         )
     )
@@ -181,7 +181,7 @@ def test_the_notes_say_why_a_model_is_missing() -> None:
         missing={"tflite-2019": "it is not here"},
     )
     row = row_of_absent(
-        Absent(id="tflite-2019-1t", title="X", needs="the model tflite-2019 (see below)", model="tflite-2019")
+        AbsentSetup(id="tflite-2019-1t", title="X", needs="the model tflite-2019 (see below)", model="tflite-2019")
     )
     assert "Not built here: tflite-2019, because it is not here." in notes_of([row, _row("a", 1.0)], bundle, {})
     assert not any("tflite-2019" in line for line in notes_of([_row("a", 1.0)], bundle, {}))
@@ -191,7 +191,7 @@ def test_the_notes_give_each_reason_of_a_missing_source_once():
     missing = {"keras-fp32": "no memory", "onnx-fp32": "it is made from keras-fp32", "pt2-fp32": "no PyTorch"}
     rows = [
         row_of_absent(
-            Absent(id="onnxruntime-fp32-1t", title="X", needs="the model onnx-fp32 (see below)", model="onnx-fp32")
+            AbsentSetup(id="onnxruntime-fp32-1t", title="X", needs="the model onnx-fp32 (see below)", model="onnx-fp32")
         )
     ]
     notes = notes_of(
@@ -203,9 +203,9 @@ def test_the_notes_give_each_reason_of_a_missing_source_once():
     ]
 
 
-def _failed(name: str, error: str = "worker") -> Row:
+def _failed(name: str, error: str = "worker") -> TableRow:
     setup = TableSetup(id=name, title=name.upper(), artifact="onnx-fp32", runtime="onnxruntime", threads=1)
-    measured = Measured(setup=name, status="timeout", error=error, message="out of time", hint="allow more")
+    measured = Row(setup=name, status="timeout", error=error, message="out of time", hint="allow more")
     return row_of_setup(setup, measured, True)
 
 
@@ -236,7 +236,7 @@ def test_the_notes_report_the_state_of_the_machine_with_the_remedy():
     [
         ([_row("a", 1.0), _failed("b")], 0),
         ([_failed("b"), _failed("c", "engine")], 8),
-        ([row_of_absent(Absent(id="x", title="X", needs="a GPU"))], 4),
+        ([row_of_absent(AbsentSetup(id="x", title="X", needs="a GPU"))], 4),
     ],
 )
 def test_the_status_is_that_of_the_first_failure_where_nothing_was_measured(rows, status):
