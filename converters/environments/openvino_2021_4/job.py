@@ -15,7 +15,7 @@ import numpy as np
 from openvino.inference_engine import IECore
 
 
-class Conversion(TypedDict):
+class ConvertJob(TypedDict):
     """See `convert`."""
 
     job: Literal["convert"]
@@ -23,15 +23,15 @@ class Conversion(TypedDict):
     out: str
 
 
-class Converted(TypedDict):
+class ConvertAnswer(TypedDict):
     """See `convert`."""
 
     layers: int
     refused: list[list[str]]
 
 
-class Question(TypedDict):
-    """See `answer`."""
+class RunJob(TypedDict):
+    """See `run_samples`."""
 
     job: Literal["run"]
     model: str
@@ -40,18 +40,18 @@ class Question(TypedDict):
     names: list[str]
 
 
-class Outputs(TypedDict):
-    """See `answer`."""
+class RunAnswer(TypedDict):
+    """See `run_samples`."""
 
     stick: str | None
 
 
-def run(job: Conversion | Question) -> Converted | Outputs:
+def run(job: ConvertJob | RunJob) -> ConvertAnswer | RunAnswer:
     """Run job["job"]: "convert" or "run"."""
-    return convert(job) if job["job"] == "convert" else answer(job)
+    return convert(job) if job["job"] == "convert" else run_samples(job)
 
 
-def convert(job: Conversion) -> Converted:
+def convert(job: ConvertJob) -> ConvertAnswer:
     """Write job["out"] (.xml, with the weights in a .bin), IR version 10 in fp16, from the ONNX file job["model"].
 
     Its inputs have fixed shapes. Returns {"layers": their number, "refused": [[type, name], …]}, the latter for layers
@@ -72,7 +72,7 @@ def convert(job: Conversion) -> Converted:
     return {"layers": len(layers), "refused": [one for one in refused if one[1] not in supported]}
 
 
-def answer(job: Question) -> Outputs:
+def run_samples(job: RunJob) -> RunAnswer:
     """Run every sample of job["inputs"] (.npz, [n, *shape] by input name) on the CPU, and write job["outputs"] (.npz).
 
     "names": the outputs to write. Returns {"stick": null if the network was loaded onto a stick, else the error of the
