@@ -122,7 +122,7 @@ def _proto(model: Path) -> Any:
 
 
 def save_network(network: Any, path: Path, in_float16: bool, source: str = ".onnx") -> Path:
-    """Write the network to `path` and its weights beside it. `source` is the suffix of the file it was read from."""
+    """Write the network to `path` and its weights next to it. `source` is the suffix of the file it was read from."""
     with converting(path.name, "OpenVINO"):
         import openvino
 

@@ -126,7 +126,7 @@ def _save(calibration: Calibration, names: Sequence[str], path: Path) -> None:
 def kept_inputs(shapes: Mapping[str, Sequence[int]]) -> list[str]:
     """Return the inputs whose axes are kept: all except channels-first pictures, which become NHWC.
 
-    If all sizes are the same, nobody could tell by the shape that the axes were moved.
+    If all sizes are the same, the shape does not show that the axes were moved.
     """
     return [name for name, shape in shapes.items() if not _is_moved(shape)]
 

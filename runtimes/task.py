@@ -67,7 +67,7 @@ class Result(ABC):
     def with_drawing(self: R, drawing: Callable[[], Any]) -> R:
         """Return the same result, which `drawing` draws: the host has the picture, and Pillow."""
         copied = copy(self)
-        vars(copied)[_DRAWING] = drawing  # beside the fields: it is no part of the value
+        vars(copied)[_DRAWING] = drawing  # not a field, because it is not part of the value
         return copied
 
 
@@ -181,7 +181,7 @@ class Decoder(ABC, Generic[R]):
         return None
 
     def reads(self) -> tuple[str, ...]:
-        """Return the inputs whose values `decode` needs beside the outputs, under their names."""
+        """Return the inputs whose values `decode` needs besides the outputs, under their names."""
         return ()
 
     def configured(self, options: DecodeOptions) -> Decoder[R]:

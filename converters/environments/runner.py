@@ -20,7 +20,7 @@ from typing import Any, TextIO
 def main() -> None:
     """Answer each job: {"answer": …}, or {"error": text, "kind": class name} if it raised an exception.
 
-    A kept process prints {"status": …}, as `subprocess` has it, for a job that ended without an answer.
+    A kept process prints {"status": …}, as in `subprocess`, for a job that ended without an answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

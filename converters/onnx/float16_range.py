@@ -78,7 +78,7 @@ def format_short(value: float) -> str:
 def clamp_masks(proto: Any) -> tuple[ClampedConstant, ...]:
     """Clamp the masks among the float constants of an `onnx.ModelProto` to values that fp16 holds, in place.
 
-    A mask is a value that only stands for "as low as possible": below −1e8, or the one negative value beside a neutral
+    A mask is a value that only stands for "as low as possible": below −1e8, or the one negative value next to a neutral
     one in a constant of at most two values. Bounds beyond 1e30 end at fp16's own. A single value that fp16 rounds to
     zero, such as the epsilon below a division or a logarithm, becomes its smallest number. Infinities stay, because
     fp16 has them; other large values stay too, and `beyond_float16` finds them.

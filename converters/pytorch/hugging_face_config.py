@@ -1,7 +1,7 @@
 """Read the labels and the preprocessing of a Hugging Face folder from its JSON files.
 
-Neither `transformers` nor any code of the folder is needed. Image processors are told apart by name, because the same
-keys mean different things to them. Nothing is guessed about unknown ones.
+Neither `transformers` nor any code of the folder is needed. Image processors are distinguished by name, because the
+same keys mean different things to them. Nothing is guessed about unknown ones.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def compile_script(module: Any, feeds: TorchFeeds) -> Any:
 def write_onnx(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: str, opset: int | None = None) -> None:
     """Write the ScriptModule as the ONNX file `path`, and compare both on all `feeds`, of one shape.
 
-    Raises InputError for arguments that are no tensors, and EngineError, with the operator, if the exporter fails or
+    Raises InputError for arguments that are not tensors, and EngineError, with the operator, if the exporter fails or
     the answers differ.
     """
     names = _argument_names(module, feeds[0], name)

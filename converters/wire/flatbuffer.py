@@ -98,7 +98,7 @@ class Table:
 
 
 def flexbuffer_blob(source: ByteSource, key: str) -> ByteSource | None:
-    """Return the bytes under `key` of a FlexBuffer whose root is a map. Returns None if it is no map or lacks `key`."""
+    """Return the bytes under `key` of a FlexBuffer whose root is a map. None if it is not a map or lacks `key`."""
     found = _flex_value(source, key)
     if found is None or found.kind not in _FLEX_BYTES:
         return None

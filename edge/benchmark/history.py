@@ -1,7 +1,7 @@
 """The history of measurements: every row that was measured, in SQLite in the user's data folder.
 
 The environment variable EDGE_HISTORY names another file; `off` keeps nothing. A row is stored as `edge bench --json`
-writes it, with every sample, beside the columns that lists are made of.
+writes it, with every sample, next to the columns that lists are made of.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Rank:
     """The place of a setup among those that were measured in the same rounds on the same machine.
 
     setup: The setup's id.
-    place: 1 is the fastest. Setups that the rounds do not tell apart share a place.
+    place: 1 is the fastest. Setups that the rounds cannot distinguish share a place.
     is_tied: Whether another setup shares the place.
     fastest: The id of the fastest setup.
     slowdown: This setup's time / the fastest's, with its interval; None for the fastest.

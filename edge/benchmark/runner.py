@@ -213,7 +213,7 @@ def _measure(
 ) -> tuple[list[Measurement], bool]:
     """Return the complete measurements, and whether Ctrl+C stopped the rest.
 
-    Unless the number of rounds is given, they end as soon as each setup is told apart from its baseline, or is equal.
+    Unless the number of rounds is given, they end as soon as each setup differs from its baseline, or is equal to it.
     """
     done: list[Measurement] = []
     total = len(setups) * rounds

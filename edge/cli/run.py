@@ -174,7 +174,7 @@ def _camera_predictions(args: argparse.Namespace, model: Model) -> Iterator[Pred
 
 
 def _rename(answer: Prediction | Unreadable, frame: Path) -> Prediction | Unreadable:
-    """Return the answer to a frame under its name, without the folder that nobody can look into afterwards."""
+    """Return the answer to a frame under its name, without its temporary folder."""
     from edge.inference.prediction import Unreadable
 
     if not isinstance(answer, Unreadable):

@@ -1,4 +1,4 @@
-"""Compare a source and its conversion at the level of the task, beside the tensors' verdict.
+"""Compare a source and its conversion at the level of the task, in addition to the tensors.
 
 Two comparisons tell two faults apart. The same numbers, the source's own as the result's outputs can hold them, are
 decoded once as the source's and once as the result's: if these differ, the result is decoded wrongly. And the result's

@@ -68,12 +68,12 @@ def wheels(snapshot: Snapshot) -> Iterator[Finding]:
             level="error" if is_new else "warning",
             what=f"this Python {version} is a 32-bit program",
             why=f"of the engines only TFLite is published for 32 bits, up to Python {newest}",
-            fix="install the board's 64-bit image" + (f", or Python {newest} beside this one" if is_new else ""),
+            fix="install the board's 64-bit image" + (f", or Python {newest} next to this one" if is_new else ""),
         )
 
 
 def jetson(snapshot: Snapshot) -> Iterator[Finding]:
-    """Check a Jetson for TensorRT, the only engine that uses its GPU, and for numpy beside it."""
+    """Check a Jetson for TensorRT, the only engine that uses its GPU, and for the numpy that TensorRT needs."""
     if not accelerators.is_attached(accelerators.JETSON, snapshot.machine):
         return
     modules = snapshot.python.modules

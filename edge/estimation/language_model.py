@@ -49,7 +49,7 @@ class LanguageModelEstimate:
 
     write_tok_s: Tokens per second of an answer; low_tok_s and high_tok_s are its 90 % band.
     read_tok_s: The lowest speed of reading a prompt: the weights are read once for many tokens.
-    fits: Whether it fits beside the system; None if the device is sold with several sizes of memory.
+    fits: Whether it fits into memory next to the system; None if the device is sold with several sizes of memory.
     fitting: The largest quantization that fits, if the file itself does not.
     """
 

@@ -109,7 +109,7 @@ def _mask_ious(record: Array, category: int, most: int) -> Array | list[float]:
 
 
 def _counts(row: Array, has_points: bool) -> bool:
-    """Return whether a labeled object can be missed: it is no crowd, and has a key point if it may have any."""
+    """Return whether a labeled object can be missed: it is not a crowd, and has a key point if it may have any."""
     return not row[CROWD] and (not has_points or bool((row[POINTS + 2 :: 3] > 0).any()))
 
 

@@ -1,7 +1,7 @@
 """Read labeled class maps: a mask for each picture, with the index of a class in each pixel.
 
 The mask of `images/NAME.jpg` is `masks/NAME.png`, that of `JPEGImages/NAME.jpg` is `SegmentationClass/NAME.png`, and
-that of a picture elsewhere `NAME_mask.png` beside it. Masks are gray or have a palette; 255 stands for pixels that are
+that of a picture elsewhere `NAME_mask.png` next to it. Masks are gray or have a palette; 255 stands for pixels that are
 not labeled. `classes.txt` in the folder may hold the class names; without it, a pixel is the model's own index.
 """
 
@@ -24,7 +24,7 @@ NOT_LABELED = 255
 _FOLDERS = {"images": "masks", "JPEGImages": "SegmentationClass"}
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless: a JPEG would mix classes at their borders
 _END = "_mask"
-_HINT = "put masks/NAME.png for images/NAME.jpg, or NAME_mask.png beside NAME.jpg"
+_HINT = "put masks/NAME.png for images/NAME.jpg, or NAME_mask.png next to NAME.jpg"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LabeledMask:
     def classes(self) -> Array:
         """Return the model's class of each pixel, and `NOT_LABELED`, as int64 [height, width].
 
-        Raises InputError if the file is not such a mask, or has values that are no class.
+        Raises InputError if the file is not such a mask, or has values that are not classes.
         """
         values = indexed_pixels(self.path).astype(np.int64)
         found = values.copy()

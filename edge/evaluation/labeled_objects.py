@@ -1,10 +1,10 @@
 """Read labeled objects in pictures: boxes, outlines and key points.
 
-    COCO JSON    a .json with images, annotations and categories; the pictures lie beside it, or in a folder next to it
-    YOLO txt     a text file for each picture, beside it or in `labels/` for `images/`: class, then center x, center y,
+    COCO JSON    a .json with images, annotations and categories; the pictures are next to it, or in a folder next to it
+    YOLO txt     a text file for each picture, next to it or in `labels/` for `images/`: class, then center x, center y,
                  width and height as shares of the picture, or x and y of the corners of an outline; key points follow
                  the box as x and y, or as x, y and visibility; `classes.txt` may hold the class names
-    VOC XML      an XML file for each picture, beside it or in `Annotations/`
+    VOC XML      an XML file for each picture, next to it or in `Annotations/`
 
 Boxes are left, top, right and bottom in pixels of the upright picture.
 """
@@ -190,14 +190,14 @@ def _coco_object(one: Fields, index: int) -> LabeledObject:
 
 
 def _folder_of(document: Path, names: Sequence[str]) -> Path:
-    """Find the pictures: beside the JSON, or in `val2017/` for `annotations/instances_val2017.json`, as in COCO."""
+    """Find the pictures: next to the JSON, or in `val2017/` for `annotations/instances_val2017.json`, as in COCO."""
     here, above = document.parent, document.resolve().parent.parent
     part = document.stem.rpartition("_")[2]
     places = [here, here / "images", here / part, above, above / "images", above / part, above / "images" / part]
     first = names[0] if names else ""
     found = next((place for place in places if (place / first).is_file()), None)
     if found is None:
-        raise InputError(f"{document}: its picture {first} is not in {here} or {above}", "put the JSON beside them")
+        raise InputError(f"{document}: its picture {first} is not in {here} or {above}", "put the JSON next to them")
     outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
     if outside is not None:
         raise InputError(f"{document} names {outside}, outside of its folder", "name pictures relative to their folder")
@@ -315,7 +315,7 @@ def _voc_objects(document: Path) -> list[tuple[str, LabeledObject]]:
 
 
 def _beside(picture: Path, folder: str, pictures: str, suffix: str) -> Path:
-    """Return the label file of a picture: in `folder` if the picture is in one called `pictures`, else beside it."""
+    """Return the label file of a picture: in `folder` if the picture is in one called `pictures`, else next to it."""
     parts = list(picture.parent.parts)
     if pictures in parts:
         parts[len(parts) - 1 - parts[::-1].index(pictures)] = folder

@@ -34,7 +34,7 @@ ARCHITECTURE, LABELS_FILE = "architecture", "labels_from"
 def with_folder(found: Inspection, model: Path, given: Path | None = None) -> Inspection:
     """Add the architecture, the class names and the normalization, unless the file has its own.
 
-    given: The folder that the model was exported from; None looks beside the model.
+    given: The folder that the model was exported from; None looks next to the model.
 
     Raises InputError if a file of the folder is broken.
     """

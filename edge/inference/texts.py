@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def text_sample(artifact: Artifact, path: Path | InlineText, inputs: TextInputs, max_tokens: int | None) -> Sample:
     """Read a text as the model takes it; what is longer than the model takes is cut off, and logged.
 
-    Raises InputError if the file is no text, or the model's folder has no readable tokenizer.
+    Raises InputError if the file is not a text, or the model's folder has no readable tokenizer.
     """
     start = perf_counter()
     text = read_text(path)
@@ -80,10 +80,10 @@ def read_text(path: Path | InlineText) -> str:
 
 
 def _tokenizer_file(artifact: Artifact) -> Path:
-    """Return the tokenizer beside the model, or above its subfolder `onnx`. Raises InputError if there is none."""
+    """Return the tokenizer next to the model, or above its subfolder `onnx`. Raises InputError if there is none."""
     place = tokenizer_beside(artifact.path)
     if place is None:
-        what = f"{artifact.model} has no {TOKENIZER} beside it, so its token ids are not known"
+        what = f"{artifact.model} has no {TOKENIZER} next to it, so its token ids are not known"
         raise InputError(what, f"copy the {TOKENIZER} of the model's folder there, or pass ids as an .npz")
     return place
 

@@ -117,7 +117,7 @@ def bars(lines: Sequence[Line], unit: str, width: float, digits: str = "") -> Dr
 
 
 def distributions(lines: Sequence[Line], width: float) -> Drawing:
-    """Draw the distribution of each line's samples, relative to their median; `value` is written beside it."""
+    """Draw the distribution of each line's samples, relative to their median; `value` is written next to it."""
     relative = [np.asarray(line.samples, np.float64) / median(line.samples) for line in lines]
     low = min(float(one.min()) for one in relative)
     high = min(max(float(np.percentile(one, 99.0)) for one in relative), _FARTHEST)

@@ -216,7 +216,7 @@ def _read_published(fields: Fields) -> ReportedResult:
     name = fields.text("id")
     row = next((one for one in published_rows() if one.id == name), None)
     if row is None:
-        raise fields.reject("id", f"is '{name}', which is no published row (`edge table --json` writes their ids)")
+        raise fields.reject("id", f"is '{name}', which is not a published row (`edge table --json` writes their ids)")
     return result_of_published(row)
 
 

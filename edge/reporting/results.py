@@ -127,7 +127,7 @@ def result_of_row(
 
 
 def result_of_estimate(model: str, one: Estimate) -> ReportedResult:
-    """Return an estimate for a device that need not be at hand."""
+    """Return an estimate for a device, which need not be present."""
     band = "no band: " + ("the model is unlike all published ones" if one.low_ms is None else "")
     if one.low_ms is not None and one.error is not None:
         band = f"90 % band; the median error of a {one.basis} is {one.error:.0%}"

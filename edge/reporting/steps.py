@@ -15,7 +15,7 @@ from runtimes.host.schema import Conditions
 
 # A clock counts as changed if it differs by more than this share: it is read at one moment.
 _CLOCK = 0.05
-# With a single round there is no interval between rounds: a step is then what one seldom sees without a cause.
+# With a single round there is no interval between rounds: then a step is a change that is rare without a cause.
 _STEP = 0.10
 
 

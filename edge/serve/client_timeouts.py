@@ -1,4 +1,4 @@
-"""Close connections whose request headers do not arrive in time, or are too long, and those that nobody reads.
+"""Close connections whose request headers do not arrive in time, or are too long, and those whose client does not read.
 
 uvicorn limits how long a connection may be idle between two requests, but waits forever for the headers of the first
 request, for headers that have begun, and for a client that has stopped reading: clients that send or read a byte now

@@ -25,7 +25,7 @@ _SOURCE = "source"
 # Fields that hold no parts of messages, but may use the same words.
 _OTHER = ("tools", "functions", "json_schema", "response_format", "chat_template_kwargs", "metadata", "arguments")
 _LINK = re.compile(r"\s*(http|file:)", re.IGNORECASE)  # llama-server fetches whatever begins with "http"
-_MARKER_AT_END = re.compile(r"<__media_\w*__>\Z")  # llama-server's mark for a picture, which `/props` tells
+_MARKER_AT_END = re.compile(r"<__media_\w*__>\Z")  # llama-server's mark for a picture, which `/props` reports
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """The estimated rows of the table: what `edge estimate` says of each published setup, from rows that others published.
 
-They stand beside the published rows, so that the error of an estimate is seen at a glance. A setup whose device has too
+Each follows its published row, which shows the error of the estimate. A setup whose device has too
 few published rows, or rows that the fit does not explain, has no estimate, and its row says so.
 """
 

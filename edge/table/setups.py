@@ -171,7 +171,7 @@ _CUDA = (
 _JETSON = TableSetup(
     id="tensorrt-fp16", title="TensorRT FP16", artifact="tensorrt-fp16", runtime="tensorrt", threads=None, device="cuda"
 )
-# One thread, as the native row beside it; `edge bench --on browser` measures several.
+# One thread, like the native row next to it; `edge bench --on browser` measures several.
 _BROWSER = TableSetup(
     id="browser-tflite-int8-1t",
     title="browser, TFLite int8, 1 thread",

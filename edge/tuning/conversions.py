@@ -54,7 +54,7 @@ def _other_formats(model: Path, *, with_int8: bool) -> Iterator[tuple[str, str]]
 def _format_and_precision(model: Path) -> tuple[str, str] | None:
     try:
         manifest = Artifact.open(model).manifest
-    except EdgeError:  # a kind of source that is no artifact, such as a folder of Hugging Face
+    except EdgeError:  # a kind of source that is not an artifact, such as a folder of Hugging Face
         return None
     return manifest.format, manifest.precision
 

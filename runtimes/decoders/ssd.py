@@ -276,7 +276,7 @@ def _labels(model: ModelFacts, operator: str) -> tuple[tuple[str, ...] | None, t
 
 
 def _offset(model: ModelFacts) -> int:
-    """Return 1 if the first label is no class but the background, or a placeholder for it."""
+    """Return 1 if the first label is not a class but the background, or a placeholder for it."""
     if model.label_offset is not None:
         return model.label_offset
     names = model.labels.names if model.labels is not None else ()

@@ -1,6 +1,6 @@
 """Time the operators of a TFLite model with the profiler in LiteRT's C library, which its Python package does not wrap.
 
-The library's functions are no stable interface, and some models break its memory: it runs in a process of its own,
+The library's functions are not a stable interface, and some models break its memory: it runs in a process of its own,
 and only the releases in `KNOWN`, with which these calls were tried, are used. Declarations: litert/c in
 github.com/google-ai-edge/LiteRT (Apache-2.0).
 """

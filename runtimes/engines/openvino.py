@@ -200,7 +200,7 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return text  # which is no mapping
+        return text  # which is not a mapping
 
 
 def _name(port: Any) -> str:

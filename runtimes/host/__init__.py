@@ -1,8 +1,7 @@
 """Facts about this machine: its fixed properties, and its current conditions.
 
 Every reader takes `root`, a folder in place of `/`, so that tests can describe a board by a folder of files. Linux is
-fully supported; elsewhere, a fact that cannot be read
-(the load average is POSIX only) is None, never an error.
+fully supported; elsewhere, a fact that cannot be read (the load average is POSIX only) is None, never an error.
 
     facts()       cpu, memory, os, board, accelerators, energy: hardware and setup
     conditions()  governor, load, temperature, throttling, MHz: read them before and after a measurement

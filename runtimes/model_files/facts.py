@@ -43,7 +43,7 @@ class Producer:
 
     operator: Its name in the format.
     position: The output is its `position`-th.
-    classes: Of how many classes, without a background, it chooses; None for other operators, and if it is not known.
+    classes: How many classes it chooses from, without a background; None for other operators, and if it is not known.
     """
 
     operator: str
@@ -53,7 +53,7 @@ class Producer:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """The names of the inputs that take a text as token ids, integers [1, tokens]; "" for one that there is not.
+    """The names of the inputs that take a text as token ids, integers [1, tokens]; "" for one that does not exist.
 
     ids: The tokens.
     mask: 1 for a token, 0 for padding.
@@ -125,7 +125,7 @@ class ModelFacts:
     def batch(self) -> int:
         """How many pictures the only input takes at once: 1 if that is free, or if it takes no pictures.
 
-        0 stands for a picture without an axis for it, [3, height, width], as TorchVision's detectors take it.
+        0 means a picture without a batch axis, [3, height, width], as TorchVision's detectors take it.
         """
         shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
         if len(shape) == 3 and shape[0] == 3:
@@ -165,7 +165,7 @@ class ModelFacts:
         return {one.position: spec for one, spec in found if one is not None and one.operator == operator}
 
     def classes_of(self, operator: str) -> int | None:
-        """Return of how many classes an operator that computes an output chooses; None if it is not known."""
+        """Return how many classes the operator of an output chooses from; None if it is not known."""
         found = (one.classes for one in self.producers if one is not None and one.operator == operator)
         return next(found, None)
 

@@ -159,7 +159,7 @@ def test_what_is_missing_is_named(capsys, tmp_path, monkeypatch):
     assert "edgeproof[text]" in caught.value.hint
     (tmp_path / "tokenizer.json").unlink()
     assert main(["run", str(model), "--text", "cat"]) == 3
-    assert "has no tokenizer.json beside it" in capsys.readouterr().err
+    assert "has no tokenizer.json next to it" in capsys.readouterr().err
 
 
 def test_a_reference_needs_an_embedding(capsys, tmp_path):

@@ -183,7 +183,7 @@ def test_the_command_writes_the_page_and_says_so_in_json(tmp_path: Path, capsys:
         ('{"machine": {}}', "holds nothing that a report shows"),
         ("[1]", "is 1, not an object"),
         ('[{"setup": 3}]', "'[0].setup' is 3, not text"),
-        ('[{"kind": "published", "id": "pi-9"}]', "'[0].id' is 'pi-9', which is no published row"),
+        ('[{"kind": "published", "id": "pi-9"}]', "'[0].id' is 'pi-9', which is not a published row"),
         (
             '{"artifact": "a", "format": "onnx", "precision": "fp32", "files": [], "proof": {"metrics": {"snr": 1%s}}}'
             % ("0" * 400),
