@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="with --on: copy the engines from this machine")
     add_meter(parser)
     parser.add_argument(
-        "--estimated", action="store_true", help="add an estimated row beside each published one, where there is one"
+        "--estimated", action="store_true", help="add an estimated row after each published one, where there is one"
     )
     parser.add_argument("--list", action="store_true", help="list the setups of this machine and exit")
     parser.add_argument("--how", metavar="SETUP", help="print the commands that reproduce a published row")
