@@ -60,7 +60,7 @@ def edge_tpu_split(model: Path) -> EdgeTpuSplit:
     path = Artifact.open(model).model
     if format_of(path) != "tflite":
         raise RefusedError(
-            f"only of TFLite files is it known what runs on an Edge TPU, and {path.name} is none",
+            f"what runs on an Edge TPU is known only for TFLite files, and {path.name} is not one",
             f"convert it, and estimate the result: edge convert {path.name} --for coral-usb --calibration PICTURES",
         )
     checked = check_edgetpu(path)

@@ -60,7 +60,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:  # UnicodeError: what no name of a host may contain, such as an empty part
-        reason = error.strerror if isinstance(error, OSError) else "no name of a host has that form"
+        reason = error.strerror if isinstance(error, OSError) else "it does not have the form of a host name"
         raise HostError(f"{host} is not an address of this machine: {reason}", "try --host 127.0.0.1") from None
     bound = socket.socket(family, kind, protocol)
     try:

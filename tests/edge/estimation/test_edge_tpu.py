@@ -214,7 +214,7 @@ def test_all_devices_are_ranked_together(capsys):
     ("model", "words", "status", "message"),
     [
         ("tflite-int8", ["--precision", "fp32"], 2, "an Edge TPU does not compute in fp32"),
-        ("onnx-fp32", [], 5, "only of TFLite files is it known"),
+        ("onnx-fp32", [], 5, "is known only for TFLite files"),
         ("edgetpu-int8", [], 2, "give the .tflite file that it was compiled from"),
     ],
 )
