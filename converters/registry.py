@@ -36,7 +36,7 @@ def converter(name: str) -> Converter:
     """Return the converter called `name`. Raises UsageError for an unknown name."""
     known = {one.id: one for one in all_converters()}
     if name not in known:
-        raise UsageError(f"there is no conversion step '{name}'", f"steps: {', '.join(known)}")
+        raise UsageError(f"there is no converter '{name}'", f"converters: {', '.join(known)}")
     return known[name]
 
 

@@ -256,7 +256,7 @@ def test_free_sizes_are_refused(step, request_for, make_classifier):
 
 
 def test_an_unknown_step(classifier, request_for):
-    with pytest.raises(UsageError, match="no conversion step 'onnx_to_gold'"):
+    with pytest.raises(UsageError, match="no converter 'onnx_to_gold'"):
         convert(request_for(classifier, steps=("onnx_to_gold",)), silent)
 
 
