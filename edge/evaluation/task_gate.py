@@ -43,14 +43,14 @@ _SLACK = 1e-9
 class _SessionWorker(Worker):
     """Runs the jobs of predictions on an open session of this process, with the names and layouts of the source."""
 
-    def __init__(self, truth: Reference, session: Session) -> None:
-        self._truth, self._session = truth, session
+    def __init__(self, reference: Reference, session: Session) -> None:
+        self._reference, self._session = reference, session
 
     def run(self, job: Job[R], *, timeout_s: float | None, on_progress: OnProgress | None = None) -> R:
         """Run samples; their outputs are real numbers."""
         del timeout_s, on_progress
         assert isinstance(job, RunJob)
-        if self._truth.stateful:
+        if self._reference.stateful:
             what = "a model that keeps a state in variables is not judged while it is converted"
             raise UsageError(what, "leave out --evaluate; compare with `edge evaluate SOURCE ARTIFACT --max-drop`")
         samples = load_arrays(Path(job.inputs))
@@ -61,12 +61,12 @@ class _SessionWorker(Worker):
 
     def _outputs(self, samples: Arrays) -> Arrays:
         theirs, outputs = tuple(self._session.inputs), tuple(self._session.outputs)
-        found = answers(self._session, to_model_dtypes(theirs, map_tensors(self._truth.inputs, theirs, samples)))
-        return map_tensors(outputs, self._truth.outputs, found, "output")
+        found = answers(self._session, to_model_dtypes(theirs, map_tensors(self._reference.inputs, theirs, samples)))
+        return map_tensors(outputs, self._reference.outputs, found, "output")
 
     def _in_order(self, samples: Arrays, states: Mapping[str, str]) -> Arrays:
         """Run samples that follow one another: states, which are zero at first, are inputs that outputs give."""
-        specs = {spec.name: spec for spec in self._truth.inputs}
+        specs = {spec.name: spec for spec in self._reference.inputs}
         held = {name: zeros(specs[name])[np.newaxis] for name in states}
         rows = []
         for index in range(len(next(iter(samples.values())))):
@@ -81,21 +81,21 @@ class TaskGate:
     """A limit on the loss of a metric.
 
     model: The source, whose decoder decodes all results.
-    truth: The source's inputs and outputs.
+    reference: The source's inputs and outputs.
     inputs: The labeled inputs.
     source: The source's records of them.
     allowed: By how much the metric may fall, 0 to 1.
     """
 
     model: PreparedModel
-    truth: Reference
+    reference: Reference
     inputs: Sequence[LabeledInput]
     source: Sequence[Array]
     allowed: float
 
     def accuracy(self, session: Session, size: int) -> TaskScore:
         """Score the result in `session`, whose files have `size` bytes."""
-        view, found = task_view(self.model.task.id), _records(self.model, self.truth, self.inputs, session)
+        view, found = task_view(self.model.task.id), _records(self.model, self.reference, self.inputs, session)
         metric, before = next(iter(view.metrics(self.source).values.items()))
         compared = difference(view, metric, self.source, found)
         return TaskScore(
@@ -156,29 +156,31 @@ class TaskScore:
         return ProofError(f"{what}; at most {self.allowed:.3g} is allowed{layers}", hint)
 
 
-def task_gate(request: ConvertRequest, source: OpenedSource, truth: Reference, session: Session) -> TaskGate:
+def task_gate(request: ConvertRequest, source: OpenedSource, reference: Reference, session: Session) -> TaskGate:
     """Read the labeled inputs of a request, and score the source.
 
     Raises InputError if the data cannot be read or does not fit the model, and if the source finds nothing.
     """
     assert request.evaluation is not None
-    model = _prepare_source(request, source, truth)
+    model = _prepare_source(request, source, reference)
     inputs = read_labeled(model, request.evaluation).inputs
-    records = _records(model, truth, inputs, session)
+    records = _records(model, reference, inputs, session)
     if not next(iter(task_view(model.task.id).metrics(records).values.values()), 0.0):
         what = f"the source itself finds nothing of what is labeled in {request.evaluation}"
         raise InputError(what, "check the labels, --labels, --task and --preprocess")
-    return TaskGate(model=model, truth=truth, inputs=inputs, source=records, allowed=request.max_drop)
+    return TaskGate(model=model, reference=reference, inputs=inputs, source=records, allowed=request.max_drop)
 
 
-def _prepare_source(request: ConvertRequest, source: OpenedSource, truth: Reference) -> PreparedModel:
+def _prepare_source(request: ConvertRequest, source: OpenedSource, reference: Reference) -> PreparedModel:
     known = source.artifact.manifest
-    outputs = tuple(_real(spec) for spec in truth.outputs)
-    manifest = replace(known, inputs=truth.inputs, outputs=outputs, preprocess=truth.preprocess, task=request.task)
+    outputs = tuple(_real(spec) for spec in reference.outputs)
+    manifest = replace(
+        known, inputs=reference.inputs, outputs=outputs, preprocess=reference.preprocess, task=request.task
+    )
     artifact, options = replace(source.artifact, manifest=manifest), DecodeOptions(confidence=CONFIDENCE)
-    takes_pictures = truth.preprocess is not None
+    takes_pictures = reference.preprocess is not None
     return complete_model(
-        artifact, ModelHints(), lambda: (truth.inputs, outputs), takes_pictures=takes_pictures, options=options
+        artifact, ModelHints(), lambda: (reference.inputs, outputs), takes_pictures=takes_pictures, options=options
     )
 
 
@@ -187,9 +189,9 @@ def _real(spec: TensorSpec) -> TensorSpec:
 
 
 def _records(
-    model: PreparedModel, truth: Reference, inputs: Sequence[LabeledInput], session: Session
+    model: PreparedModel, reference: Reference, inputs: Sequence[LabeledInput], session: Session
 ) -> Sequence[Array]:
-    given = predict(model, [source for source, _ in inputs], _SessionWorker(truth, session), EngineChoice())
+    given = predict(model, [source for source, _ in inputs], _SessionWorker(reference, session), EngineChoice())
     found = []
     for one in score(model.task.id, inputs, given):
         if isinstance(one, Unreadable):

@@ -129,26 +129,26 @@ def test_a_result_that_is_right_too_seldom_fails(request_for, step, labeled, ans
 
 
 def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labeled):
-    truth = truth_of(classifier, OutputMeaning("probability", 1))
+    reference = reference_of(classifier, OutputMeaning("probability", 1))
     with open_session(Artifact.open(classifier)) as session:
-        assert right(accuracy_gate(labeled(rows=answered), 0.01, truth, session)) == 40
+        assert right(accuracy_gate(labeled(rows=answered), 0.01, reference, session)) == 40
         keep = answered > 0
         path = labeled(pixels=PIXELS[keep], classes=answered[keep] - 1)
-        assert right(accuracy_gate(path, 0.01, truth, session)) == keep.sum()
+        assert right(accuracy_gate(path, 0.01, reference, session)) == keep.sum()
 
 
 def test_arrays_will_do_as_well_as_pictures(classifier, answered, tmp_path):
     path = tmp_path / "arrays.npz"
     np.savez(path, anything=((PIXELS - 127.5) / 127.5).astype(np.float32), classes=answered)
     with open_session(Artifact.open(classifier)) as session:
-        assert right(accuracy_gate(path, 0.01, truth_of(classifier), session)) == 40
+        assert right(accuracy_gate(path, 0.01, reference_of(classifier), session)) == 40
 
 
 def right(judge) -> int:
     return int((judge.source == judge.evaluation.rows).sum())
 
 
-def truth_of(classifier, meaning=None, calibration=None) -> Reference:
+def reference_of(classifier, meaning=None, calibration=None) -> Reference:
     from converters.calibration.synthetic import make_inputs
     from converters.pipeline.verification import Samples
 
