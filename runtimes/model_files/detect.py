@@ -56,7 +56,7 @@ _KINDS = (
 )
 
 
-def _kind(head: bytes) -> str:
+def _describe_magic(head: bytes) -> str:
     """Return what a file with these first bytes is; "" if that is unknown."""
     if head[4:8] == _TFLITE:
         return "it is a TFLite file"
@@ -64,7 +64,7 @@ def _kind(head: bytes) -> str:
 
 
 def _is_onnx(_path: Path, head: bytes) -> bool:
-    return bool(head) and not _kind(head)  # protobuf has no first bytes of its own
+    return bool(head) and not _describe_magic(head)  # protobuf has no first bytes of its own
 
 
 def _is_zip(path: Path) -> bool:
@@ -178,17 +178,19 @@ def _check_content(path: Path, expected: str) -> None:
             head = stream.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
-    _refuse_placeholder(path, head, f"{_a(expected)} model")
+    _refuse_placeholder(path, head, f"{_with_article(expected)} model")
     weights = path.with_suffix(".bin")
     if expected == "openvino" and weights.is_file():
         with weights.open("rb") as stream:
             _refuse_placeholder(weights, stream.read(64), "the model's weights")
     if not FORMATS[expected].magic(path, head):
-        what = "its archive is damaged or cut short" if _is_archive(path, head) else _what(head)
-        raise InputError(f"{path} is not {_a(expected)} model: {what}", "check how the file was made or copied")
+        what = "its archive is damaged or cut short" if _is_archive(path, head) else _describe_head(head)
+        raise InputError(
+            f"{path} is not {_with_article(expected)} model: {what}", "check how the file was made or copied"
+        )
 
 
-def _a(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
@@ -203,10 +205,10 @@ def _refuse_placeholder(path: Path, head: bytes, expected: str) -> None:
             raise InputError(f"{path} is not {expected}: {what}", hint)
 
 
-def _what(head: bytes) -> str:
+def _describe_head(head: bytes) -> str:
     if not head:
         return "it is empty"
-    if kind := _kind(head):
+    if kind := _describe_magic(head):
         return kind
     if head[:4] in _OLD_GGML:
         return (

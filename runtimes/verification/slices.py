@@ -109,7 +109,7 @@ def complete_check(check: OutputCheck, expected: Array, given: Array, scale: flo
 
     `scale` is the quantization step in the file, 0 if it has none; then the step is observed.
     """
-    expected, given = _few(expected, given)
+    expected, given = _thin_out(expected, given)
     whole = _added_step(expected, given, scale)
     return replace(check, parts=tuple(_measure(part, expected, given, scale, whole) for part in check.parts))
 
@@ -121,14 +121,14 @@ def _added_step(expected: Array, given: Array, scale: float) -> float:
 
 
 def _measure(part: Part, expected: Array, given: Array, scale: float, whole: float) -> Part:
-    mine = _cut(part, expected)
+    mine = _slice_of(part, expected)
     low, high = float(mine.min()), float(mine.max())
     natural, span = part.natural, part.span
     if not natural:
         # Without a graph: values that stay within 0 to 1 and use it are shares or scores.
         natural = low >= 0 and high <= 1 + 1e-3 and high - low >= 1 / 32
         span = 1.0 if natural else high - low
-    step = _added_step(mine, _cut(part, given), scale) or whole
+    step = _added_step(mine, _slice_of(part, given), scale) or whole
     return replace(part, span=float(f"{span:.6g}"), natural=natural, step=float(f"{step:.6g}"))
 
 
@@ -150,7 +150,7 @@ def judge_slices(check: OutputCheck, expected: Array, given: Array, limits: Slic
     """Compare every slice of every part and axis with the source's: [n, *shape], finite, dequantized."""
     if not expected.size:
         return SliceReport()
-    expected, given = _few(expected, given)
+    expected, given = _thin_out(expected, given)
     report = SliceReport()
     for part in check.parts:
         report += _judge_part(check.name, part, expected, given, limits)
@@ -161,14 +161,14 @@ def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: 
     shape = expected.shape[1:]
     if part.span > 0 and part.step * limits.steps > part.span:
         return SliceReport(1, (_coarse(output, part, expected, given),))
-    elements = _Elements.of(_cut(part, expected), _cut(part, given))
+    elements = _Elements.of(_slice_of(part, expected), _slice_of(part, given))
     report, candidates = SliceReport(), []
     for axis, size in enumerate(elements.shape):
         if size == 1 and axis != part.axis:
             continue
         failed, faint = elements.slices(axis).defects(part, limits, few=size <= FEW)
-        found = _fold(output, shape, axis, part.start if axis == part.axis else 0, failed)
-        report += SliceReport(size, (), _faint(output, shape, axis, faint, part.step))
+        found = _join_adjacent(output, shape, axis, part.start if axis == part.axis else 0, failed)
+        report += SliceReport(size, (), _describe_faint(output, shape, axis, faint, part.step))
         if found:
             candidates.append((sum(one.last - one.first + 1 for one in found) / size, found))
     if candidates:  # the same defect shows on several axes: the fewest slices name it best
@@ -178,10 +178,10 @@ def _judge_part(output: str, part: Part, expected: Array, given: Array, limits: 
 
 def _coarse(output: str, part: Part, expected: Array, given: Array) -> SliceDefect:
     words = f"one step of the result is {part.step:.3g}, too coarse for their range of {part.span:.3g}"
-    moved, moves = (float(np.ptp(_cut(part, values), axis=0).max()) for values in (expected, given))
+    moved, moves = (float(np.ptp(_slice_of(part, values), axis=0).max()) for values in (expected, given))
     if moves <= _STILL * moved:
         words += "; they are constant in the result and not in the source"
-    place = _place(expected.shape[1:], part.axis, part.start, part.stop - 1)
+    place = _describe_place(expected.shape[1:], part.axis, part.start, part.stop - 1)
     return SliceDefect(output, part.axis, part.start, part.stop - 1, words, 1e3 * part.step / part.span, place)
 
 
@@ -268,7 +268,9 @@ class _Slices:
         dead = still & strong & (self.moved > (_DEAD_STEPS * part.step or own / limits.steps))
         failed: dict[int, tuple[str, float]] = {}
         for place in np.flatnonzero(dead):
-            words = f"constant in the result, while the source's {_by(float(self.moved[place]), part.step)}"
+            words = (
+                f"constant in the result, while the source's {_describe_movement(float(self.moved[place]), part.step)}"
+            )
             failed[int(place)] = (words, 1e3)
         if few and not part.natural and part.step:
             for place in np.flatnonzero(lives & (self.span < _FEW_STEPS * part.step) & ~dead):
@@ -284,11 +286,11 @@ class _Slices:
         return failed, [int(place) for place in np.flatnonzero(still) if int(place) not in failed and part.step]
 
 
-def _by(moved: float, step: float) -> str:
+def _describe_movement(moved: float, step: float) -> str:
     return f"moves by {moved:.3g}" + (f", {moved / step:.3g} steps of it" if step else "")
 
 
-def _fold(
+def _join_adjacent(
     output: str, shape: Sequence[int], axis: int, offset: int, failed: Mapping[int, tuple[str, float]]
 ) -> tuple[SliceDefect, ...]:
     """Join adjacent slices with the same defect, with the words of the worst of them."""
@@ -302,29 +304,31 @@ def _fold(
             found[-1] = replace(last, last=place, words=worse, weight=max(last.weight, weight))
         else:
             found.append(SliceDefect(output, axis, place, place, words, weight))
-    return tuple(replace(one, place=_place(shape, axis, one.first, one.last)) for one in found)
+    return tuple(replace(one, place=_describe_place(shape, axis, one.first, one.last)) for one in found)
 
 
-def _faint(output: str, shape: Sequence[int], axis: int, places: Sequence[int], step: float) -> tuple[str, ...]:
+def _describe_faint(
+    output: str, shape: Sequence[int], axis: int, places: Sequence[int], step: float
+) -> tuple[str, ...]:
     if not places:
         return ()
-    kind = _kind(shape, axis) or f"indices of axis {axis}"
+    kind = _axis_name(shape, axis) or f"indices of axis {axis}"
     count = f"{len(places):,} of {shape[axis]:,} {kind}"
     return (f"output '{output}': {count} move by less than two steps ({step:.3g}) and are constant in the result",)
 
 
-def _place(shape: Sequence[int], axis: int, first: int, last: int) -> str:
+def _describe_place(shape: Sequence[int], axis: int, first: int, last: int) -> str:
     """Name slices: `, channels 4..6`; nothing for all of them."""
     if first == 0 and last == shape[axis] - 1:
         return ""
-    kind = _kind(shape, axis)
+    kind = _axis_name(shape, axis)
     indices = f"{first}..{last}" if last > first else f"{first}"
     if not kind:
         return f", {'indices' if last > first else 'index'} {indices} of axis {axis}"
     return f", {kind if last > first else kind[:-1]} {indices}"
 
 
-def _kind(shape: Sequence[int], axis: int) -> str:
+def _axis_name(shape: Sequence[int], axis: int) -> str:
     """Return what the slices of an axis are called.
 
     The second or the last axis has the channels: the one that a square map leaves, else the shorter.
@@ -339,7 +343,7 @@ def _kind(shape: Sequence[int], axis: int) -> str:
     return "channels" if axis == channels else ""
 
 
-def _cut(part: Part, values: Array) -> Array:
+def _slice_of(part: Part, values: Array) -> Array:
     if part.start == 0 and part.stop >= values.shape[part.axis + 1]:
         return values
     index = [slice(None)] * values.ndim
@@ -347,7 +351,7 @@ def _cut(part: Part, values: Array) -> Array:
     return values[tuple(index)]
 
 
-def _few(expected: Array, given: Array) -> tuple[Array, Array]:
+def _thin_out(expected: Array, given: Array) -> tuple[Array, Array]:
     """Return fewer samples of a large output, evenly chosen; a scalar output gets an axis."""
     count = max(2, _MAX_VALUES // max(1, expected[0].size))
     if len(expected) > count:
