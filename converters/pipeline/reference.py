@@ -121,7 +121,7 @@ def stateful_answers(source: OpenedSource, session: Session, samples: Samples, f
     feeds = to_model_dtypes(session.inputs, samples.inputs.samples)
     if not keeps_state(source):  # it may only show after dozens of samples, so the file has the last word
         first = answers(session, {name: values[:1] for name, values in feeds.items()})
-        if _same(first, {name: values[:1] for name, values in found.items()}):
+        if _are_same(first, {name: values[:1] for name, values in found.items()}):
             return None
     random = random_node(source.model) if source.format == "onnx" else None
     if random is not None:
@@ -130,17 +130,17 @@ def stateful_answers(source: OpenedSource, session: Session, samples: Samples, f
     for _ in range(2):
         with open_source_session(source.artifact) as new:  # only a new interpreter resets TFLite's variables
             sequences.append(answers(new, feeds))
-    if not _same(*sequences):
+    if not _are_same(*sequences):
         what = "the source answers the same input differently each time: it draws random numbers"
         raise ProofError(what, _WITHOUT_RANDOMNESS)
     return sequences[0]
 
 
-def _same(first: Arrays, second: Arrays) -> bool:
-    return all(_alike(*same_size(values, second[name])) for name, values in first.items())
+def _are_same(first: Arrays, second: Arrays) -> bool:
+    return all(_are_alike(*same_size(values, second[name])) for name, values in first.items())
 
 
-def _alike(first: Array, second: Array) -> bool:
+def _are_alike(first: Array, second: Array) -> bool:
     largest = float(np.abs(np.nan_to_num(second)).max(initial=0))
     return first.shape == second.shape and np.allclose(
         first, second, rtol=0, atol=_ROUNDING * max(1.0, largest), equal_nan=True

@@ -88,7 +88,7 @@ class ConverterContract:
         if self.calibration is not None:
             save_arrays(samples, self.calibration.samples)
         kind = type(self.converter)
-        words = (kind.__module__, kind.__qualname__, precision, source, _new(folder))
+        words = (kind.__module__, kind.__qualname__, precision, source, _new_folder(folder))
         command = [sys.executable, "-c", _CONVERT, *map(str, words), str(samples) if self.calibration else ""]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -115,7 +115,7 @@ class ConverterContract:
     def test_it_answers_as_its_source_and_writes_the_same_bytes_in_every_process(
         self, precision: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        source, out = self.source(_new(tmp_path / "source")), _new(tmp_path / "out")
+        source, out = self.source(_new_folder(tmp_path / "source")), _new_folder(tmp_path / "out")
         capfd.readouterr()
         result = self._convert(source, out, precision)
         assert capfd.readouterr() == ("", "")
@@ -134,13 +134,16 @@ class ConverterContract:
     def test_int8_needs_calibration_data(self, tmp_path: Path) -> None:
         if "int8" not in self.converter.precisions or self.converter.reads("int8") == "int8":
             return
-        source, options = self.source(_new(tmp_path / "source")), replace(self.converter.Options(), precision="int8")
+        source, options = (
+            self.source(_new_folder(tmp_path / "source")),
+            replace(self.converter.Options(), precision="int8"),
+        )
         error = caught(UsageError, lambda: self.converter.convert(source, tmp_path, options, None))
         assert "needs calibration data" in error.message
         assert "--calibration" in error.hint
 
     def test_a_broken_model_is_named_and_leaves_nothing(self, tmp_path: Path) -> None:
-        broken, out = tmp_path / f"broken.{self.converter.source}", _new(tmp_path / "out")
+        broken, out = tmp_path / f"broken.{self.converter.source}", _new_folder(tmp_path / "out")
         broken.write_bytes(np.random.default_rng(0).bytes(3000))
         error = caught(InputError, lambda: self._convert(broken, out, self.converter.precisions[0]))
         assert broken.name in error.message
@@ -168,6 +171,6 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _new(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, or run the action of another option. Returns 0 if a setup was measured."""
     if args.how:
-        print(_how(args.how))
+        print(_describe_reproduction(args.how))
         return 0
     if args.fetch_weights:
         print(_fetch_weights())
@@ -125,7 +125,7 @@ def _bundle(args: argparse.Namespace, recipes: list[str]) -> Bundle:
     return read(args.bundle)
 
 
-def _how(name: str) -> str:
+def _describe_reproduction(name: str) -> str:
     from edge.machine.this_machine import published_row
 
     return published_row(name).how.rstrip()

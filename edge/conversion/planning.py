@@ -211,7 +211,7 @@ def _for_device(source: OpenedSource, request: ConversionRequest, steps: Sequenc
     skipped: list[EdgeError] = []
     for one in allowed:
         try:
-            plan = _into(source, target, one, request, steps)
+            plan = _plan_for_format(source, target, one, request, steps)
         except EdgeError as reason:
             skipped.append(reason)
             continue
@@ -221,7 +221,7 @@ def _for_device(source: OpenedSource, request: ConversionRequest, steps: Sequenc
     raise _most_helpful(skipped)
 
 
-def _into(
+def _plan_for_format(
     source: OpenedSource, target: Target, allowed: AllowedFormat, request: ConversionRequest, steps: Sequence[Converter]
 ) -> ConversionPlan:
     """Plan for one format of a device, in the requested precision or the device's best that a step writes."""

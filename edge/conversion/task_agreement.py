@@ -146,16 +146,16 @@ def _held(source: Sequence[TensorSpec], result: Sequence[TensorSpec], arrays: Ar
 def _result(side: _Side, arrays: Arrays, kind: str, index: int) -> Result:
     """Decode one input's outputs, as the engine gives them: quantized where the model's outputs are."""
     task, decoder, specs = side
-    real = named_outputs(_of(arrays, kind, index), specs)
+    real = named_outputs(_arrays_of_sample(arrays, kind, index), specs)
     known = {spec.name: spec for spec in specs}
     outputs = {name: quantize(values, known[name]) if name in known else values for name, values in real.items()}
-    inputs = _of(arrays, INPUT, index)
+    inputs = _arrays_of_sample(arrays, INPUT, index)
     reads = {name: inputs[name] for name in decoder.reads() if name in inputs}
     result: Result = task.decode({**outputs, **reads}, decoder)
     return result
 
 
-def _of(arrays: Arrays, kind: str, index: int) -> Arrays:
+def _arrays_of_sample(arrays: Arrays, kind: str, index: int) -> Arrays:
     return {name[len(kind) :]: np.asarray(values[index]) for name, values in arrays.items() if name.startswith(kind)}
 
 

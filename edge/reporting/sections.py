@@ -116,7 +116,7 @@ def _label(place: int, one: ReportedResult, results: Numbered) -> str:
     return f"{place} {one.setup}" + (f", {one.machine}" if len(same) > 1 else "")
 
 
-def _of(numbered: Numbered) -> str:
+def _describe_origin(numbered: Numbered) -> str:
     """Return where a figure's numbers come from."""
     places = [place for place, _ in numbered]
     starts = [place for place in places if place - 1 not in places]
@@ -146,7 +146,7 @@ def latency_chart(timed: Numbered) -> Callable[[float], Drawing]:
 def _latency(timed: Numbered) -> str:
     place, fastest = min(timed, key=lambda pair: pair[1].latency_ms or 0.0)
     said = f"The fastest is {_label(place, fastest, timed)} with {number(fastest.latency_ms or 0.0)} ms."
-    return figure("latency-figure", "Latency of one inference", latency_chart(timed), said, _of(timed))
+    return figure("latency-figure", "Latency of one inference", latency_chart(timed), said, _describe_origin(timed))
 
 
 def _distributions(numbered: Numbered) -> Iterator[Section]:
@@ -159,7 +159,7 @@ def _distributions(numbered: Numbered) -> Iterator[Section]:
     ]
     caption = (
         "Every run, relative to the median of its setup, which is written in milliseconds at the right. "
-        f"Runs slower than the axis are drawn at its end. {_of(sampled)}"
+        f"Runs slower than the axis are drawn at its end. {_describe_origin(sampled)}"
     )
     body = figure(
         "distributions-figure",
@@ -189,7 +189,7 @@ def _accuracy(numbered: Numbered) -> Iterator[Section]:
         rows = [(place, one) for place, one, _ in chosen]
         caption = (
             f"{html(metric)} on {inputs} inputs of {html(data)}. On the dashed line are the rows that no other "
-            f"row beats in both: {html(names)}. {_of(rows)}"
+            f"row beats in both: {html(names)}. {_describe_origin(rows)}"
         )
         bodies.append(
             figure(
@@ -209,7 +209,7 @@ def _energy(numbered: Numbered) -> Iterator[Section]:
     if not known:
         return
     lines = [Line(label=_label(place, one, known), value=one.joules or 0.0, style=one.kind) for place, one in known]
-    caption = "Of one inference, with the power that the idle machine needs. " + _of(known)
+    caption = "Of one inference, with the power that the idle machine needs. " + _describe_origin(known)
     body = figure("energy-figure", "Energy", lambda width: bars(lines, "J", width), f"{len(lines)} setups.", caption)
     yield Section(id="energy", title="Energy", body=body)
 
@@ -226,7 +226,7 @@ def _operators(numbered: Numbered) -> Iterator[Section]:
         lines.append(Line(label="outside operators", value=max(one.profile["outside_ms"], 0.0), style="published"))
         caption = (
             f"Mean of {one.profile['runs']} runs with the engine's profiler, which slows it down: the bars add up to "
-            f"{number(one.profile['total_ms'])} ms. {_of([(place, one)])}"
+            f"{number(one.profile['total_ms'])} ms. {_describe_origin([(place, one)])}"
         )
         bodies.append(
             f"<h3>{place} {html(one.setup)}</h3>"

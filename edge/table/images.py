@@ -43,7 +43,7 @@ def collect(picture: Path | None, calibration: Path | None) -> tuple[Pictures, s
     data = data_folder()
     folder = data / "imagenet" if data is not None and (data / "imagenet").is_dir() else None
     if picture is None and folder is not None:
-        picture = _only(folder / "benchmark")
+        picture = _only_picture(folder / "benchmark")
     if calibration is None and folder is not None:
         calibration = folder / "calibration"
     evaluation, truth = _evaluation(folder) if folder is not None else (None, None)
@@ -74,7 +74,7 @@ def _load(paths: list[Path]) -> Array:
     return load_all(paths, preprocess("keras"))
 
 
-def _only(folder: Path) -> Path:
+def _only_picture(folder: Path) -> Path:
     from edge.inference.images import picture_files
 
     files = picture_files(folder)

@@ -206,14 +206,14 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(1))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        _do(*arguments)
+        _run_command(*arguments)
     except OSError as error:
         hint = "make room on the board's disk" if error.errno == errno.ENOSPC else "check its disk and its permissions"
         _say(HostError(f"the board's system reports: {error}", hint).as_dict())
         sys.exit(1)
 
 
-def _do(task: str, *rest: str) -> None:
+def _run_command(task: str, *rest: str) -> None:
     if task == "hold":
         hold_lock(Path(rest[0]), rest[1], *map(float, rest[2:]))
     elif task == "work":
