@@ -73,6 +73,8 @@ class Engine(ABC):
     settings: Engine-specific settings, {name: description of the values}.
     no_profile: Why its operators cannot be timed, if they cannot.
     own_package: How to install the library on a board whose system ships the build for its GPU.
+    board_packages: What pip installs on a board, for an engine of `runtimes/engines/`, which is copied there; empty if
+        boards cannot have it.
     """
 
     id: str
@@ -80,6 +82,7 @@ class Engine(ABC):
     requires: str = ""
     settings: Mapping[str, str] = {}
     own_package: str = ""
+    board_packages: tuple[str, ...] = ()
     no_profile: str = "engines that do: litert, onnxruntime, openvino, torch, tensorrt"
 
     @abstractmethod

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge.remote.probe import Probe, Python
+from edge.remote.probe import Probe, Python, board_engines, modules_of
+from runtimes import registry
 from runtimes.errors import EngineMissingError, HostError, RefusedError
 from runtimes.standalone import receive
 
@@ -16,24 +17,6 @@ NEWER_LIBEDGETPU = (
     "install a build for a newer TFLite (libedgetpu1-std 16.0tf2.17 or later, github.com/feranick/libedgetpu), or "
     "Google's pycoral with tflite-runtime 2.5.0.post1 on Python 3.9"
 )
-# Engine → packages.
-_PACKAGES: dict[str, tuple[str, ...]] = {
-    "null": ("numpy",),
-    "litert": ("ai-edge-litert", "numpy"),
-    "edgetpu": ("ai-edge-litert", "numpy"),  # in addition to libedgetpu, which comes with the board's system
-    "onnxruntime": ("onnxruntime", "numpy"),
-    "openvino": ("openvino", "numpy"),
-    "tensorflow": ("tensorflow", "numpy"),
-    "keras": ("keras", "tensorflow", "numpy"),
-    "torch": ("torch", "numpy"),
-    "tensorrt": ("numpy",),  # TensorRT itself comes with JetPack, in the one build that fits the board
-}
-# Engine → its modules, any one of which suffices; other engines have one module of the same name.
-_MODULES: dict[str, tuple[str, ...]] = {
-    "litert": ("ai_edge_litert", "tflite_runtime"),
-    "edgetpu": ("pycoral", "ai_edge_litert", "tflite_runtime"),
-    "null": ("numpy",),
-}
 _OLD_TFLITE = ("tflite-runtime", "numpy<2")  # for 32-bit ARM, and for Python 3.8; built against numpy 1
 NEWEST_32_BIT = (3, 11)  # the last Python with wheels of tflite-runtime (2.14.0) for 32-bit ARM; 3.13 has none
 # TensorRT's Python up to 8.6 reads numpy.bool, which numpy 1.24 removed: github.com/NVIDIA/TensorRT, issue 2567.
@@ -51,8 +34,9 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
     `libedgetpu` is the version of that package on the board; the interpreter must be compatible with it. Raises
     EngineMissingError for an engine that only the board's own system can have, and lacks.
     """
-    if engine not in _PACKAGES:
-        raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(_PACKAGES)}")
+    able = board_engines()
+    if engine not in able:
+        raise RefusedError(f"the engine '{engine}' cannot be deployed", f"engines for boards: {', '.join(able)}")
     if python.is_android:
         raise RefusedError(f"PyPI has no {engine} for Android", _IN_TERMUX)
     if engine == "edgetpu" and is_googles(libedgetpu):
@@ -68,7 +52,7 @@ def packages(engine: str, python: Python, libedgetpu: str | None = None) -> tupl
             raise RefusedError(what, f"install the board's 64-bit image, or a Python up to {newest} as well")
         return _OLD_TFLITE
     if python.bits == 64 or engine == "null":
-        return _PACKAGES[engine]
+        return registry.engine(engine).board_packages
     raise RefusedError(
         f"there is no {engine} for a 32-bit system", "convert to tflite, or install the board's 64-bit image"
     )
@@ -118,7 +102,10 @@ def users_openvino(found: Probe, host: str) -> list[str]:
 
 def has_engine(engine: str, python: Python) -> bool:
     """Whether the board's own system has the engine: NVIDIA's builds, Google's pycoral, Intel's archive, or others."""
-    return "numpy" in python.modules and any(name in python.modules for name in _MODULES.get(engine, (engine,)))
+    if engine not in board_engines() or "numpy" not in python.modules:
+        return False
+    needed = modules_of(engine)
+    return not needed or any(name in python.modules for name in needed)
 
 
 def folder_of(engine: str, python: Python, libedgetpu: str | None) -> str:

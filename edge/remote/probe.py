@@ -7,30 +7,44 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge.remote.ssh import SshConnection
+from runtimes import registry
 from runtimes.artifact.json_fields import Fields
 from runtimes.errors import HostError
 
 ROOT = ".edgeproof"  # in the user's home folder: everything that edge installs on a board
 OLDEST = (3, 8)  # what `runtimes/` needs
 
-MODULES = (
-    *("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime", "openvino"),
-    *("tensorflow", "keras", "torch", "tensorrt", "pycoral"),
-)
 
-# Runs under any Python 3: each interpreter reports its own version. PyPI's package `pycoral` is not Google's, which has
-# pycoral/utils/edgetpu.py.
-_DESCRIBE_PYTHON = (
-    "import sys,os,json,struct,importlib.util as u;"
-    "p=os.path;has=lambda s,m:m!='pycoral' or any(p.exists(p.join(d,'utils','edgetpu.py')) "
-    "for d in s.submodule_search_locations or ());"
-    "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
-    "'bits':struct.calcsize('P')*8,"
-    f"'modules':[m for s,m in ((u.find_spec(m),m) for m in '{' '.join(MODULES)}'.split()) if s and has(s,m)],"
-    "'libc':'bionic' if hasattr(sys,'getandroidapilevel') else "  # Android's libc has no confstr
-    "os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
-)
-_SCRIPT = f"""
+def board_engines() -> list[str]:
+    """Return the engines that a board can have."""
+    return [name for name in registry.engine_ids() if registry.engine(name).board_packages]
+
+
+def modules_of(engine: str) -> list[str]:
+    """Return the modules of an engine, any one of which suffices; empty for one without a library."""
+    return [name.split(".")[0] for name in registry.engine(engine).requires.split("|") if name]
+
+
+def _describe_python() -> str:
+    """Return a program for any Python 3, by which each interpreter reports its version and its modules.
+
+    PyPI's package `pycoral` is not Google's, which has pycoral/utils/edgetpu.py.
+    """
+    names = sorted({"numpy", *(module for engine in board_engines() for module in modules_of(engine))})
+    return (
+        "import sys,os,json,struct,importlib.util as u;"
+        "p=os.path;has=lambda s,m:m!='pycoral' or any(p.exists(p.join(d,'utils','edgetpu.py')) "
+        "for d in s.submodule_search_locations or ());"
+        "print('python '+json.dumps({'version':list(sys.version_info[:3]),'path':sys.executable,"
+        "'bits':struct.calcsize('P')*8,"
+        f"'modules':[m for s,m in ((u.find_spec(m),m) for m in '{' '.join(names)}'.split()) if s and has(s,m)],"
+        "'libc':'bionic' if hasattr(sys,'getandroidapilevel') else "  # Android's libc has no confstr
+        "os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in os.confstr_names else None}))"
+    )
+
+
+def _script() -> str:
+    return f"""
 echo "machine $(uname -m)"
 echo "home $HOME"
 for name in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
@@ -38,7 +52,7 @@ for name in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python
   real=$(readlink -f "$path")
   case " $seen " in *" $real "*) continue;; esac
   seen="$seen $real"
-  "$path" -I -c "{_DESCRIBE_PYTHON}" 2>/dev/null  # without user packages and the folder ~/keras: workers see neither
+  "$path" -I -c "{_describe_python()}" 2>/dev/null  # without user packages and the folder ~/keras: workers see neither
 done
 dpkg-query -W -f 'libedgetpu ${{db:Status-Status}} ${{Version}}\\n' 'libedgetpu1-*' 2>/dev/null |
   sed -n 's/ installed / /p'
@@ -69,7 +83,7 @@ class Python:
     version: As in (3, 11, 2).
     path: Its executable.
     bits: 32 or 64.
-    modules: Those of `MODULES` that the board's own system has for it.
+    modules: Those of numpy and the engines that the board's own system has for it.
     libc: As in `glibc 2.36`; `bionic` on Android; None for another C library.
     """
 
@@ -133,7 +147,7 @@ class Probe:
 
 def probe(line: SshConnection) -> Probe:
     """Probe the board. Raises ConnectionLostError if the connection breaks, HostError if the board has no shell."""
-    status, text = line.run(_SCRIPT)
+    status, text = line.run(_script())
     words: dict[str, list[str]] = {}
     for entry in text.splitlines():
         key, _, value = entry.partition(" ")

@@ -42,6 +42,7 @@ class Adapter(TensorEngine):
     id = "edgetpu"
     formats: tuple[str, ...] = ("edgetpu",)
     requires = f"{_PYCORAL}|{REQUIRES}"
+    board_packages = ("ai-edge-litert", "numpy")  # in addition to libedgetpu, which comes with the board's system
 
     def version(self) -> str:
         """Return the version of the interpreter that hosts the Edge TPU."""

@@ -23,6 +23,7 @@ class Adapter(TensorEngine):
     id = "keras"
     formats: tuple[str, ...] = ("keras",)
     requires = "keras"
+    board_packages = ("keras", "tensorflow", "numpy")
     settings: Mapping[str, str] = {
         "call": "compiled: the model traced once into a graph; predict: model.predict, as most scripts call it",
     }

@@ -24,6 +24,7 @@ class Adapter(TensorEngine):
     id = "litert"
     formats: tuple[str, ...] = ("tflite",)
     requires = REQUIRES
+    board_packages = ("ai-edge-litert", "numpy")
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

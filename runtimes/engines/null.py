@@ -18,6 +18,7 @@ class Adapter(TensorEngine):
 
     id = "null"
     formats: tuple[str, ...] = ("null",)
+    board_packages = ("numpy",)
 
     def version(self) -> str:
         """Return a constant: there is no library."""

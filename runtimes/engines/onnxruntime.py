@@ -44,6 +44,7 @@ class Adapter(TensorEngine):
     id = "onnxruntime"
     formats: tuple[str, ...] = ("onnx",)
     requires = "onnxruntime"
+    board_packages = ("onnxruntime", "numpy")
     settings: Mapping[str, str] = {
         "inference_precision": "f32: floats stay 32 bits wide; auto: TF32 on NVIDIA GPUs that have it",
         "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",

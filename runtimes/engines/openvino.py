@@ -38,6 +38,7 @@ class Adapter(TensorEngine):
     id = "openvino"
     formats: tuple[str, ...] = ("openvino", "onnx")
     requires = "openvino"
+    board_packages = ("openvino", "numpy")
     settings: Mapping[str, str] = {
         "inference_precision": "f32: floats stay 32 bits wide; auto: bf16 or f16 where the device is quicker with it",
         "int8": "precise: sums do not saturate in 16 bits on x86 without VNNI, slower there; fast: they may",

@@ -32,6 +32,7 @@ class Adapter(TensorEngine):
     id = "tensorflow"
     formats: tuple[str, ...] = ("savedmodel",)
     requires = "tensorflow"
+    board_packages = ("tensorflow", "numpy")
 
     def version(self) -> str:
         """Return the version of the installed distribution."""

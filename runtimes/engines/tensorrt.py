@@ -31,6 +31,7 @@ class Adapter(TensorEngine):
     formats: tuple[str, ...] = ("tensorrt",)
     requires = "tensorrt"
     own_package = "on a Jetson: sudo apt-get install python3-libnvinfer"
+    board_packages = ("numpy",)  # TensorRT itself comes with JetPack, in the one build that fits the board
 
     def version(self) -> str:
         """Return the installed version. JetPack's package has no wheel metadata."""

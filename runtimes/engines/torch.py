@@ -30,6 +30,7 @@ class Adapter(TensorEngine):
     id = "torch"
     formats: tuple[str, ...] = ("pt2",)
     requires = "torch"
+    board_packages = ("torch", "numpy")
     settings: Mapping[str, str] = {
         "layout": "channels_last: images in memory as NHWC, which convolutions prefer; contiguous: as written",
         "inference_precision": "f32: floats stay 32 bits wide; auto: TF32 convolutions on NVIDIA GPUs that have them",

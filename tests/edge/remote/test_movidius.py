@@ -82,7 +82,7 @@ def home(tmp_path):
 def taken(home, environ):
     """What a measurement on a board with this home folder would take."""
     done = subprocess.run(
-        ["/bin/sh", "-c", probe._SCRIPT], env={**os.environ, **environ, "HOME": str(home)}, stdout=subprocess.PIPE,
+        ["/bin/sh", "-c", probe._script()], env={**os.environ, **environ, "HOME": str(home)}, stdout=subprocess.PIPE,
         text=True, check=True, cwd=home,
     )  # fmt: skip
     return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("openvino ")), None)

@@ -133,7 +133,7 @@ def test_the_pycoral_on_pythons_index_is_not_googles(tmp_path, file, counts) -> 
     path.parent.mkdir(parents=True)
     path.touch()
     told = subprocess.run(
-        [sys.executable, "-s", "-c", surveying._DESCRIBE_PYTHON],
+        [sys.executable, "-s", "-c", surveying._describe_python()],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(tmp_path)},
