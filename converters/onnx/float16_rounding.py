@@ -23,7 +23,7 @@ _MOVERS = frozenset(_MOVING_OPERATORS.split())
 
 
 def round_to_float16(folded: Any) -> Any:
-    """Return a copy of a folded `onnx.ModelProto` (`float16_range.fold_constants`) that rounds what it stores to fp16."""
+    """Return a copy of a folded `onnx.ModelProto` (`float16_range.fold_constants`) that rounds its values to fp16."""
     import onnx
 
     proto = onnx.ModelProto()
