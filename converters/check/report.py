@@ -52,6 +52,24 @@ class Node:
         }
 
 
+def place_node(
+    *, index: int, op: str, name: str, problem: CompatibilityIssue | None, macs: int = 0, how: str = ""
+) -> Node:
+    """Return the node on the accelerator, with a remark on how it gets there, or on the host if it has a problem."""
+    if problem is None:
+        return Node(index=index, op=op, name=name, placement=ACCELERATOR, reason=how, macs=macs)
+    return Node(
+        index=index,
+        op=op,
+        name=name,
+        placement=HOST,
+        reason=problem.reason,
+        fix=problem.fix,
+        macs=macs,
+        breaks=index,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The result of a check.

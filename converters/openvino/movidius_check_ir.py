@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node, Report
+from converters.check.report import CompatibilityIssue, Report, place_node
 from converters.openvino.movidius_check_onnx import MOVIDIUS
 
 _LAYERS = """
@@ -58,7 +58,11 @@ _OTHER_PRECISIONS = ("fp32", "bf16", "int8", "w8", "w4")
 def check_ir(layers: Iterable[IrLayer], precision: str, parameter_bytes: int) -> Report:
     """Check the layers of an IR. Constants, inputs and outputs are not reported as nodes."""
     all_layers = list(layers)
-    nodes = tuple(_node(index, layer) for index, layer in enumerate(one for one in all_layers if _works(one)))
+    working = [layer for layer in all_layers if _works(layer)]
+    nodes = tuple(
+        place_node(index=index, op=layer.type, name=layer.name, problem=_problem(layer))
+        for index, layer in enumerate(working)
+    )
     refusals = []
     if precision in _OTHER_PRECISIONS:
         what = f"its weights are {precision}; the stick supports only fp16"
@@ -77,22 +81,6 @@ _STATIC = "convert it again: edge fixes the batch at 1"
 
 def _works(layer: IrLayer) -> bool:
     return layer.type not in _NO_WORK
-
-
-def _node(index: int, layer: IrLayer) -> Node:
-    problem = _problem(layer)
-    if problem is None:
-        return Node(index=index, op=layer.type, name=layer.name, placement=ACCELERATOR)
-    return Node(
-        index=index,
-        op=layer.type,
-        name=layer.name,
-        placement=HOST,
-        reason=problem.reason,
-        fix=problem.fix,
-        macs=0,
-        breaks=index,
-    )
 
 
 def _problem(layer: IrLayer) -> CompatibilityIssue | None:

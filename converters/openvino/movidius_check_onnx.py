@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node, Report
+from converters.check.report import CompatibilityIssue, Node, Report, place_node
 from converters.onnx.graph import OnnxGraph, OnnxNode, read_onnx
 from converters.onnx.shape_inference import macs_of_nodes
 
@@ -94,20 +94,9 @@ def _condition(node: OnnxNode, graph: OnnxGraph) -> CompatibilityIssue | None:
 
 
 def _node(index: int, node: OnnxNode, graph: OnnxGraph, macs: int) -> Node:
+    how = "" if node.op in _SUPPORTED else "edge convert writes it in basic operations"
     problem = node_problem(node, graph)
-    if problem is None:
-        how = "" if node.op in _SUPPORTED else "edge convert writes it in basic operations"
-        return Node(index=index, op=node.op, name=node.name, placement=ACCELERATOR, reason=how, macs=macs)
-    return Node(
-        index=index,
-        op=node.op,
-        name=node.name,
-        placement=HOST,
-        reason=problem.reason,
-        fix=problem.fix,
-        macs=macs,
-        breaks=index,
-    )
+    return place_node(index=index, op=node.op, name=node.name, problem=problem, macs=macs, how=how)
 
 
 def _refusals(graph: OnnxGraph) -> Iterator[CompatibilityIssue]:

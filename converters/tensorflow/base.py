@@ -42,6 +42,25 @@ class TracingConverter(Converter):
         return True
 
 
+class SavedmodelConverter(TracingConverter):
+    """A converter of SavedModels, whose serving signature is traced."""
+
+    source = "savedmodel"
+
+    def trace(
+        self,
+        model: Path,
+        batch: int | None,
+        shapes: Sequence[str] = (),
+        *,
+        unroll: bool = False,  # noqa: ARG002 - a signature is a graph already
+    ) -> TracedFunction:
+        """See `TracingConverter`."""
+        from converters.tensorflow.models import trace_savedmodel
+
+        return trace_savedmodel(model, batch, shapes)
+
+
 class OnnxConverter(TracingConverter):
     """Converts to ONNX with tf2onnx. With `batch` None the batch stays free."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.check.report import ACCELERATOR, HOST, CompatibilityIssue, Node, Report
+from converters.check.report import CompatibilityIssue, Node, Report, place_node
 from converters.onnx.graph import OnnxGraph, OnnxNode, read_onnx
 from converters.onnx.quantized_graph import REWRITTEN_OPERATORS
 from converters.onnx.shape_inference import macs_of_nodes
@@ -189,19 +189,8 @@ def _constants(node: OnnxNode, graph: OnnxGraph, target: TensorrtTarget) -> Comp
 
 
 def _node(index: int, node: OnnxNode, problem: CompatibilityIssue | None, macs: int, target: TensorrtTarget) -> Node:
-    if problem is None:
-        how = f"edge convert writes it as {REWRITTEN[node.op]}" if is_rewritten(node.op, target.release) else ""
-        return Node(index=index, op=node.op, name=node.name, placement=ACCELERATOR, reason=how, macs=macs)
-    return Node(
-        index=index,
-        op=node.op,
-        name=node.name,
-        placement=HOST,
-        reason=problem.reason,
-        fix=problem.fix,
-        macs=macs,
-        breaks=index,
-    )
+    how = f"edge convert writes it as {REWRITTEN[node.op]}" if is_rewritten(node.op, target.release) else ""
+    return place_node(index=index, op=node.op, name=node.name, problem=problem, macs=macs, how=how)
 
 
 def _refusals(
