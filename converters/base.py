@@ -79,7 +79,7 @@ class ConversionOutput:
 
     model: The model file, or its folder.
     format: The result's format if it is not the converter's target.
-    stand_in: A model to verify instead if the result's engine or device is not available here.
+    proxy: A model to verify instead if the result's engine or device is not available here.
     facts: Entries for the manifest.
     notes: Notes for the user.
     remaining_commands: Commands that the user must run on a machine with the missing tools.
@@ -87,19 +87,19 @@ class ConversionOutput:
         correct too.
     max_selfcheck_bytes: The limit for the inputs of the self-check, of which two samples are always kept; None if there
         is no limit.
-    witness: Also runs the result on an engine as old as the device's; its outputs must be correct there too.
+    cross_check: Also runs the result on an engine as old as the device's; its outputs must be correct there too.
     states: Inputs that take what an output gave for the sample before, for what the source keeps in variables; zero at
         first. If empty, those of the converter's source stay.
     """
 
     model: Path
     format: str | None = None
-    stand_in: ProxyModel | None = None
+    proxy: ProxyModel | None = None
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     remaining_commands: tuple[str, ...] = ()
     device_model: ProxyModel | None = None
-    witness: CrossCheck | None = None
+    cross_check: CrossCheck | None = None
     max_selfcheck_bytes: int | None = None
     states: Mapping[str, str] = field(default_factory=dict)
 

@@ -104,7 +104,7 @@ class OnnxToTensorrt(Converter):
         if quantized:
             built = _prepare_quantized(model, proto, path, release)
         elif options.precision == "fp32":
-            built = _PreparedModel(stand_in=ProxyModel(write(proto, path), "onnx"))
+            built = _PreparedModel(proxy=ProxyModel(write(proto, path), "onnx"))
         elif options.precision == "int8" and calibration is not None:
             with converting(model, "ONNX Runtime's quantizer"):
                 built = _quantize(proto, path, release, own, calibration)
@@ -114,12 +114,12 @@ class OnnxToTensorrt(Converter):
             *refuse_unsupported(path, release, is_shaped=True),
             *_cast_notes(in_float),
             *built.notes,
-            *_notes(path, built.stand_in),
+            *_notes(path, built.proxy),
         )
         _write_builders(path, release, own, built.in_half)
         return ConversionOutput(
             model=path,
-            stand_in=built.stand_in,
+            proxy=built.proxy,
             facts={**_facts(release, own, built.in_half), **_cast_facts(in_float), **built.facts},
             notes=notes,
             remaining_commands=_remaining_commands(release),
@@ -131,7 +131,7 @@ class OnnxToTensorrt(Converter):
 class _PreparedModel:
     """The graph of one precision; `in_half`: whether the builder may compute layers in fp16."""
 
-    stand_in: ProxyModel | None
+    proxy: ProxyModel | None
     device_model: ProxyModel | None = None
     in_half: bool = False
     facts: JsonObject = field(default_factory=dict)
@@ -158,9 +158,9 @@ def _to_float16(
     device_model = fit.device_model(options.scratch, path.name)
     if release.is_strongly_typed:
         shipped = ProxyModel(write(to_float16(proto), path), "onnx")
-        return _PreparedModel(stand_in=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
+        return _PreparedModel(proxy=shipped, device_model=device_model, facts=fit.facts, notes=fit.notes)
     write(proto, path)
-    return _PreparedModel(stand_in=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
+    return _PreparedModel(proxy=device_model, in_half=True, facts=fit.facts, notes=fit.notes)
 
 
 def _prepare_quantized(model: Path, proto: Any, path: Path, release: Release) -> _PreparedModel:
@@ -171,10 +171,10 @@ def _prepare_quantized(model: Path, proto: Any, path: Path, release: Release) ->
 
     with converting(model, "the conversion to symmetric int8"):
         symmetric = symmetric_qdq(proto)
-    known = _PreparedModel(stand_in=None)
+    known = _PreparedModel(proxy=None)
     if not release.is_strongly_typed:
         known = _other_layers(fit_to_float16(model, symmetric, None))
-    return replace(known, stand_in=ProxyModel(write(symmetric, path), "onnx"))
+    return replace(known, proxy=ProxyModel(write(symmetric, path), "onnx"))
 
 
 def _quantize(
@@ -193,28 +193,28 @@ def _quantize(
 
     names = input_names(proto)
     fit = None if release.is_strongly_typed else fit_to_float16(path, proto, calibration)  # of layers left in float
-    found = _PreparedModel(stand_in=None) if fit is None else _other_layers(fit)
+    found = _PreparedModel(proxy=None) if fit is None else _other_layers(fit)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         float_model = prepare_for_quantizer(write(proto, scratch / "float.onnx"), scratch)
         with_qdq = with_scales(float_model, scratch / "qdq.onnx", calibration, names)
         if not options.implicit:
-            return replace(found, stand_in=ProxyModel(write(with_qdq, path), "onnx"))
+            return replace(found, proxy=ProxyModel(write(with_qdq, path), "onnx"))
         largest = largest_values(scratch / "float.onnx", scratch, calibration, names)
     path.with_name(CACHE).write_text(cache_text(largest, release), encoding="ascii")
     write(proto, path)
-    return replace(found, stand_in=_write_stand_in(with_qdq, path, options))
+    return replace(found, proxy=_write_proxy(with_qdq, path, options))
 
 
 def _other_layers(fit: Float16Fit) -> _PreparedModel:
     """Return whether the layers that are not quantized may be computed in fp16; if not, they stay in fp32."""
     if not fit.beyond:
-        return _PreparedModel(stand_in=None, in_half=True, facts=fit.facts, notes=fit.notes)
+        return _PreparedModel(proxy=None, in_half=True, facts=fit.facts, notes=fit.notes)
     note = f"layers that are not int8 are computed in fp32, not in fp16: {fit.text()}"
-    return _PreparedModel(stand_in=None, facts=fit.facts, notes=(*fit.notes, note))
+    return _PreparedModel(proxy=None, facts=fit.facts, notes=(*fit.notes, note))
 
 
-def _write_stand_in(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:
+def _write_proxy(proto: Any, path: Path, options: ConvertOptions) -> ProxyModel | None:
     """Write a stand-in, which is not part of the result."""
     from converters.tensorrt.graph_preparation import write
 
@@ -225,8 +225,8 @@ def _write_stand_in(proto: Any, path: Path, options: ConvertOptions) -> ProxyMod
     return ProxyModel(write(proto, folder / path.name), "onnx")
 
 
-def _notes(path: Path, stand_in: ProxyModel | None) -> tuple[str, ...]:
-    if stand_in is None or stand_in.model == path:
+def _notes(path: Path, proxy: ProxyModel | None) -> tuple[str, ...]:
+    if proxy is None or proxy.model == path:
         return ()
     return ("verified with every layer rounded that TensorRT may compute in fp16: it chooses the layers on the board",)
 

@@ -96,7 +96,7 @@ class TfliteToEdgetpu(Converter):
         made = replace(made, notes=(*notes, *made.notes))
         if not own.old_runtime:
             return made
-        return replace(made, witness=old_cross_check(model))
+        return replace(made, cross_check=old_cross_check(model))
 
 
 def _inside(model: Path, options: ConvertOptions) -> tuple[Path, tuple[str, ...]]:
@@ -180,7 +180,7 @@ def _compile(
         }
     }
     notes = (*_differences(report, compiled.cpu_ops), *report.warnings)
-    return ConversionOutput(model=done.model, stand_in=ProxyModel(model, "tflite"), facts=facts, notes=notes)
+    return ConversionOutput(model=done.model, proxy=ProxyModel(model, "tflite"), facts=facts, notes=notes)
 
 
 def _check_mapped(done: Compilation, floor: float | None) -> None:

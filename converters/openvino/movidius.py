@@ -66,7 +66,7 @@ def convert_for_myriad(
         answer = environment(ENVIRONMENT).run(job, _TIMEOUT_S, f"{ENGINE} on {model}", _HINT)
     _check_layers(answer["refused"], answer["layers"], model)
 
-    def witness(feeds: Arrays, outputs: Sequence[str]) -> CrossCheckResult:
+    def cross_check(feeds: Arrays, outputs: Sequence[str]) -> CrossCheckResult:
         return _cross_check(path, feeds, outputs, answer["layers"])
 
     return ConversionOutput(
@@ -74,7 +74,7 @@ def convert_for_myriad(
         facts={"layers_on_myriad": answer["layers"], **fit.facts},
         notes=fit.notes,
         device_model=fit.device_model(options.scratch, f"{model.stem}.onnx"),
-        witness=witness,
+        cross_check=cross_check,
     )
 
 

@@ -113,7 +113,7 @@ class Candidate:
         checks = self._checks(outputs, truth, given)
         proof, notes = self._verify(truth, given, checks, outputs)
         proof = combine_sizes(self._as_device(proof), others)
-        second = self.output.witness(feeds, list(given)) if self.output.witness else None
+        second = self.output.cross_check(feeds, list(given)) if self.output.cross_check else None
         if second is not None:
             proof = combine_verdicts(proof, second, precision, truth, checks)
         proof = with_soak(proof, soaked.difference)
@@ -250,17 +250,17 @@ class Candidate:
 
     def _open(self, manifest: Manifest) -> tuple[Session, str]:
         """Open the result, or its stand-in if its engine or device is not available; returns session and format."""
-        stand_in = self.output.stand_in
+        proxy = self.output.proxy
         try:
             return new_session(Artifact(self.request.out, manifest)), manifest.format
         except EngineError:
-            if stand_in is None:
+            if proxy is None:
                 raise
-        model = stand_in.model
+        model = proxy.model
         known = Manifest(
-            model.stem, stand_in.format, manifest.precision, model.name, join=manifest.join, states=manifest.states
+            model.stem, proxy.format, manifest.precision, model.name, join=manifest.join, states=manifest.states
         )
-        return new_session(Artifact(model.parent, known)), stand_in.format
+        return new_session(Artifact(model.parent, known)), proxy.format
 
     def _manifest(self, precision: str) -> Manifest:
         known = self.source.artifact.manifest

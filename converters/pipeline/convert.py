@@ -90,8 +90,8 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
 
 
 def _check_states(request: ConvertRequest, output: ConversionOutput) -> None:
-    """Raise RefusedError for states as inputs and outputs where they are not passed on: in a page, and by a witness."""
-    if output.states and (request.format == "browser" or output.witness is not None):
+    """Raise RefusedError for states as inputs and outputs where they are not passed on: in a page, and in a cross-check."""
+    if output.states and (request.format == "browser" or output.cross_check is not None):
         who = "the page of ONNX Runtime Web" if request.format == "browser" else "the older engine of that device"
         what = f"{request.source.name} keeps a state, which edge does not pass on in {who}"
         raise RefusedError(what, "what works: --to tflite from a .keras or .tflite file, --to onnx or --to openvino")

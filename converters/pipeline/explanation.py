@@ -61,8 +61,8 @@ def _explain(failed: FailedProof) -> Divergence | None:
     if not sources:
         return None
     path, result_format = failed.graphs[-1]
-    if failed.output.stand_in is not None:
-        path, result_format = failed.output.stand_in.model, failed.output.stand_in.format
+    if failed.output.proxy is not None:
+        path, result_format = failed.output.proxy.model, failed.output.proxy.format
     results = [(path, result_format)]
     if failed.output.device_model is not None:
         results.append((failed.output.device_model.model, failed.output.device_model.format))

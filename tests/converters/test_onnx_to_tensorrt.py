@@ -134,9 +134,9 @@ def test_fp16_is_a_flag_until_the_graph_has_to_say_it(model, tmp_path):
     before = convert(model, tmp_path / "a", "fp16", release="10.3.0", scratch=str(tmp_path / "scratch"))
     assert _types(before.model) == {FLOAT}
     assert "--fp16" in (tmp_path / "a" / SCRIPT).read_text()
-    assert before.stand_in is not None
-    assert _types(before.stand_in.model) == {FLOAT}  # in which every value is rounded to fp16
-    weights = next(one for one in onnx.load(before.stand_in.model).graph.initializer if one.name == "weights")
+    assert before.proxy is not None
+    assert _types(before.proxy.model) == {FLOAT}  # in which every value is rounded to fp16
+    weights = next(one for one in onnx.load(before.proxy.model).graph.initializer if one.name == "weights")
     values = numpy_helper.to_array(weights)
     np.testing.assert_array_equal(values, values.astype(np.float16).astype(np.float32))
     assert "every layer rounded that TensorRT may compute in fp16" in before.notes[-1]
@@ -166,7 +166,7 @@ def test_explicit_int8_is_symmetric_with_a_scale_for_each_channel(model, tmp_pat
     clip = next(node for node in graph.node if node.op_type == "Clip")
     assert makers[clip.input[0]] == "Conv", "nothing may stand between a convolution and its activation"
     assert np.abs(answers(made.model) - answers(model)).max() < 0.2
-    assert (made.stand_in.model, made.facts["tensorrt"]["cache"]) == (made.model, None)
+    assert (made.proxy.model, made.facts["tensorrt"]["cache"]) == (made.model, None)
 
 
 def test_implicit_int8_is_a_float_graph_with_a_cache(model, tmp_path):
@@ -180,7 +180,7 @@ def test_implicit_int8_is_a_float_graph_with_a_cache(model, tmp_path):
     assert scales["x"] == pytest.approx(np.abs(SAMPLES.samples["x"]).max() / 127)
     assert scales["clipped"] == pytest.approx(answers(model).max() / 127)
     assert f"--calib={CACHE}" in (out / SCRIPT).read_text()
-    assert any("Quantize" in node.op_type for node in onnx.load(made.stand_in.model).graph.node)
+    assert any("Quantize" in node.op_type for node in onnx.load(made.proxy.model).graph.node)
 
 
 def test_the_same_source_gives_the_same_files(model, tmp_path):

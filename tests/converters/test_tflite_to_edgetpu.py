@@ -104,7 +104,7 @@ def convert(model: Path, out: Path, **options) -> ConversionOutput:
 @data_test
 def test_without_the_compiler_the_ready_file_and_the_command_are_the_result(pair, tmp_path, without_compiler):
     made = convert(pair[0], tmp_path / "out")
-    assert (made.format, made.stand_in) == ("tflite", None)
+    assert (made.format, made.proxy) == ("tflite", None)
     assert made.model.read_bytes() == pair[0].read_bytes()
     assert made.facts["edgetpu"]["compiled"] is False
     assert made.facts["edgetpu"]["expected"]["mapped"] == 31
@@ -123,7 +123,7 @@ def test_the_users_compiler_is_run_and_what_it_made_is_read_back(pair, tmp_path,
     assert made.model.name == f"{MOBILENET}_edgetpu.tflite"
     assert made.model.read_bytes() == compiled.read_bytes()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [made.model.name]
-    assert (made.format, made.stand_in.model, made.stand_in.format) == (None, model, "tflite")
+    assert (made.format, made.proxy.model, made.proxy.format) == (None, model, "tflite")
     facts = made.facts["edgetpu"]
     assert (facts["compiler"], facts["mapped"], facts["operations"]) == ("16.0.384591198", 31, 31)
     assert (facts["cached_bytes"], facts["streamed_bytes"], facts["cpu_ops"]) == (566912, 0, {})

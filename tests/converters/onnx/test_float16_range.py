@@ -106,7 +106,7 @@ def test_a_tensor_that_overflows_is_refused_by_name_and_a_smaller_one_passes(tmp
     largest = np.square(SAMPLES[:, 0] @ WIDE).max()
     near = root_mean_square(tmp_path / "near.onnx", float(np.sqrt(60_000 / largest)))
     made = convert(converter, options, near, tmp_path / "b", {"x": SAMPLES})
-    model = (made.device_model or made.stand_in).model
+    model = (made.device_model or made.proxy).model
     for x in SAMPLES:
         np.testing.assert_allclose(run(model, x=x), run(near, x=x), atol=0.01)
 

@@ -80,11 +80,11 @@ def test_the_witness_says_what_became_of_the_stick(classifier, tmp_path, answeri
     known = answering({"layers": 5, "refused": []}, {"stick": stick})
     made = OnnxToOpenvino().convert(classifier, tmp_path, OPTIONS, None)
     assert [axis.dim_value for axis in known.models[0].graph.input[0].type.tensor_type.shape.dim] == [1, 4, 4, 3]
-    testimony = made.witness({"image": np.zeros((2, 1, 4, 4, 3), np.float32)}, ["scores"])
+    result = made.cross_check({"image": np.zeros((2, 1, 4, 4, 3), np.float32)}, ["scores"])
     assert known.jobs[1]["names"] == ["scores"]
-    assert testimony.answers["scores"].shape == (2, 1, 5)
-    assert words in testimony.notes[0]
-    assert "all 5 layers" in testimony.notes[0]
+    assert result.answers["scores"].shape == (2, 1, 5)
+    assert words in result.notes[0]
+    assert "all 5 layers" in result.notes[0]
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_two_inputs_of_a_free_batch_and_a_scalar_reach_the_stick(difference, tmp
     pytest.importorskip("openvino")
     made = OnnxToOpenvino().convert(difference, tmp_path, OPTIONS, None)
     feeds = {"before": np.ones((1, 1, 6), np.float32), "after": np.full((1, 1, 6), 3, np.float32)}
-    given = made.witness({**feeds, "factor": np.float32([2])}, ["y"]).answers["y"]
+    given = made.cross_check({**feeds, "factor": np.float32([2])}, ["y"]).answers["y"]
     np.testing.assert_array_equal(given, np.full((1, 1, 6), -4))
 
 
@@ -180,7 +180,7 @@ def test_corners_that_are_anchors_less_distances_reach_the_stick(tmp_path, opera
     onnx.save(model, tmp_path / "head.onnx")
     made = OnnxToOpenvino().convert(tmp_path / "head.onnx", tmp_path, OPTIONS, None)
     sides = np.float32([[[0, 1, 2, 3], [-1, 0.5, 8, 4]]])
-    given = made.witness({"x": sides[None]}, ["y"]).answers["y"]
+    given = made.cross_check({"x": sides[None]}, ["y"]).answers["y"]
     sides = np.maximum(sides, 0)
     np.testing.assert_array_equal(given.reshape(1, 4, 4), np.concatenate([anchors - sides, sides], axis=1))
 

@@ -56,7 +56,7 @@ def request_for(classifier, tmp_path):
 
 def _with_witness(step, monkeypatch, asked):
     plain = step.convert
-    monkeypatch.setattr(step, "convert", lambda *given: replace(plain(*given), witness=asked))
+    monkeypatch.setattr(step, "convert", lambda *given: replace(plain(*given), cross_check=asked))
 
 
 def test_the_pipeline_asks_the_witness_with_what_it_fed(step, request_for, monkeypatch):
