@@ -15,6 +15,8 @@ _WORDS = """
     mended Said meaning_of Judge useful_line Wish make_plan examined TextWish Here LineLost NoAnswer after_start_files
     beside_this_machine Kitchen Likeness Happening take_back take_back_answer go_on Todo OpenModel WarmModel
     protocol_of EngineMissing Crashed TimedOut OutOfMemory UnknownProfile CannotLower Situation same_folder
+    Traced traced inlined unrolled packed opened explained wrapped counted aligned stacked measured prepared resized
+    reshaped
     kitchen truth patience onnx_half quiet blame mending bare bare_given beside survey kept look
 """
 REPLACED = frozenset(_WORDS.split())

@@ -90,7 +90,7 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
 
 
 def _check_states(request: ConvertRequest, output: ConversionOutput) -> None:
-    """Raise RefusedError for states as inputs and outputs where they are not passed on: in a page, and in a cross-check."""
+    """Raise RefusedError for states as inputs and outputs that are not passed on: by a page, and by a cross-check."""
     if output.states and (request.format == "browser" or output.cross_check is not None):
         who = "the page of ONNX Runtime Web" if request.format == "browser" else "the older engine of that device"
         what = f"{request.source.name} keeps a state, which edge does not pass on in {who}"
