@@ -109,12 +109,22 @@ def read_objects(data: Path, names: Names, has_poses: bool = False) -> LabeledIn
     return LabeledInputs(tuple(inputs), notes)
 
 
-def read_poses(data: Path, _names: Names) -> LabeledInputs:
-    """Read labeled key points. Raises InputError for data without them."""
-    found = read_objects(data, {}, has_poses=True)
+def read_poses(data: Path, names: Names) -> LabeledInputs:
+    """Read labeled key points for a model whose classes have these names; without names, it knows a single one.
+
+    Raises InputError for data without key points.
+    """
+    found = read_objects(data, names, has_poses=True)
     if not any(one.points for _, label in found.inputs for one in label.objects):
         raise InputError(f"{data} has no key points", "pass a COCO .json with 'keypoints', or YOLO .txt with points")
-    return LabeledInputs(found.inputs)
+    if names:
+        return found
+    return LabeledInputs(tuple((source, _of_one_class(label)) for source, label in found.inputs))
+
+
+def _of_one_class(label: LabeledObjects) -> LabeledObjects:
+    objects = tuple(replace(one, index=0) for one in label.objects)
+    return replace(label, objects=objects, classes=frozenset({0}))
 
 
 def _read(data: Path, has_poses: bool) -> tuple[list[_Picture], Sequence[str] | None]:

@@ -56,7 +56,7 @@ class PoseView(TaskView[Poses, LabeledObjects]):
         lines = []
         for one in result.poses:
             left, top, right, bottom = one.box
-            lines.append(f"  {one.score:6.4f}  person  x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}")
+            lines.append(f"  {one.score:6.4f}  {one.name}  x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}")
             lines += [f"    {p.score:6.4f}  {p.name:<14}  x {p.x:.0f}, y {p.y:.0f}" for p in one.keypoints]
         return "\n".join(lines) or "  nobody found"
 
@@ -70,25 +70,26 @@ class PoseView(TaskView[Poses, LabeledObjects]):
                 if seen[start] and seen[end]:
                     canvas.line(places[start], places[end], number)
             canvas.points([place for place, is_seen in zip(places, seen, strict=True) if is_seen], number)
-            canvas.tag(one.box, f"person {one.score:.0%}", number)
+            canvas.tag(one.box, f"{one.name} {one.score:.0%}", number)
         return canvas.image
 
     def record(self, result: Poses, label: LabeledObjects) -> Array:
-        """Return the labeled persons and the most confident poses, see `edge.evaluation.coco`.
+        """Return the labeled persons and the most confident poses of the labeled classes, see `edge.evaluation.coco`.
 
         Raises InputError if the labels have another number of key points.
         """
-        poses = sorted(result.poses, key=lambda one: -one.score)[:_PERSONS]
+        judged = [one for one in result.poses if (one.index or 0) in label.classes]
+        poses = sorted(judged, key=lambda one: -one.score)[:_PERSONS]
         columns = max((len(one.points) for one in label.objects), default=3 * len(COCO))
         rows: list[list[float]] = []
         for one in label.objects:
-            rows.append([0, 0, one.area, *one.box, one.is_crowd, *(one.points or (0.0,) * columns)])
+            rows.append([0, one.index, one.area, *one.box, one.is_crowd, *(one.points or (0.0,) * columns)])
         for pose in poses:
             points = [number for point in pose.keypoints for number in (point.x, point.y, point.score)]
             if len(points) != columns and label.objects:
                 what = f"the labels have {columns // 3} key points, the model has {len(points) // 3}"
                 raise InputError(what, "use a data set with the model's key points")
-            rows.append([1, 0, pose.score, *pose.box, 0, *points])
+            rows.append([1, pose.index or 0, pose.score, *pose.box, 0, *points])
         return object_rows(rows, POINTS + (len(rows[0][POINTS:]) if rows else columns))
 
     def metrics(self, records: Sequence[Array]) -> Metrics:

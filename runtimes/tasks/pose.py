@@ -20,12 +20,12 @@ from runtimes.decoders.boxes import (
     corners_of_centers,
     in_pixels,
     layout_error,
+    name_of,
     overlap,
     single,
-    suppress,
 )
 from runtimes.decoders.yolo import YoloDecoder, cell_boxes
-from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.model_files.facts import ModelFacts, check_named, class_names
 from runtimes.task import Agreement, PictureDefaults, Placement, Result, Task
 from runtimes.tensors import dequantize
 
@@ -53,16 +53,31 @@ class KeyPoint:
 
 @dataclass(frozen=True)
 class Pose:
-    """A person: confidence, the box (left, top, right, bottom) in pixels, and the key points."""
+    """A person, or another object with key points.
+
+    score: The confidence.
+    box: Left, top, right and bottom, in pixels.
+    keypoints: The key points, in the model's order.
+    index: The class's index; None if the model knows a single one.
+    label: The class's name; None if it has none.
+    """
 
     score: float
     box: tuple[float, ...]
     keypoints: tuple[KeyPoint, ...]
+    index: int | None = None
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it: its class, or a person."""
+        return "person" if self.index is None else self.label or f"class {self.index}"
 
     def to_json(self) -> JsonObject:
-        """Return {"score", "box", "keypoints": [{"name", "x", "y", "score"}]}."""
+        """Return {"score", "box", "keypoints": [{"name", "x", "y", "score"}]}, of several classes "label", "index"."""
         points: JsonValue = [to_json(one) for one in self.keypoints]
-        return {"score": self.score, "box": list(self.box), "keypoints": points}
+        found: JsonObject = {"score": self.score, "box": list(self.box), "keypoints": points}
+        return found if self.index is None else {**found, "label": self.label, "index": self.index}
 
 
 @dataclass(frozen=True)
@@ -148,12 +163,16 @@ class MoveNet(BoxDecoder[Poses]):
 
 @dataclass(frozen=True)
 class YoloPose(YoloDecoder[Poses]):
-    """Decodes YOLO-pose: for each cell of the grids a box, a score and key points (x, y, visibility).
+    """Decodes YOLO-pose: for each cell of the grids a box, a score per class and key points (x, y, visibility).
 
     output: The output's spec.
     size: Height and width of the input.
     points: The number of key points.
     numbers: The numbers of each key point, 2 or 3.
+    classes: The number of classes.
+    is_selected: Whether the model selects the boxes itself: rows of four corners, score, class and key points; None if
+        only the output itself shows it.
+    labels: The names of several classes.
     limits: Which boxes to keep.
     """
 
@@ -161,60 +180,84 @@ class YoloPose(YoloDecoder[Poses]):
     size: tuple[int, int]
     points: int = len(COCO)
     numbers: int = 3
+    classes: int = 1
+    is_selected: bool | None = None
+    labels: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     assumptions: tuple[str, ...] = ()
 
     @classmethod
     def recognize(cls, model: ModelFacts) -> YoloPose | None:
-        """Accept one class and the key points of the metadata; without metadata, those of COCO."""
+        """Accept the classes and key points of the metadata; without metadata, one class and the key points of COCO."""
         size = model.picture_size
         if size is None or len(model.outputs) != 1 or len(model.outputs[0].shape) != 3:
             return None
         spec = model.outputs[0]
         sides = spec.shape[1:]
         is_stated = model.task == "pose"
+        is_free = any(isinstance(side, str) for side in sides)
+        named = len(model.labels.names) if is_stated and model.labels is not None else 1
         found = _key_point_shape(model.metadata.get("kpt_shape", ""))
         if found is None and is_stated:
-            found = _shown_key_points(sides, size)
+            found = _shown_key_points(sides, size, 1) or _shown_key_points(sides, size, named)
         points, numbers = found or (len(COCO), 3)
-        row = _BOX + 1 + points * numbers
-        is_selected = sides[1] == row + 1 and model.task == "pose"  # corners, score, class, key points
-        if row not in sides and not is_selected and not any(isinstance(side, str) for side in sides):
-            return None
+        selected_row = _BOX + 2 + points * numbers
+        classes = named if is_free or sides[1] == selected_row or _BOX + named + points * numbers in sides else 1
+        row = _BOX + classes + points * numbers
         cells = next((side for side in sides if isinstance(side, int) and cell_boxes(side, size) == 1), None)
+        is_selected = is_stated and sides[1] == selected_row and (row != selected_row or cells is None)
+        if row not in sides and not is_selected and not is_free:
+            return None
         if not is_stated and (cells is None or row not in sides or model.labels is not None):
             return None
-        class_names(model, 1)  # raises InputError for other labels than a person's
-        words: tuple[str, ...] = ()
+        labels, words = class_names(model, classes)  # raises InputError for the user's labels of another number
+        if classes == 1:
+            labels, words = None, ()
         if not is_stated:
             words = ("the 56 numbers of a box are one class and the 17 key points of COCO (--task)",)
         elif "kpt_shape" not in model.metadata and points != len(COCO):
-            words = (f"the {row} numbers of a box are one class and {points} key points of {numbers} numbers",)
-        return cls(spec, size, points, numbers, assumptions=words)
+            count = "one class" if classes == 1 else f"{classes} classes"
+            words = (*words, f"the {row} numbers of a box are {count} and {points} key points of {numbers} numbers")
+        return cls(spec, size, points, numbers, classes, None if is_free else is_selected, labels, assumptions=words)
 
     def decode(self, outputs: Mapping[str, Array]) -> Poses:
         """Return the best persons. Raises InputError for an output of another layout."""
-        name, row = self.output.name, _BOX + 1 + self.points * self.numbers
+        name = self.output.name
         rows = single(dequantize(outputs[name], self.output.quantization), name, 2)
-        has_class = rows.shape[1] == row + 1  # selected by the model: corners, score, class, key points
-        if not has_class and row not in rows.shape:
-            raise layout_error(name, rows, f"{row} numbers per person")
-        rows = rows if has_class or rows.shape[1] == row else rows.T
-        boxes, scores, points = rows[:, :_BOX], rows[:, _BOX], rows[:, row + has_class - self.points * self.numbers :]
-        boxes = boxes if has_class else corners_of_centers(boxes)
+        is_selected, first = self._layout(rows)
+        rows = rows if is_selected or rows.shape[1] == first + self.points * self.numbers else rows.T
+        boxes, scores, points = rows[:, :_BOX], rows[:, _BOX:first], rows[:, first:]
         places = points.reshape(len(rows), self.points, self.numbers)
+        boxes = boxes if is_selected else corners_of_centers(boxes)
         if are_shares(boxes):
             boxes = in_pixels(boxes, self.size)
             places = places * np.asarray([self.size[1], self.size[0], 1][: self.numbers], np.float32)
-        found = Candidates(boxes, scores, np.arange(len(rows)))  # a candidate's "class" is its row
-        kept = found.confident(self.limits)
-        if not has_class:
-            kept = kept.take(suppress(kept.boxes, np.zeros(len(kept.scores)), self.limits))
-        return Poses(tuple(self._person(places[i], box, s) for i, box, s in zip(kept.classes, kept.boxes, kept.scores)))
+        best = np.rint(scores[:, 1]).astype(np.intp) if is_selected else scores.argmax(axis=1)
+        confidence = scores[:, 0] if is_selected else scores.max(axis=1)
+        found = Candidates(boxes, confidence, best, places).confident(self.limits)
+        kept = found if is_selected else found.suppressed(self.limits)
+        check_named(int(kept.classes.max(initial=-1)), self.labels)
+        return Poses(tuple(self._person(kept, place) for place in range(kept.scores.size)))
 
-    def _person(self, points: Array, box: Array, score: float) -> Pose:
+    def _layout(self, rows: Array) -> tuple[bool, int]:
+        """Return whether the model has selected the rows, and where their key points begin."""
+        rest = self.points * self.numbers
+        row, selected_row = _BOX + self.classes + rest, _BOX + 2 + rest
+        is_selected = self.is_selected
+        if is_selected is None:
+            is_selected = rows.shape[1] == selected_row and row not in rows.shape
+        if (selected_row != rows.shape[1]) if is_selected else (row not in rows.shape):
+            raise layout_error(self.output.name, rows, f"{row} numbers per person")
+        return is_selected, (selected_row if is_selected else row) - rest
+
+    def _person(self, found: Candidates, place: int) -> Pose:
+        assert found.points is not None
+        points, score, index = found.points[place], float(found.scores[place]), int(found.classes[place])
         visible = points[:, 2] if self.numbers == 3 else np.full(self.points, score)
-        return Pose(float(score), tuple(box.tolist()), key_points(points[:, :2], visible))
+        box, shown = tuple(found.boxes[place].tolist()), key_points(points[:, :2], visible)
+        if self.classes == 1:
+            return Pose(score, box, shown)
+        return Pose(score, box, shown, index, name_of(index, self.labels))
 
 
 class PoseTask(Task[Poses]):
@@ -232,6 +275,7 @@ class PoseTask(Task[Poses]):
         distances = [0.0]
         for one in expected.poses:
             ious = overlap(np.asarray(one.box), np.asarray([other.box for other in actual.poses]).reshape(-1, 4))
+            ious[[other.index != one.index for other in actual.poses]] = 0
             if ious.max() < _SAME_PERSON:
                 return Agreement(agrees=False, message="a person is in another place")
             distances.append(_distance(one, actual.poses[int(ious.argmax())]))
@@ -265,11 +309,11 @@ def _key_point_shape(text: str) -> tuple[int, int] | None:
     return None
 
 
-def _shown_key_points(sides: Sequence[int | str], size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return how many key points fill the numbers of a cell beside a box and a class, and the numbers of each."""
+def _shown_key_points(sides: Sequence[int | str], size: tuple[int, int], classes: int) -> tuple[int, int] | None:
+    """Return how many key points fill the numbers of a cell beside a box and its scores, and the numbers of each."""
     cells = max((side for side in sides if isinstance(side, int) and cell_boxes(side, size) == 1), default=0)
     row = sides[1] if cells == sides[0] else sides[0]
-    if not cells or not isinstance(row, int) or row <= _BOX + 1:
+    if not cells or not isinstance(row, int) or row <= _BOX + classes:
         return None
-    rest = row - _BOX - 1
+    rest = row - _BOX - classes
     return next(((rest // numbers, numbers) for numbers in (3, 2) if rest % numbers == 0), None)

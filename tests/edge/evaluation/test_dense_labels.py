@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,30 @@ def test_key_points_are_scored_by_their_distance():
     assert view.score([(Poses(()), label)]).values == {"oks_map": 0.0}
     with pytest.raises(InputError, match="the labels have 17 key points, the model has 1"):
         view.record(Poses((Pose(0.9, (0, 0, 1, 1), (KeyPoint("x", 1, 1, 1),)),)), label)
+
+
+def test_key_points_are_scored_for_each_class(tmp_path):
+    """The same poses as another class find nothing, and those of a class that nobody labeled do not count."""
+    pytest.importorskip("faster_coco_eval")
+    save(tmp_path / "a.png", np.zeros((100, 100, 3)))
+    points = [40.0, 40.0, 2, 60.0, 40.0, 2, 60.0, 60.0, 2, 40.0, 60.0, 2]
+    document = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 2, "bbox": [30, 30, 40, 40], "area": 1600, "keypoints": points}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
+    ((_, label),) = read_poses(tmp_path / "a.json", {0: "horse", 1: "cat", 2: "dog"}).inputs
+    assert [one.index for one in label.objects] == [2]
+    places = tuple(KeyPoint(f"point {i}", *points[3 * i : 3 * i + 2], 0.9) for i in range(4))
+    pose = Pose(0.9, (30.0, 30.0, 70.0, 70.0), places, 2, "dog")
+    horse, cat = replace(pose, score=0.95, index=0, label="horse"), replace(pose, index=1, label="cat")
+    view = PoseView()
+    assert view.score([(Poses((horse, pose)), label)]).values["oks_map"] == pytest.approx(1)
+    assert view.score([(Poses((cat,)), label)]).values["oks_map"] == 0
+    assert "dog  x 30 to 70" in view.describe(Poses((pose,)))
+    ((_, alone),) = read_poses(tmp_path / "a.json", {}).inputs  # a model that knows a single class
+    assert view.score([(Poses((replace(pose, index=None),)), alone)]).values["oks_map"] == pytest.approx(1)
 
 
 def test_data_without_key_points(tmp_path):

@@ -109,6 +109,66 @@ def test_a_named_task_has_as_many_points_as_its_numbers_hold(count, numbers):
     assert PoseTask().recognize(facts(1, 5 + count * numbers, CELLS)) is None  # nothing names the task
 
 
+ANIMALS = Labels(("cat", "dog", "horse"), "the file")
+FOUR = np.float32([[10, 22], [38, 22], [38, 58], [10, 58]])
+
+
+def animals(classes=3, numbers=2):
+    """Two boxes in one place, which are of different classes, and a third one that repeats the first."""
+    array = np.zeros((1, 4 + classes + 4 * numbers, CELLS), np.float32)
+    array[0, :4] = 3
+    for place, index, score in ((10, 1, 0.9), (11, 1, 0.8), (20, 0, 0.7)):
+        array[0, :4, place] = 24, 40, 32, 40
+        array[0, 4 + index, place] = score
+        points = np.concatenate([FOUR, np.full((4, 1), 0.8, np.float32)], axis=1)[:, :numbers]
+        array[0, 4 + classes :, place] = points.reshape(-1)
+    return array
+
+
+def selected_animals(numbers=2):
+    array = np.zeros((1, 300, 6 + 4 * numbers), np.float32)
+    for row, (index, score) in enumerate(((1, 0.9), (0, 0.7))):
+        array[0, row, :6] = *BOX, score, index
+        points = np.concatenate([FOUR, np.full((4, 1), 0.8, np.float32)], axis=1)[:, :numbers]
+        array[0, row, 6:] = points.reshape(-1)
+    return array
+
+
+@pytest.mark.parametrize("numbers", [2, 3])
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [
+        *((layout, count) for layout in ("cells", "turned", "selected", "free") for count in (2, 3)),
+        ("free and selected", 3),  # of two classes, such rows look like cells: nothing but the sizes tells
+    ],
+)
+def test_key_points_of_several_classes(layout, count, numbers):
+    array = selected_animals(numbers) if "selected" in layout else animals(count, numbers)
+    array = array.transpose(0, 2, 1) if layout == "turned" else array
+    shape = (1, "n", "m") if "free" in layout else array.shape
+    stated = {"kpt_shape": f"[4, {numbers}]"}
+    labels = Labels(ANIMALS.names[:count], "the file")
+    decoder = PoseTask().recognize(facts(*shape, task="pose", metadata=stated, labels=labels))
+    found = decoder.decode({"y": array}).poses
+    assert [(one.index, one.label, round(one.score, 3)) for one in found] == [(1, "dog", 0.9), (0, "cat", 0.7)]
+    for one in found:
+        np.testing.assert_allclose(one.box, BOX, atol=1e-3)
+        np.testing.assert_allclose([(point.x, point.y) for point in one.keypoints], FOUR, atol=1e-3)
+    assert found[0].to_json()["label"] == "dog"
+    assert decoder.class_names() == dict(enumerate(labels.names))
+    other = Poses(tuple(replace(one, index=2) for one in found))
+    assert not PoseTask().compare(Poses(found), other).agrees
+
+
+def test_a_model_of_one_class_has_persons_without_a_class():
+    labels = Labels(("person",), "the file")
+    decoder = PoseTask().recognize(facts(1, 56, CELLS, task="pose", labels=labels))
+    (pose,) = decoder.decode({"y": cells()}).poses
+    assert (pose.name, pose.index) == ("person", None)
+    assert set(pose.to_json()) == {"score", "box", "keypoints"}
+    assert decoder.class_names() == {}
+
+
 def test_points_that_are_not_seen_are_not_in_the_box():
     array = movenet()
     array[0, 0, 16, 2] = 0.01
