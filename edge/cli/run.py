@@ -286,7 +286,13 @@ def _as_text(answer: Prediction, is_first: bool) -> str:
     from edge.tasks import task_view
 
     first = f"  (first inference: {answer.first_ms:.1f} ms)" if is_first else ""
-    head = f"{answer.input}  {answer.latency_ms:.1f} ms  {answer.runtime} {answer.runtime_version}{first}"
+    durations = {
+        "preprocessing": answer.preprocess_ms,
+        "inference": answer.latency_ms,
+        "decoding": answer.decode_ms,
+    }
+    spent = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in durations.items())
+    head = f"{answer.input}  {spent}  {answer.runtime} {answer.runtime_version}{first}"
     lines = [head, *task_view(answer.task).describe(answer.result).splitlines()]
     return "\n".join(printable(line) for line in lines)
 
