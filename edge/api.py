@@ -99,11 +99,11 @@ def check(
 
     The result's `runs` is False if the device cannot run the model. Raises UsageError for an unknown device.
     """
-    from edge.compatibility.language_model import size
+    from edge.compatibility.language_model import parse_size
     from edge.compatibility.tensor_model import check as check_model
     from runtimes.shapes import shape_texts
 
-    memory = size(memory) if isinstance(memory, str) else memory
+    memory = parse_size(memory) if isinstance(memory, str) else memory
     return check_model(Path(model), device, memory, context, shape_texts(shapes))
 
 
@@ -125,12 +125,12 @@ def estimate(
 
     path = Path(model)
     if is_language_model(format_of(Artifact.open(path).model)):
-        from edge.compatibility.language_model import size
+        from edge.compatibility.language_model import parse_size
         from edge.estimation.language_model import estimate_language_model
 
         if precision is not None:
             raise UsageError("a language model has the precision of its file", "leave out --precision")
-        return estimate_language_model(path, device, None if memory is None else size(memory))
+        return estimate_language_model(path, device, None if memory is None else parse_size(memory))
     if memory is not None:
         raise UsageError("--memory is for language models", "leave it out")
     from edge.estimation.estimate import estimate_model

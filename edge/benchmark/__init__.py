@@ -13,7 +13,7 @@ row per setup, with statistics; `findings` lists reasons to doubt the results, `
 
 from edge.benchmark.compare import Comparison, compare
 from edge.benchmark.harness import Measurement, Setup, failure, measure_all
-from edge.benchmark.rows import Row, read_rows, rows_of, statistics
+from edge.benchmark.rows import Row, compute_statistics, read_rows, rows_of
 from edge.benchmark.warnings import Finding, findings
 
 __all__ = [
@@ -23,10 +23,10 @@ __all__ = [
     "Row",
     "Setup",
     "compare",
+    "compute_statistics",
     "failure",
     "findings",
     "measure_all",
     "read_rows",
     "rows_of",
-    "statistics",
 ]

@@ -96,7 +96,7 @@ def check_bill(options: BillOptions) -> None:
     _prices(options.prices)
 
 
-def bill_of(speed: MeasuredSpeed, options: BillOptions) -> Bill:
+def compute_bill(speed: MeasuredSpeed, options: BillOptions) -> Bill:
     """Compute the bill of a measured model, with published speeds and prices."""
     price = _PRICE_KWH if options.price_kwh is None else options.price_kwh
     return Bill(

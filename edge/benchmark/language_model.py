@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from device_profiles.published.language_models import PublishedSpeed, speeds_of_class
-from edge.benchmark.bill import COMPLETION_TOKENS, PROMPT_TOKENS, Bill, BillOptions, MeasuredSpeed, bill_of
+from edge.benchmark.bill import COMPLETION_TOKENS, PROMPT_TOKENS, Bill, BillOptions, MeasuredSpeed, compute_bill
 from edge.benchmark.harness import Measurement, Setup, short_name
 from edge.benchmark.rows import Row, rows_of
 from edge.workers.process import run_job
@@ -233,7 +233,7 @@ def with_bill(row: TextRow, options: BillOptions) -> TextRow:
         generation_test=generation.test,
         watts=watts,
     )
-    return replace(row, bill=bill_of(speed, options))
+    return replace(row, bill=compute_bill(speed, options))
 
 
 def read_bandwidth(threads: int) -> float | None:

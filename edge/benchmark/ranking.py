@@ -31,7 +31,7 @@ class Rank:
     slowdown: Interval | None
 
 
-def ranking(rows: Sequence[Row]) -> list[Rank]:
+def rank_setups(rows: Sequence[Row]) -> list[Rank]:
     """Rank the measured setups of each machine, fastest first; machines in the order of the rows.
 
     A machine with one setup, or with one round, has no ranking.

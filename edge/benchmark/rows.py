@@ -291,7 +291,7 @@ def _row(group: Sequence[Measurement]) -> Row:
         first_ms=_median_of_known(part.first_ms for part in rounds),
         peak_rss_bytes=max((part.peak_rss_bytes or 0 for part in rounds), default=0) or None,
         energy_per_run_j=_median_of_known(part.energy_j and part.energy_j / part.runs for part in rounds),
-        **vars(statistics(samples)),
+        **vars(compute_statistics(samples)),
     )
     return _with_extras(row, first)
 
@@ -307,7 +307,7 @@ def _with_extras(row: Row, first: MeasureAnswer) -> Row:
     )
 
 
-def statistics(samples: Sequence[float]) -> Statistics:
+def compute_statistics(samples: Sequence[float]) -> Statistics:
     """Compute the statistics of samples in ms."""
     interval = median_interval(samples)
     return Statistics(

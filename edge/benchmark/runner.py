@@ -26,7 +26,7 @@ from edge.benchmark.energy import add_energy, check_meter
 from edge.benchmark.harness import BROWSER_WORKER, ENGINE_WORKER, IsDecided, Measurement, Setup, measure_all, short_name
 from edge.benchmark.harness import OnProgress as OnPhase
 from edge.benchmark.language_model import LlmBenchOptions, text_rows, text_setups, with_bill
-from edge.benchmark.ranking import Rank, ranking
+from edge.benchmark.ranking import Rank, rank_setups
 from edge.benchmark.report import documents
 from edge.benchmark.rows import Row, read_rows, rows_of
 from edge.benchmark.warnings import Finding, findings
@@ -156,7 +156,7 @@ def run_benchmark(
         rows=rows,
         findings=findings(rows),
         comparisons=compare(rows, old) if baseline is None else _compare(rows, baselines, options),
-        ranking=ranking(rows),
+        ranking=rank_setups(rows),
         unmatched=list_unmatched(rows, old) if older and baseline is None else (),
         measured=len(measurements),
         was_stopped=was_stopped,

@@ -7,7 +7,7 @@ import sys
 
 from edge.chat.conversation import AnswerSummary, Conversation, PromptProgress, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
-from edge.chat.terminal import dropped_line
+from edge.chat.terminal import describe_dropped
 from edge.chat.thought_line import ThoughtLine
 from edge.console.progress import ProgressBar
 from edge.console.text import readable
@@ -48,7 +48,7 @@ def answer_once(conversation: Conversation, prompt: str, *, as_json: bool) -> in
                 if not as_json:
                     _write(event.text)
             elif isinstance(event, TurnsDropped):
-                notes.append(dropped_line(event))
+                notes.append(describe_dropped(event))
                 print(f"edge: {notes[-1]}", file=sys.stderr)
             else:
                 answered = event

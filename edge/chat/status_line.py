@@ -10,18 +10,18 @@ from runtimes.llm.session import LlmFacts
 _METER = 10  # characters
 
 
-def line(answered: AnswerSummary) -> str:
+def format_line(answered: AnswerSummary) -> str:
     """Format the line after an answer: tokens, speed, time to the first token, and how full the context is."""
     parts = [
         _tokens(answered.tokens),
         f"{answered.rate:.1f} tok/s",
         f"first after {_seconds(answered.first_s)}",
-        f"context {meter(answered.used, answered.context)}",
+        f"context {format_meter(answered.used, answered.context)}",
     ]
     return " · ".join(parts)
 
 
-def meter(used: int, context: int) -> str:
+def format_meter(used: int, context: int) -> str:
     """Format how full the context is: "████░░░░░░ 812/2048"."""
     filled = min(_METER, -(-_METER * used // max(context, 1)))
     return f"{'█' * filled}{'░' * (_METER - filled)} {used}/{context}"
@@ -32,7 +32,7 @@ def as_lines(facts: LlmFacts, answers: Sequence[AnswerSummary], used: int) -> li
     lines = [
         f"model     {facts.name}, {facts.architecture} {facts.quantization}".rstrip(),
         f"threads   {facts.threads or '?'} for answers, {facts.batch_threads or '?'} for prompts",
-        f"context   {meter(used, facts.context)}"
+        f"context   {format_meter(used, facts.context)}"
         + (f", trained for {facts.trained_context}" if facts.trained_context else ""),
     ]
     if not answers:

@@ -18,7 +18,7 @@ from importlib import import_module
 from edge.chat.commands import Chat
 from edge.chat.conversation import AnswerSummary, TextDelta, ThoughtDelta, TurnsDropped
 from edge.chat.interrupt import stops_answer
-from edge.chat.terminal import CUT_OFF, dropped_line
+from edge.chat.terminal import CUT_OFF, describe_dropped
 from edge.console.text import readable
 from runtimes.errors import HostError, InputError
 from runtimes.llm.session import LlmFacts, TextOptions
@@ -115,7 +115,7 @@ def _handle(chat: Chat, line: str) -> None:
                     sys.stdout.write(readable(event.text))
                     sys.stdout.flush()
                 elif isinstance(event, TurnsDropped):
-                    _log(f"\n[{dropped_line(event)}]")
+                    _log(f"\n[{describe_dropped(event)}]")
                 elif isinstance(event, AnswerSummary) and event.reason == "context":
                     _log(f"\n[{CUT_OFF}]")
     except (InputError, HostError) as error:

@@ -161,7 +161,7 @@ class _TerminalChat:
             shown.feed(event.text)
         elif isinstance(event, TurnsDropped):
             shown.end()
-            self._print(dropped_line(event))
+            self._print(describe_dropped(event))
         elif isinstance(event, AnswerSummary):
             self._chat.answers.append(event)
 
@@ -169,7 +169,7 @@ class _TerminalChat:
         answered = self._chat.answers[-1]
         if words := self._end(answered):
             self._print(words)
-        self._print(status_line.line(answered))
+        self._print(status_line.format_line(answered))
 
     def _end(self, answered: AnswerSummary) -> str:
         """Say why the answer ended, and what the user can do; empty if the model ended it."""
@@ -187,7 +187,7 @@ class _TerminalChat:
 
     def _below(self) -> str:
         facts = self._chat.conversation.session.facts
-        return f" {facts.name} · context {status_line.meter(self._chat.conversation.used, facts.context)} "
+        return f" {facts.name} · context {status_line.format_meter(self._chat.conversation.used, facts.context)} "
 
     def _print_error(self, error: EdgeError) -> None:
         self._print(error.message + (f" ({error.hint})" if error.hint else ""))
@@ -221,7 +221,7 @@ class _Bar:
         self.close()
 
 
-def dropped_line(dropped: TurnsDropped) -> str:
+def describe_dropped(dropped: TurnsDropped) -> str:
     """Describe what was dropped from the context."""
     if dropped.turns:
         turns = "the oldest turn" if dropped.turns == 1 else f"the {dropped.turns} oldest turns"

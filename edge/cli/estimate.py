@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
     elif isinstance(found, EstimateReport):
         print(as_text(found, width()))
     else:
-        print(language_model_text(found, width()))
+        print(format_language_model(found, width()))
     return 0
 
 
-def language_model_text(report: LanguageModelEstimates, width: int | None = None) -> str:
+def format_language_model(report: LanguageModelEstimates, width: int | None = None) -> str:
     """Format a language model for a terminal: a row for each device, and what the band means."""
     from edge.benchmark.tables import NONE, Column, format_aligned
     from edge.console.text import wrap

@@ -213,9 +213,9 @@ def _compare(
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
-    from edge.inference.inputs import input_files
+    from edge.inference.inputs import find_inputs
 
-    return [one for path in given for one in (input_files(path) if path.is_dir() else [path])]
+    return [one for path in given for one in (find_inputs(path) if path.is_dir() else [path])]
 
 
 def _print_each(

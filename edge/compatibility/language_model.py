@@ -49,7 +49,7 @@ def check_text(path: Path, profile: Profile, memory: int | None, context: int | 
     )
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Parse a memory size such as "4GB" or "512MB" to bytes. Raises UsageError for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])i?B", text.strip(), re.IGNORECASE)
     if not found or float(found[1]) <= 0:

@@ -19,10 +19,10 @@ from converters.sources.artifact import open_source
 from converters.sources.source import Export, OpenedSource, SourceHints, SourceOptions
 from edge.console.progress import OnProgress
 from edge.conversion.datasets import ConversionInputs, calibration_samples, describe_code, evaluation_inputs
-from edge.conversion.language_model import LlmConversion, llm_conversion
+from edge.conversion.language_model import LlmConversion, plan_llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
 from edge.conversion.task import describe_to_page, kind_in_file, stated_task
-from edge.conversion.task_agreement import task_agreement, with_agreement
+from edge.conversion.task_agreement import compare_answers, with_agreement
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
 from edge.workers.process import Worker, step_progress
@@ -107,7 +107,7 @@ class Conversion:
             )
             result = with_agreement(
                 lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step),
-                lambda: task_agreement(source, folder, inputs, request),
+                lambda: compare_answers(source, folder, inputs, request),
             )
             if plan.format == "browser":
                 describe_to_page(request.out)
@@ -151,7 +151,7 @@ def plan(
     its format unknown, RefusedError if the device does not support the request, and UsageError for options or targets
     that do not apply.
     """
-    if llm := llm_conversion(model, request, inputs):
+    if llm := plan_llm_conversion(model, request, inputs):
         return llm
     chosen = source_of(model)
     given = source_options or SourceOptions()

@@ -15,7 +15,7 @@ from converters.sources.source import OpenedSource
 from edge.evaluation.accuracy import CLASSES, ROWS
 from edge.evaluation.labeled_inputs import indices_of
 from edge.evaluation.labeled_pictures import LabeledPictures, find_labeled
-from edge.inference.images import load_all, picture_files
+from edge.inference.images import find_pictures, load_all
 from edge.inference.preprocessing import PreprocessOptions
 from edge.workers.process import OnProgress, run_job
 from runtimes.arrays import save_arrays
@@ -89,7 +89,7 @@ def calibration_samples(
         if not calibration.is_file():
             raise InputError(f"{calibration} does not exist", "pass a folder of pictures or an .npz")
         return calibration, []
-    paths = picture_files(calibration)
+    paths = find_pictures(calibration)
     if preprocess is None:
         raise _no_preprocessing()
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), MAX_SAMPLES)).astype(int)]

@@ -76,7 +76,7 @@ class LlmConversion:
         return replace(result, artifact=place)
 
 
-def llm_conversion(model: Path, request: ConversionRequest, inputs: ConversionInputs) -> LlmConversion | None:
+def plan_llm_conversion(model: Path, request: ConversionRequest, inputs: ConversionInputs) -> LlmConversion | None:
     """Plan the conversion of a language model; return None for other models.
 
     Raises UsageError for options and targets that do not apply to language models.

@@ -51,7 +51,7 @@ def with_agreement(run: Callable[[], ConvertResult], agreement: Callable[[], Tas
     return replace(result, task=agreement())
 
 
-def task_agreement(
+def compare_answers(
     source: OpenedSource, folder: Path | None, inputs: ConversionInputs, request: ConvertRequest
 ) -> TaskAgreement | None:
     """Compare the answers that the proof computed; None if the source has no task, or its answers cannot be decoded.

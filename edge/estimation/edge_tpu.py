@@ -77,7 +77,7 @@ def _features(macs: int, activations: int, kept: int, sent: int, inferences: int
 
 
 @cache
-def edge_tpu_fit() -> EdgeTpuFit:
+def fit_edge_tpu() -> EdgeTpuFit:
     """Fit the published latencies, but for those behind USB 2 and of hosts with too few models."""
     in_common = {host: len(_ratios(edge_tpu_latencies(), host)) for host in {row.host for row in edge_tpu_latencies()}}
     rows = [row for row in edge_tpu_latencies() if row.link != USB_2 and in_common[row.host] >= FEWEST_IN_COMMON]
@@ -140,7 +140,7 @@ def published_model(split: EdgeTpuSplit) -> str | None:
 
 def estimate_edge_tpu(split: EdgeTpuSplit, device: str) -> Estimate:
     """Estimate a model on a device with an Edge TPU. Raises RefusedError if too little was published about its host."""
-    fit, host = edge_tpu_fit(), _host(device, split)
+    fit, host = fit_edge_tpu(), _host(device, split)
     latency = fit.latency_ms(host, _features(split.macs, split.activations, split.kept_bytes, split.sent_bytes))
     is_published = published_model(split) is not None
     errors = fit.model_errors if is_published else fit.family_errors
@@ -196,7 +196,7 @@ def _host(device: str, split: EdgeTpuSplit) -> str:
             f"no estimate for {device}: {len(split.on_cpu)} operators would run on the CPU, whose time is not known",
             f"what is known: {split}",
         )
-    if host in edge_tpu_fit().factors:
+    if host in fit_edge_tpu().factors:
         return host
     if any(row.link == USB_2 for row in rows):
         why = f"it needs {FEWEST_FOR_BAND} published models behind USB 2, and edge knows {len(rows)}"

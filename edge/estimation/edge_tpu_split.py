@@ -52,7 +52,7 @@ class EdgeTpuSplit:
         )
 
 
-def edge_tpu_split(model: Path) -> EdgeTpuSplit:
+def split_for_edge_tpu(model: Path) -> EdgeTpuSplit:
     """Split a TFLite file or artifact; one in floating point as if it were quantized.
 
     Raises RefusedError for other formats and for a model of which nothing would run on the Edge TPU.

@@ -23,8 +23,8 @@ from device_profiles.published.latency import (
 from edge.estimation.edge_tpu import DEVICES as EDGE_TPU_DEVICES
 from edge.estimation.edge_tpu import PRECISION as EDGE_TPU_PRECISION
 from edge.estimation.edge_tpu import estimate_edge_tpu, has_edge_tpu, published_model
-from edge.estimation.edge_tpu_split import edge_tpu_split
-from edge.estimation.graph_facts import GraphFacts, graph_facts
+from edge.estimation.edge_tpu_split import split_for_edge_tpu
+from edge.estimation.graph_facts import GraphFacts, count_graph
 from edge.estimation.regression import FEWEST_FOR_BAND, Fit, KnownLatency, band, median_error
 from edge.estimation.results import Estimate, EstimateReport
 from edge.machine.this_machine import load_profile
@@ -69,14 +69,14 @@ def estimate_model(model: Path, device: str | None, precision: str | None) -> Es
     """
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"no estimates for the precision '{precision}'", f"choose one of: {', '.join(PRECISIONS)}")
-    facts = graph_facts(model)
+    facts = count_graph(model)
     if device is None:
         return _with_edge_tpus(estimate_graph(model.name, facts, None, precision), model, precision)
     if device in _measured_devices() or not has_edge_tpu(device):
         return estimate_graph(model.name, facts, device, precision)
     if precision not in (None, EDGE_TPU_PRECISION):
         raise UsageError(f"an Edge TPU does not compute in {precision}", f"use --precision {EDGE_TPU_PRECISION}")
-    split = edge_tpu_split(model)
+    split = split_for_edge_tpu(model)
     return EstimateReport(
         model=model.name,
         facts=facts,
@@ -105,7 +105,7 @@ def _with_edge_tpus(report: EstimateReport, model: Path, precision: str | None) 
     if precision not in (None, EDGE_TPU_PRECISION):
         return report
     try:
-        split = edge_tpu_split(model)
+        split = split_for_edge_tpu(model)
         found = [estimate_edge_tpu(split, device) for device in EDGE_TPU_DEVICES]
     except RefusedError:
         return report

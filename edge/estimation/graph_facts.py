@@ -61,7 +61,7 @@ class _Layer:
     parameters: int
 
 
-def graph_facts(model: Path) -> GraphFacts:
+def count_graph(model: Path) -> GraphFacts:
     """Count an artifact's or a file's graph. Raises UsageError for a format whose graph edge does not read."""
     path = Artifact.open(model).model
     model_format = format_of(path)

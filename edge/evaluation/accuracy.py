@@ -189,7 +189,7 @@ def read_evaluation(path: Path, reference: Reference) -> Evaluation:
     return evaluation
 
 
-def accuracy_gate(path: Path, allowed: float, reference: Reference, session: Session) -> AccuracyGate:
+def make_accuracy_gate(path: Path, allowed: float, reference: Reference, session: Session) -> AccuracyGate:
     """Read labeled inputs and classify them with the source.
 
     Raises the errors of `read_evaluation`, and InputError if the source classifies none of them correctly, because the

@@ -41,7 +41,7 @@ def object_rows(rows: Sequence[Sequence[float]], columns: int = POINTS) -> Array
     return np.asarray(rows, np.float64).reshape(-1, columns)
 
 
-def average_precision(
+def compute_average_precision(
     records: Sequence[Array], sigmas: Sequence[float] | None = None, *, of_masks: bool = False
 ) -> CocoScores:
     """Compute COCO's statistics of boxes, of masks, or of key points if their `sigmas` are given.

@@ -42,7 +42,7 @@ class Difference:
     verdict: str
 
 
-def difference(
+def compare_records(
     view: TaskView[Any, Any], metric: str, baseline: Sequence[Array], other: Sequence[Array]
 ) -> Difference | None:
     """Compare the records of the same inputs by two models; None if the metric has no meaning for these inputs."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.console.text import quantity
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
-from edge.inference.images import indexed_pixels, picture_files
+from edge.inference.images import find_pictures, read_indexed_pixels
 from runtimes.arrays import Array
 from runtimes.artifact.labels import read_labels
 from runtimes.errors import InputError
@@ -43,7 +43,7 @@ class LabeledMask:
 
         Raises InputError if the file is not such a mask, or has values that are not classes.
         """
-        values = indexed_pixels(self.path).astype(np.int64)
+        values = read_indexed_pixels(self.path).astype(np.int64)
         found = values.copy()
         for value in np.unique(values).tolist():
             if value == NOT_LABELED:
@@ -63,7 +63,7 @@ def read_masks(data: Path, names: Names) -> LabeledInputs:
     indices, notes = {one: one for one in names or range(NOT_LABELED)}, tuple[str, ...]()
     if (data / "classes.txt").is_file():
         indices, notes = names_of_classes(read_labels(data / "classes.txt"), names)
-    pictures = [one for one in picture_files(data) if not _is_mask(one)]
+    pictures = [one for one in find_pictures(data) if not _is_mask(one)]
     found = [(one, mask) for one in pictures if (mask := _mask_of(one)) is not None]
     if not found:
         raise InputError(f"no picture in {data} has a mask", _HINT)

@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.evaluation.instance_masks import Outline, read_outline
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
-from edge.inference.images import picture_files, picture_size
+from edge.inference.images import find_pictures, picture_size
 from runtimes.artifact.json_fields import Fields
 from runtimes.artifact.labels import read_labels
 from runtimes.decoders.polygons import area
@@ -135,7 +135,7 @@ def _read(data: Path, has_poses: bool) -> tuple[list[_Picture], Sequence[str] | 
         documents = sorted(data.glob("*.json"))
         if len(documents) == 1:
             return _coco(documents[0])
-        pictures = picture_files(data)
+        pictures = find_pictures(data)
         if any(_beside(one, "Annotations", "JPEGImages", ".xml").is_file() for one in pictures):
             return _voc(pictures)
         if any(_beside(one, "labels", "images", ".txt").is_file() for one in pictures):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, spread
-from edge.inference.images import picture_files
+from edge.inference.images import find_pictures
 from edge.inference.inputs import Source
 from runtimes.errors import InputError
 
@@ -55,10 +55,10 @@ def label_inputs(sources: Sequence[Source], indices: Sequence[int]) -> LabeledIn
     return LabeledInputs(tuple(zip(sources, indices, strict=True)), notes if len(set(indices)) == 1 else ())
 
 
-def find_labeled(place: Path, files: Callable[[Path], list[Path]] = picture_files) -> LabeledPictures:
+def find_labeled(place: Path, files: Callable[[Path], list[Path]] = find_pictures) -> LabeledPictures:
     """Find labeled pictures, or other files. Raises InputError if there are none, or if the class of one is missing.
 
-    files: Finds the files in a folder, like `picture_files`.
+    files: Finds the files in a folder, like `find_pictures`.
     """
     if place.suffix.lower() == ".csv":
         return _read_list(place)

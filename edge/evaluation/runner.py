@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.console.progress import OnProgress, ProgressEvent
 from edge.evaluation.cluster import Answer, Cluster, portable_files
-from edge.evaluation.differences import Difference, difference
+from edge.evaluation.differences import Difference, compare_records
 from edge.evaluation.journal import Journal
 from edge.evaluation.labeled_inputs import LabeledInput, LabeledInputs, Names
 from edge.evaluation.labeled_masks import read_masks
@@ -238,7 +238,7 @@ def _differences(
     shared = [str(path) for path, _ in one.data.inputs if str(path) in scored and str(path) in baseline]
     pair = [baseline[name].record for name in shared], [scored[name].record for name in shared]
     first = next(iter(metrics.values), None)
-    found = difference(task_view(one.prepared.task.id), first, *pair) if first and shared else None
+    found = compare_records(task_view(one.prepared.task.id), first, *pair) if first and shared else None
     return [found] if found else []
 
 

@@ -18,7 +18,7 @@ from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
 from converters.pipeline.verification import map_tensors
 from converters.sources.source import OpenedSource
-from edge.evaluation.differences import difference
+from edge.evaluation.differences import compare_records
 from edge.evaluation.labeled_inputs import LabeledInput
 from edge.evaluation.runner import CONFIDENCE, read_labeled
 from edge.evaluation.scoring import score
@@ -97,7 +97,7 @@ class TaskGate:
         """Score the result in `session`, whose files have `size` bytes."""
         view, found = task_view(self.model.task.id), _records(self.model, self.reference, self.inputs, session)
         metric, before = next(iter(view.metrics(self.source).values.items()))
-        compared = difference(view, metric, self.source, found)
+        compared = compare_records(view, metric, self.source, found)
         return TaskScore(
             metric=metric,
             samples=len(self.inputs),
@@ -156,7 +156,7 @@ class TaskScore:
         return ProofError(f"{what}; at most {self.allowed:.3g} is allowed{layers}", hint)
 
 
-def task_gate(request: ConvertRequest, source: OpenedSource, reference: Reference, session: Session) -> TaskGate:
+def make_task_gate(request: ConvertRequest, source: OpenedSource, reference: Reference, session: Session) -> TaskGate:
     """Read the labeled inputs of a request, and score the source.
 
     Raises InputError if the data cannot be read or does not fit the model, and if the source finds nothing.

@@ -13,8 +13,8 @@ from converters.pipeline.request import ConvertRequest, ConvertResult
 from converters.sources.source import OpenedSource
 from converters.worker import HANDLERS as CONVERTER_HANDLERS
 from converters.worker import convert as run_conversion
-from edge.evaluation.accuracy import accuracy_gate
-from edge.evaluation.task_gate import task_gate
+from edge.evaluation.accuracy import make_accuracy_gate
+from edge.evaluation.task_gate import make_task_gate
 from runtimes.job_server import Handler, handler, serve
 from runtimes.jobs import Report
 from runtimes.session import Session
@@ -27,9 +27,9 @@ def convert(request: ConvertRequest, report: Report) -> ConvertResult:
 
 def _gate(request: ConvertRequest, source: OpenedSource, reference: Reference, session: Session) -> Gate:
     if request.task is not None and request.evaluation is not None and request.evaluation.suffix != ".npz":
-        return task_gate(request, source, reference, session)
+        return make_task_gate(request, source, reference, session)
     assert request.evaluation is not None
-    return accuracy_gate(request.evaluation, request.max_drop, reference, session)
+    return make_accuracy_gate(request.evaluation, request.max_drop, reference, session)
 
 
 HANDLERS: dict[str, Handler] = {**CONVERTER_HANDLERS, "convert": handler(ConvertRequest, convert)}

@@ -113,7 +113,7 @@ def _with_labels(facts: ModelFacts, artifact: Artifact, found: Inspection | None
     A manifest that describes the output without labels means that the model has none.
     """
     if hints.labels is not None:
-        return _with_origin("--labels", replace(facts, labels=given_labels(hints.labels)), "labels")
+        return _with_origin("--labels", replace(facts, labels=read_given_labels(hints.labels)), "labels")
     if facts.labels is not None or artifact.manifest.output is not None or artifact.manifest.task is not None:
         return facts
     classes, embedded = class_count(facts.for_one()), labels_in(found) if found else None
@@ -123,7 +123,7 @@ def _with_labels(facts: ModelFacts, artifact: Artifact, found: Inspection | None
     return facts if labels is None else _with_origin(labels.origin, replace(facts, labels=labels), "labels")
 
 
-def given_labels(path: Path) -> Labels:
+def read_given_labels(path: Path) -> Labels:
     """Read the user's labels file. Raises InputError if it cannot be read or is not a list of labels."""
     return Labels(tuple(read_labels(path, errors="replace")), str(path), GIVEN)
 

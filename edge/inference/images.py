@@ -33,7 +33,7 @@ _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for
 _HINT = "pass a complete JPEG or PNG file"
 
 
-def picture_files(folder: Path) -> list[Path]:
+def find_pictures(folder: Path) -> list[Path]:
     """Find the pictures in `folder` and its subfolders, sorted by path. Raises InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", "pass a folder of pictures")
@@ -106,7 +106,7 @@ def decode_from(source: Path | IO[bytes], name: str) -> Image:
     return _open(source, name, lambda image: _rgb(ImageOps.exif_transpose(image)))
 
 
-def indexed_pixels(path: Path) -> Array:
+def read_indexed_pixels(path: Path) -> Array:
     """Read a picture whose pixels are indices, gray or in a palette, as [height, width].
 
     Raises InputError if it has colors, and as in `load_pixels`.

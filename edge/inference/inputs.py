@@ -70,7 +70,7 @@ def is_picture_file(source: Source) -> bool:
     return isinstance(source, Path) and source.suffix.lower() not in SOUND_SUFFIXES
 
 
-def input_files(folder: Path) -> list[Path]:
+def find_inputs(folder: Path) -> list[Path]:
     """Find the inputs in `folder` and its subfolders, sorted by path.
 
     They are its pictures; if it has none, its sounds, else its arrays, else its texts. Raises InputError if there are
@@ -86,7 +86,7 @@ def input_files(folder: Path) -> list[Path]:
     return first
 
 
-def picture_sample(artifact: Artifact, path: Path) -> Sample:
+def read_picture_sample(artifact: Artifact, path: Path) -> Sample:
     """Read and preprocess a picture; the other inputs, which are states, get zeros.
 
     Raises InputError if the file is not a complete picture.
@@ -104,7 +104,7 @@ def picture_sample(artifact: Artifact, path: Path) -> Sample:
     return Sample(source=str(path), feeds=feeds, placement=placement, preprocess_ms=milliseconds)
 
 
-def array_samples(artifact: Artifact, path: Path) -> Iterator[Sample]:
+def read_array_samples(artifact: Artifact, path: Path) -> Iterator[Sample]:
     """Read the samples in an array file, see `samples_of_arrays`. Raises InputError if it cannot be read."""
     return samples_of_arrays(artifact, _read(path), str(path))
 

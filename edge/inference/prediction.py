@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from edge.inference.images import decode
-from edge.inference.inputs import Sample, Source, array_samples, is_array_file, is_text, picture_sample
+from edge.inference.inputs import Sample, Source, is_array_file, is_text, read_array_samples, read_picture_sample
 from edge.inference.prepared_model import EngineChoice, PreparedModel
-from edge.inference.sounds import is_sound_file, sound_samples
-from edge.inference.texts import text_sample
+from edge.inference.sounds import is_sound_file, read_sound_samples
+from edge.inference.texts import read_text_sample
 from edge.tasks import task_view
 from edge.workers.process import Worker
 from runtimes.arrays import Arrays, load_arrays
@@ -149,7 +149,7 @@ def _at_once(model: PreparedModel) -> int:
 def _from_pictures(
     model: PreparedModel, paths: Sequence[Path], worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
-    read = [_readable(path, lambda path: picture_sample(model.artifact, path)) for path in paths]
+    read = [_readable(path, lambda path: read_picture_sample(model.artifact, path)) for path in paths]
     samples = [one for one in read if isinstance(one, Sample)]
     answers = iter(predict_samples(model, samples, worker, engine) if samples else [])
     for one in read:
@@ -159,7 +159,7 @@ def _from_pictures(
 def _from_arrays(
     model: PreparedModel, path: Path, worker: Worker, engine: EngineChoice
 ) -> Iterator[Prediction | Unreadable]:
-    samples = _readable(path, lambda path: list(array_samples(model.artifact, path)))
+    samples = _readable(path, lambda path: list(read_array_samples(model.artifact, path)))
     if isinstance(samples, Unreadable):
         yield samples
         return
@@ -173,7 +173,7 @@ def _from_text(
     inputs = model.decoder.texts()
     if inputs is None:
         raise _refusal(model, "text")
-    sample = _readable(source, lambda source: text_sample(model.artifact, source, inputs, model.max_tokens))
+    sample = _readable(source, lambda source: read_text_sample(model.artifact, source, inputs, model.max_tokens))
     if isinstance(sample, Unreadable):
         yield sample
         return
@@ -192,7 +192,7 @@ def _from_sound(
     windows = model.decoder.sounds()
     if windows is None:
         raise _refusal(model, "sound")
-    samples = _readable(path, lambda path: sound_samples(model.artifact, path, windows))
+    samples = _readable(path, lambda path: read_sound_samples(model.artifact, path, windows))
     if isinstance(samples, Unreadable):
         yield samples
         return

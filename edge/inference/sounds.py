@@ -41,7 +41,7 @@ def is_sound_file(source: Source) -> bool:
     return isinstance(source, Path) and source.suffix.lower() in SOUND_SUFFIXES
 
 
-def sound_samples(artifact: Artifact, path: Path, windows: SoundWindows) -> list[Sample]:
+def read_sound_samples(artifact: Artifact, path: Path, windows: SoundWindows) -> list[Sample]:
     """Read a sound as the windows that the model takes, in their order; the last one is filled up with silence.
 
     Raises InputError if the file is not a complete sound.

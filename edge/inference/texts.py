@@ -34,7 +34,7 @@ _PADDING = ("[PAD]", "<pad>", "<|pad|>")
 _log = logging.getLogger(__name__)
 
 
-def text_sample(artifact: Artifact, path: Path | InlineText, inputs: TextInputs, max_tokens: int | None) -> Sample:
+def read_text_sample(artifact: Artifact, path: Path | InlineText, inputs: TextInputs, max_tokens: int | None) -> Sample:
     """Read a text as the model takes it; what is longer than the model takes is cut off, and logged.
 
     Raises InputError if the file is not a text, or the model's folder has no readable tokenizer.

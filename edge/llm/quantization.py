@@ -162,7 +162,7 @@ def quantize(
         type=kind,
         before=_description(before),
         after=_description(after),
-        fallbacks=fallbacks(after, kind),
+        fallbacks=list_fallbacks(after, kind),
         perplexity=perplexity,
         worst=written.errors[:_WORST],
         importance=Importance(source=source.name, tensors=written.importance) if source else None,
@@ -186,7 +186,7 @@ def _importance_of(text: Path, worker: Worker, model: Path, scratch: Path, threa
     return matrix
 
 
-def fallbacks(file: GgufFile, kind: str) -> list[Fallback]:
+def list_fallbacks(file: GgufFile, kind: str) -> list[Fallback]:
     """List the matrices whose rows do not fill whole blocks of the type."""
     block = _BLOCK if "_k" in kind or kind == "iq4_xs" else 32
     if kind in ("fp16", "fp32", "bf16"):

@@ -12,8 +12,8 @@ from edge.reporting.svg import (
     NARROW,
     Drawing,
     Scale,
+    format_number,
     free_positions,
-    number,
     scale_of,
     shorten,
     text_width,
@@ -79,7 +79,7 @@ def _rows(labels: Sequence[str], values: list[float], width: float, step: float,
     return _Rows(scale=scale, step=step + 16 * is_narrow, is_narrow=is_narrow, label_width=label_width)
 
 
-def intervals(lines: Sequence[Line], unit: str, width: float) -> Drawing:
+def draw_intervals(lines: Sequence[Line], unit: str, width: float) -> Drawing:
     """Draw a value and its interval for each line."""
     values = [one for line in lines for one in (line.value, line.low, line.high) if one is not None and one > 0]
     rows = _rows([line.label for line in lines], values, width, 24)
@@ -88,18 +88,18 @@ def intervals(lines: Sequence[Line], unit: str, width: float) -> Drawing:
     drawing.grid(rows.scale, 4, bottom, unit)
     for place, line in enumerate(lines):
         y = rows.label(drawing, place, line.label)
-        x, hint = rows.scale.at(line.value), f"{line.label}: {number(line.value)} {unit}"
+        x, hint = rows.scale.at(line.value), f"{line.label}: {format_number(line.value)} {unit}"
         last = x
         if line.low is not None and line.high is not None:
             last = rows.scale.at(line.high)
             drawing.line(rows.scale.at(line.low), y, last, y, f"whisker {line.style}")
-            hint += f", {number(line.low)} to {number(line.high)}"
+            hint += f", {format_number(line.low)} to {format_number(line.high)}"
         drawing.mark(x, y, line.style, hint)
-        drawing.text(max(last, x) + 10, y + 4, number(line.value), "value")
+        drawing.text(max(last, x) + 10, y + 4, format_number(line.value), "value")
     return drawing
 
 
-def bars(lines: Sequence[Line], unit: str, width: float, digits: str = "") -> Drawing:
+def draw_bars(lines: Sequence[Line], unit: str, width: float, digits: str = "") -> Drawing:
     """Draw a bar from zero for each line; `digits` formats the value, the default is three digits."""
     rows = _rows([line.label for line in lines], [line.value for line in lines], width, 22, from_zero=True)
     bottom = rows.step * len(lines) + 6
@@ -107,7 +107,7 @@ def bars(lines: Sequence[Line], unit: str, width: float, digits: str = "") -> Dr
     drawing.grid(rows.scale, 4, bottom, unit)
     for place, line in enumerate(lines):
         y = rows.label(drawing, place, line.label)
-        value = format(line.value, digits) if digits else number(line.value)
+        value = format(line.value, digits) if digits else format_number(line.value)
         x = rows.scale.at(max(line.value, 0.0))
         drawing.rectangle(
             rows.scale.start, y - 6, x - rows.scale.start, 12, line.style, f"{line.label}: {value} {unit}"
@@ -116,7 +116,7 @@ def bars(lines: Sequence[Line], unit: str, width: float, digits: str = "") -> Dr
     return drawing
 
 
-def distributions(lines: Sequence[Line], width: float) -> Drawing:
+def draw_distributions(lines: Sequence[Line], width: float) -> Drawing:
     """Draw the distribution of each line's samples, relative to their median; `value` is written next to it."""
     relative = [np.asarray(line.samples, np.float64) / median(line.samples) for line in lines]
     low = min(float(one.min()) for one in relative)
@@ -128,10 +128,10 @@ def distributions(lines: Sequence[Line], width: float) -> Drawing:
     drawing.grid(scale, 4, bottom, "× the median")
     for place, (line, samples) in enumerate(zip(lines, relative, strict=True)):
         y = rows.label(drawing, place, line.label) + 12
-        hint = f"{line.label}: median {number(line.value)} ms of {len(line.samples):,} runs"
+        hint = f"{line.label}: median {format_number(line.value)} ms of {len(line.samples):,} runs"
         drawing.path(_outline(samples, scale, y, 24), f"area {line.style}", is_closed=True, hint=hint)
         drawing.line(scale.at(1.0), y - 25, scale.at(1.0), y, "median")
-        drawing.text(width, y - 6, number(line.value), "value", "end")
+        drawing.text(width, y - 6, format_number(line.value), "value", "end")
     return drawing
 
 
@@ -159,7 +159,7 @@ def best_points(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
-def scatter(points: Sequence[Point], x_unit: str, y_unit: str, width: float) -> Drawing:
+def draw_scatter(points: Sequence[Point], x_unit: str, y_unit: str, width: float) -> Drawing:
     """Draw points with the numbers that their labels begin with, and the Pareto line through the best ones."""
     height, left = 340.0, 52.0
     values = [point.x for point in points]
@@ -179,7 +179,7 @@ def scatter(points: Sequence[Point], x_unit: str, y_unit: str, width: float) -> 
     ordered = sorted(points, key=lambda point: not point.is_best)
     places = [(scale.at(point.x), upright.at(point.y)) for point in ordered]
     for point, (x, y), label in zip(ordered, places, free_positions([(y, x) for x, y in places], 13), strict=True):
-        drawing.mark(x, y, point.style, f"{point.label}: {number(point.x)} {x_unit}, {point.y:.1%}")
+        drawing.mark(x, y, point.style, f"{point.label}: {format_number(point.x)} {x_unit}, {point.y:.1%}")
         drawing.text(x + 9, label + 4, point.label.partition(" ")[0], "value" if point.is_best else "tick")
     return drawing
 
@@ -195,7 +195,7 @@ class Moment:
     change: int = 0
 
 
-def timeline(moments: Sequence[Moment], dates: tuple[str, str], unit: str, width: float) -> Drawing:
+def draw_timeline(moments: Sequence[Moment], dates: tuple[str, str], unit: str, width: float) -> Drawing:
     """Draw measurements in their order in time, with a numbered line wherever something changed."""
     height, left = 190.0, 52.0
     values = [one for moment in moments for one in (moment.value, moment.low, moment.high) if one is not None]
@@ -206,7 +206,7 @@ def timeline(moments: Sequence[Moment], dates: tuple[str, str], unit: str, width
     drawing = Drawing(width, height + _FOOT - 14)
     for value in upright.ticks(4):
         drawing.line(left, upright.at(value), width, upright.at(value), "grid")
-        drawing.text(left - 6, upright.at(value) + 4, number(value), "tick", "end")
+        drawing.text(left - 6, upright.at(value) + 4, format_number(value), "tick", "end")
     drawing.text(0, 12, unit, "axis")
     drawing.text(across.start, height + 17, dates[0], "tick")
     drawing.text(across.end, height + 17, dates[1], "tick", "end")
@@ -220,5 +220,5 @@ def timeline(moments: Sequence[Moment], dates: tuple[str, str], unit: str, width
         x, y = across.at(moment.at), upright.at(moment.value)
         if moment.low is not None and moment.high is not None:
             drawing.line(x, upright.at(moment.low), x, upright.at(moment.high), "whisker measured")
-        drawing.mark(x, y, "measured", f"{number(moment.value)} {unit}")
+        drawing.mark(x, y, "measured", f"{format_number(moment.value)} {unit}")
     return drawing

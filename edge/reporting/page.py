@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.reporting.svg import NARROW, WIDE, Drawing, html
+from edge.reporting.svg import NARROW, WIDE, Drawing, escape
 
 # Nothing is loaded: the page has no script, and the only styles are its own.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -34,13 +34,13 @@ class Cell:
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
     """Return the page; the lead's paragraphs are HTML."""
-    links = "".join(f'<a href="#{one.id}">{html(one.title)}</a> ' for one in sections)
-    body = "".join(f'<section id="{one.id}"><h2>{html(one.title)}</h2>\n{one.body}</section>\n' for one in sections)
+    links = "".join(f'<a href="#{one.id}">{escape(one.title)}</a> ' for one in sections)
+    body = "".join(f'<section id="{one.id}"><h2>{escape(one.title)}</h2>\n{one.body}</section>\n' for one in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{html(title)}</title>\n<style>\n{_style_sheet()}</style></head>\n<body><header><h1>{html(title)}</h1>"
+        f"<title>{escape(title)}</title>\n<style>\n{_style_sheet()}</style></head>\n<body><header><h1>{escape(title)}</h1>"
         f"{''.join(f'<p>{line}</p>' for line in lead)}<nav>{links}</nav></header>\n"
         f"<main>\n{body}</main></body></html>\n"
     )
@@ -71,7 +71,9 @@ def table(
 
     columns: Each with its title, and whether its cells are numbers.
     """
-    head = "".join(f'<th scope="col"{_class("number" * is_number)}>{html(title)}</th>' for title, is_number in columns)
+    head = "".join(
+        f'<th scope="col"{_class("number" * is_number)}>{escape(title)}</th>' for title, is_number in columns
+    )
     bodies = "".join(f"<tbody>{''.join(_rows(title, rows, len(columns)))}</tbody>" for title, rows in groups if rows)
     return (
         f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>{bodies}</table></div>\n'
@@ -80,7 +82,7 @@ def table(
 
 def _rows(title: str, rows: Sequence[Sequence[Cell]], width: int) -> Iterator[str]:
     if title:
-        yield f'<tr class="group"><th scope="rowgroup" colspan="{width}">{html(title)}</th></tr>'
+        yield f'<tr class="group"><th scope="rowgroup" colspan="{width}">{escape(title)}</th></tr>'
     for first, *others in rows:
         cells = "".join(f"<td{_span(cell)}{_class(_style(cell))}>{cell.text}</td>" for cell in others)
         yield f'<tr><th scope="row"{_class(_style(first))}>{first.text}</th>{cells}</tr>\n'
@@ -88,20 +90,20 @@ def _rows(title: str, rows: Sequence[Sequence[Cell]], width: int) -> Iterator[st
 
 def definitions(pairs: Sequence[tuple[str, str]]) -> str:
     """Return a list of names with their values, which are HTML."""
-    lines = "".join(f"<dt>{html(name)}</dt><dd>{value}</dd>" for name, value in pairs)
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in pairs)
     return f"<dl>{lines}</dl>\n"
 
 
 def code(command: str) -> str:
     """Return a command."""
-    return f"<code>{html(command)}</code>"
+    return f"<code>{escape(command)}</code>"
 
 
-def link(text: str) -> str:
+def link_addresses(text: str) -> str:
     """Return a text whose words that are web addresses are links."""
     words = text.split(" ")
     return " ".join(
-        f'<a href="{html(word)}" rel="noreferrer">{html(word)}</a>' if word.startswith("https://") else html(word)
+        f'<a href="{escape(word)}" rel="noreferrer">{escape(word)}</a>' if word.startswith("https://") else escape(word)
         for word in words
     )
 

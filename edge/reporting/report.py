@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.reporting.charts import Moment, timeline
+from edge.reporting.charts import Moment, draw_timeline
 from edge.reporting.documents import Content, ProvenConversion, read
 from edge.reporting.page import Cell, Section, code, definitions, figure, page, picture, table
 from edge.reporting.results import KINDS, ReportedResult
 from edge.reporting.sections import latency_chart, legend, made_section, result_sections
-from edge.reporting.steps import LatencyStep, Series, day, series_of
-from edge.reporting.svg import WIDE, html, number
+from edge.reporting.steps import LatencyStep, Series, format_time, series_of
+from edge.reporting.svg import WIDE, escape, format_number
 from runtimes.artifact.json_fields import JsonObject
 
 _MAX_SERIES = 40  # the longest series of the history; the others are counted
@@ -67,7 +67,7 @@ def lay_out_report(content: Content, title: str, command: str) -> ReportPage:
     lead = [
         f"Rows: {', '.join(counts) or 'none'}. Conversions: {len(content.conversions) or 'none'}. "
         "What was published by others, measured and estimated is marked as such and never mixed.",
-        f"Made by {code(command)}" + "".join(f"<br>from {html(source)}" for source in content.sources),
+        f"Made by {code(command)}" + "".join(f"<br>from {escape(source)}" for source in content.sources),
     ]
     return ReportPage(
         html=page(title, lead, sections),
@@ -100,19 +100,19 @@ def _conversions(conversions: Sequence[ProvenConversion]) -> Iterator[Section]:
         verdict = Cell(text="passed", style="good") if one.passed else Cell(text="FAILED", style="bad")
         lines.append(
             [
-                Cell(text=html(one.name)),
-                Cell(text=html(one.format)),
-                Cell(text=html(one.precision)),
+                Cell(text=escape(one.name)),
+                Cell(text=escape(one.format)),
+                Cell(text=escape(one.precision)),
                 verdict,
-                Cell(text=html(values)),
-                Cell(text=html(limits)),
-                Cell(text=html(f"{one.samples} samples, {inputs}")),
+                Cell(text=escape(values)),
+                Cell(text=escape(limits)),
+                Cell(text=escape(f"{one.samples} samples, {inputs}")),
             ]
         )
     columns = [(name, False) for name in ("Artifact", "Format", "Precision", "Proof", "Values", "Limits", "Evidence")]
     made = "".join(
-        f"<h3>{html(one.name)}</h3>"
-        + definitions([*((name, html(value)) for name, value in one.facts), ("repeat", code(one.command))])
+        f"<h3>{escape(one.name)}</h3>"
+        + definitions([*((name, escape(value)) for name, value in one.facts), ("repeat", code(one.command))])
         for one in conversions
     )
     caption = "The outputs of the artifact and of its source for the same inputs."
@@ -141,16 +141,16 @@ def _one_series(place: int, series: Series) -> str:
     ]
     if not moments:
         return ""
-    dates = day(series.entries[0].at), day(series.entries[-1].at)
+    dates = format_time(series.entries[0].at), format_time(series.entries[-1].at)
     title = f"{series.setup} on {series.machine}"
     caption = f"Median of each measurement with its 95 % interval. Repeat: {code('edge history show ' + _ids(series))}"
     steps = "".join(f"<li>{_sentence(step, series)}</li>" for step in series.steps)
     return (
-        f"<h3>{html(title)}</h3>"
+        f"<h3>{escape(title)}</h3>"
         + figure(
             f"history-{place}",
             f"Latency of {title}",
-            lambda width: timeline(moments, dates, "ms", width),
+            lambda width: draw_timeline(moments, dates, "ms", width),
             f"{len(moments)} measurements from {dates[0]} to {dates[1]}.",
             caption,
         )
@@ -163,9 +163,9 @@ def _ids(series: Series) -> str:
 
 
 def _sentence(step: LatencyStep, series: Series) -> str:
-    when = day(series.entries[step.place].at)
+    when = format_time(series.entries[step.place].at)
     before, after = series.rows[step.place - 1].median_ms or 0.0, series.rows[step.place].median_ms or 0.0
-    times = f"{number(before)} → {number(after)} ms ({step.ratio - 1:+.1%})"
+    times = f"{format_number(before)} → {format_number(after)} ms ({step.ratio - 1:+.1%})"
     cause = "; ".join(step.changes) or "nothing that edge records changed: other programs, heat, or chance"
     verdict = step.verdict or "no step"
-    return f"{html(when)}: <b>{html(verdict)}</b>, {html(times)}: {html(cause)}"
+    return f"{escape(when)}: <b>{escape(verdict)}</b>, {escape(times)}: {escape(cause)}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from edge.benchmark.tables import NONE
-from edge.reporting.charts import Line, Point, bars, best_points, distributions, intervals, scatter
-from edge.reporting.page import Cell, Section, code, definitions, figure, link, table
+from edge.reporting.charts import Line, Point, best_points, draw_bars, draw_distributions, draw_intervals, draw_scatter
+from edge.reporting.page import Cell, Section, code, definitions, figure, link_addresses, table
 from edge.reporting.results import ESTIMATED, KINDS, MEASURED, MISSING, PUBLISHED, ReportedResult
-from edge.reporting.svg import Drawing, html, number
+from edge.reporting.svg import Drawing, escape, format_number
 
 _MAX_OPERATORS = 15
 Numbered = Sequence[tuple[int, ReportedResult]]
@@ -58,13 +58,13 @@ def made_section(results: Sequence[ReportedResult]) -> Section:
     parts = []
     for place, one in enumerate(results, start=1):
         pairs = [
-            ("kind", html(one.kind)),
-            *((name, link(value)) for name, value in one.facts),
-            *(("doubt", html(doubt)) for doubt in one.doubts),
-            *([("not measured", html(one.reason))] if one.reason else []),
+            ("kind", escape(one.kind)),
+            *((name, link_addresses(value)) for name, value in one.facts),
+            *(("doubt", escape(doubt)) for doubt in one.doubts),
+            *([("not measured", escape(one.reason))] if one.reason else []),
             *([("repeat", code(one.command))] if one.command else []),
         ]
-        parts.append(f'<h3 id="row-{place}">{place} {html(one.setup)}</h3>{definitions(pairs)}')
+        parts.append(f'<h3 id="row-{place}">{place} {escape(one.setup)}</h3>{definitions(pairs)}')
     return Section(id="made", title="How each number was made", body="".join(parts))
 
 
@@ -75,10 +75,10 @@ def _table(numbered: Numbered) -> str:
         ("fps", True, lambda one: "" if one.fps is None else f"{one.fps:.4g}"),
         ("Accuracy", True, lambda one: "" if one.accuracy is None else f"{one.accuracy.value:.1%}"),
         ("Energy [J]", True, lambda one: "" if one.joules is None else f"{one.joules:.3g}"),
-        ("Precision", False, lambda one: html(one.precision)),
+        ("Precision", False, lambda one: escape(one.precision)),
         ("Threads", True, lambda one: str(one.threads or "")),
-        ("Engine", False, lambda one: html(one.engine)),
-        *([("Machine", False, lambda one: html(one.machine))] if len(machines) > 1 else []),
+        ("Engine", False, lambda one: escape(one.engine)),
+        *([("Machine", False, lambda one: escape(one.machine))] if len(machines) > 1 else []),
     )
     with_values = [one for _, one in numbered if one.kind != MISSING]
     shown = [column for column in columns if any(column[2](one) for one in with_values)]
@@ -88,7 +88,7 @@ def _table(numbered: Numbered) -> str:
         groups.append((_TITLES[kind], [_line(place, one, shown) for place, one in lines]))
     caption = "Numbers link to how each row was made."
     if len(machines) == 1:
-        caption = f"Measured on {html(next(iter(machines)) or 'an unknown machine')}. {caption}"
+        caption = f"Measured on {escape(next(iter(machines)) or 'an unknown machine')}. {caption}"
     return table(caption, [("Setup", False), *((title, is_number) for title, is_number, _ in shown)], groups)
 
 
@@ -100,14 +100,14 @@ def _latency_cell(one: ReportedResult) -> str:
 
 
 def _line(place: int, one: ReportedResult, columns: Sequence[_Column]) -> list[Cell]:
-    first = Cell(text=f'<a href="#row-{place}">{place}</a> {html(one.setup)}')
+    first = Cell(text=f'<a href="#row-{place}">{place}</a> {escape(one.setup)}')
     if one.kind == MISSING:
-        return [first, *([Cell(text=html(one.reason), span=len(columns))] if columns else [])]
+        return [first, *([Cell(text=escape(one.reason), span=len(columns))] if columns else [])]
     return [first, *(Cell(text=cell(one) or NONE, is_number=is_number) for _, is_number, cell in columns)]
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return "".join(f"<p>{link(note)}</p>\n" for note in notes)
+    return "".join(f"<p>{link_addresses(note)}</p>\n" for note in notes)
 
 
 def _label(place: int, one: ReportedResult, results: Numbered) -> str:
@@ -140,12 +140,12 @@ def latency_chart(timed: Numbered) -> Callable[[float], Drawing]:
         )
         for place, one in sorted(timed, key=lambda pair: pair[1].latency_ms or 0.0)
     ]
-    return lambda width: intervals(lines, "ms", width)
+    return lambda width: draw_intervals(lines, "ms", width)
 
 
 def _latency(timed: Numbered) -> str:
     place, fastest = min(timed, key=lambda pair: pair[1].latency_ms or 0.0)
-    said = f"The fastest is {_label(place, fastest, timed)} with {number(fastest.latency_ms or 0.0)} ms."
+    said = f"The fastest is {_label(place, fastest, timed)} with {format_number(fastest.latency_ms or 0.0)} ms."
     return figure("latency-figure", "Latency of one inference", latency_chart(timed), said, _describe_origin(timed))
 
 
@@ -164,7 +164,7 @@ def _distributions(numbered: Numbered) -> Iterator[Section]:
     body = figure(
         "distributions-figure",
         "Distribution of the latencies",
-        lambda width: distributions(lines, width),
+        lambda width: draw_distributions(lines, width),
         f"Histograms of {len(lines)} setups.",
         caption,
     )
@@ -188,14 +188,14 @@ def _accuracy(numbered: Numbered) -> Iterator[Section]:
         names = ", ".join(point.label for point in points if point.is_best)
         rows = [(place, one) for place, one, _ in chosen]
         caption = (
-            f"{html(metric)} on {inputs} inputs of {html(data)}. On the dashed line are the rows that no other "
-            f"row beats in both: {html(names)}. {_describe_origin(rows)}"
+            f"{escape(metric)} on {inputs} inputs of {escape(data)}. On the dashed line are the rows that no other "
+            f"row beats in both: {escape(names)}. {_describe_origin(rows)}"
         )
         bodies.append(
             figure(
                 f"accuracy-{count}",
                 "Accuracy against latency",
-                lambda width, points=points, metric=metric: scatter(points, "ms", metric, width),  # type: ignore[misc]
+                lambda width, points=points, metric=metric: draw_scatter(points, "ms", metric, width),  # type: ignore[misc]
                 f"The best trade-offs: {names}.",
                 caption,
             )
@@ -210,7 +210,9 @@ def _energy(numbered: Numbered) -> Iterator[Section]:
         return
     lines = [Line(label=_label(place, one, known), value=one.joules or 0.0, style=one.kind) for place, one in known]
     caption = "Of one inference, with the power that the idle machine needs. " + _describe_origin(known)
-    body = figure("energy-figure", "Energy", lambda width: bars(lines, "J", width), f"{len(lines)} setups.", caption)
+    body = figure(
+        "energy-figure", "Energy", lambda width: draw_bars(lines, "J", width), f"{len(lines)} setups.", caption
+    )
     yield Section(id="energy", title="Energy", body=body)
 
 
@@ -226,14 +228,14 @@ def _operators(numbered: Numbered) -> Iterator[Section]:
         lines.append(Line(label="outside operators", value=max(one.profile["outside_ms"], 0.0), style="published"))
         caption = (
             f"Mean of {one.profile['runs']} runs with the engine's profiler, which slows it down: the bars add up to "
-            f"{number(one.profile['total_ms'])} ms. {_describe_origin([(place, one)])}"
+            f"{format_number(one.profile['total_ms'])} ms. {_describe_origin([(place, one)])}"
         )
         bodies.append(
-            f"<h3>{place} {html(one.setup)}</h3>"
+            f"<h3>{place} {escape(one.setup)}</h3>"
             + figure(
                 f"operators-{place}",
                 f"Operators of {one.setup}",
-                lambda width, lines=lines: bars(lines, "ms", width),  # type: ignore[misc]
+                lambda width, lines=lines: draw_bars(lines, "ms", width),  # type: ignore[misc]
                 f"The slowest is {lines[0].label}.",
                 caption,
             )
@@ -252,7 +254,7 @@ def _boards(numbered: Numbered) -> Iterator[Section]:
     for group in groups:
         found = [cells.get((group, machine)) for machine in machines]
         if sum(one is not None for one in found) > 1:
-            lines.append([Cell(text=html(group)), *(_board_cell(one) for one in found)])
+            lines.append([Cell(text=escape(group)), *(_board_cell(one) for one in found)])
     if not lines:
         return
     caption = "Latency in milliseconds, and the number of the row."

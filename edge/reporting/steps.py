@@ -144,6 +144,6 @@ def _short(digest: str | None) -> str | None:
     return digest[:8] if digest else None
 
 
-def day(moment: float) -> str:
+def format_time(moment: float) -> str:
     """Return a moment of Unix time as a date and a time."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))

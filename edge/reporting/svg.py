@@ -5,10 +5,10 @@ A figure is drawn in CSS pixels: once for a desktop, once for a phone, so that i
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
 from edge.console.text import printable
 
@@ -30,9 +30,9 @@ def shorten(text: str, width: float) -> str:
     return f"{text[: most - tail - 1].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
 
-def html(text: object) -> str:
+def escape(text: object) -> str:
     """Escape a text for HTML and SVG; control characters, which neither allows, are replaced."""
-    return escape(printable(str(text)))
+    return html.escape(printable(str(text)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def scale_of(values: list[float], start: float, end: float) -> Scale:
     return Scale(low=0.0, high=high * 1.05 or 1.0, start=start, end=end)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Return a number with three digits: 0.0123, 12.3, 1,230."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
@@ -97,7 +97,7 @@ class Drawing:
     def text(self, x: float, y: float, text: str, style: str = "", anchor: str = "start") -> None:
         """Write a text whose baseline starts, has its middle, or ends at a point."""
         aligned = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        self._shapes.append(f'<text x="{x:.1f}" y="{y:.1f}"{_class(style)}{aligned}>{html(text)}</text>')
+        self._shapes.append(f'<text x="{x:.1f}" y="{y:.1f}"{_class(style)}{aligned}>{escape(text)}</text>')
 
     def line(self, x0: float, y0: float, x1: float, y1: float, style: str) -> None:
         """Draw a line."""
@@ -125,7 +125,7 @@ class Drawing:
         """Draw the vertical lines of a horizontal axis, with their values below, and its unit."""
         previous = -math.inf
         for value in scale.ticks(max(int((scale.end - scale.start) / 70), 2)):
-            x, label = scale.at(value), number(value)
+            x, label = scale.at(value), format_number(value)
             self.line(x, top, x, bottom, "grid")
             if x - previous > text_width(label) + 8:
                 self.text(x, bottom + 15, label, "tick", "middle")
@@ -136,8 +136,8 @@ class Drawing:
         """Return the SVG element; the title and the description are for screen readers."""
         names = f'aria-labelledby="{identifier}-title {identifier}-description"'
         size = f'viewBox="0 0 {self.width:.0f} {self.height:.0f}" width="{self.width:.0f}" height="{self.height:.0f}"'
-        head = f'<title id="{identifier}-title">{html(title)}</title>'
-        head += f'<desc id="{identifier}-description">{html(description)}</desc>'
+        head = f'<title id="{identifier}-title">{escape(title)}</title>'
+        head += f'<desc id="{identifier}-description">{escape(description)}</desc>'
         return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size} {names}>{head}{"".join(self._shapes)}</svg>'
 
 
@@ -163,4 +163,4 @@ def _class(style: str) -> str:
 
 
 def _hint(text: str) -> str:
-    return f"<title>{html(text)}</title>" if text else ""
+    return f"<title>{escape(text)}</title>" if text else ""

@@ -61,7 +61,7 @@ def compare_with_local(measured: Mapping[str, Setup], timeout_s: float, scratch:
             local[key] = _run_here(setup, scratch / f"here-{len(local)}.npz", timeout_s)
         here = local[key]
         if here is not None:
-            by_setup[name] = output_diff(setup.outputs, *here, setup.artifact)
+            by_setup[name] = compare_files(setup.outputs, *here, setup.artifact)
     return by_setup
 
 
@@ -74,7 +74,7 @@ def _run_here(setup: Setup, outputs: Path, timeout_s: float) -> tuple[Path, str]
     return outputs, str(answer["runtime_version"])
 
 
-def output_diff(there: Path, here: Path, runtime_version: str, artifact: Path) -> OutputDiff:
+def compare_files(there: Path, here: Path, runtime_version: str, artifact: Path) -> OutputDiff:
     """Compare two files of outputs, which contain the same arrays, one row per picture."""
     left, right = load_arrays(there), load_arrays(here)
     pairs = list(zip(left.values(), right.values(), strict=True))

@@ -55,9 +55,9 @@ def collect(picture: Path | None, calibration: Path | None) -> tuple[Pictures, s
 def _calibration(folder: Path | None) -> Array:
     if folder is None:
         return np.stack([generated_picture(seed) for seed in range(1, _GENERATED_COUNT + 1)])
-    from edge.inference.images import picture_files
+    from edge.inference.images import find_pictures
 
-    return _load(picture_files(folder))
+    return _load(find_pictures(folder))
 
 
 def _evaluation(folder: Path) -> tuple[Array, Array]:
@@ -75,9 +75,9 @@ def _load(paths: list[Path]) -> Array:
 
 
 def _only_picture(folder: Path) -> Path:
-    from edge.inference.images import picture_files
+    from edge.inference.images import find_pictures
 
-    files = picture_files(folder)
+    files = find_pictures(folder)
     if len(files) != 1:
         raise InputError(f"{folder} holds {len(files)} pictures, not one", "name the picture with --picture")
     return files[0]

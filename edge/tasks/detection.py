@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge.evaluation.coco import MAX_FOUND, average_precision, object_rows
+from edge.evaluation.coco import MAX_FOUND, compute_average_precision, object_rows
 from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
@@ -55,7 +55,7 @@ class DetectionView(TaskView[Detections, LabeledObjects]):
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute COCO's "map" (IoU 0.50 to 0.95), "map50", "map75", those by size of the objects, and "recall"."""
-        found = average_precision(records)
+        found = compute_average_precision(records)
         return Metrics(count=len(records), values=found.values, classes=found.classes)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.evaluation.coco import FOUND, MASK, MAX_FOUND, average_precision
+from edge.evaluation.coco import FOUND, MASK, MAX_FOUND, compute_average_precision
 from edge.evaluation.instance_masks import compare_masks
 from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
@@ -54,10 +54,10 @@ class InstancesView(TaskView[Instances, LabeledObjects]):
 
     def metrics(self, records: Sequence[Array]) -> Metrics:
         """Compute COCO's metrics of masks, such as "mask_map", if the labels have outlines; then those of boxes."""
-        boxes = average_precision(records)
+        boxes = compute_average_precision(records)
         if not any((record[record[:, FOUND] == 0, MASK] > 0).any() for record in records):
             return Metrics(count=len(records), values=boxes.values, classes=boxes.classes)
-        masks = average_precision(records, of_masks=True)
+        masks = compute_average_precision(records, of_masks=True)
         return Metrics(count=len(records), values={**masks.values, **boxes.values}, classes=masks.classes)
 
 

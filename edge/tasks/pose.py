@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge.evaluation.coco import POINTS, average_precision, object_rows
+from edge.evaluation.coco import POINTS, compute_average_precision, object_rows
 from edge.evaluation.labeled_objects import LabeledObjects
 from edge.inference.canvas import Canvas
 from edge.tasks import Metrics, TaskView
@@ -98,5 +98,5 @@ class PoseView(TaskView[Poses, LabeledObjects]):
         The tolerance of key points other than COCO's is that of ultralytics: one divided by their number.
         """
         count = max(((record.shape[1] - POINTS) // 3 for record in records if len(record)), default=len(COCO))
-        found = average_precision(records, _SIGMAS if count == len(COCO) else (1 / count,) * count)
+        found = compute_average_precision(records, _SIGMAS if count == len(COCO) else (1 / count,) * count)
         return Metrics(count=len(records), values=found.values, classes=found.classes)

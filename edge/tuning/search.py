@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edge.benchmark.harness import Measurement, Setup
-from edge.benchmark.ranking import Rank, ranking
+from edge.benchmark.ranking import Rank, rank_setups
 from edge.benchmark.rows import Row, rows_of
 from edge.tuning.candidates import variants
 
@@ -168,7 +168,7 @@ class Search:
             left = [self.setups[row.setup] for row in rows if _speed(row) <= limit]
             if number and len(left) < 2:
                 break
-        self.ranks = ranking([self.rows[name] for name in self._finalists])
+        self.ranks = rank_setups([self.rows[name] for name in self._finalists])
 
 
 def _by_kind(candidates: Iterable[Setup]) -> Iterable[list[Setup]]:

@@ -38,14 +38,14 @@ def prepare(folder: Path) -> None:
     """Write MobileNetV2 as .keras and .onnx, and the 100 calibration pictures as pixels."""
     from converters import keras_to_onnx
     from converters.options import ConvertOptions
-    from edge.inference.images import load_all, picture_files
+    from edge.inference.images import find_pictures, load_all
     from edge.table import mobilenet_v2
     from edge.table.mobilenet_v2.weights import WEIGHTS_FILE, find_weights
 
     data = Path(os.environ["EDGE_DATA"])
     source = mobilenet_v2.build(folder, find_weights(data / WEIGHTS_FILE), "keras")
     keras_to_onnx.KerasToOnnx().convert(source, folder, ConvertOptions(), None)
-    pictures = picture_files(data / "imagenet" / "calibration")
+    pictures = find_pictures(data / "imagenet" / "calibration")
     np.savez(folder / "samples.npz", pixels=load_all(pictures, mobilenet_v2.preprocess("keras")))
 
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from device_profiles.published.language_models import WEIGHT_CLASSES
 from device_profiles.published.latency import published_latencies
-from edge.estimation.edge_tpu import edge_tpu_fit
+from edge.estimation.edge_tpu import fit_edge_tpu
 from edge.estimation.estimate import MAX_FAMILY_ERROR, MAX_MODEL_ERROR, SystemFit, estimable, fit_system
 from edge.estimation.language_model import bandwidth_share
 from edge.estimation.regression import band, median_error
@@ -32,7 +32,7 @@ def line(one: SystemFit) -> str:
 
 def edge_tpu() -> bool:
     """Print the errors behind each host of an Edge TPU, and return whether all claims hold."""
-    fit = edge_tpu_fit()
+    fit = fit_edge_tpu()
     print("\nEdge TPU:\n\n| host | models | times a desktop's latency | error, model | family |")
     print("|---|---:|---:|---:|---:|")
     for host, factor in fit.factors.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.inference.images import load_all, picture_files
+from edge.inference.images import find_pictures, load_all
 from runtimes.arrays import load_arrays
 from runtimes.artifact.manifest import Preprocess
 from runtimes.jobs import EngineOptions, RunJob
@@ -31,7 +31,7 @@ FP32_BOUND = 1e-5
 @pytest.fixture(scope="module")
 def pictures(data: Path) -> np.ndarray:
     """Decoded and resized here, as for every board: uint8 [n, 224, 224, 3]."""
-    return load_all(picture_files(data / "images")[:2], STRETCHED)
+    return load_all(find_pictures(data / "images")[:2], STRETCHED)
 
 
 @pytest.mark.data

@@ -329,12 +329,12 @@ def mobilenet(data, tmp_path_factory):
     """Keras' MobileNetV2 with the shared weights, and its calibration pictures as pixels."""
     for name in ("tensorflow", "keras", "ai_edge_litert", "PIL", "safetensors"):
         pytest.importorskip(name)
-    from edge.inference.images import load_all, picture_files
+    from edge.inference.images import find_pictures, load_all
 
     folder = tmp_path_factory.mktemp("mobilenet")
     weights = mobilenet_v2.find_weights(None, data)
     way = mobilenet_v2.preprocess("keras")
-    np.savez(folder / "samples.npz", pixels=load_all(picture_files(data / "imagenet" / "calibration"), way))
+    np.savez(folder / "samples.npz", pixels=load_all(find_pictures(data / "imagenet" / "calibration"), way))
     return mobilenet_v2.build(folder, weights, "keras"), folder / "samples.npz", way
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from device_profiles.published.api_prices import published_prices
-from edge.benchmark.bill import BillOptions, MeasuredSpeed, bill_of, check_bill
+from edge.benchmark.bill import BillOptions, MeasuredSpeed, check_bill, compute_bill
 from edge.benchmark.language_model_report import _time
 from edge.cli import main
 from runtimes.errors import InputError
@@ -41,7 +41,7 @@ def test_the_prices_of_the_slide_follow_from_the_published_ones():
 
 
 def test_time_energy_and_money_follow_from_speed_and_power():
-    measured = bill_of(SPEED, BillOptions(price_kwh=0.25)).lines[0]
+    measured = compute_bill(SPEED, BillOptions(price_kwh=0.25)).lines[0]
     assert measured.seconds == pytest.approx(100 * (400 / 40 + 200 / 10))
     assert measured.kwh == pytest.approx(20 * 3000 / 3.6e6)
     assert measured.usd == pytest.approx(0.25 * 20 * 3000 / 3.6e6)
@@ -49,30 +49,30 @@ def test_time_energy_and_money_follow_from_speed_and_power():
 
 
 def test_a_given_power_goes_before_a_measured_one_and_none_leaves_the_cells_empty():
-    given = bill_of(SPEED, BillOptions(watts=10.0)).lines[0]
+    given = compute_bill(SPEED, BillOptions(watts=10.0)).lines[0]
     assert (given.watts, given.watts_from) == (10.0, "given")
     without = MeasuredSpeed(**{**vars(SPEED), "watts": None})
-    unknown = bill_of(without, BillOptions()).lines[0]
+    unknown = compute_bill(without, BillOptions()).lines[0]
     assert (unknown.watts, unknown.kwh, unknown.usd) == (None, None, None)
     assert "--watts" in unknown.note
 
 
 def test_published_speeds_are_marked_with_their_source_and_have_no_power():
-    lines = [line for line in bill_of(SPEED, BillOptions()).lines if line.kind == "published speed"]
+    lines = [line for line in compute_bill(SPEED, BillOptions()).lines if line.kind == "published speed"]
     assert any("LLaMA 2 7B" in line.name for line in lines)
     assert all(line.seconds and line.kwh is None and line.usd is None for line in lines)
     assert all("http" in line.note for line in lines)
 
 
 def test_the_assumed_price_of_energy_is_reported_as_assumed():
-    assert bill_of(SPEED, BillOptions()).price_kwh_from == "assumed"
-    assert bill_of(SPEED, BillOptions(price_kwh=0.0)).price_kwh == 0.0
+    assert compute_bill(SPEED, BillOptions()).price_kwh_from == "assumed"
+    assert compute_bill(SPEED, BillOptions(price_kwh=0.0)).price_kwh == 0.0
 
 
 def test_current_prices_take_the_place_of_the_published_ones(tmp_path):
     file = tmp_path / "prices.csv"
     file.write_text("model,prompt_usd_per_1k,completion_usd_per_1k\nnew,0.001,0.004\n", encoding="utf-8")
-    (line,) = [line for line in bill_of(SPEED, BillOptions(prices=file)).lines if "price" in line.kind]
+    (line,) = [line for line in compute_bill(SPEED, BillOptions(prices=file)).lines if "price" in line.kind]
     assert (line.kind, line.name) == ("given price", "new")
     assert line.usd == pytest.approx(0.04 + 0.08)
 

@@ -12,7 +12,7 @@ import pytest
 from edge.benchmark import Measurement, Setup, measure_all, report, rows_of
 from edge.benchmark.compare import LOOKS, compare, compare_in_turn, is_decided, verdict_of
 from edge.benchmark.harness import IsDecided
-from edge.benchmark.ranking import ranking
+from edge.benchmark.ranking import rank_setups
 from edge.benchmark.round_intervals import paired_ratio, separate_ratio, t_quantile
 from edge.benchmark.rows import Row
 from edge.cli import main
@@ -200,7 +200,7 @@ def test_the_harness_ends_the_rounds_when_it_is_told_that_all_is_decided(tmp_pat
 
 def test_setups_that_the_rounds_do_not_tell_apart_share_a_place():
     measured = rows(c=[20.0, 20.1, 19.9, 20.0, 20.0], a=[10.0, 10.2, 9.9, 10.1, 10.0], b=[10.1, 10.0, 10.1, 10.0, 10.1])
-    ranks = ranking(measured)
+    ranks = rank_setups(measured)
     assert [(rank.setup, rank.place, rank.is_tied) for rank in ranks] == [
         ("a", 1, True),
         ("b", 1, True),
@@ -214,21 +214,21 @@ def test_the_text_ranks_the_setups_of_one_run():
     measured = rows(
         a=[10.0, 10.01, 10.0, 10.0, 10.0], b=[10.0, 10.02, 10.0, 10.0, 10.01], c=[19.2, 19.3, 19.2, 19.1, 19.2]
     )
-    lines = report.as_text(measured, ranks=ranking(measured)).split("\n\n")[-1].splitlines()
+    lines = report.as_text(measured, ranks=rank_setups(measured)).split("\n\n")[-1].splitlines()
     assert lines[0] == "A and B are equally fast, the ratio of their times is 1.00 [1.00, 1.00]"
     assert lines[1].startswith("A is 1.92× as fast as C [1.9")
 
 
 def test_setups_of_different_boards_are_not_ranked_together():
     measured = rows(a=[10.0, 10.0], b=[20.0, 20.0])
-    assert ranking([measured[0], replace(measured[1], host="pi")]) == []
-    assert ranking(rows(a=[10.0], b=[20.0])) == []
+    assert rank_setups([measured[0], replace(measured[1], host="pi")]) == []
+    assert rank_setups(rows(a=[10.0], b=[20.0])) == []
 
 
 def test_the_json_has_interval_and_rank():
     measured = rows(new=[11.0, 11.1, 11.0, 11.05, 11.0], old=[10.0] * 5)
     found = compare_in_turn(measured, {"new": "old"})
-    new, old = json.loads(report.as_json(measured, (), found, ranking(measured)))
+    new, old = json.loads(report.as_json(measured, (), found, rank_setups(measured)))
     assert new["comparison"]["verdict"] == "slower"
     assert new["comparison"]["interval"] == [new["comparison"]["ratio"]["low"], new["comparison"]["ratio"]["high"]]
     assert (new["comparison"]["baseline"], "comparison" in old) == ("old", False)

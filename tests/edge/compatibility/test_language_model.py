@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.cli import main
-from edge.compatibility.language_model import size
+from edge.compatibility.language_model import parse_size
 from runtimes.errors import UsageError
 
 MODEL = str(Path(__file__).parents[2] / "runtimes" / "models" / "llama_cpp.gguf")
@@ -42,10 +42,10 @@ def test_the_size_of_memory_is_for_language_models(capsys):
 
 @pytest.mark.parametrize(("text", "expected"), [("4GB", 4 * 10**9), ("512MB", 512 * 10**6), ("1.5 gib", 1.5 * 10**9)])
 def test_sizes(text, expected):
-    assert size(text) == expected
+    assert parse_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["4", "x", "0GB", "-1GB", "4TB"])
 def test_sizes_that_are_none(text):
     with pytest.raises(UsageError):
-        size(text)
+        parse_size(text)

@@ -74,7 +74,7 @@ def request_of(
 
 
 def compared(model: Path, request: ConvertRequest) -> TaskAgreement | None:
-    return agreement.task_agreement(open_source(model), None, ConversionInputs(), request)
+    return agreement.compare_answers(open_source(model), None, ConversionInputs(), request)
 
 
 def test_equal_numbers_agree_in_every_input(model, tmp_path):

@@ -16,10 +16,10 @@ from device_profiles.published.latency import published_graphs
 from edge.cli import main
 from edge.estimation.edge_tpu import (
     DEVICES,
-    edge_tpu_fit,
     errors_without,
     estimate_edge_tpu,
     features_of_graph,
+    fit_edge_tpu,
     fit_rows,
     published_model,
 )
@@ -79,7 +79,7 @@ def test_the_table_is_what_its_tool_writes():
 
 
 def test_the_fit_keeps_the_promise_of_every_estimate():
-    fit = edge_tpu_fit()
+    fit = fit_edge_tpu()
     assert fit.models >= 15
     assert median_error(fit.model_errors) <= MAX_MODEL_ERROR
     assert median_error(fit.family_errors) <= MAX_FAMILY_ERROR

@@ -22,9 +22,9 @@ from converters.pipeline.convert import convert as run_conversion
 from converters.pipeline.reference import Reference
 from converters.pipeline.request import ConvertRequest
 from edge.conversion.datasets import write_evaluation
-from edge.evaluation.accuracy import Accuracy, accuracy_gate
+from edge.evaluation.accuracy import Accuracy, make_accuracy_gate
 from edge.evaluation.labeled_pictures import find_labeled
-from edge.inference.images import load_all, picture_files
+from edge.inference.images import find_pictures, load_all
 from runtimes.artifact import Artifact, OutputMeaning, Preprocess
 from runtimes.errors import InputError, ProofError
 from runtimes.registry import open_session
@@ -43,7 +43,7 @@ ROUTES = {
 def convert(request, report):
     """As the worker of edge does it, which scores."""
     return run_conversion(
-        request, report, lambda _, _source, *facts: accuracy_gate(request.evaluation, request.max_drop, *facts)
+        request, report, lambda _, _source, *facts: make_accuracy_gate(request.evaluation, request.max_drop, *facts)
     )
 
 
@@ -131,17 +131,17 @@ def test_a_result_that_is_right_too_seldom_fails(request_for, step, labeled, ans
 def test_an_offset_shifts_classes_and_not_rows(classifier, answered, labeled):
     reference = reference_of(classifier, OutputMeaning("probability", 1))
     with open_session(Artifact.open(classifier)) as session:
-        assert right(accuracy_gate(labeled(rows=answered), 0.01, reference, session)) == 40
+        assert right(make_accuracy_gate(labeled(rows=answered), 0.01, reference, session)) == 40
         keep = answered > 0
         path = labeled(pixels=PIXELS[keep], classes=answered[keep] - 1)
-        assert right(accuracy_gate(path, 0.01, reference, session)) == keep.sum()
+        assert right(make_accuracy_gate(path, 0.01, reference, session)) == keep.sum()
 
 
 def test_arrays_will_do_as_well_as_pictures(classifier, answered, tmp_path):
     path = tmp_path / "arrays.npz"
     np.savez(path, anything=((PIXELS - 127.5) / 127.5).astype(np.float32), classes=answered)
     with open_session(Artifact.open(classifier)) as session:
-        assert right(accuracy_gate(path, 0.01, reference_of(classifier), session)) == 40
+        assert right(make_accuracy_gate(path, 0.01, reference_of(classifier), session)) == 40
 
 
 def right(judge) -> int:
@@ -226,7 +226,7 @@ def digits(tmp_path_factory):
     script = Path(__file__).parents[2] / "converters" / "digits" / "train.py"
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     way = replace(WAY, size=8, crop=(8, 8))
-    np.savez(folder / "samples.npz", pixels=load_all(picture_files(folder / "calibration"), way))
+    np.savez(folder / "samples.npz", pixels=load_all(find_pictures(folder / "calibration"), way))
     write_evaluation(folder / "labeled.npz", find_labeled(folder / "evaluation"), way, None)
     return folder, way
 

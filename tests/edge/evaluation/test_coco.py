@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 
-from edge.evaluation.coco import average_precision, object_rows
+from edge.evaluation.coco import compute_average_precision, object_rows
 from edge.tasks.pose import _SIGMAS
 
 COUNT, CLASSES = 60, 4
@@ -97,7 +97,7 @@ def by_pycocotools(records: list[np.ndarray], kind: str = "bbox") -> np.ndarray:
 @pytest.mark.parametrize("kind", ["plain", "crowd", "small", "empty images", "ties", "areas"])
 def test_the_figures_are_those_of_pycocotools(kind):
     records = made(kind)
-    expected, found = by_pycocotools(records), average_precision(records).values
+    expected, found = by_pycocotools(records), compute_average_precision(records).values
     assert 0.1 < found["map"] < 0.9
     for name, place in STATISTICS.items():
         assert found.get(name, -1.0) == pytest.approx(expected[place], abs=1e-6), name
@@ -105,19 +105,19 @@ def test_the_figures_are_those_of_pycocotools(kind):
 
 def test_key_points_are_judged_as_by_pycocotools():
     records = persons()
-    expected, found = by_pycocotools(records, "keypoints"), average_precision(records, _SIGMAS).values
+    expected, found = by_pycocotools(records, "keypoints"), compute_average_precision(records, _SIGMAS).values
     assert 0.1 < found["oks_map"] < 0.9
     for place, name in enumerate(
         ("oks_map", "oks_map50", "oks_map75", "oks_map_medium", "oks_map_large", "oks_recall")
     ):
         assert found.get(name, -1.0) == pytest.approx(expected[place], abs=1e-6), name
-    uniform = average_precision(records, (1 / 17,) * 17).values
+    uniform = compute_average_precision(records, (1 / 17,) * 17).values
     assert abs(uniform["oks_map"] - expected[0]) > 1e-3
 
 
 def test_persons_without_labeled_key_points_define_nothing():
     nobody = object_rows([[0, 0, 64, 1, 1, 9, 9, 0, *[0.0] * 51]], 8 + 51)
-    assert average_precision([nobody], _SIGMAS).values == {}
+    assert compute_average_precision([nobody], _SIGMAS).values == {}
 
 
 @pytest.mark.parametrize("fault", ["crowds as objects", "areas of boxes", "boxes by corners"])
@@ -132,7 +132,7 @@ def test_a_wrong_reading_of_the_data_would_be_noticed(fault):
             record[labeled, 2] *= 3
         else:
             record[labeled, 5:7] += record[labeled, 3:5]
-    expected, found = by_pycocotools(records), average_precision(wrong).values
+    expected, found = by_pycocotools(records), compute_average_precision(wrong).values
     assert max(abs(found.get(name, -1) - expected[place]) for name, place in STATISTICS.items()) > 1e-3
 
 
@@ -141,23 +141,23 @@ def test_perfect_boxes_score_one_and_none_score_zero():
     perfect = [np.concatenate([rows, np.column_stack([rows[:, 0] + 1, rows[:, 1:]])]) for rows in truth]
     for record in perfect:
         record[record[:, 0] == 1, 2] = 0.5
-    found = average_precision(perfect)
+    found = compute_average_precision(perfect)
     assert found.values["map"] == pytest.approx(1)
     assert found.classes == pytest.approx(dict.fromkeys(range(CLASSES), 1.0))
-    assert average_precision(truth).values == {"map": 0.0}
-    assert average_precision(truth).classes == dict.fromkeys(range(CLASSES), 0.0)
+    assert compute_average_precision(truth).values == {"map": 0.0}
+    assert compute_average_precision(truth).classes == dict.fromkeys(range(CLASSES), 0.0)
 
 
 def test_without_objects_nothing_is_defined():
-    assert average_precision([object_rows([]), object_rows([[1, 0, 0.5, 1, 1, 9, 9, 0]])]).values == {}
-    assert average_precision([object_rows([[0, 0, 64, 1, 1, 9, 9, 1]])]).values == {}  # a crowd alone
+    assert compute_average_precision([object_rows([]), object_rows([[1, 0, 0.5, 1, 1, 9, 9, 0]])]).values == {}
+    assert compute_average_precision([object_rows([[0, 0, 64, 1, 1, 9, 9, 1]])]).values == {}  # a crowd alone
 
 
 def test_the_average_is_over_the_classes_that_are_labeled():
     records = made("plain")
-    found = average_precision(records)
+    found = compute_average_precision(records)
     assert found.values["map"] == pytest.approx(np.mean(list(found.classes.values())))
     with_unknown = [*records, object_rows([[0, -3, 100, 1, 1, 11, 11, 0]])]  # a class that the model does not have
-    again = average_precision(with_unknown)
+    again = compute_average_precision(with_unknown)
     assert again.classes[-3] == 0
     assert again.values["map"] == pytest.approx(found.values["map"] * CLASSES / (CLASSES + 1))

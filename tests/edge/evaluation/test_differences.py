@@ -8,7 +8,15 @@ from math import comb
 import numpy as np
 import pytest
 
-from edge.evaluation.differences import BETTER, NOT_SHOWN, TOO_FEW, WORSE, difference, difference_of_shares, jackknife
+from edge.evaluation.differences import (
+    BETTER,
+    NOT_SHOWN,
+    TOO_FEW,
+    WORSE,
+    compare_records,
+    difference_of_shares,
+    jackknife,
+)
 from edge.tasks import Metrics, TaskView
 from edge.tasks.classification import ClassificationView
 
@@ -67,11 +75,11 @@ def records(right: int, count: int):
     ("first", "second", "verdict"), [(90, 60, WORSE), (60, 90, BETTER), (80, 79, NOT_SHOWN), (80, 80, NOT_SHOWN)]
 )
 def test_a_verdict_needs_more_than_chance(first, second, verdict):
-    found = difference(ClassificationView(), "top1", records(first, 100), records(second, 100))
+    found = compare_records(ClassificationView(), "top1", records(first, 100), records(second, 100))
     assert (found.verdict, found.value) == (verdict, pytest.approx((second - first) / 100))
 
 
 def test_few_inputs_give_no_interval_for_other_metrics():
-    found = difference(MeanView(), "mean", [np.ones(1)] * 10, [np.zeros(1)] * 10)
+    found = compare_records(MeanView(), "mean", [np.ones(1)] * 10, [np.zeros(1)] * 10)
     assert (found.verdict, found.interval, found.value) == (TOO_FEW, None, -1.0)
-    assert difference(MeanView(), "other", [np.ones(1)] * 10, [np.zeros(1)] * 10) is None
+    assert compare_records(MeanView(), "other", [np.ones(1)] * 10, [np.zeros(1)] * 10) is None

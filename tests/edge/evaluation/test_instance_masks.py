@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.evaluation.coco import average_precision
+from edge.evaluation.coco import compute_average_precision
 from edge.evaluation.instance_masks import RunLengths
 from edge.evaluation.labeled_objects import LabeledObject, LabeledObjects, read_objects, read_poses
 from edge.tasks.instances import InstancesView
@@ -142,7 +142,7 @@ def test_labels_without_outlines_give_the_metrics_of_boxes():
     values = VIEW.score([(found, label)]).values
     assert values["map"] == pytest.approx(1)
     assert not any(name.startswith("mask") for name in values)
-    assert average_precision([VIEW.record(Instances(()), label)]).values == {"map": 0.0}
+    assert compute_average_precision([VIEW.record(Instances(()), label)]).values == {"map": 0.0}
 
 
 def write_coco(folder: Path, segmentation: object) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge.inference.images import load_all, load_pixels, picture_files
+from edge.inference.images import find_pictures, load_all, load_pixels
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.registry import for_format
@@ -150,16 +150,16 @@ def test_the_pictures_of_a_folder_in_order(tmp_path):
     for name in ("b.PNG", "a.jpg", "sub/c.bmp"):
         save(tmp_path / name, np.zeros((9, 9, 3), np.uint8))
     (tmp_path / "labels.csv").write_text("no picture")
-    files = picture_files(tmp_path)
+    files = find_pictures(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in files] == ["a.jpg", "b.PNG", "sub/c.bmp"]
     assert load_all(files, SMALL).shape == (3, 8, 8, 3)
 
 
 def test_folders_without_pictures(tmp_path):
     with pytest.raises(InputError, match="contains no pictures"):
-        picture_files(tmp_path)
+        find_pictures(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
-        picture_files(tmp_path / "nothing")
+        find_pictures(tmp_path / "nothing")
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_the_reference_figures(data):
             return session.run({name: load_pixels(path, WAY)[np.newaxis]})[output][0]
 
         magpie = answer(data / "imagenet" / "benchmark" / "n01582220_magpie.jpg")
-        pictures = picture_files(data / "imagenet" / "evaluation")
+        pictures = find_pictures(data / "imagenet" / "evaluation")
         right = sum(int(answer(path).argmax()) - 1 == classes[path.name] for path in pictures)
     assert (int(magpie.argmax()) - 1, int(magpie.max())) == (18, 255)
     assert (right, len(pictures)) == (91, 100)

@@ -193,7 +193,7 @@ def test_a_sound_that_is_too_long_is_refused_before_it_is_resampled(monkeypatch,
     (tmp_path / "days.wav").write_bytes(riff(form(1, 8, rate=1_000), bytes(2**18 * 512 // 16 + 1)))
     monkeypatch.setattr(sounds, "resample", lambda *_: pytest.fail("the sound is resampled"))
     with pytest.raises(InputError, match=r"has 262,145 windows; the limit is 262,144"):
-        sounds.sound_samples(Artifact.open(MODEL), tmp_path / "days.wav", SoundWindows("x", 16_000, 512))
+        sounds.read_sound_samples(Artifact.open(MODEL), tmp_path / "days.wav", SoundWindows("x", 16_000, 512))
 
 
 @pytest.mark.data

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from device_profiles.published import published_rows
-from edge.benchmark.rows import Round, Row, statistics
+from edge.benchmark.rows import Round, Row, compute_statistics
 from edge.table import rows as table
 from edge.table.agreement import TableAgreement
 from edge.table.setups import AbsentSetup, TableSetup
@@ -77,7 +77,7 @@ def row(
             for number, part in enumerate(parts)
         ],
         total_s=sum(parts[0]) / 1000,
-        **vars(statistics([sample for part in parts for sample in part])),
+        **vars(compute_statistics([sample for part in parts for sample in part])),
         **{**made, **others},
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge.benchmark import Setup
 from edge.benchmark.rows import Round, Row
-from edge.table.compare_outputs import OutputDiff, compare_with_local, output_diff
+from edge.table.compare_outputs import OutputDiff, compare_files, compare_with_local
 from edge.table.footnotes import _beside_here
 from edge.table.measure import TableOptions
 from edge.table.rows import row_of_setup
@@ -40,15 +40,15 @@ def saved(path: Path, values: Any) -> Path:
 def test_values_that_differ_are_counted_in_steps(tmp_path: Path, quantized: Path) -> None:
     here = saved(tmp_path / "here.npz", [[[0, 1, 0, 0]], [[0, 0, 2, 0]]])
     there = saved(tmp_path / "there.npz", [[[0, 1, 0, 0]], [[0, 3, 2 - STEP, 0]]])
-    found = output_diff(there, here, "1", quantized)
+    found = compare_files(there, here, "1", quantized)
     assert (found.pictures, found.same_top1, found.values, found.differing) == (2, 1, 8, 2)
     assert (found.max_difference, found.max_steps) == (3.0, 12)
-    assert output_diff(here, here, "1", quantized).is_equal
+    assert compare_files(here, here, "1", quantized).is_equal
 
 
 def test_a_bare_model_has_no_steps(tmp_path: Path) -> None:
     one = saved(tmp_path / "one.npz", [[[0.5, 0.25]]])
-    assert output_diff(one, one, "1", MODEL).max_steps is None
+    assert compare_files(one, one, "1", MODEL).max_steps is None
 
 
 def test_the_same_engine_is_asked_here_once_for_setups_alike(tmp_path: Path) -> None:
