@@ -54,7 +54,7 @@ def test_a_disk_that_does_not_take_an_engine_is_an_error(told, change, words, fi
         ({"has_pip": False}, "has no pip", "error", "python3-pip"),
         ({"glibc": None}, "is not glibc", "error", "Debian"),
         ({"bits": 32}, "Python 3.11 is a 32-bit program", "warning", "64-bit image"),
-        ({"bits": 32, "version": [3, 13, 0]}, "Python 3.13 is a 32-bit program", "error", "Python 3.11 beside"),
+        ({"bits": 32, "version": [3, 13, 0]}, "Python 3.13 is a 32-bit program", "error", "Python 3.11 next to"),
     ],
 )
 def test_a_python_that_gets_no_engine_is_reported_with_the_way_out(told, change, words, level, fix):
