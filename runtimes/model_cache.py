@@ -16,8 +16,10 @@ from runtimes.session import RunOptions, Session, TensorEngine
 class WarmSession:
     """A session that times its first inference separately, since it includes weight upload and memory planning."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, keeps_state: bool = False) -> None:
+        """Take the open session; `keeps_state` says whether each inference changes what the next one answers."""
         self.session = session
+        self.keeps_state = keeps_state
         self.first_ms: float | None = None
 
     def warm_up(self, feeds: Arrays) -> float:
@@ -46,7 +48,8 @@ class ModelCache:
         key = _key(artifact, engine, options)
         if self._model is None or key != self._key:
             self.close()  # first: memory may not hold two models, and a USB stick serves one process
-            self._model, self._key = WarmSession(open_like_source(engine, artifact, options)), key
+            session = open_like_source(engine, artifact, options)
+            self._model, self._key = WarmSession(session, keeps_state=engine.keeps_state(artifact)), key
         try:
             yield self._model
         except BaseException:

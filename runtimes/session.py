@@ -109,6 +109,10 @@ class TensorEngine(Engine):
         Raises InputError for a broken file, EngineError if the engine fails, UsageError for invalid options.
         """
 
+    def keeps_state(self, artifact: Artifact) -> bool:
+        """Return whether the model keeps a state from one inference to the next, so that each inference changes it."""
+        return artifact.keeps_state
+
     def profile(self, artifact: Artifact, options: RunOptions, feeds: Arrays, runs: int) -> OperatorProfile:  # noqa: ARG002
         """Run the model with the engine's profiler. Raises UsageError if the engine has none that edge can read."""
         raise UsageError(f"{self.id} does not report the times of operators", self.no_profile)

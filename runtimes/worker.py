@@ -76,7 +76,7 @@ def run(job: RunJob, report: Report) -> RunAnswer:
         save_arrays(Path(job.outputs), outputs)
         return RunAnswer(engine.id, engine.version(), latency_ms[0], latency_ms)
     with _OPEN.using(artifact, engine, run_options(job.options, report)) as model:
-        if artifact.keeps_state:  # a warm-up would be a step of the sequence
+        if model.keeps_state:  # a warm-up would be a step of the sequence
             outputs, latency_ms = _run_sequence(model.session, samples, {}, report)
             first_ms = model.first_ms = model.first_ms or latency_ms[0]
         else:

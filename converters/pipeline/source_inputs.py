@@ -29,6 +29,7 @@ from converters.registry import converter
 from converters.sources.source import OpenedSource
 from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Preprocess, TensorSpec
+from runtimes.engine_support.tflite import has_variables
 from runtimes.errors import EdgeError, EngineError, InputError, ProofError
 from runtimes.session import Session, format_shape
 from runtimes.shapes import free_axes, suggestion
@@ -119,13 +120,7 @@ def keeps_state(source: OpenedSource) -> bool:
     """Return whether the model keeps a state from one inference to the next, as its manifest or its variables say."""
     if source.artifact.manifest.states:
         return True
-    if source.format != "tflite":
-        return False
-    from converters.tflite.reader import read_tflite
-
-    graphs = read_tflite(source.model).graphs
-    has_variables = any(tensor.is_variable for graph in graphs for tensor in graph.tensors)
-    return has_variables or any(operator.name == "VAR_HANDLE" for graph in graphs for operator in graph.operators)
+    return source.format == "tflite" and has_variables(source.model)
 
 
 def _is_quantized(source: OpenedSource) -> bool:

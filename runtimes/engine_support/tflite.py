@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from pathlib import Path
-from typing import Any, Mapping, Sequence, TypedDict
+from typing import Any, Iterator, Mapping, Sequence, TypedDict
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from runtimes.session import CheckedSession, RunOptions, TensorEngine
 REQUIRES = "ai_edge_litert|tflite_runtime"
 # The custom operator that edgetpu_compiler puts in place of the operators it compiled.
 _EDGETPU_OPERATOR = b"edgetpu-custom-op"
+_VAR_HANDLE = 142  # in BuiltinOperator of TFLite's schema
 THREADS = 1  # the interpreter's own default, explicit so that measurements can report it
 
 
@@ -35,6 +37,51 @@ def is_compiled(model: Path) -> bool:
         raise InputError(
             f"{model} cannot be read: {first_line(error)}", "check how the file was made or copied"
         ) from None
+
+
+def has_variables(model: Path) -> bool:
+    """Return whether a flatbuffer keeps values from one inference to the next; False if it cannot be read.
+
+    They are tensors that are variables (as of LSTM and SVDF), or resources behind the handles of VAR_HANDLE.
+    """
+    with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            network = _Table(content, _read(content, 0, "I"))
+            if any(code.number(3, "i") == _VAR_HANDLE for code in network.tables(1)):
+                return True
+            return any(tensor.number(5, "?") for graph in network.tables(2) for tensor in graph.tables(0))
+        except struct.error:  # an offset that leads out of a file that the interpreter has opened
+            return False
+
+
+class _Table:
+    """A table of a FlatBuffer (https://flatbuffers.dev/internals/); fields are numbered as in TFLite's schema."""
+
+    def __init__(self, content: mmap.mmap, place: int) -> None:
+        self._content, self._place = content, place
+        self._fields = place - _read(content, place, "i")
+
+    def number(self, field: int, kind: str) -> int:
+        place = self._field(field)
+        return _read(self._content, place, kind) if place else 0
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        place = self._field(field)
+        if place:
+            start = place + _read(self._content, place, "I")
+            for item in range(start + 4, start + 4 + 4 * _read(self._content, start, "I"), 4):
+                yield _Table(self._content, item + _read(self._content, item, "I"))
+
+    def _field(self, field: int) -> int:
+        """Return where the value of a field is; 0 if the table lacks it."""
+        entry = 4 + 2 * field
+        is_listed = entry < _read(self._content, self._fields, "H")
+        offset = _read(self._content, self._fields + entry, "H") if is_listed else 0
+        return self._place + offset if offset else 0
+
+
+def _read(content: mmap.mmap, place: int, kind: str) -> int:
+    return int(struct.unpack_from("<" + kind, content, place)[0])
 
 
 def interpreter_module(adapter: TensorEngine) -> Any:

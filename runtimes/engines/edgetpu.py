@@ -17,6 +17,7 @@ from runtimes.engine_support.adapter import import_engine, opening
 from runtimes.engine_support.tflite import (
     REQUIRES,
     TfliteSession,
+    has_variables,
     interpreter_module,
     interpreter_version,
     is_compiled,
@@ -51,6 +52,10 @@ class Adapter(TensorEngine):
     def lacks(self) -> str:
         """Return the driver library if it cannot be found; it is not a Python package."""
         return "" if find_library("edgetpu") or is_found(_PYCORAL) else "libedgetpu"
+
+    def keeps_state(self, artifact: Artifact) -> bool:
+        """See `TensorEngine.keeps_state`. A file shows it by its variables."""
+        return artifact.keeps_state or has_variables(artifact.model)
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model. Raises EngineMissingError without libedgetpu, EngineError without a device."""

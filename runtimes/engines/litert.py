@@ -8,6 +8,7 @@ from runtimes.engine_support.adapter import check_options
 from runtimes.engine_support.tflite import (
     REQUIRES,
     THREADS,
+    has_variables,
     interpreter_module,
     interpreter_version,
     is_compiled,
@@ -36,6 +37,10 @@ class Adapter(TensorEngine):
 
         check_options(self, options)
         return profile(artifact.model, self.version(), options.threads or THREADS, feeds, runs)
+
+    def keeps_state(self, artifact: Artifact) -> bool:
+        """See `TensorEngine.keeps_state`. A file shows it by its variables."""
+        return artifact.keeps_state or has_variables(artifact.model)
 
     def open(self, artifact: Artifact, options: RunOptions) -> Session:
         """Load the model. Raises InputError if it was compiled for the Edge TPU."""

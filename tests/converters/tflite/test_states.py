@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import edge
 from converters.keras_to_tflite import KerasToTflite
 from converters.options import ConvertOptions
+from converters.tflite.reader import read_tflite
 from converters.tflite.states import with_explicit_states
 from converters.tflite.writer import read_network, serialize, write_inline
+from runtimes.engine_support.tflite import has_variables
 from runtimes.errors import EngineError
 
 keras = pytest.importorskip("keras")
@@ -60,6 +63,30 @@ def test_the_states_of_an_lstm_are_inputs_and_outputs(source, tmp_path):
     np.testing.assert_allclose(answers(path, states), answers(source, {}), atol=1e-6)
     forgetful = answers(path, states, passes_on=False)
     assert np.abs(forgetful - answers(source, {})).max() > 0.01  # what a lost state would answer
+
+
+def test_a_bare_file_answers_from_its_first_step_on(source, tmp_path):
+    expected, indexed = answers(source, {}), indices(opened(source).get_input_details())
+    np.savez(tmp_path / "steps.npz", **dict.fromkeys(indexed, STEPS))
+    with edge.open(source) as model:
+        found = [next(iter(model.run(dict.fromkeys(indexed, step)).values())) for step in STEPS]
+    np.testing.assert_allclose(np.stack(found), expected, atol=1e-6)
+    with edge.open(source) as model:
+        results = [one.result.arrays for one in model.predictions([tmp_path / "steps.npz"])]
+    np.testing.assert_allclose(np.stack([next(iter(one.values())) for one in results]), expected, atol=1e-6)
+
+
+@pytest.mark.data
+def test_variables_are_found_by_boards_as_by_converters(data):
+    found = {path.name: has_variables(path) for path in data.rglob("*.tflite")}
+    assert found == {path.name: _has_variables(path) for path in data.rglob("*.tflite")}
+    assert {name for name, keeps in found.items() if keeps} >= {"okay_nabu.tflite", "keras_lstm_mnist_ptq.tflite"}
+
+
+def _has_variables(path):
+    graphs = read_tflite(path).graphs
+    tensors = [tensor for graph in graphs for tensor in graph.tensors]
+    return any(one.is_variable or one.spec.dtype == "resource" for one in tensors)
 
 
 def test_a_file_without_variables_is_the_same_file(tmp_path):
