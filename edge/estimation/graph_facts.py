@@ -23,7 +23,7 @@ from converters.tflite.op import TfliteOp, elements, graph_ops, is_constant, siz
 from converters.tflite.reader import read_tflite
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError, UsageError
-from runtimes.model_files.detect import format_of
+from runtimes.model_files.detect import FORMATS, format_of
 from runtimes.shapes import free_axes, suggestion
 
 CONV, POINTWISE, DEPTHWISE, DENSE = "conv", "pointwise", "depthwise", "dense"
@@ -77,8 +77,8 @@ def count_graph(model: Path) -> GraphFacts:
         known = infer_sizes(graph)
         return _facts(_onnx_layers(graph, known, inputs, path), _onnx_step(graph, known), path)
     hint = f"convert it first: edge convert {path.name} --to onnx"
-    if model_format == "edgetpu":
-        hint = "give the .tflite file that it was compiled from"
+    if FORMATS[model_format].is_compiled:
+        hint = f"give the {FORMATS[model_format].compiled_from}"
     raise UsageError(f"edge cannot read the graph of {path.name} in the format {model_format}", hint)
 
 

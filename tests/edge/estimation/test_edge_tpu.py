@@ -215,7 +215,7 @@ def test_all_devices_are_ranked_together(capsys):
     [
         ("tflite-int8", ["--precision", "fp32"], 2, "an Edge TPU does not compute in fp32"),
         ("onnx-fp32", [], 5, "is known only for TFLite files"),
-        ("edgetpu-int8", [], 2, "give the .tflite file that it was compiled from"),
+        ("edgetpu-int8", [], 2, "give the .tflite that it was compiled from"),
     ],
 )
 def test_what_an_edge_tpu_does_not_take_is_refused(capsys, model, words, status, message):
