@@ -1,7 +1,7 @@
 """What is checked on each kind of hardware: commands of edge as a user types them, and what their answers must hold.
 
 A check is a list of words after `edge`, and functions that say what is wrong with the answer. Checks are in order: what
-one writes, such as an artifact in `{out}`, the next ones may use. Words in braces are replaced (see `Place`).
+one writes, such as an artifact in `{out}`, the next ones may use. Words in braces are replaced, see `outcomes`.
 """
 
 from __future__ import annotations

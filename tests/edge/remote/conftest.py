@@ -36,11 +36,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory, sshd_cache: Path) -> Pat
 
 
 def _install(folder: Path, sshd_cache: Path) -> None:
-    from edge.remote.board import Board as Place
+    from edge.remote.board import Board as RemoteBoard
 
     with pytest.MonkeyPatch.context() as patch, sshd.running(folder, sshd_cache) as board:
         patch.setenv("EDGE_SSH", f"ssh -F {board.config}")
-        with Place(board.name, offline=True) as place:
+        with RemoteBoard(board.name, offline=True) as place:
             if sys.platform != "linux" or place.survey.machine != "x86_64":
                 pytest.skip("the loopback board is for x86-64 Linux")
             folder_there = place.installer.engine("litert", offline=True)

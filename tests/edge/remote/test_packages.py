@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.remote import probe as surveying
-from edge.remote.board import Board as Place
+from edge.remote.board import Board
 from edge.remote.packages import check_edgetpu, engine_folders, fetch, folder_of, has_engine, packages
 from edge.remote.probe import Python
 from runtimes.errors import EngineMissingError, HostError, RefusedError
@@ -152,7 +152,7 @@ def test_what_a_worker_does_not_see_is_not_there(boards, tmp_path) -> None:
         package.parent.mkdir(parents=True)
         package.touch()
     (board.home / "keras").mkdir()
-    with Place(board.name) as place:
+    with Board(board.name) as place:
         assert not {"tensorrt", "keras"} & place.python.modules
         assert place.survey.libedgetpu == "16.0tf2.17.1-1.bookworm"
         status, out = place.line.run(place._environment([]) + "env")
