@@ -62,7 +62,7 @@ def _item(code: Any, value: Any) -> str:
     if code is codes.NOT_LITERAL:
         return f"[^{_EXCLUDED}{_in_set(value)}]"
     if code is codes.ANY:
-        return "char"
+        return f"[^{_EXCLUDED}\\u2028\\u2029]"  # ends of lines are excluded, as in JavaScript
     if code is codes.IN:
         return _set(value)
     if code is codes.BRANCH:

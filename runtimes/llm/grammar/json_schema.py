@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from typing import Any, Callable, Mapping, Sequence
+from urllib.parse import unquote
 
 from runtimes.errors import InputError
 from runtimes.llm.grammar.expressions import MAX_INTEGER, integer, literal, string_matching
@@ -33,6 +34,14 @@ _BY_TYPE = {
 }
 _GENERAL = {"type", "const", "enum", "$ref", "anyOf", "oneOf", "allOf"}
 _KNOWN = _ANNOTATIONS | _GENERAL | set().union(*_BY_TYPE.values())
+# What the value of a word is, where another one would be read wrongly.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("$ref", "pattern", "format"), str),
+    **dict.fromkeys(("properties", "$defs", "definitions"), dict),
+    **dict.fromkeys(("required", "enum", "anyOf", "oneOf", "allOf", "prefixItems"), list),
+    "type": (str, list),
+    "minProperties": int,
+}
 
 _DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
 _DATE = f"[1-9][0-9]{{3}}-{_DAY}"
@@ -51,7 +60,8 @@ _FORMATS = {
 }
 _RULES = {
     "ws": '" "?',
-    "char": r"""[^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4})""",
+    "char": r"""[^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" unit)""",
+    "unit": "([0-9a-cefA-CEF] [0-9a-fA-F] | [dD] [0-7]) [0-9a-fA-F]{2}",  # no surrogate, which is half a character
     "string": r'"\"" char* "\""',
     "fraction": '("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?',
     "whole": '("0" | [1-9] [0-9]{0,14})',
@@ -79,12 +89,13 @@ def grammar_of(schema: str) -> str:
 
 
 class _Translation:
-    """Rules by their names, and the references that are translated already."""
+    """Rules by their names, and the references that are or were translated."""
 
     def __init__(self, document: Any) -> None:
         self._document = document
         self._rules: dict[str, str] = dict(_RULES)
         self._references: dict[str, str] = {}
+        self._followed: list[str] = []  # the references that lead here, within the innermost brackets
 
     def grammar(self) -> str:
         self._rules["root"] = self._value(self._document, "#")
@@ -132,7 +143,10 @@ class _Translation:
             "integer": _integer,
             "number": _number,
         }
-        return translate[kind](schema, place)
+        outside, self._followed = self._followed, []
+        expression = translate[kind](schema, place)
+        self._followed = outside
+        return expression
 
     def _union(self, options: Sequence[str]) -> str:
         return f"({' | '.join(options)})"
@@ -141,18 +155,24 @@ class _Translation:
         if words != {"$ref"}:
             raise _refusal(place, f"{_quote(words - {'$ref'})} next to '$ref' cannot be enforced")
         target = str(schema["$ref"])
+        if target in self._followed:
+            raise _refusal(place, f"'$ref' to {target[:80]} leads to itself")
         if target not in self._references:
             name = self._references[target] = self._rule("")
+            self._followed.append(target)
             self._rules[name] = self._value(self._resolve(target, place), target)
+            self._followed.remove(target)
         return self._references[target]
 
     def _resolve(self, target: str, place: str) -> Any:
-        if not target.startswith("#"):
+        if target != "#" and not target.startswith("#/"):
             raise _refusal(place, f"'$ref' to {target[:80]} cannot be followed: only parts of the schema itself can")
         found = self._document
         for part in target[1:].split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            if not isinstance(found, dict) or key not in found:
+            key: Any = unquote(part).replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+                key = int(key)
+            elif not isinstance(found, dict) or key not in found:
                 raise _refusal(place, f"'$ref' names {target[:80]}, which does not exist")
             found = found[key]
         return found
@@ -160,7 +180,7 @@ class _Translation:
     def _any(self, schema: Schema, word: str, place: str) -> str:
         outer = {name: value for name, value in schema.items() if name != word and name not in _ANNOTATIONS}
         branches = schema[word]
-        if not isinstance(branches, list) or not branches:
+        if not branches:
             raise _refusal(place, f"'{word}' is not a list of schemas")
         options = [_merge([outer, self._follow(branch, place)], place) if outer else branch for branch in branches]
         if word == "oneOf":
@@ -169,7 +189,7 @@ class _Translation:
 
     def _merged(self, schema: Schema, place: str) -> Schema:
         parts = schema["allOf"]
-        if not isinstance(parts, list) or not parts:
+        if not parts:
             raise _refusal(place, "'allOf' is not a list of schemas")
         outer = {name: value for name, value in schema.items() if name != "allOf"}
         return _merge([outer, *(self._follow(part, place) for part in parts)], place)
@@ -181,6 +201,7 @@ class _Translation:
             schema = self._resolve(str(schema["$ref"]), place)
         if not isinstance(schema, dict):
             raise _refusal(place, f"{json.dumps(schema)[:40]} cannot be combined with other schemas")
+        _check_words(schema, place)
         return schema
 
     def _constant(self, schema: Schema, words: Any, place: str) -> str:
@@ -189,19 +210,17 @@ class _Translation:
                 place, f"{_quote(words - {'const', 'enum', 'type'})} next to fixed values cannot be enforced"
             )
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        if not isinstance(values, list) or ("const" in schema and "enum" in schema and values[0] not in schema["enum"]):
+        if "const" in schema and values[0] not in schema.get("enum", values):
             raise _refusal(place, "'enum' leaves no value")
         kinds = schema.get("type", list(_BY_TYPE))
         kinds = kinds if isinstance(kinds, list) else [kinds]
         fitting = [value for value in values if any(_is_of(value, kind) for kind in kinds)]
         if not fitting:
             raise _refusal(place, "'enum' leaves no value")
-        return self._union([literal(json.dumps(value, ensure_ascii=False)) for value in fitting])
+        return self._union([literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting])
 
     def _object(self, schema: Schema, place: str) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            raise _refusal(place, "'properties' is not an object, or 'required' not a list")
         others = schema.get("additionalProperties", not properties)
         undeclared = [str(name) for name in required if name not in properties]
         if undeclared and schema.get("additionalProperties") is False:
@@ -334,6 +353,13 @@ def _check_words(schema: Schema, place: str) -> None:
     unknown = {word for word in schema if word not in _KNOWN and not word.startswith("x-")}
     if unknown:
         raise _refusal(place, f"{_quote(unknown)} cannot be enforced")
+    for word in sorted(_KINDS.keys() & set(schema)):
+        value = schema[word]
+        names = value if word in ("type", "required") and isinstance(value, list) else []
+        if not isinstance(value, _KINDS[word]) or not all(isinstance(name, str) for name in names):
+            raise _refusal(place, f"'{word}' is {json.dumps(value)[:40]}")
+    if schema.get("type") == []:
+        raise _refusal(place, "'type' is []")
 
 
 def _merge(parts: Sequence[Schema], place: str) -> Schema:
