@@ -22,7 +22,7 @@ BASE_BYTES = 64 * MIB
 _MASK_BYTES = 2 * UBATCH  # of the attention, for each token of the context
 _MAX_CACHE_SHARE = 0.5  # of the memory that the weights leave free, if no context length was requested
 _SHORTEST = 256
-_CELLS = 256  # llama.cpp rounds the cache of each slot up to a multiple of these
+CELLS = 256  # llama.cpp rounds the cache of each slot up to a multiple of these
 _KV_TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS in src/llama-hparams.h; with more, or none, llama.cpp aborts
 _UNKNOWN_CONTEXT = 2048
@@ -57,17 +57,15 @@ class Need:
 def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") -> Need:
     """Return the memory that a model needs with `slots` contexts of `context` tokens each."""
     weights = sum(tensor.bytes for tensor in model.tensors)
-    tokens = slots * -(-context // _CELLS) * _CELLS
+    tokens = slots * -(-context // CELLS) * CELLS
     return Need(weights, tokens * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, tokens))
 
 
 def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
     """Return the bytes of keys and values of one token in all layers."""
     layers = model.integer("block_count") or 0
-    heads = model.integer("attention.head_count") or 1
-    kv_heads = model.integer("attention.head_count_kv") or heads
     block, size = _kv_block(kv_type)
-    return layers * kv_heads * sum(_head_widths(model)) * size // block
+    return layers * _kv_heads(model) * sum(_head_widths(model)) * size // block
 
 
 def trained_context(model: GgufFile) -> int:
@@ -83,7 +81,7 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     trained = trained_context(model)
     if free is None:
         return trained
-    fits = _tokens_in(model, int((free - need(model, 0).total) * _MAX_CACHE_SHARE), slots, kv_type) // _CELLS * _CELLS
+    fits = _tokens_in(model, int((free - need(model, 0).total) * _MAX_CACHE_SHARE), slots, kv_type) // CELLS * CELLS
     if fits < min(_SHORTEST, trained):
         raise too_large(model, path, min(_SHORTEST, trained), slots, kv_type, free)
     return min(trained, fits)
@@ -97,10 +95,7 @@ def context_size(file: GgufFile, path: Path, options: LoadOptions) -> int:
     """
     if "block_count" not in {key.rpartition(".")[2] for key in file.metadata}:
         raise InputError(f"{path} is not a language model", "a LoRA adapter is passed with --lora, after its model")
-    layers = file.integer("block_count")
-    if layers is not None and not 1 <= layers <= _MAX_LAYERS:
-        what = f"{path} is not a usable GGUF file: it claims {layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
-        raise InputError(what, "compare its `sha256sum` with the original's")
+    _check_header(file, path)
     _check_kv_type(file, path, options.kv_type)
     free = None if options.workers else free_memory()
     if options.context is None:
@@ -143,7 +138,7 @@ def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: st
 
     The named context is at most `context`, and at most what the model was trained with.
     """
-    tokens = _tokens_in(model, free - need(model, 0).total, slots, kv_type) // _CELLS * _CELLS
+    tokens = _tokens_in(model, free - need(model, 0).total, slots, kv_type) // CELLS * CELLS
     if tokens >= _SHORTEST:
         tokens = min(tokens, context, trained_context(model))
         return f"a context of {tokens} tokens fits: --context {tokens}"
@@ -173,6 +168,28 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def _check_header(file: GgufFile, path: Path) -> None:
+    """Raise InputError for sizes that the tensors contradict, which would be taken for a lack of memory."""
+    if not file.tensors:
+        raise InputError(f"{path} has no weights, only a vocabulary", "pass the file of the whole model")
+    layers = file.integer("block_count")
+    width = file.integer("embedding_length") or 0
+    rows = next((tensor.shape[0] for tensor in file.tensors if tensor.name == "token_embd.weight"), width)
+    widest = max(size for tensor in file.tensors for size in tensor.shape)
+    if layers is not None and not 1 <= layers <= _MAX_LAYERS:
+        claim = f"{layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
+    elif width != rows:
+        claim = f"an embedding of {width:,} values, and its tensor token_embd.weight has {rows:,}"
+    elif (hidden := file.integer("feed_forward_length") or 0) > widest:
+        claim = f"a feed-forward part of {hidden:,} values, more than any of its tensors has"
+    elif (cached := _kv_heads(file) * max(_head_widths(file))) > widest:
+        claim = f"{cached:,} values of keys per token and layer, more than any of its tensors has"
+    else:
+        return
+    what = f"{path} is not a usable GGUF file: it claims {claim}"
+    raise InputError(what, "compare its `sha256sum` with the original's")
+
+
 def _check_kv_type(model: GgufFile, path: Path, kv_type: str) -> None:
     """Raise UsageError if a head's keys or values do not fill whole blocks of the type; llama.cpp would fail then."""
     block, _ = _kv_block(kv_type)
@@ -180,6 +197,10 @@ def _check_kv_type(model: GgufFile, path: Path, kv_type: str) -> None:
     if width is not None:
         message = f"the cache type {kv_type} has blocks of {block} values, but a head of {path.name} has {width}"
         raise UsageError(message, "leave out --kv-type to use f16")
+
+
+def _kv_heads(model: GgufFile) -> int:
+    return model.integer("attention.head_count_kv") or model.integer("attention.head_count") or 1
 
 
 def _head_widths(model: GgufFile) -> tuple[int, int]:

@@ -230,14 +230,35 @@ def test_the_trained_model_tells_its_story(data):
     )
 
 
-@pytest.mark.parametrize("layers", [0, 1000, 2**32 - 1])
-def test_a_file_that_lies_about_its_layers_is_refused(layers, tmp_path):
+LIES = {
+    "no layers": ("block_count", 0, "claims 0 layers"),
+    "many layers": ("block_count", 1000, "claims 1,000 layers"),
+    "most layers": ("block_count", 2**32 - 1, "claims 4,294,967,295 layers"),
+    "no width": ("embedding_length", 0, "claims an embedding of 0 values"),
+    "a width": ("embedding_length", 2**31 - 1, "claims an embedding of 2,147,483,647 values"),
+    "a hidden width": ("feed_forward_length", 2**32 - 1, "claims a feed-forward part of 4,294,967,295 values"),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_file_that_lies_about_its_sizes_is_refused(what, tmp_path):
     pytest.importorskip("llama_cpp")
-    key = b"llama.block_count" + struct.pack("<I", 4)  # the type: uint32
+    name, value, told = LIES[what]
+    key = b"llama." + name.encode() + struct.pack("<I", 4)  # the type: uint32
     before, found, after = MODEL.read_bytes().partition(key)
-    (tmp_path / "lie.gguf").write_bytes(before + found + struct.pack("<I", layers) + after[4:])
-    with pytest.raises(InputError, match=f"claims {layers:,} layers"):
+    assert found
+    (tmp_path / "lie.gguf").write_bytes(before + found + struct.pack("<I", value) + after[4:])
+    with pytest.raises(InputError, match=told):
         text_engine("m.gguf", "llama_cpp").open_text(str(tmp_path / "lie.gguf"), LoadOptions())
+
+
+def test_a_header_without_weights_or_with_other_heads_than_its_tensors_is_refused():
+    file = read_gguf(MODEL)
+    heads = replace(file, metadata={**file.metadata, "llama.attention.head_count_kv": 2**32 - 1})
+    with pytest.raises(InputError, match=r"claims [0-9,]+ values of keys per token and layer"):
+        memory.context_size(heads, MODEL, LoadOptions())
+    with pytest.raises(InputError, match="has no weights"):
+        memory.context_size(replace(file, tensors=()), MODEL, LoadOptions())
 
 
 def test_an_abort_ends_with_its_reason():
