@@ -170,9 +170,7 @@ def transformers_picture_scores(folder: Path, config: ModelConfig, cases: Sequen
         from PIL import Image
 
         transformers.utils.logging.disable_progress_bar()
-        processor: Any = transformers.AutoProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        processor = _load_processor(folder)
         model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32
         )
@@ -191,6 +189,24 @@ def transformers_picture_scores(folder: Path, config: ModelConfig, cases: Sequen
             with torch.no_grad():
                 found.append((model(input_ids=tokens, **inputs).logits[0, -1].float().numpy(), len(ids)))
         return found
+
+
+def _load_processor(folder: Path) -> Any:
+    """Load a folder's processor, if torchvision is missing without the part for videos, which needs it."""
+    import transformers
+
+    mixin: Any = transformers.ProcessorMixin
+    original = mixin.get_attributes
+
+    def without_videos(kind: Any) -> list[str]:
+        return [name for name in original.__func__(kind) if name != "video_processor"]
+
+    if find_spec("torchvision") is None:
+        mixin.get_attributes = classmethod(without_videos)
+    try:
+        return transformers.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    finally:
+        mixin.get_attributes = original
 
 
 def _place(processor: Any, config: ModelConfig) -> str:
