@@ -13,12 +13,12 @@ import numpy as np
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact, Join, TensorSpec
 from runtimes.errors import InputError
-from runtimes.session import RunOptions, Session, TensorEngine
+from runtimes.session import Closeable, RunOptions, Session, TensorEngine
 from runtimes.stateful_session import StatefulSession
 from runtimes.tensors import dequantize
 
 
-class JoinedSession:
+class JoinedSession(Closeable):
     """A session whose split outputs are joined: float32, with the names that they have in the source."""
 
     def __init__(self, session: Session, joins: Sequence[Join]) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Protocol, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence, TypeVar
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from runtimes.measurement.operator_times import OperatorProfile
 # Engines accept any number: with a huge one LiteRT crashes, and others exhaust the system.
 MAX_THREADS = 512
 
-
 _log = logging.getLogger(__name__)
+C = TypeVar("C", bound="Closeable")
+S = TypeVar("S", bound="Session")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class RunOptions:
 
 
 class Session(Protocol):
-    """A loaded model that is ready to run."""
+    """A loaded model that is ready to run; a context manager."""
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -62,6 +63,26 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Release the engine's resources. Running afterwards raises UsageError."""
+
+    def __enter__(self: S) -> S:
+        """Return the session."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the session."""
+
+
+class Closeable(ABC):
+    """A context manager that closes itself at the end of the block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release all resources."""
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Engine(ABC):
@@ -118,7 +139,7 @@ class TensorEngine(Engine):
         raise UsageError(f"{self.id} does not report the times of operators", self.no_profile)
 
 
-class CheckedSession(ABC):
+class CheckedSession(Closeable):
     """A Session that validates its inputs and runs one inference at a time.
 
     Adapters implement `_run`, and `_close` if there are resources to release. Not every engine is thread-safe; the
@@ -148,17 +169,11 @@ class CheckedSession(ABC):
                 self._closed = True
                 self._close()
 
-    def __enter__(self) -> CheckedSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run one inference with valid feeds. Outputs are new arrays, never views of the engine's memory."""
 
-    def _close(self) -> None:  # noqa: B027 - most engines release everything on garbage collection
+    def _close(self) -> None:
         """Release the engine's resources."""
 
     def _check(self, feeds: Mapping[str, Array]) -> None:

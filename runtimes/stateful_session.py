@@ -11,11 +11,11 @@ from typing import Mapping
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import TensorSpec
 from runtimes.errors import InputError
-from runtimes.session import Session
+from runtimes.session import Closeable, Session
 from runtimes.tensors import dequantize, quantize, zeros
 
 
-class StatefulSession:
+class StatefulSession(Closeable):
     """A session whose states are neither inputs nor outputs; they are zero when it is opened.
 
     held: The states that the next inference takes, by the names of their inputs.

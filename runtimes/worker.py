@@ -15,7 +15,6 @@ The job "run" keeps its model open in case the next job uses the same one; every
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Mapping
 
@@ -57,7 +56,7 @@ from runtimes.stateful_session import StatefulSession
 def describe(job: DescribeJob, report: Report) -> Description:
     """Open the model and describe its inputs and outputs."""
     artifact, engine = engine_of(job.artifact, job.runtime)
-    with closing(open_like_source(engine, artifact, run_options(job.options, report))) as session:
+    with open_like_source(engine, artifact, run_options(job.options, report)) as session:
         return Description(engine.id, engine.version(), tuple(session.inputs), tuple(session.outputs))
 
 
@@ -71,7 +70,7 @@ def run(job: RunJob, report: Report) -> RunAnswer:
     samples = load_arrays(Path(job.inputs))
     if job.sequence:
         _OPEN.close()  # frees its memory and accelerator
-        with closing(open_like_source(engine, artifact, run_options(job.options, report))) as session:
+        with open_like_source(engine, artifact, run_options(job.options, report)) as session:
             outputs, latency_ms = _run_sequence(session, samples, job.states, report)
         save_arrays(Path(job.outputs), outputs)
         return RunAnswer(engine.id, engine.version(), latency_ms[0], latency_ms)
@@ -101,7 +100,7 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
     def reopen() -> Session:
         return open_like_source(engine, artifact, run_options(job.options, report))
 
-    with closing(reopen()) as session:
+    with reopen() as session:
         soaked = soak_artifact(artifact, session, reopen, job.soak)
         verdict = check(artifact, session)
     failure = soaked.difference if verdict.passed or soaked.difference else verdict.message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,7 +101,7 @@ class Candidate:
         """Run the model on the reference samples, verify its outputs, and write the artifact."""
         precision, reference = self.request.options.precision, self.reference
         manifest, session, run_as = self._open_with_joins()
-        with closing(session):
+        with session:
             inputs, outputs = tuple(session.inputs), tuple(session.outputs)
             feeds = to_model_dtypes(inputs, map_tensors(reference.inputs, inputs, reference.samples.inputs.samples))
             soaked = self._soak(session, feeds, manifest)
@@ -152,7 +151,7 @@ class Candidate:
         manifest = self._manifest(self.request.options.precision)
         session, run_as = self._open(manifest)
         if self.split is not None:
-            with closing(session):
+            with session:
                 manifest = replace(manifest, join=self.split.joins_of(session.outputs))
             session, run_as = self._open(manifest)
         return manifest, session, run_as

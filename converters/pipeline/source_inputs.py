@@ -31,7 +31,7 @@ from runtimes.arrays import Array, Arrays, load_arrays
 from runtimes.artifact import Preprocess, TensorSpec
 from runtimes.engine_support.tflite import has_variables
 from runtimes.errors import EdgeError, EngineError, InputError, ProofError
-from runtimes.session import Session, format_shape
+from runtimes.session import Closeable, Session, format_shape
 from runtimes.shapes import free_axes, suggestion
 
 _OTHERS = 4  # samples in another size
@@ -39,7 +39,7 @@ _SEQUENCE = 64  # synthetic samples of a model with a state, which may only answ
 _LIMITS_FOR_FEW = ("fp32", "fp16")  # the limits of other precisions need more samples than a second batch size has
 
 
-class ShapedSession:
+class ShapedSession(Closeable):
     """A session whose specs have sizes for the free axes; the model that it runs is unchanged."""
 
     def __init__(self, session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

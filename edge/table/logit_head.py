@@ -7,7 +7,6 @@ logit. The proof compares the softmax of the new model's logits with the source'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -62,7 +61,7 @@ def write_logit_head(source: Artifact, out: Path) -> JsonObject:
 
 
 def _answers(artifact: Artifact, inputs: Arrays) -> tuple[Arrays, tuple[TensorSpec, ...]]:
-    with closing(for_format("tflite").open(artifact, RunOptions())) as session:
+    with for_format("tflite").open(artifact, RunOptions()) as session:
         return answers(session, inputs), tuple(session.outputs)
 
 

@@ -30,7 +30,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import time
-from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +68,7 @@ def measure(job: MeasureJob, report: Report) -> MeasureAnswer:
     report({"phase": "loading", "at": time.time()})
     import_ms = time_import(engine)
     start = time.perf_counter_ns()
-    with closing(open_like_source(engine, artifact, options)) as session:
+    with open_like_source(engine, artifact, options) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
         feeds, kind = _feeds(job, artifact, session)
         known: MeasureAnswer = {

@@ -11,12 +11,13 @@ from converters.pipeline.request import ConvertRequest
 from runtimes.artifact import Artifact
 from runtimes.errors import ProofError
 from runtimes.registry import new_session
+from runtimes.session import Closeable
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-class Garbage:
+class Garbage(Closeable):
     """A session whose answers are garbage from an inference on."""
 
     def __init__(self, session, start):

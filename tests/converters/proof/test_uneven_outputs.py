@@ -13,6 +13,7 @@ from converters.proof.onnx_origins import deciding_node
 from runtimes.artifact import Artifact
 from runtimes.errors import InputError, ProofError
 from runtimes.registry import new_session, open_session
+from runtimes.session import Closeable
 from runtimes.verification.selfcheck import check
 
 onnx = pytest.importorskip("onnx")
@@ -92,7 +93,7 @@ def test_places_are_a_set_of_rows(where_positive, tmp_path, step, precision):
         assert check(artifact, session).passed
 
 
-class Spoiled:
+class Spoiled(Closeable):
     """A session that changes the answers of another one."""
 
     def __init__(self, session, change):
