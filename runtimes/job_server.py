@@ -67,7 +67,12 @@ def serve(handlers: Mapping[str, Handler]) -> None:
 
 def run_options(options: EngineOptions, report: Report) -> RunOptions:
     """Convert to `RunOptions`. The engine's notes while it opens the model are reported as phases."""
-    return RunOptions(options.threads, options.device, options.settings, lambda text: report({"phase": text}))
+    return RunOptions(
+        threads=options.threads,
+        device=options.device,
+        settings=options.settings,
+        note=lambda text: report({"phase": text}),
+    )
 
 
 def engine_of(artifact: str, runtime: str | None) -> tuple[Artifact, TensorEngine]:

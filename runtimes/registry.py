@@ -126,7 +126,14 @@ def status(engine_id: str) -> EngineStatus:
     except EngineError:
         version = None
     lacks = adapter.lacks() if installed else ""
-    return EngineStatus(adapter.id, adapter.requires, adapter.formats, installed, version, lacks)
+    return EngineStatus(
+        id=adapter.id,
+        requires=adapter.requires,
+        formats=adapter.formats,
+        installed=installed,
+        version=version,
+        lacks=lacks,
+    )
 
 
 def is_installed(adapter: Engine) -> bool:

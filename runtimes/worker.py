@@ -57,7 +57,12 @@ def describe(job: DescribeJob, report: Report) -> Description:
     """Open the model and describe its inputs and outputs."""
     artifact, engine = engine_of(job.artifact, job.runtime)
     with open_like_source(engine, artifact, run_options(job.options, report)) as session:
-        return Description(engine.id, engine.version(), tuple(session.inputs), tuple(session.outputs))
+        return Description(
+            runtime=engine.id,
+            runtime_version=engine.version(),
+            inputs=tuple(session.inputs),
+            outputs=tuple(session.outputs),
+        )
 
 
 def run(job: RunJob, report: Report) -> RunAnswer:
@@ -73,7 +78,9 @@ def run(job: RunJob, report: Report) -> RunAnswer:
         with open_like_source(engine, artifact, run_options(job.options, report)) as session:
             outputs, latency_ms = _run_sequence(session, samples, job.states, report)
         save_arrays(Path(job.outputs), outputs)
-        return RunAnswer(engine.id, engine.version(), latency_ms[0], latency_ms)
+        return RunAnswer(
+            runtime=engine.id, runtime_version=engine.version(), first_ms=latency_ms[0], latency_ms=latency_ms
+        )
     with _OPEN.using(artifact, engine, run_options(job.options, report)) as model:
         if model.keeps_state:  # a warm-up would be a step of the sequence
             outputs, latency_ms = _run_sequence(model.session, samples, {}, report)
@@ -81,7 +88,7 @@ def run(job: RunJob, report: Report) -> RunAnswer:
         else:
             outputs, first_ms, latency_ms = _run_samples(model, samples, report)
     save_arrays(Path(job.outputs), outputs)
-    return RunAnswer(engine.id, engine.version(), first_ms, latency_ms)
+    return RunAnswer(runtime=engine.id, runtime_version=engine.version(), first_ms=first_ms, latency_ms=latency_ms)
 
 
 def verify(job: VerifyJob, report: Report) -> VerifyAnswer:

@@ -260,7 +260,7 @@ def _reach(values: Array) -> float:
 
 
 def _make_samples(path: Path) -> Calibration:
-    artifact = Artifact(path.parent, Manifest(path.stem, "onnx", "fp32", path.name))
+    artifact = Artifact(path.parent, Manifest(name=path.stem, format="onnx", precision="fp32", model=path.name))
     with open_session(artifact) as session:
         samples: Arrays = to_model_dtypes(session.inputs, make_inputs(session.inputs, None).samples)
         return Calibration(samples)

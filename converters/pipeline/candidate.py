@@ -257,7 +257,12 @@ class Candidate:
                 raise
         model = proxy.model
         known = Manifest(
-            model.stem, proxy.format, manifest.precision, model.name, join=manifest.join, states=manifest.states
+            name=model.stem,
+            format=proxy.format,
+            precision=manifest.precision,
+            model=model.name,
+            join=manifest.join,
+            states=manifest.states,
         )
         return new_session(Artifact(model.parent, known)), proxy.format
 

@@ -140,7 +140,10 @@ def _as_artifact(
     model: Path, model_format: str, states: Mapping[str, str] | None = None, precision: str = "fp32"
 ) -> Artifact:
     """Return a model file as an artifact; `states` are those of the model."""
-    return Artifact(model.parent, Manifest(model.stem, model_format, precision, model.name, states=states or {}))
+    return Artifact(
+        model.parent,
+        Manifest(name=model.stem, format=model_format, precision=precision, model=model.name, states=states or {}),
+    )
 
 
 def verify_device_model(

@@ -80,7 +80,11 @@ def _lost(failed: FailedProof, source: tuple[Path, str]) -> LostSlice | None:
     worst = failed.worst
     if worst is None or worst.axis < 0:
         return None
-    with open_session(Artifact(source[0].parent, Manifest(source[0].stem, source[1], "fp32", source[0].name))) as one:
+    with open_session(
+        Artifact(
+            source[0].parent, Manifest(name=source[0].stem, format=source[1], precision="fp32", model=source[0].name)
+        )
+    ) as one:
         names = [spec.name for spec in one.outputs]
     place = list(failed.given).index(worst.output)
     name = worst.output if worst.output in names else names[place]

@@ -265,16 +265,18 @@ def selfcheck_rule(
     wanted = [_limits(precision, values) for name, values in truth.items() if kinds.get(name, "values") == "values"]
     if not wanted and "labels" not in kinds.values():
         least = min(one.limit for one in judge_rows(precision, checks, truth, truth).values())
-        return SelfCheck(ROWS_MATCHED, least, kind, tuple(checks), stateful)
+        return SelfCheck(metric=ROWS_MATCHED, tolerance=least, inputs=kind, outputs=tuple(checks), stateful=stateful)
     if not wanted:
         labeled = [values for name, values in truth.items() if kinds[name] == "labels"]
         shares = [judge_labels(precision, values, values).limit for values in labeled]
-        return SelfCheck(LABELS_EQUAL, min(shares), kind, tuple(checks), stateful)
+        return SelfCheck(
+            metric=LABELS_EQUAL, tolerance=min(shares), inputs=kind, outputs=tuple(checks), stateful=stateful
+        )
     metric = next(iter(wanted[0]))
     loosest = wanted[0][metric]
     for limits in wanted[1:]:
         loosest = merge_worst({metric: loosest}, {metric: limits[metric]})[metric]
-    return SelfCheck(metric, loosest, kind, tuple(checks), stateful)
+    return SelfCheck(metric=metric, tolerance=loosest, inputs=kind, outputs=tuple(checks), stateful=stateful)
 
 
 def checks_for_device(

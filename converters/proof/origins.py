@@ -146,7 +146,7 @@ def head_layers(reader: OriginReader) -> tuple[tuple[str, ...], ...]:
 
 def whole_output(shape: Sequence[int]) -> tuple[Part, ...]:
     """Return the one part of an output of which nothing is known."""
-    return (Part(0, 0, shape[0] if shape else 1, 0.0),)
+    return (Part(axis=0, start=0, stop=shape[0] if shape else 1, span=0.0),)
 
 
 def _parts(elements: _Elements) -> tuple[Part, ...]:
@@ -170,4 +170,4 @@ def _parts(elements: _Elements) -> tuple[Part, ...]:
 
 def _part(axis: int, start: int, stop: int, kinds: tuple[float, ...]) -> Part:
     natural = min(kinds) > 0 and len(kinds) == 1
-    return Part(axis, start, stop, kinds[0] if natural else 0.0, natural)
+    return Part(axis=axis, start=start, stop=stop, span=kinds[0] if natural else 0.0, natural=natural)

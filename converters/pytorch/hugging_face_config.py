@@ -106,7 +106,9 @@ def _preprocess(family: str, fields: Fields) -> Preprocess:
     color = "BGR" if family == "MobileViT" and _flag(fields, "do_flip_channel_order", True) else "RGB"
     if min(crop) < 1 or len(mean) != 3 or len(scale) != 3:
         raise _UnknownError("does not produce pictures of three channels")
-    return Preprocess(resize, size, crop, method, "NCHW", color, mean, scale)
+    return Preprocess(
+        resize=resize, size=size, crop=crop, method=method, layout="NCHW", color=color, mean=mean, scale=scale
+    )
 
 
 def _plain(family: str, fields: Fields) -> tuple[str, int, tuple[int, int]]:

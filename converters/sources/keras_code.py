@@ -34,7 +34,7 @@ class KerasCodeSource(ExportingSource):
         from runtimes.artifact import Artifact, Manifest
 
         self.check(path, options)
-        saved = Artifact(Path(), Manifest(path.stem, "savedmodel", "fp32", str(path)))
+        saved = Artifact(Path(), Manifest(name=path.stem, format="savedmodel", precision="fp32", model=str(path)))
         return OpenedSource(artifact=saved, sha256="", export=Export(source=self, path=path, options=options))
 
     def check(self, path: Path, options: SourceOptions) -> None:

@@ -115,7 +115,7 @@ class ExportingSource(Source):
         ):
             if value is not None:
                 raise UsageError(f"{flag} does not apply to {path}", f"leave it out; it is for {models}")
-        program = Artifact(Path(), Manifest(self.name_of(path), "pt2", "fp32", str(path)))
+        program = Artifact(Path(), Manifest(name=self.name_of(path), format="pt2", precision="fp32", model=str(path)))
         return OpenedSource(artifact=program, sha256="", export=Export(source=self, path=path, options=options))
 
     @abstractmethod

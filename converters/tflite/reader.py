@@ -193,7 +193,12 @@ class _Reader:
         kind = table.number(1, "b")
         if not 0 <= kind < len(DTYPES):
             raise self._source.unsupported(f"has a tensor of the type {kind}")
-        spec = TensorSpec(table.text(3), DTYPES[kind], _shape(table), _quantization(table.table(4), self._source))
+        spec = TensorSpec(
+            name=table.text(3),
+            dtype=DTYPES[kind],
+            shape=_shape(table),
+            quantization=_quantization(table.table(4), self._source),
+        )
         data, is_outside = self._constant(table.number(2, "I"))
         return Tensor(
             spec=spec,

@@ -57,7 +57,7 @@ class _SessionWorker(Worker):
         found = self._in_order(samples, job.states) if job.states else self._outputs(samples)
         save_arrays(Path(job.outputs), found)
         count = len(next(iter(samples.values())))
-        return cast("R", RunAnswer("", "", 0.0, [0.0] * count))
+        return cast("R", RunAnswer(runtime="", runtime_version="", first_ms=0.0, latency_ms=[0.0] * count))
 
     def _outputs(self, samples: Arrays) -> Arrays:
         theirs, outputs = tuple(self._session.inputs), tuple(self._session.outputs)

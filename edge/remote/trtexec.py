@@ -323,7 +323,9 @@ def read_layers(text: str, host: str) -> list[OperatorTime]:
     """
     try:
         layers = [one for one in json.loads(text) if "name" in one]
-        found = [OperatorTime(str(one["name"]), "", "GPU", float(one["averageMs"])) for one in layers]
+        found = [
+            OperatorTime(name=str(one["name"]), type="", placement="GPU", ms=float(one["averageMs"])) for one in layers
+        ]
     except (ValueError, TypeError, KeyError, RecursionError):
         found = []
     if not found:

@@ -38,11 +38,11 @@ def verify(job: VerifyJob, report: Report) -> VerifyAnswer:
     answer = _run(artifact, PageJob(kind="verify", threads=job.options.threads), job.options, report)
     verdict = _judge(artifact, answer)
     return VerifyAnswer(
-        verdict.passed,
-        verdict.metrics,
-        verdict.message,
-        answer["runtime"],
-        f"{answer['runtime_version']} in {answer['browser']['name']}",
+        passed=verdict.passed,
+        metrics=verdict.metrics,
+        message=verdict.message,
+        runtime=answer["runtime"],
+        runtime_version=f"{answer['runtime_version']} in {answer['browser']['name']}",
     )
 
 

@@ -82,7 +82,7 @@ class Artifact:
         if (path / MANIFEST).is_file():
             return cls._read(path)
         model_format = format_of(path)
-        return cls(path.parent, Manifest(path.stem, model_format, "unknown", path.name))
+        return cls(path.parent, Manifest(name=path.stem, format=model_format, precision="unknown", model=path.name))
 
     @classmethod
     def _read(cls, folder: Path) -> Artifact:

@@ -115,7 +115,12 @@ def tensor_spec(name: str, dtype: Any, sizes: Sequence[Any], quantization: Quant
             f"'{name}' has the type {dtype}, which edge does not support",
             "use a model whose inputs and outputs are numeric tensors",
         )
-    return TensorSpec(name, known.name, tuple(_size(size, axis) for axis, size in enumerate(sizes)), quantization)
+    return TensorSpec(
+        name=name,
+        dtype=known.name,
+        shape=tuple(_size(size, axis) for axis, size in enumerate(sizes)),
+        quantization=quantization,
+    )
 
 
 def unique(names: Sequence[str]) -> list[str]:

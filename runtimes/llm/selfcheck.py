@@ -31,7 +31,13 @@ def verify_text(artifact: Artifact, wanted: str | None) -> VerifyAnswer:
     with closing(engine.open_text(str(artifact.model), LoadOptions(context=len(tokens) + 8, kv_type="f32"))) as session:
         scores = scores_of(session.logits(tokens), int(inputs[LAST][0]))
     verdict = judge(rule, expected, {SCORES: scores})
-    return VerifyAnswer(verdict.passed, verdict.metrics, verdict.message, engine.id, engine.version())
+    return VerifyAnswer(
+        passed=verdict.passed,
+        metrics=verdict.metrics,
+        message=verdict.message,
+        runtime=engine.id,
+        runtime_version=engine.version(),
+    )
 
 
 def scores_of(scores: Array, last: int) -> Array:

@@ -88,4 +88,7 @@ def mean_ms(call: Callable[[], object], runs: int) -> float:
 
 def means(times: Mapping[str, tuple[str, str, float]], runs: int) -> list[OperatorTime]:
     """Convert {name: (type, placement, sum of times in ms)} to operators."""
-    return [OperatorTime(name, kind, place, total / runs) for name, (kind, place, total) in times.items()]
+    return [
+        OperatorTime(name=name, type=kind, placement=place, ms=total / runs)
+        for name, (kind, place, total) in times.items()
+    ]

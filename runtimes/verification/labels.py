@@ -61,7 +61,7 @@ def judge_labels(precision: str, expected: Array, given: Array) -> LabelReport:
         )
     if share < overall:
         failures.append(f"{_percent(share)} of {equal.size:,} labels are equal, at least {_percent(overall)}")
-    return LabelReport(share, overall, tuple(failures), worst)
+    return LabelReport(share=share, limit=overall, failures=tuple(failures), worst=worst)
 
 
 def _percent(share: float) -> str:

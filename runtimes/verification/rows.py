@@ -83,8 +83,8 @@ def row_check(name: str, axis: int, expected: Array, *, exact: bool) -> OutputCh
     parts = []
     for start in range(0, width, size):
         span = 0.0 if exact or not len(rows) else float(np.ptp(rows[:, start : start + size]))
-        parts.append(Part(across, start, start + size, float(f"{span:.6g}")))
-    return OutputCheck(name, "rows", (Part(axis, 0, expected.shape[axis + 1], 0.0), *parts))
+        parts.append(Part(axis=across, start=start, stop=start + size, span=float(f"{span:.6g}")))
+    return OutputCheck(name, "rows", (Part(axis=axis, start=0, stop=expected.shape[axis + 1], span=0.0), *parts))
 
 
 def judge_rows(

@@ -182,7 +182,15 @@ def _coarse(output: str, part: Part, expected: Array, given: Array) -> SliceDefe
     if moves <= _STILL * moved:
         words += "; they are constant in the result and not in the source"
     place = _describe_place(expected.shape[1:], part.axis, part.start, part.stop - 1)
-    return SliceDefect(output, part.axis, part.start, part.stop - 1, words, 1e3 * part.step / part.span, place)
+    return SliceDefect(
+        output=output,
+        axis=part.axis,
+        first=part.start,
+        last=part.stop - 1,
+        words=words,
+        weight=1e3 * part.step / part.span,
+        place=place,
+    )
 
 
 @dataclass(frozen=True)
@@ -303,7 +311,7 @@ def _join_adjacent(
             worse = last.words if last.weight >= weight else words
             found[-1] = replace(last, last=place, words=worse, weight=max(last.weight, weight))
         else:
-            found.append(SliceDefect(output, axis, place, place, words, weight))
+            found.append(SliceDefect(output=output, axis=axis, first=place, last=place, words=words, weight=weight))
     return tuple(replace(one, place=_describe_place(shape, axis, one.first, one.last)) for one in found)
 
 
