@@ -84,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
     import edge
     from edge.console.progress import ProgressBar
     from edge.console.text import quantity, width
+    from runtimes.errors import UsageError
 
+    if args.max_drop is not None and len(args.artifacts) == 1:
+        raise UsageError("--max-drop compares with the first model; there is only one", "name the baseline before it")
     last: list[ProgressEvent] = []
 
     def show(event: ProgressEvent) -> None:

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             print(printable(f"assumed: {line}"), file=sys.stderr)
         answers = model.predictions(inputs) if args.camera is None else _camera_predictions(args, model)
         if args.reference:
-            answers = _compare(answers, _references(model, args.reference))
+            answers = _compare(answers, _references(model, _inputs(args.reference)))
         if args.draw is not None:
             answers = _draw_each(answers, args.draw)
         if args.save is not None:

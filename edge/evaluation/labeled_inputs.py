@@ -13,6 +13,7 @@ from edge.inference.inputs import Source
 from runtimes.errors import InputError, UsageError
 
 LabeledInput = tuple[Source, Any]
+_NAMED = 3  # classes in a message
 Names = Mapping[int, str | None]  # a model's classes by the index that its results have
 
 
@@ -72,12 +73,16 @@ def names_of_classes(classes: Sequence[str], names: Names) -> tuple[dict[int, in
     known = _by_name(names)
     found = {place: min(known.get(same_name(name), {-1 - place})) for place, name in enumerate(classes)}
     lost = [name for place, name in enumerate(classes) if found[place] < 0]
-    if len(lost) == len(classes):
-        labels = ", ".join(name for name in list(names.values())[:3] if name)
-        what = f"no class of the data set ({', '.join(classes[:3])}, …) is one of the model's labels ({labels}, …)"
+    if classes and len(lost) == len(classes):
+        ours, theirs = _some([name for name in names.values() if name]), _some(classes)
+        what = f"no class of the data set ({theirs}) is one of the model's labels ({ours})"
         raise InputError(what, "pass the model's labels in the data set's words with --labels")
     notes = (f"the model does not know {', '.join(lost)}: these objects count as missed",) if lost else ()
     return found, notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])
 
 
 def same_name(name: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.evaluation.instance_masks import Outline, read_outline
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, names_of_classes
-from edge.inference.images import find_pictures, picture_size
+from edge.inference.images import find_files, find_pictures, picture_size
 from runtimes.artifact.json_fields import Fields
 from runtimes.artifact.labels import read_labels
 from runtimes.decoders.polygons import area
@@ -135,6 +135,9 @@ def _read(data: Path, has_poses: bool) -> tuple[list[_Picture], Sequence[str] | 
         documents = sorted(data.glob("*.json"))
         if len(documents) == 1:
             return _coco(documents[0])
+        if documents and not any(path.suffix in (".txt", ".xml") for path in find_files(data)):
+            what = f"{data} has {len(documents)} .json files ({documents[0].name}, {documents[1].name}, …)"
+            raise InputError(what, "pass the one with the labels instead of the folder")
         pictures = find_pictures(data)
         if any(_beside(one, "Annotations", "JPEGImages", ".xml").is_file() for one in pictures):
             return _voc(pictures)
@@ -153,23 +156,30 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
         fields = Fields(json.loads(document.read_bytes()), str(document), hint=_FORMAT_HINT)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{document} cannot be read as JSON: {error}", _FORMAT_HINT) from None
-    categories = sorted((one.integer("id"), one.text("name")) for one in fields.children("categories"))
+    unique = _Unique()
+    categories = sorted(
+        (one.integer("id"), one.text("name"))
+        for one in fields.children("categories")
+        if unique.check(one, "category", "id")
+    )
     place = {number: position for position, (number, _) in enumerate(categories)}
     objects: dict[int, list[LabeledObject]] = {}
     for one in fields.children("annotations"):
+        unique.check(one, "annotation", "id")
         if one.integer("category_id") not in place:
             raise one.reject("category_id", "is not the id of a category")
         objects.setdefault(one.integer("image_id"), []).append(_coco_object(one, place[one.integer("category_id")]))
     images, sizes = dict[int, str](), dict[int, tuple[int, int]]()
     for one in fields.children("images"):
-        if one.integer("id") in images:
-            raise one.reject("id", "is the id of an image before it")
+        unique.check(one, "image", "id", "file_name")
         images[one.integer("id")] = one.text("file_name")
         if one.has("width") and one.has("height"):
             sizes[one.integer("id")] = one.integer("width"), one.integer("height")
     lost = next((number for number in objects if number not in images), None)
     if lost is not None:
         raise InputError(f"{document}: an annotation is of image {lost}, which is not in 'images'", _FORMAT_HINT)
+    if not images:
+        raise InputError(f"{document} contains no images", _FORMAT_HINT)
     folder = _folder_of(document, list(images.values()))
     pictures = [
         _Picture(path=folder / name, objects=tuple(objects.get(number, ())), size=sizes.get(number))
@@ -178,12 +188,30 @@ def _coco(document: Path) -> tuple[list[_Picture], Sequence[str]]:
     return pictures, [name for _, name in categories]
 
 
+class _Unique:
+    """Finds values that two objects of a COCO file share, such as an image that is listed twice."""
+
+    def __init__(self) -> None:
+        self._known = set[tuple[str, str, str]]()
+
+    def check(self, one: Fields, kind: str, *keys: str) -> bool:
+        """Return True. Raises InputError for a key that an object of this kind before it has with the same value."""
+        for key in filter(one.has, keys):
+            value = (kind, key, str(one.value(key)))
+            if value in self._known:
+                raise one.reject(key, f"is that of another {kind} before it")
+            self._known.add(value)
+        return True
+
+
 def _coco_object(one: Fields, index: int) -> LabeledObject:
     box = one.numbers("bbox")
     if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
         raise one.reject("bbox", "is not left, top, width and height")
     left, top, width, height = box
     area = one.number("area") if one.has("area") else width * height
+    if not 0 <= area < math.inf:
+        raise one.reject("area", "is no area")
     points = one.numbers("keypoints") if one.has("keypoints") else ()
     if len(points) % 3 or not all(map(math.isfinite, points)):
         raise one.reject("keypoints", "is not x, y and visibility of each key point")
@@ -204,7 +232,7 @@ def _folder_of(document: Path, names: Sequence[str]) -> Path:
     here, above = document.parent, document.resolve().parent.parent
     part = document.stem.rpartition("_")[2]
     places = [here, here / "images", here / part, above, above / "images", above / part, above / "images" / part]
-    first = names[0] if names else ""
+    first = names[0]
     found = next((place for place in places if (place / first).is_file()), None)
     if found is None:
         raise InputError(f"{document}: its picture {first} is not in {here} or {above}", "put the JSON next to them")
@@ -316,6 +344,8 @@ def _voc_objects(document: Path) -> list[tuple[str, LabeledObject]]:
             area = (right - left) * (bottom - top)
             is_difficult = (one.findtext("difficult") or "0").strip() == "1"
             name = (one.findtext("name") or "").strip()
+            if not name:
+                raise ValueError("an object has no name")
             found.append(
                 (name, LabeledObject(index=0, box=(left, top, right, bottom), area=area, is_crowd=is_difficult))
             )

@@ -98,12 +98,26 @@ def _read(document: Path) -> Mapping[Path, str]:
             columns = rows.fieldnames or []
             column = next((name for name in columns if name.startswith("class")), None)
             if column is None or "file" not in columns:
-                raise InputError(f"{document} has the columns {', '.join(columns)}", "it needs file and class_index")
-            return {
-                (document.parent / row["file"]).resolve(): (row[column] or "").strip() for row in rows if row["file"]
-            }
+                raise InputError(_describe_columns(document, columns), "it needs file and class_index")
+            return _classes_by_file(document, [(row["file"], row[column]) for row in rows if row["file"]])
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise InputError(f"{document} cannot be read as CSV: {error}", _TWO_WAYS) from None
+
+
+def _classes_by_file(document: Path, rows: Sequence[tuple[str, str | None]]) -> Mapping[Path, str]:
+    """Return the class of each file. Raises InputError for a file without a class, or with two."""
+    found: dict[Path, str] = {}
+    for file, text in rows:
+        path, name = (document.parent / file).resolve(), (text or "").strip()
+        if not name:
+            raise InputError(f"{document} has no class for {file}", "write one into its row")
+        if found.setdefault(path, name) != name:
+            raise InputError(f"{document} lists {file} as '{found[path]}' and as '{name}'", "remove one of the rows")
+    return found
+
+
+def _describe_columns(document: Path, columns: Sequence[str]) -> str:
+    return f"{document} has the columns {', '.join(columns)}" if columns else f"{document} is empty"
 
 
 def table(stream: TextIO) -> csv.DictReader[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.evaluation.labeled_inputs import LabeledInputs, Names, indices_of, same_name
 from edge.evaluation.labeled_pictures import find_labeled, label_inputs, table
+from edge.inference.images import find_files
 from edge.inference.inputs import SOUND_SUFFIXES, TEXT_SUFFIX, InlineText
 from edge.inference.texts import MAX_TEXT_BYTES
 from runtimes.errors import InputError
@@ -51,6 +52,9 @@ def _texts(document: Path) -> Sequence[tuple[str, str]] | None:
             if column is None:
                 raise InputError(f"{document} has the columns {', '.join(columns)}", "it needs text and class")
             found = [(row["text"] or "", (row[column] or "").strip()) for row in rows]
+            unlabeled = next((number for number, (_, name) in enumerate(found, 1) if not name), None)
+            if unlabeled is not None:
+                raise InputError(f"{document} has no class in row {unlabeled}", "write one into it")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         hint = f"write the columns text,class in UTF-8, with at most {MAX_TEXT_BYTES:,} characters a text"
         raise InputError(f"{document} cannot be read as CSV: {error}", hint) from None
@@ -67,7 +71,7 @@ def _finder(kind: str, suffixes: Sequence[str]) -> Callable[[Path], list[Path]]:
     def find(folder: Path) -> list[Path]:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder", f"pass a folder of {kind}, or a CSV")
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+        found = [path for path in find_files(folder) if path.suffix.lower() in suffixes]
         if not found:
             raise InputError(f"{folder} contains no {kind}", f"known suffixes: {' '.join(suffixes)}")
         return found

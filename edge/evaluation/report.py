@@ -69,7 +69,12 @@ class EvaluateReport:
         return f"{self.names[index].split(',')[0]} ({index})" if index in self.names else f"class {index}"
 
     def check_drop(self, allowed: float) -> None:
-        """Raise ProofError if a model's first metric is lower than that of the first model by more than allowed."""
+        """Raise ProofError if a model's first metric is lower than that of the first model by more than allowed.
+
+        Also if the labels define no metric.
+        """
+        if not self.models[0].metrics:
+            raise ProofError("the labels define no metric, so no drop can be judged", "pass labels of some objects")
         for model in self.models:
             found = model.differences[0] if model.differences else None
             if found is not None and -found.value > allowed + _SLACK:

@@ -30,14 +30,21 @@ MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs: 256 M
 # Formats that Pillow decodes itself: others start external programs (EPS) or are not useful here.
 _DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for pictures that are turned by 90°
+_WHITE_16_BITS = 65_535
 _HINT = "pass a complete JPEG or PNG file"
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Find the files in `folder` and its subfolders, sorted by path; without hidden ones, which systems leave there."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def find_pictures(folder: Path) -> list[Path]:
     """Find the pictures in `folder` and its subfolders, sorted by path. Raises InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", "pass a folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [path for path in find_files(folder) if path.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{folder} contains no pictures", f"known suffixes: {' '.join(SUFFIXES)}")
     return found
@@ -103,7 +110,7 @@ def decode_from(source: Path | IO[bytes], name: str) -> Image:
     """Decode the picture `name`, a file or its content, like `decode`."""
     from PIL import ImageOps
 
-    return _open(source, name, lambda image: _rgb(ImageOps.exif_transpose(image)))
+    return _open(source, name, lambda image: _rgb(ImageOps.exif_transpose(image), name))
 
 
 def read_indexed_pixels(path: Path) -> Array:
@@ -137,6 +144,8 @@ def _open(source: Path | IO[bytes], name: str, read: Callable[[Image], T]) -> T:
             raise
         except FileNotFoundError:
             raise InputError(f"{name} does not exist", "pass a picture file") from None
+        except IsADirectoryError:
+            raise InputError(f"{name} is a folder, not a picture", "pass the pictures in it") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise _too_large(name) from None
         except MemoryError:
@@ -156,13 +165,20 @@ def _too_large(name: str) -> InputError:
     return InputError(f"{name} would decode to more pixels than is safe", "make it smaller")
 
 
-def _rgb(image: Image) -> Image:
-    """Convert to three channels: drop transparency, repeat gray, scale 16-bit gray to 8 bits."""
-    if image.mode.startswith("I"):
-        from PIL.Image import fromarray
+def _rgb(image: Image, name: str) -> Image:
+    """Convert to three channels: drop transparency, repeat gray, scale 16-bit gray to 8 bits.
 
-        return fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    Raises InputError for other numbers, such as floats: which of them is white is not known.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    from PIL.Image import fromarray
+
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > _WHITE_16_BITS:
+        kind = "floats" if values.dtype.kind == "f" else "integers beyond 16 bits"
+        raise InputError(f"{name} holds {kind}, of which it is not known what is white", "save it with 8 or 16 bits")
+    return fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _resize(image: Image, path: Path, preprocess: Preprocess) -> Image:

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from edge.inference.images import SUFFIXES, load_picture
+from edge.inference.images import SUFFIXES, find_files, load_picture
 from runtimes.arrays import MAX_NPZ_BYTES, Array, Arrays, load_arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError
@@ -76,7 +76,7 @@ def find_inputs(folder: Path) -> list[Path]:
     They are its pictures; if it has none, its sounds, else its arrays, else its texts. Raises InputError if there are
     none of these either.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = find_files(folder)
     kinds = (SUFFIXES, SOUND_SUFFIXES, ARRAY_SUFFIXES, (TEXT_SUFFIX,))
     found = ([path for path in files if path.suffix.lower() in suffixes] for suffixes in kinds)
     first = next(filter(None, found), None)

@@ -71,7 +71,7 @@ def test_a_csv_has_to_name_every_picture(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "has the columns"),
+        (b"", "is empty"),
         (b"picture,class\na.png,3\n", "has the columns picture, class"),
         (b"file,label\na.png,3\n", "has the columns file, label"),
         (b"\xff\xfe\x00", "cannot be read as CSV"),
@@ -84,6 +84,19 @@ def test_a_broken_csv(tmp_path, content, message):
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
         find_labeled(tmp_path)
+
+
+def test_a_csv_gives_each_file_one_class(tmp_path):
+    save(tmp_path / "a.png", 0)
+    place = tmp_path / "list.csv"
+    place.write_text("file,class\na.png,3\na.png,3\n")
+    assert find_labeled(place).classes == ("3",)
+    place.write_text("file,class\na.png,3\na.png,4\n")
+    with pytest.raises(InputError, match=r"lists a\.png as '3' and as '4'"):
+        find_labeled(place)
+    place.write_text("file,class\na.png\n")
+    with pytest.raises(InputError, match=r"has no class for a\.png"):
+        find_labeled(place)
 
 
 def test_numbers_count_classes_and_names_count_rows(folder, tmp_path):

@@ -97,6 +97,11 @@ def test_a_drop_beyond_the_limit_fails_after_the_table(capsys, classifier, make_
     assert main(["evaluate", str(classifier), str(classifier), *words[2:]]) == 0
 
 
+def test_a_drop_needs_a_model_to_compare_with(capsys, classifier, pictures):
+    assert main(["evaluate", str(classifier), "--data", str(pictures[0]), *WORDS, "--max-drop", "0.01"]) == 2
+    assert "there is only one" in capsys.readouterr().err
+
+
 def test_the_text_holds_a_row_for_each_model(capsys, classifier, pictures):
     assert main(["evaluate", str(classifier), str(classifier), "--data", str(pictures[0]), *WORDS]) == 0
     text = capsys.readouterr().out

@@ -84,6 +84,23 @@ def test_voc_boxes_count_from_one_and_difficult_ones_do_not_count(tmp_path):
     assert found == [(2, BOX, False), (1, BOX, True)]
 
 
+def test_a_voc_object_needs_a_name_and_pictures_may_have_none(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text("<annotation></annotation>")
+    ((_, label),) = read_objects(tmp_path, NAMES).inputs
+    assert label.objects == ()
+    (tmp_path / "a.xml").write_text(XML.format(name="", difficult=0))
+    with pytest.raises(InputError, match="an object has no name"):
+        read_objects(tmp_path, NAMES)
+
+
+def test_a_folder_with_two_coco_files_asks_for_one(tmp_path):
+    document = coco(tmp_path)
+    (document.parent / "other.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has 2 \.json files"):
+        read_objects(document.parent, NAMES)
+
+
 def test_a_model_without_labels_has_the_classes_in_order(tmp_path):
     data = read_objects(coco(tmp_path), {})
     assert [one.index for _, label in data.inputs for one in label.objects] == [1, 1, 0]
@@ -97,15 +114,26 @@ def test_a_model_without_labels_has_the_classes_in_order(tmp_path):
         ({"categories": [{"id": 7, "name": "bird"}]}, "is not the id of a category"),
         ({"images": []}, "is not in 'images'"),
         (
-            {"images": [{"id": number, "file_name": "lost.png"} for number in range(3)]},
-            "its picture lost.png is not in",
+            {"images": [{"id": number, "file_name": f"lost{number}.png"} for number in range(3)]},
+            "its picture lost0.png is not in",
         ),
         ({"images": [{"id": n, "file_name": f"{'../' * n}0.png"} for n in range(3)]}, "outside of its folder"),
         ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, -3, 4]}]}, "is not left, top, width"),
         ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, float("nan"), 4]}]}, "is not left, top"),
         ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, 3]}]}, "is not left, top, width"),
         ({"annotations": {}}, "is an object, not a list"),
-        ({"images": [{"id": 1, "file_name": f"{n}.png"} for n in range(2)]}, "is the id of an image before it"),
+        ({"images": [{"id": 1, "file_name": f"{n}.png"} for n in range(2)]}, "is that of another image before it"),
+        (
+            {"images": [{"id": n, "file_name": "0.png"} for n in range(3)]},
+            "'images.1..file_name' is that of another image before it",
+        ),
+        ({"categories": [{"id": 7, "name": name} for name in ("bird", "dog")]}, "is that of another category before"),
+        (
+            {"annotations": [{"id": 1, "image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4]}] * 2},
+            "is that of another annotation before it",
+        ),
+        ({"annotations": [{"image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4], "area": -1}]}, "is no area"),
+        ({"images": [], "annotations": []}, "contains no images"),
         ({"images": [{"file_name": "0.png"}]}, r"images\[0\].*id"),
         ({"annotations": [{"category_id": 7, "bbox": [1, 2, 3, 4]}]}, r"annotations\[0\].*image_id"),
         ({"annotations": [{"image_id": 0, "category_id": 7}]}, r"annotations\[0\].*bbox"),

@@ -77,6 +77,7 @@ def test_a_journal_of_texts_continues(capsys, classifier_of_texts, tmp_path):
         ("text,sort\na,1\n", "has the columns text, sort"),
         ("text,class\na,fish\n", "'fish' is not one of the model's labels"),
         ("text,class\na,7\n", "there is no class 7"),
+        ("text,class\na,1\nb\n", "has no class in row 2"),
         (b"text,class\n\xff\xfe,1\n", "cannot be read as CSV"),
         ("text,class\n" + "a" * (1 << 20) + "b,1\n", "field larger than field limit"),
         ("file,class\nnowhere.txt,1\n", "which does not exist"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edge.inference.images import find_pictures, load_all, load_pixels
+from edge.inference.inputs import find_inputs
 from runtimes.artifact import Artifact, Preprocess
 from runtimes.errors import EngineMissingError, InputError, UsageError
 from runtimes.registry import for_format
@@ -192,3 +193,27 @@ def test_the_reference_figures(data):
         right = sum(int(answer(path).argmax()) - 1 == classes[path.name] for path in pictures)
     assert (int(magpie.argmax()) - 1, int(magpie.max())) == (18, 255)
     assert (right, len(pictures)) == (91, 100)
+
+
+def test_numbers_of_an_unknown_range_are_refused(tmp_path):
+    """Floats from 0 to 1, or 32-bit integers, would become black, or wrap around."""
+    shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    with pytest.raises(InputError, match=r"a\.tif holds floats, of which it is not known what is white"):
+        load_pixels(save(tmp_path / "a.tif", shares), SMALL)
+    with pytest.raises(InputError, match=r"b\.tif holds integers beyond 16 bits"):
+        load_pixels(save(tmp_path / "b.tif", (shares * 2**30).astype(np.int32)), SMALL)
+    assert load_pixels(save(tmp_path / "c.tif", (shares * 65535).astype(np.int32)), SMALL).max() == 255
+
+
+def test_hidden_files_are_no_pictures_of_a_folder(tmp_path):
+    """macOS leaves `._a.png` beside `a.png` on other file systems, and programs keep thumbnails in hidden folders."""
+    (tmp_path / ".thumbnails").mkdir()
+    seen = save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    for hidden in (tmp_path / "._a.png", tmp_path / ".thumbnails" / "b.png"):
+        hidden.write_bytes(b"\0\5\x16\7")
+    assert find_pictures(tmp_path) == find_inputs(tmp_path) == [seen]
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(InputError, match="is a folder, not a picture"):
+        load_pixels(tmp_path, SMALL)
