@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,9 +93,7 @@ def prove_pictures(
     side = _side(config)
     shown = [(texts, seeded_picture(side, 2 * index + which)) for index, texts in enumerate(_TEXTS) for which in (0, 1)]
     options = LoadOptions(context=None, kv_type="f32", mmproj=str(encoder))
-    with closing(
-        open_with_pictures(str(model), options, program or find_program(None), ("--flash-attn", "off"))
-    ) as session:
+    with open_with_pictures(str(model), options, program or find_program(None), ("--flash-attn", "off")) as session:
         cases = [_case(session, texts, picture) for texts, picture in shown]
     expected = transformers_picture_scores(folder, config, cases)
     wrong = [case for case, (_, length) in zip(cases, expected, strict=True) if case.length != length]

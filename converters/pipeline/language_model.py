@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -119,9 +118,7 @@ def _model(request: LlmConvertRequest, step: GgufConverter, report: Report) -> _
         converter_environment().create(report=lambda text: report({"doing": text, "done": 0, "total": 3}))
         report({"doing": "llama.cpp's converter writes the model", "done": 1, "total": 3})
     written = make_gguf(model, request.out, request.options, on_tensor)
-    with closing(
-        text_engine(str(written.model), _ENGINE).open_text(str(written.model), load_options(model))
-    ) as session:
+    with text_engine(str(written.model), _ENGINE).open_text(str(written.model), load_options(model)) as session:
         proof = prove_text(model, session, precision)
     result = _Result(
         request=request,
@@ -172,7 +169,7 @@ def _adapter(request: LlmConvertRequest, step: GgufConverter) -> _Result:
     options = GgufOptions(drop_template=True, lora=request.source, scratch=str(request.scratch))
     merged = step.open(request.options.base, options)
     loading = load_options(base, {str(file): 1.0})
-    with closing(text_engine(str(plain), _ENGINE).open_text(str(plain), loading)) as session:
+    with text_engine(str(plain), _ENGINE).open_text(str(plain), loading) as session:
         proof = prove_text(merged, session, "fp32")
     facts: JsonObject = {"architecture": session.facts.architecture, "rank": lora.rank, "tensors": len(lora.changes)}
     return _Result(

@@ -32,6 +32,7 @@ from runtimes.artifact.json_fields import Fields, JsonObject, JsonValue
 from runtimes.child_process import end, last_words, start_text
 from runtimes.errors import EdgeError, UsageError, WorkerError
 from runtimes.llm.session import Finish, LlmFacts, LoadOptions, PromptPart, TextOptions, Token
+from runtimes.session import Closeable
 
 _LOOK_S = 0.03  # how often `cancel` is checked while no token arrives
 _HINT = "both sides must be of the same version of edge: update the older one"
@@ -52,7 +53,7 @@ def open_session(model: str | Path, options: LoadOptions | None = None, runtime:
     return session
 
 
-class WorkerSession:
+class WorkerSession(Closeable):
     """A `runtimes.llm.session.TextSession` in a child process; `runtime` and `runtime_version` name its engine."""
 
     runtime: str
@@ -144,12 +145,6 @@ class WorkerSession:
         for pipe in (self._process.stdin, self._process.stdout, self._log):
             with suppress(OSError, ValueError):
                 pipe.close()  # type: ignore[union-attr] # both pipes were requested
-
-    def __enter__(self) -> WorkerSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _tokens(self, number: int, events: Queue[Fields | EdgeError], cancel: Event | None) -> Iterator[Token]:
         is_over = is_cancelled = False

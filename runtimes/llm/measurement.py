@@ -25,7 +25,6 @@ the job "measure_text" is a JSON object:
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from typing import Any, Sequence
 
 import numpy as np
@@ -51,7 +50,7 @@ def measure_text(job: MeasureTextJob, report: Report) -> MeasureAnswer:
     report({"phase": "loading"})
     import_ms = time_import(engine)
     start = time.perf_counter()
-    with closing(engine.open_text(job.artifact, options)) as session:
+    with engine.open_text(job.artifact, options) as session:
         load_ms = (time.perf_counter() - start) * 1e3
         bench = _Bench(session, job, report)
         first_ms = bench.warm_up()

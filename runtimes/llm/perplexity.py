@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import IO, Callable
 
@@ -83,7 +82,7 @@ def compare_perplexity(before: Path, after: Path, text: Path, wanted: str | None
                 share = (index + done / total) / 2
                 report({"doing": f"{done} of {total} windows", "done": int(100 * share), "total": 100})
 
-            with closing(text_engine(str(model), wanted).open_text(str(model), LoadOptions())) as session:
+            with text_engine(str(model), wanted).open_text(str(model), LoadOptions()) as session:
                 by_model.append(losses(session, content, on_window, divergence.compare if index else divergence.keep))
     kl, same = divergence.values()
     return PerplexityAnswer(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from runtimes.arrays import Array
 from runtimes.artifact import Artifact
 from runtimes.artifact.manifest import REWRITE
@@ -28,7 +26,7 @@ def verify_text(artifact: Artifact, wanted: str | None) -> VerifyAnswer:
         raise InputError(f"the self-check of {artifact.path} is not one of a language model", REWRITE)
     engine = text_engine(str(artifact.model), wanted)
     tokens = [int(token) for token in inputs[TOKENS][0]]
-    with closing(engine.open_text(str(artifact.model), LoadOptions(context=len(tokens) + 8, kv_type="f32"))) as session:
+    with engine.open_text(str(artifact.model), LoadOptions(context=len(tokens) + 8, kv_type="f32")) as session:
         scores = scores_of(session.logits(tokens), int(inputs[LAST][0]))
     verdict = judge(rule, expected, {SCORES: scores})
     return VerifyAnswer(

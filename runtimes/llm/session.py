@@ -23,11 +23,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Iterator, Mapping, Protocol, Sequence
+from typing import Any, Iterator, Mapping, Protocol, Sequence, TypeVar
 
 from runtimes.arrays import Array
 from runtimes.errors import UsageError
 from runtimes.session import MAX_THREADS, Engine
+
+S = TypeVar("S", bound="TextSession")
 
 CAPABILITIES = ("tokenize", "logits", "shift", "state", "quantize", "pictures")
 # Why a continuation ended: an end token, `max_tokens` was reached, the context is full, `cancel` was set.
@@ -270,6 +272,12 @@ class TextSession(Protocol):
 
     def close(self) -> None:
         """Release the engine's resources; running continuations end as cancelled."""
+
+    def __enter__(self: S) -> S:
+        """Return the session."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the session."""
 
 
 class TextEngine(Engine):

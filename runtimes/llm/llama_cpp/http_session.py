@@ -22,6 +22,7 @@ from runtimes.errors import EngineError, HostError, InputError, UsageError, firs
 from runtimes.llm.grammar.json_schema import grammar_of
 from runtimes.llm.llama_cpp.sampling import choose_seed
 from runtimes.llm.session import Finish, LlmFacts, TextOnly, TextOptions, Token
+from runtimes.session import Closeable
 
 _LONGEST_LINE = 16 * 2**20
 _LONGEST_ANSWER = 256 * 2**20
@@ -63,7 +64,7 @@ class _Meta(TypedDict, total=False):
     n_ctx_train: int
 
 
-class ServerSession(TextOnly):
+class ServerSession(TextOnly, Closeable):
     """See `runtimes.llm.session.TextSession`; `address` is `http://host:port`, `key` its API key."""
 
     capabilities = frozenset({"tokenize"})
@@ -123,12 +124,6 @@ class ServerSession(TextOnly):
         self._is_closed = True
         for connection in list(self._open):
             _hang_up(connection)
-
-    def __enter__(self) -> ServerSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _tokens(self, length: int, request: JsonObject, seed: int, cancel: threading.Event | None) -> Iterator[Token]:
         started, first, count = time.perf_counter(), None, 0

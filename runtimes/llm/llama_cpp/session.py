@@ -23,6 +23,7 @@ from runtimes.llm.llama_cpp.memory import LOGIT_ROWS, UBATCH
 from runtimes.llm.llama_cpp.sampling import chain, choose_seed
 from runtimes.llm.llama_cpp.sequence import EvaluatedSequence
 from runtimes.llm.session import Finish, LlmFacts, TextOnly, TextOptions, Token
+from runtimes.session import Closeable
 
 _POLL_S = 0.03  # how often `cancel` is checked while another text is continued
 
@@ -66,7 +67,7 @@ class _Answer:
         return Token(None, self.decoder.decode(b"", final=True), finish)
 
 
-class LlamaSession(TextOnly):
+class LlamaSession(TextOnly, Closeable):
     """See `runtimes.llm.session.TextSession`; `model` and `context` are llama.cpp's, and are freed by `close`."""
 
     def __init__(self, library: Any, model: Any, context: Any, facts: LlmFacts) -> None:
@@ -137,12 +138,6 @@ class LlamaSession(TextOnly):
             self._sequence.close()
             self._library.llama_free(self._context)
             self._library.llama_model_free(self._model)
-
-    def __enter__(self) -> LlamaSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @contextmanager
     def _idle(self) -> Iterator[None]:
