@@ -119,10 +119,19 @@ def _render(text: str):  # type: ignore[no-untyped-def] # rich's Markdown, impor
     shown = markdown.Markdown(text.strip("\n"), hyperlinks=False, code_theme="ansi_dark")
     shown.parsed = _parser().parse(shown.markup)
     for token in shown.parsed:
+        if token.type == "fence" and not _names_a_language(token.info):
+            token.content, token.info = f"{token.info}\n{token.content}", ""  # rich shows nothing of it
         for child in token.children or ():
             if child.type == "link_open" and "title" in child.attrs:
                 child.attrs["href"] = f'{child.attrs["href"]} "{child.attrs["title"]}"'
     return shown
+
+
+def _names_a_language(info: str) -> bool:
+    """Whether what follows a fence is nothing, or the name of a language, and not a part of the answer."""
+    from rich.syntax import Syntax
+
+    return not info or Syntax("", info.strip()).lexer is not None
 
 
 @functools.cache

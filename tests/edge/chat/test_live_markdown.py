@@ -135,6 +135,12 @@ def test_code_in_code_is_shown_as_it_is() -> None:
     assert lines == ["# Title", "```python", "a = 1", "```", "~~~", "*stars*", "after"]
 
 
+def test_what_follows_a_fence_is_shown_unless_it_is_a_language() -> None:
+    answer = "```c++ main.cpp\nint a;\n```\n\n```Dear reader\nhello\n```\n\n> ~~~\n> b\n> ~~~\n\n```python\nc\n```"
+    lines = [line.strip(" ▌") for line in _final(_shown(Markdown, answer, 4))]
+    assert [line for line in lines if line] == ["c++ main.cpp", "int a;", "Dear reader", "hello", "b", "c"]
+
+
 def test_code_keeps_its_backslashes_and_brackets() -> None:
     shown = "\n".join(_final(_shown(Markdown, '```\na = "\\(<b>\\)"\n```\n\nand `\\[<i>`', 4)))
     assert 'a = "\\(<b>\\)"' in shown
