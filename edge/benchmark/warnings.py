@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from edge.benchmark.rows import Row
-from edge.machine.remedies import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON, FIXED_GPU_CLOCK, FULL_POWER_MODE
+from edge.machine import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON, FIXED_GPU_CLOCK, FULL_POWER_MODE
 from runtimes.host.schema import Conditions, Throttling
 
 # IQR / median; the threshold of torch.utils.benchmark.

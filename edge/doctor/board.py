@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from edge.doctor.accelerators import interpreter, is_newer_than_googles
 from edge.doctor.snapshot import Check, Finding, Snapshot
-from edge.machine.remedies import FIXED_GPU_CLOCK, FULL_POWER_MODE
+from edge.machine import FIXED_GPU_CLOCK, FULL_POWER_MODE
 from edge.remote.packages import NEWER_LIBEDGETPU
 
 _NEWEST_EDGETPU_RUNTIME = 14  # api/runtime_version.h of libedgetpu; of 2021, and the last

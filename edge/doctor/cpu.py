@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.doctor.snapshot import Check, Finding, Level, Snapshot
-from edge.machine import accelerators
-from edge.machine.remedies import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON
+from edge.machine import FASTEST_GOVERNOR, FASTEST_GOVERNOR_JETSON, accelerators
 
 _HOT_C = 80.0  # a Raspberry Pi starts to throttle here; PCs between 90 and 105
 
