@@ -6,7 +6,7 @@ Files are read as tensors and plain values only (`weights_only`), never unpickle
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,8 @@ def fill(module: Any, weights: Path, name: str) -> None:
 
     Raises InputError, with the first keys that differ, unless the file has exactly the tensors of the module.
     """
-    state = _fitting(_state_dict(_read(weights), weights), set(module.state_dict()))
+    wanted = set(module.state_dict())
+    state = _fitting(_state_dict(_read(weights), weights, wanted), wanted)
     try:
         found = module.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -73,18 +74,41 @@ def _read(weights: Path) -> Any:
         raise InputError(f"{weights} {holds}: it is not unpickled", hint) from error
 
 
-def _state_dict(content: Any, weights: Path) -> dict[str, Tensor]:
-    """Return the tensors by name, extracted from the checkpoint around them."""
-    for _ in range(_MAX_DEPTH):
-        if _is_state_dict(content):
-            return dict(content)
-        inner = [content[key] for key in _KEYS if key in content] if isinstance(content, Mapping) else []
-        if not inner:
-            break
-        content = next((one for one in inner if _is_state_dict(one)), inner[0])
-    keys = [str(key) for key in content] if isinstance(content, Mapping) else []
-    what = f"{weights} holds no state_dict" + (f"; its keys are {_first(keys)}" if keys else "")
-    raise InputError(what, f"save the model's state_dict by itself, or under one of: {', '.join(_KEYS)}")
+def _state_dict(content: Any, weights: Path, wanted: set[str]) -> dict[str, Tensor]:
+    """Return the tensors of the network with the names `wanted`, by name, extracted from the checkpoint around them.
+
+    Raises InputError if there are none, or if several parts of the checkpoint fit and none has a usual name.
+    """
+    found = [
+        (path, state)
+        for path, state in _state_dicts(content, _MAX_DEPTH)
+        if _is_usual(path) or wanted & set(_fitting(state, wanted))
+    ]
+    if not found:
+        keys = [str(key) for key in content] if isinstance(content, Mapping) else []
+        what = f"{weights} holds no state_dict" + (f"; its keys are {_first(keys)}" if keys else "")
+        raise InputError(what, f"save the model's state_dict by itself, or under one of: {', '.join(_KEYS)}")
+    distances = [len(set(_fitting(state, wanted)) ^ wanted) for _, state in found]
+    best = [one for one, distance in zip(found, distances, strict=True) if distance == min(distances)]
+    if len(best) > 1 and not _is_usual(best[0][0]):
+        names = _first([".".join(path) for path, _ in best])
+        raise InputError(f"{weights} holds several networks that fit: {names}", "save the right one by itself")
+    return best[0][1]
+
+
+def _state_dicts(content: Any, depth: int) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yield each state_dict in a checkpoint, with the keys that lead to it; those with usual keys come first."""
+    if _is_state_dict(content):
+        yield (), dict(content)
+    elif isinstance(content, Mapping) and depth:
+        inner = [(str(key), value) for key, value in content.items()]
+        for name, value in sorted(inner, key=lambda one: _KEYS.index(one[0]) if one[0] in _KEYS else len(_KEYS)):
+            for path, state in _state_dicts(value, depth - 1):
+                yield (name, *path), state
+
+
+def _is_usual(path: Sequence[str]) -> bool:
+    return all(name in _KEYS for name in path)
 
 
 def _is_state_dict(content: Any) -> bool:
@@ -93,6 +117,7 @@ def _is_state_dict(content: Any) -> bool:
     return (
         isinstance(content, Mapping)
         and any(isinstance(value, torch.Tensor) for value in content.values())
+        and all(isinstance(key, str) for key in content)
         and not any(isinstance(value, Mapping) for value in content.values())
     )
 

@@ -7,33 +7,51 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from converters.sources.source import OpenedSource, Source, SourceOptions
 from runtimes.errors import InputError, UsageError
 from runtimes.model_files.detect import SUFFIXES
 from runtimes.model_files.onnx import check_external_data
 
-if TYPE_CHECKING:
-    pass
-
 MAX_UNPACKED_BYTES = 16 * 2**30  # bytes, unpacked: beyond what these converters can hold in memory
 _PLAIN = "give a .keras, .h5, .onnx or .tflite file, or a SavedModel folder"
 
+_EXPORT = "export it where it was trained: torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
+_PICKLE = "a pickle can run any code and is never opened; export the model to .onnx where it was trained"
+_WEIGHTS = (
+    "it holds weights only: save the whole model as .keras, SavedModel or .onnx, or for PyTorch give your code as well, "
+    "edge convert package.module:make --weights FILE"
+)
+_ENGINE = "a TensorRT engine cannot be converted; give the .onnx that it was built from"
+_PACKED = "unpack it, and give the model inside"
+_CHECKPOINT = "it is a part of a TensorFlow checkpoint, which holds weights only; save the whole model as a SavedModel"
+
 # Suffixes of files that look like models but that no engine here opens → what to do instead.
 _FOREIGN = {
-    ".pt": "export it where it was trained: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
-    ".pth": "export it where it was trained: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
-    ".pkl": "a pickle can run any code and is never opened; export the model to .onnx where it was trained",
-    ".pickle": "a pickle can run any code and is never opened; export the model to .onnx where it was trained",
-    ".joblib": "a pickle can run any code and is never opened; export the model to .onnx where it was trained",
-    ".ckpt": "a checkpoint holds weights only; save the whole model as .keras, SavedModel or .onnx",
-    ".safetensors": "it holds weights only; save the whole model as .keras, SavedModel or .onnx",
+    ".pt": _EXPORT,
+    ".pth": _EXPORT,
+    ".pkl": _PICKLE,
+    ".pickle": _PICKLE,
+    ".joblib": _PICKLE,
+    ".ckpt": _WEIGHTS,
+    ".safetensors": _WEIGHTS,
+    ".index": _CHECKPOINT,
+    ".meta": _CHECKPOINT,
+    ".hdf5": "if it is a Keras model, rename it to .h5",
     ".pb": "give the SavedModel folder that contains it; for a frozen graph, export .onnx with tf2onnx first",
     ".bin": "give the .xml next to it (OpenVINO), or the model that it was made from",
+    ".data": "give the .onnx next to it, whose weights it holds",
+    ".ort": "ONNX Runtime wrote it for itself; give the .onnx that it was made from",
+    ".task": "it is an archive of MediaPipe: unzip it, and give the .tflite inside",
+    ".zip": _PACKED,
+    ".tar": _PACKED,
+    ".gz": _PACKED,
+    ".tgz": _PACKED,
     ".caffemodel": "export it to .onnx first",
-    ".engine": "a TensorRT engine cannot be converted; give the .onnx that it was built from",
-    ".plan": "a TensorRT engine cannot be converted; give the .onnx that it was built from",
+    ".pdmodel": "export it to .onnx first, with paddle2onnx",
+    ".mlmodel": "Core ML runs on Apple's systems alone; give the model that it was made from",
+    ".engine": _ENGINE,
+    ".plan": _ENGINE,
 }
 
 

@@ -40,6 +40,10 @@ def prefixed(prefix):
         lambda: {"model_state_dict": network().state_dict(), "args": argparse.Namespace(lr=0.1)},
         lambda: {"model": {"state_dict": network().state_dict()}, "epoch": 1},
         lambda: {"model": "resnet18", "state_dict": network().state_dict()},
+        lambda: {"params_ema": network().state_dict(), "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        lambda: {"discriminator": nn.Sequential(nn.Linear(3, 4)).state_dict(), "generator": network().state_dict()},
+        lambda: {"ema": {"module": prefixed("module.")}, "epoch": torch.ones(1)},
+        lambda: {"state_dict": network().state_dict(), "state_dict_ema": network(1).state_dict()},
         lambda: nn.DataParallel(network()).state_dict(),
         lambda: prefixed("_orig_mod."),
         lambda: prefixed("module._orig_mod."),
@@ -86,6 +90,11 @@ def test_weights_of_another_network_are_named(tmp_path, change, words):
     ("content", "words"),
     [
         ({"epoch": 3, "optimizer": {"state": {}}}, "holds no state_dict; its keys are epoch, optimizer"),
+        ({"optimizer": {"state": {0: {"step": torch.ones(1)}}}}, "holds no state_dict; its keys are optimizer"),
+        (
+            {name: {"state_dict": network(seed).state_dict()} for seed, name in enumerate("ab")},
+            r"several networks that fit: a\.state_dict, b\.state_dict",
+        ),
         ([1, 2], "holds no state_dict"),
         (network(), "is not unpickled"),
         ({"state_dict": {}, "when": datetime.date(2020, 1, 1)}, r"a datetime\.date in addition to tensors"),
