@@ -104,7 +104,7 @@ def _to_float16(path: Path, samples: Calibration | None, io_dtype: str) -> tuple
     from converters.onnx.float16_fit import IN_FP32, fit_to_float16, to_float16
 
     model = onnx.load(path)
-    fit = fit_to_float16(path, model, samples)
+    fit = fit_to_float16(path, model, samples, sums_in_float32=True)
     if fit.beyond:
         raise EngineError(f"{path} does not fit in fp16: {fit.text()}", IN_FP32)
     half = OnnxModel(to_float16(model, keep_io_types=io_dtype == "float32"))

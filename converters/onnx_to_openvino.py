@@ -105,7 +105,7 @@ def _to_float16(model: Path, out: Path, options: ConvertOptions, calibration: Ca
     from converters.onnx.float16_range import save_model
 
     proto = _proto(model)
-    fit = fit_to_float16(model, proto, calibration)
+    fit = fit_to_float16(model, proto, calibration, sums_in_float32=True)
     fit.check(model)
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         given = save_model(proto, Path(folder) / model.name) if fit.clamped else model

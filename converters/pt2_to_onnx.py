@@ -16,6 +16,7 @@ from converters.library_calls import converting
 from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from converters.pytorch.exported_program import (
+    check_stateless,
     example_inputs,
     has_free_sizes,
     input_names,
@@ -57,6 +58,7 @@ class Pt2ToOnnx(Converter):
         if options.batch is None and opset < _PRESENT:
             raise UsageError(f"{_TOOL} fixes the batch below opset {_PRESENT}", f"ask for opset {_PRESENT} or later")
         program = read_program(model)
+        check_stateless(program, model)
         with converting(model, _TOOL):
             program = with_sizes(program, options.batch, options.shapes, model)
             proto = _proto(program, opset)
@@ -91,12 +93,22 @@ def _export(program: Any, opset: int) -> Any:
     import torch
     from torch.onnx.errors import OnnxExporterError
 
-    names = {"input_names": input_names(program), "output_names": output_names(program)}
+    names = {"input_names": input_names(program), "output_names": _own_names(program)}
     try:
         exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False, **names)
     except OnnxExporterError as error:
         raise _refusal(error) from error
     return exported.model_proto
+
+
+def _own_names(program: Any) -> list[str]:
+    """Return a name of its own for each output: a program may return an input, or one tensor twice."""
+    names: list[str] = []
+    for name in output_names(program):
+        taken = {*input_names(program), *names}
+        others = (f"{name}_{place}" for place in range(1, len(taken) + 2))
+        names.append(name if name not in taken else next(one for one in others if one not in taken))
+    return names
 
 
 def _refusal(error: Exception) -> EngineError:
@@ -124,7 +136,7 @@ def _trace(program: Any, opset: int) -> Any:
         dynamo=False,
         opset_version=opset,
         input_names=input_names(program),
-        output_names=output_names(program),
+        output_names=_own_names(program),
     )
     proto = onnx.load_from_string(content.getvalue())
     _keep_unused_inputs(proto.graph, program)

@@ -56,7 +56,10 @@ def _answer(job: _Job, request: Any, answers: TextIO) -> None:
         answer = {"answer": job.run(request["job"])}
     except (Exception, SystemExit) as error:  # onnx2tf calls sys.exit when it fails
         traceback.print_exc()
-        answer = {"error": str(error) or type(error).__name__, "kind": type(error).__name__}
+        text = str(error) or type(error).__name__
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            text = f"it exited with status {error.code}"
+        answer = {"error": text, "kind": type(error).__name__}
     _print(answer, answers)
 
 

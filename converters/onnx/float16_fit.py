@@ -21,6 +21,7 @@ from converters.onnx.float16_range import (
 )
 from converters.onnx.float16_rounding import round_to_float16
 from converters.onnx.opset import opset_of
+from converters.onnx.reduction_steps import write_out_reductions
 from runtimes.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -91,15 +92,24 @@ class Float16Fit:
         return ProxyModel(path, "onnx")
 
 
-def fit_to_float16(model: Path, proto: Any, samples: Calibration | None) -> Float16Fit:
+def fit_to_float16(
+    model: Path, proto: Any, samples: Calibration | None, *, sums_in_float32: bool = False
+) -> Float16Fit:
     """Clamp the masks of `proto`, read from `model`, in place, and check the rest against the range of fp16.
 
-    `samples` are those of the proof; with None, seeded random ones are used.
+    samples: Those of the proof; with None, seeded random ones are used.
+    sums_in_float32: Whether the device computes a norm such as ReduceL2 in one step, without storing its squares.
     """
     clamped = clamp_masks(proto)
     with converting(model, "ONNX Runtime"):
         plain = fold_constants(proto)
-        return Float16Fit(clamped=clamped, beyond=beyond_float16(plain, samples), folded=plain)
+        inside = {} if sums_in_float32 else write_out_reductions(plain)
+        found: dict[str, BeyondFloat16] = {}
+        for one in beyond_float16(plain, samples):
+            name, kind = inside.get(one.name, (one.name, one.kind))
+            if name not in found or found[name].reach < one.reach:
+                found[name] = BeyondFloat16(name=name, kind=kind, reach=one.reach)
+        return Float16Fit(clamped=clamped, beyond=tuple(found.values()), folded=plain)
 
 
 def to_float16(proto: Any, keep_io_types: bool = True) -> Any:

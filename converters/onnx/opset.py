@@ -5,12 +5,14 @@ Exporters may silently write another opset than the requested one (they only log
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from converters.library_calls import loading
 from runtimes.errors import EngineError, InputError, UsageError
 
+_UNKNOWN = re.compile(r"No Op registered for (\w+)")
 WRITTEN_OPSET = 17  # every exporter here can write it, and every engine reads it
 
 
@@ -36,6 +38,9 @@ def check_opset(proto: Any, opset: int, tool: str) -> None:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         what = str(error).strip().splitlines()[0]
+        if left := _UNKNOWN.search(what):
+            what = f"{tool} does not convert the operator {left[1]}, or not to opset {opset}"
+            raise EngineError(what, "replace it in the model, or ask for another opset") from error
         raise EngineError(f"{tool} wrote an invalid model: {what}", "ask for another opset") from error
 
 

@@ -12,10 +12,13 @@ import numpy as np
 
 from converters.onnx.op_rewrites import attribute_of
 from runtimes.arrays import Array
+from runtimes.errors import EngineError
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+_WRITTEN = ("Relu", "Sigmoid", "Tanh")  # activations; the names of others differ from their operators
+_UNUSUAL = ("activation_alpha", "activation_beta", "clip", "input_forget", "layout")  # attributes
 _SEQUENCE_LENGTHS, _INITIAL_HIDDEN, _INITIAL_CELL, _PEEPHOLES = 4, 5, 6, 7  # places among the inputs
 _MAX_STEPS = 256  # some 20 nodes each
 _SLICE_WITH_INPUTS = 10  # the first opset in which Slice takes its bounds as inputs
@@ -24,8 +27,8 @@ _SLICE_WITH_INPUTS = 10  # the first opset in which Slice takes its bounds as in
 def unroll_recurrent(proto: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     """Replace the recurrent nodes of the main graph, in place. `shapes` are the fixed sizes of the inputs.
 
-    Nodes of unknown or large length, with weights that are computed, sequence lengths, peepholes, or activations other
-    than the usual ones are left as they are.
+    Nodes of unknown or large length and with weights that are computed are left as they are. Raises EngineError, naming
+    the node, for one with a feature that is not written here, such as peepholes: no converter gets it right.
     """
     from converters.onnx.opset import opset_of
 
@@ -37,9 +40,15 @@ def unroll_recurrent(proto: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     for place, node in enumerate(nodes):
-        size = known.get(node.input[0]) if node.op_type in _GATES and not node.domain else None
-        layer = _Layer(graph, node, size, constants, place) if size is not None and _is_usual(node, constants) else None
-        graph.node.extend(layer.nodes() if layer is not None else [node])
+        if node.op_type not in _GATES or node.domain:
+            graph.node.append(node)
+            continue
+        if unusual := _unusual(node):
+            what = f"node '{node.name or node.output[0]}' ({node.op_type}) is not converted: it has {unusual}"
+            raise EngineError(what, "export the model without that, or choose another target")
+        size = known.get(node.input[0])
+        is_written = size is not None and all(name in constants for name in _given(node, 1, 2, 3))
+        graph.node.extend(_Layer(graph, node, size, constants, place).nodes() if size and is_written else [node])
 
 
 def _sizes(proto: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -69,17 +78,22 @@ def _constants(graph: Any) -> dict[str, Array]:
     return found
 
 
-def _is_usual(node: Any, constants: Mapping[str, Array]) -> bool:
-    """Return whether the node computes the formulas that are written here."""
-    directions = _DIRECTIONS.get(attribute_of(node, "direction", b"forward").decode(), ())
-    usual = [name.lower() for _ in directions for name in _ACTIVATIONS[node.op_type]]
-    given = [name.decode().lower() for name in attribute_of(node, "activations", ())]
-    return (
-        all(name in constants for name in _given(node, 1, 2, 3))
-        and not _given(node, _SEQUENCE_LENGTHS, _PEEPHOLES)
-        and (not given or given == usual)
-        and not any(attribute_of(node, name, 0) for name in ("clip", "input_forget", "layout"))
-    )
+def _unusual(node: Any) -> str:
+    """Return what the node has that is not written here, in words; "" for nothing."""
+    if _given(node, _SEQUENCE_LENGTHS):
+        return "a length for each sequence (sequence_lens)"
+    if _given(node, _PEEPHOLES):
+        return "peepholes"
+    attributes = [one for one in _UNUSUAL if attribute_of(node, one, None)]
+    others = [name for name in _activations(node) if name not in _WRITTEN]
+    return " and ".join([*(f"the attribute {one}" for one in attributes), *(f"the activation {one}" for one in others)])
+
+
+def _activations(node: Any) -> list[str]:
+    """Return the activations of all directions as names of operators."""
+    directions = _DIRECTIONS[attribute_of(node, "direction", b"forward").decode()]
+    given = [name.decode().capitalize() for name in attribute_of(node, "activations", ())]
+    return given or _ACTIVATIONS[node.op_type] * len(directions)
 
 
 def _given(node: Any, *places: int) -> list[str]:
@@ -99,7 +113,9 @@ class _Layer:
         self._graph, self._node, self._name = graph, node, f"{node.name or node.op_type}/{place}"
         self._steps, self._batch = size[:2]
         self._made: list[Any] = []
+        self._functions: Sequence[str] = ()  # the activations of the direction that is being written
         self._directions = _DIRECTIONS[attribute_of(node, "direction", b"forward").decode()]
+        self._activations = _activations(node)
         self._resets_after = bool(attribute_of(node, "linear_before_reset", 0))
         self._weights, self._recurrence = (constants[name] for name in node.input[1:3])
         self._hidden, self._dtype = self._recurrence.shape[2], self._recurrence.dtype
@@ -123,6 +139,8 @@ class _Layer:
 
         Returns all hidden states [steps, 1, batch, hidden], and the last hidden state and cell [1, batch, hidden].
         """
+        count = len(_ACTIVATIONS[self._node.op_type])
+        self._functions = self._activations[direction * count : (direction + 1) * count]
         hidden = self._initial(_INITIAL_HIDDEN, direction)
         cell = self._initial(_INITIAL_CELL, direction) if self._node.op_type == "LSTM" else hidden
         gates = _GATES[self._node.op_type] * self._hidden
@@ -146,18 +164,18 @@ class _Layer:
             return hidden, hidden
         total = self._add("Add", [now, self._recurrent(hidden, recurrence)])
         if self._node.op_type == "RNN":
-            hidden = self._add("Tanh", [total])
+            hidden = self._add(self._functions[0], [total])
             return hidden, hidden
-        opened, shown, kept = (self._add("Sigmoid", [self._gate(total, place)]) for place in range(3))
-        new = self._add("Mul", [opened, self._add("Tanh", [self._gate(total, 3)])])
+        opened, shown, kept = (self._add(self._functions[0], [self._gate(total, place)]) for place in range(3))
+        new = self._add("Mul", [opened, self._add(self._functions[1], [self._gate(total, 3)])])
         cell = self._add("Add", [self._add("Mul", [kept, cell]), new])
-        return self._add("Mul", [shown, self._add("Tanh", [cell])]), cell
+        return self._add("Mul", [shown, self._add(self._functions[2], [cell])]), cell
 
     def _gated(self, now: str, hidden: str, direction: int, recurrence: tuple[str, str]) -> str:
         """Add one step of a GRU: update, reset, hidden gate."""
         inner = self._recurrent(hidden, recurrence)
         update, reset = (
-            self._add("Sigmoid", [self._add("Add", [self._gate(now, place), self._gate(inner, place)])])
+            self._add(self._functions[0], [self._add("Add", [self._gate(now, place), self._gate(inner, place)])])
             for place in range(2)
         )
         if self._resets_after:
@@ -167,7 +185,7 @@ class _Layer:
             own = self._constant(self._recurrence[direction, rows].T)
             bias = self._constant(self._biases[direction, 3 * self._hidden :][rows])
             past = self._recurrent(self._add("Mul", [reset, hidden]), (own, bias))
-        new = self._add("Tanh", [self._add("Add", [self._gate(now, 2), past])])
+        new = self._add(self._functions[1], [self._add("Add", [self._gate(now, 2), past])])
         change = self._add("Mul", [update, self._add("Sub", [hidden, new])])
         return self._add("Add", [new, change])
 

@@ -15,7 +15,7 @@ from converters.base import ConversionOutput
 from converters.pipeline.candidate import Candidate, CandidateVerdict
 from converters.pipeline.execute import CompletedTask, copy_source, run_conversions
 from converters.pipeline.gate import MakeGate, choose_gate
-from converters.pipeline.reference import Reference, run_source, with_fixed_sizes
+from converters.pipeline.reference import Reference, run_source, with_fixed_sizes, with_plain_graph
 from converters.pipeline.repair import (
     Attempt,
     with_last_layers_in_float,
@@ -40,7 +40,7 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
     the artifact is written anyway, for inspection.
     """
     steps = [converter(name) for name in request.steps]
-    request, source = with_fixed_sizes(request, open_source(request.source))
+    request, source = with_fixed_sizes(*with_plain_graph(request, open_source(request.source)))
     seconds: dict[str, float] = {}
     with _timed(seconds, "source"):
         report({"doing": f"running the source ({source.format})", "done": 0, "total": len(steps) + 2})

@@ -12,9 +12,9 @@ import numpy as np
 
 from converters.calibration.dataset import Calibration, to_model_dtypes
 from converters.calibration.warnings import check_calibration
-from converters.onnx.fixed_shapes import write_with_shapes
+from converters.onnx.fixed_shapes import is_plain, write_plain, write_with_shapes
 from converters.onnx.reference_session import is_reference, open_source_session
-from converters.pipeline.request import SIZES, ConvertRequest
+from converters.pipeline.request import PLAIN, SIZES, ConvertRequest
 from converters.pipeline.source_inputs import (
     ShapedSession,
     SizedSamples,
@@ -154,7 +154,7 @@ def _reshape(outputs: Sequence[TensorSpec], answers: Arrays) -> tuple[TensorSpec
 
 def _shape_of(spec: TensorSpec, values: Array) -> tuple[int | str, ...]:
     """Return the shape in the answers; an axis along which they are padded stays free."""
-    free = padded_axis(values)
+    free = padded_axis(values, spec.shape)
     return tuple(spec.shape[axis] if axis == free else size for axis, size in enumerate(values.shape[1:]))
 
 
@@ -242,12 +242,19 @@ def reopen_source(source: OpenedSource, reference: Reference, request: ConvertRe
         yield ShapedSession(session, reference.inputs, reference.outputs) if request.options.shapes else session
 
 
+def with_plain_graph(request: ConvertRequest, source: OpenedSource) -> tuple[ConvertRequest, OpenedSource]:
+    """Replace an ONNX source with local functions or sparse constants by one without, which every converter reads."""
+    if source.format != "onnx" or not request.steps or is_plain(source.model):
+        return request, source
+    return _replaced(request, source, write_plain(source.model, request.scratch / PLAIN))
+
+
 def with_fixed_sizes(request: ConvertRequest, source: OpenedSource) -> tuple[ConvertRequest, OpenedSource]:
     """Replace an ONNX source by one of the requested sizes; the converters of other sources set them themselves.
 
     Raises UsageError for sizes that do not fit the model's inputs, and for a source that is packed unchanged.
     """
-    shapes, manifest = request.options.shapes, source.artifact.manifest
+    shapes = request.options.shapes
     if not shapes:
         return request, source
     if source.format != "onnx":
@@ -255,9 +262,13 @@ def with_fixed_sizes(request: ConvertRequest, source: OpenedSource) -> tuple[Con
             what = f"{source.model} is packed unchanged, so --shape would have no effect"
             raise UsageError(what, "leave it out, or convert to another format")
         return request, source
-    folder = request.scratch / SIZES
-    path = write_with_shapes(source.model, shapes, folder)
+    return _replaced(request, source, write_with_shapes(source.model, shapes, request.scratch / SIZES))
+
+
+def _replaced(request: ConvertRequest, source: OpenedSource, model: Path) -> tuple[ConvertRequest, OpenedSource]:
+    """Return the source as `model`, which was written from it, and the request with the source's own origin."""
+    manifest, folder = source.artifact.manifest, model.parent
     if manifest.output is not None and manifest.output.labels is not None:
         shutil.copyfile(source.artifact.path / manifest.output.labels, folder / manifest.output.labels)
-    artifact = Artifact(folder, replace(manifest, model=path.name, inputs=(), outputs=()))
+    artifact = Artifact(folder, replace(manifest, model=model.name, inputs=(), outputs=()))
     return replace(request, origin=request.origin or source.origin()), replace(source, artifact=artifact)

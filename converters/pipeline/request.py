@@ -19,6 +19,7 @@ from runtimes.jobs import Job
 # What the names of arrays begin with in the file of `ConvertRequest.answers`, before those of inputs and outputs.
 SOURCE, EXPECTED, RESULT, INPUT = "source:", "expected:", "result:", "input:"
 SIZES = "sizes"  # the folder in `ConvertRequest.scratch` for a copy of the source with the sizes of `--shape`
+PLAIN = "plain"  # the one for a copy without what only ONNX Runtime reads (`converters.onnx.fixed_shapes`)
 MAX_DROP = 0.01  # the default of how much top-1 accuracy may drop
 
 

@@ -59,7 +59,7 @@ def _row_axis(
 ) -> int | None:
     """Return the axis of rows: the one that is padded, that differs, or that an operator such as NonZero sizes."""
     expected, actual = truth[pair.other.name], given[pair.other.name]
-    axis = padded_axis(expected)
+    axis = padded_axis(expected, pair.source.shape)
     if axis is not None or expected.ndim != actual.ndim:
         return axis
     free = [place for place, size in enumerate(pair.source.shape) if isinstance(size, str) and size not in known]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.library_calls import converting, loading
-from runtimes.errors import EngineError, UsageError
+from runtimes.errors import EngineError, InputError, UsageError
 
 if TYPE_CHECKING:
     from converters.pytorch.inputs import TorchFeeds
@@ -106,8 +106,35 @@ def input_names(program: Any) -> list[str]:
 
 
 def output_names(program: Any) -> list[str]:
-    """Return the names of the program's outputs, in order."""
-    return [str(name) for name in program.graph_signature.user_outputs]
+    """Return the names of the program's outputs, in order, without those that are None."""
+    return [str(name) for name in program.graph_signature.user_outputs if name is not None]
+
+
+def check_stateless(program: Any, path: Path) -> None:
+    """Raise InputError if the program writes its own buffers, so that its answers change from call to call."""
+    written = [*program.graph_signature.buffers_to_mutate.values(), *_written_buffers(program)]
+    if written:
+        raise InputError(
+            f"{path} keeps a state between calls, which a converted model cannot: it writes its buffer '{written[0]}'",
+            "call model.eval() before torch.export.export; a state that is needed has to be an input and an output",
+        )
+
+
+def _written_buffers(program: Any) -> Iterator[str]:
+    """Yield the names of the buffers that operators write in place, also by way of a view."""
+    import torch
+
+    buffers = program.graph_signature.inputs_to_buffers
+    operators = [node for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    views = {node for node in operators if any(one.alias_info for one in node.target._schema.returns)}
+    for node in operators:
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            while value in views:
+                value = value.args[0]
+            if value.name in buffers:
+                yield buffers[value.name]
 
 
 def _inputs(program: Any) -> list[Any]:

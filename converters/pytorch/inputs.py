@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from converters.library_calls import first_useful_line, suppress_output
 from converters.sources.source import SourceOptions
-from runtimes.errors import UsageError
+from runtimes.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +84,24 @@ def varied_feeds(inputs: Sequence[TorchInput]) -> list[TorchFeeds]:
     first = example_feeds(inputs)
     changes = (lambda x: -x, lambda x: 10 * x, lambda x: 0.01 * x, torch.zeros_like, torch.ones_like, torch.abs)
     return [first, *(_map_feeds(first, change) for change in changes)]
+
+
+def check_runs(module: Any, feeds: TorchFeeds, name: str) -> None:
+    """Raise InputError if the module itself does not run with these inputs, for a conversion that failed."""
+    import torch
+
+    try:
+        with suppress_output(), torch.no_grad():
+            module(**feeds) if isinstance(feeds, Mapping) else module(*feeds)
+    except Exception as error:  # whatever the user's code raises
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # TorchScript's reason is the last line of its stack, after the class.
+        raised = [line.partition("Error: ")[2] for line in lines if re.match(r"\w*Error: ", line)]
+        why = (raised or [first_useful_line(error)])[-1]
+        given = feeds.values() if isinstance(feeds, Mapping) else feeds
+        shapes = ", ".join(f"{'x'.join(map(str, one.shape))}:{str(one.dtype).removeprefix('torch.')}" for one in given)
+        what = f"{name} does not run with inputs of {shapes}: {why}"
+        raise InputError(what, "check the sizes and types in --input, which is given once for each input") from error
 
 
 def _map_feeds(feeds: TorchFeeds, change: Callable[[Tensor], Tensor]) -> TorchFeeds:

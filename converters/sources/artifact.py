@@ -19,7 +19,7 @@ _PLAIN = "give a .keras, .h5, .onnx or .tflite file, or a SavedModel folder"
 _EXPORT = "export it where it was trained: torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 _PICKLE = "a pickle can run any code and is never opened; export the model to .onnx where it was trained"
 _WEIGHTS = (
-    "it holds weights only: save the whole model as .keras, SavedModel or .onnx, or for PyTorch give your code as well, "
+    "it holds weights only: save the whole model as .keras, SavedModel or .onnx, or give PyTorch code as well: "
     "edge convert package.module:make --weights FILE"
 )
 _ENGINE = "a TensorRT engine cannot be converted; give the .onnx that it was built from"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -110,15 +110,24 @@ def _describe(model: Any, path: Path) -> _Callable:
         names = output_names(model)
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
         return _Callable(lambda *given: dict(zip(names, call_in_order(model, given), strict=True)), specs)
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if not shape or not all(size is None or isinstance(size, int) for size in shape):
+    built: Any = (model.get_build_config() or {}).get("input_shape")
+    shapes = built if isinstance(built, Mapping) else {"input": built}
+    if not all(_is_shape(shape) for shape in shapes.values()):
         what = f"{path} does not declare the shape of its inputs"
         raise InputError(what, "call the model once before saving it, or save it as a functional model")
 
-    def call(given: Any) -> Any:
-        return {f"output_{place}": one for place, one in enumerate(keras.tree.flatten(model(given, training=False)))}
+    def call(*given: Any) -> Any:
+        inputs = dict(zip(shapes, given, strict=True)) if isinstance(built, Mapping) else given[0]
+        found = model(inputs, training=False)
+        if isinstance(found, Mapping) and all(isinstance(one, tf.Tensor) for one in found.values()):
+            return dict(found)
+        return {f"output_{place}": one for place, one in enumerate(keras.tree.flatten(found))}
 
-    return _Callable(call, [tf.TensorSpec((None, *shape[1:]), tf.float32, name="input")])
+    return _Callable(call, [tf.TensorSpec((None, *shape[1:]), tf.float32, name=name) for name, shape in shapes.items()])
+
+
+def _is_shape(value: Any) -> bool:
+    return bool(value) and all(size is None or isinstance(size, int) for size in value)
 
 
 def _write(model: Any, described: _Callable, out: Path) -> None:

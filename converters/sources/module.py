@@ -10,10 +10,10 @@ from typing import Any
 from converters.base import Requirement
 from converters.library_calls import first_useful_line
 from converters.options import option
-from converters.pytorch.inputs import TorchOptions, varied_feeds
+from converters.pytorch.inputs import TorchOptions, check_runs, varied_feeds
 from converters.pytorch.weights import fill
 from converters.sources.source import ExportingSource, SourceOptions
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -67,7 +67,11 @@ class ModuleSource(ExportingSource):
         own = self.Options.of(options)
         feeds = varied_feeds(own.read_inputs(path))
         module = _load(str(path), own.weights)
-        return write_exported(module, feeds, folder / self.name_of(path), str(path), own.opset)
+        try:
+            return write_exported(module, feeds, folder / self.name_of(path), str(path), own.opset)
+        except EngineError:
+            check_runs(module, feeds[0], str(path))
+            raise
 
 
 def _load(where: str, weights: Path | None) -> Any:

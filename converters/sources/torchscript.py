@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.base import Requirement
 from converters.library_calls import converting, loading
-from converters.pytorch.inputs import TorchOptions, varied_feeds
+from converters.pytorch.inputs import TorchOptions, check_runs, varied_feeds
 from converters.sources.source import ExportingSource, SourceOptions
 from runtimes.errors import EngineError, InputError
 
@@ -67,8 +67,12 @@ class TorchscriptSource(ExportingSource):
             return _write_program(module, feeds if has_branches(plain) else feeds[:1], folder / path.stem, str(path))
         except EngineError:
             onnx = folder / f"{path.stem}.onnx"
+        try:
             write_onnx(plain, feeds, onnx, str(path), own.opset)
-            return onnx
+        except EngineError:
+            check_runs(module, feeds[0], str(path))
+            raise
+        return onnx
 
 
 def _write_program(module: Any, feeds: Sequence[TorchFeeds], path: Path, name: str) -> Path:

@@ -7,6 +7,9 @@ constant of one element gets the shape [1], which changes no value; one with mor
 multiplied by `1 / x`. Whole numbers cannot be divided like that: their constant loses its leading axes of size 1, which
 changes no value either. (If it has none, the proof refuses what becomes of it.)
 
+The ArgMax of Keras 3: it takes -0.0 for less than 0.0, by operators on bits that TFLite lacks. Here both are equal, as
+in TFLite and ONNX.
+
 Comparisons of bytes: LiteRT takes bytes for quantized and ends the process if they have no scale (2.3.0). They are
 compared as int32.
 
@@ -27,7 +30,8 @@ def freeze(function: Any) -> Any:
     """Return the concrete function with its variables as constants, and with these operators rewritten."""
     from tensorflow.python.framework import convert_to_constants
 
-    plain = convert_to_constants.convert_variables_to_constants_v2(function)
+    # As TensorFlow's converter does: it fails on some loops that are lowered ("has inputs from different frames").
+    plain = convert_to_constants.convert_variables_to_constants_v2(function, lower_control_flow=False)
     definition = _Rewriter(plain.graph).definition
     return convert_to_constants._construct_concrete_function(plain, definition, set())
 
@@ -52,7 +56,9 @@ class _Rewriter:
             for constant, other in (inputs, reversed(inputs)):
                 if other.op.type == "Neg" and _is_turned(constant, other):
                     self._subtract(node, constant, other.op.inputs[0])
-
+        elif node.op == "SelectV2" and _is_negative_zero(inputs[0], inputs[2]):
+            node.op = "Identity"
+            node.input[:] = [inputs[2].name]
         elif node.op in _COMPARISONS and inputs[0].dtype.size == 1 and inputs[0].dtype.is_integer:
             self._compare(node, inputs)
 
@@ -112,6 +118,18 @@ def _is_turned(constant: Any, other: Any) -> bool:
     """Return whether the converter may exchange both tensors, if `other` comes from a Transpose."""
     rank = other.shape.rank
     return rank is not None and rank > 1 and _value(constant) is not None and constant.shape.rank in (0, rank)
+
+
+def _is_negative_zero(condition: Any, other: Any) -> bool:
+    """Return whether `condition` is x == 0 and the sign of x by its bits, for the tensor `other`."""
+    if condition.op.type != "LogicalAnd":
+        return False
+    equal, sign = (tensor.op for tensor in condition.op.inputs)
+    bits = sign.inputs[0].op if sign.type == "Less" else sign
+    if (equal.type, bits.type) != ("Equal", "BitwiseAnd"):
+        return False
+    cast = bits.inputs[0].op
+    return bool(cast.type == "Bitcast" and cast.inputs[0].name == equal.inputs[0].name == other.name)
 
 
 def _value(tensor: Any) -> Any:

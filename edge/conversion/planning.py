@@ -302,7 +302,7 @@ def _no_route(source: OpenedSource, model_format: str, precision: str, steps: Se
         ("format", model_format, {step.target for step in steps}),
         ("precision", precision, {one for step in steps for one in step.precisions}),
     ):
-        if word not in known:
+        if word not in (*known, source.precision):
             near = get_close_matches(word, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"what works: {', '.join(sorted(known))}"
             return UsageError(f"edge writes no {kind} '{word}'", hint)

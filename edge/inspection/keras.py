@@ -196,7 +196,10 @@ def _shape(sizes: list[Any]) -> tuple[int | str, ...]:
 def _policy(config: _LayerConfig) -> str:
     """Return the name of a layer's dtype policy, which Keras writes as a string or as an object."""
     policy = config.get("dtype") or "float32"
-    return str(policy["config"]["name"] if isinstance(policy, dict) else policy)
+    if not isinstance(policy, dict):
+        return str(policy)
+    known = policy["config"]  # of a quantized layer it has the two parts of the name
+    return str(known["name"] if "name" in known else f"{known['mode']}_from_{known['source_name']}")
 
 
 def _precision(layers: list[_Layer]) -> str:

@@ -97,9 +97,15 @@ def _specs(tensors: Sequence[Any], names: Sequence[str]) -> list[TensorSpec]:
     return [tensor_spec(name, tensor.dtype, tensor.shape) for name, tensor in zip(names, tensors)]
 
 
+# The lines of a message that say where, and with which arguments.
+_PLACES = ("•", "Arguments received", "Exception encountered", "Graph execution error", "Detected at", "File ", "[[")
+
+
 def _summary(error: BaseException) -> str:
     """Keep one sentence: Keras appends advice to switch off the protection against malicious files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # TensorFlow prints the error that stopped a trace last, below its location.
-    message = lines[-1] if lines and lines[0].startswith("in user code") else first_line(error)
+    told = [line for line in lines if not line.startswith(_PLACES)]
+    # TensorFlow prints the error that stopped a trace or a run last, below its location.
+    is_last = bool(lines) and lines[0].startswith(("in user code", "Graph execution error"))
+    message = first_line(error) if not told else told[-1] if is_last else told[0]
     return message.split(". ")[0][:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Mapping, Sequence, TypedDict
@@ -32,10 +33,15 @@ _PRECISE = {"session.x64quantprecision": "1"}  # int8 weights become uint8, whos
 # existing tensor", onnxruntime/core/optimizer/qdq_transformer/avx2_weight_s8_to_u8.cc).
 _IN_FLOAT = {"session.disable_quant_qdq": "1"}
 _SHARED_ZERO_POINT = "AddInitializerWithOrtValue"
+_MIXED_TYPES = "com.microsoft.QLinearConv"  # it has no kernel for uint8 weights of an int8 input
 # ONNX Runtime's exceptions that are not about the file: a missing kernel, a failing provider or device.
 ENGINE_FAULTS = ("NotImplemented", "EPFail", "EngineError", "DeviceReset")
 # https://onnxruntime.ai/docs/api/c/ names the element types: tensor(float), tensor(uint8), …
 _DTYPES = {"float": "float32", "double": "float64"}
+# The file, line and C++ function at which it failed, in front of the reason.
+_CODE = re.compile(
+    r"/\S+\.(?:cc|h):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])? ?"
+)
 
 
 class Adapter(TensorEngine):
@@ -82,10 +88,11 @@ class Adapter(TensorEngine):
             check_external_data(artifact.model)
             try:
                 session = _load(ort, artifact.model, entries, options, profile)
-            except state.Fail as error:
-                if not entries.keys() & _PRECISE or _SHARED_ZERO_POINT not in str(error):
+            except (state.Fail, state.NotImplemented) as error:
+                others = _without_rewriting(entries, str(error))
+                if others == entries:
                     raise
-                session = _load(ort, artifact.model, {**entries, **_IN_FLOAT}, options, profile)
+                session = _load(ort, artifact.model, others, options, profile)
             return _OnnxSession(session, options.threads)
 
     def _entries(self, options: RunOptions) -> Mapping[str, str]:
@@ -187,6 +194,15 @@ def _load(ort: Any, model: Path, entries: Mapping[str, str], options: RunOptions
     return session
 
 
+def _without_rewriting(entries: Mapping[str, str], error: str) -> Mapping[str, str]:
+    """Return the entries for a model on which making int8 weights uint8 fails; `entries` if it is not to blame."""
+    if entries.keys() & _PRECISE and _SHARED_ZERO_POINT in error:
+        return {**entries, **_IN_FLOAT}
+    if entries.keys() & _PRECISE and _MIXED_TYPES in error:
+        return {key: value for key, value in entries.items() if key not in _PRECISE}
+    return entries
+
+
 def _specs(arguments: Sequence[Any]) -> list[TensorSpec]:
     return [_spec(argument) for argument in arguments]
 
@@ -196,12 +212,12 @@ def _spec(argument: Any) -> TensorSpec:
         hint = "use a model with numeric tensors"
         if argument.type.startswith("seq(map("):
             hint = "ZipMap makes dictionaries of probabilities: export without it (skl2onnx: options={'zipmap': False})"
-        raise InputError(f"'{argument.name}' is a {argument.type}, not a tensor", hint)
+        raise InputError(f"'{argument.name}' has the type {argument.type} and is not a tensor", hint)
     element = argument.type[len("tensor(") : -1]
     return tensor_spec(argument.name, _DTYPES.get(element, element), argument.shape)
 
 
 def _summary(error: BaseException) -> str:
-    """Remove the prefix `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : `, and join the lines."""
+    """Remove the prefix `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : ` and places in its code, and join the lines."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(" : ", 3)[-1][:300]
+    return _CODE.sub("", text.split(" : ", 3)[-1])[:300]

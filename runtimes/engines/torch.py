@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -14,7 +15,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.artifact.json_fields import JsonValue
-from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec
+from runtimes.engine_support.adapter import check_options, choice, import_engine, opening, running, tensor_spec, unique
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.measurement.operator_times import WARM_UP_RUNS, OperatorProfile, OperatorTime, mean_ms, means
 from runtimes.model_files.pt2 import pickles, unsafe_content
@@ -82,9 +83,13 @@ class _TorchSession(CheckedSession):
     def __init__(self, torch: Any, program: Any, device: str, channels_last: bool) -> None:
         nodes = {node.name: node for node in program.graph.nodes}
         signature = program.graph_signature
+        # An output may be None, such as the weights of an attention that does not return them.
+        self._places = [place for place, name in enumerate(signature.user_outputs) if name is not None]
+        outputs = _specs(torch, nodes, [signature.user_outputs[place] for place in self._places])
+        names = unique([spec.name for spec in outputs])
         super().__init__(
             _specs(torch, nodes, signature.user_inputs),
-            _specs(torch, nodes, signature.user_outputs),
+            [replace(spec, name=name) for spec, name in zip(outputs, names)],
             torch.get_num_threads(),
         )
         self._torch = torch
@@ -97,7 +102,8 @@ class _TorchSession(CheckedSession):
         with running("torch"), self._torch.inference_mode():
             tensors = [self._tensor(feeds[spec.name], layout) for spec, layout in zip(self.inputs, self._formats)]
             arguments, named = self._torch.utils._pytree.tree_unflatten(tensors, self._in_spec)
-            outputs = self._torch.utils._pytree.tree_leaves(self._module(*arguments, **named))
+            leaves = self._torch.utils._pytree.tree_leaves(self._module(*arguments, **named))
+            outputs = [leaves[place] for place in self._places]
             # Copied, because an output may alias an input or a parameter. Copying from a GPU also synchronizes.
             return {spec.name: np.array(value.cpu().numpy()) for spec, value in zip(self.outputs, outputs)}
 
@@ -174,7 +180,10 @@ def _module(torch: Any, program: Any, device: str, channels_last: bool) -> Any:
     # Guards are compiled from source text in the file; the specs check the same shapes.
     guarded = "check_guards" in inspect.signature(program.module).parameters
     module = program.module(check_guards=False) if guarded else program.module()
-    return module.to(memory_format=torch.channels_last) if channels_last else module
+    for tensor in (*module.parameters(), *module.buffers()) if channels_last else ():
+        if tensor.dim() == 4:  # those of 3-D convolutions have no such layout
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def _memory_format(torch: Any, spec: TensorSpec, channels_last: bool) -> Any:

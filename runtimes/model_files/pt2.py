@@ -31,15 +31,26 @@ _REACHES_OUT = re.compile(r"\.(from_file|save|load\w*|__(?!and|or|xor|lshift|rsh
 # A symbolic size: numbers, operators, sizes such as s40, and functions of integers; no attribute, no other name.
 _EXPRESSION = re.compile(
     r"(?:\s|\d+(?:\.\d+)?|[-+*/%<>=&|~,()]|Symbol\('[a-z]+\d+'|[suz]f?\d+|(?:positive|integer|nonnegative)=True"
-    r"|(?:True|False|oo|int_oo|FloorDiv|ModularIndexing|Where|PythonMod|Mod|CleanDiv|CeilToInt|FloorToInt|CeilDiv"
+    r"|(?:True|False|oo|int_oo|Add|Mul|Pow|Integer|Rational|(?:Strict)?(?:Greater|Less)Than|Equality|Unequality"
+    r"|And|Or|Not|FloorDiv|ModularIndexing|Where|PythonMod|Mod|CleanDiv|CeilToInt|FloorToInt|CeilDiv"
     r"|PowByNatural|IntTrueDiv|TruncToInt|Identity|Max|Min|Eq|Ne|floor|ceiling|Abs)(?![\w.]))*"
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _PLAIN = re.compile(r"[\w.:/ -]*")
+# The message of a check of sizes that depend on values, which the exporter writes.
+_ASSERTION = re.compile(r"Runtime assertion failed for expression [\w\s+*/%<>=&|~,().-]+ on node '\w+'")
 _EINSUM = re.compile(r"[A-Za-z ,.]*->[A-Za-z .]*")  # its axes: "bij, bjk -> bik"
 _UNREAD = ("stack_trace", "torch_version", "nn_module_stack", "torch_fn", "guards_code")
 _NAMES = ("name", "as_name", "forward_arg_names")
-_CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
+_CONTAINERS = (
+    None,
+    "builtins.tuple",
+    "builtins.list",
+    "builtins.dict",
+    "collections.OrderedDict",
+    "torch.fx.immutable_collections.immutable_list",  # of modules that were TorchScript
+    "torch.fx.immutable_collections.immutable_dict",
+)
 
 
 def unsafe_content(records: Iterable[str], read: Read) -> str | None:
@@ -86,6 +97,8 @@ def _in_graph(value: Any, key: str) -> Iterator[str]:
         for name, item in value.items():
             if not _PLAIN.fullmatch(name):
                 yield f"the name {name!r}"
+            if name == "name" and item == "" and "arg" in value:  # arguments of cond and while_loop have no name
+                continue
             yield from _in_graph(item, name)
     elif isinstance(value, list):
         for item in value:
@@ -103,7 +116,7 @@ def _is_harmless(text: str, key: str) -> bool:
         return bool(_EXPRESSION.fullmatch(text))
     if key in ("in_spec", "out_spec"):
         return text == "" or _is_plain_tree(json.loads(text)[1])
-    if key == "as_string" and _EINSUM.fullmatch(text):
+    if key == "as_string" and (_EINSUM.fullmatch(text) or _ASSERTION.fullmatch(text)):
         return True
     return bool((_IDENTIFIER if key in _NAMES else _PLAIN).fullmatch(text))
 

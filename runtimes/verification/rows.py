@@ -50,12 +50,16 @@ def pad(samples: Sequence[Array], axis: int) -> Array:
     return np.stack([_longer(np.where(np.isnan(one), np.inf, one), axis, size) for one in samples])
 
 
-def padded_axis(values: Array) -> int | None:
-    """Return the axis of a sample along which [n, ...] is padded with NaN; None if there is none."""
+def padded_axis(values: Array, shape: Sequence[int | str]) -> int | None:
+    """Return the axis of a sample along which [n, ...] is padded with NaN; None if there is none.
+
+    It is one of the free axes (a name) of `shape`: of a sample without any row, each axis might be padded.
+    """
     absent = np.isnan(values)
     if absent.reshape(len(values), -1).any(axis=1).all() or not absent.any():
         return None  # the sample with the most rows is not padded
-    for axis in range(1, values.ndim):
+    free = (axis for axis, size in enumerate(shape, 1) if isinstance(size, str))
+    for axis in free:
         rows = np.moveaxis(absent, axis, 1).reshape(*absent.shape[:1], absent.shape[axis], -1)
         if bool((rows.all(axis=2) == rows.any(axis=2)).all()):
             return axis - 1

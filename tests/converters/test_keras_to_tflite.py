@@ -161,3 +161,31 @@ def test_a_dictionary_of_outputs_is_named_by_its_keys(tmp_path):
     assert set(actual) == {"first", "second"}
     for name, value in actual.items():
         np.testing.assert_allclose(value, np.asarray(expected[name]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "recurrent_layers",
+    [
+        [layers.Masking(0.0), layers.GRU(5)],
+        [layers.Masking(0.0), layers.Bidirectional(layers.LSTM(3))],
+        [layers.RNN([layers.LSTMCell(5), layers.GRUCell(4)])],
+        [layers.SimpleRNN(4, return_sequences=True), layers.GRU(3)],
+    ],
+)
+def test_masks_and_several_cells_of_a_recurrent_layer_become_loops(tmp_path, recurrent_layers):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((6, 4), name="x"), *recurrent_layers, layers.Dense(2)])
+    samples = np.random.default_rng(3).normal(size=(4, 1, 6, 4)).astype(np.float32)
+    samples[1, :, 3:] = 0  # what a mask leaves out
+    expected = np.stack([np.asarray(model(sample)) for sample in samples])
+    np.testing.assert_allclose(run(convert(save(model, tmp_path), tmp_path), samples), expected, atol=1e-5)
+
+
+def test_an_argmax_of_keras_becomes_one_operator(tmp_path):
+    """Keras 3 adds a comparison of the signs of zeros, by bits."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((6, 6, 3), name="x")
+    model = keras.Model(inputs, keras.ops.argmax(layers.Conv2D(5, 3)(inputs), axis=-1))
+    samples = np.random.default_rng(5).normal(size=(3, 1, 6, 6, 3)).astype(np.float32)
+    expected = np.stack([np.asarray(model(sample)) for sample in samples])
+    np.testing.assert_array_equal(run(convert(save(model, tmp_path), tmp_path), samples), expected)

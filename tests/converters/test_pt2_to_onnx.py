@@ -184,3 +184,99 @@ def test_the_legacy_exporter_is_the_second_way(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "_trace", free)
     with pytest.raises(EngineError, match="the current exporter failed"):
         owner.Pt2ToOnnx().convert(batches, tmp_path, ConvertOptions(batch=None), None)
+
+
+class Returns(nn.Module):
+    """Outputs of all kinds: an input, one tensor twice, and None."""
+
+    def forward(self, signal):
+        doubled = signal * 2
+        return {"same": signal, "first": doubled, "second": (doubled, None)}
+
+
+def exported(module, path, *given, sizes=None):
+    torch.export.save(torch.export.export(module, given, dynamic_shapes=sizes), path)
+    return path
+
+
+def converted(program, out):
+    out.mkdir()
+    return Pt2ToOnnx().convert(program, out, ConvertOptions(batch=1), None).model
+
+
+@pytest.mark.parametrize("opset", [None, 13])
+def test_inputs_repeated_tensors_and_none_may_be_outputs(tmp_path, opset):
+    program = exported(Returns(), tmp_path / "returns.pt2", torch.zeros(1, 4))
+    (tmp_path / "out").mkdir()
+    model = Pt2ToOnnx().convert(program, tmp_path / "out", ConvertOptions(opset=opset), None).model
+    expected, feeds = answers(program, {"signal": np.arange(4, dtype=np.float32)[None]})
+    given, _ = answers(model, feeds)
+    assert len(expected) == len(given) == 3
+    for mine, other in zip(expected.values(), given.values(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_a_pooled_convolution_of_three_free_sizes_is_read(tmp_path):
+    """Its sizes are products, which PyTorch writes as Mul(Integer(3), Symbol(...), ...)."""
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    free = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")},)
+    program = exported(layers.eval(), tmp_path / "free.pt2", torch.zeros(2, 3, 16, 20), sizes=free)
+    feeds = {"input": np.random.default_rng(0).normal(size=(1, 3, 24, 12)).astype(np.float32)}
+    expected, _ = answers(program, feeds)
+    given, _ = answers(converted(program, tmp_path / "out"), feeds)
+    np.testing.assert_allclose(*given.values(), *expected.values(), atol=1e-5)
+
+
+def test_weights_of_volumes_need_no_layout_of_pictures(tmp_path):
+    program = exported(nn.Conv3d(2, 3, 3).eval(), tmp_path / "volume.pt2", torch.zeros(1, 2, 4, 4, 4))
+    expected, feeds = answers(program, None)
+    given, _ = answers(converted(program, tmp_path / "out"), feeds)
+    np.testing.assert_allclose(*given.values(), *expected.values(), atol=1e-5)
+
+
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(2, 4))
+
+    def forward(self, signal):
+        self.last[0].copy_(signal[0])
+        return self.last.sum(0) + (self.last + signal).relu_()
+
+
+@pytest.mark.parametrize(
+    ("module", "buffer"), [(nn.BatchNorm1d(4).train(), "num_batches_tracked"), (Remembers(), "last")]
+)
+def test_a_program_that_writes_its_buffers_is_refused_by_their_name(tmp_path, module, buffer):
+    program = exported(module, tmp_path / "writes.pt2", torch.zeros(2, 4))
+    with pytest.raises(InputError, match=f"writes its buffer '{buffer}'") as caught:
+        converted(program, tmp_path / "out")
+    assert "model.eval()" in caught.value.hint
+
+
+class Decides(nn.Module):
+    def forward(self, signal):
+        return torch.cond(signal.sum() > 0, lambda x: x + 1, lambda x: -x, (signal,))
+
+
+class Finds(nn.Module):
+    def forward(self, signal):
+        return torch.nonzero(signal > 0)
+
+
+@pytest.mark.parametrize("module", [Decides(), Finds()])
+def test_branches_and_sizes_by_value_are_data(tmp_path, module):
+    program = exported(module, tmp_path / "program.pt2", torch.ones(3, 4))
+    for sign in (1, -1):
+        feeds = {"signal": np.full((3, 4), sign, np.float32)}
+        (expected,) = answers(program, feeds)[0].values()
+        with torch.no_grad():
+            np.testing.assert_array_equal(expected, module(torch.from_numpy(feeds["signal"])).numpy())
+
+
+def test_an_operator_that_an_exporter_left_unconverted_is_named():
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Bucketize", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(EngineError, match="tf2onnx does not convert the operator Bucketize"):
+        check_opset(model, 17, "tf2onnx")

@@ -128,6 +128,11 @@ def test_what_a_job_raises_is_one_line(small, kind, error):
     assert caught.value.hint == "try another"
 
 
+def test_an_exit_with_a_number_is_told_as_one(small):
+    with pytest.raises(EngineError, match=r"tiny on m\.onnx: it exited with status 1$"):
+        _run(small, do="raise", kind="exit", text=1)
+
+
 def test_a_crash_is_an_error_and_not_ours(small):
     with pytest.raises(WorkerError, match=r"tiny on m\.onnx: it crashed with signal 11: chatter"):
         _run(small, do="die", signal=int(signal.SIGSEGV))

@@ -13,6 +13,7 @@ from converters.calibration.dataset import Calibration
 from converters.onnx.float16_fit import fit_to_float16
 from converters.onnx.float16_range import clamp_masks
 from converters.onnx.float16_rounding import round_to_float16
+from converters.onnx.reduction_steps import write_out_reductions
 from converters.onnx_to_onnx import OnnxToOnnx
 from converters.onnx_to_openvino import OnnxToOpenvino
 from converters.onnx_to_tensorrt import SCRIPT, OnnxToTensorrt
@@ -253,3 +254,46 @@ def test_an_epsilon_that_fp16_rounds_to_zero_becomes_its_smallest_number(tmp_pat
     assert [(one.name, one.written) for one in fit.clamped] == [("epsilon", 2.0**-24)]
     onnx.save(round_to_float16(fit.folded), tmp_path / "rounded.onnx")
     np.testing.assert_allclose(run(tmp_path / "rounded.onnx", x=silence[0]), np.log(2.0**-24), rtol=1e-3)
+
+
+REDUCTIONS = ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+
+
+def reduction(path: Path, operator: str, opset: int, strength: float = 1.0) -> Path:
+    """An operator over |x·w|, divided by `strength`."""
+    axes = {} if opset >= 18 else {"axes": [1]}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["c"]),
+        helper.make_node("Abs", ["c"], ["a"]),
+        helper.make_node(operator, ["a", "axes"] if opset >= 18 else ["a"], ["n"], keepdims=1, **axes),
+        helper.make_node("Mul", ["n", "k"], ["y"]),
+    ]
+    constants = {"w": strength * WIDE, "k": np.float32(1 / strength)} | ({"axes": [1]} if opset >= 18 else {})
+    return save(path, nodes, [("x", FLOAT, [1, 8])], [("y", FLOAT, [1, 1])], constants, opset)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+@pytest.mark.parametrize("operator", REDUCTIONS)
+def test_the_steps_of_a_reduction_compute_the_same(tmp_path, operator, opset):
+    proto = onnx.load(reduction(tmp_path / "model.onnx", operator, opset))
+    inside = write_out_reductions(proto)
+    assert set(inside.values()) == {("n", operator)}
+    assert not {node.op_type for node in proto.graph.node} & set(REDUCTIONS)
+    onnx.checker.check_model(proto)
+    whole, written = (
+        ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": SAMPLES[0]})[0]
+        for model in ((tmp_path / "model.onnx").read_bytes(), proto.SerializeToString())
+    )
+    np.testing.assert_allclose(written, whole, rtol=1e-5)
+
+
+def test_squares_inside_a_norm_overflow_where_the_device_stores_them(tmp_path):
+    model = reduction(tmp_path / "model.onnx", "ReduceL2", 13, strength=300.0)
+    samples = Calibration({"x": SAMPLES})
+    fit = fit_to_float16(model, onnx.load(model), samples)
+    assert [(one.name, one.kind) for one in fit.beyond] == [("n", "ReduceL2")]
+    assert not fit_to_float16(model, onnx.load(model), samples, sums_in_float32=True).beyond
+    small = reduction(tmp_path / "small.onnx", "ReduceL2", 13)
+    assert not fit_to_float16(small, onnx.load(small), samples).beyond
+    with pytest.raises(RefusedError, match=r"'n' \(ReduceL2\) reaches"):
+        convert(OnnxToTensorrt(), {"release": "8.2.1"}, model, tmp_path / "out", {"x": SAMPLES})

@@ -46,6 +46,17 @@ class Network(keras.Model):
     def call(self, x):
         return self.gate(self.dense(x))
 """
+PAIR = """
+
+class Pair(keras.Model):
+    def __init__(self, **rest):
+        super().__init__(**rest)
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, given):
+        old, new = self.dense(given["old"]), self.dense(given["new"])
+        return {"sum": old + new, "change": new - old}
+"""
 VALUES = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 
 
@@ -94,6 +105,27 @@ def test_a_model_with_custom_classes_becomes_a_savedmodel(code, classes, tmp_pat
         assert (names, list(signature.structured_outputs)) == (["signal"], ["gated"])
     (answer,) = signature(**{names[0]: tf.constant(VALUES)}).values()
     np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_a_subclassed_model_takes_and_returns_dictionaries(code, tmp_path):
+    import tensorflow as tf
+
+    code.write_text(CODE + PAIR)
+    space = {"__name__": "pair_when_saved"}
+    exec(code.read_text(), space)
+    feeds = {"old": VALUES, "new": VALUES[::-1]}
+    with suppress_output():
+        model = space["Pair"]()
+        expected = model(feeds)
+        path, out = tmp_path / "model.keras", tmp_path / "out"
+        model.save(path)
+        out.mkdir()
+        opened = source_of(path).open(path, SourceOptions(code=str(code)))
+        signature = tf.saved_model.load(str(opened.export.run(out))).signatures["serving_default"]
+    given = signature(**{name: tf.constant(values) for name, values in feeds.items()})
+    assert set(given) == {"sum", "change"}
+    for name, values in given.items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-6)
 
 
 def test_without_the_option_the_class_is_named(code, classes, tmp_path):

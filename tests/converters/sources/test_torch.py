@@ -338,3 +338,31 @@ def test_folders_that_are_refused(tmp_path, changes, files, message, hint):
     assert hint in caught.value.hint
     assert "\n" not in caught.value.message
     assert not (tmp_path / "sprung").exists()
+
+
+@OLD
+@pytest.mark.parametrize("container", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_torchscript_returns_several_tensors(tmp_path, container):
+    class Both(nn.Module):
+        def forward(self, signal):
+            return container((signal.relu(), signal * 2))
+
+    torch.jit.trace(Both(), torch.zeros(1, 4), strict=False).save(tmp_path / "both.pt")
+    (tmp_path / "out").mkdir()
+    program = recognize(tmp_path / "both.pt", ["1x4"]).run(tmp_path / "out")
+    values = np.array([[-1, 0, 1, 2]], np.float32)
+    relu, double = answer(program, values).values()
+    np.testing.assert_array_equal(relu, np.maximum(values, 0))
+    np.testing.assert_array_equal(double, values * 2)
+
+
+@OLD
+@pytest.mark.parametrize("shape", ["1x3x9x9", "1x3x16x16:float64"])
+def test_inputs_that_the_model_does_not_run_with_are_named(tmp_path, nets, shape):
+    torch.jit.trace(network(), torch.zeros(1, 3, 16, 16)).save(tmp_path / "net.pt")
+    for model in (tmp_path / "net.pt", Path(f"{nets}:network")):
+        with pytest.raises(InputError, match="does not run with inputs of 1x3x") as caught:
+            recognize(model, [shape]).run(tmp_path)
+        assert "--input" in caught.value.hint
+        assert "\n" not in caught.value.message
+        assert "operation failed" not in caught.value.message

@@ -127,6 +127,12 @@ def test_a_quantized_source_is_packed_and_never_quantized_again(precision):
     assert "float model" in caught.value.hint
 
 
+def test_a_precision_that_only_the_source_has_is_not_called_the_users_wish():
+    with pytest.raises(UsageError, match="cannot convert onnx w4 to openvino w4") as caught:
+        plan_conversion(source("onnx", "w4"), ConversionRequest(format="openvino"))
+    assert "start from the float model" in caught.value.hint
+
+
 def test_a_step_that_reads_quantized_models_takes_them_in_their_own_precision_only():
     steps = [Fake("a", "b", ("fp32", "fp16", "int8"), reads_quantized=True)]
     assert find_route(source("a", "int8"), "b", "int8", steps) == (steps[0],)

@@ -243,6 +243,7 @@ def test_keras_counts_layers_of_models_within_models(tmp_path):
         ("mixed_float16", "fp32"),
         ({"class_name": "DTypePolicy", "config": {"name": "bfloat16"}}, "bf16"),
         ({"class_name": "QuantizedDTypePolicy", "config": {"name": "int8_from_float32"}}, "w8"),
+        ({"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": "float32"}}, "w8"),
     ],
 )
 def test_keras_precision_is_the_layers_policy(tmp_path, policy, precision):

@@ -45,6 +45,45 @@ def test_every_exception_of_the_engine_is_known():
     assert kinds == about_the_file | set(adapter.ENGINE_FAULTS), "decide whether the new one blames file or engine"
 
 
+def test_what_fails_is_said_without_the_place_in_the_engines_code(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in "xy"]
+    sizes = numpy_helper.from_array(np.array([7]), "sizes")
+    node = helper.make_node("Reshape", ["x", "sizes"], ["y"])
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [sizes])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    with open_it(Artifact.open(tmp_path / "m.onnx")) as session, pytest.raises(EngineError) as caught:
+        session.run({"x": np.zeros(5, np.float32)})
+    assert "The input tensor cannot be reshaped to the requested shape" in caught.value.message
+    assert "onnxruntime_src" not in caught.value.message
+
+
+def test_an_int8_convolution_runs_where_its_weights_cannot_become_uint8(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    weights = np.random.default_rng(0).integers(-60, 61, (4, 3, 3, 3)).astype(np.int8)
+    scale, step, zero = np.float32(0.01), np.float32(0.5), np.int8(0)
+    constants = {"s": scale, "w": weights, "t": step, "z": zero}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "s", "z", "w", "s", "z", "t", "z"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("DequantizeLinear", ["c", "t", "z"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [1, 3, 3, 3]), ("y", [1, 4, 1, 1]))]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    monkeypatch.setattr(adapter, "has_int8_dot_product", lambda: False)
+    values = np.random.default_rng(1).integers(-60, 61, (1, 3, 3, 3)) * scale
+    expected = (weights * scale * values).sum(axis=(1, 2, 3))
+    with open_it(Artifact.open(tmp_path / "m.onnx")) as session:
+        (given,) = session.run({"x": values.astype(np.float32)}).values()
+    assert np.abs(given.reshape(-1) - expected).max() <= step / 2 + 1e-6
+
+
 def test_threads_and_settings_reach_the_engine(model, monkeypatch):
     seen = []
     inference_session = ort.InferenceSession

@@ -110,7 +110,16 @@ def test_an_expression_with_more_than_arithmetic_is_refused(entries, expression)
 
 
 @pytest.mark.parametrize(
-    "expression", ["s40", "2*s0 + 1", "Symbol('s40', positive=True, integer=True)", "Mod(s0, 2)//3", "Max(1, 0.5*u0)"]
+    "expression",
+    [
+        "s40",
+        "2*s0 + 1",
+        "Symbol('s40', positive=True, integer=True)",
+        "Mul(Integer(3), Symbol('s16', positive=True, integer=True), Symbol('s82', positive=True, integer=True))",
+        "GreaterThan(Symbol('u0', integer=True), Integer(0))",
+        "Mod(s0, 2)//3",
+        "Max(1, 0.5*u0)",
+    ],
 )
 def test_arithmetic_is_accepted(entries, expression):
     assert found(with_expression(entries, expression)) is None

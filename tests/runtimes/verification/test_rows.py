@@ -101,7 +101,7 @@ def test_indices_must_be_equal():
 def test_rows_along_the_last_axis():
     places = [np.stack(np.nonzero(RNG.uniform(size=(5, 5)) > 0.5)).astype(np.float32) for _ in range(5)]
     values = pad(places, 1)
-    assert padded_axis(values) == 1
+    assert padded_axis(values, (2, "n")) == 1
     check = row_check("y", 1, values, exact=True)
     (report,) = judge_rows("fp32", [check], {"y": values}, {"y": values[:, :, ::-1]}).values()
     assert not report.failures
@@ -119,8 +119,15 @@ def test_samples_without_any_row():
 
 
 def test_only_whole_rows_count_as_padding():
-    assert padded_axis(np.array([[[1.0, np.nan], [2.0, 3.0]], [[1.0, 2.0], [3.0, 4.0]]])) is None
-    assert padded_axis(np.full((2, 3, 4), np.nan)) is None
+    some = np.array([[[1.0, np.nan], [2.0, 3.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    assert padded_axis(some, ("n", "m")) is None
+    assert padded_axis(np.full((2, 3, 4), np.nan), ("n", "m")) is None
+
+
+def test_a_sample_without_rows_is_padded_along_the_free_axis():
+    values = pad([np.zeros((4, 0), np.float32), np.ones((4, 1), np.float32)], 1)
+    assert padded_axis(values, (4, "k")) == 1
+    assert padded_axis(values, (4, 1)) is None
 
 
 def test_as_many_rows_are_matched_as_can_be():
