@@ -9,7 +9,7 @@ from converters.gguf import PLAIN
 from converters.gguf.chat_template import render_chat
 from converters.gguf.model_parts import OnTensor, TextModel
 from converters.options import ConvertOptions
-from runtimes.llm.llama_cpp.quantize import histogram, quantize_file
+from runtimes.llm.llama_cpp.quantize import count_types, quantize_file
 from runtimes.model_files.gguf import read_gguf
 
 
@@ -37,9 +37,9 @@ def make_gguf(
         **model.facts(),
         "parameters": file.parameters,
         "bits_per_weight": round(file.bits_per_weight, 3),
-        "tensor_types": histogram(file),
+        "tensor_types": count_types(file),
     }
-    notes = (*model.notes, *_fallbacks(options.precision, histogram(file)))
+    notes = (*model.notes, *_fallbacks(options.precision, count_types(file)))
     return ConversionOutput(model=path, facts=facts, notes=notes)
 
 

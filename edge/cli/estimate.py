@@ -53,7 +53,7 @@ def format_language_model(report: LanguageModelEstimates, width: int | None = No
     """Format a language model for a terminal: a row for each device, and what the band means."""
     from edge.benchmark.tables import NONE, Column, format_aligned
     from edge.console.text import wrap
-    from runtimes.llm.llama_cpp.memory import gigabytes
+    from runtimes.llm.llama_cpp.memory import format_bytes
 
     def fits(one: LanguageModelEstimate) -> str:
         if one.fits is None:
@@ -66,8 +66,8 @@ def format_language_model(report: LanguageModelEstimates, width: int | None = No
         Column("Writing [tokens/s]", lambda one: f"{one.write_tok_s:.3g}"),
         Column("90 % band", lambda one: f"{one.low_tok_s:.3g}…{one.high_tok_s:.3g}"),
         Column("Prompt [tokens/s]", lambda one: f"≥ {one.read_tok_s:.3g}"),
-        Column("Memory", lambda one: gigabytes(one.memory_bytes)),
-        Column("Of", lambda one: NONE if one.device_bytes is None else gigabytes(one.device_bytes)),
+        Column("Memory", lambda one: format_bytes(one.memory_bytes)),
+        Column("Of", lambda one: NONE if one.device_bytes is None else format_bytes(one.device_bytes)),
         Column("Fits", fits, is_number=False),
     )
     basis = report.basis

@@ -70,7 +70,7 @@ def _print_address(args: argparse.Namespace) -> None:
 def _start(command: list[str], host: str, port: int) -> subprocess.Popen[bytes]:
     """Start the worker, and return its process once it answers. Raises WorkerError if it does not start."""
     from runtimes.child_process import last_words
-    from runtimes.llm.llama_cpp.rpc import hello
+    from runtimes.llm.llama_cpp.rpc import read_version
 
     _check_free(host, port)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - not a pipe, which would fill up: the worker runs for days
@@ -82,7 +82,7 @@ def _start(command: list[str], host: str, port: int) -> subprocess.Popen[bytes]:
             words = last_words(log).splitlines() or ["it gave no reason"]
             raise WorkerError(f"the worker did not start: {words[0]}", words[-1] if len(words) > 1 else "")
         try:
-            hello(host, port, 1.0)
+            read_version(host, port, 1.0)
         except HostError:
             time.sleep(0.1)
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from converters.check.report import CompatibilityIssue, Report
 from device_profiles.profiles import Profile
 from runtimes.errors import UsageError
-from runtimes.llm.llama_cpp.memory import gigabytes, need, remedy, trained_context
+from runtimes.llm.llama_cpp.memory import format_bytes, memory_need, suggest_fitting, trained_context
 from runtimes.model_files.gguf import read_gguf
 
 # Used by the system of a small board. Raspberry Pi OS with its desktop, and Android with its apps, use more.
@@ -30,12 +30,12 @@ def check_text(path: Path, profile: Profile, memory: int | None, context: int | 
     if total is None:
         raise UsageError(f"{profile.name} is sold with different amounts of memory", "specify it, such as --memory 4GB")
     tokens = min(context or CONTEXT, trained_context(model))
-    wanted, free = need(model, tokens), total - SYSTEM_BYTES
+    wanted, free = memory_need(model, tokens), total - SYSTEM_BYTES
     refusals: tuple[CompatibilityIssue, ...] = ()
     if wanted.total > free:
-        available = f"about {gigabytes(max(free, 0))} of {gigabytes(total)} are free"
-        what = f"it needs {gigabytes(wanted.total)}, but only {available}"
-        refusals = (CompatibilityIssue(what, remedy(model, free, tokens).replace("MODEL.gguf", path.name)),)
+        available = f"about {format_bytes(max(free, 0))} of {format_bytes(total)} are free"
+        what = f"it needs {format_bytes(wanted.total)}, but only {available}"
+        refusals = (CompatibilityIssue(what, suggest_fitting(model, free, tokens).replace("MODEL.gguf", path.name)),)
     memory_report = {
         "needed_bytes": wanted.total,
         "weights_bytes": wanted.weights,

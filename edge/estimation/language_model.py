@@ -22,7 +22,7 @@ from edge.machine.this_machine import load_profile
 from runtimes.artifact import Artifact
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.errors import RefusedError
-from runtimes.llm.llama_cpp.memory import largest_quantization, need, trained_context
+from runtimes.llm.llama_cpp.memory import largest_quantization, memory_need, trained_context
 from runtimes.model_files.gguf import GgufFile, read_gguf
 
 
@@ -149,7 +149,7 @@ def _estimate(
     bandwidth = profile.memory.bandwidth_gb_s
     # By the class and not by the file's bytes, as in the published rows, whose exact bits are often unknown.
     speed = basis.share * bandwidth * 1e9 / (file.parameters * weight_class(file.bits_per_weight) / 8)
-    total, wanted = memory or profile.memory.bytes, need(file, context).total
+    total, wanted = memory or profile.memory.bytes, memory_need(file, context).total
     free = None if total is None else total - SYSTEM_BYTES
     fits = None if free is None else wanted <= free
     return LanguageModelEstimate(

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.inspection.report import Inspection
 from runtimes.artifact.json_fields import JsonObject
-from runtimes.llm.llama_cpp.quantize import histogram
+from runtimes.llm.llama_cpp.quantize import count_types
 from runtimes.model_files.gguf import ArrayInfo, GgufFile, read_gguf
 
 _PLAIN = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -22,7 +22,7 @@ def read(path: Path) -> Inspection:
         format="gguf",
         inputs=(),
         outputs=(),
-        ops=histogram(file),
+        ops=count_types(file),
         precision=_PLAIN.get(kind, kind.lower()),
         parameter_bytes=file.bytes_by_type(),
         metadata=_metadata(file),

@@ -17,7 +17,7 @@ from edge.workers.process import OnProgress, Worker
 from runtimes.artifact.json_fields import JsonObject, to_json
 from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.jobs import Progress
-from runtimes.llm.llama_cpp.quantize import histogram, type_of
+from runtimes.llm.llama_cpp.quantize import count_types, normalize_type
 from runtimes.model_files.gguf import GgufFile, read_gguf
 from runtimes.quantization_jobs import ImportanceJob, PerplexityJob, QuantizeJob, TensorError, UncertainValue
 
@@ -127,7 +127,7 @@ def quantize(
     `model` is a file or an artifact's folder; the new file is written next to it, unless `out` names another place.
     `imatrix` is a file of llama-imatrix, `imatrix_text` a text from which the same is computed here.
     """
-    kind = type_of(kind)
+    kind = normalize_type(kind)
     requested, model = model, Path(model_file(str(model)))
     # Not inside an artifact's folder, which stays as it was proven.
     folder = requested.resolve().parent if requested.is_dir() else model.parent
@@ -200,7 +200,7 @@ def list_fallbacks(file: GgufFile, kind: str) -> list[Fallback]:
 
 
 def _description(file: GgufFile) -> FileSummary:
-    return FileSummary(bytes=file.size, bits_per_weight=round(file.bits_per_weight, 3), tensors=histogram(file))
+    return FileSummary(bytes=file.size, bits_per_weight=round(file.bits_per_weight, 3), tensors=count_types(file))
 
 
 def _check(model: Path, target: Path, force: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.workers.process import run_job
 from runtimes.jobs import MeasureTextJob
-from runtimes.llm.llama_cpp.memory import BASE_BYTES, need
+from runtimes.llm.llama_cpp.memory import BASE_BYTES, memory_need
 from runtimes.model_files.gguf import read_gguf
 
 LEAST_RATIO = 0.98
@@ -64,7 +64,7 @@ def ours(model: Path, threads: int, prompt: int, generated: int) -> tuple[dict[s
 
 def check_memory(model: Path, answer: Mapping[str, Any]) -> bool:
     """Print the peak and what explains it; return whether the rest is within ALLOWANCE_BYTES."""
-    held = need(read_gguf(model), answer["model"]["context"]).total - BASE_BYTES
+    held = memory_need(read_gguf(model), answer["model"]["context"]).total - BASE_BYTES
     peak = answer["peak_rss_bytes"]
     print(f"peak memory {peak / 2**20:.0f} MiB: weights, cache and buffers of {held / 2**20:.0f}, and the rest")
     return bool(peak <= held + ALLOWANCE_BYTES)

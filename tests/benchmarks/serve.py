@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.llm.llama_cpp.memory import BASE_BYTES, context_size, need
+from runtimes.llm.llama_cpp.memory import BASE_BYTES, context_size, memory_need
 from runtimes.llm.llama_cpp.server_arguments import server_arguments
 from runtimes.llm.session import LoadOptions
 from runtimes.model_files.gguf import read_gguf
@@ -179,7 +179,7 @@ def main() -> int:
         reads = [second_chat(server, system, questions) for server in pair]
         print(f"a second chat reads {reads[0]} tokens; llama-server {reads[1]}")
         held = held_bytes(pair[0])
-        most = need(file, context, _SLOTS).total - BASE_BYTES + ALLOWANCE_BYTES
+        most = memory_need(file, context, _SLOTS).total - BASE_BYTES + ALLOWANCE_BYTES
         print(f"both processes hold {held / 2**20:.0f} MiB; {most / 2**20:.0f} are allowed")
     return 0 if is_good and reads[0] <= reads[1] and held <= most else 1
 

@@ -41,7 +41,7 @@ QUANTIZATIONS = {
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """Bytes by part: the weights, the cache of keys and values, and the compute buffers."""
 
     weights: int
@@ -54,11 +54,11 @@ class Need:
         return self.weights + self.cache + self.buffers
 
 
-def need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") -> Need:
+def memory_need(model: GgufFile, context: int, slots: int = 1, kv_type: str = "f16") -> MemoryNeed:
     """Return the memory that a model needs with `slots` contexts of `context` tokens each."""
     weights = sum(tensor.bytes for tensor in model.tensors)
     tokens = slots * -(-context // CELLS) * CELLS
-    return Need(weights, tokens * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, tokens))
+    return MemoryNeed(weights, tokens * cache_bytes_per_token(model, kv_type), _buffer_bytes(model, tokens))
 
 
 def cache_bytes_per_token(model: GgufFile, kv_type: str = "f16") -> int:
@@ -81,9 +81,11 @@ def context_for(model: GgufFile, path: Path, slots: int, kv_type: str, free: int
     trained = trained_context(model)
     if free is None:
         return trained
-    fits = _tokens_in(model, int((free - need(model, 0).total) * _MAX_CACHE_SHARE), slots, kv_type) // CELLS * CELLS
+    fits = (
+        _tokens_in(model, int((free - memory_need(model, 0).total) * _MAX_CACHE_SHARE), slots, kv_type) // CELLS * CELLS
+    )
     if fits < min(_SHORTEST, trained):
-        raise too_large(model, path, min(_SHORTEST, trained), slots, kv_type, free)
+        raise memory_error(model, path, min(_SHORTEST, trained), slots, kv_type, free)
     return min(trained, fits)
 
 
@@ -119,26 +121,26 @@ def memory_mode(file: GgufFile, options: LoadOptions) -> str:
 
 def check_fits(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int | None) -> None:
     """Raise HostError if the model does not fit into `free` bytes; its hint names what fits."""
-    if free is not None and need(model, context, slots, kv_type).total > free:
-        raise too_large(model, path, context, slots, kv_type, free)
+    if free is not None and memory_need(model, context, slots, kv_type).total > free:
+        raise memory_error(model, path, context, slots, kv_type, free)
 
 
-def too_large(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int) -> HostError:
+def memory_error(model: GgufFile, path: Path, context: int, slots: int, kv_type: str, free: int) -> HostError:
     """Return the error for too little memory: the need, the free memory, and the largest alternative that fits."""
-    needed = need(model, context, slots, kv_type)
+    needed = memory_need(model, context, slots, kv_type)
     message = (
-        f"{path.name} needs {gigabytes(needed.total)} of memory (weights {gigabytes(needed.weights)}, context"
-        f" {gigabytes(needed.cache)}, buffers {gigabytes(needed.buffers)}), and {gigabytes(free)} are free"
+        f"{path.name} needs {format_bytes(needed.total)} of memory (weights {format_bytes(needed.weights)}, context"
+        f" {format_bytes(needed.cache)}, buffers {format_bytes(needed.buffers)}), and {format_bytes(free)} are free"
     )
-    return HostError(message, remedy(model, free, context, slots, kv_type))
+    return HostError(message, suggest_fitting(model, free, context, slots, kv_type))
 
 
-def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: str = "f16") -> str:
+def suggest_fitting(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: str = "f16") -> str:
     """Return the closest alternative that fits into `free` bytes: a shorter context, else the largest quantization.
 
     The named context is at most `context`, and at most what the model was trained with.
     """
-    tokens = _tokens_in(model, free - need(model, 0).total, slots, kv_type) // CELLS * CELLS
+    tokens = _tokens_in(model, free - memory_need(model, 0).total, slots, kv_type) // CELLS * CELLS
     if tokens >= _SHORTEST:
         tokens = min(tokens, context, trained_context(model))
         return f"a context of {tokens} tokens fits: --context {tokens}"
@@ -150,7 +152,7 @@ def remedy(model: GgufFile, free: int, context: int, slots: int = 1, kv_type: st
 
 def largest_quantization(model: GgufFile, free: int, slots: int = 1, kv_type: str = "f16") -> str | None:
     """Return the largest of QUANTIZATIONS below the file's own that fits with short contexts; None if none does."""
-    short = need(model, _SHORTEST, slots, kv_type)
+    short = memory_need(model, _SHORTEST, slots, kv_type)
     room = free - short.cache - short.buffers
     smaller = [name for name, bits in QUANTIZATIONS.items() if bits < model.bits_per_weight - 0.1]
     return next((name for name in smaller if model.parameters * QUANTIZATIONS[name] / 8 <= room), None)
@@ -163,7 +165,7 @@ def free_memory() -> int | None:
     return min(sizes) if sizes else None
 
 
-def gigabytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Format bytes for people: `3.83 GB`, `41 MB`."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 

@@ -44,7 +44,7 @@ _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S+)")
 OnTensor = Callable[[int, int, str], None]  # number, of how many, name
 
 
-def type_of(word: str) -> str:
+def normalize_type(word: str) -> str:
     """Normalize the name of a type: "Q4_K_M", "f16". Raises UsageError for an unknown one, listing the types."""
     name = _ALIASES.get(word.lower(), word.lower())
     if name not in TYPES:
@@ -79,7 +79,7 @@ def quantize_file(
         check_importance(importance, file, "the importance matrix")
     library = llama.load()
     parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = TYPES[type_of(kind)]
+    parameters.ftype = TYPES[normalize_type(kind)]
     parameters.nthread = threads or 0
     parameters.allow_requantize = again
     if importance:
@@ -100,7 +100,7 @@ def quantize_file(
         raise
 
 
-def histogram(file: GgufFile) -> dict[str, int]:
+def count_types(file: GgufFile) -> dict[str, int]:
     """Count the tensors of each type, the most frequent first."""
     counts: dict[str, int] = {}
     for tensor in file.tensors:

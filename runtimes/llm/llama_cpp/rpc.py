@@ -26,7 +26,7 @@ _REMEDY = "start it there with `edge worker`, and reach it through `ssh -L PORT:
 Version = Tuple[int, int, int]
 
 
-def address(worker: str) -> tuple[str, int]:
+def parse_address(worker: str) -> tuple[str, int]:
     """Parse "host:port". Raises UsageError for anything else, and for a host that is not this machine."""
     host, _, port = worker.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -41,7 +41,7 @@ def address(worker: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def hello(host: str, port: int, timeout_s: float = _TIMEOUT_S) -> Version:
+def read_version(host: str, port: int, timeout_s: float = _TIMEOUT_S) -> Version:
     """Return a worker's version of the protocol. Raises HostError if it does not answer."""
     where = f"{host}:{port}"
     try:
@@ -59,7 +59,7 @@ def hello(host: str, port: int, timeout_s: float = _TIMEOUT_S) -> Version:
 
 def check_worker(worker: str) -> None:
     """Raise HostError if a worker cannot be reached, or has an incompatible version of the protocol."""
-    version = hello(*address(worker))
+    version = read_version(*parse_address(worker))
     if version[0] != PROTOCOL[0] or version[1] > PROTOCOL[1]:
         theirs, ours = (".".join(map(str, numbers)) for numbers in (version, PROTOCOL))
         message = f"the worker {worker} uses version {theirs} of the protocol, this machine {ours}"

@@ -18,7 +18,7 @@ def choose_seed(options: TextOptions) -> int:
     return options.seed if options.seed is not None else secrets.randbelow(_RANDOM_SEED)
 
 
-def chain(library: Any, vocabulary: Any, options: TextOptions, prompt: Sequence[int], seed: int) -> Any:
+def build_chain(library: Any, vocabulary: Any, options: TextOptions, prompt: Sequence[int], seed: int) -> Any:
     """Return a sampler chain, to be freed with `llama_sampler_free`. Raises InputError for an invalid grammar.
 
     `modern` uses llama.cpp's current order: penalties, top-k, top-p, min-p, temperature, draw. `2023` uses that of

@@ -27,7 +27,7 @@ _LOAD_MODES = {"map": "mmap", "read": "none"}
 def server_arguments(path: Path, file: GgufFile, context: int, options: LoadOptions) -> list[str]:
     """Return the options for `llama-server`, without its address.
 
-    Batches, cache and memory mode are those that `memory.need` assumes. Raises UsageError for a setting that the
+    Batches, cache and memory mode are those that `memory_need` assumes. Raises UsageError for a setting that the
     server does not have, and HostError for a worker that cannot be used.
     """
     threads = options.threads or min(performance_cores(), usable_cores())
@@ -37,7 +37,7 @@ def server_arguments(path: Path, file: GgufFile, context: int, options: LoadOpti
         *("--load-mode", _LOAD_MODES[memory_mode(file, options)]),
         *("--cache-type-k", options.kv_type, "--cache-type-v", options.kv_type),
         *("--fit", "off", "--offline", "--metrics"),
-        # Turn off the prompt cache in memory, which needs up to 8 GiB that `memory.need` does not include.
+        # Turn off the prompt cache in memory, which needs up to 8 GiB that `memory_need` does not include.
         *("--cache-ram", "0"),
         *_kind(file),
     ]

@@ -20,7 +20,7 @@ from runtimes.arrays import Array
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.llm.llama_cpp.library import Pieces
 from runtimes.llm.llama_cpp.memory import LOGIT_ROWS, UBATCH
-from runtimes.llm.llama_cpp.sampling import chain, choose_seed
+from runtimes.llm.llama_cpp.sampling import build_chain, choose_seed
 from runtimes.llm.llama_cpp.sequence import EvaluatedSequence
 from runtimes.llm.session import Finish, LlmFacts, TextOnly, TextOptions, Token
 from runtimes.session import Closeable
@@ -176,7 +176,7 @@ class LlamaSession(TextOnly, Closeable):
         with self._computing:
             if self._is_over(cancel):
                 return "cancelled"
-            sampler = chain(self._library, self._vocabulary, answer.options, answer.prompt, answer.seed)
+            sampler = build_chain(self._library, self._vocabulary, answer.options, answer.prompt, answer.seed)
         try:
             pending: list[int] | None = None
             while self._read(answer, pending, cancel):

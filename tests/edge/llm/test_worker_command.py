@@ -78,7 +78,7 @@ def test_a_share_of_the_layers_gives_the_same_answer_and_a_lost_worker_is_an_err
 
 
 def test_the_version_that_is_expected_is_the_librarys_own(worker):
-    assert rpc.hello(*rpc.address(worker[1])) == rpc.PROTOCOL
+    assert rpc.read_version(*rpc.parse_address(worker[1])) == rpc.PROTOCOL
 
 
 def test_another_version_is_refused(worker, monkeypatch):

@@ -17,7 +17,7 @@ from runtimes import registry
 from runtimes.engines.llama_cpp import avoid_amx
 from runtimes.errors import EngineError, HostError, InputError, UsageError
 from runtimes.llm.llama_cpp import memory, rpc
-from runtimes.llm.llama_cpp.memory import largest_quantization, need
+from runtimes.llm.llama_cpp.memory import largest_quantization, memory_need
 from runtimes.llm.llama_cpp.sequence import Reuse, plan
 from runtimes.llm.session import MAX_SLOTS, LoadOptions, TextOptions
 from runtimes.model_files.gguf import read_gguf
@@ -75,7 +75,7 @@ def test_moving_what_was_read_changes_the_scores_by_rounding_only():
 
 def test_a_model_that_does_not_fit_is_refused_with_what_does():
     file = read_gguf(MODEL)
-    tight = need(file, 600).total  # of which llama.cpp makes 768
+    tight = memory_need(file, 600).total  # of which llama.cpp makes 768
     with pytest.raises(HostError) as caught:
         memory.check_fits(file, MODEL, 100_000, 1, "f16", tight)
     assert "llama_cpp.gguf needs" in caught.value.message
@@ -90,7 +90,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_does():
 def test_the_context_that_is_named_fits_with_these_slots_and_this_cache(slots, kv_type):
     file = read_gguf(MODEL)
     long = replace(file, metadata={**file.metadata, "llama.context_length": 8192})
-    free = need(long, 2304, slots, kv_type).total + 1000
+    free = memory_need(long, 2304, slots, kv_type).total + 1000
     with pytest.raises(HostError) as caught:
         memory.check_fits(long, MODEL, 4096, slots, kv_type, free)
     assert caught.value.hint.endswith("--context 2304")
@@ -105,7 +105,7 @@ def test_the_largest_quantization_that_fits_is_named():
         if one.name.startswith("blk.")
     ]
     large = replace(file, tensors=(*layers, *(one for one in file.tensors if not one.name.startswith("blk."))))
-    base = need(file, 256).total
+    base = memory_need(file, 256).total
     for bits, expected in ((9, "q8_0"), (5, "q4_k_m"), (4.7, "q4_0"), (3, None)):
         assert largest_quantization(large, int(base + large.parameters * bits / 8)) == expected
     room = int(base + large.parameters * 4.7 / 8)
@@ -137,7 +137,7 @@ def reference_2023(scores, last, penalty=1.3, top_k=40, top_p=0.95, temperature=
 def test_the_chain_of_2023_draws_from_the_distribution_of_2023():
     pytest.importorskip("llama_cpp")
     from runtimes.llm.llama_cpp import library as llama
-    from runtimes.llm.llama_cpp.sampling import chain
+    from runtimes.llm.llama_cpp.sampling import build_chain
 
     library = llama.load()
     random = np.random.default_rng(3)
@@ -149,7 +149,7 @@ def test_the_chain_of_2023_draws_from_the_distribution_of_2023():
         for _ in range(50):
             scores = random.normal(0, 1, 288).astype(np.float32)
             last = [int(token) for token in random.integers(0, 288, 90)]
-            sampler = chain(library, vocabulary, options, last, 1)
+            sampler = build_chain(library, vocabulary, options, last, 1)
             rows = (library.llama_token_data * 288)(*((i, float(score), 0.0) for i, score in enumerate(scores)))
             array = library.llama_token_data_array(rows, 288, -1, False)
             library.llama_sampler_apply(sampler, ctypes.byref(array))
@@ -197,12 +197,12 @@ def test_scores_and_states_are_refused_while_a_text_is_continued(tmp_path):
 )
 def test_workers_are_on_this_machine_or_behind_a_tunnel(worker):
     with pytest.raises(UsageError):
-        rpc.address(worker)
+        rpc.parse_address(worker)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]"])
 def test_this_machine_itself_is_no_stranger(host):
-    assert rpc.address(f"{host}:50052") == (host, 50052)
+    assert rpc.parse_address(f"{host}:50052") == (host, 50052)
 
 
 def test_a_worker_that_is_not_there_is_reported():
