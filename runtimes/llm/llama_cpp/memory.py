@@ -171,7 +171,10 @@ def format_bytes(count: int) -> str:
 
 
 def _check_header(file: GgufFile, path: Path) -> None:
-    """Raise InputError for sizes that the tensors contradict, which would be taken for a lack of memory."""
+    """Raise InputError for sizes that the tensors contradict, which would be taken for a lack of memory.
+
+    An architecture that llama.cpp does not know has none: llama.cpp names it.
+    """
     if not file.tensors:
         raise InputError(f"{path} has no weights, only a vocabulary", "pass the file of the whole model")
     layers = file.integer("block_count")
@@ -180,7 +183,7 @@ def _check_header(file: GgufFile, path: Path) -> None:
     widest = max(size for tensor in file.tensors for size in tensor.shape)
     if layers is not None and not 1 <= layers <= _MAX_LAYERS:
         claim = f"{layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
-    elif width != rows:
+    elif width and width != rows:
         claim = f"an embedding of {width:,} values, and its tensor token_embd.weight has {rows:,}"
     elif (hidden := file.integer("feed_forward_length") or 0) > widest:
         claim = f"a feed-forward part of {hidden:,} values, more than any of its tensors has"
