@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
@@ -29,6 +30,9 @@ DTYPES = tuple(_ELEMENT_TYPES.split())
 _INTEGER, _STRING, _INTEGERS = 3, 4, 8  # fields of AttributeProto
 
 _BYTES = {"float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8, "float16": 2, "bfloat16": 2}
+
+# Of the types that sizes have: the letter in `memoryview`, the bytes, and the field of TensorProto.
+_WHOLE: Mapping[str, tuple[Literal["q", "i"], int, int]] = {"int64": ("q", 8, 7), "int32": ("i", 4, 5)}
 
 Shape = tuple[int | str, ...]
 Attribute = int | str | tuple[int, ...]
@@ -56,12 +60,14 @@ class Constant:
         return not any(bytes(raw.view)) and not any(self.message.numbers(5))
 
     def integers(self) -> tuple[int, ...]:
-        """Return the values of an int64 constant that can be a shape; empty for any other constant."""
-        raw = self.message.raw(9)
-        if self.dtype != "int64" or max(len(raw.view) // 8, self.message.size(7) // 10) > _MAX_DIMENSIONS:
+        """Return the values of an int64 or int32 constant that can be a shape; empty for any other constant."""
+        if self.dtype not in _WHOLE:
             return ()
-        values = memoryview(bytes(raw.view[: len(raw.view) // 8 * 8])).cast("q")
-        return tuple(values) or tuple(self.message.numbers(7))
+        raw, (code, width, field) = self.message.raw(9), _WHOLE[self.dtype]
+        if max(len(raw.view) // width, self.message.size(field) // 10) > _MAX_DIMENSIONS:
+            return ()
+        values = memoryview(bytes(raw.view[: len(raw.view) // width * width])).cast(code)
+        return tuple(values) or tuple(self.message.numbers(field))
 
     def reals(self, most: int) -> tuple[float, ...]:
         """Return the values of a float32 constant of at most `most` values in the file itself; empty for any other."""

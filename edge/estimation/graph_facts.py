@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 
 from converters.onnx.graph import OnnxGraph, OnnxNode, read_onnx
-from converters.onnx.shape_inference import infer_sizes, macs_of_nodes
+from converters.onnx.shape_inference import RECURRENT, infer_sizes, macs_of_nodes
 from converters.tflite.macs import macs
 from converters.tflite.op import TfliteOp, elements, graph_ops, is_constant, sizes
 from converters.tflite.reader import read_tflite
@@ -156,8 +156,12 @@ def _onnx_layers(
         if count:
             output = known.get(node.outputs[0], ())
             weights = known.get(graph.input(node, 3 if node.op.startswith("QLinear") else 1), ())
+            again = known.get(graph.input(node, 2), ()) if node.op in RECURRENT else (0,)
             yield _Layer(
-                kind=_onnx_kind(node, output, weights), macs=count, activations=prod(output), parameters=prod(weights)
+                kind=_onnx_kind(node, output, weights),
+                macs=count,
+                activations=prod(output),
+                parameters=prod(weights) + prod(again),
             )
 
 
