@@ -169,6 +169,7 @@ class _CommandParser(_Parser):
         argparse matches an optional positional as empty at the first option, so a word after the option is left over.
         """
         parsed, unknown = super().parse_known_args(args, namespace)
+        self._suggest_option(unknown)
         if self._is_second_try or all(word.startswith("-") for word in unknown):
             return parsed, unknown
         self._is_second_try = True
@@ -176,6 +177,15 @@ class _CommandParser(_Parser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self._is_second_try = False
+
+    def _suggest_option(self, unknown: Sequence[str]) -> None:
+        """Raise UsageError with the option that was meant, if one of the words left over is nearly an option."""
+        for word in unknown:
+            if word.startswith("--"):
+                from difflib import get_close_matches
+
+                for near in get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.7):
+                    raise UsageError(f"{self.prog} does not take {' '.join(unknown)}", f"did you mean {near}?")
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a command module has add_arguments(parser) and run(args)

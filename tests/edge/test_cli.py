@@ -52,6 +52,12 @@ def test_an_unknown_option_of_edge_itself_is_named(capsys):
     assert capsys.readouterr().err == "edge: edge does not take --bogus\n      see `edge --help`\n"
 
 
+@pytest.mark.parametrize(("word", "near"), [("--thread-s", "--threads"), ("--secnods=3", "--seconds"), ("--bill-s", "--bill")])
+def test_a_misspelt_option_gets_the_nearest_one(word, near, capsys):
+    assert main(["bench", "a.onnx", word]) == 2
+    assert capsys.readouterr().err == f"edge: edge bench does not take {word}\n      did you mean {near}?\n"
+
+
 def test_wrong_words_are_json_for_machines(capsys):
     assert main(["bench", "a.onnx", "--threads", "x", "--json"]) == 2
     error = json.loads(capsys.readouterr().err.splitlines()[-1])
