@@ -53,7 +53,7 @@ class KnownInputs:
 
 def output_sizes(known: KnownInputs) -> Sequence[Sizes]:
     """Return the sizes of a node's first outputs. Raises UnknownSizeError, also for a node that is not valid."""
-    rule = _RULES.get(known.node.op)
+    rule = RULES.get(known.node.op)
     if rule is None:
         raise UnknownSizeError
     try:
@@ -367,7 +367,7 @@ _BROADCAST = """
 """
 _REDUCED = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 
-_RULES: Mapping[str, Callable[[KnownInputs], Sizes | list[Sizes]]] = {
+RULES: Mapping[str, Callable[[KnownInputs], Sizes | list[Sizes]]] = {
     **dict.fromkeys(_SAME_AS_INPUT.split(), _same),
     "Dropout": lambda known: [known[0], known[0]],  # the second is the mask
     **dict.fromkeys(_BROADCAST.split(), _all_broadcast),
@@ -406,7 +406,7 @@ _RULES: Mapping[str, Callable[[KnownInputs], Sizes | list[Sizes]]] = {
     "ConstantOfShape": lambda known: as_sizes(known.value(0)),
     "Range": _counted,
     "Shape": lambda known: (len(asked_shape(known.node, known[0])),),
-    "Size": lambda known: (),
+    "Size": lambda _known: (),
     **dict.fromkeys(
         ("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul"), lambda known: broadcast([known[0], known[3]])
     ),

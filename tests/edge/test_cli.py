@@ -52,7 +52,9 @@ def test_an_unknown_option_of_edge_itself_is_named(capsys):
     assert capsys.readouterr().err == "edge: edge does not take --bogus\n      see `edge --help`\n"
 
 
-@pytest.mark.parametrize(("word", "near"), [("--thread-s", "--threads"), ("--secnods=3", "--seconds"), ("--bill-s", "--bill")])
+@pytest.mark.parametrize(
+    ("word", "near"), [("--thread-s", "--threads"), ("--secnods=3", "--seconds"), ("--bill-s", "--bill")]
+)
 def test_a_misspelt_option_gets_the_nearest_one(word, near, capsys):
     assert main(["bench", "a.onnx", word]) == 2
     assert capsys.readouterr().err == f"edge: edge bench does not take {word}\n      did you mean {near}?\n"

@@ -14,7 +14,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from converters.onnx.graph import read_onnx
 from converters.onnx.shape_inference import infer_sizes, macs_of_nodes
-from converters.onnx.shape_rules import _RULES as RULES
+from converters.onnx.shape_rules import RULES
 
 _SIZE_LIKE = 16  # elements: inputs such as axes, which a model holds as constants
 _FEWEST_KNOWN = 0.9
