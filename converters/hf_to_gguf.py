@@ -30,7 +30,9 @@ class HfToGguf(GgufConverter):
     def open(self, model: Path, options: GgufOptions) -> LanguageModel | FolderModel:
         """Open the model of a folder, with `options.lora` merged. Raises InputError if it is broken or unknown."""
         from converters.gguf.folder_model import open_folder
-        from converters.gguf.hugging_face import check_architecture, is_plain, read_config
+        from converters.gguf.hugging_face import is_plain
+        from converters.gguf.model_config import read_config
+        from converters.gguf.support import check_architecture
 
         if not model.is_dir():
             raise InputError(f"{model} is not a Hugging Face folder", "pass the folder that contains config.json")
@@ -44,8 +46,8 @@ class HfToGguf(GgufConverter):
     def _with_adapter(self, base: Path, adapter: Path, options: GgufOptions) -> LanguageModel | FolderModel:
         """Open a base with a LoRA merged. Its weights are in a temporary folder, which lives as long as the model."""
         from converters.gguf.folder_model import FolderModel
-        from converters.gguf.hugging_face import quantization, read_config
         from converters.gguf.lora import merge
+        from converters.gguf.model_config import quantization, read_config
         from converters.gguf.staging import TemporaryFolder
 
         method = quantization(read_config(base))

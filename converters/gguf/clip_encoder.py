@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.gguf.hugging_face import ModelConfig
 from converters.gguf.language_model import check_nothing_left
+from converters.gguf.model_config import ModelConfig
 from converters.gguf.weights import SafetensorsFolder, read_json
 from converters.gguf.writer import MATRIX_TYPES, Entry, add_value, new_writer, write_tensors
 from runtimes.arrays import Array

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.model_config import ModelConfig
 from converters.library_calls import useful_text
 
 _COPY = "copy it from where the model was published"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.model_config import ModelConfig
 from converters.gguf.staging import stage
 from converters.gguf.weights import SafetensorsFolder, float_entry, write_header
 from runtimes.arrays import Array

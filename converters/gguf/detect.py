@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.gguf.hugging_face import generates_text
 from converters.gguf.lora import CONFIG
+from converters.gguf.model_config import generates_text
 from runtimes.errors import InputError
 
 ADAPTER = "lora"  # the kind of a PEFT folder

@@ -23,10 +23,10 @@ from converters.environments import Environment, environment
 from converters.gguf.clip_encoder import is_clip, write_clip_encoder
 from converters.gguf.converter_failure import Failure, explain
 from converters.gguf.dequantization import METHODS, dequantize
-from converters.gguf.hugging_face import ModelConfig, quantization, read_config
 from converters.gguf.lora import Lora, write_plain
+from converters.gguf.model_config import ModelConfig, quantization, read_config
 from converters.gguf.model_parts import OnTensor
-from converters.gguf.reference import fits_in_memory, has_transformers, transformers_scores
+from converters.gguf.reference import check_in_transformers, fits_in_memory, has_transformers, transformers_scores
 from converters.gguf.rwkv import VERSIONS, rwkv_scores
 from converters.gguf.source_tokenizer import RWKV_WORLD, SourceTokenizer, read_source_tokenizer
 from converters.gguf.staging import TemporaryFolder, stage
@@ -37,6 +37,7 @@ from converters.gguf.writer import general_name
 from runtimes.arrays import Array
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.errors import EdgeError, HostError, InputError
+from runtimes.llm.llama_cpp.memory import CELLS
 
 ENVIRONMENT = "llama_cpp_converter"
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -75,7 +76,7 @@ class FolderModel:
     @property
     def context(self) -> int:
         """See `TextModel`; llama.cpp chooses the factors of longrope by it, transformers by the text's length."""
-        return min(self.config.context or _DEFAULT_CONTEXT, self.config.short_context or sys.maxsize)
+        return min(self.config.context or _DEFAULT_CONTEXT, _short_context(self.config) or sys.maxsize)
 
     def write(self, path: Path, precision: str, _on_tensor: OnTensor) -> None:
         """See `TextModel`; the progress is not reported per tensor."""
@@ -152,10 +153,12 @@ class FolderModel:
 def open_folder(folder: Path, config: ModelConfig, drop_template: bool) -> FolderModel:
     """Open a folder. Raises InputError if it is broken, or has no tokenizer that edge can run."""
     weight_files(folder)  # rejects broken weights before the environment is created
+    if config.architecture not in VERSIONS and has_transformers():
+        check_in_transformers(folder, config)
     tokenizer, own, pre = _tokenizer(folder)
     if drop_template:
         tokenizer = replace(tokenizer, template=None)
-    short = config.short_context
+    short = _short_context(config)
     return FolderModel(
         name=folder.resolve().name,
         folder=folder,
@@ -165,6 +168,11 @@ def open_folder(folder: Path, config: ModelConfig, drop_template: bool) -> Folde
         pre=pre,
         notes=(_LONG_FACTORS.format(short),) if short else (),
     )
+
+
+def _short_context(config: ModelConfig) -> int | None:
+    """Return the longest context of llama.cpp with the short factors of longrope; None without longrope."""
+    return config.short_context and config.short_context // CELLS * CELLS
 
 
 def write_adapter(base: Path, adapter: Path, path: Path) -> Lora:

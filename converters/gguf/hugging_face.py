@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from converters.gguf.hyperparameters import MAX_LAYERS, MAX_SIZE, Network, RopeScaling
-from converters.gguf.staging import OTHER_NAMES, text_class
+from converters.gguf.model_config import ModelConfig, read_config
+from converters.gguf.support import WHAT_WORKS, check_architecture
 from converters.gguf.tokenizer_json import is_sentencepiece, pre_of, read_tokenizer_file
-from converters.gguf.weights import Weights, read_json
+from converters.gguf.weights import Weights
 from runtimes.artifact.json_fields import Fields
-from runtimes.errors import EngineMissingError, InputError
+from runtimes.errors import InputError
 
-_MAX_CONFIG = 2**22
 # Architecture in config.json → llama.cpp's. LlamaForCausalLM is also TinyLlama, SmolLM, Yi, Vicuna, CodeLlama, ...
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -23,20 +19,6 @@ ARCHITECTURES = {
     "MistralForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
-}
-_KNOWN = "what works: the language models that llama.cpp supports; docs/guides/convert.md says how each is converted"
-_KNOWN_YARN = "what works: yarn with 32 and 1, which nearly every model has"
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_sequence_length")
-_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatGLMModel")
-_REFUSED = {"RwkvForCausalLM": "RWKV 4, but llama.cpp only supports RWKV 6 and 7"}
-# Methods that the converter dequantizes (`dequant_model` in conversion/base.py), with the library that transformers
-# needs to compute the scores of the source; edge computes those of the first two itself (dequantization.py).
-_QUANTIZED = {
-    "fp8": "",
-    "gptq": "",
-    "mxfp4": "accelerate",
-    "bitnet": "accelerate",
-    "compressed-tensors": "compressed_tensors",
 }
 _NAMES = {
     "attn_norm": "input_layernorm",
@@ -56,80 +38,6 @@ _OUTER = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A config.json: its path and content."""
-
-    path: Path
-    content: dict[str, Any]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key."""
-        return self.content.get(key, default)
-
-    @property
-    def architecture(self) -> str:
-        """The class in transformers; empty if none is named."""
-        names = self.get("architectures")
-        return str(names[0]) if isinstance(names, list) and names else ""
-
-    @property
-    def text(self) -> ModelConfig | None:
-        """The language part of a multimodal model; None for other models."""
-        inner = self.get("text_config")
-        return ModelConfig(self.path, inner) if isinstance(inner, dict) else None
-
-    @property
-    def rope(self) -> ModelConfig:
-        """The parameters of the rotation; transformers 5 has all of them in `rope_parameters`."""
-        inner = self.get("rope_parameters") or self.get("rope_scaling") or {}
-        return ModelConfig(self.path, inner if isinstance(inner, dict) else {})
-
-    @property
-    def short_context(self) -> int | None:
-        """With longrope, the length up to which the short factors apply; None for other models."""
-        part = self.text or self
-        if part.rope.get("rope_type", part.rope.get("type")) not in ("longrope", "su"):
-            return None
-        length = part.rope.get("original_max_position_embeddings") or part.get("original_max_position_embeddings")
-        return length if type(length) is int and length > 0 else None
-
-    @property
-    def context(self) -> int | None:
-        """The context length that it was trained with; None if unknown."""
-        places = [self, self.text] if self.text else [self]
-        values = [place.get(key) for place in places for key in _CONTEXT_KEYS]
-        return next((value for value in values if type(value) is int and value > 0), None)
-
-
-def generates_text(folder: Path) -> bool:
-    """Return whether a folder's config.json names a network that generates text."""
-    return (folder / "config.json").is_file() and read_config(folder).architecture.endswith(_ENDINGS)
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """Read config.json. Raises InputError if it cannot be read."""
-    path = folder / "config.json"
-    return ModelConfig(path, read_json(path, _MAX_CONFIG))
-
-
-def check_architecture(folder: Path) -> str:
-    """Return the name of the folder's architecture. Raises InputError, with the reason, if it is not supported."""
-    config = read_config(folder)
-    name, inner = config.architecture, text_class(config.content)
-    if name in _REFUSED:
-        raise InputError(f"{folder} is {name}: {_REFUSED[name]}", _KNOWN)
-    if config.get("is_encoder_decoder") and not inner:
-        what = f"{folder} is {name}, an encoder-decoder model"
-        raise InputError(f"{what}: edge only converts models that continue a text", _KNOWN)
-    if not {name, inner} & known_architectures():
-        what = f"{folder} is {name}, which" if name else f"the config.json of {folder} names no architecture, so it"
-        raise InputError(f"{what} cannot be converted to gguf", _KNOWN)
-    _check_quantization(config, folder)
-    _check_yarn(config, folder)
-    return name
 
 
 def is_plain(folder: Path) -> bool:
@@ -158,47 +66,6 @@ def _is_plain_tokenizer(folder: Path) -> bool:
         return (folder / "tokenizer.model").is_file()
     document = read_tokenizer_file(path)
     return is_sentencepiece(document) or pre_of(document) is not None
-
-
-@cache
-def known_architectures() -> frozenset[str]:
-    """Return the architectures that the pinned llama.cpp converts and generates text with."""
-    listed = Path(__file__).with_name("architectures.txt").read_text(encoding="utf-8").split()
-    return frozenset([*listed, *OTHER_NAMES])
-
-
-def quantization(config: ModelConfig) -> str | None:
-    """Return the name of the method that a model is quantized with; None if it is not."""
-    entry = config.get("quantization_config")
-    return str(entry.get("quant_method") or "an unnamed method") if isinstance(entry, dict) and entry else None
-
-
-def _check_quantization(config: ModelConfig, folder: Path) -> None:
-    method = quantization(config)
-    if method is None:
-        return
-    if method not in _QUANTIZED:
-        what = f"{folder} is quantized by {method}, which llama.cpp's converter or the proof does not support"
-        raise InputError(what, f"convert the model before quantization; what works: {', '.join(_QUANTIZED)}")
-    library = _QUANTIZED[method]
-    if library and find_spec(library) is None:
-        what = f"{folder} is quantized by {method}: transformers needs {library} to compute its scores for the proof"
-        raise EngineMissingError(what, f"pip install {library.replace('_', '-')}")
-
-
-def _check_yarn(config: ModelConfig, folder: Path) -> None:
-    """Check YaRN: llama.cpp reads the betas only for Grok and Mistral 3 (src/models), and always truncates."""
-    for part in [config, config.text] if config.text else [config]:
-        rope = part.rope
-        if rope.get("rope_type", rope.get("type")) != "yarn" or "Mistral3" in config.architecture:
-            continue
-        fast, slow = rope.get("beta_fast"), rope.get("beta_slow")
-        if fast not in (None, 32) or slow not in (None, 1):
-            what = f"{folder}: its positions are scaled by yarn with beta_fast {fast} and beta_slow {slow}"
-            raise InputError(f"{what}, but llama.cpp always uses 32 and 1", _KNOWN_YARN)
-        if rope.get("truncate") is False and not config.architecture.startswith("GptOss"):
-            what = f"{folder}: its positions are scaled by yarn with truncate false, but llama.cpp always truncates"
-            raise InputError(what, _KNOWN_YARN)
 
 
 def read_network(folder: Path, weights: Weights) -> Network:
@@ -244,13 +111,13 @@ def hugging_face_name(name: str) -> str:
 def _check_plain(config: ModelConfig, name: str, path: Path) -> None:
     """Reject features that change the computation and that this conversion does not support."""
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise InputError(f"{path}: {name} with the activation {config.get('hidden_act')} is not supported", _KNOWN)
+        raise InputError(f"{path}: {name} with the activation {config.get('hidden_act')} is not supported", WHAT_WORKS)
     if config.get("mlp_bias"):
-        raise InputError(f"{path}: {name} with biases in its feed-forward part is not supported", _KNOWN)
+        raise InputError(f"{path}: {name} with biases in its feed-forward part is not supported", WHAT_WORKS)
     if config.get("quantization_config"):
         raise InputError(f"{path}: the model is already quantized", "convert the model before quantization")
     if name.startswith("Qwen") and name != "Qwen2ForCausalLM" and config.get("attention_bias"):
-        raise InputError(f"{path}: {name} with biases in its attention is not supported", _KNOWN)
+        raise InputError(f"{path}: {name} with biases in its attention is not supported", WHAT_WORKS)
 
 
 def _size(fields: Fields, key: str, most: int = MAX_SIZE) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.gguf.clip_encoder import is_clip
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.model_config import ModelConfig
 from converters.gguf.reference import fits_in_memory, has_transformers
 from converters.gguf.weights import weight_files
 from converters.library_calls import loading

@@ -16,10 +16,12 @@ import numpy as np
 
 from converters.gguf.hyperparameters import Network, frequency_factors
 from converters.gguf.lora import Lora
+from converters.gguf.model_config import ModelConfig
 from converters.gguf.model_parts import ModelParts
 from converters.gguf.weights import wanted_size
 from converters.library_calls import loading
 from runtimes.arrays import Array
+from runtimes.errors import InputError
 from runtimes.llm.llama_cpp.memory import free_memory
 
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0  # of yarn; folders with other values are rejected
@@ -40,6 +42,17 @@ def source_scores(model: ModelParts, texts: list[list[int]]) -> tuple[list[Array
 def has_transformers() -> bool:
     """Return whether transformers is installed in this Python."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def check_in_transformers(folder: Path, config: ModelConfig) -> None:
+    """Raise InputError if transformers does not have the model, so that there is nothing to compare with."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    model_type = config.get("model_type")
+    if model_type is not None and model_type not in CONFIG_MAPPING_NAMES:
+        what = f"{folder} is {config.architecture}, and transformers does not have its model type {model_type}"
+        hint = "edge proves each conversion against transformers, and never runs Python code from a model's folder"
+        raise InputError(f"{what}, so the result could not be proven", hint)
 
 
 def fits_in_memory(weights: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.model_config import ModelConfig
 from converters.gguf.weights import Weights
 from runtimes.arrays import Array
 

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
+from converters.gguf.older_config import older_config, older_tokenizer_config
 from converters.gguf.weights import check_size, read_json, weight_files
 from runtimes.artifact.json_fields import JsonObject, JsonValue
 
@@ -35,29 +36,6 @@ _DATA = (
 )
 # Keys that refer to code, other files or the network.
 _LEADING = ("auto_map", "_name_or_path", "custom_pipelines", "backend", "is_local", "local_files_only")
-# By model type: what transformers always computes and does not write into config.json, and the converter asks for.
-_LEFT_OUT: dict[str, JsonObject] = {
-    "cohere2": {"rotary_pct": 1.0},
-    "deepseek_v3": {"scoring_func": "sigmoid"},
-}
-# transformers' own names of architectures that the converter only knows by the names of their makers.
-OTHER_NAMES = {"MptForCausalLM": "MPTForCausalLM"}
-# Models that the converter knows by the class of their text part, and for pictures by their own.
-_BY_TEXT_PART = (
-    "Idefics3ForConditionalGeneration",
-    "Lfm2VlForConditionalGeneration",
-    "SmolVLMForConditionalGeneration",
-)
-# The class of a text part that has only a `model_type`, as transformers saves it.
-_TEXT_CLASSES = {
-    "lfm2": "Lfm2ForCausalLM",
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
-# Tokenizer classes of transformers 5, which 4 does not have.
-_GENERIC = (None, "TokenizersBackend", "PythonBackend")
 
 
 class TemporaryFolder:
@@ -108,77 +86,12 @@ def stage(folder: Path, place: Path, without_template: bool = False, renewed: bo
     return place
 
 
-def older_config(config: Mapping[str, JsonValue]) -> JsonObject:
-    """Rewrite config.json as in transformers 4: with separate `rope_theta` and `rope_scaling`, and `torch_dtype`."""
-    found = {
-        key: older_config(value) if isinstance(value, dict) and key.endswith("_config") else value
-        for key, value in config.items()
-    }
-    if "dtype" in found:
-        found.setdefault("torch_dtype", found.pop("dtype"))
-    if found.get("multi_query") is True and found.get("new_decoder_architecture") is False:
-        found["num_kv_heads"] = 1  # transformers 5 writes the number of heads, but the first Falcons share one
-    rope = found.pop("rope_parameters", None)
-    if isinstance(rope, dict):
-        found |= _older_rope(rope, str(found.get("model_type")))
-    if found.get("model_type") == "gpt2" and "n_positions" in found:
-        found.setdefault("n_ctx", found["n_positions"])  # transformers 5 leaves it out
-    found = {**_LEFT_OUT.get(str(found.get("model_type")), {}), **found}
-    names = found.get("architectures")
-    if isinstance(names, list):
-        found["architectures"] = [OTHER_NAMES.get(str(name), name) for name in names]
-    if name := text_class(found):
-        found["text_config"] = {**_object(found["text_config"]), "architectures": [name]}
-    return found
-
-
-def text_class(config: Mapping[str, JsonValue]) -> str:
-    """Return the class of the text part of a model that sees pictures; empty for other models, and if it is unknown."""
-    text, names = _object(config.get("text_config")), config.get("architectures")
-    named = text.get("architectures")
-    if isinstance(named, list) and named:
-        return str(named[0])
-    is_needed = isinstance(names, list) and bool(names) and names[0] in _BY_TEXT_PART
-    return _TEXT_CLASSES.get(str(text.get("model_type")), "") if is_needed else ""
-
-
-def _older_rope(rope: Mapping[str, JsonValue], model_type: str) -> JsonObject:
-    if any(isinstance(one, dict) for one in rope.values()):  # by kind of layer, as in Gemma 3
-        full, sliding = _object(rope.get("full_attention")), _object(rope.get("sliding_attention"))
-        found = _older_rope(full, model_type) if full else {}
-        return found | ({"rope_local_base_freq": sliding["rope_theta"]} if "rope_theta" in sliding else {})
-    rest = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
-    found = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if rope.get(key) is not None}
-    if model_type == "gpt_neox":
-        names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
-        found |= {names[key]: value for key, value in found.items()}
-    kind = rest.get("rope_type", rest.get("type", "default"))
-    is_plain = kind in ("default", None) and "mrope_section" not in rest  # which Qwen-VL has
-    return found | ({} if is_plain else {"rope_scaling": rest})
-
-
-def older_tokenizer_config(config: Mapping[str, JsonValue], place: Path) -> JsonObject:
-    """Rewrite tokenizer_config.json as in transformers 4."""
-    found = dict(config)
-    if found.get("tokenizer_class") in _GENERIC:
-        found.pop("tokenizer_class", None)
-        if (place / "tokenizer.json").is_file():
-            found["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(found.get("extra_special_tokens"), list):
-        found.setdefault("additional_special_tokens", found.pop("extra_special_tokens"))
-    return found
-
-
 def _without_code(config: Mapping[str, JsonValue]) -> JsonObject:
     return {
         key: _without_code(value) if isinstance(value, dict) and key.endswith("_config") else value
         for key, value in config.items()
         if key not in _LEADING
     }
-
-
-def _object(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _write(path: Path, document: Mapping[str, JsonValue]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from converters.gguf.base import GgufConverter, GgufOptions
 from converters.gguf.detect import ADAPTER, recognize
-from converters.gguf.hugging_face import check_architecture
+from converters.gguf.model_config import generates_text
+from converters.gguf.support import check_architecture
 from converters.pipeline.request import ConvertResult, LlmConvertRequest
 from converters.pipeline.staging import ARTIFACT, failed_path, staging
 from edge.console.progress import OnProgress
@@ -92,6 +93,8 @@ def plan_llm_conversion(model: Path, request: ConversionRequest, inputs: Convers
                 f"{model} is not a language model that edge supports" if model.exists() else f"{model} does not exist"
             )
             hint = "pass a Hugging Face folder (config.json), Meta's consolidated.*.pth or a llama2.c checkpoint"
+            if model.is_file() and generates_text(model.parent):
+                what, hint = f"{model} is one file of a language model", f"pass its folder: {model.parent}"
             raise InputError(what, hint)
         return None
     if request.device is not None:

@@ -28,7 +28,8 @@ import sys
 from pathlib import Path
 import gguf
 from converters.gguf.folder_model import open_folder
-from converters.gguf.hugging_face import hugging_face_name, read_config, read_network
+from converters.gguf.hugging_face import hugging_face_name, read_network
+from converters.gguf.model_config import read_config
 from converters.gguf.language_model import LanguageModel, RenamedWeights
 from converters.gguf.vocabulary import Vocabulary
 from converters.gguf.weights import SafetensorsFolder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -95,8 +96,20 @@ def _convert(folder: str, out: str, precision: str, name: str, vocabulary: str |
         except NotImplementedError:
             raise ValueError(f"llama.cpp's converter does not support the architecture {architecture}") from None
         model_class = _with_vocabulary(base_class, vocabulary, pre)
+        model_class.no_mtp = not _predicts_several(Path(folder), {**hparams, **hparams.get("text_config", {})})
         model_class(Path(folder), _file_type(precision), Path(out), model_name=name).write()
     return str(architecture)
+
+
+def _predicts_several(folder: Path, hparams: Any) -> bool:
+    """Whether the weights have layers that predict further tokens (MTP), which transformers does not save again."""
+    import safetensors
+
+    open_file: Any = safetensors.safe_open
+    layers = hparams.get("num_hidden_layers", sys.maxsize)
+    names = [name for file in folder.glob("*.safetensors") for name in open_file(file, "pt").keys()]  # noqa: SIM118
+    numbers = [int(found[1]) for name in names if (found := re.search(r"\.layers\.(\d+)\.", name))]
+    return not names or max(numbers, default=0) >= layers or any(re.search(r"(^|\.)mtp\.", name) for name in names)
 
 
 def _file_type(precision: str) -> Any:
@@ -149,6 +162,7 @@ def _with_vocabulary(base_class: Any, vocabulary: str | None, pre: str | None) -
 
     class Converted(base_class):  # type: ignore[misc, unused-ignore]
         model_arch = base_class.model_arch
+        embedded = None  # the rows of the embedding
 
         def set_gguf_parameters(self) -> None:
             super().set_gguf_parameters()
@@ -171,19 +185,36 @@ def _with_vocabulary(base_class: Any, vocabulary: str | None, pre: str | None) -
             try:
                 super().set_vocab()
             # Some classes only read tokenizer.model, or need tokens that only the published tokenizers have.
-            except (FileNotFoundError, KeyError, ValueError, SystemExit):
+            except (AttributeError, FileNotFoundError, KeyError, ValueError, SystemExit):
                 if not (self.dir_model / "tokenizer.json").is_file() or (self.dir_model / "tokenizer.model").is_file():
                     raise
                 self._set_vocab_gpt2()
+            _shorten_vocabulary(self.gguf_writer, self.embedded)
 
-        if vocabulary is not None:
-
-            def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Any:
-                # Gemma 3's class cuts the embedding to the vocabulary that it would have written itself.
-                for new_name, tensor in super().modify_tensors(data_torch, name, bid):
-                    yield new_name, data_torch if name.endswith("embed_tokens.weight") else tensor
+        def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Any:
+            for new_name, tensor in _all_tensors(super().modify_tensors(data_torch, name, bid)):
+                if vocabulary is not None and name.endswith("embed_tokens.weight"):
+                    tensor = data_torch  # Gemma 3's class cuts it to the vocabulary that it would have written itself
+                if new_name == "token_embd.weight":
+                    self.embedded = int(tensor.shape[0])
+                yield new_name, tensor
 
     return Converted
+
+
+def _all_tensors(found: Any) -> Any:
+    """Yield what a class's own generator yields, and what it returns, as that of StableLM 2 does."""
+    more = yield from found
+    if more is not None:
+        yield from more
+
+
+def _shorten_vocabulary(writer: Any, rows: int | None) -> None:
+    """Cut the tokens to the embedding's rows; the classes with Mamba 2 round them up, which llama.cpp rejects."""
+    for key in ("tokens", "scores", "token_type"):
+        entry = writer.kv_data[0].get(f"tokenizer.ggml.{key}")
+        if entry is not None and rows is not None:
+            entry.value = entry.value[:rows]
 
 
 def _write_vocabulary(model: Any, vocabulary: Any) -> None:

@@ -22,6 +22,17 @@ _SIZES = {
     "initializer_range": 0.2,  # the usual 0.02 gives scores that are all the same
 }
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_MLA = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "num_key_value_heads": 4}
+_ROUTED = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+_MAMBA_2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1}
 _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 _LONGROPE = {"type": "longrope", "short_factor": [1 + i / 8 for i in range(8)], "long_factor": [2.0] * 8}
 
@@ -143,21 +154,7 @@ FAMILIES = {
     "deepseek-v3": Family(
         config="DeepseekV3Config",
         vocabulary="gpt-2",
-        own={
-            "kv_lora_rank": 16,
-            "q_lora_rank": 32,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 16,
-            "v_head_dim": 16,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 48,
-            "n_shared_experts": 1,
-            "first_k_dense_replace": 1,
-            "num_key_value_heads": 4,
-            "n_group": 1,
-            "topk_group": 1,
-        },
+        own={**_MLA, **_ROUTED, "q_lora_rank": 32},
     ),
     "glm": Family(config="GlmConfig", vocabulary="gpt-2", own={"head_dim": 16, "pad_token_id": 0}, least_db=GELU_DB),
     "glm-4": Family(config="Glm4Config", vocabulary="gpt-2", own={"head_dim": 16, "pad_token_id": 0}),
@@ -192,6 +189,130 @@ FAMILIES = {
         vocabulary="gpt-2",
         own={"n_layer": 2, "n_head": 4, "hidden_size": 64, "seq_length": 256},
         least_db=GELU_DB,
+    ),
+    # llama.cpp always truncates YaRN's limits, and reads from the number of layers which variant a model is.
+    "gpt-oss": Family(
+        config="GptOssConfig",
+        vocabulary="gpt-2",
+        own={
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "head_dim": 16,
+            "sliding_window": 96,
+            "rope_parameters": {**_YARN, "rope_theta": 150000.0, "truncate": True},
+        },
+    ),
+    "exaone-4": Family(
+        config="Exaone4Config",
+        vocabulary="gpt-2",
+        own={"sliding_window": None, "layer_types": ["full_attention"] * 2},
+    ),
+    "exaone-4-sliding": Family(
+        config="Exaone4Config",
+        vocabulary="gpt-2",
+        own={"sliding_window": 4096, "sliding_window_pattern": 4, "num_hidden_layers": 64, "initializer_range": 0.05},
+    ),
+    "deepseek-v2": Family(config="DeepseekV2Config", vocabulary="gpt-2", own={**_MLA, **_ROUTED, "q_lora_rank": 32}),
+    "deepseek-v2-lite": Family(
+        config="DeepseekV2Config",
+        vocabulary="gpt-2",
+        own={**_MLA, **_ROUTED, "q_lora_rank": None, "num_hidden_layers": 27, "initializer_range": 0.1},
+    ),
+    "glm-4.7-flash": Family(
+        config="Glm4MoeLiteConfig", vocabulary="gpt-2", own={**_MLA, **_ROUTED, "q_lora_rank": 32, "pad_token_id": 0}
+    ),
+    "glm-4.5": Family(config="Glm4MoeConfig", vocabulary="gpt-2", own={**_ROUTED, "head_dim": 16, "pad_token_id": 0}),
+    "dots1": Family(
+        config="Dots1Config",
+        vocabulary="gpt-2",
+        own={**_ROUTED, "head_dim": 16, "num_key_value_heads": 4, "norm_topk_prob": True},
+    ),
+    "minicpm3": Family(config="MiniCPM3Config", vocabulary="llama-spm", own={**_MLA, "q_lora_rank": 32}),
+    "olmo3": Family(config="Olmo3Config", vocabulary="gpt-neox", own={"num_hidden_layers": 4, "sliding_window": 96}),
+    "apertus": Family(config="ApertusConfig", vocabulary="gpt-2", own={"pad_token_id": 0}),
+    "arcee": Family(config="ArceeConfig", vocabulary="gpt-2", own={"head_dim": 16}),
+    "hunyuan": Family(config="HunYuanDenseV1Config", vocabulary="gpt-2", own={"head_dim": 16, "pad_token_id": 0}),
+    "hunyuan-moe": Family(
+        config="HunYuanMoEV1Config",
+        vocabulary="gpt-2",
+        own={"head_dim": 16, "num_experts": 4, "moe_topk": 2, "pad_token_id": 0},
+    ),
+    "ernie-4.5-moe": Family(
+        config="Ernie4_5_MoeConfig",
+        vocabulary="gpt-2",
+        own={
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 48,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 1,
+            "pad_token_id": 0,
+        },
+    ),
+    "jamba": Family(
+        config="JambaConfig",
+        vocabulary="llama-spm",
+        own={
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "mamba_d_state": 8,
+            "mamba_dt_rank": 8,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "lfm2": Family(config="Lfm2Config", vocabulary="gpt-2", own={"full_attn_idxs": [1], "block_multiple_of": 32}),
+    "lfm2-moe": Family(
+        config="Lfm2MoeConfig",
+        vocabulary="gpt-2",
+        own={**_EXPERTS, "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+    ),
+    "mamba2": Family(
+        config="Mamba2Config",
+        vocabulary="gpt-neox",
+        own={"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "expand": 2, "intermediate_size": 128},
+    ),
+    "bamba": Family(
+        config="BambaConfig", vocabulary="gpt-2", own={**_MAMBA_2, "attn_layer_indices": [1], "pad_token_id": 0}
+    ),
+    "falcon-h1": Family(
+        config="FalconH1Config", vocabulary="gpt-2", own={**_MAMBA_2, "mamba_d_ssm": 128, "head_dim": 16}
+    ),
+    "granite-hybrid": Family(
+        config="GraniteMoeHybridConfig",
+        vocabulary="gpt-2",
+        own={
+            **_MAMBA_2,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 64,
+            "layer_types": ["linear_attention", "full_attention"],
+            "attention_multiplier": 0.2,
+            "pad_token_id": 0,
+        },
+    ),
+    "stablelm-2": Family(  # with norms of each head
+        config="StableLmConfig",
+        vocabulary="gpt-neox",
+        own={"partial_rotary_factor": 0.25, "use_parallel_residual": True, "qk_layernorm": True},
+    ),
+    "qwen3-next": Family(
+        config="Qwen3NextConfig",
+        vocabulary="qwen2",
+        own={
+            **_EXPERTS,
+            "head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "shared_expert_intermediate_size": 64,
+            "num_hidden_layers": 4,
+        },
+        least_db=80.0,  # its linear attention sums up rounding errors
     ),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from converters.gguf.converter_failure import Failure, explain
-from converters.gguf.hugging_face import ModelConfig
+from converters.gguf.model_config import ModelConfig
 
 STAGED = Path("/tmp/edge-a1b2_c3d/model")
 CONFIG = ModelConfig(Path("config.json"), {"architectures": ["NemotronForCausalLM"], "hidden_size": 64})

@@ -137,7 +137,9 @@ def test_no_code_of_a_folder_is_run(place: Path, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_family_that_needs_code_of_its_own_is_refused_without_running_it(place: Path, tmp_path: Path) -> None:
+def test_a_family_that_needs_code_of_its_own_is_refused_without_running_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, mark = shutil.copytree(written(place, "gpt-neox"), tmp_path / "model"), tmp_path / "mark"
     (folder / "tokenization_chatglm.py").write_text(HOSTILE.format(mark=str(mark)), encoding="utf-8")
     changed_json(folder / "config.json", architectures=["ChatGLMModel"], model_type="chatglm")
@@ -146,6 +148,9 @@ def test_a_family_that_needs_code_of_its_own_is_refused_without_running_it(place
         tokenizer_class="ChatGLMTokenizer",
         auto_map={"AutoTokenizer": ["tokenization_chatglm.Tokenizer", None]},
     )
+    with pytest.raises(InputError, match="transformers does not have its model type chatglm"):
+        converted(folder, tmp_path)
+    monkeypatch.setattr("converters.gguf.folder_model.check_in_transformers", lambda *_given: None)
     with pytest.raises(InputError, match="converter cannot convert"):
         converted(folder, tmp_path)
     assert not mark.exists()

@@ -355,6 +355,35 @@ HOSTILE = {
         config(rope_parameters={"rope_type": "yarn", "factor": 4.0, "truncate": False}),
         "truncate false, but llama.cpp always truncates",
     ),
+    "a cut of gpt-oss": (
+        config(
+            architectures=["GptOssForCausalLM"],
+            rope_parameters={"rope_type": "yarn", "factor": 32.0, "truncate": False},
+        ),
+        "truncate false, but llama.cpp always truncates",
+    ),
+    "betas of one kind of layers": (
+        config(
+            architectures=["Olmo3ForCausalLM"],
+            rope_parameters={"full_attention": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 64}},
+        ),
+        "beta_fast 64 and beta_slow None",
+    ),
+    "a window that llama.cpp lacks": (
+        config(architectures=["Exaone4ForCausalLM"], sliding_window=96),
+        "sliding_window 96 and 2 layers",
+    ),
+    "a rank that llama.cpp expects": (
+        config(architectures=["DeepseekV2ForCausalLM"], q_lora_rank=None),
+        "q_lora_rank None and 2 layers",
+    ),
+    "factors for shorter contexts than llama.cpp has": (
+        config(
+            architectures=["Phi3ForCausalLM"],
+            rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 128},
+        ),
+        "original_max_position_embeddings 128: llama.cpp's shortest context is 256",
+    ),
     "layers that are not there": (config(num_hidden_layers=3), "lacks the tensor 'blk.2"),
     "layers that are too many": (config(num_hidden_layers=1), "architecture does not have"),
     "a billion layers": (config(num_hidden_layers=10**9), "not between"),

@@ -17,7 +17,7 @@ import pytest
 
 from converters.gguf.clip_encoder import write_clip_encoder
 from converters.gguf.folder_model import converter_environment
-from converters.gguf.hugging_face import read_config
+from converters.gguf.model_config import read_config
 from converters.gguf.pictures import prove_pictures
 from converters.pipeline.request import ConvertResult
 from runtimes.errors import EngineError, InputError

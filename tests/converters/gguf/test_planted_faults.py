@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.gguf import hugging_face
+from converters.gguf import support
 from converters.gguf.base import GgufOptions
 from converters.gguf.folder_model import FolderModel, converter_environment
 from converters.gguf.language_model import LanguageModel
@@ -174,7 +174,7 @@ def test_other_betas_of_yarn_are_seen_even_where_nothing_refuses_them(
     folder = shutil.copytree(folders["yarn"], tmp_path / "betas")
     rope = json.loads((folder / "config.json").read_text(encoding="utf-8"))["rope_parameters"]
     changed_json(folder / "config.json", rope_parameters={**rope, "beta_fast": 64.0, "beta_slow": 4.0})
-    monkeypatch.setattr(hugging_face, "_check_yarn", lambda _config, _folder: None)
+    monkeypatch.setattr(support, "_check_yarn", lambda *_given: None)
     model = HfToGguf().open_plain(folder, GgufOptions())
     model.write(tmp_path / "betas.gguf", "fp32", lambda _done, _total: None)
     assert not verdict(model, tmp_path / "betas.gguf")

@@ -18,7 +18,7 @@ from converters.gguf import dequantization
 from converters.gguf.base import GgufOptions
 from converters.gguf.dequantization import dequantize
 from converters.gguf.folder_model import converter_environment
-from converters.gguf.hugging_face import read_config
+from converters.gguf.model_config import read_config
 from converters.gguf.verification import load_options, prove_text
 from converters.gguf.weights import SafetensorsFolder
 from converters.hf_to_gguf import HfToGguf

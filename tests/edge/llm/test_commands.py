@@ -191,6 +191,13 @@ def test_what_does_not_fit_a_language_model_is_refused(words, status: int, said:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_for_a_file_of_a_model_its_folder_is_named(name: str, llm: Path) -> None:
+    done = edge("convert", llm / "stories260K-hf" / name, "--to", "gguf")
+    assert done.returncode == 3
+    assert f"pass its folder: {llm / 'stories260K-hf'}" in done.stderr
+
+
 def test_the_error_of_a_perplexity_is_that_of_the_mean() -> None:
     values = np.array([1.0, 2.0, 3.0, 2.0])
     found = perplexity(values)
