@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
+    from converters.layer_errors import LayerError
 
 _TOOL = "ai-edge-quantizer"
 _LOOPS = ("WHILE", "IF", "VAR_HANDLE", "CALL_ONCE")
@@ -25,6 +28,7 @@ class TfliteToTflite(Converter):
     source = "tflite"
     target = "tflite"
     precisions = ("fp16", "w8", "int8")
+    keeps_layers = True
     requires = (Requirement("ai_edge_quantizer", "tflite-quantizer"), Requirement("ai_edge_litert", "litert"))
 
     def convert(
@@ -42,10 +46,25 @@ class TfliteToTflite(Converter):
         with converting(model, _TOOL), tempfile.TemporaryDirectory() as folder:
             content = prepare(model, Path(folder))
             result = Path(folder) / "quantized.tflite"
-            result.write_bytes(_quantize(content, options.precision, calibration))
+            result.write_bytes(_quantize(content, options, calibration))
             path = write_inline(result, out / f"{model.stem}.tflite")
             path.write_bytes(drop_unused(path))
         return ConversionOutput(model=path)
+
+    def head_layers(self, model: Path, _result: Path) -> Sequence[tuple[str, ...]]:
+        """See `converters.base.Converter`."""
+        from converters.proof.tflite_origins import tflite_head_layers
+
+        return tflite_head_layers(model)
+
+    def layer_errors(
+        self, model: Path, result: Path, _options: ConvertOptions, samples: Calibration
+    ) -> Sequence[LayerError]:
+        """See `converters.base.Converter`."""
+        from converters.tflite.layer_errors import tflite_layers
+
+        with converting(model, "LiteRT"):
+            return tflite_layers(model, result, samples)
 
 
 def _check_operators(model: Path) -> None:
@@ -59,18 +78,22 @@ def _check_operators(model: Path) -> None:
         raise UsageError(what, "convert from the model that the file was made from (Keras, ONNX, PyTorch)")
 
 
-def _quantize(content: bytes, precision: str, calibration: Calibration | None) -> bytes:
+def _quantize(content: bytes, options: ConvertOptions, calibration: Calibration | None) -> bytes:
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
 
     tool = quantizer.Quantizer(bytearray(content))
     names, granularity = qtyping.TFLOperationName, qtyping.QuantGranularity
-    if precision == "int8":
+    if options.precision == "int8":
         assert calibration is not None
         tool.add_static_config(".*", names.ALL_SUPPORTED, 8, 8)
         # Runtimes of the Edge TPU compiler's age read only the first scale of a dense layer.
         tool.add_static_config(".*", names.FULLY_CONNECTED, 8, 8, granularity.TENSORWISE)
+        if options.keep:  # an operator is called by its outputs, separated by semicolons
+            kept = "|".join(map(re.escape, options.keep))
+            not_at_all = algorithm_manager.AlgorithmName.NO_QUANTIZE
+            tool.update_quantization_recipe(f"(^|;)({kept})(;|$)", names.ALL_SUPPORTED, algorithm_key=not_at_all)
         return bytes(tool.quantize(_ranges(tool, content, calibration)).quantized_model)
-    if precision == "w8":
+    if options.precision == "w8":
         tool.add_weight_only_config(".*", names.ALL_SUPPORTED, 8)
         return bytes(tool.quantize().quantized_model)
     casting = algorithm_manager.AlgorithmName.FLOAT_CASTING

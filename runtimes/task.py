@@ -17,6 +17,7 @@ import numpy as np
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.artifact.manifest import TensorSpec
+from runtimes.artifact.self_check import RowScores
 from runtimes.errors import UsageError
 from runtimes.model_files.facts import ModelFacts, TextInputs
 
@@ -183,6 +184,10 @@ class Decoder(ABC, Generic[R]):
     def reads(self) -> tuple[str, ...]:
         """Return the inputs whose values `decode` needs besides the outputs, under their names."""
         return ()
+
+    def row_scores(self) -> RowScores | None:
+        """Return the scores by which `decode` reads some rows of the outputs and not others; None if it reads all."""
+        return None
 
     def configured(self, options: DecodeOptions) -> Decoder[R]:
         """Return a copy with the user's options. A decoder without options returns itself."""

@@ -65,6 +65,12 @@ def softmax(logits: Array) -> Array:
     return shares.astype(np.float32)
 
 
+def sigmoid(logits: Array) -> Array:
+    """Return 1 ÷ (1 + exp(−x)), without overflow."""
+    shares: Array = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    return shares
+
+
 def _broadcast(quantization: Quantization, dimensions: int) -> tuple[Array, Array]:
     scale = np.asarray(quantization.scales, np.float64)
     zero_point = np.asarray(quantization.zero_points, np.float64)

@@ -27,6 +27,7 @@ from converters.pipeline.verification import (
     complete_checks,
     explain_by_rounding,
     find_ties,
+    is_quantized,
     map_tensors,
     selfcheck_count,
     selfcheck_rows,
@@ -36,7 +37,7 @@ from converters.pipeline.verification import (
     with_soak,
 )
 from converters.proof.conditioning import beyond_rounding, describe_rounding, rounding_responses
-from converters.proof.output_checks import output_checks, row_checks
+from converters.proof.output_checks import describe_row_scores, output_checks, row_checks, with_row_scores
 from converters.pytorch.hugging_face_config import TOKENIZER
 from converters.registry import converter
 from converters.sources.source import OpenedSource
@@ -118,7 +119,7 @@ class Candidate:
         proof = with_soak(proof, soaked.difference)
         wanted = sequence_length(truth) if reference.stateful else SELFCHECK_SAMPLES
         count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, wanted)
-        rows = selfcheck_rows(truth, given, count=count, in_order=reference.stateful)
+        rows = selfcheck_rows(truth, given, checks, count=count, in_order=reference.stateful)
         checks = checks_for_device(proof, precision, checks, truth, given, rows)
         manifest = replace(
             manifest,
@@ -136,7 +137,8 @@ class Candidate:
         )
         self._write_further_files()
         stored = ({name: values[rows] for name, values in arrays.items()} for arrays in (feeds, truth))
-        notes = (*notes, *find_ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
+        read = describe_row_scores(checks, truth)
+        notes = (*notes, *read, *find_ties(truth, given), *proof.slices.faint, *(second.notes if second else ()))
         return CandidateVerdict(
             artifact=write(self.request.out, manifest, *stored),
             proof=proof,
@@ -294,6 +296,8 @@ class Candidate:
         """Return how each output is compared with the source's; the arrays have the result's names."""
         pairs = pair_tensors(self.reference.outputs, outputs, "output")
         checks = row_checks(output_checks(self.graphs, pairs), pairs, self.reference.inputs, self.graphs, truth, given)
+        if is_quantized(self.request.options.precision):
+            checks = with_row_scores(checks, pairs, self.request.row_scores, truth)
         return complete_checks(checks, truth, given, outputs)
 
     def _proof(self, proof: Verification, run_as: str, accuracy: Score | None) -> JsonObject:

@@ -14,6 +14,7 @@ from converters.sources import exporting_source
 from converters.sources.source import SourceOptions
 from runtimes.artifact import Preprocess, TaskStatement
 from runtimes.artifact.json_fields import Fields, JsonObject, to_json
+from runtimes.artifact.self_check import RowScores
 from runtimes.jobs import Job
 
 # What the names of arrays begin with in the file of `ConvertRequest.answers`, before those of inputs and outputs.
@@ -44,6 +45,7 @@ class ConvertRequest(Job["ConvertResult"]):
     answers: An .npz to write the proof's first inputs and outputs to, as real numbers: the source's inputs, its outputs
         under its own names, the same under the result's names and in its layout, and the result's outputs.
     evaluation: An .npz of labeled inputs, on which top-1 accuracy may drop by `max_drop`, 0 to 1.
+    row_scores: The scores by which the source's decoder reads rows of its outputs; None if it reads all of them.
     """
 
     name = "convert"
@@ -66,6 +68,7 @@ class ConvertRequest(Job["ConvertResult"]):
     task: TaskStatement | None = None
     tokenizer: Path | None = None
     answers: Path | None = None
+    row_scores: RowScores | None = None
 
     @property
     def subject(self) -> str:
@@ -96,6 +99,7 @@ class ConvertRequest(Job["ConvertResult"]):
             task=fields.optional("task", TaskStatement.read) if fields.has("task") else None,
             tokenizer=_path(fields, "tokenizer"),
             answers=_path(fields, "answers"),
+            row_scores=fields.optional("row_scores", RowScores.read),
         )
 
     @staticmethod

@@ -20,7 +20,7 @@ import numpy as np
 
 from converters.base import CrossCheckResult
 from converters.calibration.dataset import Calibration, to_model_dtypes
-from converters.pipeline.tensor_matching import pair_tensors
+from converters.pipeline.tensor_matching import pair_tensors, reshape_answers
 from converters.proof.divergence import Divergence
 from runtimes.arrays import Array, Arrays
 from runtimes.artifact import SelfCheck, TensorSpec
@@ -40,6 +40,7 @@ from runtimes.verification.metrics import (
     sums_to_one,
 )
 from runtimes.verification.rows import RowReport, judge_rows, padded_axis
+from runtimes.verification.scored_rows import find_counted_samples, view_as_decoder
 from runtimes.verification.selfcheck import answers, describe, merge_worst, quote
 from runtimes.verification.slices import SliceReport, complete_check, judge_slices, limits_of
 
@@ -69,6 +70,11 @@ _REMEDY_FOR_SLICES = (
     " or fp32"
 )
 _REMEDY_UNSTEADY = "the engine computes this model unreliably: try another format or precision, or update the engine"
+
+
+def is_quantized(precision: str) -> bool:
+    """Return whether results of this precision are compared by the limits of quantized ones."""
+    return precision not in LIMITS
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,7 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
         failures += [f"{quote(names)}: {line}" for line in report.failures]
         metrics = merge_worst(metrics, {ROWS_MATCHED: report.share})
         limits = merge_worst(limits, {ROWS_MATCHED: report.limit})
+    read_truth, read_given = view_as_decoder(checks, _align(truth, given), given)
     for name, values in given.items():
         look = looks.get(name)
         if look is not None and look.kind == "rows":
@@ -207,9 +214,12 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
         if broken:
             failures.append(f"output '{name}' {broken}")
             continue
+        found, wanted = compare(expected, values), _limits(precision, expected)
+        if look is not None and look.scores is not None:
+            expected, values = read_truth[name], read_given[name]
+            found = {**compare(expected, values), "cosine": found["cosine"]}  # the cosine is that of all rows
         if look is not None:
             slices += judge_slices(look, expected, values, limits_of(precision))
-        found, wanted = compare(expected, values), _limits(precision, expected)
         failures += _below(name, found, wanted)
         metrics = merge_worst(metrics, found)
         limits = merge_worst(limits, wanted)
@@ -218,6 +228,11 @@ def verify(precision: str, truth: Arrays, given: Arrays, checks: Sequence[Output
     return Verification(
         passed=not failures, metrics=metrics, limits=limits, message=message, slices=slices, labels=labels, rows=rows
     )
+
+
+def _align(truth: Arrays, given: Arrays) -> Arrays:
+    """Return the source's outputs in the shapes of the result's, as far as they have as many values."""
+    return {name: reshape_answers(truth[name], values) for name, values in given.items()}
 
 
 def complete_checks(
@@ -229,12 +244,14 @@ def complete_checks(
         for spec in outputs
         if spec.quantization is not None and len(spec.quantization.scales) == 1
     }
+    truth, given = view_as_decoder(checks, _align(truth, given), given)
     found = []
     for check in checks:
         expected, values = comparable(truth[check.name], given[check.name])
         is_comparable = expected.shape == values.shape and values.size and np.isfinite(values).all()
         if check.kind == "values" and is_comparable and np.isfinite(expected).all():
-            check = complete_check(check, expected, values, scales.get(check.name, 0.0))
+            are_shares = check.scores is not None and check.scores.output == check.name
+            check = complete_check(check, expected, values, 0.0 if are_shares else scales.get(check.name, 0.0))
         found.append(check)
     return tuple(found)
 
@@ -286,6 +303,7 @@ def checks_for_device(
     A device only has the samples `rows`; parts that need more samples are not checked there.
     """
     failing = {one.output for one in proof.slices.failed}
+    truth, given = view_as_decoder(checks, truth, given)
     kept = []
     for check in sorted(checks, key=lambda one: list(given).index(one.name)):
         if check.kind != "values" or truth[check.name].shape != given[check.name].shape:
@@ -307,11 +325,20 @@ def sequence_length(truth: Arrays) -> int:
     return max(lengths)
 
 
-def selfcheck_rows(truth: Arrays, given: Arrays, *, count: int = SELFCHECK_SAMPLES, in_order: bool = False) -> Array:
+def selfcheck_rows(
+    truth: Arrays,
+    given: Arrays,
+    checks: Sequence[OutputCheck] = (),
+    *,
+    count: int = SELFCHECK_SAMPLES,
+    in_order: bool = False,
+) -> Array:
     """Return the samples for the self-check: the `count` whose outputs are closest to the source's.
 
     The self-check verifies that another machine computes the same; samples near the tolerance could fail there just by
-    rounding. `in_order` takes the first ones, for a model that keeps a state from one to the next.
+    rounding. Where a decoder reads rows by their scores, samples in which it reads some come first.
+
+    in_order: Take the first samples, for a model that keeps a state from one to the next.
     """
     samples = len(next(iter(given.values())))
     name = next((name for name, values in given.items() if truth[name].size == values.size), None)
@@ -319,7 +346,7 @@ def selfcheck_rows(truth: Arrays, given: Arrays, *, count: int = SELFCHECK_SAMPL
         return np.arange(min(count, samples))
     expected, values = truth[name].reshape(given[name].shape), given[name]
     closeness = [compare(expected[i : i + 1], values[i : i + 1])["cosine"] for i in range(samples)]
-    return np.sort(np.argsort(-np.round(closeness, 6), kind="stable")[:count])
+    return np.sort(np.lexsort((-np.round(closeness, 6), ~find_counted_samples(checks, truth)))[:count])
 
 
 def selfcheck_count(feeds: Arrays, limit: int | None, wanted: int = SELFCHECK_SAMPLES) -> int:

@@ -12,11 +12,13 @@ from converters.proof.onnx_origins import sizes_by_value
 from converters.proof.origins import Tracer, whole_output
 from runtimes.arrays import Arrays
 from runtimes.artifact import TensorSpec
-from runtimes.artifact.self_check import OutputCheck, Part
+from runtimes.artifact.self_check import OutputCheck, Part, RowScores
 from runtimes.errors import InputError
 from runtimes.model_files.detect import layout_of
 from runtimes.session import concrete_shape
 from runtimes.verification.rows import padded_axis, row_check
+from runtimes.verification.scored_rows import FEWEST_ROWS, find_counted_rows
+from runtimes.verification.selfcheck import quote
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,38 @@ def row_checks(
         for check in checks
         for axis in [axes.get(check.name)]
     )
+
+
+def with_row_scores(
+    checks: Sequence[OutputCheck], pairs: Sequence[TensorPair], scores: RowScores | None, truth: Arrays
+) -> tuple[OutputCheck, ...]:
+    """Return the checks with the scores by which a decoder reads rows, as far as enough rows count in the source.
+
+    scores: The scores, by the source's name of their output.
+    truth: The source's answers [n, ...], by the result's names.
+    """
+    name = next((pair.other.name for pair in pairs if scores is not None and pair.source.name == scores.output), None)
+    if scores is None or name is None or any(check.kind != "values" for check in checks):
+        return tuple(checks)
+    scores = replace(scores, output=name)
+    rows = find_counted_rows(scores, truth)
+    if rows.sum() < FEWEST_ROWS:
+        return tuple(checks)
+    return tuple(
+        replace(check, scores=scores) if truth[check.name].shape[:-1] == rows.shape else check for check in checks
+    )
+
+
+def describe_row_scores(checks: Sequence[OutputCheck], truth: Arrays) -> tuple[str, ...]:
+    """Return a note about what a decoder reads by its scores, and so is compared; nothing if it reads all."""
+    scores = next((check.scores for check in checks if check.scores is not None), None)
+    if scores is None:
+        return ()
+    rows = find_counted_rows(scores, truth)
+    names = [check.name for check in checks if check.scores is not None and check.name != scores.output]
+    what = f"{quote(names)} is compared in the rows" if len(names) == 1 else f"{quote(names)} are compared in the rows"
+    where = f"whose score is at least {scores.least:g} in the source, {int(rows.sum()):,} of {rows.size:,}"
+    return (f"{what} {where}; '{scores.output}' is compared as probabilities",)
 
 
 def _row_axis(

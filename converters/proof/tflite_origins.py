@@ -130,9 +130,9 @@ class TfliteOrigins(OriginReader):
         return None
 
 
-def tflite_head_layers(result: Path) -> list[tuple[str, ...]]:
-    """Return growing sets of layers at the outputs of an int8 model, by their names, which the float model has too."""
-    reader = TfliteOrigins(result)
+def tflite_head_layers(model: Path) -> list[tuple[str, ...]]:
+    """Return growing sets of layers at the outputs of a model, by their names; its int8 model has the same."""
+    reader = TfliteOrigins(model)
     return [tuple(map(reader.name_of, layers)) for layers in head_layers(reader)]
 
 

@@ -21,7 +21,7 @@ from edge.console.progress import OnProgress
 from edge.conversion.datasets import ConversionInputs, calibration_samples, describe_code, evaluation_inputs
 from edge.conversion.language_model import LlmConversion, plan_llm_conversion
 from edge.conversion.planning import ConversionPlan, ConversionRequest, plan_conversion, with_inspected_specs
-from edge.conversion.task import describe_to_page, kind_in_file, stated_task
+from edge.conversion.task import describe_to_page, find_row_scores, kind_in_file, stated_task
 from edge.conversion.task_agreement import compare_answers, with_agreement
 from edge.inference.preprocessing import PreprocessOptions, override, preprocess_for
 from edge.workers.process import OnProgress as OnWorkerProgress
@@ -79,8 +79,7 @@ class Conversion:
             folder = export.path if export and export.path.is_dir() else None
             stated = stated_task(source, inputs, folder)
             if stated is None:
-                shapes = plan.options.shapes
-                preprocess, notes = _preprocess(source, inputs.preprocess_options, hints, worker, shapes)
+                preprocess, notes = _preprocess(source, inputs.preprocess_options, hints, worker, plan.options.shapes)
             else:
                 preprocess, notes, inputs = stated.picture, list(stated.notes), replace(inputs, labels=None)
             samples, more = calibration_samples(inputs.calibration, preprocess, work, on_step)
@@ -104,6 +103,7 @@ class Conversion:
                 task=stated.statement if stated else None,
                 tokenizer=stated.tokenizer if stated else None,
                 answers=work / "answers.npz",
+                row_scores=find_row_scores(source, inputs) if plan.format != "browser" else None,
             )
             result = with_agreement(
                 lambda: worker.run(request, timeout_s=_TIMEOUT_S, on_progress=on_step),

@@ -16,6 +16,7 @@ from edge.inference.texts import MAX_TOKENS_KEY, tokenizer_beside
 from edge.inspection.report import TaskDescription
 from runtimes.artifact import MANIFEST, Artifact, Preprocess, TaskStatement
 from runtimes.artifact.json_fields import JsonObject, JsonValue, to_json
+from runtimes.artifact.self_check import RowScores
 from runtimes.errors import EdgeError
 from runtimes.task import Decoder
 from runtimes.tasks import recognize
@@ -80,15 +81,25 @@ def stated_task(source: OpenedSource, inputs: ConversionInputs, folder: Path | N
 
 def kind_in_file(source: OpenedSource, inputs: ConversionInputs) -> str | None:
     """Return "probability" or "logit" if the file shows which of them a classifier computes; None if it does not."""
+    decoder = _decoder_of(source, ModelHints(labels=inputs.labels))
+    return decoder.meaning.kind if isinstance(decoder, ClassScores) else None
+
+
+def find_row_scores(source: OpenedSource, inputs: ConversionInputs) -> RowScores | None:
+    """Return the scores by which the source's decoder reads rows of its outputs; None if it reads all of them."""
+    decoder = _decoder_of(source, ModelHints(task=inputs.task))
+    return decoder.row_scores() if decoder is not None else None
+
+
+def _decoder_of(source: OpenedSource, hints: ModelHints) -> Decoder[Any] | None:
     artifact = source.artifact
     found = inspect_file(artifact) if artifact.model.exists() else None
     if found is None:
         return None
     try:
-        _, decoder = recognize(facts_of(artifact, found, ModelHints(labels=inputs.labels), _no_specs))
+        return recognize(facts_of(artifact, found, hints, _no_specs))[1]
     except EdgeError:  # such as labels that do not fit, which the conversion refuses with the outputs of the engine
         return None
-    return decoder.meaning.kind if isinstance(decoder, ClassScores) else None
 
 
 def describe_to_page(folder: Path) -> None:

@@ -40,12 +40,38 @@ class Part:
 
 
 @dataclass(frozen=True)
+class RowScores:
+    """How a decoder reads rows: only those with a high score, such as the boxes of a detector's anchors.
+
+    output: The output that holds the scores, one or several in each row.
+    least: The lowest score that counts, 0 to 1.
+    are_logits: Whether the output holds logits.
+    """
+
+    output: str
+    least: float
+    are_logits: bool
+
+    @classmethod
+    def read(cls, fields: Fields) -> RowScores:
+        """Parse from JSON."""
+        return cls(fields.text("output"), fields.number("least"), fields.flag("are_logits"))
+
+
+@dataclass(frozen=True)
 class OutputCheck:
-    """How one output is compared; `parts` of values cover the whole output."""
+    """How one output is compared.
+
+    name: The output.
+    kind: One of `KINDS`.
+    parts: The parts of values, which cover the whole output.
+    scores: The scores by which a decoder reads the output's rows; None if it reads all of them.
+    """
 
     name: str
     kind: str
     parts: tuple[Part, ...] = ()
+    scores: RowScores | None = None
 
     KINDS: ClassVar[tuple[str, ...]] = ("values", "labels", "rows")
 
@@ -55,7 +81,8 @@ class OutputCheck:
         kind = fields.text("kind")
         if kind not in cls.KINDS:
             raise fields.reject("kind", f"is {kind!r}, not one of {', '.join(cls.KINDS)}")
-        return cls(fields.text("name"), kind, tuple(Part.read(item) for item in fields.children("parts")))
+        parts = tuple(Part.read(item) for item in fields.children("parts"))
+        return cls(fields.text("name"), kind, parts, fields.optional("scores", RowScores.read))
 
 
 @dataclass(frozen=True)

@@ -242,9 +242,3 @@ def single(array: Array, name: str, dimensions: int) -> Array:
 def layout_error(name: str, array: Array, expected: str) -> InputError:
     """Build the error about an output of another shape than its decoder expects, for the caller to raise."""
     return InputError(f"'{name}' is {list(array.shape)}, not {expected}", "--task tensors shows the outputs undecoded")
-
-
-def sigmoid(logits: Array) -> Array:
-    """Return 1 ÷ (1 + exp(−x)), without overflow."""
-    shares: Array = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
-    return shares

@@ -17,12 +17,11 @@ from runtimes.decoders.boxes import (
     corners_of_centers,
     in_pixels,
     layout_error,
-    sigmoid,
     single,
 )
 from runtimes.model_files.facts import ModelFacts, class_names
 from runtimes.task import PictureDefaults
-from runtimes.tensors import dequantize, softmax
+from runtimes.tensors import dequantize, sigmoid, softmax
 
 _MAX_QUERIES = 1000
 _SOFTMAX, _SIGMOID = ("softmax",), ("sigmoid", "logistic")  # operators, in lower case

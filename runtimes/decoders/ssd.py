@@ -9,6 +9,7 @@ import numpy as np
 
 from runtimes.arrays import Array
 from runtimes.artifact.manifest import TensorSpec
+from runtimes.artifact.self_check import RowScores
 from runtimes.decoders.boxes import (
     BoxDecoder,
     Candidates,
@@ -18,12 +19,11 @@ from runtimes.decoders.boxes import (
     corners_of_centers,
     in_pixels,
     layout_error,
-    sigmoid,
     single,
 )
 from runtimes.model_files.facts import ModelFacts, class_names
 from runtimes.task import PictureDefaults
-from runtimes.tensors import dequantize
+from runtimes.tensors import dequantize, sigmoid
 
 _POST_PROCESS = "TFLite_Detection_PostProcess"
 _DETECTION_OUTPUT = "DetectionOutput"
@@ -236,6 +236,10 @@ class AnchoredBoxes(BoxDecoder[Detections]):
         if self.boxes.shape[2] == _FIRST_POINT + 2 * _PALM_POINTS:
             return PictureDefaults("letterbox", 0, 0.0, 1 / 255, "MediaPipe's palm detectors")
         return PictureDefaults("letterbox", 0, 127.5, 1 / 127.5, "MediaPipe's detectors")
+
+    def row_scores(self) -> RowScores:
+        """Return the anchors' scores, from half of the lowest that is kept: users may lower it, and results round."""
+        return RowScores(self.scores.name, self.limits.confidence / 2, self.are_logits)
 
     def decode(self, outputs: Mapping[str, Array]) -> Detections:
         """Return the merged boxes. Raises InputError for outputs of another layout."""

@@ -22,13 +22,12 @@ from runtimes.decoders.boxes import (
     corners_of_centers,
     in_pixels,
     layout_error,
-    sigmoid,
     single,
 )
 from runtimes.errors import InputError
-from runtimes.model_files.facts import ModelFacts, class_names
+from runtimes.model_files.facts import TASK_OPTION, ModelFacts, class_names
 from runtimes.task import PictureDefaults, R
-from runtimes.tensors import dequantize
+from runtimes.tensors import dequantize, sigmoid
 
 _STRIDES = (4, 8, 16, 32, 64)
 _BOX = 4  # center x, center y, width, height
@@ -93,7 +92,9 @@ class YoloCells(YoloDecoder[Detections]):
         cells = next((side for side in reversed(sides) if cell_boxes(side, size)), max(sides))
         numbers = sides[0] if cells == sides[1] else sides[1]
         surplus = numbers - _BOX - len(labels) if labels else None
-        has_objectness = surplus == 1 if surplus in (0, 1) else boxes == 3
+        # Ultralytics' models with one box per cell have no objectness: there is a label too few, then.
+        is_ultralytics = boxes == 1 and model.task == "detection" and model.origins.get("task") != TASK_OPTION
+        has_objectness = surplus == 1 if surplus in (0, 1) and not is_ultralytics else boxes == 3
         classes = numbers - _BOX - has_objectness
         is_yolox = boxes == 1 and (has_objectness or (labels is None and numbers == _YOLOX))
         if classes < 1 or is_yolox:

@@ -19,6 +19,7 @@ from runtimes.tensors import dequantize
 from runtimes.verification.labels import judge_labels
 from runtimes.verification.metrics import LABELS_EQUAL, METRICS, ROWS_MATCHED, comparable, compare, meets, probe
 from runtimes.verification.rows import judge_rows, pad
+from runtimes.verification.scored_rows import view_as_decoder
 from runtimes.verification.slices import judge_slices, limits_of
 
 _FIX_SIZE = "end the model before what decides the size, or let it keep a fixed number of rows, as TopK does"
@@ -82,13 +83,15 @@ def judge(rule: SelfCheck, expected: Arrays, outputs: Arrays, precision: str = "
     """
     worst: dict[str, float] = {}
     sources = {name: expected[_match(name, place, expected)] for place, name in enumerate(outputs)}
-    for names, report in judge_rows(precision, _row_checks(rule, outputs), sources, outputs).items():
+    looks = _rename_checks(rule, outputs)
+    read_sources, read_outputs = view_as_decoder(tuple(looks.values()), sources, outputs)
+    for names, report in judge_rows(precision, _row_checks(looks), sources, outputs).items():
         if report.failures:
             return Verdict(passed=False, message=f"{quote(names)}: {report.failures[0]}")
         worst = merge_worst(worst, {ROWS_MATCHED: report.share})
-    for place, (name, values) in enumerate(outputs.items()):
+    for name, values in outputs.items():
         source = sources[name]
-        look = rule.outputs[place] if place < len(rule.outputs) else None
+        look = looks.get(name)
         if look is not None and look.kind == "rows":
             continue
         if source.shape != values.shape:
@@ -104,6 +107,8 @@ def judge(rule: SelfCheck, expected: Arrays, outputs: Arrays, precision: str = "
         broken = probe(source, values)
         if broken:
             return Verdict(passed=False, message=f"output '{name}' {broken}")
+        if look is not None and look.scores is not None:
+            source, values = read_sources[name], read_outputs[name]
         slices = judge_slices(look, source, values, limits_of(precision)) if look is not None else None
         if slices is not None and slices.failed:
             return Verdict(passed=False, message=slices.describe()[0])
@@ -122,9 +127,22 @@ def quote(names: Sequence[str]) -> str:
     return f"output{'s' if len(names) > 1 else ''} " + ", ".join(f"'{name}'" for name in names)
 
 
-def _row_checks(rule: SelfCheck, outputs: Arrays) -> list[OutputCheck]:
-    """Return the checks of outputs that are sets of rows, with the names that this engine gives them."""
-    found = [replace(check, name=name) for name, check in zip(outputs, rule.outputs) if check.kind == "rows"]
+def _rename_checks(rule: SelfCheck, outputs: Arrays) -> dict[str, OutputCheck]:
+    """Return the checks by the names that this engine gives the outputs."""
+    names = {check.name: name for name, check in zip(outputs, rule.outputs)}
+    looks = {}
+    for check in rule.outputs[: len(names)]:
+        scores = check.scores
+        if scores is not None and scores.output not in names:
+            raise InputError(f"the self-check reads scores in '{scores.output}', which is not an output", REWRITE)
+        renamed = None if scores is None else replace(scores, output=names[scores.output])
+        looks[names[check.name]] = replace(check, name=names[check.name], scores=renamed)
+    return looks
+
+
+def _row_checks(looks: Mapping[str, OutputCheck]) -> list[OutputCheck]:
+    """Return the checks of outputs that are sets of rows."""
+    found = [check for check in looks.values() if check.kind == "rows"]
     for check in found:
         if not check.parts:
             raise InputError(f"the self-check does not say which axis of output '{check.name}' holds rows", REWRITE)

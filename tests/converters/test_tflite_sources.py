@@ -89,6 +89,24 @@ def test_a_float_file_is_quantized_and_smaller(tmp_path, network, source, precis
     assert constants(path) < share * constants(network["fp32"])
 
 
+@pytest.mark.parametrize("source", ["fp32", "fp16"])
+def test_the_layers_that_lose_most_are_named_and_kept_in_float(tmp_path, network, source):
+    pytest.importorskip("ai_edge_quantizer")
+    step, samples = converter("tflite_to_tflite"), Calibration({"image": SAMPLES[:8]})
+    whole = convert("tflite_to_tflite", network[source], tmp_path, precision="int8")
+    first, *_ = step.layer_errors(network[source], whole, ConvertOptions(precision="int8"), samples)
+    assert 0 < first.noise < 1
+    (tmp_path / "kept").mkdir()
+    kept = convert("tflite_to_tflite", network[source], tmp_path / "kept", precision="int8", keep=first.touching)
+    dtypes = {one.spec.name: one.spec.dtype for one in read_tflite(kept).graphs[0].tensors}
+    assert dtypes[first.name] == "float32"
+    assert "int8" in dtypes.values()
+    noise = {one.name: one.noise for one in step.layer_errors(network[source], kept, ConvertOptions(), samples)}
+    assert noise[first.name] < first.noise / 10
+    (head,) = step.head_layers(network[source], whole)
+    assert len(head) == 2  # nothing is only moved at the outputs: the softmax, and the dense layer of the other
+
+
 def test_a_file_of_the_first_converters_is_quantized_too(tmp_path, network):
     """Its operator codes are in the old field alone, and it has no signature."""
     pytest.importorskip("ai_edge_quantizer")

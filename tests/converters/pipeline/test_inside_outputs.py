@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from converters.keras_to_tflite import KerasToTflite
 from converters.options import ConvertOptions
 from converters.pipeline.convert import convert
 from converters.pipeline.request import ConvertRequest
@@ -152,7 +153,8 @@ def test_a_single_layer_whose_channels_differ_in_scale_stays_in_float(tmp_path, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own, of numpy 2
-def test_tflite_keeps_the_scores_too(tmp_path):
+@pytest.mark.parametrize("source", ["keras", "tflite"])
+def test_tflite_keeps_the_scores_too(tmp_path, source):
     pytest.importorskip("tensorflow")
     keras = pytest.importorskip("keras")
     keras.utils.set_random_seed(3)
@@ -162,9 +164,12 @@ def test_tflite_keeps_the_scores_too(tmp_path):
     keras.Model(x, keras.layers.Concatenate()([boxes, scores])).save(tmp_path / "m.keras")
     np.savez(tmp_path / "samples.npz", x=normal(40, 16, 16, 3))
     (tmp_path / "out").mkdir()
+    if source == "tflite":
+        pytest.importorskip("ai_edge_quantizer")
+        KerasToTflite().convert(tmp_path / "m.keras", tmp_path, ConvertOptions(), None)
     request = ConvertRequest(
-        source=tmp_path / "m.keras",
-        steps=("keras_to_tflite",),
+        source=tmp_path / f"m.{source}",
+        steps=(f"{source}_to_tflite",),
         format="tflite",
         options=ConvertOptions(precision="int8"),
         out=tmp_path / "out",
@@ -173,7 +178,9 @@ def test_tflite_keeps_the_scores_too(tmp_path):
     )
     assert convert(request, silent).proof["repair"]["lost"].endswith("channels 4..6")
     artifact = Artifact.open(request.out)
-    assert (artifact.manifest.inputs[0].dtype, artifact.manifest.outputs[0].dtype) == ("uint8", "float32")
+    inputs = {"keras": "uint8", "tflite": "int8"}
+    assert (artifact.manifest.inputs[0].dtype, artifact.manifest.outputs[0].dtype) == (inputs[source], "float32")
+    assert on_the_device(request.out).passed
 
 
 def test_the_same_detector_passes_in_fp16(detector, request_for):

@@ -32,7 +32,7 @@ def calibration(real, tmp_path) -> Path:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("target", ["onnx fp32", "openvino fp32", "tflite w8"])
+@pytest.mark.parametrize("target", ["onnx fp32", "openvino fp32", "tflite w8", "tflite int8", "onnx int8"])
 def test_both_faces_are_found_by_a_conversion(real, calibration, tmp_path, target):
     source, out = real / "face_detection_short_range.tflite", tmp_path / "artifact"
     words = ["--to", target.split()[0], "--precision", target.split()[1], "--out", str(out)]

@@ -431,3 +431,12 @@ def test_boxes_become_those_of_supervision(monkeypatch, found):
     np.testing.assert_allclose(boxes.confidence, [one.score for one in found.boxes])
     assert boxes.class_id.tolist() == [one.index for one in found.boxes]
     assert boxes.data["class_name"].tolist() == ["dog", "class 7"][: len(found.boxes)]
+
+
+def test_a_label_too_few_is_no_objectness():
+    two = Labels(("cat", "dog"), "two.txt", GIVEN)
+    model = facts((1, 4 + 3, CELLS), task="detection", labels=two)
+    with pytest.raises(InputError, match=r"two\.txt has 2 labels; the model has 3 classes"):
+        DetectionTask().recognize(model)
+    # Where the user alone says that it detects, it may be YOLOX, whose objectness is a number more.
+    assert DetectionTask().recognize(replace(model, origins={"task": TASK_OPTION})) is None
