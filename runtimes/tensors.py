@@ -11,6 +11,7 @@ from runtimes.session import concrete_shape
 
 # In quantization steps: scales have 24-bit precision, so an exact half may come out slightly below.
 _SCALE_ERROR = 1e-4
+_LUMA = np.array([19595, 38470, 7471], np.uint32)  # of red, green and blue, times 65,536
 
 
 def dequantize(values: Array, quantization: Quantization | None) -> Array:
@@ -45,17 +46,26 @@ def pixels_to_input(pixels: Array, spec: TensorSpec, preprocess: Preprocess) -> 
     """Convert a picture to the model's input tensor.
 
     `pixels` is uint8, [height, width, 3] in RGB, already resized and cropped; the result has the dtype of `spec`
-    and a batch dimension of 1: [1, height, width, 3] or [1, 3, height, width].
+    and a batch dimension of 1: [1, height, width, channels] or [1, channels, height, width].
     """
     if pixels.dtype != np.uint8 or pixels.shape != (*preprocess.crop, 3):
         actual = f"{pixels.dtype.name}{list(pixels.shape)}"
         raise InputError(f"the picture is {actual}; the model takes uint8{[*preprocess.crop, 3]}", "resize it first")
-    channels = pixels if preprocess.color == "RGB" else pixels[..., ::-1]
     mean, scale = np.asarray(preprocess.mean, np.float64), np.asarray(preprocess.scale, np.float64)
+    if preprocess.color == "GRAY":
+        channels, mean, scale = _luma(pixels), mean.mean(), scale.mean()
+    else:
+        channels = pixels if preprocess.color == "RGB" else pixels[..., ::-1]
     real = ((channels - mean) * scale)[np.newaxis]
     if preprocess.layout == "NCHW":
         real = real.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(quantize(real, spec))
+
+
+def _luma(pixels: Array) -> Array:
+    """Return the gray of RGB pixels, [height, width, 1], by ITU-R 601 with the rounding of Pillow's mode L."""
+    gray: Array = (pixels.astype(np.uint32) @ _LUMA + 0x8000) >> 16
+    return gray[..., np.newaxis]
 
 
 def softmax(logits: Array) -> Array:

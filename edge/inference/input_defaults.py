@@ -14,6 +14,7 @@ from edge.inspection import Inspection
 from runtimes.artifact import Artifact, Preprocess, TensorSpec
 from runtimes.artifact.json_fields import JsonValue
 from runtimes.errors import InputError, UsageError
+from runtimes.model_files.facts import channels_of
 from runtimes.session import format_shape
 from runtimes.shapes import free_axes, suggestion
 from runtimes.task import PictureDefaults
@@ -57,7 +58,9 @@ def preprocess_of(
     if options.preset is None or options.preset == "none":
         mean, scale = _mean_and_scale(artifact, spec, options, found, assumptions, usual)
         options = replace(options, preset=None, mean=mean, scale=scale)
-    if options.color is None:
+    if channels_of(spec) == 1:
+        assumptions.append("its single channel is the gray of the picture")
+    elif options.color is None:
         options = replace(options, color=author.color or _color(found, assumptions))
     resize = options.resize or author.resize or usual.resize
     preprocess = preprocess_for(replace(options, resize=resize), spec)
@@ -80,7 +83,8 @@ def _resize_assumption(preprocess: Preprocess) -> str:
 
 
 def _check_fit(artifact: Artifact, spec: TensorSpec, preprocess: Preprocess) -> Preprocess:
-    if spec.shape[1:] != ((*preprocess.crop, 3) if preprocess.layout == "NHWC" else (3, *preprocess.crop)):
+    channels = (preprocess.channels,)
+    if spec.shape[1:] != (preprocess.crop + channels if preprocess.layout == "NHWC" else channels + preprocess.crop):
         raise InputError(
             f"{artifact.model} takes {format_shape(spec.shape)}; pictures of {format_shape(preprocess.crop)} "
             f"in the layout {preprocess.layout} do not fit",
@@ -90,17 +94,17 @@ def _check_fit(artifact: Artifact, spec: TensorSpec, preprocess: Preprocess) -> 
 
 
 def _check_picture(artifact: Artifact, spec: TensorSpec) -> None:
-    """Check that the input is one picture of a fixed size, with three channels first or last."""
+    """Check that the input is one picture of a fixed size, with one or three channels first or last."""
     shape = spec.shape
     sizes = [size for size in shape[1:] if isinstance(size, int) and size > 0]
-    is_picture = len(shape) == 4 and 3 in (shape[1], shape[3])
+    is_picture = channels_of(spec) > 0
     if is_picture and free_axes(spec):
         what = f"{artifact.model} takes pictures of any size: {spec.dtype}{format_shape(shape)}"
         raise UsageError(what, f"name the size, such as {suggestion(spec, {})}")
     if not is_picture or len(sizes) != 3 or math.prod(sizes) > _MAX_VALUES:
+        what = f"{artifact.model} takes {spec.dtype}{format_shape(shape)}"
         raise InputError(
-            f"{artifact.model} takes {spec.dtype}{format_shape(shape)}, not one picture of a fixed size in 3 colors",
-            "list its inputs with `edge inspect`",
+            f"{what}, not one picture of a fixed size in color or gray", "list its inputs with `edge inspect`"
         )
 
 

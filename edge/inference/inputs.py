@@ -13,7 +13,7 @@ from edge.inference.images import SUFFIXES, find_files, load_picture
 from runtimes.arrays import MAX_NPZ_BYTES, Array, Arrays, load_arrays
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import InputError
-from runtimes.model_files.facts import is_picture
+from runtimes.model_files.facts import picture_input
 from runtimes.session import concrete_shape, format_shape
 from runtimes.task import Placement
 from runtimes.tensors import pixels_to_input, zeros
@@ -94,7 +94,7 @@ def read_picture_sample(artifact: Artifact, path: Path) -> Sample:
     manifest, start = artifact.manifest, perf_counter()
     assert manifest.preprocess is not None
     pixels, placement = load_picture(path, manifest.preprocess)
-    first = next((spec for spec in manifest.inputs if is_picture(spec)), manifest.inputs[0])
+    first = picture_input(manifest.inputs) or manifest.inputs[0]
     picture = pixels_to_input(pixels, first, manifest.preprocess)
     is_batch = len(first.shape) == picture.ndim  # TorchVision's detectors take a picture without that axis
     batch = concrete_shape(first)[0] if is_batch else 1  # a fixed batch is filled with copies of the picture

@@ -50,6 +50,7 @@ def preprocess_for(options: PreprocessOptions, spec: TensorSpec) -> Preprocess:
     Raises UsageError if the input is not a picture, or if neither a preset nor mean and scale are specified.
     """
     from runtimes.artifact.manifest import Preprocess
+    from runtimes.model_files.facts import channels_of
 
     layout = options.layout or _layout(spec)
     mean, scale = _mean_and_scale(options, spec)
@@ -63,7 +64,7 @@ def preprocess_for(options: PreprocessOptions, spec: TensorSpec) -> Preprocess:
         crop=(crop[0], crop[1]),
         method="bilinear",
         layout=layout,
-        color=options.color or "RGB",
+        color="GRAY" if channels_of(spec) == 1 else options.color or "RGB",
         mean=mean,
         scale=scale,
     )
@@ -95,11 +96,11 @@ def _mean_and_scale(options: PreprocessOptions, spec: TensorSpec) -> tuple[tuple
 
 
 def _layout(spec: TensorSpec) -> str:
-    if len(spec.shape) == 4 and spec.shape[3] == 3:
-        return "NHWC"
-    if len(spec.shape) == 4 and spec.shape[1] == 3:
-        return "NCHW"
-    what = f"input '{spec.name}' is {list(spec.shape)}, not a picture with three channels"
+    from runtimes.model_files.facts import channels_of, is_channels_last
+
+    if channels_of(spec):
+        return "NHWC" if is_channels_last(spec) else "NCHW"
+    what = f"input '{spec.name}' is {list(spec.shape)}, not a picture with one or three channels"
     raise UsageError(what, "leave out --preprocess, and pass its inputs as an .npz")
 
 

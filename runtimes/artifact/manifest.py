@@ -66,7 +66,8 @@ class Preprocess:
     The picture is resized (`shorter_side`: scale the shorter side to `size` pixels, then center-crop to `crop`
     (height, width); `stretch`: scale directly to `crop`; `letterbox`: scale to fit into `crop` and fill the borders
     with the gray `pad`, half on each side), its channels are ordered as `color`, and each value p in 0…255 becomes
-    (p − mean) × scale, per channel. `layout` is NHWC or NCHW.
+    (p − mean) × scale, per channel. `layout` is NHWC or NCHW. The color GRAY is one channel, the luma of the others,
+    for which the means of `mean` and of `scale` hold.
     """
 
     resize: str
@@ -83,8 +84,13 @@ class Preprocess:
         "resize": ("shorter_side", "stretch", "letterbox"),
         "method": ("nearest", "bilinear", "bicubic"),
         "layout": ("NHWC", "NCHW"),
-        "color": ("RGB", "BGR"),
+        "color": ("RGB", "BGR", "GRAY"),
     }
+
+    @property
+    def channels(self) -> int:
+        """How many channels the input has."""
+        return 1 if self.color == "GRAY" else 3
 
     @classmethod
     def read(cls, fields: Fields) -> Preprocess:

@@ -17,6 +17,7 @@ MANIFEST = "the manifest"  # the origin of facts from an artifact's manifest
 _TEXT_INPUTS = {"ids": "input_ids", "mask": "attention_mask", "types": "token_type_ids"}
 TASK_OPTION = "--task"  # the origin of a task that the user names
 _SMALLEST_SIDE = 32  # of a picture, in pixels
+_SMALLEST_GRAY_SIDE = 8  # of a picture in one channel, as of scikit-learn's digits
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,13 @@ class ModelFacts:
 
     @property
     def takes_picture(self) -> bool:
-        """Whether the only input is one three-channel picture, channels first or last."""
-        return len(self.inputs) == 1 and is_picture(self.inputs[0])
+        """Whether the only input is one picture in color, channels first or last."""
+        return len(self.inputs) == 1 and is_picture(self.inputs[0]) and channels_of(self.inputs[0]) > 1
 
     @property
     def picture(self) -> TensorSpec | None:
-        """The input that takes a picture; there may be other inputs. None unless there is exactly one."""
-        found = [spec for spec in self.inputs if is_picture(spec)]
-        return found[0] if len(found) == 1 else None
+        """The input that takes a picture, see `picture_input`."""
+        return picture_input(self.inputs)
 
     @property
     def picture_size(self) -> tuple[int, int] | None:
@@ -118,7 +118,7 @@ class ModelFacts:
         spec = self.picture
         if spec is None:
             return None
-        height, width = spec.shape[1:3] if spec.shape[3] == 3 else spec.shape[2:4]
+        height, width = spec.shape[1:3] if is_channels_last(spec) else spec.shape[2:4]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     @property
@@ -130,7 +130,7 @@ class ModelFacts:
         shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
         if len(shape) == 3 and shape[0] == 3:
             return 1 if any(isinstance(side, int) and side < _SMALLEST_SIDE for side in shape[1:]) else 0
-        is_batch = len(shape) == 4 and 3 in (shape[1], shape[3]) and isinstance(shape[0], int)
+        is_batch = bool(self.inputs) and channels_of(self.inputs[0]) > 0 and isinstance(shape[0], int)
         return int(shape[0]) if is_batch and shape[0] else 1
 
     def for_one(self) -> ModelFacts:
@@ -226,9 +226,35 @@ def _same_kind(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def is_picture(spec: TensorSpec) -> bool:
-    """Return whether an input takes one picture of three channels, channels first or last."""
+    """Return whether an input takes one picture of three channels or in gray, channels first or last."""
+    return channels_of(spec) > 0 and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
+
+
+def channels_of(spec: TensorSpec) -> int:
+    """Return the channels of the pictures that an input takes, 3 or 1; 0 if it takes none."""
     shape = spec.shape
-    return len(shape) == 4 and 3 in (shape[1], shape[3]) and (shape[0] == 1 or isinstance(shape[0], str))
+    if len(shape) != 4:
+        return 0
+    if 3 in (shape[1], shape[3]):
+        return 3
+    sides = shape[1:3] if shape[3] == 1 else shape[2:4] if shape[1] == 1 else (0, 0)
+    return int(all(isinstance(side, str) or side >= _SMALLEST_GRAY_SIDE for side in sides))
+
+
+def is_channels_last(spec: TensorSpec) -> bool:
+    """Return whether the pictures that an input takes have their channels last."""
+    return spec.shape[3] == channels_of(spec)
+
+
+def picture_input(specs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """Return the input that takes a picture; there may be other inputs. None unless there is exactly one.
+
+    Next to a picture in color, what could be a gray one is something else, such as a mask.
+    """
+    found = [spec for spec in specs if is_picture(spec)]
+    most = max(map(channels_of, found), default=0)
+    best = [spec for spec in found if channels_of(spec) == most]
+    return best[0] if len(best) == 1 else None
 
 
 def facts_of_artifact(artifact: Artifact) -> ModelFacts:

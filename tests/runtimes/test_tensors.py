@@ -44,6 +44,17 @@ def test_channels_first_and_blue_first():
     np.testing.assert_allclose(array[0, 2], (PIXELS[..., 0] - 127.5) / 127.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("NHWC", (1, 16, 32, 1)), ("NCHW", (1, 1, 16, 32))])
+def test_gray_is_the_luma_that_pillow_computes(layout, shape):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
+    way = preprocess(layout=layout, color="GRAY", crop=(16, 32), mean=(10, 20, 30), scale=(0.5, 0.5, 0.5))
+    array = pixels_to_input(pixels, spec("float32", shape), way)
+    assert array.shape == shape
+    luma = np.asarray(image.fromarray(pixels).convert("L"), np.float32)
+    np.testing.assert_allclose(array.reshape(16, 32), (luma - 20) / 2, rtol=1e-6)
+
+
 def test_each_channel_has_its_own_mean_and_scale():
     array = pixels_to_input(PIXELS, spec("float32", (1, 2, 4, 3)), preprocess(mean=(0, 10, 20), scale=(1, 0.5, 0.25)))
     np.testing.assert_allclose(array[0, 0, 0], [0, 0, 0])

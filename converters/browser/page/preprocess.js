@@ -154,6 +154,19 @@ function isPicture({ shape }) {
 }
 
 /**
+ * The gray of a pixel, with the rounding of Pillow's mode L.
+ * @param {Uint8ClampedArray} data
+ * @param {number} pixel
+ */
+function luma(data, pixel) {
+  const [red, green, blue] = [data[3 * pixel], data[3 * pixel + 1], data[3 * pixel + 2]];
+  return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >>> 16;
+}
+
+/** @param {number[]} values */
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/**
  * The model's input tensor of a fitted picture.
  * @param {Picture} picture
  * @param {TensorSpec} spec
@@ -162,11 +175,15 @@ function isPicture({ shape }) {
 export function toInput(picture, spec, rule) {
   const data = newArray(spec.dtype, sizeOf(concreteShape(spec)));
   const plane = picture.width * picture.height;
+  const isGray = rule.color === "GRAY";
+  const channels = isGray ? 1 : 3;
+  const [means, scales] = isGray ? [[mean(rule.mean)], [mean(rule.scale)]] : [rule.mean, rule.scale];
   for (let pixel = 0; pixel < plane; pixel++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const value = picture.data[3 * pixel + (rule.color === "RGB" ? channel : 2 - channel)];
-      const real = (value - rule.mean[channel]) * rule.scale[channel];
-      data[rule.layout === "NCHW" ? channel * plane + pixel : 3 * pixel + channel] = quantized(real, spec);
+    for (let channel = 0; channel < channels; channel++) {
+      const place = 3 * pixel + (rule.color === "RGB" ? channel : 2 - channel);
+      const value = isGray ? luma(picture.data, pixel) : picture.data[place];
+      const real = (value - means[channel]) * scales[channel];
+      data[rule.layout === "NCHW" ? channel * plane + pixel : channels * pixel + channel] = quantized(real, spec);
     }
   }
   return { dtype: spec.dtype, shape: concreteShape(spec), data };

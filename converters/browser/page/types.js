@@ -22,7 +22,7 @@
  * @property {[number, number]} crop
  * @property {"nearest" | "bilinear" | "bicubic"} method
  * @property {"NHWC" | "NCHW"} layout
- * @property {"RGB" | "BGR"} color
+ * @property {"RGB" | "BGR" | "GRAY"} color
  * @property {number[]} mean
  * @property {number[]} scale
  * @property {number} [pad]

@@ -68,6 +68,39 @@ def test_a_folder_of_pictures(capsys, model, pictures):
     assert "probabilities: computed by Softmax" in printed.err
 
 
+@pytest.mark.parametrize("shape", [[1, 8, 8, 1], ["n", 1, 8, 8]])
+def test_a_model_of_one_channel_takes_the_gray_of_a_picture(capsys, tmp_path, pictures, shape):
+    """It answers with the mean gray, and with the rest."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["m", "axis"], ["gray"]),
+        helper.make_node("Sub", ["one", "gray"], ["rest"]),
+        helper.make_node("Concat", ["gray", "rest"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "gray",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [shape[0], 2])],
+        [
+            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        ],
+    )
+    place = tmp_path / "gray.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), place)
+    words = ["--mean", "0", "--scale", str(1 / 255), "--output", "probability", "--json"]
+    assert main(["run", str(place), str(pictures / "b-green.png"), *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["top"][0]["index"] == 1
+    assert row["top"][1]["probability"] == pytest.approx(117 / 255, abs=1e-5)  # the luma of a green of 200
+    assert "its single channel is the gray of the picture" in row["assumptions"]
+
+
 def test_json_for_machines(capsys, model, pictures):
     assert main(["run", str(model), str(pictures / "b-green.png"), *RAW, "--json"]) == 0
     printed = capsys.readouterr()

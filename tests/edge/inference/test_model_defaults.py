@@ -140,7 +140,7 @@ def test_what_was_said_is_not_assumed():
 
 @pytest.mark.parametrize(
     "shape",
-    [(1, 8, 8, 1), (8, 8, 3), (), (1, 0, 8, 3), (1, 70_000, 70_000, 3), (1, 3)],
+    [(1, 8, 8, 2), (1, 4, 4, 1), (8, 8, 3), (), (1, 0, 8, 3), (1, 70_000, 70_000, 3), (1, 3)],
 )
 def test_what_is_no_picture_is_refused(shape):
     with pytest.raises(InputError, match="not one picture"):

@@ -161,23 +161,28 @@ def test_pixels_are_those_of_the_host(page, serve, tflite, tmp_path) -> None:
           done([...found.toInput(found.fitPicture(picture, rule), spec, rule).data]);
         }).catch((error) => done(String(error)));
     """
-    for place, (resize, method, size) in enumerate(
+    for place, (resize, method, size, color) in enumerate(
         [
-            ("shorter_side", "bilinear", (91, 60)),
-            ("shorter_side", "bicubic", (40, 133)),
-            ("stretch", "nearest", (57, 83)),
-            ("stretch", "bilinear", (11, 9)),
+            ("shorter_side", "bilinear", (91, 60), "BGR"),
+            ("shorter_side", "bicubic", (40, 133), "BGR"),
+            ("stretch", "nearest", (57, 83), "BGR"),
+            ("stretch", "bilinear", (11, 9), "GRAY"),
         ]
     ):
         picture = _picture(tmp_path / f"{place}.png", size)
-        rule = {"resize": resize, "size": 24, "crop": [20, 16], "method": method, "layout": "NHWC", "color": "BGR"}
+        rule = {"resize": resize, "size": 24, "crop": [20, 16], "method": method, "layout": "NHWC", "color": color}
         rule |= {"mean": [0.0, 1.0, 2.0], "scale": [1.0, 1.0, 1.0]}
-        told = {"name": spec.name, "dtype": "float32", "shape": [1, 20, 16, 3], "quantization": None}
+        told = {
+            "name": spec.name,
+            "dtype": "float32",
+            "shape": [1, 20, 16, 1 if color == "GRAY" else 3],
+            "quantization": None,
+        }
         content = base64.b64encode(picture.read_bytes()).decode()
         found = opened.driver.execute_async_script(ask, rule, told, content)
         preprocess = Preprocess.read(Fields(rule, "rule"))
         pixels = load_pixels(picture, preprocess)
-        expected = pixels_to_input(pixels, type(spec)("x", "float32", (1, 20, 16, 3)), preprocess)
+        expected = pixels_to_input(pixels, type(spec)("x", "float32", tuple(told["shape"])), preprocess)
         assert found == expected.reshape(-1).tolist(), (resize, method)
 
 
