@@ -28,7 +28,10 @@ _UNCONVERTED = re.compile(r"Conversion is failed for[: ]+([^\n]+?)\.?(?:\n|$)")
 _LACKING = re.compile(r"(?:No conversion rule found for operations|No translator found for)[: ]+([^\n]+?)\.?(?:\n|$)")
 # The end of the messages of TensorFlow's converter, in the middle of a dump of the graph.
 _NOT_IN_TFLITE = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
-_IN_FLOAT64 = re.compile(r"^\s*tf\.(\w+)\([^)]*f64", re.MULTILINE)  # of TensorFlow's details
+_TYPED = {  # of TensorFlow's details: operators on floats that TFLite does not compute with
+    kind: re.compile(rf"^\s*tf\.(\w+)\([^)]*x{letters}\b", re.MULTILINE)
+    for kind, letters in (("float64", "f64"), ("float16", "f16"), ("bfloat16", "bf16"))
+}
 _NOT_IN_ONNX2TF = re.compile(r"No module named 'onnx2tf\.ops\.(\w+)'")
 
 
@@ -106,12 +109,12 @@ def useful_text(text: str) -> str:
     """Return the first informative line, shortened; empty if there is none."""
     lacking = dict.fromkeys(_NOT_IN_TFLITE.findall(text))
     if lacking:
-        doubles = _IN_FLOAT64.findall(text)
-        named = [f"{name} in float64" if name in doubles else name for name in lacking]
+        kinds = {name: kind for kind, typed in _TYPED.items() for name in typed.findall(text)}
+        named = [f"{name} in {kinds[name]}" if name in kinds else name for name in lacking]
         return f"TFLite has no operator for {', '.join(named)}"
     if unknown := _NOT_IN_ONNX2TF.search(text):
         return f"it does not support the operator {unknown[1]}"
     lines = [line.strip() for line in text.splitlines()]
-    useful = [line for line in lines if line and not line.lower().startswith(_NOISE)]
+    useful = [line for line in lines if re.search(r"\w", line) and not line.lower().startswith(_NOISE)]
     informative = [line for line in useful if not line.lower().startswith(_PLACES)] or useful
     return informative[0][:_LONGEST] if informative else ""

@@ -18,6 +18,7 @@ from converters.library_calls import converting, loading
 from converters.onnx.opset import shapes_for_batch
 from converters.options import ConvertOptions
 from converters.tflite import check_tflite
+from runtimes.errors import EngineError
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
@@ -52,12 +53,14 @@ class OnnxToTflite(Converter):
         """Write `<model name>.tflite`; see `base.Converter`. Raises HostError if the environment cannot be created."""
         from converters.onnx.float16_fit import fit_to_float16
         from converters.onnx.float16_range import save_model
-        from converters.tflite.names import with_names
+        from converters.tflite.names import output_names, with_names
 
         self.check(options, calibration)
         check_tflite(options)
         assert options.batch is not None
         shapes = shapes_for_batch(model, options.batch)
+        if not shapes:
+            raise EngineError(f"{model} takes no inputs: onnx2tf does not convert it", "choose another target")
         proto = _readable(model, shapes)
         fit = fit_to_float16(model, proto, calibration) if options.precision == "fp16" else None
         if fit is not None:
@@ -80,7 +83,11 @@ class OnnxToTflite(Converter):
                 "outputs": (outputs := [value.name for value in proto.graph.output]),
             }
             environment(_ENVIRONMENT).run(job, _TIMEOUT_S, f"onnx2tf on {model}", _HINT)
-        path.write_bytes(with_names(path.read_bytes(), list(shapes), outputs))
+        content = path.read_bytes()
+        if len(output_names(content)) != len(outputs):
+            what = f"onnx2tf writes {len(output_names(content))} of the {len(outputs)} outputs of {model}"
+            raise EngineError(what, "those that do not depend on its inputs are left out: remove them from the model")
+        path.write_bytes(with_names(content, list(shapes), outputs))
         if fit is None:
             return ConversionOutput(model=path)
         device_model = fit.device_model(options.scratch, f"{model.stem}.onnx")

@@ -54,6 +54,10 @@ def test_the_place_in_a_librarys_own_code_is_skipped():
     assert useful_text("Check 'rank' failed at src/x.cpp:3:") == "Check 'rank' failed at src/x.cpp:3:"
 
 
+def test_lines_without_words_are_skipped():
+    assert useful_text("-----------\n\n=====\nthe batch is not 1\n") == "the batch is not 1"
+
+
 def test_an_operator_that_tflite_lacks_is_named():
     text = (
         "Could not translate MLIR to FlatBuffer. runner.py:27:1: error: 'tf.MaxPool3D' op is neither a custom op nor a "
@@ -62,6 +66,8 @@ def test_an_operator_that_tflite_lacks_is_named():
     assert useful_text(text) == "TFLite has no operator for MaxPool3D"
     details = "\nDetails:\n\ttf.MaxPool3D(tensor<1x4x4x4x2xf64>) -> (tensor<1x2x2x2x2xf64>) : {}"
     assert useful_text(text + details) == "TFLite has no operator for MaxPool3D in float64"
+    half = details.replace("f64", "f16")
+    assert useful_text(text + half) == "TFLite has no operator for MaxPool3D in float16"
 
 
 def test_an_operator_that_onnx2tf_lacks_is_named():

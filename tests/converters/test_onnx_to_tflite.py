@@ -189,6 +189,7 @@ EQUAL_SIZES = {
     "product": ((1, 6, 6), lambda place: place("MatMul", "x", (6, 6))),
     "mixer": ((1, 6, 6), _mixer),
     "attention": ((1, 6, 6), _attention),
+    "softmax over rows": ((1, 6, 6), lambda place: place("Softmax", place("MatMul", "x", (6, 6)), axis=1)),
     "convolution and LSTM": ((1, 6, 6), _recurrent),
     "joined": ((1, 6, 6), lambda place: place("Concat", "x", place("Relu", "x"), axis=1)),
     "channels": ((1, 5, 5, 5), lambda place: place("Add", "x", (1, 5, 1, 1))),
@@ -313,3 +314,22 @@ def test_padded_pools_keep_their_values_in_int8(tmp_path):
             expected = session.run(None, {"image": sample})[0]
             answer = answer if answer.shape == expected.shape else answer.transpose(0, 3, 1, 2)
             assert np.abs(answer - expected).max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inputs", "words"), [(["x"], "onnx2tf writes 1 of the 2 outputs of"), ([], "takes no inputs")]
+)
+def test_outputs_that_depend_on_no_input_are_reported(tmp_path, inputs, words):
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xyk"}
+    constant = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32)[None], "k")
+    nodes = [helper.make_node("Relu", [name], ["y"]) for name in inputs]
+    outputs = [values["y"], values["k"]] if inputs else [values["k"]]
+    graph = helper.make_graph(nodes, "g", [values[name] for name in inputs], outputs, [constant])
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "constant.onnx")
+    with pytest.raises(EngineError, match=words):
+        OnnxToTflite().convert(tmp_path / "constant.onnx", tmp_path, ConvertOptions(), None)

@@ -31,6 +31,7 @@ _Array = np.ndarray[Any, Any]
 _ROUNDING = 1e-3  # of the largest value: far below what another order of axes changes
 _IN_LAYER = "Exception encountered when calling layer"  # Keras' first line, which names a layer of its own
 _PLACE = re.compile(r"\{\{function_node [^}]*\}\}")  # of a TensorFlow error
+_CONTROL_FLOW = ("If", "Loop", "Scan")
 _MANY = 50  # different integers, which every integer dtype holds
 _MAX_CORRECTIONS = 4  # a corrected guess may show the next wrong one
 
@@ -118,6 +119,10 @@ class _Network:
         operator = import_module(name)
 
         def make_node(**words: Any) -> None:
+            if _is_softmax_of_hidden_layout(
+                words.get("graph_node"), words["tf_layers_dict"]
+            ):  # onnx2tf would try all axes on values that its inputs may not suit
+                words["disable_strict_mode"] = True
             with _errors_name(words.get("graph_node")):
                 operator.make_node(**words)
             self._tensors = words["tf_layers_dict"]
@@ -196,17 +201,26 @@ class _Network:
 
 @contextmanager
 def _errors_name(node: Any) -> Iterator[None]:
-    """Let what onnx2tf raises, such as "list index out of range", name the node that it converts, and its operator."""
+    """Let what onnx2tf raises, such as "list index out of range", name the node that it converts, and its operator.
+
+    Its SystemExit has a number in place of a reason.
+    """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if node is None:
             raise
+        # Nodes without a name get one that only onnx2tf knows.
+        own = node.outputs[0].name if node.name.startswith("sng_") and node.outputs else node.name
+        what = f"node '{_source_name(own)}' ({node.op}) is not converted"
+        if node.op in _CONTROL_FLOW:
+            raise RuntimeError(f"{what}: it becomes no branch or loop of TFLite") from error
+        if isinstance(error, SystemExit):
+            raise RuntimeError(what) from error
         lines = [_PLACE.sub("", line).strip() for line in str(error).splitlines()]
         text = next((line for line in lines if line and not line.startswith(_IN_LAYER)), "")
         name = type(error).__name__
-        what = f"node '{_source_name(node.name)}' ({node.op}) is not converted: {f'{name}: {text}' if text else name}"
-        raise RuntimeError(what) from error
+        raise RuntimeError(f"{what}: {f'{name}: {text}' if text else name}") from error
 
 
 def _network(job: Job, feeds: dict[str, _Array] | None) -> _Network:
@@ -244,6 +258,13 @@ def _simplify(job: Job) -> None:
 def _hides_layout(tensor: Any) -> bool:
     sizes = set(tensor.shape[1:])
     return len(tensor.shape) in _MOVED_RANKS and len(sizes) == 1 and not sizes & {None, 1}
+
+
+def _is_softmax_of_hidden_layout(node: Any, tensors: dict[str, _Facts]) -> bool:
+    if node is None or node.op not in ("Softmax", "LogSoftmax"):
+        return False
+    known = tensors.get(node.inputs[0].name)
+    return known is not None and _hides_layout(known["tf_node"])
 
 
 def _source_name(name: str) -> str:
