@@ -10,12 +10,14 @@ from pathlib import Path
 from converters.base import ConversionOutput
 from converters.calibration.dataset import to_model_dtypes
 from converters.calibration.synthetic import value_range
+from converters.pipeline.choices import ChoiceVerdict, verify_choices
 from converters.pipeline.execute import verify_device_model
 from converters.pipeline.explanation import FailedProof, disagreement_with_itself, explain_failure
 from converters.pipeline.gate import Gate, Score
 from converters.pipeline.output_split import SplitSource
 from converters.pipeline.reference import Reference, reopen_source
 from converters.pipeline.request import ConvertRequest
+from converters.pipeline.source_inputs import is_quantized_source
 from converters.pipeline.tensor_matching import pair_tensors, reshape_answers
 from converters.pipeline.verification import (
     SELFCHECK_SAMPLES,
@@ -28,6 +30,7 @@ from converters.pipeline.verification import (
     explain_by_rounding,
     find_ties,
     is_quantized,
+    loosen,
     map_tensors,
     selfcheck_count,
     selfcheck_rows,
@@ -41,7 +44,7 @@ from converters.proof.output_checks import describe_row_scores, output_checks, r
 from converters.pytorch.hugging_face_config import TOKENIZER
 from converters.registry import converter
 from converters.sources.source import OpenedSource
-from runtimes.arrays import Arrays
+from runtimes.arrays import Array, Arrays
 from runtimes.artifact import Artifact, Manifest, Preprocess, TensorSpec, write
 from runtimes.artifact.json_fields import JsonObject
 from runtimes.artifact.labels import LABELS
@@ -112,15 +115,17 @@ class Candidate:
         truth = self._expected(outputs, given)
         checks = self._checks(outputs, truth, given)
         proof, notes = self._verify(truth, given, checks, outputs)
+        choices = None if proof.passed else verify_choices(self._failed(proof, truth, given), checks)
+        if choices is not None:
+            proof, notes = choices.decide(proof), (*notes, *choices.notes)
         proof = combine_sizes(self._as_device(proof), others)
         second = self.output.cross_check(feeds, list(given)) if self.output.cross_check else None
         if second is not None:
             proof = combine_verdicts(proof, second, precision, truth, checks)
         proof = with_soak(proof, soaked.difference)
-        wanted = sequence_length(truth) if reference.stateful else SELFCHECK_SAMPLES
-        count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, wanted)
-        rows = selfcheck_rows(truth, given, checks, count=count, in_order=reference.stateful)
+        rows = self._rows_for_device(feeds, truth, given, checks, choices)
         checks = checks_for_device(proof, precision, checks, truth, given, rows)
+        rule = selfcheck_rule(precision, truth, reference.samples.kind, checks, stateful=reference.stateful)
         manifest = replace(
             manifest,
             inputs=inputs,
@@ -128,7 +133,7 @@ class Candidate:
             preprocess=self._preprocess(inputs),
             output=None if self.request.task else reference.meaning,
             task=self.request.task,
-            selfcheck=selfcheck_rule(precision, truth, reference.samples.kind, checks, stateful=reference.stateful),
+            selfcheck=loosen(rule, truth, given, rows) if proof.choices else rule,
             proof={
                 **self._proof(proof, run_as, accuracy),
                 **({"sizes": [reference.sizes, *others]} if others else {}),
@@ -147,6 +152,21 @@ class Candidate:
             truth=truth,
             given=given,
         )
+
+    def _rows_for_device(
+        self,
+        feeds: Arrays,
+        truth: Arrays,
+        given: Arrays,
+        checks: tuple[OutputCheck, ...],
+        choices: ChoiceVerdict | None,
+    ) -> Array:
+        """Return the samples for the self-check."""
+        is_sequence = self.reference.stateful
+        count = sequence_length(truth) if is_sequence else SELFCHECK_SAMPLES
+        count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, count)
+        preferred = None if choices is None else choices.equal
+        return selfcheck_rows(truth, given, checks, count=count, in_order=is_sequence, preferred=preferred)
 
     def _open_with_joins(self) -> tuple[Manifest, Session, str]:
         """Open the result; the manifest says how to join outputs that were split. Returns the format that runs, too."""
@@ -181,26 +201,35 @@ class Candidate:
         request, precision = self.request, self.request.options.precision
         divergence = None
         if not verdict.proof.unsteady:
-            divergence = explain_failure(
-                FailedProof(
-                    reference=self.reference,
-                    output=self.output,
-                    graphs=self.graphs,
-                    truth=verdict.truth,
-                    given=verdict.given,
-                    precision=precision,
-                    scratch=request.scratch,
-                    worst=verdict.proof.slices.worst,
-                )
-            )
+            divergence = explain_failure(self._failed(verdict.proof, verdict.truth, verdict.given))
         kept = request.kept or str(request.out)
-        error = verdict.proof.error(precision, kept, self.reference.samples.are_made_up, divergence)
+        error = verdict.proof.error(
+            precision,
+            kept,
+            are_made_up=self.reference.samples.are_made_up,
+            own_scales=is_quantized_source(self.source),
+            divergence=divergence,
+        )
+        if precision == "fp16" and self.output.notes:  # a constant that fp16 cannot hold changes the answers
+            error = ProofError(error.message, "; ".join((*self.output.notes, error.hint)), error.details)
         undecided = disagreement_with_itself(self.source, self.reference, precision)
         if undecided:
             error = ProofError(f"{error.message}; {undecided}", error.hint, error.details)
         if verdict.accuracy is None or verdict.accuracy.passed:
             return error
         return ProofError(f"{error.message}; {verdict.accuracy.error('', '').message}", error.hint, error.details)
+
+    def _failed(self, proof: Verification, truth: Arrays, given: Arrays) -> FailedProof:
+        return FailedProof(
+            reference=self.reference,
+            output=self.output,
+            graphs=self.graphs,
+            truth=truth,
+            given=given,
+            precision=self.request.options.precision,
+            scratch=self.request.scratch,
+            worst=proof.slices.worst,
+        )
 
     def _soak(self, session: Session, feeds: Arrays, manifest: Manifest) -> Soak:
         """Repeat inferences of the fresh session; a model with a state is opened again instead."""

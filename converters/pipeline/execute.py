@@ -100,7 +100,7 @@ def _task(
     known = reference.samples.inputs if options.precision == "fp16" else reference.calibration
     if options.precision != step.reads(options.precision) and known is not None:
         if states:
-            calibration = _with_states(_as_artifact(model, step.source, states), reference, known)
+            calibration = _with_states(as_artifact(model, step.source, states), reference, known)
         else:
             specs = read_inputs(model, step.source) if done else reference.inputs
             calibration = Calibration(to_model_dtypes(specs, map_tensors(reference.inputs, specs, known.samples)))
@@ -132,11 +132,11 @@ def _options_before(request: ConvertRequest, following: Converter) -> ConvertOpt
 
 def read_inputs(model: Path, model_format: str) -> tuple[TensorSpec, ...]:
     """Open a model file and return its inputs."""
-    with open_session(_as_artifact(model, model_format)) as session:
+    with open_session(as_artifact(model, model_format)) as session:
         return tuple(session.inputs)
 
 
-def _as_artifact(
+def as_artifact(
     model: Path, model_format: str, states: Mapping[str, str] | None = None, precision: str = "fp32"
 ) -> Artifact:
     """Return a model file as an artifact; `states` are those of the model."""
@@ -156,7 +156,7 @@ def verify_device_model(
     """
     model = output.device_model
     assert model is not None
-    with open_session(_as_artifact(model.model, model.format, output.states, precision)) as session:
+    with open_session(as_artifact(model.model, model.format, output.states, precision)) as session:
         feeds = to_model_dtypes(
             session.inputs, map_tensors(reference.inputs, session.inputs, reference.samples.inputs.samples)
         )

@@ -17,11 +17,12 @@ from converters.pipeline.verification import map_tensors, verify
 from converters.proof.divergence import Divergence, LostSlice
 from converters.proof.explain import ModelWithInput, explain
 from converters.sources.source import OpenedSource
+from converters.tflite.interpreter import other_kernels
 from runtimes.arrays import Arrays
 from runtimes.artifact import Artifact, Manifest
 from runtimes.errors import first_line
 from runtimes.registry import open_session
-from runtimes.tensors import dequantize
+from runtimes.verification.selfcheck import answers
 from runtimes.verification.slices import SliceDefect
 
 _log = logging.getLogger(__name__)
@@ -56,20 +57,26 @@ def explain_failure(failed: FailedProof) -> Divergence | None:
         return None
 
 
-def _explain(failed: FailedProof) -> Divergence | None:
+def comparable_graphs(failed: FailedProof) -> tuple[tuple[Path, str], tuple[Path, str]] | None:
+    """Return the first graph that can be read, and the one that computes the result, with formats; None if unknown."""
     sources = [one for one in failed.graphs[:-1] if one[1] in _SOURCES]
     if not sources:
         return None
-    path, result_format = failed.graphs[-1]
-    if failed.output.proxy is not None:
-        path, result_format = failed.output.proxy.model, failed.output.proxy.format
-    results = [(path, result_format)]
+    proxy = failed.output.proxy
+    return sources[0], failed.graphs[-1] if proxy is None else (proxy.model, proxy.format)
+
+
+def _explain(failed: FailedProof) -> Divergence | None:
+    graphs = comparable_graphs(failed)
+    if graphs is None:
+        return None
+    source, *results = graphs
     if failed.output.device_model is not None:
         results.append((failed.output.device_model.model, failed.output.device_model.format))
     sample = _worst_sample(failed.truth, failed.given)
     for result in results:
-        models = [_with_feeds(failed.reference, *one, sample) for one in (sources[0], result)]
-        found = explain(models[0], models[1], failed.precision, failed.scratch, _lost(failed, sources[0]))
+        models = [_with_feeds(failed.reference, *one, sample) for one in (source, result)]
+        found = explain(models[0], models[1], failed.precision, failed.scratch, _lost(failed, source))
         if found is not None:
             return found
     return None
@@ -107,7 +114,9 @@ def disagreement_with_itself(source: OpenedSource, reference: Reference, precisi
     if source.format != "tflite" or reference.stateful:
         return ""
     try:
-        verdict = verify(precision, reference.answers, _answers_of_other_kernels(source.model, reference))
+        with other_kernels(source.model) as session:
+            found = answers(session, to_model_dtypes(session.inputs, reference.samples.inputs.samples))
+        verdict = verify(precision, reference.answers, found)
     except Exception as error:  # any failure to explain leaves the verdict as it is
         _log.debug("the other kernels do not run the source: %s", first_line(error))
         return ""
@@ -117,27 +126,6 @@ def disagreement_with_itself(source: OpenedSource, reference: Reference, precisi
         "the source does not agree with itself on these inputs: with LiteRT's reference kernels instead of XNNPACK, "
         f"{verdict.message.split('; ')[0]}, as where an ArgMax or TopK chooses among nearly equal values"
     )
-
-
-def _answers_of_other_kernels(model: Path, reference: Reference) -> Arrays:
-    """Return the answers of a TFLite model to the inputs of the proof in LiteRT without XNNPACK, as real numbers."""
-    from converters.tflite.interpreter import inspection_interpreter
-
-    interpreter = inspection_interpreter(model)
-    interpreter.allocate_tensors()
-    ports = [one["index"] for one in interpreter.get_input_details()]
-    outputs = [one["index"] for one in interpreter.get_output_details()]
-    feeds = to_model_dtypes(reference.inputs, reference.samples.inputs.samples)
-    rows = []
-    for place in range(len(reference.samples.inputs)):
-        for port, spec in zip(ports, reference.inputs, strict=True):
-            interpreter.set_tensor(port, feeds[spec.name][place])
-        interpreter.invoke()
-        rows.append([interpreter.get_tensor(index) for index in outputs])
-    return {
-        spec.name: dequantize(np.stack([row[place] for row in rows]), spec.quantization)
-        for place, spec in enumerate(reference.outputs)
-    }
 
 
 def _worst_sample(truth: Arrays, given: Arrays) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from converters.calibration.dataset import (
-    FEWEST,
     PIXELS,
     Calibration,
     from_arrays,
@@ -95,7 +94,7 @@ def source_inputs(
     given = from_pixels(arrays[PIXELS], session.inputs, preprocess) if pictures else from_arrays(arrays, session.inputs)
     kind, notes, calibration = "pictures" if pictures else "arrays", list[str](), None
     is_sequence = keeps_state(source)  # every fifth step of one would be no sequence
-    if _is_calibrated(request) and not (_is_quantized(source) and (is_sequence or len(given) < FEWEST)):
+    if _is_calibrated(request) and not is_quantized_source(source):
         notes = lint(given, preprocess)
         calibration, given = split(given)
     samples = Samples(sequence(given) if is_sequence else spread(given), kind)
@@ -123,16 +122,16 @@ def keeps_state(source: OpenedSource) -> bool:
     return source.format == "tflite" and has_variables(source.model)
 
 
-def _is_quantized(source: OpenedSource) -> bool:
-    """Return whether the source is quantized already, so that few samples suffice: they are for verification only."""
+def is_quantized_source(source: OpenedSource) -> bool:
+    """Return whether the source is quantized already, so that all samples are for verification."""
     if source.format == "tflite":
-        from converters.tflite.reader import is_quantized as is_quantized_tflite
+        from converters.tflite import reader
 
-        return is_quantized_tflite(source.model)
+        return reader.is_quantized(source.model)
     if source.format == "onnx":
-        from converters.onnx.quantized_graph import is_quantized
+        from converters.onnx import quantized_graph
 
-        return is_quantized(source.model)
+        return quantized_graph.is_quantized(source.model)
     return False
 
 

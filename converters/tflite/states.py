@@ -16,9 +16,9 @@ import numpy as np
 from converters.base import NEXT_STATE
 from converters.library_calls import loading
 from converters.options import ConvertOptions
-from converters.tflite.reader import DTYPES, OPERATORS, read_tflite
+from converters.tflite.reader import DTYPES, read_tflite
 from converters.tflite.signatures import keep_graph
-from converters.tflite.writer import operator_code, read_network, serialize, write_inline
+from converters.tflite.writer import operator_code, operator_name, read_network, serialize, write_inline
 from runtimes.errors import EngineError
 
 _OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
@@ -169,8 +169,7 @@ class _Variables:
                     raise self._refusal(f"{kind} is in a loop or a branch")
 
     def _kind(self, operator: Any) -> str:
-        code = self._network.operatorCodes[operator.opcodeIndex]
-        return OPERATORS[int(max(code.builtinCode, code.deprecatedBuiltinCode))]
+        return operator_name(self._network, operator)
 
     def _refusal(self, why: str) -> EngineError:
         what = f"{self._model} keeps a state in variables that cannot become inputs and outputs"

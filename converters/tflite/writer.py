@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.tflite.reader import OUTSIDE_FROM, read_tflite
+from converters.tflite.reader import OPERATORS, OUTSIDE_FROM, read_tflite
 from runtimes.errors import InputError
 
 _MAX_FLATBUFFER_BYTES = 2**31 - 1  # offsets inside a FlatBuffer have 32 bits, one of them the sign
@@ -68,6 +68,12 @@ def write_inline(model: Path, out: Path) -> Path:
     _raise_versions(network, source.graphs)
     out.write_bytes(serialize(network))
     return out
+
+
+def operator_name(network: Any, operator: Any) -> str:
+    """Return the name of an `OperatorT` in the schema: "CONV_2D"."""
+    code = network.operatorCodes[operator.opcodeIndex]
+    return OPERATORS[int(max(code.builtinCode, code.deprecatedBuiltinCode))]  # the old field ends at 127
 
 
 def operator_code(network: Any, kind: int) -> int:

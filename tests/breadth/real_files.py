@@ -122,7 +122,7 @@ def judge_artifact(name: str, artifact: Path, precision: str) -> tuple[bool, str
     """Judge one artifact, in a process of its own, because engines may crash it."""
     model = next(one for one in MODELS if one.name == name)
     fresh = inputs(model, seed=2, count=_FRESH)
-    return judge(data() / model.path, artifact, fresh, precision, sets=model.sets)
+    return judge(data() / model.path, artifact, fresh, precision, sets=model.sets, points=model.points)
 
 
 def _message(said: str, err: str, folder: Path) -> str:

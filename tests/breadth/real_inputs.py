@@ -14,6 +14,8 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 MakeInputs = Callable[[Path, np.random.Generator, int], Arrays]
+_OKAY_NABU = Path(__file__).parents[1] / "edge" / "inference" / "okay_nabu.wav"
+_SPECTRUM_SCALE = 26 / 255  # of the input of the wake word network, which takes 0 to 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class RealModel:
     fixed: Additional options for a target without free sizes.
     sequence: Whether the inputs are steps of one stream, which a model with an internal state takes in order.
     sets: Whether the outputs are rows of detections in any order.
+    points: Whether the output holds key points: y, x and score, shares of the picture.
     """
 
     path: str
@@ -33,6 +36,7 @@ class RealModel:
     fixed: tuple[str, ...] = ()
     sequence: bool = False
     sets: bool = False
+    points: bool = False
 
     @property
     def name(self) -> str:
@@ -171,10 +175,17 @@ def _frames(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
     return {image["name"]: frames, cell["name"]: cells, hidden["name"]: hiddens}
 
 
-def _sparse_spectrum(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
-    """Return steps of a sparse spectrum: with a denser one, the wake word network stays at 0."""
-    levels = np.clip(-128 + 30 * rng.standard_normal((count, 1, 3, 40)), -128, 127)
-    return {"serving_default_input_audio:0": levels.astype(np.int8)}
+def _spoken_wake_word(folder: Path, rng: np.random.Generator, count: int) -> Arrays:
+    """Return the spectrum of the wake word, in steps of three rows; its time, loudness and noise depend on the seed."""
+    from edge.inference.sounds import read_wav
+    from edge.inference.spectrum import BANDS, STEP, spectrum
+
+    spoken, _ = read_wav(_OKAY_NABU)
+    sound = 1e-3 * rng.standard_normal((3 * count + 2) * STEP)  # a row is 30 ms long
+    start = rng.integers(0, max(1, len(sound) - len(spoken)))
+    sound[start : start + len(spoken)] += rng.uniform(0.5, 1) * spoken[: len(sound) - start]
+    levels = np.round(spectrum(sound).reshape(count, 1, 3, BANDS) / _SPECTRUM_SCALE) - 128
+    return {"serving_default_input_audio:0": np.clip(levels, -128, 127).astype(np.int8)}
 
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -230,7 +241,8 @@ MODELS: tuple[RealModel, ...] = (
     RealModel(
         path="movenet_single_pose_lightning_ptq.tflite",
         make=_pictures("squat.bmp", (192, 192), _as_bytes, "serving_default_input:0"),
+        points=True,
     ),
     RealModel(path="traffic_model.tflite", make=_frames, sets=True),
-    RealModel(path="okay_nabu.tflite", make=_sparse_spectrum, sequence=True),
+    RealModel(path="okay_nabu.tflite", make=_spoken_wake_word, sequence=True),
 )

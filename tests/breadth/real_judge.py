@@ -317,6 +317,14 @@ def same_detections(expected: list[np.ndarray], given: list[np.ndarray]) -> tupl
     return missing <= 0.1 * total, f"{total - missing} of {total} confident detections agree"
 
 
+def same_key_points(expected: np.ndarray, given: np.ndarray) -> tuple[bool, str]:
+    """Compare key points [..., 3]: nearly all of those that the source is sure of are in the same place."""
+    points, others = expected.reshape(-1, 3), given.reshape(-1, 3)
+    sure = points[:, 2] >= _SURE
+    near = np.hypot(*(points - others)[sure, :2].T) <= _BOX_APART
+    return bool(near.mean() >= 0.95), f"{near.sum()} of {sure.sum()} confident key points agree"
+
+
 def model_file(artifact: Path) -> Path:
     """Return the file that an artifact's engine opens."""
     manifest = json.loads((artifact / "manifest.json").read_text())
@@ -344,7 +352,9 @@ def open_artifact(artifact: Path) -> Engine:
     return plain
 
 
-def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets: bool = False) -> tuple[bool, str]:
+def judge(
+    source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets: bool = False, points: bool = False
+) -> tuple[bool, str]:
     """Return whether the artifact's outputs for `inputs` equal the source's, and how closely."""
     original, result = open_engine(source), open_artifact(artifact)
     expected = answers(original, inputs)
@@ -352,6 +362,8 @@ def judge(source: Path, artifact: Path, inputs: Arrays, precision: str, *, sets:
     types = [sorted(port.dtype.name for port in engine.inputs) for engine in (original, result)]
     stored = inputs if types[0] == types[1] else real_inputs(original, inputs)
     pairs = paired(original, result, expected, answers(result, stored, [port.name for port in original.inputs]))
+    if points:
+        return same_key_points(*pairs[0][1:])
     lines = []
     if sets:
         boxes = [[pair[at] for pair in pairs[:3]] for at in (1, 2)]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.breadth import real_files, real_judge
 from tests.breadth.real_inputs import MODELS
-from tests.breadth.real_judge import Engine, Port, same_detections, verdict
+from tests.breadth.real_judge import Engine, Port, same_detections, same_key_points, verdict
 from tests.real_data import real_data
 
 GENERATOR = np.random.default_rng(8)
@@ -80,6 +80,16 @@ def test_detections_are_compared_as_sets():
     shuffled = [values[:, :, ::-1] for values in (boxes, classes, scores)]
     assert same_detections([boxes, classes, scores], shuffled)[0]
     assert not same_detections([boxes, classes, scores], [boxes + 0.2, classes, scores])[0]
+
+
+def test_key_points_are_compared_where_the_source_is_sure():
+    points = np.concatenate([GENERATOR.uniform(0, 1, (4, 17, 2)), np.full((4, 17, 1), 0.9)], axis=-1)
+    moved = points + np.array([0.02, 0.02, -0.5])
+    assert same_key_points(points, moved)[0]
+    moved[:, 5] = points[:, 16]  # exchanged
+    assert not same_key_points(points, moved)[0]
+    points[:, 5, 2] = 0.1
+    assert same_key_points(points, moved)[0]
 
 
 def test_cells_that_are_there_are_not_made_again(tmp_path):

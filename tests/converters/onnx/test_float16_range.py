@@ -259,6 +259,21 @@ def test_an_epsilon_that_fp16_rounds_to_zero_becomes_its_smallest_number(tmp_pat
 REDUCTIONS = ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
 
 
+def test_a_failed_proof_names_the_constant_that_fp16_cannot_hold(tmp_path):
+    """The logarithm of powers far below the epsilon of fp16, as of a spectrum."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["squares"]),
+        helper.make_node("Mul", ["squares", "small"], ["powers"]),
+        helper.make_node("Add", ["powers", "epsilon"], ["sum"]),
+        helper.make_node("Log", ["sum"], ["y"]),
+    ]
+    constants = {"small": np.float32(1e-7), "epsilon": np.float32(1e-10)}
+    model = save(tmp_path / "m.onnx", nodes, [("x", FLOAT, [1, 64])], [("y", FLOAT, [1, 64])], constants)
+    with pytest.raises(ProofError, match="too far from the source's") as caught:
+        edge.convert(model, tmp_path / "made", format="onnx", precision="fp16")
+    assert "clamped in the graph to what fp16 holds: 'epsilon' 1e-10 → 5.96046e-08" in caught.value.hint
+
+
 def reduction(path: Path, operator: str, opset: int, strength: float = 1.0) -> Path:
     """An operator over |x·w|, divided by `strength`."""
     axes = {} if opset >= 18 else {"axes": [1]}

@@ -10,6 +10,7 @@ from converters.pipeline.verification import (
     LIMITS,
     Samples,
     find_ties,
+    loosen,
     selfcheck_count,
     selfcheck_rows,
     selfcheck_rule,
@@ -17,8 +18,10 @@ from converters.pipeline.verification import (
     verify,
 )
 from runtimes.artifact import TensorSpec
+from runtimes.artifact.self_check import OutputCheck
 from runtimes.errors import ProofError
 from runtimes.session import CheckedSession
+from runtimes.verification.metrics import compare
 
 GENERATOR = np.random.default_rng(3)
 START = GENERATOR.bit_generator.state
@@ -209,3 +212,20 @@ def test_a_selfcheck_that_visitors_load_keeps_to_its_limit():
     feeds = {"x": np.zeros((8, 224, 224, 3), np.float32)}
     assert [selfcheck_count(feeds, limit) for limit in (None, 10_000_000, 1_500_000, 1)] == [4, 4, 2, 2]
     assert len(selfcheck_rows(TRUTH, noisy(0.05), count=2)) == 2
+
+
+def test_a_quantized_source_is_not_told_to_use_another_precision():
+    wrong = verify("int8", TRUTH, noisy(1.5))
+    assert "fp16" in wrong.error("int8", "out").hint
+    hint = wrong.error("int8", "out", own_scales=True).hint
+    assert "start from the float model" in hint
+    assert "fp16" not in hint
+
+
+def test_a_self_check_is_loosened_to_twice_the_difference():
+    given = noisy(1.5)
+    rows = np.arange(3)
+    rule = selfcheck_rule("int8", TRUTH, "arrays", [OutputCheck("p", "values")])
+    found = compare(TRUTH["p"][rows], given["p"][rows])["snr_db"]
+    assert loosen(rule, TRUTH, given, rows).tolerance == pytest.approx(found - 3, abs=0.01)
+    assert loosen(rule, TRUTH, noisy(0), rows).tolerance == rule.tolerance
