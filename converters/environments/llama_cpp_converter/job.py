@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +99,31 @@ def _convert(folder: str, out: str, precision: str, name: str, vocabulary: str |
             raise ValueError(f"llama.cpp's converter does not support the architecture {architecture}") from None
         model_class = _with_vocabulary(base_class, vocabulary, pre)
         model_class.no_mtp = not _predicts_several(Path(folder), {**hparams, **hparams.get("text_config", {})})
-        model_class(Path(folder), _file_type(precision), Path(out), model_name=name).write()
+        with _bambas_rotation(hparams):
+            model_class(Path(folder), _file_type(precision), Path(out), model_name=name).write()
     return str(architecture)
+
+
+@contextmanager
+def _bambas_rotation(hparams: Any) -> Iterator[None]:
+    """Reorder Bamba's queries and keys as it rotates them: a part of each head. The converter's class reorders all."""
+    import torch
+    from conversion.llama import LlamaModel
+
+    original, width = LlamaModel.permute, hparams.get("attn_rotary_emb")
+
+    def permute(weights: Any, heads: int, kv_heads: int | None) -> Any:
+        count, rest = heads if kv_heads is None else kv_heads, weights.shape[1:]
+        rows = weights.reshape(count, -1, *rest)
+        rotated = rows[:, :width].reshape(count, 2, width // 2, *rest).swapaxes(1, 2).reshape(count, width, *rest)
+        return torch.cat([rotated, rows[:, width:]], dim=1).reshape(weights.shape)
+
+    if hparams.get("model_type") == "bamba" and width:
+        LlamaModel.permute = staticmethod(permute)
+    try:
+        yield
+    finally:
+        LlamaModel.permute = original
 
 
 def _predicts_several(folder: Path, hparams: Any) -> bool:
