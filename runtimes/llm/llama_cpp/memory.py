@@ -178,12 +178,12 @@ def _check_header(file: GgufFile, path: Path) -> None:
     if not file.tensors:
         raise InputError(f"{path} has no weights, only a vocabulary", "pass the file of the whole model")
     layers = file.integer("block_count")
-    width = file.integer("embedding_length") or 0
+    width = file.integer("embedding_length")
     rows = next((tensor.shape[0] for tensor in file.tensors if tensor.name == "token_embd.weight"), width)
     widest = max(size for tensor in file.tensors for size in tensor.shape)
     if layers is not None and not 1 <= layers <= _MAX_LAYERS:
         claim = f"{layers:,} layers, and llama.cpp takes 1 to {_MAX_LAYERS}"
-    elif width and width != rows:
+    elif width is not None and width != rows:
         claim = f"an embedding of {width:,} values, and its tensor token_embd.weight has {rows:,}"
     elif (hidden := file.integer("feed_forward_length") or 0) > widest:
         claim = f"a feed-forward part of {hidden:,} values, more than any of its tensors has"
