@@ -141,6 +141,7 @@ def _random_poses_and_maps(draw: np.random.Generator) -> list[tuple[ModelFacts, 
     instances = np.float32(np.concatenate([instances, draw.normal(0, 1, (3 * CELLS, 3))], axis=1))[np.newaxis]
     last = masked.transpose(0, 2, 1), planes.transpose(0, 2, 3, 1)
     foreground = {"output_operator": "Sigmoid", "task": "segmentation"}
+    four = {"task": "pose", "metadata": {"kpt_shape": "[4, 2]"}}
     return [
         (test_instances.facts(), {"y": masked, "p": planes}),
         (test_instances.facts((1, CELLS, 9), (1, 16, 16, 3)), {"y": last[0], "p": last[1]}),
@@ -149,6 +150,8 @@ def _random_poses_and_maps(draw: np.random.Generator) -> list[tuple[ModelFacts, 
         (test_instances.facts((1, 300, 9), labels=test_instances.NAMES), test_instances.selected()),
         (test_pose.facts(1, 56, CELLS, task="pose"), {"y": people}),
         (test_pose.facts(1, 300, 57, task="pose"), {"y": test_pose.selected()}),
+        (test_pose.facts(1, 15, CELLS, labels=test_pose.ANIMALS, **four), {"y": test_pose.animals()}),
+        (test_pose.facts(1, 300, 14, labels=test_pose.ANIMALS, **four), {"y": test_pose.selected_animals()}),
         (test_pose.facts(1, 6, 56), {"y": several}),
         (test_pose.facts(1, 1, 17, 3), {"y": movenet}),
         (test_segmentation.facts((1, 4, 16, 16), task="segmentation"), {"y": maps}),

@@ -2,6 +2,7 @@
 
 import {
   areShares,
+  best,
   boxToPicture,
   confident,
   cornersOfCenter,
@@ -21,7 +22,7 @@ import { listOf, percent } from "./lists.js";
 /** @typedef {import("../types.js").Placement} Placement */
 /** @typedef {import("../types.js").RealTensors} RealTensors */
 /** @typedef {{ name: string, x: number, y: number, score: number }} KeyPoint */
-/** @typedef {{ score: number, box: Box, keypoints: KeyPoint[] }} Pose */
+/** @typedef {{ score: number, box: Box, keypoints: KeyPoint[], label?: string | null, index?: number }} Pose */
 
 export const ID = "pose";
 const VISIBLE = 0.2; // the score from which a key point counts, and is drawn
@@ -50,19 +51,20 @@ export function recognize(manifest) {
   return {
     decode: (outputs, placement) => LAYOUTS[decoder.layout](decoder, outputs).map((pose) => inPicture(pose, placement)),
     toJson: (poses) => poses,
-    summary: (poses) => poses.map(({ score }) => `a person, ${percent(score)}`).join("; ") || "nobody found",
+    summary: (poses) => poses.map((pose) => `a ${kindOf(pose)}, ${percent(pose.score)}`).join("; ") || "nobody found",
     list: (poses) =>
       listOf(
-        poses.map(({ score, keypoints }, place) => ({
-          text: "person",
-          number: percent(score),
+        poses.map((pose, place) => ({
+          text: kindOf(pose),
+          number: percent(pose.score),
           color: place,
-          more: detailsOf(keypoints),
+          more: detailsOf(pose.keypoints),
         })),
         "Nobody found.",
       ),
     draw(poses, pen) {
-      poses.forEach(({ keypoints, box, score }, place) => {
+      poses.forEach((pose, place) => {
+        const { keypoints, box, score } = pose;
         const isSeen = (/** @type {number} */ point) => keypoints[point].score >= VISIBLE;
         const at = (/** @type {number} */ point) => /** @type {[number, number]} */ ([keypoints[point].x, keypoints[point].y]);
         for (const [from, to] of keypoints.length === COCO.length ? BONES : []) {
@@ -71,7 +73,7 @@ export function recognize(manifest) {
         pen.dots([...keypoints.keys()].filter(isSeen).map(at), place);
         const [left, top, right, bottom] = box;
         const above = top - 0.08 * (bottom - top); // the box begins at the eyes
-        pen.tag([left, Math.max(0, above), right, bottom], `person ${percent(score)}`, place);
+        pen.tag([left, Math.max(0, above), right, bottom], `${kindOf(pose)} ${percent(score)}`, place);
       });
     },
   };
@@ -118,35 +120,45 @@ function poseOf(row, [height, width]) {
 }
 
 /**
- * YOLO-pose: for each cell a box, a score and key points (x, y, visibility).
+ * YOLO-pose: for each cell a box, a score per class and key points (x, y, visibility).
  * @param {Decoder} decoder
  * @param {RealTensors} outputs
  * @returns {Pose[]}
  */
-function yoloPose({ output, size, points: count, numbers, limits }, outputs) {
-  const length = BOX + 1 + count * numbers;
+function yoloPose({ output, size, points: count, numbers, classes = 1, is_selected: stated, labels, limits }, outputs) {
+  const rest = count * numbers;
+  const [length, selectedLength] = [BOX + classes + rest, BOX + 2 + rest];
   let rows = rowsOf(outputs, output);
-  const hasClass = rows[0]?.length === length + 1; // selected by the model: corners, score, class, key points
-  if (!hasClass && rows[0]?.length !== length) {
-    if (rows.length !== length) throw misfit(output, [rows.length, rows[0]?.length ?? 0]);
-    rows = transposed(rows);
-  }
-  const shares = areShares(rows);
-  const [height, width] = shares ? size : [1, 1];
+  const columns = rows[0]?.length ?? 0;
+  const isCells = columns === length || rows.length === length;
+  const isSelected = stated ?? (columns === selectedLength && !isCells); // corners, score, class, key points
+  if (isSelected ? columns !== selectedLength : !isCells) throw misfit(output, [rows.length, columns]);
+  if (!isSelected && columns !== length) rows = transposed(rows);
+  const [height, width] = areShares(rows) ? size : [1, 1];
   const found = rows.map((row) => {
-    const places = row.subarray(length + (hasClass ? 1 : 0) - count * numbers);
-    const visible = Array.from({ length: count }, (_, point) => (numbers === 3 ? places[3 * point + 2] : row[BOX]));
+    const places = row.subarray(BOX + (isSelected ? 2 : classes));
+    const { index, score } = isSelected ? { index: Math.round(row[BOX + 1]), score: row[BOX] } : best(row.subarray(BOX, BOX + classes));
+    const visible = Array.from({ length: count }, (_, point) => (numbers === 3 ? places[3 * point + 2] : score));
     /** @type {[number, number][]} */
     const points = visible.map((_, point) => [places[numbers * point] * width, places[numbers * point + 1] * height]);
-    const box = inPixels(hasClass ? row : cornersOfCenter(row), [height, width]);
-    return { box, score: row[BOX], index: 0, points, visible };
+    const box = inPixels(isSelected ? row : cornersOfCenter(row), [height, width]);
+    return { box, score, index, points, visible };
   });
   const kept = confident(found, limits);
-  return /** @type {typeof found} */ (hasClass ? kept : suppressed(kept, limits)).map(({ box, score, points, visible }) => ({
+  return /** @type {typeof found} */ (isSelected ? kept : suppressed(kept, limits)).map(({ box, score, index, points, visible }) => ({
     score,
     box,
     keypoints: points.map(([x, y], point) => ({ name: nameOf(point, count), x, y, score: visible[point] })),
+    ...(classes > 1 ? { label: labels?.[index] ?? null, index } : {}),
   }));
+}
+
+/**
+ * What to call an object: its class, or a person.
+ * @param {Pose} pose
+ */
+function kindOf({ label, index }) {
+  return index === undefined ? "person" : label ?? `class ${index}`;
 }
 
 /**
@@ -163,12 +175,12 @@ function nameOf(point, count) {
  * @param {Placement} placement
  * @returns {Pose}
  */
-function inPicture({ score, box, keypoints }, placement) {
-  const moved = keypoints.map((one) => {
+function inPicture(pose, placement) {
+  const moved = pose.keypoints.map((one) => {
     const [x, y] = toPicture([one.x, one.y], placement);
     return { ...one, x, y };
   });
-  return { score, box: boxToPicture(box, placement), keypoints: moved };
+  return { ...pose, box: boxToPicture(pose.box, placement), keypoints: moved };
 }
 
 /**
