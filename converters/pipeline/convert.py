@@ -90,10 +90,9 @@ def convert(request: ConvertRequest, report: Report, make_gate: MakeGate | None 
 
 
 def _check_states(request: ConvertRequest, output: ConversionOutput) -> None:
-    """Raise RefusedError for states as inputs and outputs that are not passed on: by a page, and by a cross-check."""
-    if output.states and (request.format == "browser" or output.cross_check is not None):
-        who = "the page of ONNX Runtime Web" if request.format == "browser" else "the older engine of that device"
-        what = f"{request.source.name} keeps a state, which edge does not pass on in {who}"
+    """Raise RefusedError for states as inputs and outputs that are not passed on: by a cross-check."""
+    if output.states and output.cross_check is not None:
+        what = f"{request.source.name} keeps a state, which edge does not pass on in the older engine of that device"
         raise RefusedError(what, "what works: --to tflite from a .keras or .tflite file, --to onnx or --to openvino")
 
 

@@ -76,12 +76,26 @@ class OnnxConverter(TracingConverter):
         self.check(options, calibration)
         opset = choose_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         source = self.trace(model, options.batch, options.shapes)
+        if source.stateful:
+            return _by_way_of_tflite(source, model, out, options)
         with converting(model, "tf2onnx"):
             proto = to_onnx(source, opset)
         check_opset(proto, opset, "tf2onnx")
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
         return ConversionOutput(model=path, states=source.states)
+
+
+def _by_way_of_tflite(source: TracedFunction, model: Path, out: Path, options: ConvertOptions) -> ConversionOutput:
+    """Write an ONNX file whose states are inputs and outputs, as those of a TFLite file: tf2onnx would freeze them."""
+    from converters.tensorflow.tracing import to_tflite
+    from converters.tflite_to_onnx import TfliteToOnnx
+
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        path = Path(folder) / f"{model.stem}.tflite"
+        with converting(model, "TensorFlow's TFLite converter"):
+            path.write_bytes(to_tflite(source, ConvertOptions(), None))
+        return TfliteToOnnx().convert(path, out, options, None)
 
 
 class TfliteConverter(TracingConverter):

@@ -15,8 +15,7 @@ _NOT_IN_A_NAME = r"\W"  # of an input of a TensorFlow function
 _LOOPS = ("While", "StatelessWhile")
 _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 _WITH_STATES = (
-    "what works: --to tflite in fp32, fp16 or w8; from a .keras or .tflite file, --to onnx or openvino; or build it"
-    " with stateful=False"
+    "what works: --to tflite in fp32, fp16 or w8, --to onnx or --to openvino; or build it with stateful=False"
 )
 _INSTEAD = "what works: --precision w8 (int8 weights), fp16 or fp32"
 
@@ -92,10 +91,10 @@ def check_no_loops(function: Any) -> None:
         raise UsageError(what, _INSTEAD)
 
 
-def check_stateless(states: tuple[str, ...], target: str) -> None:
-    """Raise UsageError for layers that keep their state, if the target cannot."""
+def check_stateless(states: tuple[str, ...]) -> None:
+    """Raise UsageError for layers that keep their state, which int8 TFLite cannot."""
     if states:
-        what = f"layer '{states[0]}' keeps its state between calls (stateful), which edge cannot convert to {target}"
+        what = f"layer '{states[0]}' keeps its state between calls (stateful), which edge cannot convert to int8 TFLite"
         raise UsageError(what, _WITH_STATES)
 
 

@@ -74,7 +74,6 @@ def to_onnx(traced: TracedFunction, opset: int) -> Any:
     """Convert with tf2onnx to an `onnx.ModelProto` with the source's output names and the same bytes on every run."""
     import tf2onnx
 
-    check_stateless(traced.stateful, "ONNX")
     function = traced.function
     proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
     _hold_captured(proto, function.get_concrete_function())
@@ -88,7 +87,7 @@ def to_tflite(traced: TracedFunction, options: ConvertOptions, calibration: Cali
     """Convert with TensorFlow's TFLite converter. `io_dtype` defaults to uint8, the type of image pixels."""
     function = traced.function.get_concrete_function()
     if options.precision == "int8":
-        check_stateless(traced.stateful, "int8 TFLite")
+        check_stateless(traced.stateful)
         check_no_loops(function)
     with tempfile.TemporaryDirectory() as folder:
         converter = _stateful_converter(traced, Path(folder)) if traced.stateful else _converter(function)

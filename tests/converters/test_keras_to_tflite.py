@@ -8,7 +8,6 @@ import pytest
 from converters.calibration.dataset import Calibration
 from converters.keras_to_tflite import KerasToTflite
 from converters.options import ConvertOptions
-from converters.savedmodel_to_onnx import SavedmodelToOnnx
 from converters.savedmodel_to_tflite import SavedmodelToTflite
 from converters.tensorflow import recurrent
 from runtimes.errors import UsageError
@@ -112,9 +111,6 @@ def test_a_state_is_refused_by_its_layer_where_the_target_has_none(tmp_path):
     samples = {"x": np.zeros((2, 1, 5, 6), np.float32)}
     with pytest.raises(UsageError, match="layer 'memory' keeps its state"):
         convert(save(model, tmp_path), tmp_path, samples, precision="int8")
-    export(model, tmp_path / "saved")
-    with pytest.raises(UsageError, match=r"memory\w*' keeps its state"):
-        convert(tmp_path / "saved", tmp_path, step=SavedmodelToOnnx)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@
  * @property {SelfCheckRule | null} selfcheck
  * @property {{ browser: { engine: "litert_js" | "ort_web", version: string, builds: string[], outputs?: TensorSpec[], decoder?: Decoder } }} conversion
  * @property {{ output: string, axis: number, parts: string[] }[]} [join]
+ * @property {Record<string, string>} [states] input → the output that is its value for the next inference
  *
  * @typedef {{ metric: string, tolerance: number, outputs?: OutputCheck[], stateful?: boolean }} SelfCheckRule
  * @typedef {{ name: string, kind: "values" | "labels" | "rows", parts: Part[] }} OutputCheck

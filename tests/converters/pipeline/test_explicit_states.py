@@ -13,11 +13,11 @@ from converters.tensorflow import models
 from converters.tflite import states
 from edge.conversion.datasets import ConversionInputs
 from runtimes.artifact import Artifact
-from runtimes.errors import ProofError, RefusedError
+from runtimes.errors import ProofError
 from runtimes.registry import open_session
-from tests.npm import need_engines
+from tests.breadth.real_inputs import MODELS
 
-pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 layers = keras.layers
@@ -82,6 +82,20 @@ def test_stateful_layers_answer_step_by_step_as_keras_does(source, tmp_path, tar
     assert edge.verify(tmp_path / "made").passed
 
 
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_savedmodel_answers_step_by_step_as_keras_does(source, tmp_path, target):
+    path, expected = source
+    network = keras.models.load_model(path)
+    signature = [tensorflow.TensorSpec(one.shape, one.dtype, name=one.name) for one in network.inputs]
+    network.export(tmp_path / "saved", verbose=False, input_signature=signature)
+    inputs = ConversionInputs(calibration=path.with_name("steps.npz"))
+    edge.convert(tmp_path / "saved", tmp_path / "made", format=target, precision="fp32", inputs=inputs)
+    made = Artifact.open(tmp_path / "made")
+    assert len(made.manifest.states) == 4
+    assert made.manifest.selfcheck.stateful
+    np.testing.assert_allclose(run(made), expected, atol=1e-5)
+
+
 def test_other_programs_pass_the_states_on_themselves(source, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path, expected = source
@@ -119,13 +133,6 @@ def test_an_artifact_with_states_is_converted_further(source, tmp_path):
     np.testing.assert_allclose(run(second), expected, atol=1e-5)
 
 
-def test_a_page_that_would_lose_the_states_is_refused(source, tmp_path):
-    need_engines()
-    convert(source[0], tmp_path / "first", "onnx")
-    with pytest.raises(RefusedError, match="does not pass on"):
-        edge.convert(tmp_path / "first", tmp_path / "page", format="browser", precision="fp32")
-
-
 def test_a_state_that_is_lost_is_found(source, tmp_path, monkeypatch):
     call = models.call_with_states
 
@@ -155,3 +162,19 @@ def test_a_wake_word_that_forgets_is_found(data, tmp_path, monkeypatch):
     monkeypatch.setattr(states._Variables, "_add_output", lambda self, state, _value: add(self, state, state))
     with pytest.raises(ProofError):
         convert_here(data / "real" / "okay_nabu.tflite", tmp_path, ("tflite_to_openvino",), "int8")
+
+
+@pytest.mark.data
+def test_a_wake_word_needs_real_steps_and_the_message_says_so(data, tmp_path):
+    source = data / "real" / "okay_nabu.tflite"
+    with pytest.raises(ProofError) as caught:
+        edge.convert(source, tmp_path / "made-up", format="onnx", precision="int8")
+    assert "pass real ones with --calibration" in caught.value.hint
+    assert "start from the float model that it was quantized from" in caught.value.hint
+    assert "fp16" not in caught.value.hint
+    spoken = next(one for one in MODELS if one.name == source.name)
+    np.savez(tmp_path / "steps.npz", **spoken.make(data / "real", np.random.default_rng(1), 64))
+    inputs = ConversionInputs(calibration=tmp_path / "steps.npz")
+    made = edge.convert(source, tmp_path / "spoken", format="onnx", precision="int8", inputs=inputs)
+    _, answers = Artifact.open(made.artifact).selfcheck()
+    assert np.ptp(next(iter(answers.values()))) > 0.5  # the word is heard

@@ -19,9 +19,9 @@ from tests.npm import need_engines
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own, from NumPy 2
 
 
-@pytest.fixture(scope="module")
-def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose LSTM goes on from one inference to the next."""
+@pytest.fixture(scope="module", params=["litert_js", "ort_web"])
+def stateful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose LSTM goes on from one inference to the next: in variables, or as inputs and outputs."""
     import keras
 
     need_engines()
@@ -31,9 +31,12 @@ def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = np.random.default_rng(3).normal(size=(6, 1, 5, 6)).astype(np.float32)
     np.savez(folder / "samples.npz", x=samples)
     inputs = ConversionInputs(calibration=folder / "samples.npz")
-    return edge.convert(
-        folder / "model.keras", folder / "made", format="browser", precision="fp32", inputs=inputs
-    ).artifact
+    source = folder / "model.keras"
+    if request.param == "ort_web":
+        source = edge.convert(source, folder / "onnx", format="onnx", precision="fp32", inputs=inputs).artifact
+    made = edge.convert(source, folder / "made", format="browser", precision="fp32", inputs=inputs).artifact
+    assert (made / "engine" / request.param).is_dir()
+    return made
 
 
 def test_it_is_proven_in_the_page(page, serve, stateful) -> None:
@@ -51,7 +54,7 @@ def test_it_is_verified_by_the_command(stateful, browser) -> None:
 
 
 def test_a_page_that_does_not_reset_the_state_is_seen(page, serve, stateful, changed) -> None:
-    module = "page/engines/litert_js.js"
+    module = f"page/engines/{next((stateful / 'engine').iterdir()).name}.js"
     source = (stateful / module).read_text()
     reset = "  async reset() {\n"
     assert source.count(reset) == 1

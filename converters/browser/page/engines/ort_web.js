@@ -3,7 +3,7 @@
 import { DeviceLostError } from "../errors.js";
 import { readFile } from "../files.js";
 import { matchTensors } from "../matching.js";
-import { concreteShape, newArray } from "../tensors.js";
+import { concreteShape, newArray, sizeOf } from "../tensors.js";
 
 /** @typedef {import("../types.js").Manifest} Manifest */
 
@@ -75,31 +75,50 @@ class OrtSession {
     this.threads = threads;
     this.lost = lost;
     this.inputs = manifest.inputs;
+    /** State → the output that is its next value. */
+    this.states = manifest.states ?? {};
+    /** @type {Record<string, unknown>} */
+    this.held = this.initial();
     const named = (/** @type {string[]} */ names) => names.map((name) => ({ name }));
-    this.order = matchTensors(manifest.inputs, named(session.inputNames));
-    this.answers = matchTensors(manifest.outputs, named(session.outputNames));
+    const given = Object.values(this.states);
+    this.taken = session.inputNames.filter((/** @type {string} */ name) => !(name in this.states));
+    this.told = session.outputNames.filter((/** @type {string} */ name) => !given.includes(name));
+    this.order = matchTensors(manifest.inputs, named(this.taken));
+    this.answers = matchTensors(manifest.outputs, named(this.told));
+  }
+
+  /** The states that the first inference takes: zeros. */
+  initial() {
+    const specs = this.session.inputMetadata.filter((/** @type {{ name: string }} */ { name }) => name in this.states);
+    return Object.fromEntries(
+      specs.map((/** @type {{ name: string, type: string, shape: number[] }} */ { name, type, shape }) => {
+        return [name, new this.ort.Tensor(type, newArray(type, sizeOf(shape)), shape)];
+      }),
+    );
   }
 
   /** @param {import("../types.js").Tensor[]} feeds */
   async run(feeds) {
     /** @type {Record<string, unknown>} */
-    const tensors = {};
+    const tensors = { ...this.held };
     this.inputs.forEach((spec, place) => {
       const data = newArray(spec.dtype, feeds[place].data.length);
       data.set(/** @type {any} */ (feeds[place].data));
       const shape = feeds[place].shape ?? concreteShape(spec);
-      tensors[this.session.inputNames[this.order[place]]] = new this.ort.Tensor(spec.dtype, data, shape);
+      tensors[this.taken[this.order[place]]] = new this.ort.Tensor(spec.dtype, data, shape);
     });
     try {
       const outputs = await this.session.run(tensors);
-      return this.answers.map((place) => outputs[this.session.outputNames[place]].data);
+      for (const [name, output] of Object.entries(this.states)) this.held[name] = outputs[output];
+      return this.answers.map((place) => outputs[this.told[place]].data);
     } catch (error) {
       throw this.device === "webgpu" && /lost|destroyed/i.test(String(error)) ? new DeviceLostError("") : error;
     }
   }
 
-  /** A model in ONNX keeps no state: it takes and gives it. */
-  async reset() {}
+  async reset() {
+    this.held = this.initial();
+  }
 
   async close() {
     await this.session.release();
