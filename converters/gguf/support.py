@@ -19,7 +19,12 @@ WHAT_WORKS = "what works: the language models that llama.cpp supports; docs/guid
 _KNOWN_YARN = "what works: yarn with 32 and 1, which nearly every model has"
 # Architectures of llama.cpp's deepseek2.
 _LATENT = ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM", "YoutuForCausalLM")
-_REFUSED = {"RwkvForCausalLM": "RWKV 4, but llama.cpp only supports RWKV 6 and 7"}
+_PHI_MOE = "llama.cpp computes its layer norms as RMS norms, and its sparse mixer of experts as a softmax"
+_REFUSED = {
+    "RwkvForCausalLM": "RWKV 4, but llama.cpp only supports RWKV 6 and 7",
+    "PhiMoEForCausalLM": _PHI_MOE,  # the name that its makers published
+    "PhimoeForCausalLM": _PHI_MOE,  # transformers' own
+}
 # Methods that the converter dequantizes (`dequant_model` in conversion/base.py), with the library that transformers
 # needs to compute the scores of the source; edge computes those of the first two itself (dequantization.py).
 _QUANTIZED = {

@@ -342,6 +342,7 @@ HOSTILE = {
     ),
     "another architecture": (config(architectures=["HiForCausalLM"]), "HiForCausalLM, which cannot be converted"),
     "RWKV 4": (config(architectures=["RwkvForCausalLM"]), "RWKV 4, but llama.cpp only supports RWKV 6 and 7"),
+    "Phi-3.5-MoE": (config(architectures=["PhimoeForCausalLM"]), "sparse mixer of experts"),
     "an encoder and a decoder": (
         config(architectures=["T5ForConditionalGeneration"], is_encoder_decoder=True),
         "is T5ForConditionalGeneration, an encoder-decoder model",
