@@ -9,6 +9,7 @@ from converters.onnx.opset import check_opset, choose_opset
 from converters.options import ConvertOptions
 from converters.pt2_to_onnx import Pt2ToOnnx
 from converters.pytorch.exported_program import write_program
+from converters.sources.huggingface import HuggingfaceSource
 from runtimes.artifact import Artifact
 from runtimes.errors import EngineError, InputError, UsageError
 from runtimes.registry import for_format
@@ -163,13 +164,10 @@ def test_a_broken_program_is_named(tmp_path):
 def test_the_legacy_exporter_is_the_second_way(tmp_path, monkeypatch):
     import converters.pt2_to_onnx as owner
 
-    def fails(_program, _opset):
-        raise EngineError("the current exporter failed")
-
     def free(_program, _opset):
         pytest.fail("the legacy exporter fixes all sizes")
 
-    monkeypatch.setattr(owner, "_export", fails)
+    monkeypatch.setattr(owner, "_export", refuse)
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU()).eval()
     fixed, batches = tmp_path / "fixed.pt2", tmp_path / "free.pt2"
     torch.export.save(torch.export.export(module, (torch.ones(2, 4),)), fixed)
@@ -280,3 +278,33 @@ def test_an_operator_that_an_exporter_left_unconverted_is_named():
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(EngineError, match="tf2onnx does not convert the operator Bucketize"):
         check_opset(model, 17, "tf2onnx")
+
+
+@pytest.mark.parametrize("exporter", ["the current one", "the legacy one"])
+def test_a_t5_encoder_is_exported_by_either(tmp_path, monkeypatch, exporter):
+    """Its relative positions are looked up in buckets; some releases of the current exporter fail on them."""
+    import converters.pt2_to_onnx as owner
+
+    transformers = pytest.importorskip("transformers")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(6)
+    small = {"vocab_size": 60, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    model = transformers.T5EncoderModel(transformers.T5Config(**small)).eval()
+    model.save_pretrained(tmp_path / "t5")
+    source = HuggingfaceSource()
+    program = source.export(tmp_path / "t5", source.Options(), tmp_path)
+    if exporter == "the legacy one":
+        monkeypatch.setattr(owner, "_export", refuse)
+    session = runtime.InferenceSession(Pt2ToOnnx().convert(program, tmp_path, ConvertOptions(), None).model)
+    taken = session.get_inputs()[0]
+    for ids in torch.randint(0, 60, (3, *taken.shape)):
+        mask = torch.ones_like(ids)
+        mask[:, ids.shape[1] // 2 :] = 0
+        feeds = {taken.name: ids.numpy(), session.get_inputs()[1].name: mask.numpy()}
+        with torch.no_grad():
+            expected = model(ids, attention_mask=mask).last_hidden_state
+        np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=1e-4)
+
+
+def refuse(_program, _opset):
+    raise EngineError("the current exporter failed")
