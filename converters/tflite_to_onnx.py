@@ -49,6 +49,7 @@ class TfliteToOnnx(Converter):
 
         model, states = with_explicit_states(model, options)
         graphs = read_tflite(model).graphs
+        _check_dtypes(graphs[0], model)
         ends = [graphs[0].tensors[place].spec for place in (*graphs[0].inputs, *graphs[0].outputs)]
         opset = choose_opset(options.opset, DEFAULT_OPSET, _OLDEST, _NEWEST, "tf2onnx")
         with converting(model, "tf2onnx"):
@@ -66,6 +67,14 @@ class TfliteToOnnx(Converter):
         path = out / f"{model.stem}.onnx"
         path.write_bytes(proto.SerializeToString(deterministic=True))
         return ConversionOutput(model=path, states=states)
+
+
+def _check_dtypes(graph: Graph, model: Path) -> None:
+    """Raise EngineError for activations in int16: QDQ pairs take them from opset 21 on, which tf2onnx cannot write."""
+    wide = [one.spec.name for one in graph.tensors if one.spec.quantization is not None and one.spec.dtype == "int16"]
+    if wide:
+        what = f"{model} computes in int16 ('{wide[0]}'), of which tf2onnx makes no valid ONNX"
+        raise EngineError(what, _INSTEAD)
 
 
 def _make_ends_float(graph: Any, quantizations: Mapping[str, Quantization]) -> None:

@@ -44,7 +44,7 @@ class TfliteToTflite(Converter):
             raise UsageError(f"{_TOOL} writes no uint8 inputs", "inputs and outputs: int8, float32")
         _check_operators(model)
         with converting(model, _TOOL), tempfile.TemporaryDirectory() as folder:
-            content = prepare(model, Path(folder))
+            content = prepare(model, Path(folder), options.shapes)
             result = Path(folder) / "quantized.tflite"
             result.write_bytes(_quantize(content, options, calibration))
             path = write_inline(result, out / f"{model.stem}.tflite")

@@ -17,6 +17,7 @@ from converters.library_calls import loading
 from converters.wire.buffer import ByteSource
 from converters.wire.protobuf import Message
 from runtimes.artifact import TensorSpec
+from runtimes.errors import InputError
 from runtimes.model_files.onnx import external_files, is_axis_name
 from runtimes.shapes import with_shapes
 
@@ -38,9 +39,12 @@ def write_with_shapes(model: Path, shapes: Sequence[str], folder: Path) -> Path:
 
 
 def is_plain(model: Path) -> bool:
-    """Return whether the model has neither local functions nor sparse constants."""
-    content = Message(ByteSource.open(model))
-    graph = content.message(_GRAPH)
+    """Return whether the model has neither local functions nor sparse constants, or is damaged, as its readers say."""
+    try:
+        content = Message(ByteSource.open(model))
+        graph = content.message(_GRAPH)
+    except InputError:
+        return True
     return not content.has(_FUNCTIONS) and (graph is None or not graph.has(_SPARSE_CONSTANTS))
 
 

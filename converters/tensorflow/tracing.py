@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from runtimes.shapes import with_shapes
 
 if TYPE_CHECKING:
     from converters.calibration.dataset import Calibration
+
+_LONGEST_SIDE = 2048  # of a picture that is resized; a scale is a quotient of two sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +78,11 @@ def to_onnx(traced: TracedFunction, opset: int) -> Any:
     import tf2onnx
 
     function = traced.function
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=opset)
+    signature, rewriters = function.input_signature, [_ignore_signs_of_zeros]
+    proto, _ = tf2onnx.convert.from_function(function, signature, opset=opset, custom_rewriter=rewriters)
     _hold_captured(proto, function.get_concrete_function())
     _replace_erfc(proto)
+    _round_scales_up(proto)
     _rename_outputs(proto, traced.outputs)
     tidy(proto)
     return proto
@@ -110,6 +115,39 @@ def _hold_captured(proto: Any, function: Any) -> None:
         if value.name in captured:
             proto.graph.initializer.append(numpy_helper.from_array(captured[value.name].numpy(), value.name))
             proto.graph.input.remove(value)
+
+
+def _ignore_signs_of_zeros(graph: Any, operators: Sequence[Any]) -> Any:
+    """Let the ArgMax of Keras 3 take -0.0 for 0.0, as ONNX does: tf2onnx has no operators on bits (see `op_rewrites`).
+
+    Takes a graph of tf2onnx and its operators; returns the operators.
+    """
+    for node in operators:
+        condition = node.inputs[0] if node.type == "SelectV2" else None
+        parts = condition.inputs if condition is not None and condition.type == "LogicalAnd" else ()
+        if any(one.inputs and one.inputs[0].type == "BitwiseAnd" for one in parts):
+            graph.replace_all_inputs(node.output[0], node.input[2])
+    return graph.get_nodes()
+
+
+def _round_scales_up(proto: Any) -> None:
+    """Round the scales of Resize up where float32 rounded a quotient of sizes down, which loses a row.
+
+    7 / 10 becomes 0.69999999, and 10 rows times that are 6: the size is the floor of the product.
+    """
+    from onnx import numpy_helper
+
+    scales = {node.input[2] for node in proto.graph.node if node.op_type == "Resize" and len(node.input) > 2}
+    for tensor in proto.graph.initializer:
+        if tensor.name in scales:
+            values = [_at_least_quotient(one) for one in numpy_helper.to_array(tensor)]
+            tensor.CopyFrom(numpy_helper.from_array(np.array(values, np.float32), tensor.name))
+
+
+def _at_least_quotient(scale: np.float32) -> np.float32:
+    given = Fraction(float(scale))
+    is_below = given < given.limit_denominator(_LONGEST_SIDE)
+    return np.nextafter(scale, np.float32(np.inf)) if is_below else scale
 
 
 def _replace_erfc(proto: Any) -> None:

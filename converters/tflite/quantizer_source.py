@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from converters.tflite.interpreter import inspection_interpreter
 from converters.tflite.names import SIGNATURE, signature_of
-from converters.tflite.reader import OPERATORS
+from converters.tflite.reader import OPERATORS, read_tflite
 from converters.tflite.writer import read_network, serialize, write_inline
+from runtimes.shapes import with_shapes
 
 _DEQUANTIZE = OPERATORS.index("DEQUANTIZE")
 
 
-def prepare(model: Path, folder: Path) -> bytes:
+def prepare(model: Path, folder: Path, shapes: Sequence[str] = ()) -> bytes:
     """Return the model with the same results, in the form that the quantizer reads.
 
-    Operator codes of old files are in the field that it reads, weights in fp16 are float32, there is a signature.
+    Operator codes of old files are in the field that it reads, weights in fp16 are float32, there is a signature, and
+    inputs with free sizes have those of `shapes` (`runtimes.shapes`).
     """
     network = read_network(write_inline(model, folder / "inline.tflite"))
+    if shapes:
+        _fix_sizes(network, model, shapes)
     for code in network.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     for graph in network.subgraphs:
@@ -32,6 +38,21 @@ def prepare(model: Path, folder: Path) -> bytes:
         ]
         network.signatureDefs = [signature_of(SIGNATURE, *places)]
     return serialize(network)
+
+
+def _fix_sizes(network: Any, model: Path, shapes: Sequence[str]) -> None:
+    """Write the sizes of the inputs, and those of all other tensors as the interpreter derives them."""
+    graph, known = network.subgraphs[0], read_tflite(model).graphs[0]
+    specs = with_shapes([known.tensors[place].spec for place in known.inputs], shapes)
+    for place, spec in zip(graph.inputs, specs, strict=True):
+        graph.tensors[place].shape = np.array([one if isinstance(one, int) else 1 for one in spec.shape], np.int32)
+    for tensor in graph.tensors:
+        tensor.shapeSignature = None
+    interpreter = inspection_interpreter(serialize(network))
+    interpreter.allocate_tensors()
+    for one in interpreter.get_tensor_details():
+        if one["index"] < len(graph.tensors):  # temporary ones follow
+            graph.tensors[one["index"]].shape = one["shape"]
 
 
 def drop_unused(model: Path) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.check.report import HOST, CompatibilityIssue, Node, Report
-from converters.onnx.fixed_shapes import write_with_shapes
+from converters.onnx.fixed_shapes import is_plain, write_plain, write_with_shapes
 from converters.onnx.graph import read_onnx
 from converters.onnx.shape_inference import macs_of_nodes
 from converters.sources.artifact import open_source
@@ -78,10 +78,19 @@ def check(
         raise UsageError("--memory and --context are for language models", "give a .gguf file, or leave them out")
     source = open_source(model)
     with tempfile.TemporaryDirectory(prefix="edge-check-") as folder:
-        shaped = _with_shapes(source, shapes, Path(folder)) if shapes else source
+        plain = _without_functions(source, Path(folder) / "plain")
+        shaped = _with_shapes(plain, shapes, Path(folder)) if shapes else plain
         report = _with_names(_report(shaped, profile), source, profile)
     runs = report.most_runs if report.accelerator else not report.refusals
     return CheckResult(device=profile.id, device_name=profile.name, report=report, runs=runs)
+
+
+def _without_functions(source: OpenedSource, folder: Path) -> OpenedSource:
+    """Return the source as it is converted: an ONNX model with the nodes of its local functions."""
+    if source.format != "onnx" or is_plain(source.model):
+        return source
+    path = write_plain(source.model, folder)
+    return replace(source, artifact=Artifact(folder, replace(source.artifact.manifest, model=path.name)))
 
 
 def _with_shapes(source: OpenedSource, shapes: Sequence[str], folder: Path) -> OpenedSource:

@@ -49,3 +49,26 @@ def test_the_exact_gelu_is_written_in_operators_that_onnx_has(tmp_path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     answer = session.run(None, {session.get_inputs()[0].name: values})[0]
     np.testing.assert_allclose(answer, np.asarray(model(values)), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' own saving
+@pytest.mark.parametrize(("before", "after"), [((10, 10), (7, 5)), ((9, 12), (13, 12)), ((30, 49), (23, 48))])
+def test_a_resized_picture_has_all_rows(tmp_path, before, after):
+    """7 / 10 in float32 is less, so that tf2onnx' factor leaves 6 of 7 rows."""
+    inputs = keras.Input((*before, 3))
+    keras.Model(inputs, keras.layers.Resizing(*after)(inputs)).save(tmp_path / "resized.keras")
+    path = KerasToOnnx().convert(tmp_path / "resized.keras", tmp_path, ConvertOptions(), None).model
+    values = np.random.default_rng(0).normal(size=(1, *before, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answer = session.run(None, {session.get_inputs()[0].name: values})[0]
+    np.testing.assert_allclose(answer, np.asarray(keras.layers.Resizing(*after)(values)), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' own saving
+def test_an_argmax_of_keras_answers_the_same(tmp_path):
+    inputs = keras.Input((4, 5))
+    keras.Model(inputs, keras.ops.argmax(inputs, axis=-1)).save(tmp_path / "argmax.keras")
+    path = KerasToOnnx().convert(tmp_path / "argmax.keras", tmp_path, ConvertOptions(), None).model
+    values = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {session.get_inputs()[0].name: values})[0], values.argmax(-1))

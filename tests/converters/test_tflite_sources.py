@@ -211,6 +211,41 @@ def test_dequantized_constants_have_a_zero_point_each(tmp_path, network):
     assert len(points) == len(set(points)) > 2
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_free_sizes_are_fixed_before_the_file_is_quantized(tmp_path, precision):
+    kernel = np.random.default_rng(1).normal(0, 0.3, (3, 3, 3, 4)).astype(np.float32)
+    function = tensorflow.function(lambda image: tensorflow.nn.relu(tensorflow.nn.conv2d(image, kernel, 1, "SAME")))
+    spec = tensorflow.TensorSpec([1, None, None, 3], name="image")
+    traced = [function.get_concrete_function(spec)]
+    (tmp_path / "free.tflite").write_bytes(tensorflow.lite.TFLiteConverter.from_concrete_functions(traced).convert())
+    (tmp_path / "out").mkdir()
+    shapes = ("1x16x16x3",)
+    path = convert("tflite_to_tflite", tmp_path / "free.tflite", tmp_path / "out", precision=precision, shapes=shapes)
+    (taken,), (given,) = read_tflite(path).graphs[0].inputs, read_tflite(path).graphs[0].outputs
+    tensors = read_tflite(path).graphs[0].tensors
+    assert (tensors[taken].spec.shape, tensors[given].spec.shape) == ((1, 16, 16, 3), (1, 16, 16, 4))
+    (answers,) = litert_answers(path).values()
+    expected = np.stack([np.asarray(function(sample)) for sample in SAMPLES])
+    assert snr_db(expected, answers) > 25
+
+
+def test_activations_in_int16_are_refused_by_name(tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    weights = np.eye(4, dtype=np.float32)
+    function = tensorflow.function(lambda x: tensorflow.nn.relu(x @ weights))
+    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function(tensorflow.TensorSpec([1, 4], name="x"))]
+    )
+    converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([np.full((1, 4), value, np.float32)] for value in (-1, 1))
+    wide = tensorflow.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter.target_spec.supported_ops = [wide]
+    (tmp_path / "wide.tflite").write_bytes(converter.convert())
+    with pytest.raises(EdgeError, match="computes in int16") as caught:
+        convert("tflite_to_onnx", tmp_path / "wide.tflite", tmp_path)
+    assert "--to openvino" in caught.value.hint
+
+
 def test_an_operator_without_an_onnx_counterpart_is_named(tmp_path, network):
     pytest.importorskip("tf2onnx")
     odd = read_network(network["fp32"])

@@ -71,3 +71,4 @@ def test_it_converts_and_the_artifact_names_the_users_file(tmp_path, kind):
         result = edge.convert(model, tmp_path / f"out{number}", **target)
         source = Artifact.open(result.artifact).manifest.source
         assert (source["name"], source["sha256"]) == ("model.onnx", sha256(model))
+    assert edge.check(model, "jetson-nano").runs

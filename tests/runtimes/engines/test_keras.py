@@ -165,3 +165,14 @@ def test_threads_hold_for_the_process(tf, models):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["1", "1"]
     assert "TensorFlow already runs in this process with its threads at 1, not 2" in done.stderr
+
+
+def test_what_stopped_a_run_is_said_and_not_where(keras, tmp_path):
+    """TensorFlow's CPU kernels have no channels first."""
+    layer = keras.layers.Conv2D(2, 3, data_format="channels_first")
+    keras.Sequential([keras.Input((3, 8, 8)), layer]).save(tmp_path / "first.keras")
+    with open_it(tmp_path / "first.keras") as session, pytest.raises(
+        EngineError, match="only supports the NHWC"
+    ) as caught:
+        session.run(example_feeds(session.inputs))
+    assert "Graph execution error" not in caught.value.message
