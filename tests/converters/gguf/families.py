@@ -314,6 +314,20 @@ FAMILIES = {
         },
         least_db=80.0,  # its linear attention sums up rounding errors
     ),
+    "nemotron-h": Family(
+        config="NemotronHConfig",
+        vocabulary="gpt-2",
+        own={
+            "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"],
+            "head_dim": 16,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 16,
+            "ssm_state_size": 16,
+            "n_groups": 1,
+            "pad_token_id": 0,
+        },
+        least_db=GELU_DB,  # measured: 66
+    ),
 }
 
 
