@@ -94,7 +94,9 @@ def _readable(model: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
                 axis.dim_value = size
         softmax_over_last_axis(proto)
         _add_instead_of_subtracting(proto)
-        return at_most_opset(proto, _SAFE_OPSET, f"the model optimizer of {ENGINE}")
+        proto = at_most_opset(proto, _SAFE_OPSET, f"the model optimizer of {ENGINE}")
+        _write_squeezed_axes(proto)
+        return proto
 
 
 def _add_instead_of_subtracting(proto: Any) -> None:
@@ -145,6 +147,22 @@ def _add_instead_of_subtracting(proto: Any) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
+
+
+def _write_squeezed_axes(proto: Any) -> None:
+    """Write the axes of size 1 into each Squeeze without axes, in place: the model optimizer reads none without."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*inferred.input, *inferred.value_info)
+    }
+    for node in proto.graph.node:
+        if node.op_type == "Squeeze" and not node.attribute and node.input[0] in shapes:
+            axes = [axis for axis, size in enumerate(shapes[node.input[0]]) if size == 1]
+            node.op_type = "Squeeze" if axes else "Identity"
+            node.attribute.extend([onnx.helper.make_attribute("axes", axes)] if axes else [])
 
 
 def _subtracted(node: Any, minus_one: Collection[str]) -> str:

@@ -215,3 +215,20 @@ def test_a_newer_opset_is_brought_down(make_classifier, tmp_path):
     onnx.save(model, newer)
     made = OnnxToOpenvino().convert(newer, tmp_path, OPTIONS, None)
     assert made.model.is_file()
+
+
+def test_a_squeeze_gets_the_axes_that_it_leaves_out(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Squeeze", ["x"], ["inner"]),
+        helper.make_node("Unsqueeze", ["inner", "axis"], ["same"]),
+        helper.make_node("Relu", ["same"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, kind, shape) for name, shape in (("x", [1, 3, 1]), ("y", [1, 3]))]
+    axis = onnx.numpy_helper.from_array(np.int64([0]), "axis")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [axis])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    squeeze = movidius._readable(tmp_path / "m.onnx", {}).graph.node[0]
+    assert (squeeze.op_type, list(squeeze.attribute[0].ints)) == ("Squeeze", [0, 2])
