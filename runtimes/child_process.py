@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Sequence
+from typing import IO, Mapping, Sequence
 
 MAX_LAST_WORDS_BYTES = 8192  # enough for the final error output of any engine
 
@@ -27,8 +27,10 @@ def start(command: Sequence[str], log: IO[bytes] | int) -> subprocess.Popen[byte
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
 
 
-def start_text(command: Sequence[str], log: IO[bytes] | int) -> subprocess.Popen[str]:
-    """Start `command` like `start`, with pipes that carry UTF-8 text."""
+def start_text(
+    command: Sequence[str], log: IO[bytes] | int, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start `command` like `start`, with pipes that carry UTF-8 text, and with more environment `variables`."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -36,6 +38,7 @@ def start_text(command: Sequence[str], log: IO[bytes] | int) -> subprocess.Popen
         stderr=log,
         encoding="utf-8",
         errors="replace",
+        env={**os.environ, **(variables or {})},
         start_new_session=True,
     )
 

@@ -112,12 +112,17 @@ class Worker:
 
 
 class _Child:
-    """One process in its own process group, so that its children can be killed with it."""
+    """One process in its own process group, so that its children can be killed with it.
+
+    It has a temporary folder of its own, so that nothing stays there if it is killed.
+    """
 
     def __init__(self, place: Transport, module: str, job: Job[Any]) -> None:
         self._place = place
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
-        self._process = child_process.start_text(place.command(module, job), self._log)
+        self._folder = tempfile.TemporaryDirectory(prefix="edge-worker-", ignore_cleanup_errors=True)
+        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)
+        self._process = child_process.start_text(place.command(module, job), self._log, temporary)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -152,12 +157,13 @@ class _Child:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process group immediately, and release its pipes and log file."""
+        """Kill the process group immediately, and release its pipes, log file and temporary folder."""
         self._end_group()
         self._process.wait()
         _close_pipe(self._stdin)
         self._stdout.close()
         self._log.close()
+        self._folder.cleanup()
 
     def _send(self, job: Job[Any]) -> None:
         with suppress(BrokenPipeError):  # reading the answer reports a process that has already ended

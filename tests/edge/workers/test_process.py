@@ -22,7 +22,7 @@ from runtimes.errors import (
 from runtimes.jobs import DescribeJob, Job
 
 HANDLERS = """
-import ctypes, fcntl, os, signal, stat, subprocess, time
+import ctypes, fcntl, os, signal, stat, subprocess, tempfile, time
 from runtimes.errors import EngineMissingError, InputError
 from runtimes.worker import serve
 
@@ -34,7 +34,7 @@ def segfault(job, report):
 
 def hang(job, report):
     child = subprocess.Popen(["sleep", "600"])
-    report({"pids": [os.getpid(), child.pid]})
+    report({"pids": [os.getpid(), child.pid], "folder": tempfile.mkdtemp()})
     time.sleep(600)
 
 describe = hang
@@ -185,16 +185,18 @@ def test_a_worker_that_hangs_is_ended_with_all_that_it_started(module):
     assert all(is_gone(pid) for pid in seen[0]["pids"])
 
 
-def test_an_exception_in_the_parent_ends_the_worker(module):
-    pids = []
+def test_an_exception_in_the_parent_ends_the_worker_and_removes_its_temporary_files(module):
+    seen = []
 
     def interrupt(progress):
-        pids.extend(progress["pids"])
+        seen.append(progress)
+        assert Path(progress["folder"]).is_dir()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_job(Ask("hang"), module=module, timeout_s=None, on_progress=interrupt)
-    assert all(is_gone(pid) for pid in pids)
+    assert all(is_gone(pid) for pid in seen[0]["pids"])
+    assert not Path(seen[0]["folder"]).exists()
 
 
 def test_ctrl_c_ends_the_worker_and_what_it_started(module):
