@@ -130,7 +130,7 @@ class ModelFacts:
         shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
         if len(shape) == 3 and shape[0] == 3:
             return 1 if any(isinstance(side, int) and side < _SMALLEST_SIDE for side in shape[1:]) else 0
-        is_batch = bool(self.inputs) and channels_of(self.inputs[0]) > 0 and isinstance(shape[0], int)
+        is_batch = bool(shape) and channels_of(self.inputs[0]) > 0 and isinstance(shape[0], int)
         return int(shape[0]) if is_batch and shape[0] else 1
 
     def for_one(self) -> ModelFacts:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from runtimes.artifact import TensorSpec
 from runtimes.model_files.facts import ModelFacts
 from runtimes.tasks.tensors import Tensors, TensorsTask
 from runtimes.testing.task_contract import TaskContract, TaskExample
@@ -59,3 +60,9 @@ def test_large_halves_have_a_finite_mean():
 )
 def test_tensors_agree_within_a_share_of_their_range(one, other, agrees):
     assert TensorsTask().compare(Tensors(one), Tensors(other)).agrees is agrees
+
+
+def test_two_pictures_as_inputs_are_no_batch():
+    pictures = tuple(TensorSpec(name, "float32", ("batch", 24, 24, 3)) for name in ("before", "after"))
+    assert ModelFacts("change.keras", "keras", inputs=pictures).batch == 1
+    assert ModelFacts("one.keras", "keras", inputs=(TensorSpec("x", "float32", (4, 24, 24, 3)),)).batch == 4
