@@ -107,8 +107,12 @@ def test_another_opset_than_asked_for_is_an_error(programs, tmp_path):
     model = onnx.load(Pt2ToOnnx().convert(programs / "pictures.pt2", tmp_path, ConvertOptions(opset=18), None).model)
     with pytest.raises(EngineError, match="wrote opset 18 instead of 17"):
         check_opset(model, 17, "a tool")
-    model.graph.node[0].op_type = "Nonsense"
-    with pytest.raises(EngineError, match="an invalid model"):
+    node = model.graph.node[0]
+    given, node.input[0] = node.input[0], "nowhere"
+    with pytest.raises(EngineError, match="a tool wrote an invalid model"):
+        check_opset(model, 18, "a tool")
+    node.input[0], node.op_type = given, "Nonsense"
+    with pytest.raises(EngineError, match="a tool does not convert the operator Nonsense, or not to opset 18"):
         check_opset(model, 18, "a tool")
     assert choose_opset(None, 18, 11, 22, "a tool") == 18
 
