@@ -165,7 +165,7 @@ class Candidate:
         is_sequence = self.reference.stateful
         count = sequence_length(truth) if is_sequence else SELFCHECK_SAMPLES
         count = selfcheck_count(feeds, self.output.max_selfcheck_bytes, count)
-        preferred = None if choices is None else choices.equal
+        preferred = choices.equal if choices is not None and choices.proof.passed else None
         return selfcheck_rows(truth, given, checks, count=count, in_order=is_sequence, preferred=preferred)
 
     def _open_with_joins(self) -> tuple[Manifest, Session, str]:
